@@ -1,0 +1,51 @@
+import { createHash, randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { UserError } from "../errors.js";
+
+/** Writes with `fill` to a temporary file beside `path`, then renames: a reader sees all of it or nothing. */
+export async function atomicFile(path: string, fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
+  try {
+    const handle = await open(temporary, "wx");
+    try {
+      await fill(async (bytes) => {
+        for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten;
+      });
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    // A failed write carries no path of its own, and the temporary name means nothing to a user.
+    if (error instanceof Error && "code" in error) (error as NodeJS.ErrnoException).path = path;
+    throw error;
+  }
+}
+
+/** Writes a text or JSON file atomically. An object is written as indented JSON. */
+export async function writeText(path: string, content: string | object): Promise<void> {
+  const text = typeof content === "string" ? content : `${JSON.stringify(content, undefined, 2)}\n`;
+  await atomicFile(path, (write) => write(new TextEncoder().encode(text)));
+}
+
+/** Parses a JSON file. @throws UserError naming the file when it is missing or not JSON. */
+export async function readJson(path: string): Promise<unknown> {
+  const text = await readFile(path, "utf8");
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new UserError(`${path}: not valid JSON (${(error as Error).message})`);
+  }
+}
+
+/** SHA-256 of a file's bytes, streamed. */
+export async function sha256(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}

@@ -1,0 +1,27 @@
+/**
+ * An error the user can mend: one line that says what, where and how. The command line prints the
+ * message alone and exits 1; anything else that is thrown is a fault of ours and keeps its stack.
+ */
+export class UserError extends Error {
+  override name = "UserError";
+}
+
+const systemMessages: Record<string, string> = {
+  ENOSPC: "no space left on the device; free some or choose another --out",
+  EACCES: "permission denied",
+  EPERM: "operation not permitted",
+  EROFS: "the file system is read-only; choose another --out",
+  ENOENT: "no such file or folder",
+  ENOTDIR: "a part of the path is a file, not a folder",
+  EISDIR: "a folder stands where a file was expected",
+  EMFILE: "too many open files; raise the limit with `ulimit -n`",
+};
+
+/** Turns a file-system error into a UserError that names the path; passes every other error through. */
+export function explain(error: unknown): unknown {
+  if (!(error instanceof Error) || !("code" in error)) return error;
+  const { code, path } = error as NodeJS.ErrnoException;
+  const message = code === undefined ? undefined : systemMessages[code];
+  if (message === undefined) return error;
+  return new UserError(`${path ?? "writing"}: ${message}`, { cause: error });
+}

@@ -1,0 +1,37 @@
+/** One row of the coefficient matrix and the tensors that share it. */
+export interface Layer {
+  readonly id: string;
+  readonly names: readonly string[];
+}
+
+export const granularities = ["tensor", "module", "block", "model"] as const;
+export type Granularity = (typeof granularities)[number];
+
+/** "encoder.layer.3.attention.self.query.weight" → "encoder.layer.3"; outside numbered blocks, the first part. */
+function blockOf(name: string): string {
+  const parts = name.split(".");
+  const numbered = parts.findIndex((part) => /^\d+$/.test(part));
+  return numbered > 0 ? parts.slice(0, numbered + 1).join(".") : parts[0]!;
+}
+
+/** What shares a row with a tensor: itself, its module (weight and bias), its block, or everything. */
+function rowOf(name: string, granularity: Granularity): string {
+  switch (granularity) {
+    case "tensor": return name;
+    case "module": return name.includes(".") ? name.slice(0, name.lastIndexOf(".")) : name;
+    case "block": return blockOf(name);
+    case "model": return "model";
+  }
+}
+
+/** Groups tensor names into layers, in the order in which they first appear. */
+export function groupLayers(names: readonly string[], granularity: Granularity): Layer[] {
+  const groups = new Map<string, string[]>();
+  for (const name of names) {
+    const id = rowOf(name, granularity);
+    const group = groups.get(id);
+    if (group) group.push(name);
+    else groups.set(id, [name]);
+  }
+  return [...groups].map(([id, members]) => ({ id, names: members }));
+}

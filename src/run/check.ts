@@ -1,0 +1,62 @@
+import type { Family, Member } from "../checkpoint/family.js";
+import { UserError } from "../errors.js";
+import type { Model, ModelFamily } from "../models/types.js";
+import { isFloat } from "../tensor/dtype.js";
+import type { Task } from "../tasks/registry.js";
+
+const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
+
+function checkTensor(member: Member, name: string, expected: readonly number[], reference: string): void {
+  const { checkpoint: { folder, entry }, label, actual } = member;
+  const stored = actual.get(name);
+  const found = stored === undefined ? undefined : entry(stored);
+  if (!found) throw new UserError(`${folder} (${label}): there is no tensor "${name}", which the model needs`);
+  if (found.shape.join() !== expected.join()) {
+    throw new UserError(`${folder} (${label}): "${stored}" is ${show(found.shape)}, ${reference} has ${show(expected)}; was it fine-tuned from this base?`);
+  }
+  if (!isFloat(found.dtype)) throw new UserError(`${folder} (${label}): "${stored}" is ${found.dtype}; a weight must be F32, F16 or BF16`);
+}
+
+/**
+ * Checks, from headers alone, that base and experts hold every tensor the model reads in the shapes its config says.
+ * Tensors beyond those (buffers such as position_ids, a language-model head) stay as the base has them.
+ */
+export function checkFamily(family: Family, model: Model): void {
+  for (const [name, shape] of model.parameters) checkTensor(family.base, name, shape, "its config.json");
+  for (const expert of family.experts) for (const [name, shape] of model.parameters) checkTensor(expert, name, shape, "the base");
+}
+
+/** Number of outputs that a task's head must have. */
+export const outputsOf = (task: Task): number => (task.kind === "choice" ? 1 : task.labels!.length);
+
+/** Checks that an expert carries a head of the task's kind. */
+export function checkHead(expert: Member, head: ModelFamily["head"], model: Model, task: Task): void {
+  const stored = expert.actual.get(head.weight);
+  if (stored === undefined) {
+    throw new UserError(`${expert.checkpoint.folder} (${task.id}): there is no head ("${head.weight}"); save the expert with the head it was fine-tuned with`);
+  }
+  const [outputs, width] = expert.checkpoint.entry(stored)!.shape;
+  if (outputs !== outputsOf(task) || width !== model.width) {
+    const kinds = task.kind === "choice" ? "1 output (a choice)" : `${outputsOf(task)} outputs (${task.labels!.join(", ")})`;
+    throw new UserError(`${expert.checkpoint.folder} (${task.id}): its head is [${outputs}, ${width}]; ${task.id} needs ${kinds} of width ${model.width}`);
+  }
+}
+
+/** Checks that the tokenizer's ids fit the embedding. */
+export function checkVocabulary(folder: string, tokenizer: { vocabulary: number }, model: Model): void {
+  if (tokenizer.vocabulary > model.vocabulary) {
+    throw new UserError(`${folder}: tokenizer.json has ${tokenizer.vocabulary} tokens, the model's vocabulary ${model.vocabulary}; they do not belong together`);
+  }
+}
+
+/**
+ * The order of an expert's outputs in terms of the task's labels: `order[label]` is the output that stands for it.
+ * Where the expert's config names its labels, names decide; where it has LABEL_0 …, the order is the task's.
+ */
+export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task): number[] | undefined {
+  const names = config["label2id"];
+  if (!task.labels || typeof names !== "object" || names === null) return undefined;
+  const byName = new Map(Object.entries(names as Record<string, unknown>).map(([name, id]) => [name.toLowerCase(), Number(id)]));
+  const order = task.labels.map((label) => byName.get(label.toLowerCase()));
+  return order.every((id) => id !== undefined) ? order : undefined;
+}

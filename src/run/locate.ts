@@ -1,0 +1,57 @@
+import { existsSync, statSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { UserError } from "../errors.js";
+import { nearest } from "../nearest.js";
+import { packageFolder } from "../package.js";
+
+const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
+
+/** The family that ships with train-merge, and its data. */
+export const shippedFamily = "mini";
+export const shippedData = join(packageFolder, "data", "mini");
+
+/** A family is a folder with base/ and experts/<task>/: a path, or a name under checkpoints/ here or in the package. */
+async function familyFolder(family: string): Promise<string> {
+  const stores = ["checkpoints", join(packageFolder, "checkpoints")];
+  const candidates = [family, ...stores.map((store) => join(store, family))];
+  const found = candidates.find((folder) => isFolder(join(folder, "base")));
+  if (found !== undefined) return found;
+  const known = (await Promise.all(stores.filter(isFolder).map((store) => readdir(store)))).flat();
+  throw new UserError(`--family ${family}: no folder with base/ and experts/ of that name (looked at ${candidates.join(", ")})${nearest(family, known)}`);
+}
+
+export interface Places {
+  readonly base: string;
+  readonly experts: readonly { readonly task: string; readonly folder: string }[];
+}
+
+/** `task=FOLDER …`, or one folder that holds a folder a task. */
+function expertFolders(experts: readonly string[], tasks: readonly string[]): Map<string, string> {
+  const named = experts.filter((expert) => expert.includes("="));
+  if (named.length === 0 && experts.length === 1) return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
+  if (named.length !== experts.length) throw new UserError(`--experts takes one folder that holds a folder a task, or task=FOLDER for each (${experts.join(" ")})`);
+  return new Map(named.map((expert) => {
+    const at = expert.indexOf("=");
+    return [expert.slice(0, at), expert.slice(at + 1)];
+  }));
+}
+
+/** Finds base and experts from `family`, or from `base` and `experts`, which win over the family's own. */
+export async function locate(options: { family?: string | undefined; base?: string | undefined; experts?: readonly string[] | undefined; tasks: readonly string[] }): Promise<Places> {
+  const needsFamily = options.base === undefined || options.experts === undefined;
+  const family = needsFamily ? await familyFolder(options.family ?? shippedFamily) : undefined;
+  const base = options.base ?? join(family!, "base");
+  const folders = expertFolders(options.experts ?? [join(family!, "experts")], options.tasks);
+  const experts = options.tasks.map((task) => {
+    const folder = folders.get(task);
+    if (folder === undefined) throw new UserError(`--experts names no folder for task ${task} (write ${task}=FOLDER)`);
+    if (!isFolder(folder)) throw new UserError(`${folder}: there is no expert for task ${task}`);
+    return { task, folder };
+  });
+  if (!isFolder(base)) throw new UserError(`${base}: there is no base folder`);
+  for (const { task, folder } of experts) {
+    if (resolve(folder) === resolve(base)) throw new UserError(`${folder}: the expert for ${task} is the base itself`);
+  }
+  return { base, experts };
+}

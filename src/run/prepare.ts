@@ -1,0 +1,37 @@
+import { tensor1d, tensor2d } from "@tensorflow/tfjs-core";
+import type { Member } from "../checkpoint/family.js";
+import type { PreparedTask } from "../evaluate/evaluate.js";
+import type { Head } from "../models/index.js";
+import type { ModelFamily } from "../models/types.js";
+import { encodeExamples } from "../tasks/batches.js";
+import type { Task } from "../tasks/registry.js";
+import { loadTaskData } from "../tasks/split.js";
+import type { TextEncoder } from "../tasks/tokenize.js";
+import { labelOrder } from "./check.js";
+
+/** Reads a task's head onto the device, as float32. */
+export async function loadHead(member: Member, names: ModelFamily["head"]): Promise<Head> {
+  const weight = await member.weights(names.weight);
+  const bias = await member.weights(names.bias);
+  return { weight: tensor2d(weight.values, weight.shape as [number, number]), bias: tensor1d(bias.values) };
+}
+
+export interface DataOptions {
+  readonly data: string;
+  readonly valPerTask: number;
+  readonly seed: number;
+}
+
+/** Draws and encodes a task's examples and loads its head. `config` is the expert's, for the order of its labels. */
+export async function prepareTask(
+  task: Task, head: Head, config: Readonly<Record<string, unknown>>, encoder: TextEncoder, options: DataOptions,
+): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
+  const data = await loadTaskData(options.data, task, options.valPerTask, options.seed);
+  const order = labelOrder(config, task);
+  const encode = (examples: typeof data.test) =>
+    encodeExamples(order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples, encoder);
+  return {
+    id: task.id, isChoice: task.kind === "choice", synthetic: task.synthetic, head,
+    validation: encode(data.validation), test: encode(data.test), sources: data.sources,
+  };
+}

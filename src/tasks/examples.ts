@@ -1,0 +1,78 @@
+import { UserError } from "../errors.js";
+import type { Task } from "./registry.js";
+
+/** One labelled example. `texts` holds one text, or a text and its partner; for a choice, one pair an ending. */
+export interface Example {
+  readonly texts: readonly (readonly [string] | readonly [string, string])[];
+  readonly label: number;
+}
+
+/** A row as a file holds it, with where it stands for error messages. */
+export interface Row {
+  readonly fields: Readonly<Record<string, unknown>>;
+  readonly where: string;
+}
+
+/** The names that published files give to the parts of an example, ours first. */
+const aliases = {
+  first: ["text_a", "premise", "sentence1", "question1", "question", "sentence", "passage", "text", "#1 String"],
+  second: ["text_b", "hypothesis", "sentence2", "question2", "#2 String"],
+  label: ["label", "gold_label", "is_duplicate", "Quality", "answer"],
+};
+
+function pick(row: Row, names: readonly string[], taken?: string): { name: string; value: unknown } | undefined {
+  const name = names.find((candidate) => candidate !== taken && row.fields[candidate] !== undefined);
+  return name === undefined ? undefined : { name, value: row.fields[name] };
+}
+
+function text(row: Row, names: readonly string[], taken?: string): { name: string; value: string } {
+  const found = pick(row, names, taken);
+  if (!found) throw new UserError(`${row.where}: there is no ${names[0]} (columns: ${Object.keys(row.fields).join(", ")})`);
+  if (typeof found.value !== "string") throw new UserError(`${row.where}: "${found.name}" is not a text`);
+  return { name: found.name, value: found.value };
+}
+
+function choices(row: Row): string[] {
+  const { choices: list, choice1, choice2 } = row.fields;
+  const found = list ?? [choice1, choice2];
+  if (!Array.isArray(found) || found.length < 2 || !found.every((c) => typeof c === "string")) {
+    throw new UserError(`${row.where}: a choice needs "choices", a list of two texts or more`);
+  }
+  return found;
+}
+
+/** COPA as published asks for a cause or an effect in a column; the question is put into words. */
+const copaQuestions: Record<string, string> = { cause: "What was the cause of this?", effect: "What happened as a result?" };
+
+function parseLabel(row: Row, task: Task, count: number): number | undefined {
+  const found = pick(row, aliases.label);
+  if (!found || found.value === "" || found.value === null || found.value === -1 || found.value === "-1") return undefined;
+  const { value } = found;
+  const index = task.labels?.indexOf(String(value)) ?? -1;
+  if (index >= 0) return index;
+  const truth = typeof value === "boolean" ? Number(value) : Number(value);
+  if (Number.isInteger(truth) && truth >= 0 && truth < count) return truth;
+  const known = task.labels ? `${task.labels.join(", ")} or 0 to ${count - 1}` : `0 to ${count - 1}`;
+  throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`);
+}
+
+/** Reads a row as an example of the task; undefined where it carries no label (a published test set). */
+export function parseExample(row: Row, task: Task): Example | undefined {
+  if (task.kind === "choice") {
+    const endings = choices(row);
+    const label = parseLabel(row, task, endings.length);
+    if (label === undefined) return undefined;
+    const question = row.fields["question"];
+    const asked = typeof question === "string" ? copaQuestions[question] : undefined;
+    const first = text(row, aliases.first).value;
+    const context = asked === undefined ? first : `${first} ${asked}`;
+    return { texts: endings.map((ending) => [context, ending] as const), label };
+  }
+  const label = parseLabel(row, task, task.labels!.length);
+  if (label === undefined) return undefined;
+  const first = text(row, aliases.first);
+  if (task.kind === "single") return { texts: [[first.value]], label };
+  // QNLI pairs a question with a sentence, BoolQ a question with a passage: the second part may go by a "first" name.
+  const second = text(row, [...aliases.second, "sentence", "passage"], first.name);
+  return { texts: [[first.value, second.value]], label };
+}

@@ -1,0 +1,90 @@
+import { createReadStream, existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { parse } from "csv-parse";
+import { UserError } from "../errors.js";
+import { parseExample, type Example, type Row } from "./examples.js";
+import type { Task } from "./registry.js";
+
+async function* jsonlRows(path: string): AsyncGenerator<Row> {
+  let line = 0;
+  for await (const content of createInterface({ input: createReadStream(path, "utf8"), crlfDelay: Infinity })) {
+    line++;
+    if (content.trim() === "") continue;
+    const where = `${path}:${line}`;
+    let fields: unknown;
+    try {
+      fields = JSON.parse(content);
+    } catch {
+      throw new UserError(`${where}: not valid JSON`);
+    }
+    if (typeof fields !== "object" || fields === null) throw new UserError(`${where}: not a JSON object`);
+    yield { fields: fields as Row["fields"], where };
+  }
+}
+
+/** CoLA's published files have no header line. */
+const headless: Record<string, string[]> = { cola: ["source", "label", "original", "sentence"] };
+
+async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
+  const csv = extname(path) === ".csv";
+  const records = createReadStream(path).pipe(parse({
+    columns: headless[task.id] ?? true,
+    delimiter: csv ? "," : "\t",
+    // GLUE's tab-separated files use quotation marks as plain characters.
+    quote: csv ? '"' : false,
+    bom: true, skip_empty_lines: true, relax_column_count: !csv, info: true,
+  }));
+  try {
+    for await (const { record, info } of records as AsyncIterable<{ record: Row["fields"]; info: { lines: number } }>) {
+      yield { fields: record, where: `${path}:${info.lines}` };
+    }
+  } catch (error) {
+    if (error instanceof UserError || (error as { code?: string }).code === "ENOENT") throw error;
+    throw new UserError(`${path}: ${(error as Error).message}`);
+  }
+}
+
+/** Reads every labelled example of a file. @throws UserError for an empty file or a bad row, with its line. */
+export async function readExamples(path: string, task: Task): Promise<Example[]> {
+  const rows = extname(path) === ".jsonl" ? jsonlRows(path) : separatedRows(path, task);
+  const examples: Example[] = [];
+  let count = 0;
+  for await (const row of rows) {
+    count++;
+    const example = parseExample(row, task);
+    if (example) examples.push(example);
+  }
+  if (count === 0) throw new UserError(`${path}: there are no examples in it`);
+  return examples;
+}
+
+export type FileSplit = "train" | "validation" | "test";
+
+const splitNames: Record<FileSplit, string[]> = {
+  train: ["train", "msr_paraphrase_train"],
+  validation: ["validation", "val", "dev", "dev_matched"],
+  test: ["test", "msr_paraphrase_test"],
+};
+const extensions = [".jsonl", ".tsv", ".csv", ".txt"];
+
+/** The files of a task's folder by split. @throws UserError where the folder or every split is missing. */
+export async function findSplits(dataFolder: string, task: Task): Promise<Partial<Record<FileSplit, string>>> {
+  const folder = join(dataFolder, task.id);
+  if (!existsSync(folder)) {
+    const there = existsSync(dataFolder) ? (await readdir(dataFolder)).filter((name) => !extname(name)) : [];
+    const hint = there.length ? `it has ${there.join(", ")}` : `${dataFolder} is empty or missing`;
+    throw new UserError(`${folder}: no data for task ${task.id}; ${hint}. Name the folder that holds it with --data`);
+  }
+  const files = await readdir(folder);
+  const found: Partial<Record<FileSplit, string>> = {};
+  for (const [split, names] of Object.entries(splitNames) as [FileSplit, string[]][]) {
+    const file = names.flatMap((name) => extensions.map((ext) => name + ext)).find((name) => files.includes(name));
+    if (file !== undefined) found[split] = join(folder, file);
+  }
+  if (Object.keys(found).length === 0) {
+    throw new UserError(`${folder}: it holds none of ${Object.values(splitNames).map(([name]) => name).join(", ")} as ${extensions.join(", ")} (${files.map((f) => basename(f)).join(", ")})`);
+  }
+  return found;
+}

@@ -1,0 +1,48 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { readJson } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import { nearest } from "../nearest.js";
+import { packageFolder } from "../package.js";
+
+const entry = z.object({
+  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. */
+  kind: z.enum(["single", "pair", "choice"]),
+  /** Label names in the order of the head's outputs; null for a choice, whose label is the ending's number. */
+  labels: z.array(z.string()).min(2).nullable(),
+  metric: z.enum(["accuracy"]).default("accuracy"),
+  /** The examples were written by a program; said wherever the task's numbers stand. */
+  synthetic: z.boolean().default(false),
+  what: z.string().default(""),
+});
+
+export interface Task extends z.infer<typeof entry> {
+  readonly id: string;
+}
+
+async function readRegistry(path: string): Promise<Map<string, Task>> {
+  const parsed = z.record(z.string(), entry).safeParse(await readJson(path));
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new UserError(`${path}: ${issue!.path.join(".")}: ${issue!.message}`);
+  }
+  return new Map(Object.entries(parsed.data).map(([id, task]) => [id, { ...task, id }]));
+}
+
+/** The tasks train-merge knows (`data/tasks.json`), with those that the data folder's own `tasks.json` adds or changes. */
+export async function loadTasks(dataFolder?: string): Promise<Map<string, Task>> {
+  const tasks = await readRegistry(join(packageFolder, "data", "tasks.json"));
+  const own = dataFolder === undefined ? undefined : join(dataFolder, "tasks.json");
+  if (own !== undefined && existsSync(own)) for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
+  return tasks;
+}
+
+/** Picks tasks by name. @throws UserError naming the nearest known task. */
+export function pickTasks(registry: ReadonlyMap<string, Task>, ids: readonly string[]): Task[] {
+  return ids.map((id) => {
+    const task = registry.get(id);
+    if (!task) throw new UserError(`unknown task "${id}"${nearest(id, registry.keys())}; \`train-merge tasks\` lists them`);
+    return task;
+  });
+}

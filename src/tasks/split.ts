@@ -1,0 +1,59 @@
+import seedrandom from "seedrandom";
+import { UserError } from "../errors.js";
+import type { Example } from "./examples.js";
+import { findSplits, readExamples, type FileSplit } from "./files.js";
+import type { Task } from "./registry.js";
+
+export interface TaskData {
+  /** The examples that coefficients are trained and hyper-parameters searched on. */
+  readonly validation: readonly Example[];
+  /** Only ever evaluated on. */
+  readonly test: readonly Example[];
+  /** The files each came from. */
+  readonly sources: { readonly validation: string; readonly test: string };
+}
+
+/** A Fisher–Yates shuffle driven by a seed string: the same order on every machine. */
+export function shuffled<T>(items: readonly T[], seed: string): T[] {
+  const random = seedrandom(seed);
+  const out = [...items];
+  for (let i = out.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [out[i], out[j]] = [out[j]!, out[i]!];
+  }
+  return out;
+}
+
+/**
+ * Draws a task's validation examples and its test set.
+ * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
+ * Without (published test sets hide their labels): test is the published development file and validation is
+ * drawn from train; with a development file alone, it is shuffled and cut, as the papers do.
+ */
+export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number): Promise<TaskData> {
+  const files = await findSplits(dataFolder, task);
+  const read = async (split: FileSplit) => {
+    const path = files[split];
+    if (path === undefined) return undefined;
+    const examples = await readExamples(path, task);
+    return examples.length ? { path, examples } : undefined;
+  };
+  const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
+  const labelledTest = await read("test");
+  const development = await read("validation");
+  const pool = (labelledTest ? development : undefined) ?? (await read("train"));
+  const held = labelledTest ?? development;
+  if (held && pool) {
+    return {
+      validation: draw(pool.examples).slice(0, count), test: held.examples,
+      sources: { validation: pool.path, test: held.path },
+    };
+  }
+  const only = held ?? pool;
+  if (!only) throw new UserError(`${dataFolder}/${task.id}: no file of it carries labels`);
+  if (only.examples.length <= count) {
+    throw new UserError(`${only.path}: its ${only.examples.length} examples leave nothing to test on after --val-per-task ${count}`);
+  }
+  const order = draw(only.examples);
+  return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: only.path, test: only.path } };
+}

@@ -1,0 +1,105 @@
+/** The element types a safetensors file can hold, with their size in bytes. */
+export const dtypeBytes = {
+  BOOL: 1, U8: 1, I8: 1, F8_E4M3: 1, F8_E5M2: 1,
+  I16: 2, U16: 2, F16: 2, BF16: 2,
+  I32: 4, U32: 4, F32: 4,
+  I64: 8, U64: 8, F64: 8,
+} as const;
+
+export type DType = keyof typeof dtypeBytes;
+/** The types a weight may have to be merged, and an output may be written in. */
+export type FloatDType = "F32" | "F16" | "BF16";
+
+/** A tensor in host memory as its file holds it: raw little-endian bytes. */
+export interface HostTensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+export const isDType = (name: unknown): name is DType => typeof name === "string" && name in dtypeBytes;
+export const isFloat = (dtype: DType): dtype is FloatDType => dtype === "F32" || dtype === "F16" || dtype === "BF16";
+
+/** Number of elements; 1 for a scalar's empty shape. */
+export const elements = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+function halfToFloat(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  return sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
+let halfTable: Float32Array | undefined;
+/** All 65,536 half-precision values: one look-up decodes an entry. */
+function halfValues(): Float32Array {
+  halfTable ??= Float32Array.from({ length: 65536 }, (_, bits) => halfToFloat(bits));
+  return halfTable;
+}
+
+/** float32 → half bits, rounded to nearest even; overflow becomes infinity, NaN stays NaN. */
+function floatToHalf(value: number): number {
+  scratch[0] = value;
+  const bits = scratchBits[0]!;
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (magnitude >= 0x477ff000) return sign | 0x7c00; // 65520 and above round to infinity
+  if (magnitude < 0x38800000) {
+    // Below 2^-14: a multiple of 2^-24. Adding 0.5 makes the hardware round to nearest even there.
+    scratch[0] = Math.abs(value) + 0.5;
+    return sign | (scratchBits[0]! - 0x3f000000);
+  }
+  const odd = (magnitude >>> 13) & 1;
+  return sign | ((magnitude - 0x38000000 + 0xfff + odd) >>> 13);
+}
+
+/** float32 bits → bfloat16 bits, rounded to nearest even; NaN stays NaN. */
+function bitsToBfloat(bits: number): number {
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40;
+  return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+/** An aligned view where the bytes allow one, a copy where they do not. */
+function view<T>(bytes: Uint8Array, size: number, make: (buffer: ArrayBuffer, offset: number, length: number) => T): T {
+  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  return make(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / size);
+}
+
+/**
+ * Decodes F32, F16 or BF16 bytes to float32. An F32 input may be returned as a view of the same
+ * memory; every other input is a new array.
+ */
+export function toFloat32(tensor: HostTensor): Float32Array<ArrayBuffer> {
+  const { dtype, bytes } = tensor;
+  if (dtype === "F32") return view(bytes, 4, (b, o, n) => new Float32Array(b, o, n));
+  if (dtype !== "F16" && dtype !== "BF16") throw new Error(`${dtype} is not a weight type`);
+  const source = view(bytes, 2, (b, o, n) => new Uint16Array(b, o, n));
+  const out = new Float32Array(source.length);
+  if (dtype === "F16") {
+    const table = halfValues();
+    for (let i = 0; i < source.length; i++) out[i] = table[source[i]!]!;
+  } else {
+    const bits = new Uint32Array(out.buffer);
+    for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16;
+  }
+  return out;
+}
+
+/** Encodes float32 values, rounding to nearest even. */
+export function fromFloat32(values: Float32Array, dtype: FloatDType): Uint8Array {
+  if (dtype === "F32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  const out = new Uint16Array(values.length);
+  if (dtype === "F16") {
+    for (let i = 0; i < values.length; i++) out[i] = floatToHalf(values[i]!);
+  } else {
+    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+    for (let i = 0; i < bits.length; i++) out[i] = bitsToBfloat(bits[i]!);
+  }
+  return new Uint8Array(out.buffer);
+}

@@ -1,0 +1,108 @@
+import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
+import { gates, type GateName } from "../merge/gates.js";
+import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
+import { mergeWeights, type TaskVectors } from "../merge/vectors.js";
+import type { Model } from "../models/types.js";
+import { trainingBatches } from "../tasks/batches.js";
+import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type decays } from "./adamw.js";
+import { coefficientGradient, type LossName } from "./step.js";
+
+export interface TrainOptions {
+  readonly steps: number;
+  readonly lr: number;
+  readonly warmup: number;
+  readonly decay: (typeof decays)[number];
+  readonly weightDecay: number;
+  readonly batchSize: number;
+  readonly gate: GateName;
+  /** The coefficient every entry starts from, after the gate. */
+  readonly init: number;
+  readonly loss: LossName;
+  /** One a task, or all 1. */
+  readonly taskWeights?: readonly number[] | undefined;
+  readonly evalEvery: number;
+  readonly saveEvery: number;
+  readonly seed: number;
+}
+
+/** Everything a run needs to go on from where it stood. Batches follow from the step number (tasks/batches.ts). */
+export interface TrainState {
+  readonly raw: Table;
+  readonly moments: Moments;
+  /** The coefficients with the lowest validation loss so far. */
+  readonly best?: { readonly step: number; readonly loss: number; readonly raw: Table };
+}
+
+/** One line of training.jsonl. */
+export interface TrainRecord {
+  readonly step: number;
+  readonly lr?: number;
+  /** Summed over tasks, as trained on. */
+  readonly loss?: number;
+  readonly losses?: readonly number[];
+  readonly validation?: { readonly loss: number; readonly accuracy: readonly number[] };
+}
+
+export interface TrainHooks {
+  record(record: TrainRecord): void | Promise<void>;
+  save(state: TrainState): Promise<void>;
+  /** Asked after each step; true saves and stops. */
+  stopping(): boolean;
+}
+
+export const initialState = (layers: number, experts: number, { gate, init }: TrainOptions): TrainState => {
+  const raw = makeTable(layers, experts, () => gates[gate].inverse(init));
+  return { raw, moments: zeroMoments(raw.values.length) };
+};
+
+/** What the loop minimises, on every validation example: cross-entropy summed over tasks as weighted in training. */
+const validationLoss = (scores: readonly Score[], weights: readonly number[]) => scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
+
+/**
+ * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and
+ * takes an AdamW step on the raw table. Every `evalEvery` steps, and after the last, the table is scored on all
+ * validation examples; the one with the lowest loss is the result (the entropy loss has no labels to score with, so
+ * there the last table is).
+ * @returns the final state, and whether all steps were taken
+ */
+export async function train(
+  model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
+): Promise<{ state: TrainState; finished: boolean }> {
+  const weights = options.taskWeights ?? tasks.map(() => 1);
+  const batchOf = tasks.map((task) => trainingBatches(task.id, task.validation, options.batchSize, task.isChoice, model.padId, options.seed));
+  let state = start;
+
+  const score = async () => {
+    const merged = mergeWeights(vectors, applyGate(state.raw, options.gate));
+    const scores = await evaluateTasks(model, merged.weights, tasks, "validation");
+    merged.dispose();
+    const loss = validationLoss(scores, weights);
+    if (!state.best || loss < state.best.loss) state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };
+    return { loss, accuracy: scores.map(({ accuracy }) => accuracy) };
+  };
+
+  if (state.moments.step === 0) await hooks.record({ step: 0, validation: await score() });
+  while (state.moments.step < options.steps) {
+    const at = state.moments.step;
+    const jobs = tasks.map(({ head }, i) => ({ head, batch: batchOf[i]!(at), weight: weights[i]! }));
+    const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(state.raw, options.gate), jobs, options.loss);
+    const loss = losses.reduce((sum, value) => sum + value, 0);
+    if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
+    const lr = learningRate(at, options.steps, options.lr, options.warmup, options.decay);
+    state = { ...state, ...adamW(state.raw, throughGate(gradient, state.raw, options.gate), state.moments, lr, { ...adamDefaults, weightDecay: options.weightDecay }) };
+
+    const step = at + 1;
+    const scored = step % options.evalEvery === 0 || step === options.steps;
+    await hooks.record({ step, lr, loss, losses, ...(scored && { validation: await score() }) });
+    const stop = hooks.stopping();
+    if (stop || step % options.saveEvery === 0 || step === options.steps) await hooks.save(state);
+    if (stop) break;
+  }
+  return { state, finished: state.moments.step >= options.steps };
+}
+
+/** The coefficients a finished run stands for: the best on validation, or the last where labels were not used. */
+export function chosenTable(state: TrainState, { gate, loss }: TrainOptions): Table {
+  return applyGate(loss === "cross-entropy" && state.best ? state.best.raw : state.raw, gate);
+}
+
