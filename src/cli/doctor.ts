@@ -1,0 +1,32 @@
+import { availableParallelism, freemem, totalmem } from "node:os";
+import type { Command } from "commander";
+import { surveyEngines, tfjsVersion } from "../backend/index.js";
+import { version } from "../package.js";
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+export function addDoctor(program: Command): void {
+  program
+    .command("doctor")
+    .description("say which engines run here, which one is taken and why, and what would mend the others")
+    .option("--json", "print it as JSON")
+    .action(async ({ json }: { json?: boolean }) => {
+      const engines = await surveyEngines();
+      const chosen = engines.find(({ found }) => found)?.name;
+      const machine = {
+        "train-merge": version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`,
+        cores: availableParallelism(), memoryBytes: totalmem(), freeBytes: freemem(),
+      };
+      if (json) {
+        process.stdout.write(`${JSON.stringify({ chosen, engines, machine }, undefined, 2)}\n`);
+        return;
+      }
+      const lines = engines.map(({ name, what, found, problem, mend }) =>
+        `${name === chosen ? "*" : " "} ${name.padEnd(9)} ${found ? `runs: ${what}` : `no: ${what}; ${problem}${mend === problem ? "" : `. To mend it: ${mend}`}`}`);
+      process.stdout.write([
+        `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,
+        `${machine.cores} cores, ${gigabytes(machine.memoryBytes)} memory, ${gigabytes(machine.freeBytes)} free`,
+        "", "engines, the fastest first (auto takes the first that runs, marked *):", ...lines, "",
+      ].join("\n"));
+    });
+}

@@ -1,0 +1,29 @@
+import { Option, type Command } from "commander";
+import { isEngineName, startEngine } from "../backend/index.js";
+import { loadSettings } from "../config/load.js";
+import { settings } from "../config/settings.js";
+import { resultTable, toText } from "../report/table.js";
+import { evaluateFolder } from "../run/evaluate.js";
+
+export function addEvaluate(program: Command): void {
+  program
+    .command("evaluate <folder>")
+    .description("measure a merged model from its written files")
+    .addOption(new Option("--tasks <names>", "tasks, separated by commas (default: every one it has a head for)"))
+    .addOption(new Option("--data <folder>", settings.data.help))
+    .addOption(new Option("--max-length <n>", `${settings.maxLength.help} (default: 128)`))
+    .addOption(new Option("--val-per-task <n>", "as in training: what is left over is the test set where a task has one file only (default: 32)"))
+    .addOption(new Option("--seed <n>", "as in training, for the same reason (default: 0)"))
+    .addOption(new Option("--backend <name>", `${settings.backend.help} (default: auto)`))
+    .option("--json", "print the rows as JSON")
+    .addHelpText("after", "\nExample:\n  $ train-merge evaluate merged/mini-rte+cb+copa --tasks rte,cb")
+    .action(async (folder: string, options: Record<string, unknown> & { json?: boolean }) => {
+      // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
+      const chosen = await loadSettings({ tasks: "all", ...options });
+      await startEngine(isEngineName(chosen.backend) ? chosen.backend : "auto");
+      const tasks = options["tasks"] === undefined ? undefined : chosen.tasks;
+      const { rows, synthetic } = await evaluateFolder({ ...chosen, folder, tasks });
+      if (options.json) process.stdout.write(`${JSON.stringify({ folder, synthetic, rows }, undefined, 2)}\n`);
+      else process.stdout.write(`${synthetic ? "SYNTHETIC data; " : ""}test accuracy in %\n${toText(resultTable(rows))}\n`);
+    });
+}

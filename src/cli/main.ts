@@ -1,0 +1,35 @@
+#!/usr/bin/env node
+import { Command } from "commander";
+import { explain, UserError } from "../errors.js";
+import { version } from "../package.js";
+import { addDoctor } from "./doctor.js";
+import { addEvaluate } from "./evaluate.js";
+import { addTasks } from "./tasks.js";
+import { addTrain } from "./train.js";
+
+const program = new Command("train-merge")
+  .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
+  .version(version)
+  .option("--debug", "show the stack of an error")
+  .showSuggestionAfterError()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
+
+for (const add of [addTrain, addEvaluate, addTasks, addDoctor]) add(program);
+for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  const error = explain(thrown);
+  const debug = process.argv.includes("--debug");
+  const message = error instanceof Error ? error.message : String(error);
+  const outOfHeap = /memory access out of bounds|Cannot enlarge memory/.test(message);
+  const line = outOfHeap
+    ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
+    : error instanceof UserError || error instanceof RangeError ? message : `${message} (a fault of train-merge; --debug shows where)`;
+  process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
+  process.exit(1);
+}
+// The WASM and TensorFlow engines can hold handles that keep the process alive.
+process.exit(process.exitCode ?? 0);

@@ -1,0 +1,69 @@
+import { Option, type Command } from "commander";
+import { loadSettings } from "../config/load.js";
+import { kebab, settings } from "../config/settings.js";
+import { resultTable, tableCaption, toText } from "../report/table.js";
+import { mergeByTraining } from "../run/merge.js";
+import { progressPrinter } from "./progress.js";
+
+/** Thrown away by main: the exit code of a run that was asked to stop and left a state behind. */
+export const stoppedCode = 130;
+
+const examples = `
+Examples:
+  $ train-merge --tasks rte,cb,copa                       the synthetic family that ships
+  $ train-merge --tasks rte,cb,copa --family minilm --data data/text
+  $ train-merge --tasks rte,cb --base base --experts rte=a/rte cb=b/cb --data data
+  $ train-merge --config merge.yaml --seed 1 --json
+  $ train-merge --tasks rte,cb,copa --resume              go on after Ctrl-C`;
+
+/** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
+function stopOnSignal(note: (message: string) => void): { requested: () => boolean; training: (on: boolean) => void } {
+  let requested = false;
+  let training = false;
+  const handle = () => {
+    if (requested || !training) process.exit(stoppedCode);
+    requested = true;
+    note("stopping after this step; press Ctrl-C again to stop at once");
+  };
+  process.on("SIGINT", handle);
+  process.on("SIGTERM", handle);
+  return { requested: () => requested, training: (on) => void (training = on) };
+}
+
+export function addTrain(program: Command): void {
+  const command = program
+    .command("train", { isDefault: true })
+    .description("merge experts by training one coefficient for each layer and expert (the default command)");
+  for (const [key, { argument, help, schema }] of Object.entries(settings)) {
+    const fallback: unknown = schema.safeParse(undefined).data;
+    command.addOption(new Option(`--${kebab(key)} ${argument}`, fallback === undefined ? help : `${help} (default: ${String(fallback)})`));
+  }
+  command
+    .option("--config <file>", "a YAML file of the settings above; options win over it")
+    .option("--resume", "go on from the state in --out")
+    .option("--json", "print the results as JSON on stdout")
+    .addHelpText("after", examples)
+    .action(async (options: Record<string, unknown> & { config?: string; resume?: boolean; json?: boolean }) => {
+      const chosen = await loadSettings(options, options.config);
+      const printer = progressPrinter(process.stderr);
+      const signals = stopOnSignal(printer.note);
+      const result = await mergeByTraining({ ...chosen, resume: options.resume }, {
+        ...printer,
+        step(record, tasks, steps) {
+          signals.training(record.step < steps);
+          printer.step(record, tasks, steps);
+        },
+        stopping: signals.requested,
+      });
+      printer.end();
+      if (!result.finished) {
+        printer.note(`stopped; the same command with --resume goes on from ${result.out}`);
+        process.exitCode = stoppedCode;
+      } else if (options.json) {
+        process.stdout.write(`${JSON.stringify({ out: result.out, synthetic: result.synthetic, rows: result.rows }, undefined, 2)}\n`);
+      } else {
+        const caption = tableCaption(result.rows, result.synthetic, chosen.valPerTask);
+        process.stdout.write(`\n${caption}\n${toText(resultTable(result.rows))}\n\nwritten to ${result.out} (README.md, coefficients.png, results.json)\n`);
+      }
+    });
+}

@@ -1,0 +1,44 @@
+import { readFile } from "node:fs/promises";
+import { parse, YAMLParseError } from "yaml";
+import type { z } from "zod";
+import { UserError } from "../errors.js";
+import { nearest } from "../nearest.js";
+import { camel, kebab, settings, settingsSchema, type Settings } from "./settings.js";
+
+/** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
+export async function readConfig(path: string): Promise<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = parse(await readFile(path, "utf8"));
+  } catch (error) {
+    if (error instanceof YAMLParseError) throw new UserError(`${path}: ${error.message.split("\n")[0]}`);
+    throw error;
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new UserError(`${path}: it must hold keys and values, such as "steps: 200"`);
+  const known = Object.keys(settings).map(kebab);
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) throw new UserError(`${path}: unknown key "${key}"${nearest(key, known)}`);
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, v]) => [camel(key), v]));
+}
+
+function describe(issue: z.core.$ZodIssue, file: string | undefined, fromFile: ReadonlySet<string>): string {
+  const key = String(issue.path[0]);
+  const where = file !== undefined && fromFile.has(key) ? `${file}: ${kebab(key)}` : `--${kebab(key)}`;
+  if (issue.code === "invalid_value") return `${where}: it must be one of ${issue.values.join(", ")}`;
+  return `${where}: ${issue.message}`;
+}
+
+/**
+ * Puts a config file and options together (options win), fills in the defaults and checks everything.
+ * @throws UserError naming the option or the file's key.
+ */
+export async function loadSettings(options: Record<string, unknown>, configPath?: string): Promise<Settings> {
+  const file = configPath === undefined ? {} : await readConfig(configPath);
+  const given = Object.fromEntries(Object.entries(options).filter(([key, value]) => key in settings && value !== undefined));
+  const merged = { ...file, ...given };
+  if (merged["tasks"] === undefined) throw new UserError("name the tasks to merge: --tasks rte,cb,copa (`train-merge tasks` lists those it knows)");
+  const parsed = settingsSchema.safeParse(merged);
+  if (parsed.success) return parsed.data;
+  throw new UserError(describe(parsed.error.issues[0]!, configPath, new Set(Object.keys(file).filter((key) => !(key in given)))));
+}

@@ -1,0 +1,76 @@
+import { z } from "zod";
+import { engineNames } from "../backend/index.js";
+import { gateNames, gates } from "../merge/gates.js";
+import { granularities } from "../merge/layers.js";
+import { decays } from "../train/adamw.js";
+import { lossNames } from "../train/step.js";
+
+/** One setting: how it is written on the command line, what it may be, and what it means. */
+interface Setting {
+  readonly argument: string;
+  readonly schema: z.ZodType;
+  readonly help: string;
+}
+
+/** Command lines give texts, YAML gives numbers: both are taken. */
+const number = (schema: z.ZodNumber) => z.preprocess((v) => (typeof v === "string" && v.trim() !== "" ? Number(v) : v), schema);
+const count = (least = 1) => number(z.number().int().min(least));
+const names = z.preprocess(
+  (v) => (typeof v === "string" ? v.split(",").map((s) => s.trim()).filter(Boolean) : v),
+  z.array(z.string()).min(1).refine((list) => new Set(list).size === list.length, "a name stands in it twice"),
+);
+
+/** "500MB", "5GB" or a plain number → bytes, in powers of ten as transformers counts. */
+const bytes = z.preprocess((v) => {
+  const match = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB)?$/i.exec(String(v));
+  return match ? Number(match[1]) * { KB: 1e3, MB: 1e6, GB: 1e9 }[match[2]?.toUpperCase() as "KB"] : v;
+}, z.number({ error: "expected a size such as 500MB or 5GB" }).positive());
+
+/**
+ * Every setting of a run. The command line's options, the keys of a config file and the messages about both come
+ * from this one list (option `--val-per-task`, key `val-per-task`).
+ */
+export const settings = {
+  tasks: { argument: "<names>", schema: names, help: "tasks to merge, separated by commas" },
+  family: { argument: "<name|folder>", schema: z.string().optional(), help: "a folder with base/ and experts/<task>/, or its name under checkpoints/ (default: the synthetic family that ships, mini)" },
+  base: { argument: "<folder>", schema: z.string().optional(), help: "the base model, a Hugging Face folder" },
+  experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER for each" },
+  data: { argument: "<folder>", schema: z.string().optional(), help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)" },
+  out: { argument: "<folder>", schema: z.string().optional(), help: "where to write (default: merged/<family>-<tasks>)" },
+  steps: { argument: "<n>", schema: count(0).default(200), help: "optimiser steps" },
+  lr: { argument: "<x>", schema: number(z.number().positive()).default(0.03), help: "learning rate of AdamW" },
+  warmup: { argument: "<n>", schema: count(0).default(0), help: "steps of linear warm-up" },
+  decay: { argument: "<name>", schema: z.enum(decays).default("none"), help: `learning-rate decay after it: ${decays.join(", ")}` },
+  weightDecay: { argument: "<x>", schema: number(z.number().min(0)).default(0), help: "AdamW's decay of the raw coefficients" },
+  batchSize: { argument: "<n>", schema: count().default(16), help: "examples of each task a step" },
+  valPerTask: { argument: "<n>", schema: count().default(32), help: "validation examples drawn for each task" },
+  taskWeights: { argument: "<numbers>", schema: z.preprocess((v) => (typeof v === "string" ? v.split(",").map(Number) : v), z.array(z.number().min(0)).optional()), help: "weight of each task's loss, in the order of --tasks (default: all 1)" },
+  gate: { argument: "<name>", schema: z.enum(gateNames).default("tanh"), help: `what bounds a coefficient: ${gateNames.join(", ")}` },
+  init: { argument: "<x>", schema: number(z.number()).default(0.3), help: "coefficient that every entry starts from" },
+  granularity: { argument: "<name>", schema: z.enum(granularities).default("tensor"), help: `what shares a coefficient: ${granularities.join(", ")}` },
+  loss: { argument: "<name>", schema: z.enum(lossNames).default("cross-entropy"), help: `what is minimised: ${lossNames.join(", ")} (entropy uses no labels)` },
+  seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
+  backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
+  maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
+  dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
+  shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },
+  evalEvery: { argument: "<n>", schema: count().default(20), help: "steps between looks at the validation loss" },
+} satisfies Record<string, Setting>;
+
+export const settingsSchema = z
+  .strictObject(Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as { [K in keyof typeof settings]: (typeof settings)[K]["schema"] })
+  .superRefine((value, context) => {
+    const problem = (key: keyof typeof settings, message: string) => context.addIssue({ code: "custom", path: [key], message });
+    if (value.taskWeights && value.taskWeights.length !== value.tasks.length) problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
+    try {
+      gates[value.gate].inverse(value.init);
+    } catch (error) {
+      problem("init", `the ${value.gate} gate cannot start there: ${(error as Error).message}`);
+    }
+  });
+
+export type Settings = z.infer<typeof settingsSchema>;
+
+/** `valPerTask` ↔ `val-per-task`, as users write it. */
+export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+export const camel = (key: string): string => key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());

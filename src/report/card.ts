@@ -1,0 +1,69 @@
+import type { ResultRow } from "./rows.js";
+import { resultTable, tableCaption, toMarkdown } from "./table.js";
+
+export interface InputHash {
+  readonly role: string;
+  readonly file: string;
+  readonly sha256: string;
+}
+
+export interface CardInput {
+  readonly name: string;
+  readonly tasks: readonly string[];
+  readonly synthetic: boolean;
+  readonly settings: Readonly<Record<string, unknown>>;
+  readonly rows: readonly ResultRow[];
+  readonly inputs: readonly InputHash[];
+  readonly version: string;
+  readonly valPerTask: number;
+}
+
+/** The model card of a merged model (README.md with the hub's metadata header). */
+export function modelCard({ name, tasks, synthetic, settings, rows, inputs, version, valPerTask }: CardInput): string {
+  const settingLines = Object.entries(settings).filter(([, value]) => value !== undefined).map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
+  const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
+  return `---
+library_name: transformers
+tags: [merge, train-merge, supermerge]
+---
+# ${name}
+
+One model for ${tasks.join(", ")}, merged with [train-merge](https://www.npmjs.com/package/train-merge) ${version}: the base
+plus every expert's task vector, each layer's weighted by a trained coefficient (SuperMerge).
+${synthetic ? "\n**The tasks are synthetic: their examples were written by a program. The numbers say nothing about real data.**\n" : ""}
+## Results
+${tableCaption(rows, synthetic, valPerTask)}
+
+${toMarkdown(resultTable(rows))}
+
+\`individual\` is each expert on its own task: one model a task, not one model. Task arithmetic's λ was searched, and
+the coefficients of SuperMerge were trained, on the same validation examples. The row \`supermerge\` was measured on
+the weights as written in this folder.
+
+## Use
+The folder is the encoder; each task keeps its own head in \`heads/<task>\`.
+\`\`\`python
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification  # BertForMultipleChoice for a choice
+
+task = "${tasks[0]}"
+config = AutoConfig.from_pretrained(f"heads/{task}")
+model = BertForSequenceClassification.from_pretrained(".", config=config)
+model.load_state_dict(load_file(f"heads/{task}/head.safetensors"), strict=False)
+\`\`\`
+Or \`train-merge evaluate FOLDER\`.
+
+## How it was made
+| setting | value |
+| --- | --- |
+${settingLines.join("\n")}
+
+| input | file | SHA-256 |
+| --- | --- | --- |
+${inputLines.join("\n")}
+
+The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
+
+![coefficients by layer and task](coefficients.png)
+`;
+}

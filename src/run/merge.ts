@@ -1,0 +1,162 @@
+import { basename, join } from "node:path";
+import type { EngineName } from "../backend/index.js";
+import { startEngine, tfjsVersion } from "../backend/index.js";
+import { openFamily, openMember, type Family } from "../checkpoint/family.js";
+import { sha256, writeText } from "../checkpoint/files.js";
+import { openCheckpoint } from "../checkpoint/folder.js";
+import { UserError } from "../errors.js";
+import { evaluateBaselines, type SearchPoint } from "../evaluate/baselines.js";
+import type { Granularity } from "../merge/layers.js";
+import { loadTaskVectors } from "../merge/vectors.js";
+import { familyOf } from "../models/index.js";
+import { version } from "../package.js";
+import { modelCard, type InputHash } from "../report/card.js";
+import type { ResultRow } from "../report/rows.js";
+import type { FloatDType } from "../tensor/dtype.js";
+import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { loadTokenizer } from "../tasks/tokenize.js";
+import { chosenTable, initialState, train, type TrainOptions, type TrainRecord } from "../train/loop.js";
+import { checkFamily, checkHead, checkVocabulary } from "./check.js";
+import { evaluateFolder } from "./evaluate.js";
+import { locate, shippedData, shippedFamily } from "./locate.js";
+import { loadHead, prepareTask } from "./prepare.js";
+import { loadState, openLog, saveState } from "./state.js";
+import { openOutput, writeCoefficients, writeHead, writeModel } from "./write.js";
+
+export interface MergeOptions extends Omit<TrainOptions, "saveEvery"> {
+  readonly tasks: readonly string[];
+  readonly family?: string | undefined;
+  readonly base?: string | undefined;
+  readonly experts?: readonly string[] | undefined;
+  readonly data?: string | undefined;
+  readonly out?: string | undefined;
+  readonly valPerTask: number;
+  readonly granularity: Granularity;
+  readonly backend: EngineName | "auto";
+  readonly maxLength: number;
+  readonly dtype: FloatDType | "auto";
+  readonly shardSize: number;
+  readonly resume?: boolean | undefined;
+}
+
+/** What a run tells whoever watches it. */
+export interface MergeHooks {
+  note(message: string): void;
+  progress(phase: string, done: number, of: number): void;
+  step(record: TrainRecord, tasks: readonly string[], steps: number): void;
+  stopping(): boolean;
+}
+
+export interface MergeResult {
+  readonly out: string;
+  readonly rows: readonly ResultRow[];
+  readonly synthetic: boolean;
+  /** False where the run was asked to stop: it can be resumed. */
+  readonly finished: boolean;
+}
+
+/** The state is small (three numbers a coefficient): it is saved often. */
+const saveEvery = 10;
+
+async function hashInputs(family: Family): Promise<InputHash[]> {
+  const hashes: InputHash[] = [];
+  for (const { label, checkpoint } of [family.base, ...family.experts]) {
+    for (const file of checkpoint.files) hashes.push({ role: label, file, sha256: await sha256(join(checkpoint.folder, file)) });
+  }
+  return hashes;
+}
+
+/** Settings that change the numbers, as the card and the state record them: without places on this machine. */
+function recorded(options: MergeOptions, engine: EngineName): Record<string, unknown> {
+  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, ...rest } = options;
+  return { ...rest, backend: engine };
+}
+
+/**
+ * The main job: trains the coefficients of a merge, writes the merged model, and measures it beside its baselines.
+ * Host memory: one tensor of k + 1 models at a time; device memory: see loadTaskVectors and coefficientGradient.
+ */
+export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks): Promise<MergeResult> {
+  const started = performance.now();
+  const places = await locate(options);
+  const data = options.data ?? shippedData;
+  const tasks = pickTasks(await loadTasks(data), options.tasks);
+  const probe = await openCheckpoint(places.base);
+  await probe.close();
+  const modelFamily = familyOf(probe.config, places.base);
+  const model = modelFamily.build(probe.config);
+  const name = `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}`;
+  const out = options.out ?? join("merged", name);
+
+  const family = await openFamily(await openMember("base", places.base, modelFamily.canonical), places.experts, modelFamily.canonical);
+  try {
+    checkFamily(family, model);
+    family.experts.forEach((expert, i) => checkHead(expert, modelFamily.head, model, tasks[i]!));
+    const encoder = await loadTokenizer(places.base, Math.min(options.maxLength, model.maxLength));
+    checkVocabulary(places.base, encoder, model);
+    await openOutput(out);
+
+    const engine = await startEngine(options.backend);
+    hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out}`);
+    const prepared = [];
+    for (const [i, task] of tasks.entries()) {
+      const expert = family.experts[i]!;
+      const ready = await prepareTask(task, await loadHead(expert, modelFamily.head), expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
+      if (ready.validation.length < options.valPerTask) hooks.note(`${task.id}: ${ready.sources.validation} has ${ready.validation.length} examples, fewer than --val-per-task ${options.valPerTask}; all are used`);
+      prepared.push(ready);
+    }
+    const synthetic = prepared.some((task) => task.synthetic);
+    const inputs = await hashInputs(family);
+    const vectors = await loadTaskVectors(family, [...model.parameters.keys()], options.granularity, (done, of) => hooks.progress("task vectors", done, of));
+    if (vectors.layers.length === 0) throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
+    hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
+
+    const trainOptions: TrainOptions = { ...options, saveEvery };
+    const settings = recorded(options, engine);
+    const identity = { settings, inputs };
+    const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, tasks.length, trainOptions);
+    if (options.resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
+    const log = await openLog(out, options.resume ? start.moments.step : undefined);
+    const trainStart = performance.now();
+    const { state, finished } = await train(model, vectors, prepared, trainOptions, start, {
+      record(record) {
+        log.add(record);
+        hooks.step(record, options.tasks, options.steps);
+      },
+      async save(current) {
+        await log.save();
+        await saveState(out, identity, current);
+      },
+      stopping: hooks.stopping,
+    });
+    const trainSeconds = (performance.now() - trainStart) / 1000;
+    if (!finished) return { out, rows: [], synthetic, finished };
+    await log.save();
+
+    const table = chosenTable(state, trainOptions);
+    await writeModel(out, family, vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+    for (const expert of family.experts) await writeHead(out, expert, modelFamily.head);
+    const raw = options.loss === "cross-entropy" && state.best ? state.best.raw : state.raw;
+    await writeCoefficients(out, vectors, raw, table, `${name}: coefficients, layers × experts (${options.gate})`);
+
+    const { rows: baselineRows, search } = await evaluateBaselines(model, vectors, prepared, options.seed, hooks.progress);
+    vectors.dispose();
+    hooks.progress("supermerge, from the written files", 0, 1);
+    const merged = await evaluateFolder({ ...options, folder: out, data }, options.loss === "entropy" ? "supermerge-entropy" : "supermerge");
+    const rows = [...baselineRows, ...merged.rows];
+    await writeText(join(out, "README.md"), modelCard({ name, tasks: options.tasks, synthetic, settings, rows, inputs, version, valPerTask: options.valPerTask }));
+    await writeResults(out, rows, search, settings);
+    await writeText(join(out, "run.json"), {
+      version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine, places, data,
+      seconds: { train: trainSeconds, total: (performance.now() - started) / 1000 },
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+    });
+    return { out, rows, synthetic, finished };
+  } finally {
+    await family.close();
+  }
+}
+
+async function writeResults(out: string, rows: readonly ResultRow[], search: readonly SearchPoint[], settings: Record<string, unknown>): Promise<void> {
+  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": search }, settings });
+}

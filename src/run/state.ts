@@ -1,0 +1,69 @@
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import type { Table } from "../merge/table.js";
+import type { TrainRecord, TrainState } from "../train/loop.js";
+
+const stateFile = "state.json";
+const logFile = "training.jsonl";
+
+const table = z.object({ rows: z.number(), columns: z.number(), values: z.array(z.number()) });
+const schema = z.object({
+  identity: z.record(z.string(), z.unknown()),
+  raw: table,
+  moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
+  best: z.object({ step: z.number(), loss: z.number(), raw: table }).optional(),
+});
+
+const plainTable = ({ rows, columns, values }: Table) => ({ rows, columns, values: Array.from(values) });
+const toTable = (plain: z.infer<typeof table>): Table => ({ ...plain, values: Float64Array.from(plain.values) });
+
+/** JSON keeps every digit of a double, so a state that is read is the state that was written. */
+export async function saveState(out: string, identity: Readonly<Record<string, unknown>>, state: TrainState): Promise<void> {
+  const { raw, moments: { first, second, step }, best } = state;
+  await writeText(join(out, stateFile), `${JSON.stringify({
+    identity, raw: plainTable(raw), moments: { first: Array.from(first), second: Array.from(second), step },
+    ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
+  })}\n`);
+}
+
+/**
+ * Reads the state a stopped run left.
+ * @param identity what the state must have been made with: settings, inputs' hashes
+ * @throws UserError where there is none, or where it belongs to another run, naming what differs
+ */
+export async function loadState(out: string, identity: Readonly<Record<string, unknown>>): Promise<TrainState> {
+  const path = join(out, stateFile);
+  if (!existsSync(path)) throw new UserError(`--resume: ${out} holds no ${stateFile}; start the run without --resume`);
+  const parsed = schema.safeParse(await readJson(path));
+  if (!parsed.success) throw new UserError(`${path}: not a state of this version; start the run without --resume`);
+  const { raw, moments: { first, second, step }, best, identity: saved } = parsed.data;
+  const differing = [...new Set([...Object.keys(identity), ...Object.keys(saved)])].filter((key) => JSON.stringify(identity[key]) !== JSON.stringify(saved[key]));
+  if (differing.length) throw new UserError(`--resume: ${path} was made with another ${differing.join(", ")}; use the same, or start without --resume`);
+  return {
+    raw: toTable(raw),
+    moments: { first: Float64Array.from(first), second: Float64Array.from(second), step },
+    ...(best && { best: { ...best, raw: toTable(best.raw) } }),
+  };
+}
+
+/**
+ * training.jsonl: one line a step, up to the step that the state stands at. It is rewritten with each save, so that
+ * file and state always belong together.
+ */
+export async function openLog(out: string, uptoStep: number | undefined): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
+  const path = join(out, logFile);
+  const lines: string[] = [];
+  if (uptoStep !== undefined && existsSync(path)) {
+    for (const line of (await readFile(path, "utf8")).split("\n").filter(Boolean)) {
+      if ((JSON.parse(line) as TrainRecord).step <= uptoStep) lines.push(line);
+    }
+  }
+  return {
+    add: (record) => void lines.push(JSON.stringify(record)),
+    save: () => writeText(path, lines.map((line) => `${line}\n`).join("")),
+  };
+}
