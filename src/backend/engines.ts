@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { findBackend } from "@tensorflow/tfjs-core";
 
 /** The engines a user can ask for, in the order `auto` tries them: fastest first. */
 export const engineNames = ["node-gpu", "node", "webgpu", "wasm", "cpu"] as const;
@@ -79,6 +80,8 @@ export const engines: readonly Engine[] = [
     mend: "npm install",
     load: async () => {
       await import("@tensorflow/tfjs-backend-cpu");
+      // Its first op would print an advertisement for another engine; doctor says it better.
+      Object.assign(findBackend("cpu") ?? {}, { firstUse: false });
       return "cpu";
     },
   },

@@ -35,8 +35,8 @@ function windowOf(backend: WasmBackend, tensor: TensorInfo, index: number, rows:
 function swapLastAxes(backend: unknown, x: TensorInfo): TensorInfo {
   const perm = x.shape.map((_, axis) => axis);
   [perm[perm.length - 1], perm[perm.length - 2]] = [perm.length - 2, perm.length - 1];
-  const kernel = getKernel("Transpose", "wasm")!;
-  return kernel.kernelFunc({ inputs: { x }, attrs: { perm } as never, backend: backend as object }) as TensorInfo;
+  const kernel = getKernel("Transpose", "wasm");
+  return kernel.kernelFunc({ inputs: { x }, attrs: { perm }, backend: backend as object }) as TensorInfo;
 }
 
 /**

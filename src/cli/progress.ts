@@ -8,7 +8,7 @@ const clock = (seconds: number): string => {
 
 /** Writes what a run tells to stderr: one line rewritten in place on a terminal, few plain lines elsewhere. */
 export function progressPrinter(stream: NodeJS.WriteStream): Pick<MergeHooks, "note" | "progress" | "step"> & { end(): void } {
-  const live = stream.isTTY === true;
+  const live = stream.isTTY;
   let open = false;
   let first: { at: number; step: number } | undefined;
   let accuracy = "";

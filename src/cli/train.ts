@@ -35,8 +35,8 @@ export function addTrain(program: Command): void {
     .command("train", { isDefault: true })
     .description("merge experts by training one coefficient for each layer and expert (the default command)");
   for (const [key, { argument, help, schema }] of Object.entries(settings)) {
-    const fallback: unknown = schema.safeParse(undefined).data;
-    command.addOption(new Option(`--${kebab(key)} ${argument}`, fallback === undefined ? help : `${help} (default: ${String(fallback)})`));
+    const fallback = schema.safeParse(undefined).data as string | number | undefined;
+    command.addOption(new Option(`--${kebab(key)} ${argument}`, fallback === undefined ? help : `${help} (default: ${fallback})`));
   }
   command
     .option("--config <file>", "a YAML file of the settings above; options win over it")

@@ -37,7 +37,7 @@ export const settings = {
   experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER for each" },
   data: { argument: "<folder>", schema: z.string().optional(), help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)" },
   out: { argument: "<folder>", schema: z.string().optional(), help: "where to write (default: merged/<family>-<tasks>)" },
-  steps: { argument: "<n>", schema: count(0).default(200), help: "optimiser steps" },
+  steps: { argument: "<n>", schema: count(0).default(100), help: "optimiser steps" },
   lr: { argument: "<x>", schema: number(z.number().positive()).default(0.03), help: "learning rate of AdamW" },
   warmup: { argument: "<n>", schema: count(0).default(0), help: "steps of linear warm-up" },
   decay: { argument: "<name>", schema: z.enum(decays).default("none"), help: `learning-rate decay after it: ${decays.join(", ")}` },
@@ -45,8 +45,9 @@ export const settings = {
   batchSize: { argument: "<n>", schema: count().default(16), help: "examples of each task a step" },
   valPerTask: { argument: "<n>", schema: count().default(32), help: "validation examples drawn for each task" },
   taskWeights: { argument: "<numbers>", schema: z.preprocess((v) => (typeof v === "string" ? v.split(",").map(Number) : v), z.array(z.number().min(0)).optional()), help: "weight of each task's loss, in the order of --tasks (default: all 1)" },
+  holdout: { argument: "<x>", schema: number(z.number().min(0).max(0.9)).default(0.25), help: "part of the validation examples that is not trained on but chooses the best step" },
   gate: { argument: "<name>", schema: z.enum(gateNames).default("tanh"), help: `what bounds a coefficient: ${gateNames.join(", ")}` },
-  init: { argument: "<x>", schema: number(z.number()).default(0.3), help: "coefficient that every entry starts from" },
+  init: { argument: "<x>", schema: z.union([z.literal("search"), number(z.number())], { error: "expected a number, or search" }).default("search"), help: "coefficient that every entry starts from; search takes the λ that task arithmetic finds on validation" },
   granularity: { argument: "<name>", schema: z.enum(granularities).default("tensor"), help: `what shares a coefficient: ${granularities.join(", ")}` },
   loss: { argument: "<name>", schema: z.enum(lossNames).default("cross-entropy"), help: `what is minimised: ${lossNames.join(", ")} (entropy uses no labels)` },
   seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
@@ -54,7 +55,7 @@ export const settings = {
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
   dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
   shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },
-  evalEvery: { argument: "<n>", schema: count().default(20), help: "steps between looks at the validation loss" },
+  evalEvery: { argument: "<n>", schema: count().default(10), help: "steps between looks at the held-out loss" },
 } satisfies Record<string, Setting>;
 
 export const settingsSchema = z
@@ -63,7 +64,7 @@ export const settingsSchema = z
     const problem = (key: keyof typeof settings, message: string) => context.addIssue({ code: "custom", path: [key], message });
     if (value.taskWeights && value.taskWeights.length !== value.tasks.length) problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
     try {
-      gates[value.gate].inverse(value.init);
+      if (value.init !== "search") gates[value.gate].inverse(value.init);
     } catch (error) {
       problem("init", `the ${value.gate} gate cannot start there: ${(error as Error).message}`);
     }

@@ -26,7 +26,7 @@ async function scoreTable(model: Model, vectors: TaskVectors, table: Table, task
 }
 
 /** λ with the best mean validation accuracy; the lower loss decides between equals. */
-async function searchLambda(model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
+export async function searchLambda(model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
   const points: SearchPoint[] = [];
   for (const lambda of lambdaGrid) {
     const table = constantTables.taskArithmetic(vectors.layers.length, tasks.length, lambda);
@@ -40,25 +40,24 @@ async function searchLambda(model: Model, vectors: TaskVectors, tasks: readonly 
 export const bestPoint = (points: readonly SearchPoint[]): SearchPoint =>
   points.reduce((best, point) => (point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss) ? point : best));
 
-/** Test rows of the methods that train nothing, and the curve of the one that searches. */
+/** Test rows of the methods that train nothing; task arithmetic with the λ that its search found. */
 export async function evaluateBaselines(
-  model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], seed: number, progress: (method: string, done: number, of: number) => void,
-): Promise<{ rows: ResultRow[]; search: SearchPoint[] }> {
+  model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], lambda: number, seed: number, progress: (method: string, done: number, of: number) => void,
+): Promise<ResultRow[]> {
   const [n, k] = [vectors.layers.length, tasks.length];
   const rows: ResultRow[] = [];
   for (const [i, task] of tasks.entries()) {
     progress("individual", i, k);
     rows.push(...toRows("individual", [task], await scoreTable(model, vectors, constantTables.individual(n, k, i), [task], "test"), "test", seed));
   }
-  const search = await searchLambda(model, vectors, tasks, (done, of) => progress("task-arithmetic, search of λ", done, of));
   const tables: [string, Table][] = [
     ["pretrained", constantTables.pretrained(n, k)],
     ["average", constantTables.average(n, k)],
-    ["task-arithmetic", constantTables.taskArithmetic(n, k, bestPoint(search).lambda)],
+    ["task-arithmetic", constantTables.taskArithmetic(n, k, lambda)],
   ];
   for (const [i, [method, table]] of tables.entries()) {
     progress(method, i, tables.length);
     rows.push(...toRows(method, tasks, await scoreTable(model, vectors, table, tasks, "test"), "test", seed));
   }
-  return { rows, search };
+  return rows;
 }

@@ -16,12 +16,10 @@ function blockOf(name: string): string {
 
 /** What shares a row with a tensor: itself, its module (weight and bias), its block, or everything. */
 function rowOf(name: string, granularity: Granularity): string {
-  switch (granularity) {
-    case "tensor": return name;
-    case "module": return name.includes(".") ? name.slice(0, name.lastIndexOf(".")) : name;
-    case "block": return blockOf(name);
-    case "model": return "model";
-  }
+  const rows: Record<Granularity, string> = {
+    tensor: name, module: name.replace(/\.[^.]*$/, ""), block: blockOf(name), model: "model",
+  };
+  return rows[granularity];
 }
 
 /** Groups tensor names into layers, in the order in which they first appear. */

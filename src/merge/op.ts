@@ -31,7 +31,7 @@ export function mergeGradient(dTheta: Tensor, deltas: Tensor2D): Tensor1D {
 export function mergeTensor(base: Tensor, deltas: Tensor2D, coefficients: Tensor1D): Tensor {
   const op = customGrad((row) => ({
     value: mergeForward(base, deltas, row as Tensor1D),
-    gradFunc: (dTheta) => mergeGradient(dTheta as Tensor, deltas),
+    gradFunc: (dTheta) => mergeGradient(dTheta, deltas),
   }));
   return op(coefficients);
 }

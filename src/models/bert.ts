@@ -92,7 +92,8 @@ function shapes(config: BertConfig, names: readonly string[]): Map<string, numbe
     const [, module, kind] = /([^.]+)\.(weight|bias)$/.exec(name)!;
     const parent = name.split(".").at(-3);
     const wide = parent === "intermediate";
-    if (module! in tables) return [tables[module!]!, hidden];
+    const rows = tables[module!];
+    if (rows !== undefined) return [rows, hidden];
     if (module === "LayerNorm") return [hidden];
     if (kind === "bias") return [wide ? intermediate : hidden];
     if (wide) return [intermediate, hidden];
@@ -122,5 +123,5 @@ export const bert: ModelFamily = {
   type: "bert",
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   canonical: (name) => name.replace(/^bert\./, "").replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias"),
-  build: build as ModelFamily["build"],
+  build: build,
 };

@@ -22,7 +22,7 @@ function op<Out extends Tensor>(
     const { value, backward } = forward(args as Tensor[], save);
     return { value, gradFunc: (dy: Tensor | Tensor[], saved: Tensor[]) => backward(dy as Tensor, saved) };
   });
-  return wrapped(...inputs) as Out;
+  return wrapped(...inputs);
 }
 
 /** Rows of a table: [n, width] gathered at ids [m] → [m, width]. An embedding, or the choice of some tokens. */
@@ -54,7 +54,7 @@ export function gelu(x: Tensor2D): Tensor2D {
   return op<Tensor2D>([x], ([input], save) => {
     save([input!]);
     return {
-      value: mul(input!, cdf(input!)) as Tensor2D,
+      value: mul<Tensor2D>(input!, cdf(input!)),
       backward: (dy, [t]) => {
         const density = mul(exp(mul(square(t!), -0.5)), 1 / Math.sqrt(2 * Math.PI));
         return [mul(dy, add(cdf(t!), mul(t!, density)))];
@@ -71,7 +71,7 @@ export function layerNorm(x: Tensor2D, scale: Tensor1D, shift: Tensor1D, epsilon
     const normal = mul(centred, inverse);
     save([normal, inverse, gamma!]);
     return {
-      value: add(mul(normal, gamma!), beta!) as Tensor2D,
+      value: add<Tensor2D>(mul(normal, gamma!), beta!),
       backward: (dy, [n, inv, g]) => {
         const dNormal = mul(dy, g!);
         const along = mean(mul(dNormal, n!), 1, true);

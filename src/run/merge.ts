@@ -5,7 +5,7 @@ import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { sha256, writeText } from "../checkpoint/files.js";
 import { openCheckpoint } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
-import { evaluateBaselines, type SearchPoint } from "../evaluate/baselines.js";
+import { bestPoint, evaluateBaselines, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import type { Granularity } from "../merge/layers.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { familyOf } from "../models/index.js";
@@ -23,7 +23,9 @@ import { loadHead, prepareTask } from "./prepare.js";
 import { loadState, openLog, saveState } from "./state.js";
 import { openOutput, writeCoefficients, writeHead, writeModel } from "./write.js";
 
-export interface MergeOptions extends Omit<TrainOptions, "saveEvery"> {
+export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init"> {
+  /** A coefficient, or `search`: the λ that task arithmetic finds on the validation examples. */
+  readonly init: number | "search";
   readonly tasks: readonly string[];
   readonly family?: string | undefined;
   readonly base?: string | undefined;
@@ -53,6 +55,16 @@ export interface MergeResult {
   readonly synthetic: boolean;
   /** False where the run was asked to stop: it can be resumed. */
   readonly finished: boolean;
+}
+
+/** A gate with open ends cannot start at 1: the slope there is nothing. */
+const largestStart = 0.9;
+/** AdaMerging's start, for a loss that may not look at labels. */
+const unlabelledStart = 0.3;
+
+function startFrom({ init, loss }: MergeOptions, search: readonly SearchPoint[]): number {
+  if (init !== "search") return init;
+  return loss === "cross-entropy" ? Math.min(largestStart, bestPoint(search).lambda) : unlabelledStart;
 }
 
 /** The state is small (three numbers a coefficient): it is saved often. */
@@ -111,7 +123,9 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     if (vectors.layers.length === 0) throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
 
-    const trainOptions: TrainOptions = { ...options, saveEvery };
+    const search = await searchLambda(model, vectors, prepared, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
+    const trainOptions: TrainOptions = { ...options, init: startFrom(options, search), saveEvery };
+    hooks.note(`task arithmetic finds λ = ${bestPoint(search).lambda} on validation; coefficients start at ${trainOptions.init}`);
     const settings = recorded(options, engine);
     const identity = { settings, inputs };
     const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, tasks.length, trainOptions);
@@ -139,7 +153,7 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     const raw = options.loss === "cross-entropy" && state.best ? state.best.raw : state.raw;
     await writeCoefficients(out, vectors, raw, table, `${name}: coefficients, layers × experts (${options.gate})`);
 
-    const { rows: baselineRows, search } = await evaluateBaselines(model, vectors, prepared, options.seed, hooks.progress);
+    const baselineRows = await evaluateBaselines(model, vectors, prepared, bestPoint(search).lambda, options.seed, hooks.progress);
     vectors.dispose();
     hooks.progress("supermerge, from the written files", 0, 1);
     const merged = await evaluateFolder({ ...options, folder: out, data }, options.loss === "entropy" ? "supermerge-entropy" : "supermerge");

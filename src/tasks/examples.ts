@@ -48,9 +48,9 @@ function parseLabel(row: Row, task: Task, count: number): number | undefined {
   const found = pick(row, aliases.label);
   if (!found || found.value === "" || found.value === null || found.value === -1 || found.value === "-1") return undefined;
   const { value } = found;
-  const index = task.labels?.indexOf(String(value)) ?? -1;
+  const index = typeof value === "string" ? (task.labels?.indexOf(value) ?? -1) : -1;
   if (index >= 0) return index;
-  const truth = typeof value === "boolean" ? Number(value) : Number(value);
+  const truth = Number(value);
   if (Number.isInteger(truth) && truth >= 0 && truth < count) return truth;
   const known = task.labels ? `${task.labels.join(", ")} or 0 to ${count - 1}` : `0 to ${count - 1}`;
   throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`);

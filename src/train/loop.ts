@@ -17,6 +17,8 @@ export interface TrainOptions {
   readonly gate: GateName;
   /** The coefficient every entry starts from, after the gate. */
   readonly init: number;
+  /** Part of each task's validation examples that is not trained on but chooses the best step; 0 chooses on all. */
+  readonly holdout: number;
   readonly loss: LossName;
   /** One a task, or all 1. */
   readonly taskWeights?: readonly number[] | undefined;
@@ -58,23 +60,32 @@ export const initialState = (layers: number, experts: number, { gate, init }: Tr
 /** What the loop minimises, on every validation example: cross-entropy summed over tasks as weighted in training. */
 const validationLoss = (scores: readonly Score[], weights: readonly number[]) => scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
 
+/** Cuts a task's examples into those trained on and those the best step is chosen on (all, where none are held out). */
+function holdOut(task: PreparedTask, holdout: number): { fit: PreparedTask["validation"]; judge: PreparedTask["validation"] } {
+  const { validation } = task;
+  const held = Math.min(validation.length - 1, Math.round(validation.length * holdout));
+  return held > 0 ? { fit: validation.slice(held), judge: validation.slice(0, held) } : { fit: validation, judge: validation };
+}
+
 /**
  * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and
- * takes an AdamW step on the raw table. Every `evalEvery` steps, and after the last, the table is scored on all
- * validation examples; the one with the lowest loss is the result (the entropy loss has no labels to score with, so
- * there the last table is).
+ * takes an AdamW step on the raw table. Every `evalEvery` steps, and after the last, the table is scored on the
+ * examples held out; the one with the lowest loss is the result (the entropy loss has no labels to score with, so there
+ * the last table is).
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
   model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  const batchOf = tasks.map((task) => trainingBatches(task.id, task.validation, options.batchSize, task.isChoice, model.padId, options.seed));
+  const parts = tasks.map((task) => holdOut(task, options.holdout));
+  const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
+  const batchOf = tasks.map((task, i) => trainingBatches(task.id, parts[i]!.fit, options.batchSize, task.isChoice, model.padId, options.seed));
   let state = start;
 
   const score = async () => {
     const merged = mergeWeights(vectors, applyGate(state.raw, options.gate));
-    const scores = await evaluateTasks(model, merged.weights, tasks, "validation");
+    const scores = await evaluateTasks(model, merged.weights, judges, "validation");
     merged.dispose();
     const loss = validationLoss(scores, weights);
     if (!state.best || loss < state.best.loss) state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };

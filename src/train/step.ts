@@ -1,4 +1,4 @@
-import { concat, dispose, engine, mul, oneHot, reshape, tensor1d, tidy, add, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { cast, concat, dispose, engine, mul, oneHot, reshape, tensor1d, tidy, add, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import type { Table } from "../merge/table.js";
 import { mergeGradient } from "../merge/op.js";
 import { mergeWeights, type TaskVectors } from "../merge/vectors.js";
@@ -23,7 +23,7 @@ export function batchLoss(model: Model, weights: Weights, { head, batch }: Job, 
   const scores = logits(forward(model, weights, batch.tokens), head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
-  return crossEntropy(scores, mul(targets, 1) as Tensor2D);
+  return crossEntropy(scores, cast(targets, "float32"));
 }
 
 /**
@@ -48,7 +48,7 @@ export async function coefficientGradient(
       const sums = (grads as (Tensor | undefined)[]).map((g, i) => (g && before[i] ? add(g, before[i]) : (g ?? before[i])));
       return { value: reshape(value, [1]), sums: sums as Tensor[] };
     });
-    dispose(before.filter((t, i) => t !== undefined && t !== result.sums[i]) as Tensor[]);
+    dispose(before.filter((t, i) => t !== undefined && t !== result.sums[i]));
     total = result.sums;
     losses.push(result.value);
   }

@@ -1,0 +1,20 @@
+/** What train-merge offers to programs. Everything else is its own affair and may change. */
+export { startEngine, surveyEngines, engineNames, type EngineName, type EngineStatus } from "./backend/index.js";
+export { UserError } from "./errors.js";
+export { mergeForward, mergeGradient, mergeTensor } from "./merge/op.js";
+export { gates, gateNames, type Gate, type GateName } from "./merge/gates.js";
+export { groupLayers, granularities, type Granularity, type Layer } from "./merge/layers.js";
+export { loadTaskVectors, mergeWeights, type TaskVectors } from "./merge/vectors.js";
+export { makeTable, applyGate, type Table } from "./merge/table.js";
+export { constantTables, lambdaGrid } from "./methods/constant.js";
+export { openCheckpoint, type Checkpoint } from "./checkpoint/folder.js";
+export { openFamily, openMember, type Family, type Member } from "./checkpoint/family.js";
+export { openSafetensors, type SafetensorsFile } from "./checkpoint/safetensors.js";
+export { writeSafetensors, writeWeights, type TensorSource } from "./checkpoint/write.js";
+export { mergeByTraining, type MergeHooks, type MergeOptions, type MergeResult } from "./run/merge.js";
+export { evaluateFolder, type EvaluateOptions } from "./run/evaluate.js";
+export { loadSettings } from "./config/load.js";
+export { type Settings } from "./config/settings.js";
+export { type ResultRow } from "./report/rows.js";
+export { resultTable, toMarkdown, toText, tableCaption } from "./report/table.js";
+export { version } from "./package.js";

@@ -1,0 +1,33 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+import { packageFolder } from "../src/package.js";
+
+export const golden = <T>(name: string): T => JSON.parse(readFileSync(join(packageFolder, "test", "golden", `${name}.json`), "utf8")) as T;
+
+/** The real family and its data lie beside the project on our own machines, and are never part of it. */
+export const shared = join(packageFolder, "..", "shared");
+export const realFamily = join(packageFolder, "checkpoints", "minilm");
+export const hasShared = existsSync(join(shared, "checkpoints", "minilm", "assemble"));
+
+/** A folder that is gone after the test file. */
+export async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "train-merge-"));
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Largest |a − b| relative to the largest |b|. */
+export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (actual.length !== expected.length) throw new Error(`${actual.length} values for ${expected.length}`);
+  let worst = 0;
+  let scale = 0;
+  for (let i = 0; i < expected.length; i++) {
+    worst = Math.max(worst, Math.abs(actual[i]! - expected[i]!));
+    scale = Math.max(scale, Math.abs(expected[i]!));
+    if (Number.isNaN(actual[i]!)) return NaN;
+  }
+  return worst / (scale || 1);
+}
