@@ -90,9 +90,9 @@ function recorded(options: MergeOptions, engine: EngineName): Record<string, unk
  */
 export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks): Promise<MergeResult> {
   const started = performance.now();
-  const places = await locate(options);
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
+  const places = await locate(options);
   const probe = await openCheckpoint(places.base);
   await probe.close();
   const modelFamily = familyOf(probe.config, places.base);

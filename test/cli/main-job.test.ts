@@ -92,7 +92,7 @@ describe("the main job", () => {
     let text = "";
     child.stderr.on("data", (chunk: Buffer) => {
       text += chunk.toString();
-      if (text.includes(moment)) child.kill(signal);
+      if (!child.killed && text.includes(moment)) child.kill(signal);
     });
     const code = await ended;
     if (signal === "SIGINT") {
