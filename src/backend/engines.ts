@@ -67,7 +67,7 @@ export const engines: readonly Engine[] = [
   },
   {
     name: "webgpu", what: "any card through WebGPU", package: "webgpu", optional: true,
-    mend: "not in this version yet; use another engine",
+    mend: "use node or wasm meanwhile",
     load: () => Promise.reject(new Error("not in this version yet")),
   },
   {

@@ -1,4 +1,4 @@
-import { rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import { atomicFile, writeText } from "./files.js";
@@ -50,6 +50,12 @@ export function planShards(tensors: readonly TensorSource[], limit: number): Ten
   return shards.length ? shards : [[]];
 }
 
+/** Removes the shards of an earlier write that are not among those of this one. */
+async function removeShards(folder: string, keep: readonly string[]): Promise<void> {
+  const stale = (await readdir(folder)).filter((file) => /^model-\d{5}-of-\d{5}\.safetensors$/.test(file) && !keep.includes(file));
+  for (const file of stale) await rm(join(folder, file));
+}
+
 /**
  * Writes `model.safetensors`, or shards and their index where the whole is larger than `shardBytes`.
  * Holds one tensor at a time. The index comes last, so a folder without it is not taken for complete.
@@ -60,6 +66,7 @@ export async function writeWeights(folder: string, tensors: readonly TensorSourc
   if (shards.length === 1) {
     await writeSafetensors(join(folder, "model.safetensors"), shards[0]!);
     await rm(join(folder, "model.safetensors.index.json"), { force: true });
+    await removeShards(folder, []);
     return ["model.safetensors"];
   }
   const number = (i: number) => String(i).padStart(5, "0");
@@ -74,5 +81,6 @@ export async function writeWeights(folder: string, tensors: readonly TensorSourc
   const total_size = tensors.reduce((sum, tensor) => sum + sizeOf(tensor), 0);
   await writeText(join(folder, "model.safetensors.index.json"), { metadata: { total_size }, weight_map: weightMap });
   await rm(join(folder, "model.safetensors"), { force: true });
+  await removeShards(folder, files);
   return [...files, "model.safetensors.index.json"];
 }

@@ -11,6 +11,7 @@ const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
   .version(version)
   .option("--debug", "show the stack of an error")
+  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge evaluate merged/mini-rte+cb+copa")
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));

@@ -29,7 +29,7 @@ export async function loadWeights(member: Member, model: Model): Promise<{ weigh
 }
 
 /** A head that `writeHead` wrote, seen as a checkpoint of its own. */
-async function openHead(folder: string, task: string, canonical: (name: string) => string): Promise<Member> {
+export async function openHead(folder: string, task: string, canonical: (name: string) => string): Promise<Member> {
   const path = join(folder, "heads", task, "head.safetensors");
   if (!existsSync(path)) throw new UserError(`${folder}: it has no head for ${task} (heads/${task}/head.safetensors)`);
   const file = await openSafetensors(path);

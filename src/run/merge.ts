@@ -21,7 +21,7 @@ import { evaluateFolder } from "./evaluate.js";
 import { locate, shippedData, shippedFamily } from "./locate.js";
 import { loadHead, prepareTask } from "./prepare.js";
 import { loadState, openLog, saveState } from "./state.js";
-import { openOutput, writeCoefficients, writeHead, writeModel } from "./write.js";
+import { beginRun, openOutput, writeCoefficients, writeHead, writeModel } from "./write.js";
 
 export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init"> {
   /** A coefficient, or `search`: the λ that task arithmetic finds on the validation examples. */
@@ -70,11 +70,14 @@ function startFrom({ init, loss }: MergeOptions, search: readonly SearchPoint[])
 /** The state is small (three numbers a coefficient): it is saved often. */
 const saveEvery = 10;
 
-async function hashInputs(family: Family): Promise<InputHash[]> {
+/** Hashes of everything the numbers depend on: models, tokenizer, data. */
+async function hashInputs(family: Family, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
+  const { base, experts } = family;
+  const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
+  files.push({ role: base.label, path: join(base.checkpoint.folder, "tokenizer.json") });
+  for (const { id, sources } of tasks) for (const path of new Set([sources.validation, sources.test])) files.push({ role: `${id}, data`, path });
   const hashes: InputHash[] = [];
-  for (const { label, checkpoint } of [family.base, ...family.experts]) {
-    for (const file of checkpoint.files) hashes.push({ role: label, file, sha256: await sha256(join(checkpoint.folder, file)) });
-  }
+  for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
   return hashes;
 }
 
@@ -118,7 +121,7 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
       prepared.push(ready);
     }
     const synthetic = prepared.some((task) => task.synthetic);
-    const inputs = await hashInputs(family);
+    const inputs = await hashInputs(family, prepared);
     const vectors = await loadTaskVectors(family, [...model.parameters.keys()], options.granularity, (done, of) => hooks.progress("task vectors", done, of));
     if (vectors.layers.length === 0) throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
@@ -130,7 +133,8 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     const identity = { settings, inputs };
     const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, tasks.length, trainOptions);
     if (options.resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
-    const log = await openLog(out, options.resume ? start.moments.step : undefined);
+    const log = await openLog(out, start.moments.step);
+    if (!options.resume) await beginRun(out, () => saveState(out, identity, start));
     const trainStart = performance.now();
     const { state, finished } = await train(model, vectors, prepared, trainOptions, start, {
       record(record) {

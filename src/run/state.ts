@@ -54,10 +54,11 @@ export async function loadState(out: string, identity: Readonly<Record<string, u
  * training.jsonl: one line a step, up to the step that the state stands at. It is rewritten with each save, so that
  * file and state always belong together.
  */
-export async function openLog(out: string, uptoStep: number | undefined): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
+export async function openLog(out: string, uptoStep: number): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
   const path = join(out, logFile);
   const lines: string[] = [];
-  if (uptoStep !== undefined && existsSync(path)) {
+  // At step 0 nothing was taken over: the first look at the validation examples is recorded again.
+  if (uptoStep > 0 && existsSync(path)) {
     for (const line of (await readFile(path, "utf8")).split("\n").filter(Boolean)) {
       if ((JSON.parse(line) as TrainRecord).step <= uptoStep) lines.push(line);
     }

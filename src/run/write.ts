@@ -1,16 +1,14 @@
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, readdir, rename } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { writeText } from "../checkpoint/files.js";
 import type { Family, Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
-import type { Table } from "../merge/table.js";
-import { rowOf } from "../merge/table.js";
+import { rowOf, type Table } from "../merge/table.js";
 import { mergeOne, type TaskVectors } from "../merge/vectors.js";
 import type { ModelFamily } from "../models/types.js";
 import { heatmapSvg, svgToPng } from "../report/heatmap.js";
-import { atomicFile } from "../checkpoint/files.js";
+import { atomicFile, writeText } from "../checkpoint/files.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
 
 /** What a tokenizer may consist of. */
@@ -18,18 +16,23 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json", "special_toke
 /** Marks a folder as ours, so that a later run may write over it. */
 const mark = "results.json";
 
-/** Makes the output folder. @throws UserError where it holds something that train-merge did not write. */
+/** What a write that was cut off by a kill may have left. */
+const leftover = /\.[0-9a-f]{8}\.tmp$/;
+
+/** Makes the output folder, or tidies up the one that an earlier run left. @throws UserError where it holds something that train-merge did not write. */
 export async function openOutput(out: string): Promise<void> {
   await mkdir(out, { recursive: true });
   const files = await readdir(out);
   if (files.length && !files.includes(mark) && !files.includes("state.json")) {
     throw new UserError(`--out ${out}: the folder is not empty and was not written by train-merge; choose another`);
   }
+  for (const file of files.filter((name) => leftover.test(name))) await rm(join(out, file));
 }
 
-async function copy(from: string, to: string): Promise<void> {
-  await copyFile(from, `${to}.tmp`);
-  await rename(`${to}.tmp`, to);
+/** Marks the folder as a run under way: its first state is saved, and the results of an earlier run are gone. */
+export async function beginRun(out: string, saveFirst: () => Promise<void>): Promise<void> {
+  await saveFirst();
+  await rm(join(out, mark), { force: true });
 }
 
 /** Merges one tensor and encodes it. */
@@ -66,7 +69,7 @@ export async function writeModel(out: string, family: Family, vectors: TaskVecto
   await writeText(join(out, "config.json"), { ...config, ...(dtype && { dtype: names[dtype] }) });
   for (const file of tokenizerFiles) {
     const from = join(base.checkpoint.folder, file);
-    if (existsSync(from)) await copy(from, join(out, file));
+    if (existsSync(from)) await writeText(join(out, file), await readFile(from, "utf8"));
   }
 }
 

@@ -1,0 +1,38 @@
+/**
+ * Prints, as JSON, the logits that a merged folder gives to the first test examples of each task: for
+ * scripts/golden/check_folder.py, which compares them with transformers'.
+ *
+ *   node dist/scripts/golden/logits.js FOLDER DATA [COUNT]
+ */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { tidy } from "@tensorflow/tfjs-core";
+import { startEngine } from "../../src/backend/index.js";
+import { openMember } from "../../src/checkpoint/family.js";
+import { readJson } from "../../src/checkpoint/files.js";
+import { familyOf, forward, logits } from "../../src/models/index.js";
+import { loadWeights, openHead } from "../../src/run/evaluate.js";
+import { loadHead, prepareTask } from "../../src/run/prepare.js";
+import { bucketed } from "../../src/tasks/batches.js";
+import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
+import { loadTokenizer } from "../../src/tasks/tokenize.js";
+
+const [folder, data, count = "16"] = process.argv.slice(2) as [string, string, string?];
+const config = (await readJson(join(folder, "config.json"))) as Record<string, unknown>;
+const family = familyOf(config, folder);
+const model = family.build(config);
+const engine = await startEngine("auto");
+const member = await openMember("merged", folder, family.canonical);
+const { weights } = await loadWeights(member, model);
+const encoder = await loadTokenizer(folder, Math.min(128, model.maxLength));
+const out: Record<string, unknown> = { engine };
+for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {
+  const head = await openHead(folder, task.id, family.canonical);
+  const prepared = await prepareTask(task, await loadHead(head, family.head), head.checkpoint.config, encoder, { data, valPerTask: 1, seed: 0 });
+  const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1, prepared.isChoice, model.padId));
+  const rows = [];
+  for (const { tokens, choices } of batches) rows.push(...(await tidy(() => logits(forward(model, weights, tokens), prepared.head, choices)).array()));
+  out[task.id] = rows;
+}
+process.stdout.write(`${JSON.stringify(out)}\n`);
+process.exit(0);
