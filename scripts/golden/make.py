@@ -101,6 +101,20 @@ def ops():
     save("ops", out)
 
 
+def truncation():
+    """Ids of pairs that are too long, cut by transformers' fast tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mini" / "base")
+    words = ["anna", "red", "cup", "the", "park"]
+    text = lambda n, shift: " ".join(words[(i + shift) % 5] for i in range(n))
+    cases = []
+    for limit in (11, 12, 16, 17):
+        for a, b in [(1, 1), (3, 30), (30, 3), (4, 4), (5, 5), (20, 20), (20, 21), (21, 20), (7, 6), (6, 7), (1, 40), (40, None), (5, None)]:
+            args = (text(a, 0),) if b is None else (text(a, 0), text(b, 2))
+            ids = tokenizer(*args, truncation="longest_first", max_length=limit)["input_ids"]
+            cases.append({"maxLength": limit, "texts": args, "ids": ids})
+    save("truncation", cases)
+
+
 def coefficient(row, column):
     """A fixed table of raw coefficients that the tests can make again."""
     return 0.1 + 0.05 * ((row * 7 + column * 3) % 11)
@@ -167,6 +181,7 @@ if __name__ == "__main__":
     adamw()
     losses()
     ops()
+    truncation()
     family("mini", ["rte", "cb", "copa", "sst2", "trec6"], ROOT / "data" / "mini", 48, 8)
     if options.real:
         family("minilm", ["rte", "cb", "copa", "trec6", "sst2"], options.real, 128, 4)

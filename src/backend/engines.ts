@@ -11,9 +11,6 @@ export type EngineName = (typeof engineNames)[number];
 export interface Engine {
   readonly name: EngineName;
   readonly what: string;
-  /** npm package that carries it, and whether it comes with train-merge. */
-  readonly package: string;
-  readonly optional: boolean;
   /** The one line that makes it available. */
   readonly mend: string;
   load(): Promise<string>;
@@ -56,27 +53,27 @@ async function loadWasm(): Promise<string> {
 
 export const engines: readonly Engine[] = [
   {
-    name: "node-gpu", what: "TensorFlow on an NVIDIA card (CUDA)", package: "@tensorflow/tfjs-node-gpu", optional: true,
+    name: "node-gpu", what: "TensorFlow on an NVIDIA card (CUDA)",
     mend: "npm install @tensorflow/tfjs-node-gpu",
     load: () => loadNative("@tensorflow/tfjs-node-gpu"),
   },
   {
-    name: "node", what: "TensorFlow on the CPU", package: "@tensorflow/tfjs-node", optional: true,
+    name: "node", what: "TensorFlow on the CPU",
     mend: "npm install @tensorflow/tfjs-node",
     load: () => loadNative("@tensorflow/tfjs-node"),
   },
   {
-    name: "webgpu", what: "any card through WebGPU", package: "webgpu", optional: true,
+    name: "webgpu", what: "any card through WebGPU",
     mend: "use node or wasm meanwhile",
     load: () => Promise.reject(new Error("not in this version yet")),
   },
   {
-    name: "wasm", what: "WebAssembly with SIMD, one thread", package: "@tensorflow/tfjs-backend-wasm", optional: false,
+    name: "wasm", what: "WebAssembly with SIMD, one thread",
     mend: "npm install",
     load: loadWasm,
   },
   {
-    name: "cpu", what: "plain JavaScript: slow, for checking", package: "@tensorflow/tfjs-backend-cpu", optional: false,
+    name: "cpu", what: "plain JavaScript: slow, for checking",
     mend: "npm install",
     load: async () => {
       await import("@tensorflow/tfjs-backend-cpu");

@@ -42,16 +42,16 @@ export async function startEngine(choice: EngineName | "auto" = "auto"): Promise
   throw new UserError(problem);
 }
 
-/** Tries every engine in turn; the first that is found is what `auto` takes. */
+/** Tries every engine in turn, the slowest first; the fastest that is found is what `auto` takes, and is left running. */
 export async function surveyEngines(): Promise<EngineStatus[]> {
   const statuses: EngineStatus[] = [];
-  for (const engine of engines) {
+  for (const engine of engines.toReversed()) {
     const { name, what, mend } = engine;
     try {
       await start(engine);
-      statuses.push({ name, what, found: true });
+      statuses.unshift({ name, what, found: true });
     } catch (error) {
-      statuses.push({ name, what, found: false, problem: firstLine(error), mend });
+      statuses.unshift({ name, what, found: false, problem: firstLine(error), mend });
     }
   }
   return statuses;

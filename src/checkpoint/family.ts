@@ -20,7 +20,8 @@ export interface Family {
   close(): Promise<void>;
 }
 
-function member(label: string, checkpoint: Checkpoint, canonical: (name: string) => string): Member {
+/** Sees an open checkpoint under canonical names. @throws UserError where two names become one. */
+export function member(label: string, checkpoint: Checkpoint, canonical: (name: string) => string): Member {
   const actual = new Map<string, string>();
   for (const name of checkpoint.names) {
     const twin = actual.get(canonical(name));

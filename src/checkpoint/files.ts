@@ -4,6 +4,9 @@ import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { UserError } from "../errors.js";
 
+/** One write call's size: below the 2 GiB a single write can take. */
+const writeChunk = 64 * 1024 * 1024;
+
 /** Writes with `fill` to a temporary file beside `path`, then renames: a reader sees all of it or nothing. */
 export async function atomicFile(path: string, fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
@@ -12,7 +15,7 @@ export async function atomicFile(path: string, fill: (write: (bytes: Uint8Array)
     const handle = await open(temporary, "wx");
     try {
       await fill(async (bytes) => {
-        for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten;
+        for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done, Math.min(writeChunk, bytes.length - done))).bytesWritten;
       });
       await handle.sync();
     } finally {

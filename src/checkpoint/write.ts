@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { dtypeBytes, elements, type DType } from "../tensor/dtype.js";
@@ -15,7 +16,9 @@ const sizeOf = (t: TensorSource): number => elements(t.shape) * dtypeBytes[t.dty
 
 /** Writes one safetensors file: header first (all shapes are known), tensors streamed behind it in order. */
 export async function writeSafetensors(path: string, tensors: readonly TensorSource[], metadata: Record<string, string> = {}): Promise<void> {
-  const header: Record<string, unknown> = { __metadata__: { format: "pt", ...metadata } };
+  // Without a prototype, so that a tensor may have any name.
+  const header = Object.create(null) as Record<string, unknown>;
+  header["__metadata__"] = { format: "pt", ...metadata };
   let offset = 0;
   for (const tensor of tensors) {
     header[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, (offset += sizeOf(tensor))] };
@@ -50,27 +53,29 @@ export function planShards(tensors: readonly TensorSource[], limit: number): Ten
   return shards.length ? shards : [[]];
 }
 
-/** Removes the shards of an earlier write that are not among those of this one. */
-async function removeShards(folder: string, keep: readonly string[]): Promise<void> {
-  const stale = (await readdir(folder)).filter((file) => /^model-\d{5}-of-\d{5}\.safetensors$/.test(file) && !keep.includes(file));
-  for (const file of stale) await rm(join(folder, file));
+/** Removes the weights that an earlier write left. */
+async function removeWeights(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const stale = (await readdir(folder)).filter((file) => /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file));
+  // The index first: without it the shards are no checkpoint.
+  for (const file of stale.sort().toReversed()) await rm(join(folder, file));
 }
 
 /**
  * Writes `model.safetensors`, or shards and their index where the whole is larger than `shardBytes`.
- * Holds one tensor at a time. The index comes last, so a folder without it is not taken for complete.
+ * Holds one tensor at a time. What an earlier write left is removed first and the index comes last, so that a write that
+ * is cut off leaves nothing that could be taken for a checkpoint.
  * @returns the names of the files written
  */
 export async function writeWeights(folder: string, tensors: readonly TensorSource[], shardBytes: number): Promise<string[]> {
   const shards = planShards(tensors, shardBytes);
+  await removeWeights(folder);
   if (shards.length === 1) {
     await writeSafetensors(join(folder, "model.safetensors"), shards[0]!);
-    await rm(join(folder, "model.safetensors.index.json"), { force: true });
-    await removeShards(folder, []);
     return ["model.safetensors"];
   }
   const number = (i: number) => String(i).padStart(5, "0");
-  const weightMap: Record<string, string> = {};
+  const weightMap = Object.create(null) as Record<string, string>;
   const files: string[] = [];
   for (const [i, shard] of shards.entries()) {
     const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
@@ -80,7 +85,5 @@ export async function writeWeights(folder: string, tensors: readonly TensorSourc
   }
   const total_size = tensors.reduce((sum, tensor) => sum + sizeOf(tensor), 0);
   await writeText(join(folder, "model.safetensors.index.json"), { metadata: { total_size }, weight_map: weightMap });
-  await rm(join(folder, "model.safetensors"), { force: true });
-  await removeShards(folder, files);
   return [...files, "model.safetensors.index.json"];
 }

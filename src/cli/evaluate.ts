@@ -11,9 +11,9 @@ export function addEvaluate(program: Command): void {
     .description("measure a merged model from its written files")
     .addOption(new Option("--tasks <names>", "tasks, separated by commas (default: every one it has a head for)"))
     .addOption(new Option("--data <folder>", settings.data.help))
-    .addOption(new Option("--max-length <n>", `${settings.maxLength.help} (default: 128)`))
-    .addOption(new Option("--val-per-task <n>", "as in training: what is left over is the test set where a task has one file only (default: 32)"))
-    .addOption(new Option("--seed <n>", "as in training, for the same reason (default: 0)"))
+    .addOption(new Option("--max-length <n>", `${settings.maxLength.help} (default: as the run that wrote the folder)`))
+    .addOption(new Option("--val-per-task <n>", "what a task with one file only has left over is its test set (default: as the run)"))
+    .addOption(new Option("--seed <n>", "the same cut depends on it (default: as the run)"))
     .addOption(new Option("--backend <name>", `${settings.backend.help} (default: auto)`))
     .option("--json", "print the rows as JSON")
     .addHelpText("after", "\nExample:\n  $ train-merge evaluate merged/mini-rte+cb+copa --tasks rte,cb")
@@ -21,8 +21,10 @@ export function addEvaluate(program: Command): void {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
       await startEngine(isEngineName(chosen.backend) ? chosen.backend : "auto");
-      const tasks = options["tasks"] === undefined ? undefined : chosen.tasks;
-      const { rows, synthetic } = await evaluateFolder({ ...chosen, folder, tasks });
+      const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
+      const { rows, synthetic } = await evaluateFolder({
+        folder, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
+      });
       if (options.json) process.stdout.write(`${JSON.stringify({ folder, synthetic, rows }, undefined, 2)}\n`);
       else process.stdout.write(`${synthetic ? "SYNTHETIC data; " : ""}test accuracy in %\n${toText(resultTable(rows))}\n`);
     });

@@ -1,6 +1,6 @@
 import { makeTable, type Table } from "../merge/table.js";
 
-/** The customary grid of task arithmetic's λ, and the value taken where there is no data to search on. */
+/** The customary grid of task arithmetic's λ. */
 export const lambdaGrid: readonly number[] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
 /** Methods that weight every layer alike are tables with one number, or one column of ones. */

@@ -16,10 +16,11 @@ interface State {
 }
 
 function parse(json: Readonly<Record<string, unknown>>): BertConfig {
-  const size = (key: string): number => {
-    const value = json[key];
-    if (!Number.isSafeInteger(value) || (value as number) < 1) throw new UserError(`config.json: "${key}" must be a positive whole number, it is ${JSON.stringify(value)}`);
-    return value as number;
+  /** A whole number in a range that no real model leaves, so that a damaged config is refused before memory is asked for. */
+  const size = (key: string, least = 1, most = 1e6, fallback?: number): number => {
+    const value = json[key] ?? fallback;
+    if (Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most) return value as number;
+    throw new UserError(`config.json: "${key}" must be a whole number from ${least} to ${most}, it is ${JSON.stringify(value)}`);
   };
   const only = (key: string, allowed: string) => {
     if ((json[key] ?? allowed) !== allowed) throw new UserError(`config.json: "${key}": ${JSON.stringify(json[key])} is not supported for bert, only "${allowed}"`);
@@ -27,11 +28,12 @@ function parse(json: Readonly<Record<string, unknown>>): BertConfig {
   only("hidden_act", "gelu");
   only("position_embedding_type", "absolute");
   const config = {
-    hidden: size("hidden_size"), layers: size("num_hidden_layers"), heads: size("num_attention_heads"),
+    hidden: size("hidden_size"), layers: size("num_hidden_layers", 1, 1000), heads: size("num_attention_heads"),
     intermediate: size("intermediate_size"), vocabulary: size("vocab_size"), positions: size("max_position_embeddings"),
     types: size("type_vocab_size"), epsilon: (json["layer_norm_eps"] as number | undefined) ?? 1e-12,
-    padId: (json["pad_token_id"] as number | undefined) ?? 0,
+    padId: size("pad_token_id", 0, size("vocab_size") - 1, 0),
   };
+  if (!(Number.isFinite(config.epsilon) && config.epsilon > 0)) throw new UserError(`config.json: "layer_norm_eps" must be a number above 0, it is ${JSON.stringify(config.epsilon)}`);
   if (config.hidden % config.heads) throw new UserError(`config.json: hidden_size ${config.hidden} is not a multiple of num_attention_heads ${config.heads}`);
   return config;
 }

@@ -10,6 +10,8 @@ export interface InputHash {
 export interface CardInput {
   readonly name: string;
   readonly tasks: readonly string[];
+  /** The transformers class that the first task's expert was saved as. */
+  readonly headClass: string;
   readonly synthetic: boolean;
   readonly settings: Readonly<Record<string, unknown>>;
   readonly rows: readonly ResultRow[];
@@ -19,7 +21,7 @@ export interface CardInput {
 }
 
 /** The model card of a merged model (README.md with the hub's metadata header). */
-export function modelCard({ name, tasks, synthetic, settings, rows, inputs, version, valPerTask }: CardInput): string {
+export function modelCard({ name, tasks, headClass, synthetic, settings, rows, inputs, version, valPerTask }: CardInput): string {
   const settingLines = Object.entries(settings).filter(([, value]) => value !== undefined).map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
   const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
   return `---
@@ -44,11 +46,11 @@ the weights as written in this folder.
 The folder is the encoder; each task keeps its own head in \`heads/<task>\`.
 \`\`\`python
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification  # BertForMultipleChoice for a choice
+from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in heads/<task>/config.json
 
 task = "${tasks[0]}"
 config = AutoConfig.from_pretrained(f"heads/{task}")
-model = BertForSequenceClassification.from_pretrained(".", config=config)
+model = ${headClass}.from_pretrained(".", config=config)
 model.load_state_dict(load_file(f"heads/{task}/head.safetensors"), strict=False)
 \`\`\`
 Or \`train-merge evaluate FOLDER\`.

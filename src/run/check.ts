@@ -35,11 +35,13 @@ export function checkHead(expert: Member, head: ModelFamily["head"], model: Mode
   if (stored === undefined) {
     throw new UserError(`${expert.checkpoint.folder} (${task.id}): there is no head ("${head.weight}"); save the expert with the head it was fine-tuned with`);
   }
-  const [outputs, width] = expert.checkpoint.entry(stored)!.shape;
-  if (outputs !== outputsOf(task) || width !== model.width) {
-    const kinds = task.kind === "choice" ? "1 output (a choice)" : `${outputsOf(task)} outputs (${task.labels!.join(", ")})`;
-    throw new UserError(`${expert.checkpoint.folder} (${task.id}): its head is [${outputs}, ${width}]; ${task.id} needs ${kinds} of width ${model.width}`);
+  const { shape } = expert.checkpoint.entry(stored)!;
+  const outputs = outputsOf(task);
+  if (shape.join() !== [outputs, model.width].join()) {
+    const kinds = task.kind === "choice" ? "1 output (a choice)" : `${outputs} outputs (${task.labels!.join(", ")})`;
+    throw new UserError(`${expert.checkpoint.folder} (${task.id}): its head is ${show(shape)}; ${task.id} needs ${kinds} of width ${model.width}`);
   }
+  checkTensor(expert, head.bias, [outputs], `${task.id}'s head`);
 }
 
 /** Checks that the tokenizer's ids fit the embedding. */
@@ -51,12 +53,18 @@ export function checkVocabulary(folder: string, tokenizer: { vocabulary: number 
 
 /**
  * The order of an expert's outputs in terms of the task's labels: `order[label]` is the output that stands for it.
- * Where the expert's config names its labels, names decide; where it has LABEL_0 …, the order is the task's.
+ * Where the expert's config names its labels, names decide; where it has LABEL_0 …, the order is the task's (undefined).
+ * @throws UserError where the config has names of its own that are not the task's, or that name no order
  */
 export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task): number[] | undefined {
   const names = config["label2id"];
   if (!task.labels || typeof names !== "object" || names === null) return undefined;
-  const byName = new Map(Object.entries(names as Record<string, unknown>).map(([name, id]) => [name.toLowerCase(), Number(id)]));
+  const entries = Object.entries(names as Record<string, unknown>).map(([name, id]) => [name.toLowerCase(), Number(id)] as const);
+  if (entries.every(([name]) => /^label_\d+$/.test(name))) return undefined;
+  const byName = new Map(entries);
   const order = task.labels.map((label) => byName.get(label.toLowerCase()));
-  return order.every((id) => id !== undefined) ? order : undefined;
+  if (task.labels.some((_, id) => !order.includes(id))) {
+    throw new UserError(`the expert for ${task.id} has the labels ${JSON.stringify(names)} in its config.json, the task has ${task.labels.join(", ")}; give them the same names in label2id, or LABEL_0, LABEL_1 … in the task's order`);
+  }
+  return order as number[];
 }

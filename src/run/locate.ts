@@ -28,13 +28,14 @@ export interface Places {
 
 /** `task=FOLDER …`, or one folder that holds a folder a task. */
 function expertFolders(experts: readonly string[], tasks: readonly string[]): Map<string, string> {
-  const named = experts.filter((expert) => expert.includes("="));
-  if (named.length === 0 && experts.length === 1) return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
-  if (named.length !== experts.length) throw new UserError(`--experts takes one folder that holds a folder a task, or task=FOLDER for each (${experts.join(" ")})`);
-  return new Map(named.map((expert) => {
-    const at = expert.indexOf("=");
-    return [expert.slice(0, at), expert.slice(at + 1)];
-  }));
+  // A path may hold an equals sign of its own: only "task=" of a task that is asked for names one.
+  const split = experts.map((expert) => tasks.filter((task) => expert.startsWith(`${task}=`)).map((task) => [task, expert.slice(task.length + 1)] as const)[0]);
+  if (experts.length === 1 && split[0] === undefined) return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
+  const stray = experts.find((_, i) => split[i] === undefined);
+  if (stray !== undefined) throw new UserError(`--experts ${stray}: it names none of ${tasks.join(", ")}; give one folder that holds a folder a task, or task=FOLDER for each`);
+  const folders = new Map(split as (readonly [string, string])[]);
+  if (folders.size !== experts.length) throw new UserError(`--experts names a task twice (${experts.join(" ")})`);
+  return folders;
 }
 
 /** Finds base and experts from `family`, or from `base` and `experts`, which win over the family's own. */

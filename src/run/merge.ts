@@ -1,25 +1,26 @@
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { EngineName } from "../backend/index.js";
 import { startEngine, tfjsVersion } from "../backend/index.js";
-import { openFamily, openMember, type Family } from "../checkpoint/family.js";
+import { openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { sha256, writeText } from "../checkpoint/files.js";
-import { openCheckpoint } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
 import { bestPoint, evaluateBaselines, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import type { Granularity } from "../merge/layers.js";
-import { loadTaskVectors } from "../merge/vectors.js";
-import { familyOf } from "../models/index.js";
+import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
+import type { Head } from "../models/index.js";
+import { applyGate } from "../merge/table.js";
 import { version } from "../package.js";
 import { modelCard, type InputHash } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
-import { chosenTable, initialState, train, type TrainOptions, type TrainRecord } from "../train/loop.js";
+import { chosenRaw, initialState, train, type TrainOptions, type TrainRecord } from "../train/loop.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { evaluateFolder } from "./evaluate.js";
 import { locate, shippedData, shippedFamily } from "./locate.js";
-import { loadHead, prepareTask } from "./prepare.js";
+import { disposeHead, loadHead, prepareTask, readModel } from "./prepare.js";
 import { loadState, openLog, saveState } from "./state.js";
 import { beginRun, openOutput, writeCoefficients, writeHead, writeModel } from "./write.js";
 
@@ -71,14 +72,24 @@ function startFrom({ init, loss }: MergeOptions, search: readonly SearchPoint[])
 const saveEvery = 10;
 
 /** Hashes of everything the numbers depend on: models, tokenizer, data. */
-async function hashInputs(family: Family, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
+async function hashInputs(family: Family, data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
   const { base, experts } = family;
   const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
-  files.push({ role: base.label, path: join(base.checkpoint.folder, "tokenizer.json") });
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    const path = join(base.checkpoint.folder, file);
+    if (existsSync(path)) files.push({ role: base.label, path });
+  }
+  if (existsSync(join(data, "tasks.json"))) files.push({ role: "data", path: join(data, "tasks.json") });
   for (const { id, sources } of tasks) for (const path of new Set([sources.validation, sources.test])) files.push({ role: `${id}, data`, path });
   const hashes: InputHash[] = [];
   for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
   return hashes;
+}
+
+/** The transformers class that an expert says it is. */
+function headClassOf({ checkpoint }: Member): string {
+  const [architecture] = [checkpoint.config["architectures"]].flat() as unknown[];
+  return typeof architecture === "string" ? architecture : "AutoModelForSequenceClassification";
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
@@ -96,33 +107,35 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const places = await locate(options);
-  const probe = await openCheckpoint(places.base);
-  await probe.close();
-  const modelFamily = familyOf(probe.config, places.base);
-  const model = modelFamily.build(probe.config);
+  const { family: modelFamily, model } = await readModel(places.base);
   const name = `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}`;
   const out = options.out ?? join("merged", name);
 
   const family = await openFamily(await openMember("base", places.base, modelFamily.canonical), places.experts, modelFamily.canonical);
+  const heads: Head[] = [];
+  let vectors: TaskVectors | undefined;
   try {
     checkFamily(family, model);
     family.experts.forEach((expert, i) => checkHead(expert, modelFamily.head, model, tasks[i]!));
     const encoder = await loadTokenizer(places.base, Math.min(options.maxLength, model.maxLength));
     checkVocabulary(places.base, encoder, model);
-    await openOutput(out);
+    await openOutput(out, [places.base, ...places.experts.map(({ folder }) => folder)]);
 
     const engine = await startEngine(options.backend);
     hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out}`);
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
       const expert = family.experts[i]!;
-      const ready = await prepareTask(task, await loadHead(expert, modelFamily.head), expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
-      if (ready.validation.length < options.valPerTask) hooks.note(`${task.id}: ${ready.sources.validation} has ${ready.validation.length} examples, fewer than --val-per-task ${options.valPerTask}; all are used`);
+      const head = await loadHead(expert, modelFamily.head);
+      heads.push(head);
+      const ready = await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
+      const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
+      hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
     }
     const synthetic = prepared.some((task) => task.synthetic);
-    const inputs = await hashInputs(family, prepared);
-    const vectors = await loadTaskVectors(family, [...model.parameters.keys()], options.granularity, (done, of) => hooks.progress("task vectors", done, of));
+    const inputs = await hashInputs(family, data, prepared);
+    vectors = await loadTaskVectors(family, [...model.parameters.keys()], options.granularity, (done, of) => hooks.progress("task vectors", done, of));
     if (vectors.layers.length === 0) throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
 
@@ -130,7 +143,7 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     const trainOptions: TrainOptions = { ...options, init: startFrom(options, search), saveEvery };
     hooks.note(`task arithmetic finds λ = ${bestPoint(search).lambda} on validation; coefficients start at ${trainOptions.init}`);
     const settings = recorded(options, engine);
-    const identity = { settings, inputs };
+    const identity = { version, ...settings, ...Object.fromEntries(inputs.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])) };
     const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, tasks.length, trainOptions);
     if (options.resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
     const log = await openLog(out, start.moments.step);
@@ -151,19 +164,18 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     if (!finished) return { out, rows: [], synthetic, finished };
     await log.save();
 
-    const table = chosenTable(state, trainOptions);
-    await writeModel(out, family, vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+    const raw = chosenRaw(state, trainOptions);
+    const table = applyGate(raw, options.gate);
+    await writeModel(out, family, modelFamily.head, vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
     for (const expert of family.experts) await writeHead(out, expert, modelFamily.head);
-    const raw = options.loss === "cross-entropy" && state.best ? state.best.raw : state.raw;
     await writeCoefficients(out, vectors, raw, table, `${name}: coefficients, layers × experts (${options.gate})`);
 
     const baselineRows = await evaluateBaselines(model, vectors, prepared, bestPoint(search).lambda, options.seed, hooks.progress);
-    vectors.dispose();
     hooks.progress("supermerge, from the written files", 0, 1);
     const merged = await evaluateFolder({ ...options, folder: out, data }, options.loss === "entropy" ? "supermerge-entropy" : "supermerge");
     const rows = [...baselineRows, ...merged.rows];
-    await writeText(join(out, "README.md"), modelCard({ name, tasks: options.tasks, synthetic, settings, rows, inputs, version, valPerTask: options.valPerTask }));
-    await writeResults(out, rows, search, settings);
+    await writeText(join(out, "README.md"), modelCard({ name, tasks: options.tasks, headClass: headClassOf(family.experts[0]!), synthetic, settings, rows, inputs, version, valPerTask: options.valPerTask }));
+    await writeResults(out, rows, search, { ...settings, start: trainOptions.init });
     await writeText(join(out, "run.json"), {
       version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine, places, data,
       seconds: { train: trainSeconds, total: (performance.now() - started) / 1000 },
@@ -171,6 +183,8 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     });
     return { out, rows, synthetic, finished };
   } finally {
+    vectors?.dispose();
+    heads.forEach(disposeHead);
     await family.close();
   }
 }

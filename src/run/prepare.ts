@@ -1,8 +1,12 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import type { Member } from "../checkpoint/family.js";
+import { readJson } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import type { Head } from "../models/index.js";
-import type { ModelFamily } from "../models/types.js";
+import { familyOf, type Head } from "../models/index.js";
+import type { Model, ModelFamily } from "../models/types.js";
 import { encodeExamples } from "../tasks/batches.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
@@ -14,6 +18,17 @@ export async function loadHead(member: Member, names: ModelFamily["head"]): Prom
   const weight = await member.weights(names.weight);
   const bias = await member.weights(names.bias);
   return { weight: tensor2d(weight.values, weight.shape as [number, number]), bias: tensor1d(bias.values) };
+}
+
+export const disposeHead = ({ weight, bias }: Head): void => [weight, bias].forEach((t) => t.dispose());
+
+/** The family and model that a folder's config.json asks for. */
+export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
+  const path = join(folder, "config.json");
+  if (!existsSync(path)) throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
+  const config = (await readJson(path)) as Record<string, unknown>;
+  const family = familyOf(config, folder);
+  return { family, model: family.build(config) };
 }
 
 export interface DataOptions {

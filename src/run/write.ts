@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
@@ -8,22 +8,39 @@ import { rowOf, type Table } from "../merge/table.js";
 import { mergeOne, type TaskVectors } from "../merge/vectors.js";
 import type { ModelFamily } from "../models/types.js";
 import { heatmapSvg, svgToPng } from "../report/heatmap.js";
-import { atomicFile, writeText } from "../checkpoint/files.js";
+import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
 
 /** What a tokenizer may consist of. */
 const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"];
-/** Marks a folder as ours, so that a later run may write over it. */
-const mark = "results.json";
+/** What a run writes at its end; a new run in the same folder begins without it. */
+const finalFiles = ["results.json", "README.md", "run.json", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "heads"];
+
+/** A folder is ours where results.json or state.json in it are of our making: only then may a run write over it. */
+async function isOurs(out: string): Promise<boolean> {
+  const has = async (file: string, keys: string[]) => {
+    const content = await readJson(join(out, file)).catch(() => undefined);
+    return typeof content === "object" && content !== null && keys.every((key) => key in content);
+  };
+  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"]));
+}
 
 /** What a write that was cut off by a kill may have left. */
 const leftover = /\.[0-9a-f]{8}\.tmp$/;
 
-/** Makes the output folder, or tidies up the one that an earlier run left. @throws UserError where it holds something that train-merge did not write. */
-export async function openOutput(out: string): Promise<void> {
+/**
+ * Makes the output folder, or tidies up the one that an earlier run left.
+ * @param inputs folders that are read and must not be written to
+ * @throws UserError where it holds something that train-merge did not write
+ */
+export async function openOutput(out: string, inputs: readonly string[]): Promise<void> {
   await mkdir(out, { recursive: true });
+  const real = await realpath(out);
+  for (const input of inputs) {
+    if ((await realpath(input)) === real) throw new UserError(`--out ${out}: it is the input ${input}; choose another`);
+  }
   const files = await readdir(out);
-  if (files.length && !files.includes(mark) && !files.includes("state.json")) {
+  if (files.length && !(await isOurs(out))) {
     throw new UserError(`--out ${out}: the folder is not empty and was not written by train-merge; choose another`);
   }
   for (const file of files.filter((name) => leftover.test(name))) await rm(join(out, file));
@@ -32,7 +49,7 @@ export async function openOutput(out: string): Promise<void> {
 /** Marks the folder as a run under way: its first state is saved, and the results of an earlier run are gone. */
 export async function beginRun(out: string, saveFirst: () => Promise<void>): Promise<void> {
   await saveFirst();
-  await rm(join(out, mark), { force: true });
+  for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
 }
 
 /** Merges one tensor and encodes it. */
@@ -45,12 +62,14 @@ async function mergedBytes(vectors: TaskVectors, index: number, table: Table, dt
 
 /**
  * Writes the merged model: the base's tensors in file order under the base's names. A tensor that no expert changed is
- * copied byte for byte (or converted, where `dtype` asks for another type). Holds one tensor at a time.
+ * copied byte for byte (or converted, where `dtype` asks for another type). A head that the base may carry is left out:
+ * heads belong to tasks. Holds one tensor at a time.
  */
-export async function writeModel(out: string, family: Family, vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> {
+export async function writeModel(out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> {
   const { base } = family;
   const mergedIndex = new Map(vectors.merged.map(({ name }, i) => [base.actual.get(name)!, i]));
-  const sources = base.checkpoint.names.map((name): TensorSource => {
+  const heads = [head.weight, head.bias].map((name) => base.actual.get(name));
+  const sources = base.checkpoint.names.filter((name) => !heads.includes(name)).map((name): TensorSource => {
     const entry = base.checkpoint.entry(name)!;
     const target = isFloat(entry.dtype) ? (dtype ?? entry.dtype) : entry.dtype;
     const index = mergedIndex.get(name);

@@ -50,7 +50,8 @@ function parseLabel(row: Row, task: Task, count: number): number | undefined {
   const { value } = found;
   const index = typeof value === "string" ? (task.labels?.indexOf(value) ?? -1) : -1;
   if (index >= 0) return index;
-  const truth = Number(value);
+  const numeric = typeof value === "number" || typeof value === "boolean" || (typeof value === "string" && /^\d+$/.test(value));
+  const truth = numeric ? Number(value) : NaN;
   if (Number.isInteger(truth) && truth >= 0 && truth < count) return truth;
   const known = task.labels ? `${task.labels.join(", ")} or 0 to ${count - 1}` : `0 to ${count - 1}`;
   throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`);

@@ -9,8 +9,9 @@ import type { Task } from "./registry.js";
 
 async function* jsonlRows(path: string): AsyncGenerator<Row> {
   let line = 0;
-  for await (const content of createInterface({ input: createReadStream(path, "utf8"), crlfDelay: Infinity })) {
+  for await (const read of createInterface({ input: createReadStream(path, "utf8"), crlfDelay: Infinity })) {
     line++;
+    const content = read.replace(/^\uFEFF/, "");
     if (content.trim() === "") continue;
     const where = `${path}:${line}`;
     let fields: unknown;
@@ -24,38 +25,60 @@ async function* jsonlRows(path: string): AsyncGenerator<Row> {
   }
 }
 
-/** CoLA's published files have no header line. */
+/** CoLA's published files for training have no header line (its test file has one). */
 const headless: Record<string, string[]> = { cola: ["source", "label", "original", "sentence"] };
+
+async function firstLine(path: string): Promise<string> {
+  for await (const line of createInterface({ input: createReadStream(path, "utf8") })) return line;
+  return "";
+}
+
+/** Column names for a file without a header; undefined where its first line is one. */
+async function columnsOf(path: string, task: Task): Promise<string[] | undefined> {
+  const names = headless[task.id];
+  return names && !/(^|[\t,])sentence([\t,]|$)/i.test((await firstLine(path)).trim()) ? names : undefined;
+}
 
 async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   const csv = extname(path) === ".csv";
-  const records = createReadStream(path).pipe(parse({
-    columns: headless[task.id] ?? true,
+  const source = createReadStream(path);
+  const records = source.pipe(parse({
+    columns: (await columnsOf(path, task)) ?? true,
     delimiter: csv ? "," : "\t",
     // GLUE's tab-separated files use quotation marks as plain characters.
     quote: csv ? '"' : false,
     bom: true, skip_empty_lines: true, relax_column_count: !csv, info: true,
   }));
+  source.on("error", (error) => records.destroy(error));
   try {
     for await (const { record, info } of records as AsyncIterable<{ record: Row["fields"]; info: { lines: number } }>) {
       yield { fields: record, where: `${path}:${info.lines}` };
     }
   } catch (error) {
-    if (error instanceof UserError || (error as { code?: string }).code === "ENOENT") throw error;
-    throw new UserError(`${path}: ${(error as Error).message}`);
+    // A parser's error has a code such as CSV_…; a system's error is explained elsewhere.
+    if (error instanceof Error && String((error as NodeJS.ErrnoException).code).startsWith("CSV_")) throw new UserError(`${path}: ${error.message}`);
+    throw error;
+  } finally {
+    source.destroy();
   }
 }
 
-/** Reads every labelled example of a file. @throws UserError for an empty file or a bad row, with its line. */
+/**
+ * Reads the examples of a file; none where no row carries a label (a published test set hides them).
+ * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
+ */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
   const rows = extname(path) === ".jsonl" ? jsonlRows(path) : separatedRows(path, task);
   const examples: Example[] = [];
   let count = 0;
+  let unlabelled: string | undefined;
   for await (const row of rows) {
     count++;
     const example = parseExample(row, task);
     if (example) examples.push(example);
+    else unlabelled ??= row.where;
   }
+  if (examples.length > 0 && unlabelled !== undefined) throw new UserError(`${unlabelled}: there is no label, although other rows of the file have one`);
   if (count === 0) throw new UserError(`${path}: there are no examples in it`);
   return examples;
 }

@@ -44,9 +44,28 @@ function readTemplate(json: unknown, path: string): Template {
   };
 }
 
-/** Shortens the longer of the two, a token at a time, until both fit: transformers' `longest_first`. */
+/**
+ * Cuts a pair to `room` tokens as transformers' fast tokenizers do for `longest_first`: the longer one alone while that
+ * is enough, else both to one half, the odd token going to the longer (to b where they are equal).
+ */
 function truncate(a: number[], b: number[], room: number): void {
-  while (a.length + b.length > room) (a.length > b.length ? a : b).pop();
+  if (a.length + b.length <= room) return;
+  const half = Math.floor(room / 2);
+  const [short, long] = a.length > b.length ? [b, a] : [a, b];
+  if (short.length <= half) {
+    long.length = room - short.length;
+  } else {
+    short.length = half;
+    long.length = room - half;
+  }
+}
+
+function construct(json: object, config: object, path: string): Tokenizer {
+  try {
+    return new Tokenizer(json, config);
+  } catch (error) {
+    throw new UserError(`${path}: ${(error as Error).message}`);
+  }
 }
 
 /**
@@ -58,21 +77,28 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   if (!existsSync(path)) throw new UserError(`${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained)`);
   const json = (await readJson(path)) as { post_processor?: unknown };
   const configPath = join(folder, "tokenizer_config.json");
-  const tokenizer = new Tokenizer(json, existsSync(configPath) ? ((await readJson(configPath)) as object) : {});
   const form = readTemplate(json.post_processor, path);
+  const tokenizer = construct(json, existsSync(configPath) ? ((await readJson(configPath)) as object) : {}, path);
+  const idsOf = (token: string): number[] => {
+    const ids = form.special_tokens[token]?.ids;
+    if (!ids) throw new UserError(`${path}: its post_processor names "${token}" but does not say its id`);
+    return ids;
+  };
+  const specialsIn = (pieces: Template["pair"]) => pieces.reduce((n, p) => n + ("SpecialToken" in p ? idsOf(p.SpecialToken.id).length : 0), 0);
+  const room = { single: maxLength - specialsIn(form.single), pair: maxLength - specialsIn(form.pair) };
+  if (Math.min(room.single, room.pair) < 2) throw new UserError(`${path}: its special tokens leave no room for text in ${maxLength} tokens`);
   const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
   return {
     vocabulary: tokenizer.get_vocab(true).size,
     encode([first, second]) {
       const a = tokens(first);
       const b = second === undefined ? [] : tokens(second);
-      const pieces = second === undefined ? form.single : form.pair;
-      const specials = pieces.reduce((n, p) => n + ("SpecialToken" in p ? form.special_tokens[p.SpecialToken.id]!.ids.length : 0), 0);
-      truncate(a, b, maxLength - specials);
+      const kind = second === undefined ? "single" : "pair";
+      truncate(a, b, room[kind]);
       const ids: number[] = [];
       const types: number[] = [];
-      for (const p of pieces) {
-        const added = "SpecialToken" in p ? form.special_tokens[p.SpecialToken.id]!.ids : p.Sequence.id === "A" ? a : b;
+      for (const p of form[kind]) {
+        const added = "SpecialToken" in p ? idsOf(p.SpecialToken.id) : p.Sequence.id === "A" ? a : b;
         const type = "SpecialToken" in p ? p.SpecialToken.type_id : p.Sequence.type_id;
         for (const id of added) {
           ids.push(id);

@@ -17,7 +17,7 @@ export interface HostTensor {
   readonly bytes: Uint8Array;
 }
 
-export const isDType = (name: unknown): name is DType => typeof name === "string" && name in dtypeBytes;
+export const isDType = (name: unknown): name is DType => typeof name === "string" && Object.hasOwn(dtypeBytes, name);
 export const isFloat = (dtype: DType): dtype is FloatDType => dtype === "F32" || dtype === "F16" || dtype === "BF16";
 
 /** Number of elements; 1 for a scalar's empty shape. */

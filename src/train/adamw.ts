@@ -35,7 +35,7 @@ export function adamW(raw: Table, gradient: Table, moments: Moments, lr: number,
 
 export const decays = ["none", "linear", "cosine"] as const;
 
-/** Learning rate of step 0, 1, …: linear warm-up from 1/warmup, then constant or decayed to zero at the last step. */
+/** Learning rate of step 0, 1, …: linear warm-up from 1/warmup, then constant or decayed to zero at `steps`, one step past the last. */
 export function learningRate(step: number, steps: number, lr: number, warmup: number, decay: (typeof decays)[number]): number {
   if (step < warmup) return (lr * (step + 1)) / warmup;
   const progress = (step - warmup) / Math.max(1, steps - warmup);

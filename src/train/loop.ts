@@ -57,7 +57,7 @@ export const initialState = (layers: number, experts: number, { gate, init }: Tr
   return { raw, moments: zeroMoments(raw.values.length) };
 };
 
-/** What the loop minimises, on every validation example: cross-entropy summed over tasks as weighted in training. */
+/** What the best step is chosen by: cross-entropy summed over tasks, as weighted in training. */
 const validationLoss = (scores: readonly Score[], weights: readonly number[]) => scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
 
 /** Cuts a task's examples into those trained on and those the best step is chosen on (all, where none are held out). */
@@ -78,7 +78,8 @@ export async function train(
   model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  const parts = tasks.map((task) => holdOut(task, options.holdout));
+  // The entropy loss chooses nothing by labels: it may train on every example.
+  const parts = tasks.map((task) => holdOut(task, options.loss === "entropy" ? 0 : options.holdout));
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
   const batchOf = tasks.map((task, i) => trainingBatches(task.id, parts[i]!.fit, options.batchSize, task.isChoice, model.padId, options.seed));
   let state = start;
@@ -105,15 +106,16 @@ export async function train(
     const step = at + 1;
     const scored = step % options.evalEvery === 0 || step === options.steps;
     await hooks.record({ step, lr, loss, losses, ...(scored && { validation: await score() }) });
-    const stop = hooks.stopping();
+    // After the last step there is nothing left to stop.
+    const stop = step < options.steps && hooks.stopping();
     if (stop || step % options.saveEvery === 0 || step === options.steps) await hooks.save(state);
     if (stop) break;
   }
   return { state, finished: state.moments.step >= options.steps };
 }
 
-/** The coefficients a finished run stands for: the best on validation, or the last where labels were not used. */
-export function chosenTable(state: TrainState, { gate, loss }: TrainOptions): Table {
-  return applyGate(loss === "cross-entropy" && state.best ? state.best.raw : state.raw, gate);
+/** The raw table a finished run stands for: the best on validation, or the last where labels were not used. */
+export function chosenRaw(state: TrainState, { loss }: TrainOptions): Table {
+  return loss === "cross-entropy" && state.best ? state.best.raw : state.raw;
 }
 

@@ -99,6 +99,23 @@ test("an index that promises a tensor its shard does not hold is refused", async
   await expect(openCheckpoint(bad)).rejects.toThrow(/the index says it holds "a", but it does not/);
 });
 
+test("a write that is cut off leaves no checkpoint that mixes old and new", async () => {
+  const place = join(folder, "again");
+  await writeWeights(place, ["a", "b", "c"].map((name) => source(name, [1, 1])), 8);
+  await writeFile(join(place, "config.json"), "{}");
+  const broken: TensorSource = { ...source("b", [2, 2]), bytes: () => Promise.reject(new Error("lost")) };
+  await expect(writeWeights(place, [source("a", [2, 2]), broken], 8)).rejects.toThrow("lost");
+  await expect(openCheckpoint(place)).rejects.toThrow(/there is no model\.safetensors and no/);
+});
+
+test("a tensor may have any name", async () => {
+  const path = join(folder, "names.safetensors");
+  await writeSafetensors(path, [source("__proto__", [3]), source("constructor", [4])]);
+  const file = await openSafetensors(path);
+  expect([...file.entries.keys()]).toEqual(["__proto__", "constructor"]);
+  await file.close();
+});
+
 test("a write that fails leaves nothing behind", async () => {
   const path = join(folder, "half.safetensors");
   const broken: TensorSource = { name: "x", dtype: "F32", shape: [1], bytes: () => Promise.reject(new Error("lost")) };

@@ -107,7 +107,7 @@ describe("the main job", () => {
   test("a resume with other settings is refused, naming them", async () => {
     const { code, stderr } = await cli(...quick, "--lr", "0.5", "--out", whole, "--resume");
     expect(code).toBe(1);
-    expect(stderr).toMatch(/made with another settings/);
+    expect(stderr).toMatch(/made with another lr;/);
   });
 
   test("a config file and options share one schema; options win", async () => {

@@ -43,7 +43,17 @@ test("GLUE's tab-separated files, quotation marks and all", async () => {
   expect(await readExamples(csv, task("sst2"))).toEqual([{ texts: [["good, I say"]], label: 1 }]);
 });
 
+test("CoLA's test file has a header, and a file of another program a byte order mark", async () => {
+  const cola = await file("h/cola.tsv", "index\tsentence\n0\tThey left.\n");
+  expect(await readExamples(cola, task("cola"))).toEqual([]);
+  const marked = await file("h/rte.jsonl", '\uFEFF{"text_a":"a","text_b":"b","label":1}\n');
+  expect(await readExamples(marked, task("rte"))).toHaveLength(1);
+  await expect(readExamples(join(folder, "h"), task("sst2"))).rejects.toThrow(/EISDIR/);
+});
+
 test.each([
+  ["half.jsonl", '{"text_a":"a","text_b":"b","label":0}\n{"text_a":"a","text_b":"b"}\n', /half\.jsonl:2: there is no label, although other rows/],
+  ["space.jsonl", '{"text_a":"a","text_b":"b","label":" "}\n', /unknown label " "/],
   ["empty.jsonl", "", /there are no examples in it/],
   ["label.jsonl", '{"text_a":"a","text_b":"b","label":0}\n{"text_a":"a","text_b":"b","label":"perhaps"}\n', /label\.jsonl:2: unknown label "perhaps" for rte; it takes entailment, not_entailment or 0 to 1/],
   ["range.jsonl", '{"text_a":"a","text_b":"b","label":2}\n', /unknown label 2/],
