@@ -88,7 +88,8 @@ async function hashInputs(family: Family, data: string, tasks: readonly { id: st
 
 /** The transformers class that an expert says it is. */
 function headClassOf({ checkpoint }: Member): string {
-  const [architecture] = [checkpoint.config["architectures"]].flat() as unknown[];
+  const listed = checkpoint.config["architectures"];
+  const architecture: unknown = Array.isArray(listed) ? listed[0] : listed;
   return typeof architecture === "string" ? architecture : "AutoModelForSequenceClassification";
 }
 

@@ -156,6 +156,33 @@ async function rewrite(checkpointFolder: string, change: (source: TensorSource) 
   await writeWeights(checkpointFolder, sources.flatMap((source) => change(source) ?? []), 1e9);
 }
 
+test("what no expert changes is copied byte for byte; a head of the base's own stays behind", async () => {
+  const bytesOf = (values: Float32Array | BigInt64Array) => async () => new Uint8Array(values.buffer);
+  const extra: TensorSource[] = [
+    { name: "embeddings.position_ids", dtype: "I64", shape: [1, 4], bytes: bytesOf(BigInt64Array.from([0n, 1n, 2n, 3n])) },
+    { name: "cls.predictions.bias", dtype: "F32", shape: [3], bytes: bytesOf(Float32Array.from([NaN, 1e-45, -0])) },
+    { name: "classifier.weight", dtype: "F32", shape: [2, 96], bytes: bytesOf(new Float32Array(192)) },
+  ];
+  const family = await broken("extra", async (f) => {
+    const base = join(f, "base");
+    const checkpoint = await openCheckpoint(base);
+    const sources = await Promise.all(checkpoint.names.map(async (name): Promise<TensorSource> => {
+      const { dtype, shape, bytes } = await checkpoint.read(name);
+      // The old spelling of the hub's first BERT files.
+      return { name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"), dtype, shape, bytes: async () => bytes };
+    }));
+    await checkpoint.close();
+    await writeWeights(base, [...sources, ...extra], 1e9);
+  });
+  const out = join(folder, "extra-out");
+  expect(await cli(...quick, "--steps", "0", "--family", family, "--data", data, "--out", out)).toMatchObject({ code: 0 });
+  const merged = await openCheckpoint(out);
+  for (const { name, dtype, bytes } of extra.slice(0, 2)) expect(await merged.read(name)).toMatchObject({ dtype, bytes: await bytes() });
+  expect(merged.names).toContain("embeddings.LayerNorm.gamma");
+  expect(merged.names).not.toContain("classifier.weight");
+  await merged.close();
+});
+
 const query = "bert.encoder.layer.0.attention.self.query.weight";
 const expert = (family: string) => join(family, "experts", "cb");
 
