@@ -1,0 +1,39 @@
+import type { EngineName } from "../backend/index.js";
+import type { Granularity } from "../merge/layers.js";
+import type { ResultRow } from "../report/rows.js";
+import type { FloatDType } from "../tensor/dtype.js";
+import type { TrainOptions, TrainRecord } from "../train/loop.js";
+
+export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init"> {
+  /** A coefficient, or `search`: the λ that task arithmetic finds on the validation examples. */
+  readonly init: number | "search";
+  readonly tasks: readonly string[];
+  readonly family?: string | undefined;
+  readonly base?: string | undefined;
+  readonly experts?: readonly string[] | undefined;
+  readonly data?: string | undefined;
+  readonly out?: string | undefined;
+  readonly valPerTask: number;
+  readonly granularity: Granularity;
+  readonly backend: EngineName | "auto";
+  readonly maxLength: number;
+  readonly dtype: FloatDType | "auto";
+  readonly shardSize: number;
+  readonly resume?: boolean | undefined;
+}
+
+/** What a run tells whoever watches it. */
+export interface MergeHooks {
+  note(message: string): void;
+  progress(phase: string, done: number, of: number): void;
+  step(record: TrainRecord, tasks: readonly string[], steps: number): void;
+  stopping(): boolean;
+}
+
+export interface MergeResult {
+  readonly out: string;
+  readonly rows: readonly ResultRow[];
+  readonly synthetic: boolean;
+  /** False where the run was asked to stop: it can be resumed. */
+  readonly finished: boolean;
+}

@@ -1,0 +1,36 @@
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
+import type { EngineName } from "../backend/index.js";
+import type { Family, Member } from "../checkpoint/family.js";
+import { sha256 } from "../checkpoint/files.js";
+import type { InputHash } from "../report/card.js";
+import type { MergeOptions } from "./options.js";
+
+/** Hashes of everything the numbers depend on: models, tokenizer, data. */
+export async function hashInputs(family: Family, data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
+  const { base, experts } = family;
+  const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    const path = join(base.checkpoint.folder, file);
+    if (existsSync(path)) files.push({ role: base.label, path });
+  }
+  if (existsSync(join(data, "tasks.json"))) files.push({ role: "data", path: join(data, "tasks.json") });
+  for (const { id, sources } of tasks) for (const path of new Set([sources.validation, sources.test])) files.push({ role: `${id}, data`, path });
+  const hashes: InputHash[] = [];
+  for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
+  return hashes;
+}
+
+/** The transformers class that an expert says it is. */
+export function headClassOf({ checkpoint }: Member): string {
+  const listed = checkpoint.config["architectures"];
+  const architecture: unknown = Array.isArray(listed) ? listed[0] : listed;
+  return typeof architecture === "string" && /^\w+$/.test(architecture) ? architecture : "AutoModelForSequenceClassification";
+}
+
+/** Settings that change the numbers, as the card and the state record them: without places on this machine. */
+export function recorded(options: MergeOptions, engine: EngineName): Record<string, unknown> {
+  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, ...rest } = options;
+  return { ...rest, backend: engine };
+}
+
