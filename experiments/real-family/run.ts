@@ -60,7 +60,10 @@ if (wanted(studied)) {
       rows.push(...found.filter(({ method }) => method === "supermerge").map((row) => ({ ...row, method: name })));
     }
   }
-  if (rows.length) lines.push(`### SuperMerge on ${studied}, one setting changed at a time`, `${tableCaption(rows, false, 32).replace("among merged models", "among these")}, mean ± standard deviation`, "", toMarkdown(resultTable(rows)), "");
+  // Only seeds at which every setting has been run: means over different seeds cannot be compared.
+  const whole = studySeeds.filter((seed) => study.every(([name]) => rows.some((row) => row.method === name && row.seed === seed)));
+  const shown = rows.filter(({ seed }) => whole.includes(seed));
+  if (shown.length) lines.push(`### SuperMerge on ${studied}, one setting changed at a time`, `${tableCaption(shown, false, 32).replace("among merged models", "among these").replace("32 validation", "32 validation (where not said otherwise)")}`, "", toMarkdown(resultTable(shown)), "");
 }
 await writeFile(join(options.out, "results.md"), `${lines.join("\n")}\n`);
 console.log(lines.join("\n"));
