@@ -63,7 +63,7 @@ if (wanted(studied)) {
   // Only seeds at which every setting has been run: means over different seeds cannot be compared.
   const whole = studySeeds.filter((seed) => study.every(([name]) => rows.some((row) => row.method === name && row.seed === seed)));
   const shown = rows.filter(({ seed }) => whole.includes(seed));
-  if (shown.length) lines.push(`### SuperMerge on ${studied}, one setting changed at a time`, `${tableCaption(shown, false, 32).replace("among merged models", "among these").replace("32 validation", "32 validation (where not said otherwise)")}`, "", toMarkdown(resultTable(shown)), "");
+  if (shown.length) lines.push(`### SuperMerge on ${studied}, one setting changed at a time`, tableCaption(shown, false, 32).replace("among merged models", "among these").replace("a task at most", "a task where not said otherwise"), "", toMarkdown(resultTable(shown)), "");
 }
 await writeFile(join(options.out, "results.md"), `${lines.join("\n")}\n`);
 console.log(lines.join("\n"));
