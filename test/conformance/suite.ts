@@ -253,6 +253,7 @@ function trainerTests(where: () => Loaded): void {
 /** The suite every engine must pass. `real` says whether the 22.7-million-parameter family is worth its time there. */
 export async function conformance(name: EngineName, { tolerance = 1e-4, real = true }: { tolerance?: number; real?: boolean } = {}): Promise<void> {
   const problem = await startEngine(name).then(() => undefined, (error: Error) => error.message);
+  if (problem !== undefined) console.log(`conformance of ${name} skipped: ${problem}`);
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
     describe("ops", () => opTests(1e-5));
     describe("merge", mergeTests);
@@ -266,6 +267,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, real = t
       trainerTests(() => mini);
     });
     const reason = !hasShared ? "../shared is not here" : real ? undefined : "too slow on this engine";
+    if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);
     describe.skipIf(reason !== undefined)(`MiniLM${reason === undefined ? "" : ` (skipped: ${reason})`}`, () => {
       let minilm: Loaded;
       beforeAll(async () => {
