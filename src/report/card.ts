@@ -30,7 +30,7 @@ tags: [merge, train-merge, supermerge]
 ---
 # ${name}
 
-One model for ${tasks.join(", ")}, merged with [train-merge](https://www.npmjs.com/package/train-merge) ${version}: the base
+One model for ${tasks.join(", ")}, merged with train-merge ${version}: the base
 plus every expert's task vector, each layer's weighted by a trained coefficient (SuperMerge).
 ${synthetic ? "\n**The tasks are synthetic: their examples were written by a program. The numbers say nothing about real data.**\n" : ""}
 ## Results
