@@ -5,7 +5,7 @@
  *   node dist/scripts/make-mini.js [--backend node] [--out .]
  *
  * The engine rounds in its own way, so the bytes are equal only on the same one; what ships was made with `node`
- * (5 minutes on 2 cores; `wasm` takes several times as long).
+ * (some minutes; `wasm` takes several times as long).
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";

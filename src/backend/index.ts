@@ -1,6 +1,6 @@
 import { ready, setBackend, version_core } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { engineNames, engines, type Engine, type EngineName } from "./engines.js";
+import { engines, type Engine, type EngineName } from "./engines.js";
 import { registerGradients } from "./gradients.js";
 
 export { engineNames, type EngineName } from "./engines.js";
@@ -58,4 +58,3 @@ export async function surveyEngines(): Promise<EngineStatus[]> {
 }
 
 export const tfjsVersion = version_core;
-export const isEngineName = (name: string): name is EngineName => (engineNames as readonly string[]).includes(name);

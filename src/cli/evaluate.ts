@@ -1,5 +1,5 @@
 import { Option, type Command } from "commander";
-import { isEngineName, startEngine } from "../backend/index.js";
+import { startEngine } from "../backend/index.js";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { resultTable, toText } from "../report/table.js";
@@ -20,7 +20,7 @@ export function addEvaluate(program: Command): void {
     .action(async (folder: string, options: Record<string, unknown> & { json?: boolean }) => {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
-      await startEngine(isEngineName(chosen.backend) ? chosen.backend : "auto");
+      await startEngine(chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({
         folder, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),

@@ -5,8 +5,8 @@ import { resultTable, tableCaption, toText } from "../report/table.js";
 import { mergeByTraining } from "../run/merge.js";
 import { progressPrinter } from "./progress.js";
 
-/** Thrown away by main: the exit code of a run that was asked to stop and left a state behind. */
-export const stoppedCode = 130;
+/** The exit code of a run that was asked to stop and left a state behind. */
+const stoppedCode = 130;
 
 const examples = `
 Examples:
