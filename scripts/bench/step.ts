@@ -21,8 +21,7 @@ import { bucketed, encodeExamples } from "../../src/tasks/batches.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
 import { loadTaskData } from "../../src/tasks/split.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
-
-export interface PlainBatch { size: number; length: number; ids: number[]; types: number[]; mask: number[]; labels: number[]; choices: number | null }
+import type { PlainBatch } from "./job.js";
 
 interface Worker { name: string; ask(line?: string): Promise<{ ms?: number; peak?: number; losses?: number[] }>; child: ChildProcess }
 
@@ -48,7 +47,7 @@ async function main(): Promise<void> {
   const { values: o } = parseArgs({ options: {
     family: { type: "string", default: "mini" }, tasks: { type: "string", default: "rte,cb,copa" }, data: { type: "string", default: join(packageFolder, "data", "mini") },
     python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") }, rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "3" },
-    "batch-size": { type: "string", default: "16" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" },
+    "batch-size": { type: "string", default: "16" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
   } });
   const tasks = pickTasks(await loadTasks(o.data), o.tasks.split(","));
   const places = await locate({ family: o.family, tasks: o.tasks.split(",") });
@@ -62,6 +61,7 @@ async function main(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
   const batchFile = join(folder, "batches.json");
   await writeText(batchFile, batches);
+  if (o["keep-batches"]) await writeText(o["keep-batches"], batches);
   const here = dirname(fileURLToPath(import.meta.url));
   const shared = [places.base, batchFile];
   const experts = places.experts.map((expert) => `${expert.task}=${expert.folder}`);

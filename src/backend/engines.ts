@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { dirname } from "node:path";
 import { findBackend } from "@tensorflow/tfjs-core";
+import { loadNative } from "./native.js";
 
 /** The engines a user can ask for, in the order `auto` tries them: fastest first. */
 export const engineNames = ["node-gpu", "node", "webgpu", "wasm", "cpu"] as const;
@@ -16,32 +16,6 @@ export interface Engine {
   load(): Promise<string>;
 }
 
-/** Finds a package beside train-merge or in the folder the user stands in; undefined where neither has it. */
-function locate(name: string): string | undefined {
-  for (const from of [import.meta.url, pathToFileURL(join(process.cwd(), "package.json")).href]) {
-    try {
-      return createRequire(from).resolve(name);
-    } catch {
-      // not installed there
-    }
-  }
-  return undefined;
-}
-
-async function importOptional(name: string): Promise<void> {
-  const path = locate(name);
-  if (path === undefined) throw new Error("not installed");
-  await import(pathToFileURL(path).href);
-}
-
-async function loadNative(name: string): Promise<string> {
-  // TensorFlow prints its start-up log to stderr unless told not to before it loads.
-  process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
-  process.env["TF_ENABLE_ONEDNN_OPTS"] ??= "1";
-  await importOptional(name);
-  return "tensorflow";
-}
-
 async function loadWasm(): Promise<string> {
   const { setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
   const { registerWasmKernels } = await import("./wasm-kernels.js");
@@ -54,13 +28,13 @@ async function loadWasm(): Promise<string> {
 export const engines: readonly Engine[] = [
   {
     name: "node-gpu", what: "TensorFlow on an NVIDIA card (CUDA)",
-    mend: "npm install @tensorflow/tfjs-node-gpu",
-    load: () => loadNative("@tensorflow/tfjs-node-gpu"),
+    mend: "train-merge setup native --gpu",
+    load: () => loadNative(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
   },
   {
     name: "node", what: "TensorFlow on the CPU",
-    mend: "npm install @tensorflow/tfjs-node",
-    load: () => loadNative("@tensorflow/tfjs-node"),
+    mend: "train-merge setup native",
+    load: () => loadNative(["@tensorflow/tfjs-node"], "cpu"),
   },
   {
     name: "webgpu", what: "any card through WebGPU",

@@ -4,6 +4,7 @@ import { explain, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { addDoctor } from "./doctor.js";
 import { addEvaluate } from "./evaluate.js";
+import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
 
@@ -16,7 +17,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addEvaluate, addTasks, addDoctor]) add(program);
+for (const add of [addTrain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -1,0 +1,45 @@
+/** The family, batches and step that worker.ts times and profile.ts takes apart. */
+import { readFile } from "node:fs/promises";
+import { startEngine, type EngineName } from "../../src/backend/index.js";
+import { openFamily, openMember } from "../../src/checkpoint/family.js";
+import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
+import type { Model } from "../../src/models/types.js";
+import { loadHead, readModel } from "../../src/run/prepare.js";
+import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
+import { coefficientGradient, type Job } from "../../src/train/step.js";
+
+/** A batch as JSON, the same for PyTorch. */
+export interface PlainBatch { size: number; length: number; ids: number[]; types: number[]; mask: number[]; labels: number[]; choices: number | null }
+
+/** Coefficients start at tanh(0.30952) = 0.3 on both sides. */
+const rawStart = 0.30952;
+
+export interface BenchJob { model: Model; vectors: TaskVectors; jobs: Job[]; step(): Promise<number[]> }
+
+/** Loads what `worker.js ENGINE BASE BATCHES TASK=EXPERT…` names. */
+export async function loadJob([engine, baseFolder, batchFile, ...experts]: [EngineName, string, string, ...string[]]): Promise<BenchJob> {
+  await startEngine(engine);
+  const batches = JSON.parse(await readFile(batchFile, "utf8")) as PlainBatch[];
+  const { family: modelFamily, model } = await readModel(baseFolder);
+  const family = await openFamily(await openMember("base", baseFolder, modelFamily.canonical), experts.map((expert) => {
+    const [task, folder] = expert.split("=") as [string, string];
+    return { task, folder };
+  }), modelFamily.canonical);
+  const vectors = await loadTaskVectors(family, [...model.parameters.keys()], "tensor");
+  const jobs: Job[] = [];
+  for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
+    const tokens = { size, length, ids: Int32Array.from(ids), types: Int32Array.from(types), mask: Uint8Array.from(mask) };
+    jobs.push({ head: await loadHead(family.experts[i]!, modelFamily.head), batch: { tokens, labels, choices: choices ?? undefined }, weight: 1 });
+  }
+  let raw = makeTable(vectors.layers.length, experts.length, () => rawStart);
+  let moments = zeroMoments(raw.values.length);
+  return {
+    model, vectors, jobs,
+    async step() {
+      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, "cross-entropy");
+      ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
+      return losses;
+    },
+  };
+}

@@ -1,0 +1,91 @@
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { addonPackage } from "../backend/native.js";
+import { nativeFolder } from "../backend/cache.js";
+import { writeText } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import { run } from "./run.js";
+import { fetchTensorFlow, findTensorFlow, type TensorFlow } from "./tensorflow.js";
+
+/** The packages the addon is made from, pinned: tfjs-node's last release, and Node's headers from npm. */
+const packages = { "@tensorflow/tfjs-node": "4.22.0", "node-api-headers": "1.9.0" };
+
+export interface NativeOptions {
+  /** Fetch TensorFlow for an NVIDIA card. */
+  readonly gpu: boolean;
+  /** A folder that has TensorFlow; undefined lets pip fetch one. */
+  readonly tensorflow: string | undefined;
+  /** The Python whose pip fetches it. */
+  readonly python: string;
+  readonly note: (message: string) => void;
+}
+
+export interface NativeReport {
+  readonly folder: string;
+  readonly tensorflow: string;
+  readonly device: string;
+}
+
+/** Compiles tfjs-node's binding against TensorFlow's libraries; they are found where they lie, through the rpath. */
+async function compile(staging: string, tensorflow: TensorFlow): Promise<void> {
+  const addon = addonPackage(staging);
+  const target = join(addon, "lib", "napi-v8", "tfjs_binding.node");
+  await mkdir(dirname(target), { recursive: true });
+  // Inside the cache the path is relative, because the folder is renamed when all is well.
+  const inside = !relative(staging, tensorflow.folder).startsWith("..");
+  const mac = process.platform === "darwin";
+  const origin = mac ? "@loader_path" : "$ORIGIN";
+  const rpath = inside ? `${origin}/${relative(dirname(target), tensorflow.folder)}` : tensorflow.folder;
+  const headers = [join(staging, "node_modules", "node-api-headers", "include"), join(tensorflow.folder, "include"), addon];
+  await run(process.env["CXX"] ?? "c++", [
+    "-std=c++17", "-O2", "-shared", "-fPIC", "-DNAPI_VERSION=8", ...(mac ? ["-undefined", "dynamic_lookup"] : []),
+    ...headers.flatMap((folder) => ["-I", folder]),
+    ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
+    ...tensorflow.libraries, `-Wl,-rpath,${rpath}`, "-o", target,
+  ], "the addon could not be compiled; a C++ compiler is needed (Debian: apt install g++; macOS: xcode-select --install), or name one in CXX");
+}
+
+/** Runs a product and a gradient on a folder's engine, in a process of its own. */
+async function check(folder: string): Promise<{ device: string }> {
+  const program = join(dirname(fileURLToPath(import.meta.url)), "check-native.js");
+  const answer = await run(process.execPath, [program, folder], "the engine was built but does not run");
+  return JSON.parse(answer.trim().split("\n").at(-1)!) as { device: string };
+}
+
+/**
+ * Builds the TensorFlow engine in the user's cache: tfjs-node compiled against the libraries of a TensorFlow wheel,
+ * checked by a product and a gradient, then put in place of any earlier one. Nothing is left behind when a part fails.
+ * @throws UserError saying which part failed and what mends it
+ */
+export async function setupNative({ gpu, tensorflow: given, python, note }: NativeOptions): Promise<NativeReport> {
+  if (process.platform === "win32") throw new UserError("setup native: there is no TensorFlow library to link on Windows; use WSL, or --backend webgpu");
+  const folder = nativeFolder();
+  const staging = `${folder}.${process.pid}.partial`;
+  const found = given === undefined ? undefined : findTensorFlow(given);
+  try {
+    await writeText(join(staging, "package.json"), { private: true, dependencies: packages });
+    note("tfjs-node: npm fetches it (300 MB on the disk)");
+    await run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], "npm could not fetch tfjs-node", staging);
+    if (!found) note(`TensorFlow: pip fetches it (about ${gpu ? "4 GB" : "0.3 GB; 1.2 GB on the disk"})`);
+    const tensorflow = found ?? (await fetchTensorFlow(join(staging, "python"), gpu, python));
+    note(`TensorFlow ${tensorflow.version}: compiling the addon`);
+    await compile(staging, tensorflow);
+    note("checking a product and a gradient");
+    const { device } = await check(staging);
+    if (gpu && device !== "gpu") throw new UserError("setup native --gpu: TensorFlow was built in but finds no card; see that nvidia-smi lists one, or leave out --gpu");
+    await rm(folder, { recursive: true, force: true });
+    await rename(staging, folder);
+    return { folder, tensorflow: tensorflow.version, device };
+  } finally {
+    await rm(staging, { recursive: true, force: true });
+  }
+}
+
+/** Undoes {@link setupNative}. Returns whether there was anything. */
+export async function removeNative(): Promise<boolean> {
+  const there = existsSync(nativeFolder());
+  await rm(nativeFolder(), { recursive: true, force: true });
+  return there;
+}
