@@ -1,7 +1,8 @@
 /** What train-merge offers to programs. Everything else is its own affair and may change. */
 export { startEngine, surveyEngines, engineNames, type EngineName, type EngineStatus } from "./backend/index.js";
 export { UserError } from "./errors.js";
-export { mergeForward, mergeGradient, mergeTensor } from "./merge/op.js";
+export { disposeDeltas, packDeltas, packings, type Deltas, type Packing } from "./merge/deltas.js";
+export { mergeForward, mergeGradient, mergeRows, mergeTensor } from "./merge/op.js";
 export { gates, gateNames, type Gate, type GateName } from "./merge/gates.js";
 export { groupLayers, granularities, type Granularity, type Layer } from "./merge/layers.js";
 export { loadTaskVectors, mergeWeights, type TaskVectors } from "./merge/vectors.js";

@@ -29,8 +29,9 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [Engi
   const vectors = await loadTaskVectors(family, [...model.parameters.keys()], "tensor");
   const jobs: Job[] = [];
   for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
-    const tokens = { size, length, ids: Int32Array.from(ids), types: Int32Array.from(types), mask: Uint8Array.from(mask) };
-    jobs.push({ head: await loadHead(family.experts[i]!, modelFamily.head), batch: { tokens, labels, choices: choices ?? undefined }, weight: 1 });
+    const lengths = Array.from({ length: size }, (_, r) => mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0));
+    const rows = lengths.map((n, r) => ({ ids: ids.slice(r * length, r * length + n), types: types.slice(r * length, r * length + n) }));
+    jobs.push({ head: await loadHead(family.experts[i]!, modelFamily.head), batch: { rows, labels, choices: choices ?? undefined }, weight: 1 });
   }
   let raw = makeTable(vectors.layers.length, experts.length, () => rawStart);
   let moments = zeroMoments(raw.values.length);

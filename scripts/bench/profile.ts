@@ -1,7 +1,7 @@
 /**
  * Where a step's time goes: the exclusive time and number of calls of every kernel, and what is left for JavaScript.
  *
- *   node dist/scripts/bench/profile.js ENGINE BASE BATCHES.json TASK=EXPERT… [STEPS]
+ *   node dist/scripts/bench/profile.js [--shapes] ENGINE BASE BATCHES.json TASK=EXPERT… [STEPS]
  *
  * BATCHES.json is what scripts/bench/step.js --keep-batches FILE writes. Kernels of node and wasm run to their end
  * before they return, so their times are true there; webgpu's are only those of being queued.
@@ -10,9 +10,11 @@ import { getBackend, getKernelsForBackend, memory, registerKernel, unregisterKer
 import { toText } from "../../src/report/table.js";
 import { loadJob } from "./job.js";
 
-interface Entry { calls: number; ms: number; largest: number }
+interface Entry { calls: number; ms: number }
 
-const args = process.argv.slice(2);
+const args = process.argv.slice(2).filter((arg) => arg !== "--shapes");
+/** Whether each kernel is listed once for every set of input shapes. */
+const byShape = process.argv.includes("--shapes");
 const steps = /^\d+$/.test(args.at(-1)!) ? Number(args.pop()) : 5;
 const { step } = await loadJob(args as unknown as Parameters<typeof loadJob>[0]);
 await step();
@@ -21,8 +23,11 @@ const entries = new Map<string, Entry>();
 /** Time spent in kernels that a running kernel called, one number a nesting level. */
 const inner: number[] = [];
 for (const kernel of getKernelsForBackend(getBackend())) {
-  const entry: Entry = { calls: 0, ms: 0, largest: 0 };
-  entries.set(kernel.kernelName, entry);
+  const entryOf = (key: string): Entry => {
+    const found = entries.get(key) ?? { calls: 0, ms: 0 };
+    entries.set(key, found);
+    return found;
+  };
   unregisterKernel(kernel.kernelName, kernel.backendName);
   registerKernel({
     ...kernel,
@@ -33,9 +38,10 @@ for (const kernel of getKernelsForBackend(getBackend())) {
       const ms = performance.now() - start;
       const own = ms - inner.pop()!;
       if (inner.length) inner[inner.length - 1]! += ms;
+      const shapes = Object.entries(call.inputs as Record<string, { shape: number[] }>).map(([name, { shape }]) => `${(call.attrs as Record<string, boolean> | undefined)?.[`transpose${name.toUpperCase()}`] ? "ᵀ" : ""}${shape.join("×")}`);
+      const entry = entryOf(byShape ? `${kernel.kernelName} ${shapes.join(" · ")}` : kernel.kernelName);
       entry.calls++;
       entry.ms += own;
-      entry.largest = Math.max(entry.largest, own);
       return out;
     },
   });

@@ -55,8 +55,10 @@ async function main(): Promise<void> {
   const batches: PlainBatch[] = [];
   for (const task of tasks) {
     const { validation } = await loadTaskData(o.data, task, Number(o["batch-size"]), 0);
-    const { tokens, labels, choices } = bucketed(encodeExamples(validation, encoder), 1e9, task.kind === "choice", 0)[0]!;
-    batches.push({ ...tokens, ids: [...tokens.ids], types: [...tokens.types], mask: [...tokens.mask], labels: [...labels], choices: choices ?? null });
+    const { rows, labels, choices } = bucketed(encodeExamples(validation, encoder), 1e9, task.kind === "choice")[0]!;
+    const length = Math.max(...rows.map(({ ids }) => ids.length));
+    const padded = (of: (row: (typeof rows)[number]) => readonly number[]) => rows.flatMap((row) => [...of(row), ...new Array<number>(length - row.ids.length).fill(0)]);
+    batches.push({ size: rows.length, length, ids: padded((r) => r.ids), types: padded((r) => r.types), mask: padded((r) => r.ids.map(() => 1)), labels: [...labels], choices: choices ?? null });
   }
   const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
   const batchFile = join(folder, "batches.json");

@@ -26,9 +26,9 @@ const out: Record<string, unknown> = { engine };
 for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {
   const head = await openHead(folder, task.id, family.canonical);
   const prepared = await prepareTask(task, await loadHead(head, family.head), head.checkpoint.config, encoder, { data, valPerTask: 1, seed: 0 });
-  const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1, prepared.isChoice, model.padId));
+  const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1, prepared.isChoice));
   const rows = [];
-  for (const { tokens, choices } of batches) rows.push(...(await tidy(() => logits(forward(model, weights, tokens), prepared.head, choices)).array()));
+  for (const { rows: texts, choices } of batches) rows.push(...(await tidy(() => logits(forward(model, weights, texts), prepared.head, choices)).array()));
   out[task.id] = rows;
 }
 process.stdout.write(`${JSON.stringify(out)}\n`);

@@ -101,6 +101,25 @@ def ops():
     save("ops", out)
 
 
+def packing():
+    """Deltas rounded to bfloat16 and to int8 with a scale a row; the merge and its inner products in float64."""
+    g = torch.Generator().manual_seed(3)
+    cases = []
+    for rows, width in [(1, 1), (1, 13), (4, 7), (3, 8), (5, 130)]:
+        stack = torch.randn(3, rows, width, generator=g) * torch.logspace(-4, 0, rows)[None, :, None]
+        stack[1, 0] = 0  # a row without a scale
+        base, d_theta = torch.randn(rows, width, generator=g), torch.randn(rows, width, generator=g)
+        c = torch.tensor([0.3, -0.7, 0.9])
+        scale = stack.abs().amax(2, keepdim=True) / 127
+        int8 = torch.where(scale > 0, (stack / scale + 0.5).floor().clamp(-127, 127) * scale, 0.0)
+        out = {"rows": rows, "width": width, "stack": stack.flatten().tolist(), "base": base.flatten().tolist(), "dTheta": d_theta.flatten().tolist(), "coefficients": c.tolist()}
+        for name, packed in [("f32", stack), ("bf16", stack.to(torch.bfloat16).float()), ("int8", int8)]:
+            d = packed.double()
+            out[name] = {"merged": (base.double() + torch.tensordot(c.double(), d, 1)).flatten().tolist(), "products": (d * d_theta.double()).sum((1, 2)).tolist()}
+        cases.append(out)
+    save("packing", cases)
+
+
 def truncation():
     """Ids of pairs that are too long, cut by transformers' fast tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mini" / "base")
@@ -124,7 +143,7 @@ def canonical(name):
     return name.removeprefix("bert.")
 
 
-def family(name, tasks, data, max_length, per_task):
+def family(name, tasks, data, max_length, per_task, steps=0):
     """Logits of the experts and of a merge, loss and its gradient with respect to the raw (tanh) coefficients."""
     folder = ROOT / "checkpoints" / name
     kinds = json.loads((data / "tasks.json").read_text())
@@ -142,6 +161,7 @@ def family(name, tasks, data, max_length, per_task):
     layers = [k for k, d in deltas.items() if d.abs().max() > 0]
     raw = torch.tensor([[coefficient(r, c) for c in range(len(tasks))] for r in range(len(layers))], dtype=torch.float32, requires_grad=True)
     out = {"family": name, "tasks": tasks, "layers": layers, "maxLength": max_length, "batches": []}
+    kept = {}
     for task in tasks:
         rows = [json.loads(line) for line in (data / task / "validation.jsonl").read_text().splitlines()[:per_task]]
         labels = torch.tensor([row["label"] for row in rows])
@@ -152,6 +172,7 @@ def family(name, tasks, data, max_length, per_task):
         encoded = tokenizer(*args, truncation="longest_first", max_length=max_length, padding="longest", return_tensors="pt", return_token_type_ids=True)
         shape = (len(rows), -1, encoded["input_ids"].shape[1]) if choice else encoded["input_ids"].shape
         inputs = {k: v.view(*shape) for k, v in encoded.items()}
+        kept[task] = inputs
         with torch.no_grad():
             individual = experts[task](**inputs).logits
             features = encoder(**encoded).pooler_output
@@ -169,7 +190,32 @@ def family(name, tasks, data, max_length, per_task):
             "ids": encoded["input_ids"].tolist(), "types": encoded["token_type_ids"].tolist(), "lengths": encoded["attention_mask"].sum(1).tolist(),
             "base": features[:, :8].tolist(), "individual": individual.tolist(), "logits": logits.tolist(), "loss": loss.item(), "gradient": gradient.tolist(),
         })
+    if steps:
+        out["training"] = training(base, deltas, layers, [(experts[task], batch, kept[task]) for task, batch in zip(tasks, out["batches"])], steps)
     save(f"family-{name}", out)
+
+
+def training(base, deltas, layers, jobs, steps):
+    """AdamW on the summed loss of the same batches, all coefficients from 0.3 through tanh: the loss before each step and after the last."""
+    raw = torch.full((len(layers), len(jobs)), math.atanh(0.3), requires_grad=True)
+    optimizer = torch.optim.AdamW([raw], lr=0.03, weight_decay=0.0)
+    losses = []
+    for step in range(steps + 1):
+        optimizer.zero_grad()
+        gated = torch.tanh(raw)
+        merged = dict(base)
+        for j, layer in enumerate(layers):
+            merged[layer] = base[layer] + torch.tensordot(gated[j], deltas[layer], dims=1)
+        weights = {f"bert.{k}": v for k, v in merged.items()}
+        loss = 0
+        for expert, batch, inputs in jobs:
+            head = {k: v.detach() for k, v in expert.state_dict().items() if k.startswith("classifier.")}
+            loss = loss + torch.nn.functional.cross_entropy(functional_call(expert, {**weights, **head}, (), inputs).logits, torch.tensor(batch["labels"]))
+        losses.append(loss.item())
+        loss.backward()
+        if step < steps:
+            optimizer.step()
+    return {"steps": steps, "lr": 0.03, "init": 0.3, "losses": losses}
 
 
 if __name__ == "__main__":
@@ -182,6 +228,7 @@ if __name__ == "__main__":
     losses()
     ops()
     truncation()
-    family("mini", ["rte", "cb", "copa", "sst2", "trec6"], ROOT / "data" / "mini", 48, 8)
+    packing()
+    family("mini", ["rte", "cb", "copa", "sst2", "trec6"], ROOT / "data" / "mini", 48, 8, steps=20)
     if options.real:
         family("minilm", ["rte", "cb", "copa", "trec6", "sst2"], options.real, 128, 4)

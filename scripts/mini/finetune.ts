@@ -1,6 +1,7 @@
 /** Training of every weight of the small models, for the script that makes the family. */
 import { cast, oneHot, tensor, tensor1d, train, truncatedNormal, variable, zeros, type Scalar, type Tensor, type Tensor1D, type Tensor2D, type Variable } from "@tensorflow/tfjs-core";
 import { forward, logits, type Head } from "../../src/models/index.js";
+import { layout } from "../../src/models/layout.js";
 import { crossEntropy, linear, rows } from "../../src/models/ops.js";
 import type { Model } from "../../src/models/types.js";
 import { trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
@@ -68,9 +69,9 @@ const targets = (labels: readonly number[], classes: number): Tensor2D => cast(o
 
 /** Masked-word training of the base: a sixth of the words are hidden and must be told from the rest. */
 export async function pretrain(model: Model, base: Trainable, texts: readonly EncodedExample[], maskId: number, d: Dice, schedule: Schedule, report: (step: number, loss: number) => void): Promise<void> {
-  const batchOf = trainingBatches("mlm", texts, schedule.batchSize, false, model.padId, schedule.seed);
+  const batchOf = trainingBatches("mlm", texts, schedule.batchSize, false, schedule.seed);
   await optimise(schedule, [...base.variables.values()], (step) => {
-    const { tokens } = batchOf(step);
+    const tokens = layout(batchOf(step).rows, model.padId, model.width);
     const ids = tokens.ids.slice();
     const hidden: number[] = [];
     // Special tokens have the lowest ids, up to the mask's.
@@ -85,7 +86,7 @@ export async function pretrain(model: Model, base: Trainable, texts: readonly En
     for (const block of model.blocks.slice(0, -1)) state = block.run(base.weights, state);
     const found = rows((state as { x: Tensor2D }).x, tensor1d(hidden, "int32"));
     const table = base.weights("embeddings.word_embeddings.weight") as Tensor2D;
-    const scores = linear(found, table, zeros([model.vocabulary])); // the embedding is the output layer too
+    const scores = linear(found, [{ weight: table, bias: zeros([model.vocabulary]) }]); // the embedding is the output layer too
     return crossEntropy(scores, targets(hidden.map((at) => tokens.ids[at]!), model.vocabulary)) as Scalar;
   }, report);
 }
@@ -99,10 +100,10 @@ export async function finetune(
     weight: variable(truncatedNormal([outputs, model.width], 0, 0.05, "float32", schedule.seed)) as unknown as Variable & Tensor2D,
     bias: variable(tensor1d(new Float32Array(outputs))) as unknown as Variable & Tensor1D,
   };
-  const batchOf = trainingBatches("finetune", examples, schedule.batchSize, isChoice, model.padId, schedule.seed);
+  const batchOf = trainingBatches("finetune", examples, schedule.batchSize, isChoice, schedule.seed);
   await optimise(schedule, [...expert.variables.values(), head.weight, head.bias], (step) => {
-    const { tokens, labels, choices } = batchOf(step);
-    const scores = logits(forward(model, expert.weights, tokens), head, choices);
+    const { rows: texts, labels, choices } = batchOf(step);
+    const scores = logits(forward(model, expert.weights, texts), { ...head, frozen: false }, choices);
     return crossEntropy(scores, targets(labels, scores.shape[1])) as Scalar;
   }, report);
   return { expert, head };

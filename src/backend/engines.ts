@@ -2,6 +2,7 @@ import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { findBackend } from "@tensorflow/tfjs-core";
 import { loadNative } from "./native.js";
+import { cpuMemory, registerUnpackKernels } from "./packed.js";
 
 /** The engines a user can ask for, in the order `auto` tries them: fastest first. */
 export const engineNames = ["node-gpu", "node", "webgpu", "wasm", "cpu"] as const;
@@ -53,6 +54,7 @@ export const engines: readonly Engine[] = [
       await import("@tensorflow/tfjs-backend-cpu");
       // Its first op would print an advertisement for another engine; doctor says it better.
       Object.assign(findBackend("cpu") ?? {}, { firstUse: false });
+      registerUnpackKernels("cpu", cpuMemory);
       return "cpu";
     },
   },

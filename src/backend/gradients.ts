@@ -1,4 +1,4 @@
-import { add, getGradient, mul, ones, registerGradient, reshape, square, sub, sum, transpose, type Tensor } from "@tensorflow/tfjs-core";
+import { clone, getGradient, mul, ones, registerGradient, reshape, square, sub, sum, transpose, type Tensor } from "@tensorflow/tfjs-core";
 
 type Gradient = (dy: Tensor, saved: Tensor[], attrs: Record<string, unknown>) => Record<string, () => Tensor>;
 
@@ -6,7 +6,8 @@ type Gradient = (dy: Tensor, saved: Tensor[], attrs: Record<string, unknown>) =>
 function unbroadcast(dy: Tensor, shape: number[]): Tensor {
   const lead = dy.shape.length - shape.length;
   const axes = dy.shape.flatMap((size, axis) => (axis < lead || (shape[axis - lead] === 1 && size !== 1) ? [axis] : []));
-  return axes.length ? reshape(sum(dy, axes), shape) : dy;
+  // A handle of its own: whoever takes a gradient may free it (models/ops.ts does).
+  return axes.length ? reshape(sum(dy, axes), shape) : clone(dy);
 }
 
 /**
@@ -27,7 +28,7 @@ const gradients: Record<string, { inputs?: string[]; output?: boolean; gradient:
     gradient: (dy, [a, b]) => ({ a: () => unbroadcast(mul(dy, b!), a!.shape), b: () => unbroadcast(mul(dy, a!), b!.shape) }),
   },
   Reshape: { inputs: ["x"], gradient: (dy, [x]) => ({ x: () => reshape(dy, x!.shape) }) },
-  Identity: { gradient: (dy) => ({ x: () => add(dy, 0) }) },
+  Identity: { gradient: (dy) => ({ x: () => clone(dy) }) },
   Tanh: { output: true, gradient: (dy, [y]) => ({ x: () => mul(dy, sub(1, square(y!))) }) },
   Sum: {
     inputs: ["x"],

@@ -4,6 +4,7 @@ import { pathToFileURL } from "node:url";
 import util from "node:util";
 import { findBackend } from "@tensorflow/tfjs-core";
 import { nativeFolder } from "./cache.js";
+import { registerNativeKernels } from "./native-kernels.js";
 import { locate } from "./locate.js";
 
 /** The part of tfjs-node's back end that we use beside its kernels. */
@@ -33,6 +34,7 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   const path = existsSync(built) ? built : packages.map(locate).find((found) => found !== undefined);
   if (path === undefined) throw new Error("not installed");
   await import(pathToFileURL(path).href);
+  registerNativeKernels();
   if (device === "gpu" && !(findBackend("tensorflow") as unknown as NativeBackend).isUsingGpuDevice) throw new Error("TensorFlow finds no card");
   return "tensorflow";
 }

@@ -1,4 +1,5 @@
 import { backend_util, registerKernel, unregisterKernel, util, getKernel, type KernelConfig, type TensorInfo } from "@tensorflow/tfjs-core";
+import { registerUnpackKernels } from "./packed.js";
 
 /** The parts of tfjs's WASM back end that our kernels touch. */
 interface WasmBackend {
@@ -100,4 +101,12 @@ export function registerWasmKernels(): void {
   };
   add("BatchMatMul", batchMatMul);
   add("UnsortedSegmentSum", unsortedSegmentSum);
+  registerUnpackKernels("wasm", (backend) => ({
+    read: (info) => (backend as WasmBackend).typedArrayFromHeap(info),
+    make(shape, fill) {
+      const info = (backend as WasmBackend).makeOutput(shape, "float32");
+      fill((backend as WasmBackend).typedArrayFromHeap(info) as Float32Array);
+      return info;
+    },
+  }));
 }

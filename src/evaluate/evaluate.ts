@@ -32,8 +32,8 @@ function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
 export async function evaluateExamples(model: Model, weights: Weights, task: PreparedTask, examples: readonly EncodedExample[], batchSize = 32): Promise<Score> {
   let correct = 0;
   let loss = 0;
-  for (const batch of bucketed(examples, batchSize, task.isChoice, model.padId)) {
-    const scores = tidy(() => logits(forward(model, weights, batch.tokens), task.head, batch.choices));
+  for (const batch of bucketed(examples, batchSize, task.isChoice)) {
+    const scores = tidy(() => logits(forward(model, weights, batch.rows), task.head, batch.choices));
     const width = scores.shape[1];
     const values = await scores.data();
     scores.dispose();

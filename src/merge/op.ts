@@ -1,15 +1,31 @@
-import { add, customGrad, matMul, reshape, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, customGrad, engine, gather, getBackend, getKernel, matMul, reshape, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { deltasOfRows, type Deltas } from "./deltas.js";
+
+/** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
+function kernel(op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas", deltas: Deltas, inputs: Record<string, Tensor> = {}): Tensor | undefined {
+  const { packing, rows, width, data, scales } = deltas;
+  const name = `${op}_${packing}`;
+  return getKernel(name, getBackend()) && engine().runKernel(name, { ...inputs, data, ...(scales && { scales }) }, { rows, width });
+}
+
+/** Deltas as float32, [experts, N]: a view of them, or for an engine that can only unpack, all of one tensor at once. */
+function unpacked(deltas: Deltas): Tensor2D {
+  const flat = deltas.packing === "f32" ? deltas.data : kernel("UnpackDeltas", deltas);
+  if (!flat) throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
+  return reshape(flat, [deltas.experts.length, -1]);
+}
 
 /**
  * base + Σ_i c_i τ_i, one pass over the stacked deltas.
- * @param base any shape, N elements
- * @param deltas [k, N], row i is expert i's task vector, flattened
- * @param coefficients [k]
+ * @param base any shape, N = rows × width elements
+ * @param coefficients [experts of the deltas]
  * @returns a tensor of base's shape
  */
-export function mergeForward(base: Tensor, deltas: Tensor2D, coefficients: Tensor1D): Tensor {
+export function mergeForward(base: Tensor, deltas: Deltas, coefficients: Tensor1D): Tensor {
   return tidy(() => {
-    const change = matMul(reshape(coefficients, [1, -1]), deltas);
+    const merged = kernel("MergeDeltas", deltas, { base, coefficients });
+    if (merged) return reshape(merged, base.shape);
+    const change = matMul(reshape(coefficients, [1, -1]), unpacked(deltas));
     return add(base, reshape(change, base.shape));
   });
 }
@@ -17,21 +33,41 @@ export function mergeForward(base: Tensor, deltas: Tensor2D, coefficients: Tenso
 /**
  * ∂L/∂c_i = ⟨∂L/∂θ, τ_i⟩ for every expert, one more pass over the deltas.
  * @param dTheta gradient of the loss with respect to the merged tensor, N elements
- * @param deltas [k, N]
- * @returns [k]
+ * @returns [experts of the deltas]
  */
-export function mergeGradient(dTheta: Tensor, deltas: Tensor2D): Tensor1D {
-  return tidy(() => reshape(matMul(deltas, reshape(dTheta, [-1, 1])), [-1]));
+export function mergeGradient(dTheta: Tensor, deltas: Deltas): Tensor1D {
+  return tidy(() => {
+    const products = kernel("DeltaProducts", deltas, { dTheta });
+    if (products) return products as Tensor1D;
+    return reshape(matMul(unpacked(deltas), reshape(dTheta, [-1, 1])), [-1]);
+  });
 }
 
 /**
  * The merge of one tensor as a differentiable op of its coefficients (SuperMerge eq. 4–5 after the gate).
  * Base and deltas are constants that stay off the tape: between forward and backward nothing of size k × N is kept.
  */
-export function mergeTensor(base: Tensor, deltas: Tensor2D, coefficients: Tensor1D): Tensor {
+export function mergeTensor(base: Tensor, deltas: Deltas, coefficients: Tensor1D): Tensor {
   const op = customGrad((row) => ({
     value: mergeForward(base, deltas, row as Tensor1D),
     gradFunc: (dTheta) => mergeGradient(dTheta, deltas),
   }));
   return op(coefficients);
+}
+
+/**
+ * {@link mergeTensor} for some rows of a table, as if the rest were not there.
+ * @param base [rows, width]
+ * @param ids [m], each once
+ * @returns [m, width]
+ */
+export function mergeRows(base: Tensor2D, deltas: Deltas, coefficients: Tensor1D, ids: Tensor1D): Tensor2D {
+  const op = customGrad((row, save) => {
+    (save as (tensors: Tensor[]) => void)([ids]);
+    return {
+      value: mergeForward(gather(base, ids), deltasOfRows(deltas, ids), row as Tensor1D),
+      gradFunc: (dTheta: Tensor, [savedIds]: Tensor[]) => tidy(() => mergeGradient(dTheta, deltasOfRows(deltas, savedIds as Tensor1D))),
+    };
+  });
+  return op(coefficients) as Tensor2D;
 }

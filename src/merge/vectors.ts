@@ -1,5 +1,6 @@
-import { tensor, tensor1d, tensor2d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { tensor, tensor1d, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
 import type { Family } from "../checkpoint/family.js";
+import { disposeDeltas, packDeltas, type Deltas, type Packing } from "./deltas.js";
 import { groupLayers, type Granularity, type Layer } from "./layers.js";
 import { mergeForward } from "./op.js";
 import { rowOf, type Table } from "./table.js";
@@ -8,8 +9,8 @@ import { rowOf, type Table } from "./table.js";
 export interface MergedTensor {
   readonly name: string;
   readonly base: Tensor;
-  /** [k, N]: row i is expert i's task vector, flattened. */
-  readonly deltas: Tensor2D;
+  /** Of the experts that changed it; the others take no part in it. */
+  readonly deltas: Deltas;
   /** Its layer's row in the table. */
   readonly row: number;
 }
@@ -29,30 +30,35 @@ export interface TaskVectors {
 
 /**
  * Reads a family one tensor at a time, subtracts in float32 and uploads. Host memory: k + 1 copies of the largest
- * tensor; device memory: (k + 1) × 4 bytes an entry of the changed tensors, 4 of the others.
+ * tensor; device memory: 4 bytes an entry of the base, and 4, 2 or 1 (by the packing) an entry and expert that changed it.
  * @param names canonical names, all present and of one shape (checked before)
  */
 export async function loadTaskVectors(
-  family: Family, names: readonly string[], granularity: Granularity, onTensor: (done: number, of: number) => void = () => {},
+  family: Family, names: readonly string[], granularity: Granularity, onTensor: (done: number, of: number) => void = () => {}, packing: Packing = "f32",
 ): Promise<TaskVectors> {
   const bases = new Map<string, Tensor>();
-  const stacks = new Map<string, Tensor2D>();
-  const dispose = () => [...bases.values(), ...stacks.values()].forEach((t) => t.dispose());
-  const k = family.experts.length;
+  const stacks = new Map<string, Deltas>();
+  const dispose = () => {
+    bases.forEach((base) => base.dispose());
+    stacks.forEach(disposeDeltas);
+  };
   try {
     for (const [i, name] of names.entries()) {
       const base = await family.base.weights(name);
       const size = base.values.length;
+      const changed: number[] = [];
       let stack: Float32Array | undefined;
-      for (const [row, expert] of family.experts.entries()) {
+      for (const [column, expert] of family.experts.entries()) {
         const { values } = await expert.weights(name);
         if (values.every((value, at) => value === base.values[at])) continue;
-        stack ??= new Float32Array(k * size);
-        const delta = stack.subarray(row * size, (row + 1) * size);
+        stack ??= new Float32Array((family.experts.length - column) * size);
+        const delta = stack.subarray(changed.length * size, (changed.length + 1) * size);
         for (let at = 0; at < size; at++) delta[at] = values[at]! - base.values[at]!;
+        changed.push(column);
       }
+      const width = base.shape.length > 1 ? base.shape.at(-1)! : size;
       bases.set(name, tensor(base.values, [...base.shape], "float32"));
-      if (stack) stacks.set(name, tensor2d(stack, [k, size], "float32"));
+      if (stack) stacks.set(name, packDeltas(stack.length === changed.length * size ? stack : stack.slice(0, changed.length * size), changed, size / width, width, packing));
       onTensor(i + 1, names.length);
     }
   } catch (error) {
@@ -75,15 +81,19 @@ export async function loadTaskVectors(
 export interface MergedWeights {
   /** Looks a tensor up by name: the merged one, or the base's where no expert changed it. */
   weights(name: string): Tensor;
-  /** The merged tensors, in the order of `vectors.merged`. */
-  readonly tensors: readonly Tensor[];
   dispose(): void;
 }
 
+/** A tensor's coefficients on the device, those of the experts that changed it: to be disposed. */
+export function coefficientsOf({ deltas, row }: MergedTensor, table: Table): Tensor1D {
+  const all = rowOf(table, row);
+  return tensor1d(Float32Array.from(deltas.experts, (column) => all[column]!));
+}
+
 /** Merges one tensor with its row of a coefficient table. */
-export function mergeOne({ base, deltas, row }: MergedTensor, table: Table): Tensor {
-  const coefficients = tensor1d(Float32Array.from(rowOf(table, row)));
-  const out = mergeForward(base, deltas, coefficients);
+export function mergeOne(merged: MergedTensor, table: Table): Tensor {
+  const coefficients = coefficientsOf(merged, table);
+  const out = mergeForward(merged.base, merged.deltas, coefficients);
   coefficients.dispose();
   return out;
 }
@@ -93,7 +103,6 @@ export function mergeWeights(vectors: TaskVectors, table: Table): MergedWeights 
   const tensors = vectors.merged.map((merged) => mergeOne(merged, table));
   const byName = new Map(vectors.merged.map(({ name }, i) => [name, tensors[i]!]));
   return {
-    tensors,
     weights: (name) => byName.get(name) ?? vectors.base(name),
     dispose: () => tensors.forEach((t) => t.dispose()),
   };

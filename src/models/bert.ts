@@ -1,6 +1,7 @@
-import { add, scalar, tanh, tensor1d, tensor4d, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D } from "@tensorflow/tfjs-core";
+import { scalar, tanh, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { attention, gelu, layerNorm, linear, rows } from "./ops.js";
+import { attention, attentionBias, type SegmentBias } from "./attention.js";
+import { gelu, layerNorm, linear, lookup, plus, rows } from "./ops.js";
 import type { Block, Model, ModelFamily, TokenBatch, Weights } from "./types.js";
 
 interface BertConfig {
@@ -10,9 +11,9 @@ interface BertConfig {
 
 interface State {
   readonly batch: TokenBatch;
-  /** Nothing yet at the start; [size · length, hidden] between blocks; [size, hidden] after the pooler. */
+  /** Nothing yet at the start; [tokens, hidden] between blocks; [rows, hidden] after the pooler. */
   readonly x: Tensor;
-  readonly bias: Tensor4D;
+  readonly bias: readonly SegmentBias[];
 }
 
 function parse(json: Readonly<Record<string, unknown>>): BertConfig {
@@ -39,20 +40,25 @@ function parse(json: Readonly<Record<string, unknown>>): BertConfig {
 }
 
 const pair = (module: string): string[] => [`${module}.weight`, `${module}.bias`];
-const dense = (w: Weights, module: string, x: Tensor) => linear(x as Tensor2D, w(`${module}.weight`) as Tensor2D, w(`${module}.bias`) as Tensor1D);
+/** One dense layer, or several side by side on the same input. */
+const dense = (w: Weights, x: Tensor, ...modules: string[]) => linear(x as Tensor2D, modules.map((module) => {
+  const [weight, bias] = pair(module) as [string, string];
+  return { weight: w(weight) as Tensor2D, bias: w(bias) as Tensor1D, frozen: w.frozen?.(weight) && w.frozen(bias) };
+}));
 const norm = (w: Weights, module: string, x: Tensor, epsilon: number) =>
   layerNorm(x as Tensor2D, w(`${module}.weight`) as Tensor1D, w(`${module}.bias`) as Tensor1D, epsilon);
 
+const tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"].map((table) => `embeddings.${table}.weight`);
+
 function embeddings(config: BertConfig): Block<State> {
-  const tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"].map((table) => `embeddings.${table}.weight`);
   return {
     id: "embeddings",
     names: [...tables, ...pair("embeddings.LayerNorm")],
     run(w, state) {
-      const { ids, types, length } = state.batch;
-      const indices = [ids, ids.map((_, i) => i % length), types];
-      const [words, positions, segments] = tables.map((name, i) => rows(w(name) as Tensor2D, tensor1d(indices[i]!, "int32")));
-      return { ...state, x: norm(w, "embeddings.LayerNorm", add(add(words!, segments!), positions!), config.epsilon) };
+      const { ids, types, positions } = state.batch;
+      const indices = [ids, positions, types];
+      const [words, places, kinds] = tables.map((name, i) => lookup(w, name, indices[i]!));
+      return { ...state, x: norm(w, "embeddings.LayerNorm", plus(plus(words!, kinds!), places!), config.epsilon) };
     },
   };
 }
@@ -66,12 +72,12 @@ function encoderLayer(config: BertConfig, index: number): Block<State> {
     id: at,
     names: modules.flatMap((module) => pair(`${at}.${module}`)),
     run(w, state) {
-      const { batch: { size, length }, x, bias } = state;
-      const project = (name: string) => dense(w, `${at}.attention.self.${name}`, x);
-      const seen = attention(project("query"), project("key"), project("value"), bias, { size, length, heads: config.heads });
-      const attended = norm(w, `${at}.attention.output.LayerNorm`, add(dense(w, `${at}.attention.output.dense`, seen), x), config.epsilon);
-      const inner = gelu(dense(w, `${at}.intermediate.dense`, attended));
-      return { ...state, x: norm(w, `${at}.output.LayerNorm`, add(dense(w, `${at}.output.dense`, inner), attended), config.epsilon) };
+      const { x, bias } = state;
+      const projected = dense(w, x, ...["query", "key", "value"].map((name) => `${at}.attention.self.${name}`));
+      const seen = attention(projected, bias, config.heads);
+      const attended = norm(w, `${at}.attention.output.LayerNorm`, plus(dense(w, seen, `${at}.attention.output.dense`), x as Tensor2D), config.epsilon);
+      const inner = gelu(dense(w, attended, `${at}.intermediate.dense`));
+      return { ...state, x: norm(w, `${at}.output.LayerNorm`, plus(dense(w, inner, `${at}.output.dense`), attended), config.epsilon) };
     },
   };
 }
@@ -81,20 +87,19 @@ const pooler: Block<State> = {
   id: "pooler",
   names: pair("pooler.dense"),
   run(w, state) {
-    const { size, length } = state.batch;
-    const first = tensor1d(Int32Array.from({ length: size }, (_, i) => i * length), "int32");
-    return { ...state, x: tanh(dense(w, "pooler.dense", rows(state.x as Tensor2D, first))) };
+    const first = tensor1d(state.batch.first, "int32");
+    return { ...state, x: tanh(dense(w, rows(state.x as Tensor2D, first), "pooler.dense")) };
   },
 };
 
 function shapes(config: BertConfig, names: readonly string[]): Map<string, number[]> {
   const { hidden, intermediate } = config;
-  const tables: Record<string, number> = { word_embeddings: config.vocabulary, position_embeddings: config.positions, token_type_embeddings: config.types };
+  const counts: Record<string, number> = { word_embeddings: config.vocabulary, position_embeddings: config.positions, token_type_embeddings: config.types };
   const shapeOf = (name: string): number[] => {
     const [, module, kind] = /([^.]+)\.(weight|bias)$/.exec(name)!;
     const parent = name.split(".").at(-3);
     const wide = parent === "intermediate";
-    const rows = tables[module!];
+    const rows = counts[module!];
     if (rows !== undefined) return [rows, hidden];
     if (module === "LayerNorm") return [hidden];
     if (kind === "bias") return [wide ? intermediate : hidden];
@@ -110,12 +115,9 @@ function build(json: Readonly<Record<string, unknown>>): Model<State> {
   return {
     blocks,
     parameters: shapes(config, blocks.flatMap((block) => block.names)),
+    tables: new Set(tables),
     width: config.hidden, vocabulary: config.vocabulary, maxLength: config.positions, padId: config.padId,
-    start(batch) {
-      // The lowest finite float32, as transformers uses: softmax gives such a token exactly zero.
-      const bias = Float32Array.from(batch.mask, (seen) => (seen ? 0 : -3.4028234663852886e38));
-      return { batch, x: scalar(0), bias: tensor4d(bias, [batch.size, 1, 1, batch.length]) };
-    },
+    start: (batch) => ({ batch, x: scalar(0), bias: batch.segments.map(attentionBias) }),
     features: (state) => state.x as Tensor2D,
   };
 }

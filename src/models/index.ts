@@ -1,8 +1,9 @@
 import { reshape, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { bert } from "./bert.js";
+import { layout } from "./layout.js";
 import { linear } from "./ops.js";
-import type { Model, ModelFamily, TokenBatch, Weights } from "./types.js";
+import type { Model, ModelFamily, TokenRow, Weights } from "./types.js";
 
 /** Every model family: add one with a file of its own and a line here. */
 const families: readonly ModelFamily[] = [bert];
@@ -17,8 +18,9 @@ export function familyOf(config: Readonly<Record<string, unknown>>, where: strin
   return family;
 }
 
-/** Runs a model from a batch to features [size, width]. */
-export function forward(model: Model, weights: Weights, batch: TokenBatch): Tensor2D {
+/** Runs a model from rows of tokens to features [rows, width], in the rows' order. */
+export function forward(model: Model, weights: Weights, rows: readonly TokenRow[]): Tensor2D {
+  const batch = layout(rows, model.padId, model.width);
   return model.features(model.blocks.reduce((state, block) => block.run(weights, state), model.start(batch)));
 }
 
@@ -26,6 +28,8 @@ export function forward(model: Model, weights: Weights, batch: TokenBatch): Tens
 export interface Head {
   readonly weight: Tensor2D;
   readonly bias: Tensor1D;
+  /** False only where the head itself is trained. */
+  readonly frozen?: boolean;
 }
 
 /**
@@ -33,6 +37,6 @@ export interface Head {
  * example stand side by side: [size / choices, choices]; without, [size, outputs].
  */
 export function logits(features: Tensor2D, head: Head, choices: number | undefined): Tensor2D {
-  const scores = linear(features, head.weight, head.bias);
+  const scores = linear(features, [{ ...head, frozen: head.frozen ?? true }]);
   return choices === undefined ? scores : reshape(scores, [-1, choices]);
 }

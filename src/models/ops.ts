@@ -3,27 +3,41 @@
  * its forward returns, and only what its backward needs is kept. Activations are 2-D, [tokens, width].
  */
 import {
-  add, customGrad, div, erf, exp, gather, log, matMul, max, mean, mul, neg, reshape, rsqrt, softmax, square, sub, sum,
-  transpose, unsortedSegmentSum, type Tensor, type Tensor1D, type Tensor2D, type Tensor4D,
+  add, clone, concat, customGrad, dispose, div, erf, exp, gather, log, matMul, max, mean, mul, neg, ones, reshape, rsqrt, slice, square, sub, sum,
+  tensor1d, tidy, unsortedSegmentSum, type Tensor, type Tensor1D, type Tensor2D,
 } from "@tensorflow/tfjs-core";
+import type { Weights } from "./types.js";
 
 type Backward = (dy: Tensor, saved: Tensor[]) => Tensor[];
 
 /**
  * customGrad with honest types: `forward` gets the inputs and `save`, and returns the value and its backward.
- * A backward may use saved tensors only: whatever else the forward made or was given is gone by then.
+ * A backward may use saved tensors only: whatever else the forward made or was given is gone by then. When it
+ * returns, its intermediates, what was saved and `dy` are freed, so that memory falls as the gradient runs back
+ * (tfjs would hold all of it to the end); nobody else may hold that `dy`.
  */
-function op<Out extends Tensor>(
+export function op<Out extends Tensor>(
   inputs: Tensor[],
   forward: (inputs: Tensor[], save: (tensors: Tensor[]) => void) => { value: Out; backward: Backward },
 ): Out {
   const wrapped = customGrad((...args: unknown[]) => {
     const save = args.pop() as (tensors: Tensor[]) => void;
     const { value, backward } = forward(args as Tensor[], save);
-    return { value, gradFunc: (dy: Tensor | Tensor[], saved: Tensor[]) => backward(dy as Tensor, saved) };
+    return {
+      value,
+      gradFunc(dy: Tensor | Tensor[], saved: Tensor[]) {
+        // A gradient that is dy itself gets a handle of its own.
+        const gradients = tidy(() => backward(dy as Tensor, saved).map((g) => (g === dy || saved.includes(g) ? clone(g) : g)));
+        dispose([dy as Tensor, ...saved]);
+        return gradients;
+      },
+    };
   });
   return wrapped(...inputs);
 }
+
+/** Sum over the rows of x [n, width] → [width], as a product: engines reduce over the first axis slowly. */
+const columnSums = (x: Tensor): Tensor => reshape(matMul(ones([1, x.shape[0]!]), x), [-1]);
 
 /** Rows of a table: [n, width] gathered at ids [m] → [m, width]. An embedding, or the choice of some tokens. */
 export function rows(table: Tensor2D, ids: Tensor1D): Tensor2D {
@@ -37,27 +51,58 @@ export function rows(table: Tensor2D, ids: Tensor1D): Tensor2D {
   });
 }
 
-/** x Wᵀ + b, with W as PyTorch stores it: x [n, in], W [out, in], b [out] → [n, out]. */
-export function linear(x: Tensor2D, weight: Tensor2D, bias: Tensor1D): Tensor2D {
-  return op<Tensor2D>([x, weight, bias], ([input, w, b], save) => {
-    save([input!, w!]);
+/** a + b of one shape: a residual connection. */
+export function plus(a: Tensor2D, b: Tensor2D): Tensor2D {
+  return op<Tensor2D>([a, b], ([x, y]) => ({ value: add(x!, y!), backward: (dy) => [dy, dy] }));
+}
+
+/** Rows of a table by its name: only those, where the weights can make them alone. */
+export const lookup = (weights: Weights, name: string, ids: Int32Array): Tensor2D =>
+  weights.rows?.(name, ids) ?? rows(weights(name) as Tensor2D, tensor1d(ids, "int32"));
+
+export interface Dense {
+  /** [out, in], as PyTorch stores it. */
+  readonly weight: Tensor2D;
+  /** [out] */
+  readonly bias: Tensor1D;
+  /** Nobody asks for its gradient, so none is formed. */
+  readonly frozen?: boolean | undefined;
+}
+
+/** x Wᵀ + b for one dense layer, or for several side by side in one product: x [n, in] → [n, Σ out]. */
+export function linear(x: Tensor2D, layers: readonly Dense[]): Tensor2D {
+  const trained = !layers.every(({ frozen }) => frozen);
+  const parameters = layers.flatMap(({ weight, bias }) => [weight, bias] as Tensor[]);
+  const joined = (tensors: Tensor[]) => (tensors.length === 1 ? tensors[0]! : concat(tensors, 0));
+  const outs = layers.map(({ weight }) => weight.shape[0]);
+  const starts = outs.map((_, i) => outs.slice(0, i).reduce((sum, out) => sum + out, 0));
+  return op<Tensor2D>(trained ? [x, ...parameters] : [x], ([input], save) => {
+    const w = joined(layers.map(({ weight }) => weight));
+    save(trained ? [w, input!] : [w]);
     return {
-      value: add(matMul(input!, w!, false, true), b!),
-      backward: (dy, [savedX, savedW]) => [matMul(dy, savedW!), matMul(dy, savedX!, true, false), sum(dy, 0)],
+      value: add(matMul(input!, w, false, true), joined(layers.map(({ bias }) => bias))),
+      backward(dy, [savedW, savedX]) {
+        const dx = matMul(dy, savedW!);
+        if (!trained) return [dx];
+        const [dw, db] = [matMul(dy, savedX!, true, false), columnSums(dy)];
+        if (layers.length === 1) return [dx, dw, db];
+        return [dx, ...outs.flatMap((out, i) => [slice(dw, [starts[i]!, 0], [out, -1]), slice(db, [starts[i]!], [out])])];
+      },
     };
   });
 }
 
 /** x · Φ(x), the exact (erf) form. */
 export function gelu(x: Tensor2D): Tensor2D {
-  const cdf = (t: Tensor) => mul(0.5, add(1, erf(mul(t, Math.SQRT1_2))));
   return op<Tensor2D>([x], ([input], save) => {
-    save([input!]);
+    // Φ is kept rather than made again: erf is the dearest part.
+    const cdf = add(mul(erf(mul(input!, Math.SQRT1_2)), 0.5), 0.5);
+    save([input!, cdf]);
     return {
-      value: mul<Tensor2D>(input!, cdf(input!)),
-      backward: (dy, [t]) => {
+      value: mul<Tensor2D>(input!, cdf),
+      backward(dy, [t, phi]) {
         const density = mul(exp(mul(square(t!), -0.5)), 1 / Math.sqrt(2 * Math.PI));
-        return [mul(dy, add(cdf(t!), mul(t!, density)))];
+        return [mul(dy, add(phi!, mul(t!, density)))];
       },
     };
   });
@@ -76,43 +121,7 @@ export function layerNorm(x: Tensor2D, scale: Tensor1D, shift: Tensor1D, epsilon
         const dNormal = mul(dy, g!);
         const along = mean(mul(dNormal, n!), 1, true);
         const dx = mul(inv!, sub(sub(dNormal, mean(dNormal, 1, true)), mul(n!, along)));
-        return [dx, sum(mul(dy, n!), 0), sum(dy, 0)];
-      },
-    };
-  });
-}
-
-export interface AttentionShape {
-  readonly size: number;
-  readonly length: number;
-  readonly heads: number;
-}
-
-/**
- * softmax(Q Kᵀ / √d + bias) V for all heads.
- * @param query,key,value [size · length, width]
- * @param bias [size, 1, 1, length] added to the scores: 0 where a token may be seen, very negative where not
- * @returns [size · length, width]
- */
-export function attention(query: Tensor2D, key: Tensor2D, value: Tensor2D, bias: Tensor4D, shape: AttentionShape): Tensor2D {
-  const { size, length, heads } = shape;
-  const width = query.shape[1];
-  const depth = width / heads;
-  const scale = 1 / Math.sqrt(depth);
-  const split = (t: Tensor) => transpose(reshape(t, [size, length, heads, depth]), [0, 2, 1, 3]);
-  const join = (t: Tensor) => reshape(transpose(t, [0, 2, 1, 3]), [size * length, width]);
-  return op<Tensor2D>([query, key, value], (inputs, save) => {
-    const [q, k, v] = inputs.map(split) as [Tensor, Tensor, Tensor];
-    const probabilities = softmax(add(mul(matMul(q, k, false, true), scale), bias));
-    save([q, k, v, probabilities]);
-    return {
-      value: join(matMul(probabilities, v)) as Tensor2D,
-      backward: (dy, [savedQ, savedK, savedV, p]) => {
-        const d = split(dy);
-        const dv = matMul(p!, d, true, false);
-        const dp = matMul(d, savedV!, false, true);
-        const ds = mul(mul(p!, sub(dp, sum(mul(dp, p!), -1, true))), scale);
-        return [matMul(ds, savedK!), matMul(ds, savedQ!, true, false), dv].map(join);
+        return [dx, columnSums(mul(dy, n!)), columnSums(dy)];
       },
     };
   });

@@ -1,16 +1,39 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
 
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
-export type Weights = (name: string) => Tensor;
+export interface Weights {
+  (name: string): Tensor;
+  /** Some rows of a table, [m, width], for who need not make the whole table; absent where the table is there anyway. */
+  rows?(name: string, ids: Int32Array): Tensor2D;
+  /** True where nobody asks for the weight's gradient; absent where somebody may. */
+  frozen?(name: string): boolean;
+}
 
-/** Token rows on the host, padded to the longest: every array is [size · length], row by row. */
-export interface TokenBatch {
+/** Token ids and segment numbers of one text, without padding. */
+export interface TokenRow {
+  readonly ids: readonly number[];
+  readonly types: readonly number[];
+}
+
+/** Some rows that are padded to one length and attended to together. */
+export interface Segment {
   readonly size: number;
   readonly length: number;
+  /** [size · length], 1 for a token and 0 for padding; undefined where nothing is padded. */
+  readonly mask: Uint8Array | undefined;
+}
+
+/**
+ * Rows of tokens on the host, sorted into segments of like length so that little is padded. The arrays hold one
+ * number a token of all segments, one after the other.
+ */
+export interface TokenBatch {
+  readonly segments: readonly Segment[];
   readonly ids: Int32Array;
   readonly types: Int32Array;
-  /** 1 for a token, 0 for padding. */
-  readonly mask: Uint8Array;
+  readonly positions: Int32Array;
+  /** Where each row's first token stands, in the order in which the rows were given. */
+  readonly first: Int32Array;
 }
 
 /** One step of the pipeline: a pure function of the weights it names and the state before it. */
@@ -24,6 +47,8 @@ export interface Block<State> {
 export interface Model<State = unknown> {
   /** Canonical name and shape of every tensor the forward reads, in order. */
   readonly parameters: ReadonlyMap<string, readonly number[]>;
+  /** Those of them that are only ever read by rows: embeddings. */
+  readonly tables: ReadonlySet<string>;
   readonly width: number;
   readonly vocabulary: number;
   readonly maxLength: number;

@@ -1,4 +1,4 @@
-import type { TokenBatch } from "../models/types.js";
+import type { TokenRow } from "../models/types.js";
 import type { Example } from "./examples.js";
 import { shuffled } from "./split.js";
 import type { Encoded, TextEncoder } from "./tokenize.js";
@@ -11,7 +11,7 @@ export interface EncodedExample {
 }
 
 export interface Batch {
-  readonly tokens: TokenBatch;
+  readonly rows: readonly TokenRow[];
   readonly labels: readonly number[];
   /** Rows an example; undefined where an example is one row and the head gives its classes. */
   readonly choices: number | undefined;
@@ -24,37 +24,22 @@ export function encodeExamples(examples: readonly Example[], encoder: TextEncode
   });
 }
 
-/** Pads rows to the longest of the batch. */
-function pad(rows: readonly Encoded[], padId: number): TokenBatch {
-  const length = Math.max(...rows.map(({ ids }) => ids.length));
-  const size = rows.length;
-  const ids = new Int32Array(size * length).fill(padId);
-  const types = new Int32Array(size * length);
-  const mask = new Uint8Array(size * length);
-  rows.forEach((row, r) => {
-    ids.set(row.ids, r * length);
-    types.set(row.types, r * length);
-    mask.fill(1, r * length, r * length + row.ids.length);
-  });
-  return { size, length, ids, types, mask };
-}
-
-function toBatch(examples: readonly EncodedExample[], isChoice: boolean, padId: number): Batch {
+function toBatch(examples: readonly EncodedExample[], isChoice: boolean): Batch {
   return {
-    tokens: pad(examples.flatMap(({ rows }) => rows), padId),
+    rows: examples.flatMap(({ rows }) => rows),
     labels: examples.map(({ label }) => label),
     choices: isChoice ? examples[0]!.rows.length : undefined,
   };
 }
 
 /** Cuts examples, sorted by length, into batches that hold one number of rows an example. */
-export function bucketed(examples: readonly EncodedExample[], batchSize: number, isChoice: boolean, padId: number): Batch[] {
+export function bucketed(examples: readonly EncodedExample[], batchSize: number, isChoice: boolean): Batch[] {
   const sorted = [...examples].sort((a, b) => a.rows.length - b.rows.length || a.length - b.length);
   const batches: Batch[] = [];
   for (let start = 0; start < sorted.length; ) {
     let end = start + 1;
     while (end < sorted.length && end - start < batchSize && sorted[end]!.rows.length === sorted[start]!.rows.length) end++;
-    batches.push(toBatch(sorted.slice(start, end), isChoice, padId));
+    batches.push(toBatch(sorted.slice(start, end), isChoice));
     start = end;
   }
   return batches;
@@ -65,12 +50,12 @@ export function bucketed(examples: readonly EncodedExample[], batchSize: number,
  * batches. Every draw is seeded by (seed, task, epoch), so batch number n is a function of n alone: a run that
  * resumes at step n needs no saved cursor or random state.
  */
-export function trainingBatches(task: string, examples: readonly EncodedExample[], batchSize: number, isChoice: boolean, padId: number, seed: number): (step: number) => Batch {
+export function trainingBatches(task: string, examples: readonly EncodedExample[], batchSize: number, isChoice: boolean, seed: number): (step: number) => Batch {
   const cache = { epoch: -1, batches: [] as Batch[] };
   const epochBatches = (epoch: number): Batch[] => {
     // Shuffled first, so that which examples of one length meet in a batch changes from epoch to epoch.
     const order = shuffled(examples, `${seed}/order/${task}/${epoch}`);
-    return shuffled(bucketed(order, batchSize, isChoice, padId), `${seed}/batches/${task}/${epoch}`);
+    return shuffled(bucketed(order, batchSize, isChoice), `${seed}/batches/${task}/${epoch}`);
   };
   const perEpoch = epochBatches(0).length;
   return (step) => {

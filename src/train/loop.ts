@@ -81,7 +81,7 @@ export async function train(
   // The entropy loss chooses nothing by labels: it may train on every example.
   const parts = tasks.map((task) => holdOut(task, options.loss === "entropy" ? 0 : options.holdout));
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
-  const batchOf = tasks.map((task, i) => trainingBatches(task.id, parts[i]!.fit, options.batchSize, task.isChoice, model.padId, options.seed));
+  const batchOf = tasks.map((task, i) => trainingBatches(task.id, parts[i]!.fit, options.batchSize, task.isChoice, options.seed));
   let state = start;
 
   const score = async () => {

@@ -1,0 +1,70 @@
+import { join } from "node:path";
+import { slice, tidy } from "@tensorflow/tfjs-core";
+import { expect, test } from "vitest";
+import { applyGate, makeTable, throughGate, type Table } from "../../src/merge/table.js";
+import { mergeWeights } from "../../src/merge/vectors.js";
+import { forward, logits } from "../../src/models/index.js";
+import { readExamples } from "../../src/tasks/files.js";
+import { loadTasks } from "../../src/tasks/registry.js";
+import { loadTokenizer } from "../../src/tasks/tokenize.js";
+import { coefficientGradient } from "../../src/train/step.js";
+import { relativeError } from "../helpers.js";
+import { flat, goldenTable, textRows, toBatch, type Loaded } from "./load.js";
+
+/** A whole family: ids, logits, loss and gradient against transformers and PyTorch. */
+export function familyTests(where: () => Loaded, dataFolder: string, tolerance: number): void {
+  test("texts become the ids transformers makes of them", async () => {
+    const { golden: data, folder } = where();
+    const encoder = await loadTokenizer(join(folder, "base"), data.maxLength);
+    const tasks = await loadTasks(dataFolder);
+    for (const g of data.batches) {
+      const examples = await readExamples(join(dataFolder, g.task, "validation.jsonl"), tasks.get(g.task)!);
+      const encoded = examples.slice(0, g.labels.length).flatMap(({ texts }) => texts.map((text) => encoder.encode(text)));
+      expect(encoded.map(({ ids }) => ids)).toEqual(g.ids.map((row, i) => row.slice(0, g.lengths[i])));
+      expect(encoded.map(({ types }) => types)).toEqual(g.types.map((row, i) => row.slice(0, g.lengths[i])));
+    }
+  });
+
+  test("the same tensors are changed by the experts", () => {
+    expect(where().vectors.layers.map(({ id }) => id).sort()).toEqual([...where().golden.layers].sort());
+  });
+
+  test("zero coefficients give the base's features, coefficient 1 the expert's logits", async () => {
+    const { model, vectors, heads, golden: data } = where();
+    const [n, k] = [vectors.layers.length, data.tasks.length];
+    for (const [i, g] of data.batches.entries()) {
+      const zero = mergeWeights(vectors, makeTable(n, k, () => 0));
+      const features = tidy(() => slice(forward(model, zero.weights, textRows(g)), [0, 0], [-1, 8]));
+      expect(relativeError(await features.data(), flat(g.base))).toBeLessThan(tolerance);
+      const one = mergeWeights(vectors, makeTable(n, k, (_, c) => (c === i ? 1 : 0)));
+      const scores = tidy(() => logits(forward(model, one.weights, textRows(g)), heads[i]!, g.choices ?? undefined));
+      expect(relativeError(await scores.data(), flat(g.individual))).toBeLessThan(tolerance);
+      features.dispose();
+      scores.dispose();
+      zero.dispose();
+      one.dispose();
+    }
+  });
+
+  test("merged logits, loss and ∂L/∂w equal PyTorch's for one batch of each task", async () => {
+    const { model, vectors, heads, golden: data } = where();
+    const k = data.tasks.length;
+    const rowByName = new Map(data.layers.map((name, row) => [name, row]));
+    // Rows are compared by name: the two sides list the layers in different orders.
+    const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
+    const reference = goldenTable(order.length, k);
+    const raw: Table = { ...reference, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(row * k, (row + 1) * k)])) };
+    const gated = applyGate(raw, "tanh");
+    for (const [i, g] of data.batches.entries()) {
+      const merged = mergeWeights(vectors, gated);
+      const scores = tidy(() => logits(forward(model, merged.weights, textRows(g)), heads[i]!, g.choices ?? undefined));
+      expect(relativeError(await scores.data(), flat(g.logits))).toBeLessThan(tolerance);
+      scores.dispose();
+      merged.dispose();
+      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[i]!, batch: toBatch(g), weight: 1 }], "cross-entropy");
+      expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
+      const expected = order.flatMap((row) => g.gradient[row]!);
+      expect(relativeError(throughGate(gradient, raw, "tanh").values, expected)).toBeLessThan(tolerance);
+    }
+  });
+}

@@ -1,0 +1,111 @@
+import { add, memory, mul, reshape, sum, tensor2d, variable, variableGrads, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
+import { expect, test } from "vitest";
+import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
+import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { gates } from "../../src/merge/gates.js";
+import { mergeTensor } from "../../src/merge/op.js";
+import type { TaskVectors } from "../../src/merge/vectors.js";
+import { coefficientGradient, jobLosses, passesOf, type Job } from "../../src/train/step.js";
+import { relativeError } from "../helpers.js";
+import { goldenTable, toBatch, type Loaded } from "./load.js";
+
+/** The step and the trainer on a loaded family. */
+export function trainerTests(where: () => Loaded): void {
+  const jobs = (count: number): Job[] => where().golden.batches.slice(0, count).map((g, i) => ({ head: where().heads[i]!, batch: toBatch(g), weight: 1 + i / 2 }));
+
+  test("the step's gradient is that of one tape through mergeTensor", async () => {
+    const { model, vectors } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const { gradient, losses } = await coefficientGradient(model, vectors, table, jobs(3), "cross-entropy");
+    const rows = variable(tensor2d(Float32Array.from(table.values), [table.rows, table.columns]));
+    const result = variableGrads(() => {
+      const merged = new Map(vectors.merged.map(({ name, base, deltas, row }) => {
+        // The row's coefficients of the experts that changed the tensor, as a product: only ops with a gradient are on the tape.
+        const pick = tensor2d(Float32Array.from({ length: table.rows }, (_, i) => (i === row ? 1 : 0)), [table.rows, 1]);
+        const all = sum<Tensor1D>(mul(rows as unknown as Tensor, pick), 0);
+        const chosen = tensor2d(deltas.experts.map((e) => Array.from({ length: table.columns }, (_, i) => (i === e ? 1 : 0))));
+        return [name, mergeTensor(base, deltas, sum<Tensor1D>(mul(chosen, reshape(all, [1, -1])), 1))];
+      }));
+      const weights = (name: string) => merged.get(name) ?? vectors.base(name);
+      return jobLosses(model, weights, jobs(3), "cross-entropy").reduce((a, b) => add(a, b)) as never;
+    }, [rows]);
+    expect(losses.reduce((a, b) => a + b)).toBeCloseTo((await result.value.data())[0]!, 4);
+    expect(relativeError(gradient.values, await result.grads[rows.name]!.data())).toBeLessThan(1e-5);
+    [result.value, rows, ...Object.values(result.grads)].forEach((t) => t.dispose());
+  });
+
+  test("the gradient agrees with finite differences", async () => {
+    const { model, vectors } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const total = async (values: Float64Array) => (await coefficientGradient(model, vectors, { ...table, values }, jobs(2), "cross-entropy")).losses.reduce((a, b) => a + b);
+    const { gradient } = await coefficientGradient(model, vectors, table, jobs(2), "cross-entropy");
+    // Along the gradient itself, where the change is largest and rounding matters least.
+    const norm = Math.hypot(...gradient.values);
+    const step = 0.02;
+    const along = (sign: number) => table.values.map((v, i) => v + (sign * step * gradient.values[i]!) / norm);
+    const slope = ((await total(along(1))) - (await total(along(-1)))) / (2 * step);
+    expect(Math.abs(slope - norm) / norm).toBeLessThan(0.01);
+  });
+
+  test("permuting experts permutes columns", async () => {
+    const { model, vectors } = where();
+    const k = 5;
+    const table = applyGate(goldenTable(vectors.layers.length, k), "tanh");
+    const column = (c: number) => (c + 2) % k;
+    const place = (expert: number) => (expert + k - 2) % k;
+    // Expert e moves to the column whose source it is: data stays, its label moves.
+    const permuted: TaskVectors = { ...vectors, merged: vectors.merged.map((m) => ({ ...m, deltas: { ...m.deltas, experts: m.deltas.experts.map(place) } })) };
+    const permutedTable = makeTable(table.rows, k, (r, c) => table.values[r * k + column(c)]!);
+    const a = await coefficientGradient(model, vectors, table, jobs(2), "cross-entropy");
+    const b = await coefficientGradient(model, permuted, permutedTable, jobs(2), "cross-entropy");
+    const expected = makeTable(table.rows, k, (r, c) => a.gradient.values[r * k + column(c)]!);
+    expect(relativeError(b.gradient.values, expected.values)).toBeLessThan(1e-4);
+  });
+
+  test("20 steps end at PyTorch's loss", async () => {
+    const { model, vectors, golden: { training } } = where();
+    const { steps, lr, init, losses } = training!;
+    let raw = makeTable(vectors.layers.length, 5, () => gates.tanh.inverse(init));
+    let moments = zeroMoments(raw.values.length);
+    const all = jobs(5).map((job) => ({ ...job, weight: 1 }));
+    for (let step = 0; step <= steps; step++) {
+      const result = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), all, "cross-entropy");
+      const loss = result.losses.reduce((a, b) => a + b);
+      expect(Math.abs(loss - losses[step]!) / losses[step]!, `step ${step}`).toBeLessThan(2e-3);
+      ({ raw, moments } = adamW(raw, throughGate(result.gradient, raw, "tanh"), moments, lr, adamDefaults));
+    }
+    expect(losses[steps]!).toBeLessThan(losses[0]! / 2); // PyTorch's run learned something
+  });
+
+  test("passes hold the jobs in order, and no more tokens than they may", () => {
+    const all = jobs(5);
+    expect(passesOf(all).flat()).toEqual(all);
+    expect(passesOf(all, 1)).toHaveLength(5);
+    expect(passesOf(all, 1e9)).toHaveLength(1);
+  });
+
+  test("one pass or several, the same gradient", async () => {
+    const { model, vectors } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const together = await coefficientGradient(model, vectors, table, jobs(3), "cross-entropy");
+    const parts = [];
+    for (const job of jobs(3)) parts.push(await coefficientGradient(model, vectors, table, [job], "cross-entropy"));
+    const sum = parts.map(({ gradient }) => gradient.values).reduce((a, b) => a.map((x, i) => x + b[i]!));
+    expect(relativeError(together.gradient.values, sum)).toBeLessThan(1e-5);
+  });
+
+  test("50 steps leave no tensor behind", async () => {
+    const { model, vectors } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const g = where().golden.batches[0]!;
+    const two = { ...g, labels: g.labels.slice(0, 2), ids: g.ids.slice(0, 2), types: g.types.slice(0, 2), lengths: g.lengths.slice(0, 2) };
+    const small = [{ head: where().heads[0]!, batch: toBatch(two), weight: 1 }];
+    await coefficientGradient(model, vectors, table, small, "cross-entropy");
+    const { numTensors, numBytes } = memory();
+    for (let step = 0; step < 50; step++) {
+      await coefficientGradient(model, vectors, table, small, step % 2 ? "cross-entropy" : "entropy");
+      expect(memory().numTensors).toBe(numTensors);
+    }
+    expect(memory().numBytes).toBe(numBytes);
+  });
+}
