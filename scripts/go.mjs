@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { softwareVulkan } from "./software-vulkan.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [what, ...args] = process.argv.slice(2);
@@ -29,5 +30,6 @@ if (what === "run") {
   run(process.execPath, [join(root, "dist", "src", "cli", "main.js"), ...given], process.env.INIT_CWD ?? process.cwd());
 } else {
   run(process.execPath, [tool("oxlint/bin/oxlint"), "--deny-warnings", "--type-aware"]);
+  Object.assign(process.env, softwareVulkan(root));
   run(process.execPath, [tool("vitest/vitest.mjs"), "run", ...args]);
 }

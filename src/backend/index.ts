@@ -14,8 +14,8 @@ export interface EngineStatus {
   readonly mend?: string;
 }
 
-async function start(engine: Engine): Promise<void> {
-  const backend = await engine.load();
+async function start(engine: Engine, chosen: boolean): Promise<void> {
+  const backend = await engine.load(chosen);
   if (!(await setBackend(backend))) throw new Error("it was loaded but did not start");
   await ready();
   registerGradients();
@@ -33,7 +33,7 @@ export async function startEngine(choice: EngineName | "auto" = "auto"): Promise
   let problem = "";
   for (const engine of candidates) {
     try {
-      await start(engine);
+      await start(engine, choice !== "auto");
       return engine.name;
     } catch (error) {
       problem = `--backend ${engine.name}: ${firstLine(error)}; to mend it: ${engine.mend}`;
@@ -48,7 +48,7 @@ export async function surveyEngines(): Promise<EngineStatus[]> {
   for (const engine of engines.toReversed()) {
     const { name, what, mend } = engine;
     try {
-      await start(engine);
+      await start(engine, false);
       statuses.unshift({ name, what, found: true });
     } catch (error) {
       statuses.unshift({ name, what, found: false, problem: firstLine(error), mend });

@@ -32,7 +32,57 @@ function windowOf(backend: WasmBackend, tensor: TensorInfo, index: number, rows:
   };
 }
 
-/** Swaps the last two axes, through the back end's own kernel. */
+/** Copies [rows, columns] transposed, in tiles that fit the first cache. */
+function transposeMatrix(from: Float32Array, to: Float32Array, rows: number, columns: number): void {
+  const tile = 32;
+  for (let r0 = 0; r0 < rows; r0 += tile) {
+    const r1 = Math.min(rows, r0 + tile);
+    for (let c0 = 0; c0 < columns; c0 += tile) {
+      const c1 = Math.min(columns, c0 + tile);
+      for (let c = c0; c < c1; c++) for (let r = r0; r < r1; r++) to[c * rows + r] = from[r * columns + c]!;
+    }
+  }
+}
+
+/** Copies runs of `length` numbers in the order of a permutation of the axes before them. */
+function permuteRuns(from: Float32Array, to: Float32Array, shape: number[], perm: number[], length: number): void {
+  const strides = util.computeStrides([...shape, length]);
+  const [sizes, steps] = [perm.map((axis) => shape[axis]!), perm.map((axis) => strides[axis]!)];
+  let at = 0;
+  const walk = (depth: number, source: number) => {
+    for (let i = 0; i < sizes[depth]!; i++, source += steps[depth]!) {
+      if (depth < sizes.length - 1) walk(depth + 1, source);
+      else for (let j = 0; j < length; j++) to[at++] = from[source + j]!;
+    }
+  };
+  walk(0, 0);
+}
+
+/**
+ * transpose, for the two kinds that a transformer is full of: the last two axes swapped, and the last axis left where
+ * it is (heads). The back end's own kernel strides through memory one number at a time. Others are left to it.
+ */
+const transposeWith = (shipped: KernelConfig["kernelFunc"]) => ({ inputs, attrs, backend: anyBackend }: KernelCall): TensorInfo => {
+  const backend = anyBackend as WasmBackend;
+  const [x, perm] = [inputs["x"]!, attrs["perm"] as number[]];
+  const rank = perm.length;
+  const lead = perm.slice(0, -2).every((axis, i) => axis === i);
+  const swaps = rank >= 2 && lead && perm[rank - 2] === rank - 1;
+  const runs = rank >= 3 && perm[rank - 1] === rank - 1 && !perm.every((axis, i) => axis === i);
+  if (x.dtype !== "float32" || !(swaps || runs)) return shipped({ inputs, attrs: attrs as never, backend: anyBackend as object }) as TensorInfo;
+  const out = backend.makeOutput(perm.map((axis) => x.shape[axis]!), "float32");
+  const [from, to] = [x, out].map((info) => backend.typedArrayFromHeap(info)) as [Float32Array, Float32Array];
+  if (runs) {
+    permuteRuns(from, to, x.shape.slice(0, -1), perm.slice(0, -1), x.shape[rank - 1]!);
+    return out;
+  }
+  const [rows, columns] = x.shape.slice(-2) as [number, number];
+  const size = rows * columns;
+  for (let at = 0; at < from.length; at += size) transposeMatrix(from.subarray(at, at + size), to.subarray(at, at + size), rows, columns);
+  return out;
+};
+
+/** Swaps the last two axes. */
 function swapLastAxes(backend: unknown, x: TensorInfo): TensorInfo {
   const perm = x.shape.map((_, axis) => axis);
   [perm[perm.length - 1], perm[perm.length - 2]] = [perm.length - 2, perm.length - 1];
@@ -99,6 +149,7 @@ export function registerWasmKernels(): void {
     if (getKernel(kernelName, "wasm")) unregisterKernel(kernelName, "wasm");
     registerKernel({ kernelName, backendName: "wasm", kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"] });
   };
+  add("Transpose", transposeWith(getKernel("Transpose", "wasm").kernelFunc));
   add("BatchMatMul", batchMatMul);
   add("UnsortedSegmentSum", unsortedSegmentSum);
   registerUnpackKernels("wasm", (backend) => ({

@@ -1,4 +1,4 @@
-import { add, customGrad, engine, gather, getBackend, getKernel, matMul, reshape, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, customGrad, engine, gather, getBackend, getKernel, matMul, reshape, sum, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { deltasOfRows, type Deltas } from "./deltas.js";
 
 /** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
@@ -38,7 +38,8 @@ export function mergeForward(base: Tensor, deltas: Deltas, coefficients: Tensor1
 export function mergeGradient(dTheta: Tensor, deltas: Deltas): Tensor1D {
   return tidy(() => {
     const products = kernel("DeltaProducts", deltas, { dTheta });
-    if (products) return products as Tensor1D;
+    // Many groups of threads, each with its own sums.
+    if (products) return sum<Tensor1D>(products, 0);
     return reshape(matMul(unpacked(deltas), reshape(dTheta, [-1, 1])), [-1]);
   });
 }

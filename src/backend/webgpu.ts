@@ -1,0 +1,56 @@
+import { pathToFileURL } from "node:url";
+import { findBackend, registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
+import { locate } from "./locate.js";
+import { registerWebgpuKernels } from "./webgpu-kernels.js";
+
+/** The parts of WebGPU that starting needs; the package `webgpu` (Dawn) fills them. */
+interface Adapter {
+  readonly features: { has(name: string): boolean };
+  readonly limits: Record<string, number>;
+  readonly info: { readonly vendor: string; readonly architecture: string; readonly description: string; readonly isFallbackAdapter?: boolean };
+  requestDevice(descriptor: object): Promise<object>;
+}
+interface Dawn { create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> }; globals: object }
+interface Tfjs { WebGPUBackend: new (device: object, info: object) => KernelBackend }
+
+/** Limits that a merge runs into first: big stacks of deltas, and shared memory. */
+const wanted = [
+  "maxComputeWorkgroupStorageSize", "maxComputeWorkgroupsPerDimension", "maxStorageBufferBindingSize", "maxBufferSize",
+  "maxComputeWorkgroupSizeX", "maxComputeInvocationsPerWorkgroup", "maxStorageBuffersPerShaderStage",
+];
+
+async function importOptional<T>(name: string): Promise<T> {
+  const path = locate(name);
+  if (path === undefined) throw new Error(`the package ${name} is not installed`);
+  return (await import(pathToFileURL(path).href)) as T;
+}
+
+/** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
+const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
+
+/**
+ * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits (WebGPU's defaults stop at
+ * 128 MB a tensor) and the merge op's kernels.
+ * @param software whether a card that is only emulated will do
+ * @throws Error where a package or a card is missing
+ */
+export async function loadWebgpu(software: boolean): Promise<string> {
+  if (findBackend("webgpu")) return "webgpu";
+  const { create, globals } = await importOptional<Dawn>("webgpu");
+  const { WebGPUBackend } = await importOptional<Tfjs>("@tensorflow/tfjs-backend-webgpu");
+  Object.assign(globalThis, globals);
+  const gpu = create([]);
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new Error("no card with a Vulkan, Metal or D3D12 driver was found");
+  if (isSoftware(adapter) && !software) throw new Error(`${adapter.info.description || adapter.info.architecture} only emulates a card; --backend webgpu takes it all the same`);
+  const device = await adapter.requestDevice({
+    requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
+    requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
+  });
+  // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
+  Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
+  const backend = new WebGPUBackend(device, adapter.info);
+  registerBackend("webgpu", () => backend);
+  registerWebgpuKernels();
+  return "webgpu";
+}
