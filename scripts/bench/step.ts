@@ -1,10 +1,11 @@
 /**
- * Times one training step of every engine that runs here beside PyTorch: same weights, same batch, in turns.
+ * Times training steps, their parts and evaluation of every engine that runs here beside PyTorch: same weights, same
+ * batches, in turns.
  *
- *   node dist/scripts/bench/step.js --family minilm --tasks rte,cb,copa --data ../shared/data/text [--python .venv/bin/python] [--rounds 5] [--engines node,wasm]
+ *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON [--rounds 5] [--engines node,wasm] [--out FILE.json]
  *
- * Prints a table (median milliseconds, ratio to PyTorch with stacked deltas, peak memory of the process) and, with
- * --out, writes it as JSON. PyTorch stands out of the table where --python has none.
+ * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a synthetic 12 × 768 encoder;
+ * 4 GB of disk). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -16,95 +17,113 @@ import { parseArgs } from "node:util";
 import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/table.js";
-import { locate } from "../../src/run/locate.js";
-import { bucketed, encodeExamples } from "../../src/tasks/batches.js";
-import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
-import { loadTaskData } from "../../src/tasks/split.js";
-import { loadTokenizer } from "../../src/tasks/tokenize.js";
-import type { PlainBatch } from "./job.js";
+import { realCase, syntheticCase, type Case } from "./cases.js";
 
-interface Worker { name: string; ask(line?: string): Promise<{ ms?: number; peak?: number; losses?: number[] }>; child: ChildProcess }
+interface Answer { ms?: number; peak?: number; losses?: number[]; tokensPerSecond?: number; parts?: Record<string, number> }
+interface Worker { name: string; ask(command?: object): Promise<Answer>; child: ChildProcess }
 
 function startWorker(name: string, command: string, args: string[]): Worker {
   // PyTorch's threads spin while they wait unless told not to, and stall whatever else runs.
   const env = { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0", TF_CPP_MIN_LOG_LEVEL: "2", HF_HUB_OFFLINE: "1" };
-  const child = spawn(command, args, { stdio: ["pipe", "pipe", "ignore"], env });
+  const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env });
+  let complaint = "";
+  child.stderr.on("data", (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-2000)));
+  child.on("error", (error) => (complaint = error.message));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
     name, child,
-    async ask(line) {
-      if (line !== undefined) child.stdin.write(`${line}\n`);
+    async ask(request) {
+      if (request !== undefined) child.stdin.write(`${JSON.stringify(request)}\n`);
       const { value, done } = await lines.next();
-      if (done) throw new Error(`${name} did not start`);
-      return JSON.parse(value) as { ms?: number };
+      if (done) throw new Error(`${name} is left out: ${complaint.trim().split("\n").find((line) => /error|memory|install/i.test(line)) ?? "it did not start"}`);
+      return JSON.parse(value) as Answer;
     },
   };
 }
 
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
-async function main(): Promise<void> {
-  const { values: o } = parseArgs({ options: {
-    family: { type: "string", default: "mini" }, tasks: { type: "string", default: "rte,cb,copa" }, data: { type: "string", default: join(packageFolder, "data", "mini") },
-    python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") }, rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "3" },
-    "batch-size": { type: "string", default: "16" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
-  } });
-  const tasks = pickTasks(await loadTasks(o.data), o.tasks.split(","));
-  const places = await locate({ family: o.family, tasks: o.tasks.split(",") });
-  const encoder = await loadTokenizer(places.base, 128);
-  const batches: PlainBatch[] = [];
-  for (const task of tasks) {
-    const { validation } = await loadTaskData(o.data, task, Number(o["batch-size"]), 0);
-    const { rows, labels, choices } = bucketed(encodeExamples(validation, encoder), 1e9, task.kind === "choice")[0]!;
-    const length = Math.max(...rows.map(({ ids }) => ids.length));
-    const padded = (of: (row: (typeof rows)[number]) => readonly number[]) => rows.flatMap((row) => [...of(row), ...new Array<number>(length - row.ids.length).fill(0)]);
-    batches.push({ size: rows.length, length, ids: padded((r) => r.ids), types: padded((r) => r.types), mask: padded((r) => r.ids.map(() => 1)), labels: [...labels], choices: choices ?? null });
-  }
-  const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
+interface Result { name: string; ms: number; rounds: number[]; peakBytes: number; tokensPerSecond: number; parts: Record<string, number> }
+
+async function measure({ base, experts, batches }: Case, folder: string, python: string, engines: readonly string[], rounds: number, steps: number): Promise<Result[]> {
   const batchFile = join(folder, "batches.json");
-  await writeText(batchFile, batches);
-  if (o["keep-batches"]) await writeText(o["keep-batches"], batches);
+  await writeText(batchFile, [...batches]);
   const here = dirname(fileURLToPath(import.meta.url));
-  const shared = [places.base, batchFile];
-  const experts = places.experts.map((expert) => `${expert.task}=${expert.folder}`);
   const torch = join(packageFolder, "scripts", "bench", "torch_step.py");
   const candidates = [
-    startWorker("PyTorch, stacked deltas", o.python, [torch, ...shared, "stacked", ...experts]),
-    startWorker("PyTorch, AdaMerging's arithmetic", o.python, [torch, ...shared, "adamerging", ...experts]),
-    ...o.engines.split(",").map((engine) => startWorker(`train-merge, ${engine}`, process.execPath, [join(here, "worker.js"), engine, ...shared, ...experts])),
+    ...[["stacked", "PyTorch, stacked deltas"], ["adamerging", "PyTorch, AdaMerging's arithmetic"]].map(([variant, name]) => () => startWorker(name!, python, [torch, base, batchFile, variant!, ...experts])),
+    ...engines.map((engine) => () => startWorker(`train-merge, ${engine}`, process.execPath, [join(here, "worker.js"), engine, base, batchFile, ...experts])),
   ];
   const workers: Worker[] = [];
-  for (const worker of candidates) {
-    worker.child.on("error", () => {});
+  for (const start of candidates) {
+    const worker = start();
     try {
       const { losses } = await worker.ask();
-      console.log(`${worker.name}: first losses ${losses!.map((loss) => loss.toFixed(6)).join(" ")}`);
+      console.error(`${worker.name}: first losses ${losses!.map((loss) => loss.toFixed(5)).join(" ")}`);
       workers.push(worker);
     } catch (error) {
-      console.log(`left out: ${(error as Error).message}`);
+      console.error((error as Error).message);
     }
   }
-  const times = new Map<string, number[]>(workers.map(({ name }) => [name, []]));
-  const peaks = new Map<string, number>();
-  for (let round = 0; round < Number(o.rounds); round++) {
-    for (const worker of workers) {
-      const { ms, peak } = await worker.ask(o["steps-a-round"]);
-      times.get(worker.name)!.push(ms!);
-      peaks.set(worker.name, peak!);
+  const results = workers.map(({ name }): Result & { speeds: number[]; allParts: Record<string, number>[] } => ({ name, ms: 0, rounds: [], peakBytes: 0, tokensPerSecond: 0, parts: {}, speeds: [], allParts: [] }));
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, worker] of workers.entries()) {
+      const { ms, peak } = await worker.ask({ what: "step", n: steps });
+      results[i]!.rounds.push(ms!);
+      results[i]!.peakBytes = peak!;
+    }
+    for (const [i, worker] of workers.entries()) {
+      results[i]!.speeds.push((await worker.ask({ what: "evaluate", n: 1 })).tokensPerSecond!);
+      results[i]!.allParts.push((await worker.ask({ what: "parts", n: 1 })).parts!);
     }
   }
   workers.forEach(({ child }) => child.kill());
-  await rm(folder, { recursive: true });
-  const reference = times.has(candidates[0]!.name) ? median(times.get(candidates[0]!.name)!) : undefined;
-  const results = workers.map(({ name }) => ({ name, ms: median(times.get(name)!), rounds: times.get(name)!, peakBytes: peaks.get(name)! }));
-  const shapes = batches.map(({ size, length }) => `${size}×${length}`).join(", ");
-  console.log(`\n${o.family}, ${o.tasks}: one step on token rows ${shapes}; median of ${o.rounds} rounds in turns, ${availableParallelism()} cores`);
-  console.log(toMarkdown({
-    head: ["step", "ms", "× PyTorch stacked", "peak memory"],
-    body: results.map(({ name, ms, peakBytes }) => [name, ms.toFixed(0), reference ? (ms / reference).toFixed(2) : "–", `${(peakBytes / 1e9).toFixed(2)} GB`]),
+  return results.map(({ speeds, allParts, ...result }) => ({
+    ...result, ms: median(result.rounds), tokensPerSecond: median(speeds),
+    parts: Object.fromEntries(Object.keys(allParts[0] ?? {}).map((part) => [part, median(allParts.map((parts) => parts[part]!))])),
   }));
-  if (o.out) await writeText(o.out, { family: o.family, tasks: o.tasks, shapes, results });
+}
+
+function tables(results: readonly Result[]): string {
+  const stacked = results.find(({ name }) => name.includes("stacked"))?.ms;
+  const adamerging = results.find(({ name }) => name.includes("AdaMerging"))?.ms;
+  const ratio = (ms: number, of: number | undefined) => (of === undefined ? "–" : (ms / of).toFixed(2));
+  const part = (parts: Record<string, number>, name: string) => parts[name]?.toFixed(0) ?? "in backward";
+  return toMarkdown({
+    head: ["step", "ms", "× PyTorch stacked", "× AdaMerging's", "peak memory", "merge", "forward", "backward", "⟨∂θ, τ⟩", "optimiser", "evaluation, tokens/s"],
+    body: results.map(({ name, ms, peakBytes, parts, tokensPerSecond }) => [
+      name, ms.toFixed(0), ratio(ms, stacked), ratio(ms, adamerging), `${(peakBytes / 1e9).toFixed(2)} GB`, part(parts, "merge"), part(parts, "forward"), part(parts, "backward"), part(parts, "products"), part(parts, "optimiser"), tokensPerSecond.toFixed(0),
+    ]),
+  });
+}
+
+async function main(): Promise<void> {
+  const { values: o } = parseArgs({ options: {
+    case: { type: "string", default: "mini-3" }, data: { type: "string", default: join(packageFolder, "data", "mini") }, python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") },
+    rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "2" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
+  } });
+  const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
+  const makers: Record<string, () => Promise<Case>> = {
+    "mini-3": () => realCase("mini", ["rte", "cb", "copa"], 3, join(packageFolder, "data", "mini"), 16),
+    "minilm-3": () => realCase("minilm", ["rte", "cb", "copa"], 3, o.data, 16),
+    "minilm-8": () => realCase("minilm", ["rte", "cb", "copa", "sst2", "trec6"], 8, o.data, 16),
+    "base-8": () => syntheticCase(folder, 12, 768, 8, 8, 64),
+  };
+  const all: object[] = [];
+  for (const name of o.case.split(",")) {
+    const make = makers[name];
+    if (!make) throw new Error(`--case ${name}: it must be one of ${Object.keys(makers).join(", ")}`);
+    const chosen = await make();
+    if (o["keep-batches"]) await writeText(o["keep-batches"], [...chosen.batches]);
+    const results = await measure(chosen, folder, o.python, o.engines.split(","), Number(o.rounds), Number(o["steps-a-round"]));
+    const given = chosen.batches.reduce((sum, { size, length }) => sum + size * length, 0);
+    const real = chosen.batches.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
+    console.log(`\n${chosen.what}: ${given} tokens with padding, ${real} without; medians of ${o.rounds} rounds in turns, ${availableParallelism()} cores\n\n${tables(results)}`);
+    all.push({ case: name, what: chosen.what, tokens: { padded: given, real }, cores: availableParallelism(), results });
+    if (o.out) await writeText(o.out, all);
+  }
+  await rm(folder, { recursive: true, force: true });
   process.exit(0);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
+await main();

@@ -1,4 +1,4 @@
-"""The training step in PyTorch, for scripts/bench/step.ts: reads commands on stdin, prints milliseconds.
+"""The training step in PyTorch, for scripts/bench/step.ts: reads {what, n} on stdin, prints what it measured.
 
     torch_step.py BASE BATCHES.json adamerging|stacked TASK=FOLDER ...
 """
@@ -35,32 +35,57 @@ for b in batches:
     inputs.append(({"input_ids": view(b["ids"]), "token_type_ids": view(b["types"]), "attention_mask": view(b["mask"])}, torch.tensor(b["labels"])))
 
 
-def step():
-    optimizer.zero_grad()
+real_tokens = sum(sum(b["mask"]) for b in batches)
+times = {}
+
+
+def timed(part, work):
+    start = time.perf_counter()
+    out = work()
+    times[part] = times.get(part, 0) + (time.perf_counter() - start) * 1000
+    return out
+
+
+def merge():
     gated = torch.tanh(raw)
     merged = dict(base)
     for j, (name, d) in enumerate(deltas.items()):
-        if vectors is None:
+        if vectors is None:  # one product a tensor over the stacked deltas
             merged[name] = base[name] + (gated[j] @ d.view(d.shape[0], -1)).view(base[name].shape)
         else:  # AdaMerging's arithmetic: one product an expert and a Python sum
             merged[name] = base[name] + sum(tau * c for tau, c in zip(vectors[name], gated[j].unbind(0)))
-    weights = {f"bert.{k}": v for k, v in merged.items()}
-    losses = []
-    for model, head, (x, y) in zip(models, heads, inputs):
-        logits = functional_call(model, {**weights, **head}, (), x).logits
-        losses.append(torch.nn.functional.cross_entropy(logits, y))
-    loss = sum(losses)
-    loss.backward()
-    optimizer.step()
+    return {f"bert.{k}": v for k, v in merged.items()}
+
+
+def forward(weights):
+    return [functional_call(model, {**weights, **head}, (), x).logits for model, head, (x, _) in zip(models, heads, inputs)]
+
+
+def step():
+    optimizer.zero_grad()
+    weights = timed("merge", merge)
+    losses = timed("forward", lambda: [torch.nn.functional.cross_entropy(z, y) for z, (_, y) in zip(forward(weights), inputs)])
+    timed("backward", lambda: sum(losses).backward())
+    timed("optimiser", optimizer.step)
     return [l.item() for l in losses]
 
 
-first = step()
-print(json.dumps({"losses": first}), flush=True)
+def evaluate():
+    with torch.no_grad():
+        for logits in forward(merge()):
+            logits.tolist()
+
+
+print(json.dumps({"losses": step()}), flush=True)
 for line in sys.stdin:
-    n = int(line)
+    command = json.loads(line)
+    times.clear()
+    n = 1 if command["what"] == "parts" else command["n"]
     start = time.perf_counter()
     for _ in range(n):
-        step()
+        evaluate() if command["what"] == "evaluate" else step()
     ms = (time.perf_counter() - start) * 1000 / n
-    print(json.dumps({"ms": ms, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+    if command["what"] == "parts":
+        print(json.dumps({"parts": times}), flush=True)
+    else:
+        print(json.dumps({"ms": ms, "tokensPerSecond": 1000 * real_tokens / ms, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)

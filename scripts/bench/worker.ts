@@ -1,14 +1,79 @@
-/** The training step of one engine, for scripts/bench/step.ts: reads commands on stdin, prints milliseconds. */
+/** One engine's side of scripts/bench/step.ts: reads {what, n} on stdin, prints what it measured; torch_step.py is PyTorch's. */
 import { createInterface } from "node:readline";
+import { add, dispose, engine, tidy } from "@tensorflow/tfjs-core";
+import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { mergeWeights } from "../../src/merge/vectors.js";
+import { forward, logits } from "../../src/models/index.js";
+import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
+import { leafWeights } from "../../src/train/leaves.js";
+import { jobLosses, passesOf } from "../../src/train/step.js";
 import { loadJob } from "./job.js";
 
-const { step } = await loadJob(process.argv.slice(2) as Parameters<typeof loadJob>[0]);
+const { model, vectors, jobs, step } = await loadJob(process.argv.slice(2) as Parameters<typeof loadJob>[0]);
+const table = applyGate(makeTable(vectors.layers.length, vectors.tasks.length, () => 0.30952), "tanh");
 const say = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
+const tokens = jobs.reduce((sum, { batch }) => sum + batch.rows.reduce((n, { ids }) => n + ids.length, 0), 0);
+
+/** The parts of a step one after the other, each waited for. Backward is what autodiff takes beyond the forward pass alone. */
+async function parts(): Promise<Record<string, number>> {
+  const times: Record<string, number> = { merge: 0, forward: 0, backward: 0, products: 0, optimiser: 0 };
+  const timed = async <T>(part: string, work: () => T | Promise<T>): Promise<T> => {
+    const start = performance.now();
+    const out = await work();
+    times[part]! += performance.now() - start;
+    return out;
+  };
+  const { weights, leaves } = await timed("merge", async () => {
+    const made = leafWeights(model, vectors, table);
+    await made.leaves.at(-1)!.tensor.data();
+    return made;
+  });
+  for (const pass of passesOf(jobs)) {
+    const losses = await timed("forward", async () => {
+      const all = tidy(() => jobLosses(model, weights, pass, "cross-entropy"));
+      await all.at(-1)!.data();
+      return all;
+    });
+    dispose(losses);
+    const { value, grads } = await timed("backward", async () => {
+      const out = engine().gradients(() => jobLosses(model, weights, pass, "cross-entropy").reduce((a, b) => add(a, b)), leaves.map(({ tensor }) => tensor));
+      await out.grads[0]!.data();
+      return out;
+    });
+    const products = await timed("products", async () => {
+      const all = leaves.map((leaf, i) => leaf.products(grads[i]!));
+      for (const product of all) await product.data();
+      return all;
+    });
+    dispose([value, ...grads, ...products]);
+  }
+  times["backward"]! -= times["forward"]!;
+  await timed("optimiser", () => adamW(table, throughGate(table, table, "tanh"), zeroMoments(table.values.length), 0.03, adamDefaults));
+  dispose(leaves.map(({ tensor }) => tensor));
+  return times;
+}
+
+/** Logits of every batch under merged weights, as evaluation takes them. */
+async function evaluate(): Promise<void> {
+  const merged = mergeWeights(vectors, table);
+  for (const { head, batch } of jobs) {
+    const scores = tidy(() => logits(forward(model, merged.weights, batch.rows), head, batch.choices));
+    await scores.data();
+    scores.dispose();
+  }
+  merged.dispose();
+}
 
 say({ losses: await step() });
 for await (const line of createInterface({ input: process.stdin })) {
+  const { what, n } = JSON.parse(line) as { what: "step" | "parts" | "evaluate"; n: number };
   const start = performance.now();
-  for (let i = 0; i < Number(line); i++) await step();
-  say({ ms: (performance.now() - start) / Number(line), peak: process.resourceUsage().maxRSS * 1024 });
+  if (what === "parts") {
+    say({ parts: await parts() });
+    continue;
+  }
+  for (let i = 0; i < n; i++) await (what === "step" ? step() : evaluate());
+  const ms = (performance.now() - start) / n;
+  say({ ms, tokensPerSecond: (1000 * tokens) / ms, peak: process.resourceUsage().maxRSS * 1024 });
 }
 process.exit(0);

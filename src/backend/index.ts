@@ -1,27 +1,23 @@
 import { ready, setBackend, version_core } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { engines, type Engine, type EngineName } from "./engines.js";
+import { EngineProblem, engines, type EngineName, type Loaded } from "./engines.js";
 import { registerGradients } from "./gradients.js";
 
 export { engineNames, type EngineName } from "./engines.js";
+export { surveyEngines, type EngineStatus } from "./survey.js";
 
-export interface EngineStatus {
-  readonly name: EngineName;
-  readonly what: string;
-  readonly found: boolean;
-  /** Why it cannot be used, in one line; absent where it can. */
-  readonly problem?: string;
-  readonly mend?: string;
-}
-
-async function start(engine: Engine, chosen: boolean): Promise<void> {
-  const backend = await engine.load(chosen);
-  if (!(await setBackend(backend))) throw new Error("it was loaded but did not start");
+/**
+ * Starts one engine and makes it tfjs's current back end.
+ * @param chosen whether the user named it: then a card that is only emulated will do
+ */
+export async function startNamed(name: EngineName, chosen: boolean): Promise<Loaded> {
+  const loaded = await engines.find((engine) => engine.name === name)!.load();
+  if (loaded.emulated && !chosen) throw new EngineProblem(`${loaded.text} only emulates a card`, `--backend ${name} takes it all the same`);
+  if (!(await setBackend(loaded.backend))) throw new Error("it was loaded but did not start");
   await ready();
   registerGradients();
+  return loaded;
 }
-
-const firstLine = (error: unknown): string => String(error instanceof Error ? error.message : error).split("\n")[0]!;
 
 /**
  * Starts an engine and makes it tfjs's current back end. `auto` takes the first of
@@ -29,32 +25,17 @@ const firstLine = (error: unknown): string => String(error instanceof Error ? er
  * @throws UserError when the named engine does not start: why, and the line that mends it.
  */
 export async function startEngine(choice: EngineName | "auto" = "auto"): Promise<EngineName> {
-  const candidates = engines.filter((engine) => choice === "auto" || engine.name === choice);
   let problem = "";
-  for (const engine of candidates) {
+  for (const { name, mend } of engines.filter((engine) => choice === "auto" || engine.name === choice)) {
     try {
-      await start(engine, choice !== "auto");
-      return engine.name;
+      await startNamed(name, choice !== "auto");
+      return name;
     } catch (error) {
-      problem = `--backend ${engine.name}: ${firstLine(error)}; to mend it: ${engine.mend}`;
+      const [line] = String(error instanceof Error ? error.message : error).split("\n");
+      problem = `--backend ${name}: ${line}; to mend it: ${error instanceof EngineProblem ? error.mend : mend}`;
     }
   }
   throw new UserError(problem);
-}
-
-/** Tries every engine in turn, the slowest first; the fastest that is found is what `auto` takes, and is left running. */
-export async function surveyEngines(): Promise<EngineStatus[]> {
-  const statuses: EngineStatus[] = [];
-  for (const engine of engines.toReversed()) {
-    const { name, what, mend } = engine;
-    try {
-      await start(engine, false);
-      statuses.unshift({ name, what, found: true });
-    } catch (error) {
-      statuses.unshift({ name, what, found: false, problem: firstLine(error), mend });
-    }
-  }
-  return statuses;
 }
 
 export const tfjsVersion = version_core;

@@ -1,10 +1,11 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import util from "node:util";
 import { findBackend } from "@tensorflow/tfjs-core";
 import { nativeFolder } from "./cache.js";
 import { registerNativeKernels } from "./native-kernels.js";
+import { EngineProblem, type Loaded } from "./problem.js";
 import { locate } from "./locate.js";
 
 /** The part of tfjs-node's back end that we use beside its kernels. */
@@ -20,7 +21,7 @@ export const addonPackage = (folder: string): string => join(folder, "node_modul
  * built), or else one of `packages` that is installed.
  * @throws Error where there is none, or where a card is asked for and TensorFlow finds none
  */
-export async function loadNative(packages: readonly string[], device: "gpu" | "cpu" | "any", folder = nativeFolder()): Promise<string> {
+export async function loadNative(packages: readonly string[], device: "gpu" | "cpu" | "any", folder = nativeFolder()): Promise<Loaded> {
   // Read by TensorFlow when it loads: its start-up log goes to stderr unless told not to, and it takes all of a
   // card's memory unless told to grow.
   process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
@@ -35,6 +36,8 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   if (path === undefined) throw new Error("not installed");
   await import(pathToFileURL(path).href);
   registerNativeKernels();
-  if (device === "gpu" && !(findBackend("tensorflow") as unknown as NativeBackend).isUsingGpuDevice) throw new Error("TensorFlow finds no card");
-  return "tensorflow";
+  const { isUsingGpuDevice } = findBackend("tensorflow") as unknown as NativeBackend;
+  if (device === "gpu" && !isUsingGpuDevice) throw new EngineProblem("TensorFlow finds no card it can use", "see that nvidia-smi lists a card, then train-merge setup native --gpu");
+  const text = path === built ? readFileSync(join(folder, "tensorflow.txt"), "utf8").trim() : "TensorFlow as @tensorflow/tfjs-node brings it";
+  return { backend: "tensorflow", text };
 }

@@ -23,9 +23,13 @@ const layouts: Record<Packing, { per: number; vector: string; unpack: string }> 
   int8: { per: 4, vector: "vec4<f32>", unpack: "vec4<f32>(f32((w << 24u) >> 24u), f32((w << 16u) >> 24u), f32((w << 8u) >> 24u), f32(w >> 24u))" },
 };
 
-const groupSize = 256;
+const groupSize = 64;
+/** Words that an invocation of the products takes at least: what it adds up alone costs no barrier. */
+const wordsEach = 16;
 /** Enough groups to fill a large card; each strides over the rest. */
-const mostGroups = 1024;
+const mostGroups = 4096;
+/** Experts whose sums share one reduction: 8 KiB of a group's memory. */
+const together = 32;
 
 /** WGSL for `part j of a vector`, which a scalar has not. */
 const part = (packing: Packing, name: string, j: number): string => (packing === "f32" ? name : `${name}[${j}]`);
@@ -84,8 +88,8 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
 function deltaProducts(call: Call, packing: Packing): TensorInfo {
   const experts = call.inputs["data"]!.shape[0]!;
   const dot = packing === "f32" ? "dy * d" : "dot(dy, d)";
-  return run(call, packing, "products", ["dTheta"], (words) => Math.min(mostGroups, Math.ceil(words / groupSize)), (groups) => [groups, experts], `
-  var<workgroup> shared_sums : array<f32, ${groupSize}>;
+  return run(call, packing, "products", ["dTheta"], (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)), (groups) => [groups, experts], `
+  var<workgroup> partial : array<f32, ${groupSize * together}>;
   fn main(first : i32) {
     var sums : array<f32, EXPERTS>;
     for (var index = first; index < uniforms.rows * uniforms.words; index += i32(numWorkgroups.x) * ${groupSize}) {
@@ -93,14 +97,18 @@ function deltaProducts(call: Call, packing: Packing): TensorInfo {
       ${gatherVector(packing, "dy", "dTheta")}
       ${eachExpert(packing, `sums[e] += ${dot};`)}
     }
-    for (var e = 0; e < EXPERTS; e++) {
-      shared_sums[localIndex] = sums[e];
-      workgroupBarrier();
+    for (var lead = 0; lead < EXPERTS; lead += ${together}) {
+      let count = min(${together}, EXPERTS - lead);
+      for (var e = 0; e < count; e++) { partial[e * ${groupSize} + i32(localIndex)] = sums[lead + e]; }
       for (var half = ${groupSize / 2}u; half > 0u; half /= 2u) {
-        if (localIndex < half) { shared_sums[localIndex] += shared_sums[localIndex + half]; }
         workgroupBarrier();
+        if (localIndex < half) {
+          for (var e = 0; e < count; e++) { partial[e * ${groupSize} + i32(localIndex)] += partial[e * ${groupSize} + i32(localIndex + half)]; }
+        }
       }
-      if (localIndex == 0u) { result[i32(workgroupId.x) * EXPERTS + e] = shared_sums[0]; }
+      if (localIndex == 0u) {
+        for (var e = 0; e < count; e++) { result[i32(workgroupId.x) * EXPERTS + lead + e] = partial[e * ${groupSize}]; }
+      }
       workgroupBarrier();
     }
   }`);

@@ -1,5 +1,6 @@
 import { pathToFileURL } from "node:url";
-import { findBackend, registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
+import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
+import { EngineProblem, type Loaded } from "./problem.js";
 import { locate } from "./locate.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
 
@@ -8,8 +9,9 @@ interface Adapter {
   readonly features: { has(name: string): boolean };
   readonly limits: Record<string, number>;
   readonly info: { readonly vendor: string; readonly architecture: string; readonly description: string; readonly isFallbackAdapter?: boolean };
-  requestDevice(descriptor: object): Promise<object>;
+  requestDevice(descriptor: object): Promise<Device>;
 }
+interface Device { addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void }
 interface Dawn { create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> }; globals: object }
 interface Tfjs { WebGPUBackend: new (device: object, info: object) => KernelBackend }
 
@@ -31,26 +33,29 @@ const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === tr
 /**
  * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits (WebGPU's defaults stop at
  * 128 MB a tensor) and the merge op's kernels.
- * @param software whether a card that is only emulated will do
  * @throws Error where a package or a card is missing
  */
-export async function loadWebgpu(software: boolean): Promise<string> {
-  if (findBackend("webgpu")) return "webgpu";
+export async function loadWebgpu(): Promise<Loaded> {
   const { create, globals } = await importOptional<Dawn>("webgpu");
   const { WebGPUBackend } = await importOptional<Tfjs>("@tensorflow/tfjs-backend-webgpu");
   Object.assign(globalThis, globals);
   const gpu = create([]);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new Error("no card with a Vulkan, Metal or D3D12 driver was found");
-  if (isSoftware(adapter) && !software) throw new Error(`${adapter.info.description || adapter.info.architecture} only emulates a card; --backend webgpu takes it all the same`);
+  if (!adapter) throw new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
   const device = await adapter.requestDevice({
     requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
     requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
+  });
+  // WebGPU goes on with zeros after an error; a wrong number must not look like a right one.
+  device.addEventListener("uncapturederror", ({ error }) => {
+    setImmediate(() => {
+      throw new Error(`WebGPU: ${error.message.split("\n")[0]}`);
+    });
   });
   // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
   Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
   const backend = new WebGPUBackend(device, adapter.info);
   registerBackend("webgpu", () => backend);
   registerWebgpuKernels();
-  return "webgpu";
+  return { backend: "webgpu", text: adapter.info.description || adapter.info.architecture || adapter.info.vendor, emulated: isSoftware(adapter) };
 }

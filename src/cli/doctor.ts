@@ -12,7 +12,7 @@ export function addDoctor(program: Command): void {
     .option("--json", "print it as JSON")
     .action(async ({ json }: { json?: boolean }) => {
       const engines = await surveyEngines();
-      const chosen = engines.find(({ found }) => found)?.name;
+      const chosen = engines.find(({ found, automatic }) => found && automatic)?.name;
       const machine = {
         "train-merge": version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`,
         cores: availableParallelism(), memoryBytes: totalmem(), freeBytes: freemem(),
@@ -21,8 +21,9 @@ export function addDoctor(program: Command): void {
         process.stdout.write(`${JSON.stringify({ chosen, engines, machine }, undefined, 2)}\n`);
         return;
       }
-      const lines = engines.map(({ name, what, found, problem, mend }) =>
-        `${name === chosen ? "*" : " "} ${name.padEnd(9)} ${found ? `runs: ${what}` : `no: ${what}; ${problem}${mend === problem ? "" : `. To mend it: ${mend}`}`}`);
+      const lines = engines.flatMap(({ name, what, needs, found, detail, problem, mend }) => found
+        ? [`${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`]
+        : [`  ${name.padEnd(9)} no: ${problem}`, `${" ".repeat(12)}needs ${needs}`, ...(mend === undefined ? [] : [`${" ".repeat(12)}mend: ${mend}`])]);
       process.stdout.write([
         `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,
         `${machine.cores} cores, ${gigabytes(machine.memoryBytes)} memory, ${gigabytes(machine.freeBytes)} free`,

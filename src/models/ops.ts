@@ -28,7 +28,7 @@ export function op<Out extends Tensor>(
       gradFunc(dy: Tensor | Tensor[], saved: Tensor[]) {
         // A gradient that is dy itself gets a handle of its own.
         const gradients = tidy(() => backward(dy as Tensor, saved).map((g) => (g === dy || saved.includes(g) ? clone(g) : g)));
-        dispose([dy as Tensor, ...saved]);
+        dispose([dy, ...saved]);
         return gradients;
       },
     };
@@ -37,7 +37,7 @@ export function op<Out extends Tensor>(
 }
 
 /** Sum over the rows of x [n, width] → [width], as a product: engines reduce over the first axis slowly. */
-const columnSums = (x: Tensor): Tensor => reshape(matMul(ones([1, x.shape[0]!]), x), [-1]);
+const columnSums = (x: Tensor): Tensor => reshape(matMul(ones([1, x.shape[0]]), x), [-1]);
 
 /** Rows of a table: [n, width] gathered at ids [m] → [m, width]. An embedding, or the choice of some tokens. */
 export function rows(table: Tensor2D, ids: Tensor1D): Tensor2D {

@@ -4,8 +4,8 @@ import { loadNative, type NativeBackend } from "../backend/native.js";
 import { registerGradients } from "../backend/gradients.js";
 import { linear } from "../models/ops.js";
 
-const name = await loadNative([], "any", process.argv[2]);
-await setBackend(name);
+const { backend } = await loadNative([], "any", process.argv[2]);
+await setBackend(backend);
 registerGradients();
 const [a, b] = [tensor2d([[1, 2], [3, 4]]), tensor2d([[5, 6], [7, 8]])];
 const expectProduct = Array.from(await matMul(a, b, false, true).data());

@@ -72,6 +72,7 @@ export async function setupNative({ gpu, tensorflow: given, python, note }: Nati
     const tensorflow = found ?? (await fetchTensorFlow(join(staging, "python"), gpu, python));
     note(`TensorFlow ${tensorflow.version}: compiling the addon`);
     await compile(staging, tensorflow);
+    await writeText(join(staging, "tensorflow.txt"), `TensorFlow ${tensorflow.version} in ${relative(staging, tensorflow.folder).startsWith("..") ? tensorflow.folder : "train-merge's cache"}\n`);
     note("checking a product and a gradient");
     const { device } = await check(staging);
     if (gpu && device !== "gpu") throw new UserError("setup native --gpu: TensorFlow was built in but finds no card; see that nvidia-smi lists one, or leave out --gpu");

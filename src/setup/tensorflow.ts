@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { UserError } from "../errors.js";
 import { run } from "./run.js";
 
@@ -18,12 +18,10 @@ export interface TensorFlow {
   readonly version: string;
 }
 
+/** The version a wheel's metadata beside the folder gives (2.21's headers no longer say). */
 function versionOf(folder: string): string {
-  const header = join(folder, "include", "tensorflow", "core", "public", "release_version.h");
-  const older = join(folder, "include", "tensorflow", "core", "public", "version.h");
-  const text = readFileSync(existsSync(header) ? header : older, "utf8");
-  const part = (name: string) => new RegExp(`#define TF_${name}_VERSION (\\d+)`).exec(text)?.[1] ?? "?";
-  return `${part("MAJOR")}.${part("MINOR")}.${part("PATCH")}`;
+  const metadata = readdirSync(dirname(folder)).map((name) => /^tensorflow(?:_cpu|_intel|_gpu)?-([\w.+]+)\.dist-info$/.exec(name)?.[1]).find(Boolean);
+  return metadata ?? "of unknown version";
 }
 
 /** `folder` itself, or where Python keeps packages below it: a virtual environment, site-packages, `pip --target`. */

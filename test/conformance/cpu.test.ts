@@ -1,3 +1,3 @@
 import { conformance } from "./suite.js";
 
-await conformance("cpu", { real: false });
+await conformance("cpu", { slow: true });

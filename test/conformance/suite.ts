@@ -11,8 +11,8 @@ import { mergeTests } from "./merge.js";
 import { opTests } from "./ops.js";
 import { trainerTests } from "./trainer.js";
 
-/** The suite every engine must pass. `real` says whether the 22.7-million-parameter family is worth its time there. */
-export async function conformance(name: EngineName, { tolerance = 1e-4, real = true }: { tolerance?: number; real?: boolean } = {}): Promise<void> {
+/** The suite every engine must pass. A `slow` one is spared the 22.7-million-parameter family. */
+export async function conformance(name: EngineName, { tolerance = 1e-4, slow = false }: { tolerance?: number; slow?: boolean } = {}): Promise<void> {
   const problem = await startEngine(name).then(() => undefined, (error: Error) => error.message);
   if (problem !== undefined) console.log(`conformance of ${name} skipped: ${problem}`);
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
@@ -25,9 +25,9 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, real = t
         return () => mini.dispose();
       });
       familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
-      trainerTests(() => mini);
+      trainerTests(() => mini, slow);
     });
-    const reason = !hasShared ? "../shared is not here" : real ? undefined : "too slow on this engine";
+    const reason = !hasShared ? "../shared is not here" : slow ? "too slow on this engine" : undefined;
     if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);
     describe.skipIf(reason !== undefined)(`MiniLM${reason === undefined ? "" : ` (skipped: ${reason})`}`, () => {
       let minilm: Loaded;

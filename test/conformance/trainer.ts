@@ -10,7 +10,7 @@ import { relativeError } from "../helpers.js";
 import { goldenTable, toBatch, type Loaded } from "./load.js";
 
 /** The step and the trainer on a loaded family. */
-export function trainerTests(where: () => Loaded): void {
+export function trainerTests(where: () => Loaded, slow: boolean): void {
   const jobs = (count: number): Job[] => where().golden.batches.slice(0, count).map((g, i) => ({ head: where().heads[i]!, batch: toBatch(g), weight: 1 + i / 2 }));
 
   test("the step's gradient is that of one tape through mergeTensor", async () => {
@@ -94,7 +94,8 @@ export function trainerTests(where: () => Loaded): void {
     expect(relativeError(together.gradient.values, sum)).toBeLessThan(1e-5);
   });
 
-  test("50 steps leave no tensor behind", async () => {
+  const stepsHeld = slow ? 10 : 50;
+  test(`${stepsHeld} steps leave no tensor behind`, async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
     const g = where().golden.batches[0]!;
@@ -102,7 +103,7 @@ export function trainerTests(where: () => Loaded): void {
     const small = [{ head: where().heads[0]!, batch: toBatch(two), weight: 1 }];
     await coefficientGradient(model, vectors, table, small, "cross-entropy");
     const { numTensors, numBytes } = memory();
-    for (let step = 0; step < 50; step++) {
+    for (let step = 0; step < stepsHeld; step++) {
       await coefficientGradient(model, vectors, table, small, step % 2 ? "cross-entropy" : "entropy");
       expect(memory().numTensors).toBe(numTensors);
     }

@@ -27,8 +27,8 @@ test("rows lie in segments of like length; `first` finds each where it was given
   expect(segments.map(({ size, length }) => [size, length])).toEqual([[1, 2], [1, 3], [2, 5]]);
   expect(segments.every(({ mask }) => mask === undefined)).toBe(true);
   expect(first.length).toBe(4);
-  rows.forEach(({ ids: expected }, r) => expect([...ids.subarray(first[r]!, first[r]! + expected.length)]).toEqual(expected));
-  expect([...positions.subarray(first[2]!, first[2]! + 5)]).toEqual([0, 1, 2, 3, 4]);
+  rows.forEach(({ ids: expected }, r) => expect([...ids.subarray(first[r], first[r]! + expected.length)]).toEqual(expected));
+  expect([...positions.subarray(first[2], first[2]! + 5)]).toEqual([0, 1, 2, 3, 4]);
   expect(types[first[1]!]).toBe(1);
 });
 

@@ -1,0 +1,102 @@
+/**
+ * The merge op and its gradient alone, in GB/s of what they must move, against a plain copy on the same engine's machine.
+ *
+ *   node dist/scripts/bench/merge.js --engines node,wasm --parameters 100e6 --k 8 [--packings f32,bf16,int8] [--python PYTHON] [--rounds 5] [--out FILE.json]
+ *
+ * Merge: reads the base and k deltas, writes the result. Products: reads the gradient and k deltas. Tensors of 4 M
+ * entries, as in a large model. The copy: memory to memory, as many bytes, by PyTorch with all cores where --python has
+ * it, else by Node.
+ */
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
+import { startEngine, type EngineName } from "../../src/backend/index.js";
+import { writeText } from "../../src/checkpoint/files.js";
+import { packDeltas, packings, type Packing } from "../../src/merge/deltas.js";
+import { mergeForward, mergeGradient } from "../../src/merge/op.js";
+import { toMarkdown } from "../../src/report/table.js";
+
+const tensorSize = 4 * 2 ** 20;
+const width = 2048;
+const bytesEach: Record<Packing, number> = { f32: 4, bf16: 2, int8: 1 };
+const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+
+interface Row { engine: string; packing: Packing; merge: number; products: number }
+
+/** Runs in a process of its own, so that each engine has the memory to itself. */
+async function measure(engine: EngineName, packing: Packing, parameters: number, k: number, rounds: number): Promise<Row> {
+  await startEngine(engine);
+  const count = Math.max(1, Math.round(parameters / tensorSize));
+  const values = (size: number) => Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 1000) / 1e5);
+  const experts = Array.from({ length: k }, (_, i) => i);
+  const one = values(k * tensorSize);
+  const stacks = Array.from({ length: count }, () => packDeltas(one, experts, tensorSize / width, width, packing));
+  const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));
+  const c = tensor1d(new Float32Array(k).fill(0.3));
+  const pass = async (what: (i: number) => Tensor): Promise<number> => {
+    const start = performance.now();
+    let last = what(0);
+    for (let i = 1; i < count; i++) {
+      last.dispose();
+      last = what(i);
+    }
+    // The queue runs in order: the last one's end is everybody's. Its download is a small part of a pass.
+    await last.data();
+    last.dispose();
+    return performance.now() - start;
+  };
+  const [merges, products]: [number[], number[]] = [[], []];
+  for (let round = 0; round < rounds + 1; round++) {
+    merges.push(await pass((i) => mergeForward(bases[i]!, stacks[i]!, c)));
+    products.push(await pass((i) => mergeGradient(bases[i]!, stacks[i]!)));
+  }
+  const deltas = count * tensorSize * k * bytesEach[packing];
+  const speed = (bytes: number, times: number[]) => bytes / median(times.slice(1)) / 1e6;
+  return { engine, packing, merge: speed(deltas + 8 * count * tensorSize, merges), products: speed(deltas + 4 * count * tensorSize, products) };
+}
+
+/** GB/s, read and written, of copying `bytes / 2` from one place to another. */
+function copySpeed(python: string, bytes: number): { by: string; speed: number } {
+  const size = Math.floor(bytes / 2 / 4);
+  const program = `import torch,time\na=torch.ones(${size});b=torch.empty_like(a)\nt=[]\nfor _ in range(6):\n s=time.perf_counter();b.copy_(a);t.append(time.perf_counter()-s)\nprint(sorted(t[1:])[2])`;
+  try {
+    return { by: "PyTorch", speed: (size * 8) / Number(execFileSync(python, ["-c", program], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })) / 1e9 };
+  } catch {
+    const [from, to] = [new Float32Array(size).fill(1), new Float32Array(size)];
+    const times = Array.from({ length: 6 }, () => {
+      const start = performance.now();
+      to.set(from);
+      return performance.now() - start;
+    });
+    return { by: "Node, one thread", speed: (size * 8) / median(times.slice(1)) / 1e6 };
+  }
+}
+
+const { values: o } = parseArgs({ options: {
+  engines: { type: "string", default: "node,wasm" }, parameters: { type: "string", default: "100e6" }, k: { type: "string", default: "8" }, packings: { type: "string", default: packings.join(",") },
+  python: { type: "string", default: ".venv/bin/python" }, rounds: { type: "string", default: "5" }, out: { type: "string" }, one: { type: "boolean" },
+} });
+const [parameters, k] = [Number(o.parameters), Number(o.k)];
+if (o.one) {
+  const row = await measure(o.engines as EngineName, o.packings as Packing, parameters, k, Number(o.rounds));
+  console.log(JSON.stringify(row));
+  process.exit(0);
+}
+const copy = copySpeed(o.python, 4 * parameters * (k + 2));
+const rows: Row[] = [];
+for (const engine of o.engines.split(",")) {
+  for (const packing of o.packings.split(",")) {
+    try {
+      const answer = execFileSync(process.execPath, [fileURLToPath(import.meta.url), "--one", "--engines", engine, "--packings", packing, "--parameters", o.parameters, "--k", o.k, "--rounds", o.rounds], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 26 });
+      rows.push(JSON.parse(answer.trim().split("\n").at(-1)!) as Row);
+    } catch (error) {
+      console.error(`${engine}, ${packing} left out: ${String((error as { stderr?: string }).stderr ?? error).trim().split("\n").find((line) => /error|memory/i.test(line)) ?? "it failed"}`);
+    }
+  }
+}
+const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
+console.log(`merge op, ${parameters / 1e6} M parameters, k = ${k}: GB/s (ratio to a plain copy of ${copy.speed.toFixed(1)} GB/s by ${copy.by})\n`);
+console.log(toMarkdown({ head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"], body: rows.map(({ engine, packing, merge, products }) => [engine, packing, cell(merge), cell(products)]) }));
+if (o.out) await writeText(o.out, { parameters, k, copy, rows });
+process.exit(0);
