@@ -196,7 +196,7 @@ def family(name, tasks, data, max_length, per_task, steps=0):
 
 
 def training(base, deltas, layers, jobs, steps):
-    """AdamW on the summed loss of the same batches, all coefficients from 0.3 through tanh: the loss before each step and after the last."""
+    """AdamW on the summed loss of the first two examples of every batch, all coefficients from 0.3 through tanh: the loss before each step and after the last."""
     raw = torch.full((len(layers), len(jobs)), math.atanh(0.3), requires_grad=True)
     optimizer = torch.optim.AdamW([raw], lr=0.03, weight_decay=0.0)
     losses = []
@@ -210,7 +210,7 @@ def training(base, deltas, layers, jobs, steps):
         loss = 0
         for expert, batch, inputs in jobs:
             head = {k: v.detach() for k, v in expert.state_dict().items() if k.startswith("classifier.")}
-            loss = loss + torch.nn.functional.cross_entropy(functional_call(expert, {**weights, **head}, (), inputs).logits, torch.tensor(batch["labels"]))
+            loss = loss + torch.nn.functional.cross_entropy(functional_call(expert, {**weights, **head}, (), {k: v[:2] for k, v in inputs.items()}).logits, torch.tensor(batch["labels"][:2]))
         losses.append(loss.item())
         loss.backward()
         if step < steps:
