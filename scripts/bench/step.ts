@@ -5,7 +5,7 @@
  *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON [--rounds 5] [--engines node,wasm] [--out FILE.json]
  *
  * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a synthetic 12 × 768 encoder;
- * 4 GB of disk). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
+ * 4 GB of disk; PyTorch takes 12 GB for each of its two ways, and --peers stacked or --peers adamerging runs one of them). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -45,13 +45,15 @@ const median = (values: number[]): number => [...values].sort((a, b) => a - b)[M
 
 interface Result { name: string; ms: number; rounds: number[]; peakBytes: number; tokensPerSecond: number; parts: Record<string, number> }
 
-async function measure({ base, experts, batches }: Case, folder: string, python: string, engines: readonly string[], rounds: number, steps: number): Promise<Result[]> {
+interface How { python: string; peers: readonly string[]; engines: readonly string[]; rounds: number; steps: number }
+
+async function measure({ base, experts, batches }: Case, folder: string, { python, peers, engines, rounds, steps }: How): Promise<Result[]> {
   const batchFile = join(folder, "batches.json");
   await writeText(batchFile, [...batches]);
   const here = dirname(fileURLToPath(import.meta.url));
   const torch = join(packageFolder, "scripts", "bench", "torch_step.py");
   const candidates = [
-    ...[["stacked", "PyTorch, stacked deltas"], ["adamerging", "PyTorch, AdaMerging's arithmetic"]].map(([variant, name]) => () => startWorker(name!, python, [torch, base, batchFile, variant!, ...experts])),
+    ...peers.map((variant) => () => startWorker(variant === "stacked" ? "PyTorch, stacked deltas" : "PyTorch, AdaMerging's arithmetic", python, [torch, base, batchFile, variant, ...experts])),
     ...engines.map((engine) => () => startWorker(`train-merge, ${engine}`, process.execPath, [join(here, "worker.js"), engine, base, batchFile, ...experts])),
   ];
   const workers: Worker[] = [];
@@ -100,7 +102,7 @@ function tables(results: readonly Result[]): string {
 async function main(): Promise<void> {
   const { values: o } = parseArgs({ options: {
     case: { type: "string", default: "mini-3" }, data: { type: "string", default: join(packageFolder, "data", "mini") }, python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") },
-    rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "2" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
+    rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "2" }, peers: { type: "string", default: "stacked,adamerging" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
   } });
   const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
   const makers: Record<string, () => Promise<Case>> = {
@@ -115,7 +117,9 @@ async function main(): Promise<void> {
     if (!make) throw new Error(`--case ${name}: it must be one of ${Object.keys(makers).join(", ")}`);
     const chosen = await make();
     if (o["keep-batches"]) await writeText(o["keep-batches"], [...chosen.batches]);
-    const results = await measure(chosen, folder, o.python, o.engines.split(","), Number(o.rounds), Number(o["steps-a-round"]));
+    const results = await measure(chosen, folder, {
+      python: o.python, peers: o.peers.split(","), engines: o.engines.split(","), rounds: Number(o.rounds), steps: Number(o["steps-a-round"]),
+    });
     const given = chosen.batches.reduce((sum, { size, length }) => sum + size * length, 0);
     const real = chosen.batches.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
     console.log(`\n${chosen.what}: ${given} tokens with padding, ${real} without; medians of ${o.rounds} rounds in turns, ${availableParallelism()} cores\n\n${tables(results)}`);
