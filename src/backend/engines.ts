@@ -58,7 +58,7 @@ export const engines: readonly Engine[] = [
   },
   {
     name: "node", what: "TensorFlow on the CPU",
-    needs: "TensorFlow (pip; any version since 2.16 with its libraries), and a C++ compiler to set it up",
+    needs: "TensorFlow (pip; 2.21 was tried), and a C++ compiler to set it up",
     mend: "train-merge setup native",
     load: () => loadNative(["@tensorflow/tfjs-node"], "cpu"),
   },
