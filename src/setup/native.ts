@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -64,6 +64,7 @@ export async function setupNative({ gpu, tensorflow: given, python, note }: Nati
   const folder = nativeFolder();
   const staging = `${folder}.${process.pid}.partial`;
   const found = given === undefined ? undefined : findTensorFlow(given);
+  await removePartial();
   try {
     await writeText(join(staging, "package.json"), { private: true, dependencies: packages });
     note("tfjs-node: npm fetches it (300 MB on the disk)");
@@ -84,9 +85,17 @@ export async function setupNative({ gpu, tensorflow: given, python, note }: Nati
   }
 }
 
+/** What a set-up that was killed left behind. */
+async function removePartial(): Promise<boolean> {
+  const folder = dirname(nativeFolder());
+  const left = existsSync(folder) ? readdirSync(folder).filter((name) => /^native\.\d+\.partial$/.test(name)) : [];
+  for (const name of left) await rm(join(folder, name), { recursive: true, force: true });
+  return left.length > 0;
+}
+
 /** Undoes {@link setupNative}. Returns whether there was anything. */
 export async function removeNative(): Promise<boolean> {
   const there = existsSync(nativeFolder());
   await rm(nativeFolder(), { recursive: true, force: true });
-  return there;
+  return (await removePartial()) || there;
 }
