@@ -34,7 +34,14 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   const built = join(addonPackage(folder), "dist", "index.js");
   const path = existsSync(built) ? built : packages.map(locate).find((found) => found !== undefined);
   if (path === undefined) throw new Error("not installed");
-  await import(pathToFileURL(path).href);
+  // It has a tfjs-core of its own, which warns that the platform is set already; the two share one engine all the same.
+  const { warn } = console;
+  console.warn = () => {};
+  try {
+    await import(pathToFileURL(path).href);
+  } finally {
+    console.warn = warn;
+  }
   registerNativeKernels();
   const { isUsingGpuDevice } = findBackend("tensorflow") as unknown as NativeBackend;
   if (device === "gpu" && !isUsingGpuDevice) throw new EngineProblem("TensorFlow finds no card it can use", "see that nvidia-smi lists a card, then train-merge setup native --gpu");

@@ -229,7 +229,7 @@ describe("bad input gets one line and exit code 1", () => {
     ["a start the gate cannot reach", ["--tasks", "rte", "--init", "1.5"], /--init: the tanh gate cannot start there/],
     ["no tasks", [], /name the tasks to merge/],
     ["unknown family", ["--tasks", "rte", "--family", "minni"], /--family minni: no folder.*did you mean "mini"/],
-    ["an engine that is not there", ["--tasks", "rte", "--backend", "node-gpu"], /--backend node-gpu: not installed; to mend it: npm install @tensorflow\/tfjs-node-gpu/],
+    ["an engine that is not there", ["--tasks", "rte", "--backend", "node-gpu"], /--backend node-gpu: (not installed|TensorFlow finds no card it can use); to mend it: .*train-merge setup native --gpu/],
     ["a folder of someone else's", ["--tasks", "rte", "--out", packageFolder], /is not empty and was not written by train-merge/],
   ])("%s", async (_, args, message) => {
     const { code, stderr } = await cli(...args);
