@@ -19,9 +19,10 @@ export interface BenchJob { model: Model; vectors: TaskVectors; jobs: Job[]; ste
 
 /** Loads what `worker.js ENGINE BASE BATCHES TASK=EXPERT…` names. */
 export async function loadJob([engine, baseFolder, batchFile, ...experts]: [EngineName, string, string, ...string[]]): Promise<BenchJob> {
-  await startEngine(engine);
   const batches = JSON.parse(await readFile(batchFile, "utf8")) as PlainBatch[];
   const { family: modelFamily, model } = await readModel(baseFolder);
+  // As a run does (run/inputs.ts).
+  await startEngine(engine, model.width < 256 ? 1 : undefined);
   const family = await openFamily(await openMember("base", baseFolder, modelFamily.canonical), experts.map((expert) => {
     const [task, folder] = expert.split("=") as [string, string];
     return { task, folder };

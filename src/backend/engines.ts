@@ -22,15 +22,15 @@ export interface Engine {
   /** The one line that makes it available, where the problem has none of its own. */
   readonly mend: string;
   /** @throws Error saying in a line why it cannot run, EngineProblem where it knows what mends that */
-  load(): Promise<Loaded>;
+  load(threads?: number): Promise<Loaded>;
 }
 
-async function loadWasm(): Promise<Loaded> {
+async function loadWasm(wanted?: number): Promise<Loaded> {
   const { setThreadsCount, setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
   const { registerWasmKernels } = await import("./wasm-kernels.js");
   const main = createRequire(import.meta.url).resolve("@tensorflow/tfjs-backend-wasm");
   setWasmPaths(`${dirname(main)}/`);
-  const threads = await startThreads(setThreadsCount);
+  const threads = await startThreads(setThreadsCount, wanted);
   registerWasmKernels();
   return { backend: "wasm", text: `${threads} thread${threads === 1 ? "" : "s"}` };
 }

@@ -10,8 +10,8 @@ export { surveyEngines, type EngineStatus } from "./survey.js";
  * Starts one engine and makes it tfjs's current back end.
  * @param chosen whether the user named it: then a card that is only emulated will do
  */
-export async function startNamed(name: EngineName, chosen: boolean): Promise<Loaded> {
-  const loaded = await engines.find((engine) => engine.name === name)!.load();
+export async function startNamed(name: EngineName, chosen: boolean, threads?: number): Promise<Loaded> {
+  const loaded = await engines.find((engine) => engine.name === name)!.load(threads);
   if (loaded.emulated && !chosen) throw new EngineProblem(`${loaded.text} only emulates a card`, `--backend ${name} takes it all the same`);
   if (!(await setBackend(loaded.backend))) throw new Error("it was loaded but did not start");
   await ready();
@@ -22,13 +22,14 @@ export async function startNamed(name: EngineName, chosen: boolean): Promise<Loa
 /**
  * Starts an engine and makes it tfjs's current back end. `auto` takes the first of
  * {@link engineNames} that works here.
+ * @param threads how many the wasm engine takes; the others know best themselves. Undefined: a thread a core
  * @throws UserError when the named engine does not start: why, and the line that mends it.
  */
-export async function startEngine(choice: EngineName | "auto" = "auto"): Promise<EngineName> {
+export async function startEngine(choice: EngineName | "auto" = "auto", threads?: number): Promise<EngineName> {
   let problem = "";
   for (const { name, mend } of engines.filter((engine) => choice === "auto" || engine.name === choice)) {
     try {
-      await startNamed(name, choice !== "auto");
+      await startNamed(name, choice !== "auto", threads);
       return name;
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split("\n");

@@ -21,8 +21,8 @@ async function during<T>(module: Record<string, unknown>, property: string, valu
  * TRAIN_MERGE_THREADS sets their number.
  * @returns the number of threads; 1 where nothing was done
  */
-export async function startThreads(setThreadsCount: (n: number) => void): Promise<number> {
-  const threads = Number(process.env["TRAIN_MERGE_THREADS"]) || availableParallelism();
+export async function startThreads(setThreadsCount: (n: number) => void, wanted = availableParallelism()): Promise<number> {
+  const threads = Number(process.env["TRAIN_MERGE_THREADS"]) || wanted;
   if (threads < 2) return 1;
   const require = createRequire(import.meta.url);
   const build = "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-threaded-simd";

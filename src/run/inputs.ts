@@ -47,7 +47,8 @@ export async function openInputs(options: MergeOptions, out: (name: string) => s
     checkVocabulary(places.base, encoder, model);
     await openOutput(out(name), [places.base, ...places.experts.map(({ folder }) => folder)]);
 
-    const engine = await startEngine(options.backend);
+    // Products this small cost less than waking another thread for them, and far less where the cores are busy.
+    const engine = await startEngine(options.backend, model.width < 256 ? 1 : undefined);
     hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out(name)}`);
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
