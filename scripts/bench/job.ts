@@ -1,11 +1,11 @@
 /** The family, batches and step that worker.ts times and profile.ts takes apart. */
 import { readFile } from "node:fs/promises";
-import { startEngine, type EngineName } from "../../src/backend/index.js";
+import type { EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import type { Model } from "../../src/models/types.js";
-import { loadHead, readModel } from "../../src/run/prepare.js";
+import { loadHead, readModel, startFor } from "../../src/run/prepare.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { coefficientGradient, type Job } from "../../src/train/step.js";
 
@@ -21,8 +21,7 @@ export interface BenchJob { model: Model; vectors: TaskVectors; jobs: Job[]; ste
 export async function loadJob([engine, baseFolder, batchFile, ...experts]: [EngineName, string, string, ...string[]]): Promise<BenchJob> {
   const batches = JSON.parse(await readFile(batchFile, "utf8")) as PlainBatch[];
   const { family: modelFamily, model } = await readModel(baseFolder);
-  // As a run does (run/inputs.ts).
-  await startEngine(engine, model.width < 256 ? 1 : undefined);
+  await startFor(model, engine);
   const family = await openFamily(await openMember("base", baseFolder, modelFamily.canonical), experts.map((expert) => {
     const [task, folder] = expert.split("=") as [string, string];
     return { task, folder };

@@ -28,6 +28,8 @@ function register(kernelName: string, kernelFunc: (call: { inputs: Record<string
  * product that tfjs-node always takes, and the unpacking of deltas through `Bitcast`.
  */
 export function registerNativeKernels(): void {
+  // `auto` loads TensorFlow once to look for a card and once more for the CPU.
+  if (getKernel("UnpackDeltas_bf16", "tensorflow")) return;
   const batched = getKernel("BatchMatMul", "tensorflow").kernelFunc;
   register("BatchMatMul", (call) => {
     const { inputs, attrs: { transposeA, transposeB }, backend } = call;

@@ -1,9 +1,9 @@
 import { Option, type Command } from "commander";
-import { startEngine } from "../backend/index.js";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { resultTable, toText } from "../report/table.js";
 import { evaluateFolder } from "../run/evaluate.js";
+import { readModel, startFor } from "../run/prepare.js";
 
 export function addEvaluate(program: Command): void {
   program
@@ -20,7 +20,7 @@ export function addEvaluate(program: Command): void {
     .action(async (folder: string, options: Record<string, unknown> & { json?: boolean }) => {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
-      await startEngine(chosen.backend);
+      await startFor((await readModel(folder)).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({
         folder, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),

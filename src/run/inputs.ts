@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import { startEngine, type EngineName } from "../backend/index.js";
+import type { EngineName } from "../backend/index.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
@@ -12,7 +12,7 @@ import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { disposeHead, loadHead, prepareTask, readModel } from "./prepare.js";
+import { disposeHead, loadHead, prepareTask, readModel, startFor } from "./prepare.js";
 import { hashInputs } from "./record.js";
 import { openOutput } from "./write.js";
 
@@ -47,8 +47,7 @@ export async function openInputs(options: MergeOptions, out: (name: string) => s
     checkVocabulary(places.base, encoder, model);
     await openOutput(out(name), [places.base, ...places.experts.map(({ folder }) => folder)]);
 
-    // Products this small cost less than waking another thread for them, and far less where the cores are busy.
-    const engine = await startEngine(options.backend, model.width < 256 ? 1 : undefined);
+    const engine = await startFor(model, options.backend);
     hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out(name)}`);
     const prepared = [];
     for (const [i, task] of tasks.entries()) {

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { tensor1d, tensor2d } from "@tensorflow/tfjs-core";
+import { startEngine, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
@@ -30,6 +31,12 @@ export async function readModel(folder: string): Promise<{ family: ModelFamily; 
   const family = familyOf(config, folder);
   return { family, model: family.build(config) };
 }
+
+/**
+ * Starts the engine for a model. On wasm a narrow one gets a single thread: products that small cost less than waking
+ * another thread for them, and far less where the cores are busy.
+ */
+export const startFor = (model: Model, backend: EngineName | "auto"): Promise<EngineName> => startEngine(backend, model.width < 256 ? 1 : undefined);
 
 export interface DataOptions {
   readonly data: string;
