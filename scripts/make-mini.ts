@@ -12,14 +12,13 @@ import { parseArgs } from "node:util";
 import { startEngine, type EngineName } from "../src/backend/index.js";
 import { writeText } from "../src/checkpoint/files.js";
 import { writeWeights, type TensorSource } from "../src/checkpoint/write.js";
-import { evaluateExamples } from "../src/evaluate/evaluate.js";
 import { bert } from "../src/models/bert.js";
 import { encodeExamples, type EncodedExample } from "../src/tasks/batches.js";
 import { parseExample } from "../src/tasks/examples.js";
 import type { Task } from "../src/tasks/registry.js";
 import { loadTokenizer } from "../src/tasks/tokenize.js";
 import { fromFloat32 } from "../src/tensor/dtype.js";
-import { finetune, initialValues, pretrain, toVariables, type Values } from "./mini/finetune.js";
+import { accuracyOf, finetune, initialValues, pretrain, toVariables, type Values } from "./mini/finetune.js";
 import { dice, draw, tasks, type Row } from "./mini/generate.js";
 import { wordTokenizer } from "./mini/tokenizer.js";
 
@@ -89,8 +88,8 @@ for (const [id, spec] of Object.entries(tasks)) {
   const encode = (list: Row[]): EncodedExample[] => encodeExamples(list.map((row) => parseExample({ fields: { ...row }, where: id }, task)!), encoder);
   const isChoice = spec.kind === "choice";
   const { expert, head } = await finetune(model, baseValues, encode(rows[id]!.train), isChoice, spec.labels?.length ?? 1, expertPlan[id]!, report(id));
-  const score = await evaluateExamples(model, expert.weights, { id, isChoice, synthetic: true, head, validation: [], test: [] }, encode(rows[id]!.test));
-  console.log(`${id}: test accuracy ${score.accuracy.toFixed(4)}`);
+  const accuracy = await accuracyOf(model, expert.weights, head, encode(rows[id]!.test), isChoice);
+  console.log(`${id}: test accuracy ${accuracy.toFixed(4)}`);
   const heads: Values = new Map([
     ["classifier.weight", { shape: head.weight.shape, values: (await head.weight.data()) as Float32Array }],
     ["classifier.bias", { shape: head.bias.shape, values: (await head.bias.data()) as Float32Array }],
@@ -98,7 +97,7 @@ for (const [id, spec] of Object.entries(tasks)) {
   const prefixed = new Map([...await expert.read()].map(([name, value]) => [`bert.${name}`, value]));
   const labels = spec.labels && { id2label: Object.fromEntries(spec.labels.map((name, i) => [i, name])), label2id: Object.fromEntries(spec.labels.map((name, i) => [name, i])) };
   await saveModel(join(checkpoints, "experts", id), new Map([...prefixed, ...heads]), { architectures: [isChoice ? "BertForMultipleChoice" : "BertForSequenceClassification"], ...labels });
-  await writeText(join(checkpoints, "experts", id, "expert.json"), { task: id, synthetic: true, ...expertPlan[id], test_accuracy: score.accuracy, test_examples: score.n });
+  await writeText(join(checkpoints, "experts", id, "expert.json"), { task: id, synthetic: true, ...expertPlan[id], test_accuracy: accuracy, test_examples: sizes.test });
   expert.dispose();
   [head.weight, head.bias].forEach((v) => v.dispose());
 }

@@ -1,11 +1,14 @@
 /** What train-merge offers to programs. Everything else is its own affair and may change. */
 export { startEngine, surveyEngines, engineNames, type EngineName, type EngineStatus } from "./backend/index.js";
 export { UserError } from "./errors.js";
-export { disposeDeltas, packDeltas, packings, type Deltas, type Packing } from "./merge/deltas.js";
-export { mergeForward, mergeGradient, mergeRows, mergeTensor } from "./merge/op.js";
+export { disposeDeltas, uploadDeltas, type Deltas } from "./merge/deltas.js";
+export { packRows, unpackRows, packings, type PackedRows, type Packing } from "./merge/packing.js";
+export { mergeForward, mergeGradient, mergeTensor } from "./merge/op.js";
 export { gates, gateNames, type Gate, type GateName } from "./merge/gates.js";
 export { groupLayers, granularities, type Granularity, type Layer } from "./merge/layers.js";
-export { loadTaskVectors, mergeWeights, type TaskVectors } from "./merge/vectors.js";
+export { loadTaskVectors, residencies, type Residency, type TaskVectors } from "./merge/vectors.js";
+export { columnOf, type Column } from "./merge/source.js";
+export { innerProducts, mergeTensors } from "./merge/merged.js";
 export { makeTable, applyGate, type Table } from "./merge/table.js";
 export { constantTables, lambdaGrid } from "./methods/constant.js";
 export { openCheckpoint, type Checkpoint } from "./checkpoint/folder.js";

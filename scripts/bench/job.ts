@@ -3,11 +3,13 @@ import { readFile } from "node:fs/promises";
 import type { EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import type { Model } from "../../src/models/types.js";
 import { loadHead, readModel, startFor } from "../../src/run/prepare.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import { coefficientGradient, type Job } from "../../src/train/step.js";
+import type { Job } from "../../src/train/passes.js";
+import { coefficientGradient } from "../../src/train/step.js";
 
 /** A batch as JSON, the same for PyTorch. */
 export interface PlainBatch { size: number; length: number; ids: number[]; types: number[]; mask: number[]; labels: number[]; choices: number | null }
@@ -26,7 +28,7 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [Engi
     const [task, folder] = expert.split("=") as [string, string];
     return { task, folder };
   }), modelFamily.canonical);
-  const vectors = await loadTaskVectors(family, [...model.parameters.keys()], "tensor");
+  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: model.tables });
   const jobs: Job[] = [];
   for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
     const lengths = Array.from({ length: size }, (_, r) => mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0));
@@ -38,7 +40,7 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [Engi
   return {
     model, vectors, jobs,
     async step() {
-      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, "cross-entropy");
+      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, { loss: "cross-entropy" });
       ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
       return losses;
     },

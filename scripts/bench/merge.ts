@@ -13,13 +13,13 @@ import { parseArgs } from "node:util";
 import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
 import { startEngine, type EngineName } from "../../src/backend/index.js";
 import { writeText } from "../../src/checkpoint/files.js";
-import { packDeltas, packings, type Packing } from "../../src/merge/deltas.js";
+import { uploadDeltas } from "../../src/merge/deltas.js";
+import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { mergeForward, mergeGradient } from "../../src/merge/op.js";
 import { toMarkdown } from "../../src/report/table.js";
 
 const tensorSize = 4 * 2 ** 20;
 const width = 2048;
-const bytesEach: Record<Packing, number> = { f32: 4, bf16: 2, int8: 1 };
 const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
 interface Row { engine: string; packing: Packing; merge: number; products: number }
@@ -31,7 +31,7 @@ async function measure(engine: EngineName, packing: Packing, parameters: number,
   const values = (size: number) => Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 1000) / 1e5);
   const experts = Array.from({ length: k }, (_, i) => i);
   const one = values(k * tensorSize);
-  const stacks = Array.from({ length: count }, () => packDeltas(one, experts, tensorSize / width, width, packing));
+  const stacks = Array.from({ length: count }, () => uploadDeltas(experts.map((e) => packRows(one.subarray(e * tensorSize, (e + 1) * tensorSize), tensorSize / width, width, packing)), experts, tensorSize / width, width, packing));
   const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));
   const c = tensor1d(new Float32Array(k).fill(0.3));
   const pass = async (what: (i: number) => Tensor): Promise<number> => {
@@ -51,7 +51,7 @@ async function measure(engine: EngineName, packing: Packing, parameters: number,
     merges.push(await pass((i) => mergeForward(bases[i]!, stacks[i]!, c)));
     products.push(await pass((i) => mergeGradient(bases[i]!, stacks[i]!)));
   }
-  const deltas = count * tensorSize * k * bytesEach[packing];
+  const deltas = count * tensorSize * k * bytesPerEntry(packing, 1);
   const speed = (bytes: number, times: number[]) => bytes / median(times.slice(1)) / 1e6;
   return { engine, packing, merge: speed(deltas + 8 * count * tensorSize, merges), products: speed(deltas + 4 * count * tensorSize, products) };
 }
@@ -74,7 +74,7 @@ function copySpeed(python: string, bytes: number): { by: string; speed: number }
 }
 
 const { values: o } = parseArgs({ options: {
-  engines: { type: "string", default: "node,wasm" }, parameters: { type: "string", default: "100e6" }, k: { type: "string", default: "8" }, packings: { type: "string", default: packings.join(",") },
+  engines: { type: "string", default: "node,wasm" }, parameters: { type: "string", default: "100e6" }, k: { type: "string", default: "8" }, packings: { type: "string", default: packings.filter((packing) => packing !== "sparse").join(",") },
   python: { type: "string", default: ".venv/bin/python" }, rounds: { type: "string", default: "5" }, out: { type: "string" }, one: { type: "boolean" },
 } });
 const [parameters, k] = [Number(o.parameters), Number(o.k)];

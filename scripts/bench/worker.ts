@@ -2,15 +2,19 @@
 import { createInterface } from "node:readline";
 import { add, dispose, engine, tidy } from "@tensorflow/tfjs-core";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
-import { mergeWeights } from "../../src/merge/vectors.js";
-import { forward, logits } from "../../src/models/index.js";
+import { batchLogits } from "../../src/evaluate/evaluate.js";
+import { innerProducts } from "../../src/merge/merged.js";
+import { forward } from "../../src/models/index.js";
+import { layout } from "../../src/models/layout.js";
+import { stagesOf } from "../../src/stages/stages.js";
+import { openStage } from "../../src/stages/weights.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import { leafWeights } from "../../src/train/leaves.js";
-import { jobLosses, passesOf } from "../../src/train/step.js";
+import { passesOf, type Job } from "../../src/train/passes.js";
+import { jobLosses } from "../../src/train/step.js";
 import { loadJob } from "./job.js";
 
 const { model, vectors, jobs, step } = await loadJob(process.argv.slice(2) as Parameters<typeof loadJob>[0]);
-const table = applyGate(makeTable(vectors.layers.length, vectors.tasks.length, () => 0.30952), "tanh");
+const table = applyGate(makeTable(vectors.layers.length, vectors.experts.length, () => 0.30952), "tanh");
 const say = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const tokens = jobs.reduce((sum, { batch }) => sum + batch.rows.reduce((n, { ids }) => n + ids.length, 0), 0);
 
@@ -23,25 +27,26 @@ async function parts(): Promise<Record<string, number>> {
     times[part]! += performance.now() - start;
     return out;
   };
-  const { weights, leaves } = await timed("merge", async () => {
-    const made = leafWeights(model, vectors, table);
-    await made.leaves.at(-1)!.tensor.data();
+  const { weights, changed, dispose: close } = await timed("merge", async () => {
+    const made = await openStage(model, vectors, table, stagesOf(model, false)[0]!, [layout(jobs.flatMap(({ batch }) => batch.rows), model.padId, model.width)]);
+    await made.changed.at(-1)!.tensor.data();
     return made;
   });
+  const lossesOf = (pass: readonly Job[]) => jobLosses(forward(model, weights, pass.flatMap(({ batch }) => batch.rows)), pass, "cross-entropy");
   for (const pass of passesOf(jobs)) {
     const losses = await timed("forward", async () => {
-      const all = tidy(() => jobLosses(model, weights, pass, "cross-entropy"));
+      const all = tidy(() => lossesOf(pass));
       await all.at(-1)!.data();
       return all;
     });
     dispose(losses);
     const { value, grads } = await timed("backward", async () => {
-      const out = engine().gradients(() => jobLosses(model, weights, pass, "cross-entropy").reduce((a, b) => add(a, b)), leaves.map(({ tensor }) => tensor));
+      const out = engine().gradients(() => lossesOf(pass).reduce((a, b) => add(a, b)), changed.map(({ tensor }) => tensor));
       await out.grads[0]!.data();
       return out;
     });
     const products = await timed("products", async () => {
-      const all = leaves.map((leaf, i) => leaf.products(grads[i]!));
+      const all = await innerProducts(vectors, changed.map(({ request }) => request), grads);
       for (const product of all) await product.data();
       return all;
     });
@@ -49,19 +54,13 @@ async function parts(): Promise<Record<string, number>> {
   }
   times["backward"]! -= times["forward"]!;
   await timed("optimiser", () => adamW(table, throughGate(table, table, "tanh"), zeroMoments(table.values.length), 0.03, adamDefaults));
-  dispose(leaves.map(({ tensor }) => tensor));
+  close();
   return times;
 }
 
 /** Logits of every batch under merged weights, as evaluation takes them. */
 async function evaluate(): Promise<void> {
-  const merged = mergeWeights(vectors, table);
-  for (const { head, batch } of jobs) {
-    const scores = tidy(() => logits(forward(model, merged.weights, batch.rows), head, batch.choices));
-    await scores.data();
-    scores.dispose();
-  }
-  merged.dispose();
+  for await (const { values } of batchLogits({ model, vectors, table }, jobs)) void values;
 }
 
 say({ losses: await step() });

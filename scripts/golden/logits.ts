@@ -6,11 +6,12 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { tidy } from "@tensorflow/tfjs-core";
 import { startEngine } from "../../src/backend/index.js";
 import { openMember } from "../../src/checkpoint/family.js";
-import { forward, logits } from "../../src/models/index.js";
-import { loadWeights, openHead } from "../../src/run/evaluate.js";
+import { batchLogits } from "../../src/evaluate/evaluate.js";
+import { makeTable } from "../../src/merge/table.js";
+import { loadTaskVectors } from "../../src/merge/vectors.js";
+import { openHead } from "../../src/run/evaluate.js";
 import { loadHead, prepareTask, readModel } from "../../src/run/prepare.js";
 import { bucketed } from "../../src/tasks/batches.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
@@ -20,7 +21,7 @@ const [folder, data, count = "16"] = process.argv.slice(2) as [string, string, s
 const { family, model } = await readModel(folder);
 const engine = await startEngine("auto");
 const member = await openMember("merged", folder, family.canonical);
-const { weights } = await loadWeights(member, model);
+const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], { granularity: "model", packing: "f32", density: 1, residency: "device", tables: model.tables });
 const encoder = await loadTokenizer(folder, Math.min(128, model.maxLength));
 const out: Record<string, unknown> = { engine };
 for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {
@@ -28,7 +29,7 @@ for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, 
   const prepared = await prepareTask(task, await loadHead(head, family.head), head.checkpoint.config, encoder, { data, valPerTask: 1, seed: 0 });
   const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1, prepared.isChoice));
   const rows = [];
-  for (const { rows: texts, choices } of batches) rows.push(...(await tidy(() => logits(forward(model, weights, texts), prepared.head, choices)).array()));
+  for await (const { values } of batchLogits({ model, vectors, table: makeTable(0, 0, () => 0) }, batches.map((batch) => ({ head: prepared.head, batch })))) rows.push(Array.from(values));
   out[task.id] = rows;
 }
 process.stdout.write(`${JSON.stringify(out)}\n`);

@@ -1,10 +1,10 @@
 /** Training of every weight of the small models, for the script that makes the family. */
-import { cast, oneHot, tensor, tensor1d, train, truncatedNormal, variable, zeros, type Scalar, type Tensor, type Tensor1D, type Tensor2D, type Variable } from "@tensorflow/tfjs-core";
+import { cast, oneHot, tensor, tensor1d, tidy, train, truncatedNormal, variable, zeros, type Scalar, type Tensor, type Tensor1D, type Tensor2D, type Variable } from "@tensorflow/tfjs-core";
 import { forward, logits, type Head } from "../../src/models/index.js";
 import { layout } from "../../src/models/layout.js";
 import { crossEntropy, linear, rows } from "../../src/models/ops.js";
-import type { Model } from "../../src/models/types.js";
-import { trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import type { Model, Weights } from "../../src/models/types.js";
+import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Dice } from "./generate.js";
 
 export type Values = Map<string, { shape: number[]; values: Float32Array }>;
@@ -107,4 +107,15 @@ export async function finetune(
     return crossEntropy(scores, targets(labels, scores.shape[1])) as Scalar;
   }, report);
   return { expert, head };
+}
+
+/** Share of the examples whose highest logit is the label's. */
+export async function accuracyOf(model: Model, weights: Weights, head: Head, examples: readonly EncodedExample[], isChoice: boolean): Promise<number> {
+  let correct = 0;
+  for (const batch of bucketed(examples, 32, isChoice)) {
+    const scores = tidy(() => logits(forward(model, weights, batch.rows), head, batch.choices));
+    (await scores.array()).forEach((row, i) => (correct += row.indexOf(Math.max(...row)) === batch.labels[i] ? 1 : 0));
+    scores.dispose();
+  }
+  return correct / examples.length;
 }

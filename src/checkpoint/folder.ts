@@ -19,6 +19,8 @@ export interface Checkpoint {
   readonly files: readonly string[];
   entry(name: string): TensorEntry | undefined;
   read(name: string): Promise<HostTensor>;
+  /** Some bytes of a tensor, counted from its own start. */
+  readRange(name: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -86,15 +88,17 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     await close();
     throw error;
   }
+  const fileOf = (name: string): SafetensorsFile => {
+    const file = owner.get(name);
+    if (!file) throw new UserError(`${folder}: there is no tensor "${name}"`);
+    return file;
+  };
   return {
     folder, config, close,
     names: [...owner.keys()],
     files: ["config.json", ...(index ? [indexName] : []), ...shards],
     entry: (name) => owner.get(name)?.entries.get(name),
-    read(name) {
-      const file = owner.get(name);
-      if (!file) throw new UserError(`${folder}: there is no tensor "${name}"`);
-      return file.read(name);
-    },
+    read: async (name) => fileOf(name).read(name),
+    readRange: async (name, start, length) => fileOf(name).readRange(name, start, length),
   };
 }

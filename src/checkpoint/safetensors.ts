@@ -16,6 +16,8 @@ export interface SafetensorsFile {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
   read(name: string): Promise<HostTensor>;
+  /** Some bytes of a tensor, counted from its own start. */
+  readRange(name: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -112,13 +114,21 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
       }
     }
     checkLayout(path, entries, dataStart, size);
+    const entryOf = (name: string): TensorEntry => {
+      const entry = entries.get(name);
+      if (!entry) throw new UserError(`${path}: there is no tensor "${name}"`);
+      return entry;
+    };
     return {
       path, entries, metadata,
       async read(name) {
-        const entry = entries.get(name);
-        if (!entry) throw new UserError(`${path}: there is no tensor "${name}"`);
-        const bytes = await readExactly(handle, path, entry.start, entry.end - entry.start);
-        return { dtype: entry.dtype, shape: entry.shape, bytes };
+        const { dtype, shape, start, end } = entryOf(name);
+        return { dtype, shape, bytes: await readExactly(handle, path, start, end - start) };
+      },
+      async readRange(name, from, length) {
+        const { start, end } = entryOf(name);
+        if (from < 0 || length < 0 || start + from + length > end) throw new RangeError(`${path}: bytes ${from} to ${from + length} lie outside "${name}"`);
+        return readExactly(handle, path, start + from, length);
       },
       close: () => handle.close(),
     };

@@ -2,7 +2,10 @@ import { z } from "zod";
 import { engineNames } from "../backend/index.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";
+import { packings } from "../merge/packing.js";
+import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
+import { tokensAPass } from "../train/passes.js";
 import { lossNames } from "../train/step.js";
 
 /** One setting: how it is written on the command line, what it may be, and what it means. */
@@ -55,6 +58,12 @@ export const settings = {
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
   dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
   shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },
+  residency: { argument: "<name>", schema: z.enum(residencyWishes).default("auto"), help: `where the task vectors live: ${residencyWishes.join(", ")} (auto: the first that fits the budget)` },
+  blocks: { argument: "<when>", schema: z.enum(blockWishes).default("auto"), help: "merge and run one block of the model at a time: auto, on, off" },
+  pack: { argument: "<name>", schema: z.enum(packings).default("f32"), help: `how task vectors are kept while training: ${packings.join(", ")}` },
+  density: { argument: "<x>", schema: number(z.number().positive().max(1)).default(0.2), help: "part of each tensor's task vector that --pack sparse keeps, the largest" },
+  memoryBudget: { argument: "<size>", schema: bytes.optional(), help: "device memory a run may take, such as 4GB (default: what the machine has)" },
+  microBatch: { argument: "<n>", schema: count().default(tokensAPass), help: "tokens that share one pass through the model; what is more runs in several, added up" },
   evalEvery: { argument: "<n>", schema: count().default(10), help: "steps between looks at the held-out loss" },
 } satisfies Record<string, Setting>;
 

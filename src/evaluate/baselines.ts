@@ -1,9 +1,7 @@
 import type { Table } from "../merge/table.js";
-import { mergeWeights, type TaskVectors } from "../merge/vectors.js";
 import { constantTables, lambdaGrid } from "../methods/constant.js";
-import type { Model } from "../models/types.js";
 import type { ResultRow } from "../report/rows.js";
-import { evaluateTasks, mean, type PreparedTask, type Score } from "./evaluate.js";
+import { evaluateTasks, mean, type Merge, type PreparedTask, type Score } from "./evaluate.js";
 
 /** One point of a search: what was tried, and how it did on validation. */
 export interface SearchPoint {
@@ -16,21 +14,17 @@ export function toRows(method: string, tasks: readonly PreparedTask[], scores: r
   return scores.map(({ accuracy, n }, i) => ({ method, task: tasks[i]!.id, split, metric: "accuracy", value: accuracy, n, seed }));
 }
 
-async function scoreTable(model: Model, vectors: TaskVectors, table: Table, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
-  const merged = mergeWeights(vectors, table);
-  try {
-    return await evaluateTasks(model, merged.weights, tasks, split);
-  } finally {
-    merged.dispose();
-  }
-}
+/** A merge but for its table. */
+export type Place = Omit<Merge, "table">;
+
+const sizeOf = ({ vectors }: Place): [layers: number, experts: number] => [vectors.layers.length, vectors.experts.length];
 
 /** λ with the best mean validation accuracy; the lower loss decides between equals. */
-export async function searchLambda(model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
+export async function searchLambda(place: Place, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
   const points: SearchPoint[] = [];
   for (const lambda of lambdaGrid) {
-    const table = constantTables.taskArithmetic(vectors.layers.length, tasks.length, lambda);
-    const scores = await scoreTable(model, vectors, table, tasks, "validation");
+    const table = constantTables.taskArithmetic(...sizeOf(place), lambda);
+    const scores = await evaluateTasks({ ...place, table }, tasks, "validation");
     points.push({ lambda, accuracy: mean(scores.map((s) => s.accuracy)), loss: mean(scores.map((s) => s.loss)) });
     onPoint(points.length, lambdaGrid.length);
   }
@@ -42,13 +36,15 @@ export const bestPoint = (points: readonly SearchPoint[]): SearchPoint =>
 
 /** Test rows of the methods that train nothing; task arithmetic with the λ that its search found. */
 export async function evaluateBaselines(
-  model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], lambda: number, seed: number, progress: (method: string, done: number, of: number) => void,
+  place: Place, tasks: readonly PreparedTask[], lambda: number, seed: number, progress: (method: string, done: number, of: number) => void,
 ): Promise<ResultRow[]> {
-  const [n, k] = [vectors.layers.length, tasks.length];
+  const [n, k] = sizeOf(place);
   const rows: ResultRow[] = [];
+  const expertOf = ({ id }: PreparedTask) => place.vectors.experts.indexOf(id);
   for (const [i, task] of tasks.entries()) {
     progress("individual", i, k);
-    rows.push(...toRows("individual", [task], await scoreTable(model, vectors, constantTables.individual(n, k, i), [task], "test"), "test", seed));
+    const table = constantTables.individual(n, k, expertOf(task));
+    rows.push(...toRows("individual", [task], await evaluateTasks({ ...place, table }, [task], "test"), "test", seed));
   }
   const tables: [string, Table][] = [
     ["pretrained", constantTables.pretrained(n, k)],
@@ -57,7 +53,7 @@ export async function evaluateBaselines(
   ];
   for (const [i, [method, table]] of tables.entries()) {
     progress(method, i, tables.length);
-    rows.push(...toRows(method, tasks, await scoreTable(model, vectors, table, tasks, "test"), "test", seed));
+    rows.push(...toRows(method, tasks, await evaluateTasks({ ...place, table }, tasks, "test"), "test", seed));
   }
   return rows;
 }

@@ -1,7 +1,12 @@
-import { tidy } from "@tensorflow/tfjs-core";
-import { forward, logits, type Head } from "../models/index.js";
-import type { Model, Weights } from "../models/types.js";
-import { bucketed, type EncodedExample } from "../tasks/batches.js";
+import { tensor2d, tidy } from "@tensorflow/tfjs-core";
+import type { Table } from "../merge/table.js";
+import type { TaskVectors } from "../merge/vectors.js";
+import { logits, type Head } from "../models/index.js";
+import { layout } from "../models/layout.js";
+import type { Model } from "../models/types.js";
+import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
+import { openStage } from "../stages/weights.js";
+import { bucketed, type Batch, type EncodedExample } from "../tasks/batches.js";
 
 /** A task made ready for a model: its head and encoded examples. */
 export interface PreparedTask {
@@ -21,6 +26,14 @@ export interface Score {
   readonly n: number;
 }
 
+/** A merge as it is measured: a family, a coefficient table, and whether it runs a block at a time. */
+export interface Merge {
+  readonly model: Model;
+  readonly vectors: TaskVectors;
+  readonly table: Table;
+  readonly blockwise?: boolean | undefined;
+}
+
 /** −log softmax(row)[label], in float64 on the host. */
 function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
   const values = Array.from(row);
@@ -28,29 +41,69 @@ function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
   return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - values[label]!;
 }
 
-/** Evaluates examples in batches of like length. Device memory: the weights and one batch's activations. */
-export async function evaluateExamples(model: Model, weights: Weights, task: PreparedTask, examples: readonly EncodedExample[], batchSize = 32): Promise<Score> {
-  let correct = 0;
-  let loss = 0;
-  for (const batch of bucketed(examples, batchSize, task.isChoice)) {
-    const scores = tidy(() => logits(forward(model, weights, batch.rows), task.head, batch.choices));
-    const width = scores.shape[1];
-    const values = await scores.data();
-    scores.dispose();
-    batch.labels.forEach((label, i) => {
-      const row = values.subarray(i * width, (i + 1) * width);
-      if (row.indexOf(Math.max(...row)) === label) correct++;
-      loss += negativeLogLikelihood(row, label);
-    });
-  }
-  return { accuracy: correct / examples.length, loss: loss / examples.length, n: examples.length };
+/** Examples that run through the model together, and the head that scores them. */
+export interface HeadBatch {
+  readonly head: Head;
+  readonly batch: Batch;
 }
 
-/** Scores of several tasks under the same weights, in their order. */
-export async function evaluateTasks(model: Model, weights: Weights, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
-  const scores: Score[] = [];
-  for (const task of tasks) scores.push(await evaluateExamples(model, weights, task, task[split]));
-  return scores;
+const evaluationBatch = 32;
+/** What activations at a block boundary may take of host memory; more examples go in several sweeps over the blocks. */
+const sweepBytes = 2 ** 30;
+
+/** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
+function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {
+  const sweeps: T[][] = [];
+  let room = -1;
+  for (const item of items) {
+    const bytes = 4 * width * item.batch.rows.reduce((sum, { ids }) => sum + ids.length, 0);
+    if (bytes > room) {
+      sweeps.push([]);
+      room = sweepBytes;
+    }
+    sweeps.at(-1)!.push(item);
+    room -= bytes;
+  }
+  return sweeps;
+}
+
+/**
+ * Logits of batches under a merge, in their order: [examples, classes or choices] each. Device memory: the merged
+ * weights (of the largest block, where it runs blockwise) and one batch's activations.
+ */
+export async function* batchLogits<T extends HeadBatch>({ model, vectors, table, blockwise = false }: Merge, items: readonly T[]): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
+  const stages = stagesOf(model, blockwise);
+  for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
+    let inputs = sweep.map(({ batch }): StageInput => ({ batch: layout(batch.rows, model.padId, model.width), boundary: [] }));
+    for (const stage of stages) {
+      const { weights, dispose } = await openStage(model, vectors, table, stage, inputs.map(({ batch }) => batch));
+      const next: StageInput[] = [];
+      for (const input of inputs) next.push({ ...input, boundary: await stageForward(model, stage, weights, input) });
+      inputs = next;
+      dispose();
+    }
+    for (const [i, { boundary: [only] }] of inputs.entries()) {
+      const item = sweep[i]!;
+      const scores = tidy(() => logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, item.batch.choices));
+      yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
+      scores.dispose();
+    }
+  }
+}
+
+/** Scores of several tasks under one merge, in their order. */
+export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
+  const sums = tasks.map(() => ({ correct: 0, loss: 0 }));
+  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).map((batch) => ({ task, head, batch })));
+  for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {
+    const sum = sums[task]!;
+    batch.labels.forEach((label, i) => {
+      const row = values.subarray(i * width, (i + 1) * width);
+      if (row.indexOf(Math.max(...row)) === label) sum.correct++;
+      sum.loss += negativeLogLikelihood(row, label);
+    });
+  }
+  return tasks.map(({ [split]: { length: n } }, i) => ({ accuracy: sums[i]!.correct / n, loss: sums[i]!.loss / n, n }));
 }
 
 export const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -1,14 +1,7 @@
-import { dispose, gather, tensor2d, tensor3d, type Tensor1D, type Tensor2D, type Tensor3D } from "@tensorflow/tfjs-core";
-import { fromFloat32 } from "../tensor/dtype.js";
+import { dispose, reshape, scatterND, tensor1d, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import type { PackedRows, Packing } from "./packing.js";
 
-/** How task vectors lie on the device: 4, 2 or 1 bytes an entry. */
-export const packings = ["f32", "bf16", "int8"] as const;
-export type Packing = (typeof packings)[number];
-
-/** Entries in one 32-bit word. */
-const perWord: Record<Packing, number> = { f32: 1, bf16: 2, int8: 4 };
-
-/** Task vectors of one tensor on the device: one a changed expert, each as the tensor's rows. */
+/** Task vectors of some rows of one tensor on the device, one for each expert that changed the tensor. */
 export interface Deltas {
   readonly packing: Packing;
   /** The experts that changed the tensor: columns of the coefficient table, rising. */
@@ -16,47 +9,50 @@ export interface Deltas {
   /** The tensor seen as rows of its last axis; a vector is one row. */
   readonly rows: number;
   readonly width: number;
-  /** [experts, rows, words]: float32 numbers, or int32 words of two bfloat16 or four int8, low bits first. */
-  readonly data: Tensor3D;
+  /**
+   * [experts, rows, words]: float32 numbers, or int32 words of two bfloat16 or four int8, low bits first.
+   * Sparse: [entries], the numbers that were kept, expert after expert.
+   */
+  readonly data: Tensor;
   /** [experts, rows], what an int8 of a row is multiplied by; for int8 only. */
   readonly scales?: Tensor2D | undefined;
+  /** [entries], where each kept number stands in experts × rows × width; for sparse only. */
+  readonly index?: Tensor1D | undefined;
 }
 
-/**
- * Packs stacked deltas and uploads them. bfloat16 rounds to nearest even; int8 rounds x · 127 / max|row| and keeps
- * max|row| / 127 as the row's scale, so its error is at most half of that.
- * @param stack [experts, rows, width] on the host
- */
-export function packDeltas(stack: Float32Array, experts: readonly number[], rows: number, width: number, packing: Packing): Deltas {
+/** Puts packed rows of several experts side by side on the device. */
+export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly number[], rows: number, width: number, packing: Packing): Deltas {
   const e = experts.length;
-  if (packing === "f32") return { packing, experts, rows, width, data: tensor3d(stack, [e, rows, width], "float32") };
-  const wordsARow = Math.ceil(width / perWord[packing]);
-  const packed = new Int32Array(e * rows * wordsARow);
-  const scales = new Float32Array(e * rows);
-  for (let r = 0; r < e * rows; r++) {
-    const row = stack.subarray(r * width, (r + 1) * width);
-    const at = r * wordsARow * 4;
-    if (packing === "bf16") {
-      new Uint8Array(packed.buffer).set(fromFloat32(row, "BF16"), at);
-    } else {
-      let largest = 0;
-      for (const x of row) largest = Math.max(largest, Math.abs(x));
-      const scale = Math.fround(largest / 127);
-      scales[r] = scale;
-      const bytes = new Int8Array(packed.buffer, at, width);
-      if (scale > 0) for (let i = 0; i < width; i++) bytes[i] = Math.max(-127, Math.min(127, Math.round(row[i]! / scale)));
+  if (packing === "sparse") {
+    const total = vectors.reduce((sum, { data }) => sum + data.length, 0);
+    // Engines have no empty scatter: one zero stands for nothing.
+    const [values, index] = [new Float32Array(Math.max(1, total)), new Int32Array(Math.max(1, total))];
+    let at = 0;
+    for (const [i, vector] of vectors.entries()) {
+      values.set(vector.data, at);
+      for (const place of vector.index!) index[at++] = i * rows * width + place;
+    }
+    return { packing, experts, rows, width, data: tensor1d(values, "float32"), index: tensor1d(index, "int32") };
+  }
+  const size = vectors.reduce((sum, { data }) => sum + data.length, 0);
+  const one = vectors.length === 1 ? vectors[0]!.data : undefined;
+  const all = one ?? (packing === "f32" ? new Float32Array(size) : new Int32Array(size));
+  if (!one) {
+    let at = 0;
+    for (const { data } of vectors) {
+      all.set(data, at);
+      at += data.length;
     }
   }
+  const scales = packing === "int8" ? Float32Array.from(vectors.flatMap((vector) => Array.from(vector.scales!))) : undefined;
   return {
-    packing, experts, rows, width, data: tensor3d(packed, [e, rows, wordsARow], "int32"),
-    ...(packing === "int8" && { scales: tensor2d(scales, [e, rows], "float32") }),
+    packing, experts, rows, width, data: tensor3d(all, [e, rows, size / e / rows], packing === "f32" ? "float32" : "int32"),
+    scales: scales && tensor2d(scales, [e, rows], "float32"),
   };
 }
 
-/** The deltas of some rows of a table; the caller disposes. */
-export function deltasOfRows(deltas: Deltas, ids: Tensor1D): Deltas {
-  const { data, scales } = deltas;
-  return { ...deltas, rows: ids.size, data: gather(data, ids, 1), scales: scales && gather(scales, ids, 1) };
-}
+/** Sparse deltas as float32, [experts · rows · width], by ops that every engine has. */
+export const unpackSparse = ({ data, index, experts, rows, width }: Deltas): Tensor =>
+  scatterND(reshape(index!, [-1, 1]), data, [experts.length * rows * width]);
 
-export const disposeDeltas = ({ data, scales }: Deltas): void => dispose(scales ? [data, scales] : [data]);
+export const disposeDeltas = ({ data, scales, index }: Deltas): void => dispose([data, scales, index].filter((t) => t !== undefined));

@@ -8,7 +8,7 @@ export const granularities = ["tensor", "module", "block", "model"] as const;
 export type Granularity = (typeof granularities)[number];
 
 /** "encoder.layer.3.attention.self.query.weight" → "encoder.layer.3"; outside numbered blocks, the first part. */
-function blockOf(name: string): string {
+export function blockOf(name: string): string {
   const parts = name.split(".");
   const numbered = parts.findIndex((part) => /^\d+$/.test(part));
   return numbered > 0 ? parts.slice(0, numbered + 1).join(".") : parts[0]!;

@@ -1,5 +1,5 @@
-import { add, customGrad, engine, gather, getBackend, getKernel, matMul, reshape, sum, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
-import { deltasOfRows, type Deltas } from "./deltas.js";
+import { add, customGrad, engine, getBackend, getKernel, matMul, reshape, sum, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { unpackSparse, type Deltas } from "./deltas.js";
 
 /** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
 function kernel(op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas", deltas: Deltas, inputs: Record<string, Tensor> = {}): Tensor | undefined {
@@ -10,7 +10,7 @@ function kernel(op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas", deltas: De
 
 /** Deltas as float32, [experts, N]: a view of them, or for an engine that can only unpack, all of one tensor at once. */
 function unpacked(deltas: Deltas): Tensor2D {
-  const flat = deltas.packing === "f32" ? deltas.data : kernel("UnpackDeltas", deltas);
+  const flat = deltas.packing === "f32" ? deltas.data : deltas.packing === "sparse" ? unpackSparse(deltas) : kernel("UnpackDeltas", deltas);
   if (!flat) throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
   return reshape(flat, [deltas.experts.length, -1]);
 }
@@ -54,21 +54,4 @@ export function mergeTensor(base: Tensor, deltas: Deltas, coefficients: Tensor1D
     gradFunc: (dTheta) => mergeGradient(dTheta, deltas),
   }));
   return op(coefficients);
-}
-
-/**
- * {@link mergeTensor} for some rows of a table, as if the rest were not there.
- * @param base [rows, width]
- * @param ids [m], each once
- * @returns [m, width]
- */
-export function mergeRows(base: Tensor2D, deltas: Deltas, coefficients: Tensor1D, ids: Tensor1D): Tensor2D {
-  const op = customGrad((row, save) => {
-    (save as (tensors: Tensor[]) => void)([ids]);
-    return {
-      value: mergeForward(gather(base, ids), deltasOfRows(deltas, ids), row as Tensor1D),
-      gradFunc: (dTheta: Tensor, [savedIds]: Tensor[]) => tidy(() => mergeGradient(dTheta, deltasOfRows(deltas, savedIds as Tensor1D))),
-    };
-  });
-  return op(coefficients) as Tensor2D;
 }

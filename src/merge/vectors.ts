@@ -1,109 +1,204 @@
-import { tensor, tensor1d, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
-import type { Family } from "../checkpoint/family.js";
-import { disposeDeltas, packDeltas, type Deltas, type Packing } from "./deltas.js";
-import { groupLayers, type Granularity, type Layer } from "./layers.js";
-import { mergeForward } from "./op.js";
-import { rowOf, type Table } from "./table.js";
+import { gather, tensor, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
+import { rowCount, runsOf, type Member, type Run } from "../checkpoint/family.js";
+import { toFloat32, type HostTensor } from "../tensor/dtype.js";
+import { disposeDeltas, uploadDeltas, type Deltas } from "./deltas.js";
+import type { Layer } from "./layers.js";
+import type { PackedRows, Packing } from "./packing.js";
+import { scanFamily, type PackingError, type Scan, type ScanOptions } from "./scan.js";
+import { fileRows, hostRows, type Column, type FamilyTensor, type ReadRows } from "./source.js";
 
-/** A tensor with a delta in at least one expert. */
-export interface MergedTensor {
+/** Where task vectors live between two uses. */
+export const residencies = ["device", "host", "disk"] as const;
+export type Residency = (typeof residencies)[number];
+
+/** A tensor that is asked for, whole or some rows of it (each once, rising). */
+export interface Request {
   readonly name: string;
-  readonly base: Tensor;
-  /** Of the experts that changed it; the others take no part in it. */
-  readonly deltas: Deltas;
-  /** Its layer's row in the table. */
-  readonly row: number;
+  readonly ids?: Int32Array | undefined;
 }
 
-/**
- * The frozen half of a merge, on the device: the base once, and the stacked deltas of each tensor that any
- * expert changed. A tensor that no expert changed has no layer, no delta and costs nothing.
- */
+/** Some rows of a requested tensor on the device. It is the vectors' own, and gone when the next part is asked for. */
+export interface Part {
+  /** The request's place in the list. */
+  readonly request: number;
+  readonly tensor: FamilyTensor;
+  /** Where the rows stand among the requested ones. */
+  readonly from: number;
+  readonly rows: number;
+  /** Whether these are all the rows that were asked for. */
+  readonly whole: boolean;
+  readonly base: Tensor;
+  readonly deltas: Deltas | undefined;
+}
+
+/** The frozen half of a merge: base and task vectors, wherever they live. */
 export interface TaskVectors {
-  readonly tasks: readonly string[];
+  /** The columns of the table. */
+  readonly experts: readonly string[];
   readonly layers: readonly Layer[];
-  readonly merged: readonly MergedTensor[];
-  /** Every tensor of the base that the model reads. */
-  base(name: string): Tensor;
+  readonly tensors: ReadonlyMap<string, FamilyTensor>;
+  readonly residency: Residency;
+  readonly packing: Packing;
+  readonly packingErrors: readonly PackingError[];
+  /** Brings tensors to the device one after the other, in parts of at most {@link partBytes} of task vectors. */
+  stream(requests: readonly Request[]): AsyncGenerator<Part, void, void>;
+  /** The same family read from its files each time, in float32: holds nothing. */
+  fromFiles(): TaskVectors;
   dispose(): void;
 }
 
+export interface VectorOptions extends ScanOptions {
+  readonly residency: Residency;
+  /** Tensors that are only ever read by rows. */
+  readonly tables: ReadonlySet<string>;
+}
+
+/** A family as a merge takes it. */
+export interface ColumnFamily {
+  readonly base: Member;
+  readonly columns: readonly Column[];
+}
+
 /**
- * Reads a family one tensor at a time, subtracts in float32 and uploads. Host memory: k + 1 copies of the largest
- * tensor; device memory: 4 bytes an entry of the base, and 4, 2 or 1 (by the packing) an entry and expert that changed it.
- * @param names canonical names, all present and of one shape (checked before)
+ * What one part of streamed task vectors takes as float32, all experts together (at least a row of each): a bound that
+ * does not grow with the number of experts.
  */
-export async function loadTaskVectors(
-  family: Family, names: readonly string[], granularity: Granularity, onTensor: (done: number, of: number) => void = () => {}, packing: Packing = "f32",
-): Promise<TaskVectors> {
-  const bases = new Map<string, Tensor>();
-  const stacks = new Map<string, Deltas>();
-  const dispose = () => {
-    bases.forEach((base) => base.dispose());
-    stacks.forEach(disposeDeltas);
-  };
-  try {
-    for (const [i, name] of names.entries()) {
-      const base = await family.base.weights(name);
-      const size = base.values.length;
-      const changed: number[] = [];
-      let stack: Float32Array | undefined;
-      for (const [column, expert] of family.experts.entries()) {
-        const { values } = await expert.weights(name);
-        if (values.every((value, at) => value === base.values[at])) continue;
-        stack ??= new Float32Array((family.experts.length - column) * size);
-        const delta = stack.subarray(changed.length * size, (changed.length + 1) * size);
-        for (let at = 0; at < size; at++) delta[at] = values[at]! - base.values[at]!;
-        changed.push(column);
+export const partBytes = 8 * 2 ** 20;
+/** How many parts are read ahead of the one in use. */
+const readAhead = 3;
+
+/** Cuts runs of rows into parts of at most `most` rows. */
+export function cutRuns(runs: readonly Run[], most: number): Run[][] {
+  const parts: Run[][] = [];
+  let room = 0;
+  for (const [from, to] of runs) {
+    for (let at = from; at < to; ) {
+      if (room === 0) {
+        parts.push([]);
+        room = most;
       }
-      const width = base.shape.length > 1 ? base.shape.at(-1)! : size;
-      bases.set(name, tensor(base.values, [...base.shape], "float32"));
-      if (stack) stacks.set(name, packDeltas(stack.length === changed.length * size ? stack : stack.slice(0, changed.length * size), changed, size / width, width, packing));
-      onTensor(i + 1, names.length);
+      const end = Math.min(to, at + room);
+      parts.at(-1)!.push([at, end]);
+      room -= end - at;
+      at = end;
     }
-  } catch (error) {
-    dispose();
-    throw error;
   }
-  const layers = groupLayers([...stacks.keys()], granularity);
-  const rowByName = new Map(layers.flatMap((layer, row) => layer.names.map((name) => [name, row] as const)));
+  return parts;
+}
+
+interface Resident { readonly base: Tensor; readonly deltas: Deltas | undefined }
+
+/** A part before its rows are there. */
+interface Piece extends Pick<Part, "request" | "tensor" | "from" | "whole"> {
+  readonly runs: readonly Run[];
+  readonly held: Resident | undefined;
+  readonly ids: Int32Array | undefined;
+}
+
+function streamOf(tensors: ReadonlyMap<string, FamilyTensor>, resident: ReadonlyMap<string, Resident>, read: ReadRows, packing: Packing): TaskVectors["stream"] {
+  return async function* stream(requests) {
+    const work = requests.flatMap(({ name, ids }, request): Piece[] => {
+      const tensor = tensors.get(name);
+      if (!tensor) throw new Error(`the model asks for "${name}", which was not loaded`);
+      const held = resident.get(name);
+      const whole: Run[] = [[0, tensor.rows]];
+      if (held) return [{ request, tensor, from: 0, runs: whole, whole: true, held, ids }];
+      const parts = cutRuns(ids ? runsOf(ids) : whole, Math.max(1, Math.floor(partBytes / (4 * tensor.width * Math.max(1, tensor.experts.length)))));
+      let from = 0;
+      return parts.map((runs) => {
+        const item = { request, tensor, from, runs, whole: parts.length === 1, held, ids };
+        from += rowCount(runs);
+        return item;
+      });
+    });
+    const ahead = new Map<number, ReturnType<ReadRows>>();
+    for (const [i, { held, ids, runs, ...part }] of work.entries()) {
+      if (held) {
+        // Of a table on the device (one that nobody changed) only the rows that were asked for are taken.
+        const base = ids ? tidy(() => gather(held.base, tensor1d(ids, "int32"))) : held.base;
+        yield { ...part, rows: base.size / part.tensor.width, base, deltas: held.deltas };
+        if (ids) base.dispose();
+        continue;
+      }
+      for (let j = i; j < Math.min(work.length, i + 1 + readAhead); j++) {
+        const next = work[j]!;
+        if (next.held || ahead.has(j)) continue;
+        const reading = read(next.tensor, next.runs);
+        // It is awaited when its turn comes; until then a failure is not an unhandled one.
+        reading.catch(() => {});
+        ahead.set(j, reading);
+      }
+      const host = await ahead.get(i)!;
+      ahead.delete(i);
+      const { width, experts } = part.tensor;
+      const rows = rowCount(runs);
+      const base: Tensor = tensor2d(host.base, [rows, width]);
+      const deltas = experts.length ? uploadDeltas(host.vectors, experts, rows, width, packing) : undefined;
+      try {
+        yield { ...part, rows, base, deltas };
+      } finally {
+        base.dispose();
+        if (deltas) disposeDeltas(deltas);
+      }
+    }
+  };
+}
+
+function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packing: Packing, resident: ReadonlyMap<string, Resident>, read: ReadRows): TaskVectors {
   return {
-    tasks: family.experts.map(({ label }) => label), layers, dispose,
-    merged: [...stacks].map(([name, deltas]) => ({ name, deltas, base: bases.get(name)!, row: rowByName.get(name)! })),
-    base(name) {
-      const found = bases.get(name);
-      if (!found) throw new Error(`the model asks for "${name}", which was not loaded`);
-      return found;
+    experts: family.columns.map(({ label }) => label), layers: scan.layers, tensors: scan.tensors, residency, packing,
+    packingErrors: scan.packingErrors,
+    stream: streamOf(scan.tensors, resident, read, packing),
+    fromFiles: () => assemble(family, { ...scan, packingErrors: [] }, "disk", "f32", new Map(), fileRows(family.base, family.columns, "f32", new Map())),
+    dispose() {
+      for (const { base, deltas } of resident.values()) {
+        base.dispose();
+        if (deltas) disposeDeltas(deltas);
+      }
     },
   };
 }
 
-export interface MergedWeights {
-  /** Looks a tensor up by name: the merged one, or the base's where no expert changed it. */
-  weights(name: string): Tensor;
-  dispose(): void;
-}
-
-/** A tensor's coefficients on the device, those of the experts that changed it: to be disposed. */
-export function coefficientsOf({ deltas, row }: MergedTensor, table: Table): Tensor1D {
-  const all = rowOf(table, row);
-  return tensor1d(Float32Array.from(deltas.experts, (column) => all[column]!));
-}
-
-/** Merges one tensor with its row of a coefficient table. */
-export function mergeOne(merged: MergedTensor, table: Table): Tensor {
-  const coefficients = coefficientsOf(merged, table);
-  const out = mergeForward(merged.base, merged.deltas, coefficients);
-  coefficients.dispose();
-  return out;
-}
-
-/** Merges every changed tensor with a coefficient table; the others are the base's own. The caller disposes. */
-export function mergeWeights(vectors: TaskVectors, table: Table): MergedWeights {
-  const tensors = vectors.merged.map((merged) => mergeOne(merged, table));
-  const byName = new Map(vectors.merged.map(({ name }, i) => [name, tensors[i]!]));
-  return {
-    weights: (name) => byName.get(name) ?? vectors.base(name),
-    dispose: () => tensors.forEach((t) => t.dispose()),
-  };
+/**
+ * Reads a family once (scanFamily) and leaves its task vectors where `residency` says. Held afterwards:
+ * - device: 4 bytes an entry of the base and the packing's bytes an entry and changed expert, on the device; but tables
+ *   that an expert changed stay in host memory, and only the rows that are asked for travel;
+ * - host: the base as its file has it and the packed task vectors, in host memory;
+ * - disk: nothing but open files.
+ * @param names canonical names, all present and of one shape (checked before)
+ */
+export async function loadTaskVectors(family: ColumnFamily, names: readonly string[], options: VectorOptions): Promise<TaskVectors> {
+  const { residency, packing, tables } = options;
+  const resident = new Map<string, Resident>();
+  const kept = new Map<string, { base: HostTensor; vectors: readonly PackedRows[] }>();
+  try {
+    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : {
+      wants: () => true,
+      take(name, base, vectors) {
+        if (residency === "host" || (tables.has(name) && vectors.length)) {
+          kept.set(name, { base, vectors });
+          return;
+        }
+        const values = toFloat32(base);
+        const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
+        // Which experts these are is known when all are read; the order is theirs.
+        const columns = vectors.map((_, i) => i);
+        resident.set(name, {
+          base: tensor(values, [...base.shape], "float32"),
+          deltas: vectors.length ? uploadDeltas(vectors, columns, values.length / width, width, packing) : undefined,
+        });
+      },
+    });
+    for (const [name, { base, deltas }] of resident) {
+      if (deltas) resident.set(name, { base, deltas: { ...deltas, experts: scan.tensors.get(name)!.experts } });
+    }
+    const read = residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
+    return assemble(family, scan, residency, packing, resident, read);
+  } catch (error) {
+    for (const { base, deltas } of resident.values()) {
+      base.dispose();
+      if (deltas) disposeDeltas(deltas);
+    }
+    throw error;
+  }
 }

@@ -50,14 +50,14 @@ const norm = (w: Weights, module: string, x: Tensor, epsilon: number) =>
 
 const tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"].map((table) => `embeddings.${table}.weight`);
 
+const lookups = ({ ids, positions, types }: TokenBatch) => [ids, positions, types].map((indices, i) => ({ name: tables[i]!, ids: indices }));
+
 function embeddings(config: BertConfig): Block<State> {
   return {
     id: "embeddings",
     names: [...tables, ...pair("embeddings.LayerNorm")],
     run(w, state) {
-      const { ids, types, positions } = state.batch;
-      const indices = [ids, positions, types];
-      const [words, places, kinds] = tables.map((name, i) => lookup(w, name, indices[i]!));
+      const [words, places, kinds] = lookups(state.batch).map(({ name, ids }) => lookup(w, name, ids));
       return { ...state, x: norm(w, "embeddings.LayerNorm", plus(plus(words!, kinds!), places!), config.epsilon) };
     },
   };
@@ -116,7 +116,10 @@ function build(json: Readonly<Record<string, unknown>>): Model<State> {
     blocks,
     parameters: shapes(config, blocks.flatMap((block) => block.names)),
     tables: new Set(tables),
-    width: config.hidden, vocabulary: config.vocabulary, maxLength: config.positions, padId: config.padId,
+    width: config.hidden, heads: config.heads, vocabulary: config.vocabulary, maxLength: config.positions, padId: config.padId,
+    lookups,
+    carried: ({ x }) => [x],
+    carry: (start, [x]) => ({ ...start, x: x! }),
     start: (batch) => ({ batch, x: scalar(0), bias: batch.segments.map(attentionBias) }),
     features: (state) => state.x as Tensor2D,
   };

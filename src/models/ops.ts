@@ -56,6 +56,17 @@ export function plus(a: Tensor2D, b: Tensor2D): Tensor2D {
   return op<Tensor2D>([a, b], ([x, y]) => ({ value: add(x!, y!), backward: (dy) => [dy, dy] }));
 }
 
+/** Σ⟨x_i, direction_i⟩: its gradient at x_i is direction_i, which carries a gradient on from where it was cut. */
+export function along(xs: Tensor[], directions: readonly Tensor[]): Tensor {
+  return op(xs, (inputs, save) => {
+    save(directions.map((d) => clone(d)));
+    return {
+      value: inputs.map((x, i) => sum(mul(x, directions[i]!))).reduce((a, b) => add(a, b)),
+      backward: (dy, saved) => saved.map((direction) => mul(direction, dy)),
+    };
+  });
+}
+
 /** Rows of a table by its name: only those, where the weights can make them alone. */
 export const lookup = (weights: Weights, name: string, ids: Int32Array): Tensor2D =>
   weights.rows?.(name, ids) ?? rows(weights(name) as Tensor2D, tensor1d(ids, "int32"));

@@ -50,12 +50,19 @@ export interface Model<State = unknown> {
   /** Those of them that are only ever read by rows: embeddings. */
   readonly tables: ReadonlySet<string>;
   readonly width: number;
+  readonly heads: number;
   readonly vocabulary: number;
   readonly maxLength: number;
   readonly padId: number;
   readonly blocks: readonly Block<State>[];
+  /** Which rows of which tables a batch will look up. */
+  lookups(batch: TokenBatch): readonly { readonly name: string; readonly ids: Int32Array }[];
   /** The state before the first block. */
   start(batch: TokenBatch): State;
+  /** The activations that a block hands to the next: all of a state that does not follow from the batch. */
+  carried(state: State): Tensor[];
+  /** A start state with the activations of another in it. */
+  carry(start: State, carried: readonly Tensor[]): State;
   features(state: State): Tensor2D;
 }
 

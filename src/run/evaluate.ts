@@ -1,7 +1,6 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { tensor, type Tensor } from "@tensorflow/tfjs-core";
 import { z } from "zod";
 import { member, openMember, type Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
@@ -9,24 +8,16 @@ import { openSafetensors } from "../checkpoint/safetensors.js";
 import { UserError } from "../errors.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
+import { makeTable } from "../merge/table.js";
+import { loadTaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/index.js";
-import type { Model } from "../models/types.js";
+import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { shippedData } from "./locate.js";
 import { disposeHead, loadHead, prepareTask, readModel } from "./prepare.js";
-
-/** Loads every tensor the model reads, as float32. */
-export async function loadWeights(source: Member, model: Model): Promise<{ weights: (name: string) => Tensor; dispose: () => void }> {
-  const loaded = new Map<string, Tensor>();
-  for (const name of model.parameters.keys()) {
-    const { values, shape } = await source.weights(name);
-    loaded.set(name, tensor(values, [...shape], "float32"));
-  }
-  return { weights: (name) => loaded.get(name)!, dispose: () => loaded.forEach((t) => t.dispose()) };
-}
 
 /** A head that `writeHead` wrote, seen as a checkpoint of its own. */
 export async function openHead(folder: string, task: string, canonical: (name: string) => string): Promise<Member> {
@@ -35,7 +26,7 @@ export async function openHead(folder: string, task: string, canonical: (name: s
   if (!existsSync(path)) throw new UserError(`${folder}: it has no head for ${task} (heads/${task}/head.safetensors)`);
   const config = (await readJson(join(place, "config.json"))) as Record<string, unknown>;
   const file = await openSafetensors(path);
-  return member(task, { folder: place, config, files: [], names: [...file.entries.keys()], entry: (name) => file.entries.get(name), read: file.read, close: file.close }, canonical);
+  return member(task, { folder: place, config, files: [], names: [...file.entries.keys()], entry: (name) => file.entries.get(name), read: file.read, readRange: file.readRange, close: file.close }, canonical);
 }
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
@@ -50,6 +41,8 @@ const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength:
 
 export interface EvaluateOptions {
   readonly folder: string;
+  /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
+  readonly placement?: Placement | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
   /** These three default to what the run that wrote the folder used: a task with one file only is cut by them. */
@@ -85,12 +78,14 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
         await expert.checkpoint.close();
       }
     }
-    const { weights, dispose } = await loadWeights(merged, model);
+    const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], {
+      granularity: "model", packing: "f32", density: 1, residency: options.placement?.residency ?? "device", tables: model.tables,
+    });
     try {
-      const scores = await evaluateTasks(model, weights, prepared, "test");
+      const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise }, prepared, "test");
       return { rows: toRows(method, prepared, scores, "test", seed), synthetic: prepared.some(({ synthetic }) => synthetic) };
     } finally {
-      dispose();
+      vectors.dispose();
     }
   } finally {
     heads.forEach(disposeHead);

@@ -1,11 +1,13 @@
 import { basename } from "node:path";
-import type { EngineName } from "../backend/index.js";
+import { watchMemory, type EngineName } from "../backend/index.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
+import { columnOf } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/index.js";
 import type { Model, ModelFamily } from "../models/types.js";
+import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
@@ -13,6 +15,8 @@ import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
 import { disposeHead, loadHead, prepareTask, readModel, startFor } from "./prepare.js";
+import { memoryText } from "../report/memory.js";
+import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { hashInputs } from "./record.js";
 import { openOutput } from "./write.js";
 
@@ -28,7 +32,16 @@ export interface Inputs {
   readonly tasks: readonly PreparedTask[];
   readonly hashes: readonly InputHash[];
   readonly vectors: TaskVectors;
+  readonly plan: MemoryPlan;
   dispose(): Promise<void>;
+}
+
+/** The most that one step can have to do: every task's longest examples in one batch. */
+function stepShape(tasks: readonly PreparedTask[], { batchSize, microBatch }: MergeOptions): StepShape {
+  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, { ids }) => sum + ids.length, 0)).sort((a, b) => b - a);
+  const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
+  const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
+  return { tokens, microBatch, length };
 }
 
 /** Finds, opens and checks every input, headers before bytes; then starts the engine and loads. */
@@ -48,6 +61,7 @@ export async function openInputs(options: MergeOptions, out: (name: string) => s
     await openOutput(out(name), [places.base, ...places.experts.map(({ folder }) => folder)]);
 
     const engine = await startFor(model, options.backend);
+    watchMemory().reset();
     hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out(name)}`);
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
@@ -59,7 +73,14 @@ export async function openInputs(options: MergeOptions, out: (name: string) => s
       prepared.push(ready);
     }
     const hashes = await hashInputs(family, data, prepared);
-    const vectors = await loadTaskVectors(family, [...model.parameters.keys()], options.granularity, (done, of) => hooks.progress("task vectors", done, of));
+    const plan = await planMemory(shapeOf(model, family.base, family.experts.length), stepShape(prepared, options), engine, {
+      packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget,
+    });
+    hooks.note(memoryText({ ...plan, what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`, rows: plan.predictions }));
+    const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], {
+      granularity: options.granularity, packing: options.pack, density: options.density, residency: plan.chosen.residency, tables: model.tables,
+      onTensor: (done, of) => hooks.progress("task vectors", done, of),
+    });
     const dispose = async () => {
       vectors.dispose();
       heads.forEach(disposeHead);
@@ -70,7 +91,7 @@ export async function openInputs(options: MergeOptions, out: (name: string) => s
       throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     }
     hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
-    return { name, places, data, engine, model, head, family, tasks: prepared, hashes, vectors, dispose };
+    return { name, places, data, engine, model, head, family, tasks: prepared, hashes, vectors, plan, dispose };
   } catch (error) {
     heads.forEach(disposeHead);
     await family.close();

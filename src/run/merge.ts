@@ -1,7 +1,7 @@
 import { join } from "node:path";
-import { tfjsVersion } from "../backend/index.js";
+import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { writeText } from "../checkpoint/files.js";
-import { bestPoint, evaluateBaselines, searchLambda } from "../evaluate/baselines.js";
+import { bestPoint, evaluateBaselines, searchLambda, type Place } from "../evaluate/baselines.js";
 import { applyGate } from "../merge/table.js";
 import { version } from "../package.js";
 import { modelCard } from "../report/card.js";
@@ -23,18 +23,20 @@ function startFrom({ init, loss }: MergeOptions, lambda: number): number {
   return loss === "cross-entropy" ? Math.min(largestStart, lambda) : unlabelledStart;
 }
 
+const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise });
+
 /** The state is small (three numbers a coefficient): it is saved often. */
 const saveEvery = 10;
 
 /** Trains from the start, or from the state in `out`; keeps state and log as it goes. */
 async function trainRun(out: string, inputs: Inputs, options: MergeOptions, trainOptions: TrainOptions, hooks: MergeHooks): Promise<{ state: TrainState; finished: boolean }> {
-  const { model, vectors, tasks, engine, hashes } = inputs;
-  const identity = { version, ...recorded(options, engine), ...Object.fromEntries(hashes.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])) };
-  const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, tasks.length, trainOptions);
+  const { vectors, tasks, plan, hashes } = inputs;
+  const identity = { version, ...recorded(options, plan), ...Object.fromEntries(hashes.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])) };
+  const start = options.resume ? await loadState(out, identity) : initialState(vectors.layers.length, vectors.experts.length, trainOptions);
   if (options.resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
   const log = await openLog(out, start.moments.step);
   if (!options.resume) await beginRun(out, () => saveState(out, identity, start));
-  const result = await train(model, vectors, tasks, trainOptions, start, {
+  const result = await train(placeOf(inputs), tasks, trainOptions, start, {
     record(record) {
       log.add(record);
       hooks.step(record, options.tasks, options.steps);
@@ -57,11 +59,12 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
   const started = performance.now();
   const outOf = (name: string) => options.out ?? join("merged", name);
   const inputs = await openInputs(options, outOf, hooks);
-  const { name, family, model, head, vectors, tasks, engine, data } = inputs;
+  const { name, family, head, vectors, tasks, plan, data } = inputs;
+  const place = placeOf(inputs);
   const out = outOf(name);
   const synthetic = tasks.some((task) => task.synthetic);
   try {
-    const search = await searchLambda(model, vectors, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
+    const search = await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
     const { lambda } = bestPoint(search);
     const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
     hooks.note(`task arithmetic finds λ = ${lambda} on validation; coefficients start at ${trainOptions.init}`);
@@ -76,18 +79,19 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     for (const expert of family.experts) await writeHead(out, expert, head);
     await writeCoefficients(out, vectors, raw, table, `${name}: coefficients, layers × experts (${options.gate})`);
 
-    const baselines = await evaluateBaselines(model, vectors, tasks, lambda, options.seed, hooks.progress);
+    const baselines = await evaluateBaselines(place, tasks, lambda, options.seed, hooks.progress);
     hooks.progress("supermerge, from the written files", 0, 1);
-    const merged = await evaluateFolder({ ...options, folder: out, data }, options.loss === "entropy" ? "supermerge-entropy" : "supermerge");
+    const merged = await evaluateFolder({ ...options, folder: out, data, placement: plan.chosen }, options.loss === "entropy" ? "supermerge-entropy" : "supermerge");
     const rows = [...baselines, ...merged.rows];
-    const settings = { ...recorded(options, engine), start: trainOptions.init };
+    const settings = { ...recorded(options, plan), start: trainOptions.init };
     await writeText(join(out, "README.md"), modelCard({
       name, tasks: options.tasks, headClass: headClassOf(family.experts[0]!), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
     }));
     await writeText(join(out, "run.json"), {
-      version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine, places: inputs.places, data,
+      version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: inputs.places, data,
       seconds: { train: trainSeconds, total: (performance.now() - started) / 1000 },
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
     });
     // Last: a folder with results is a finished one.
     await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": search }, settings });

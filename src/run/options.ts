@@ -1,10 +1,12 @@
 import type { EngineName } from "../backend/index.js";
 import type { Granularity } from "../merge/layers.js";
+import type { Packing } from "../merge/packing.js";
+import type { Residency } from "../merge/vectors.js";
 import type { ResultRow } from "../report/rows.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { TrainOptions, TrainRecord } from "../train/loop.js";
 
-export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init"> {
+export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | "microBatch"> {
   /** A coefficient, or `search`: the λ that task arithmetic finds on the validation examples. */
   readonly init: number | "search";
   readonly tasks: readonly string[];
@@ -19,6 +21,12 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init"> {
   readonly maxLength: number;
   readonly dtype: FloatDType | "auto";
   readonly shardSize: number;
+  readonly residency: Residency | "auto";
+  readonly blocks: "auto" | "on" | "off";
+  readonly pack: Packing;
+  readonly density: number;
+  readonly memoryBudget?: number | undefined;
+  readonly microBatch: number;
   readonly resume?: boolean | undefined;
 }
 

@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
-import type { EngineName } from "../backend/index.js";
 import type { Family, Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
 import type { InputHash } from "../report/card.js";
 import type { MergeOptions } from "./options.js";
+import type { MemoryPlan } from "./place.js";
 
 /** Hashes of everything the numbers depend on: models, tokenizer, data. */
 export async function hashInputs(family: Family, data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
@@ -29,8 +29,8 @@ export function headClassOf({ checkpoint }: Member): string {
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
-export function recorded(options: MergeOptions, engine: EngineName): Record<string, unknown> {
-  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, ...rest } = options;
-  return { ...rest, backend: engine };
+export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan): Record<string, unknown> {
+  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, memoryBudget: _m, ...rest } = options;
+  return { ...rest, backend: engine, residency: chosen.residency, blocks: chosen.blockwise ? "on" : "off" };
 }
 

@@ -5,7 +5,8 @@ import type { Family, Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
 import { rowOf, type Table } from "../merge/table.js";
-import { mergeOne, type TaskVectors } from "../merge/vectors.js";
+import { mergeTensors } from "../merge/merged.js";
+import type { TaskVectors } from "../merge/vectors.js";
 import type { ModelFamily } from "../models/types.js";
 import { heatmapSvg, svgToPng } from "../report/heatmap.js";
 import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
@@ -53,10 +54,10 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
 }
 
 /** Merges one tensor and encodes it. */
-async function mergedBytes(vectors: TaskVectors, index: number, table: Table, dtype: FloatDType): Promise<Uint8Array> {
-  const merged = mergeOne(vectors.merged[index]!, table);
-  const values = (await merged.data()) as Float32Array;
-  merged.dispose();
+async function mergedBytes(vectors: TaskVectors, name: string, table: Table, dtype: FloatDType): Promise<Uint8Array> {
+  const [merged] = await mergeTensors(vectors, table, [{ name }]);
+  const values = (await merged!.data()) as Float32Array;
+  merged!.dispose();
   return fromFloat32(values, dtype);
 }
 
@@ -67,16 +68,16 @@ async function mergedBytes(vectors: TaskVectors, index: number, table: Table, dt
  */
 export async function writeModel(out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> {
   const { base } = family;
-  const mergedIndex = new Map(vectors.merged.map(({ name }, i) => [base.actual.get(name)!, i]));
+  const changed = new Map([...vectors.tensors.values()].filter(({ experts }) => experts.length).map(({ name }) => [base.actual.get(name)!, name]));
   const heads = [head.weight, head.bias].map((name) => base.actual.get(name));
   const sources = base.checkpoint.names.filter((name) => !heads.includes(name)).map((name): TensorSource => {
     const entry = base.checkpoint.entry(name)!;
     const target = isFloat(entry.dtype) ? (dtype ?? entry.dtype) : entry.dtype;
-    const index = mergedIndex.get(name);
+    const merged = changed.get(name);
     return {
       name, dtype: target, shape: entry.shape,
       async bytes() {
-        if (index !== undefined) return mergedBytes(vectors, index, table, target as FloatDType);
+        if (merged !== undefined) return mergedBytes(vectors, merged, table, target as FloatDType);
         const tensor = await base.checkpoint.read(name);
         return target === entry.dtype ? tensor.bytes : fromFloat32(toFloat32(tensor), target as FloatDType);
       },
@@ -106,7 +107,7 @@ export async function writeHead(out: string, expert: Member, names: ModelFamily[
 
 /** coefficients.csv, .json, .svg and .png: every layer and task, raw and gated. */
 export async function writeCoefficients(out: string, vectors: TaskVectors, raw: Table, gated: Table, title: string): Promise<void> {
-  const { layers, tasks } = vectors;
+  const { layers, experts: tasks } = vectors;
   const entries = layers.flatMap((layer, row) => tasks.map((task, column) => ({
     layer: layer.id, task, raw: rowOf(raw, row)[column]!, coefficient: rowOf(gated, row)[column]!,
   })));

@@ -1,8 +1,7 @@
+import type { Place } from "../evaluate/baselines.js";
 import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
 import { gates, type GateName } from "../merge/gates.js";
 import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
-import { mergeWeights, type TaskVectors } from "../merge/vectors.js";
-import type { Model } from "../models/types.js";
 import { trainingBatches } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type decays } from "./adamw.js";
 import { coefficientGradient, type LossName } from "./step.js";
@@ -25,6 +24,8 @@ export interface TrainOptions {
   readonly evalEvery: number;
   readonly saveEvery: number;
   readonly seed: number;
+  /** Tokens that share one pass through the model. */
+  readonly microBatch?: number | undefined;
 }
 
 /** Everything a run needs to go on from where it stood. Batches follow from the step number (tasks/batches.ts). */
@@ -75,7 +76,7 @@ function holdOut(task: PreparedTask, holdout: number): { fit: PreparedTask["vali
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
-  model: Model, vectors: TaskVectors, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
+  place: Place, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
   // The entropy loss chooses nothing by labels: it may train on every example.
@@ -85,9 +86,7 @@ export async function train(
   let state = start;
 
   const score = async () => {
-    const merged = mergeWeights(vectors, applyGate(state.raw, options.gate));
-    const scores = await evaluateTasks(model, merged.weights, judges, "validation");
-    merged.dispose();
+    const scores = await evaluateTasks({ ...place, table: applyGate(state.raw, options.gate) }, judges, "validation");
     const loss = validationLoss(scores, weights);
     if (!state.best || loss < state.best.loss) state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };
     return { loss, accuracy: scores.map(({ accuracy }) => accuracy) };
@@ -97,7 +96,7 @@ export async function train(
   while (state.moments.step < options.steps) {
     const at = state.moments.step;
     const jobs = tasks.map(({ head }, i) => ({ head, batch: batchOf[i]!(at), weight: weights[i]! }));
-    const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(state.raw, options.gate), jobs, options.loss);
+    const { gradient, losses } = await coefficientGradient(place.model, place.vectors, applyGate(state.raw, options.gate), jobs, { ...options, blockwise: place.blockwise });
     const loss = losses.reduce((sum, value) => sum + value, 0);
     if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
     const lr = learningRate(at, options.steps, options.lr, options.warmup, options.decay);

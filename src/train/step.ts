@@ -1,94 +1,134 @@
-import { cast, concat, dispose, engine, keep, mul, oneHot, reshape, tensor1d, tidy, add, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, tensor1d, tidy, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { forward, logits, type Head } from "../models/index.js";
-import { crossEntropy, entropy, rows } from "../models/ops.js";
-import type { Model, Weights } from "../models/types.js";
+import { logits, type Head } from "../models/index.js";
+import { layout } from "../models/layout.js";
+import { along, crossEntropy, entropy, rows } from "../models/ops.js";
+import type { Model } from "../models/types.js";
+import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
+import { openStage, type StageWeights } from "../stages/weights.js";
 import type { Batch } from "../tasks/batches.js";
-import { leafWeights } from "./leaves.js";
+import { passesOf, tokensAPass, type Job } from "./passes.js";
 
 /** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging). */
 export const lossNames = ["cross-entropy", "entropy"] as const;
 export type LossName = (typeof lossNames)[number];
 
-/** A task's part in one step. */
-export interface Job {
-  readonly head: Head;
-  readonly batch: Batch;
-  readonly weight: number;
-}
-
-/** The weighted mean loss of each job under some weights, [1] each: to be called inside a tidy or a gradient. */
-export function jobLosses(model: Model, weights: Weights, jobs: readonly Job[], loss: LossName): Tensor[] {
-  const features = forward(model, weights, jobs.flatMap(({ batch }) => batch.rows));
+/** The weighted mean loss of each job, [1] each, from the features of all their rows [rows, width]. */
+export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossName): Tensor[] {
   let start = 0;
   return jobs.map(({ head, batch, weight }) => {
     const from = start;
     const mine = jobs.length === 1 ? features : rows(features, tensor1d(Int32Array.from(batch.rows, (_, i) => from + i), "int32"));
     start += batch.rows.length;
-    const scores = logits(mine, head, batch.choices);
-    if (loss === "entropy") return mul(entropy(scores), weight);
-    const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
-    return mul(crossEntropy(scores, cast(targets, "float32")), weight);
+    return reshape(mul(oneLoss(mine, head, batch, loss), weight), [1]);
   });
 }
 
-/** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
-const tokensAPass = 2048;
+function oneLoss(features: Tensor2D, head: Head, batch: Batch, loss: LossName): Tensor {
+  const scores = logits(features, head, batch.choices);
+  if (loss === "entropy") return entropy(scores);
+  const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
+  return crossEntropy(scores, cast(targets, "float32"));
+}
 
-/** Groups jobs into passes through the model, in order. A job that is larger alone is a pass of its own. */
-export function passesOf(jobs: readonly Job[], most = tokensAPass): Job[][] {
-  const passes: { jobs: Job[]; tokens: number }[] = [];
-  for (const job of jobs) {
-    const tokens = job.batch.rows.reduce((sum, { ids }) => sum + ids.length, 0);
-    const last = passes.at(-1);
-    if (last && last.tokens + tokens <= most) {
-      last.jobs.push(job);
-      last.tokens += tokens;
-    } else {
-      passes.push({ jobs: [job], tokens });
-    }
-  }
-  return passes.map((pass) => pass.jobs);
+export interface StepOptions {
+  readonly loss: LossName;
+  /** Merge and run one block at a time: its merged weights exist only while it runs. */
+  readonly blockwise?: boolean | undefined;
+  /** Tokens that share one pass through the model; a larger batch runs in several. */
+  readonly microBatch?: number | undefined;
+}
+
+/** One pass through the model: some jobs, laid out, and what each stage left for the next. */
+interface Pass {
+  readonly jobs: readonly Job[];
+  readonly batch: ReturnType<typeof layout>;
+  /** What stage s starts from; nothing for the first. */
+  readonly inputs: Boundary[];
+  /** ∂L/∂ of what the stage in hand hands on; nothing before the last stage has run. */
+  upstream: Boundary;
 }
 
 /**
  * The loss summed over tasks and its gradient with respect to every coefficient.
  *
- * The chain is cut at the merged weights: they are made once, some tasks at a time run through autodiff
- * ({@link passesOf}) and add to ∂L/∂θ, and each tensor's deltas are read once more for ⟨∂L/∂θ, τ_i⟩. Device memory
- * beside the task vectors: the merged weights, two gradients of that size (one where a single pass does) and a pass's
- * activations, whatever the number of tasks and experts.
+ * The chain is cut at the merged weights: they are made once a stage, a pass at a time runs through autodiff and adds to
+ * ∂L/∂θ, and each tensor's deltas are read once more for ⟨∂L/∂θ, τ_i⟩. With one stage (the whole model), device memory
+ * beside the task vectors is the merged weights, two gradients of that size (one where a single pass does) and a pass's
+ * activations. Block by block it is that of the largest block: a first sweep leaves each block's input in host memory,
+ * then each block, last to first, is merged again, run again and differentiated. Neither grows with tasks or experts.
  */
 export async function coefficientGradient(
-  model: Model, vectors: TaskVectors, coefficients: Table, jobs: readonly Job[], loss: LossName,
+  model: Model, vectors: TaskVectors, coefficients: Table, jobs: readonly Job[], { loss, blockwise = false, microBatch = tokensAPass }: StepOptions,
 ): Promise<{ gradient: Table; losses: number[] }> {
-  const { weights, leaves } = leafWeights(model, vectors, coefficients);
-  const losses: Tensor[] = [];
-  let total: (Tensor | undefined)[] = leaves.map(() => undefined);
-  for (const pass of passesOf(jobs)) {
-    const before = total;
-    total = tidy(() => {
-      const { grads } = engine().gradients(() => {
-        const each = jobLosses(model, weights, pass, loss);
-        losses.push(keep(concat(each.map((l) => reshape(l, [1])))));
-        return each.reduce((a, b) => add(a, b));
-      }, leaves.map(({ tensor }) => tensor));
-      // A tensor that the forward does not reach has no gradient.
-      return (grads as (Tensor | undefined)[]).map((g, i) => (g && before[i] ? add(g, before[i]) : (g ?? before[i]))) as Tensor[];
-    });
-    dispose(before.filter((t, i) => t !== undefined && t !== total[i]));
+  const stages = stagesOf(model, blockwise);
+  const passes = passesOf(jobs, microBatch).map((part): Pass => ({
+    jobs: part, batch: layout(part.flatMap(({ batch }) => batch.rows), model.padId, model.width), inputs: [[]], upstream: [],
+  }));
+  const open = (stage: Stage) => openStage(model, vectors, coefficients, stage, passes.map(({ batch }) => batch));
+  for (const [s, stage] of stages.slice(0, -1).entries()) {
+    const opened = await open(stage);
+    for (const pass of passes) pass.inputs.push(await stageForward(model, stage, opened.weights, { batch: pass.batch, boundary: pass.inputs[s]! }));
+    opened.dispose();
   }
-  // One transfer from the device for all losses and inner products.
-  const reached = leaves.flatMap((leaf, i) => (total[i] ? [{ leaf, gradient: total[i] }] : []));
-  const packed = tidy(() => concat([...losses, ...reached.map(({ leaf, gradient }) => leaf.products(gradient))]));
-  const numbers = await packed.data();
-  dispose([packed, ...losses, ...(total.filter(Boolean) as Tensor[]), ...leaves.map(({ tensor }) => tensor)]);
-
   const values = new Float64Array(coefficients.values.length);
-  let at = jobs.length;
-  for (const { leaf: { merged: { row, deltas } } } of reached) {
-    for (const column of deltas.experts) values[row * coefficients.columns + column]! += numbers[at++]!;
+  const losses: number[] = jobs.map(() => 0);
+  for (let s = stages.length - 1; s >= 0; s--) {
+    const opened = await open(stages[s]!);
+    const { products, passLosses } = await stageBackward(model, vectors, stages[s]!, opened, passes, s, loss);
+    for (const { name, numbers } of products) {
+      const { row, experts } = vectors.tensors.get(name)!;
+      experts.forEach((column, i) => (values[row * coefficients.columns + column]! += numbers[i]!));
+    }
+    // A job may have been cut into several: each carries its place.
+    passes.flatMap((pass) => pass.jobs).forEach(({ index }, i) => (losses[index!]! += passLosses[i] ?? 0));
   }
-  return { gradient: { ...coefficients, values }, losses: Array.from(numbers.subarray(0, jobs.length)) };
+  return { gradient: { ...coefficients, values }, losses };
+}
+
+/** One stage backward over all passes; disposes the stage's weights. */
+async function stageBackward(
+  model: Model, vectors: TaskVectors, stage: Stage, opened: StageWeights, passes: readonly Pass[], s: number, loss: LossName,
+): Promise<{ products: { name: string; numbers: Float32Array }[]; passLosses: ArrayLike<number> }> {
+  const { weights, changed } = opened;
+  const losses: Tensor[] = [];
+  let total: (Tensor | undefined)[] = changed.map(() => undefined);
+  for (const pass of passes) {
+    const before = total;
+    const carried = upload(pass.inputs[s]!);
+    const upstream = upload(pass.upstream);
+    const found = tidy(() => {
+      const { grads } = engine().gradients(() => {
+        const state = runStage(model, stage, weights, pass.batch, carried);
+        if (!stage.last) return along(model.carried(state), upstream);
+        const each = jobLosses(model.features(state), pass.jobs, loss);
+        losses.push(keep(concat(each)));
+        return each.reduce((a, b) => add(a, b));
+      }, [...changed.map(({ tensor }) => tensor), ...carried]);
+      // A tensor that the forward does not reach has no gradient.
+      const all = grads as (Tensor | undefined)[];
+      return {
+        weights: changed.map((_, i) => (all[i] && before[i] ? add(all[i], before[i]) : (all[i] ?? before[i]))) as Tensor[],
+        carried: all.slice(changed.length) as Tensor[],
+      };
+    });
+    total = found.weights;
+    dispose([...before.filter((t, i) => t !== undefined && t !== total[i]) as Tensor[], ...carried, ...upstream]);
+    pass.upstream = await download(found.carried);
+  }
+  // The merged weights are done with; the task vectors are read once more.
+  opened.dispose();
+  const reached = changed.flatMap(({ request }, i) => (total[i] ? [{ request, gradient: total[i] }] : []));
+  const products = await innerProducts(vectors, reached.map(({ request }) => request), reached.map(({ gradient }) => gradient));
+  dispose(reached.map(({ gradient }) => gradient));
+  if (products.length + losses.length === 0) return { products: [], passLosses: [] };
+  // One transfer from the device for all of them.
+  const packed = tidy(() => concat([...losses, ...products]));
+  const numbers = (await packed.data()) as Float32Array;
+  dispose([packed, ...losses, ...products]);
+  let at = losses.reduce((sum, { size }) => sum + size, 0);
+  const passLosses = numbers.subarray(0, at);
+  return { passLosses, products: reached.map(({ request: { name } }, i) => ({ name, numbers: numbers.subarray(at, (at += products[i]!.size)) })) };
 }

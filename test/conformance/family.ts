@@ -1,18 +1,24 @@
 import { join } from "node:path";
-import { slice, tidy } from "@tensorflow/tfjs-core";
+import { eye, slice, tidy, zeros } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
+import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { applyGate, makeTable, throughGate, type Table } from "../../src/merge/table.js";
-import { mergeWeights } from "../../src/merge/vectors.js";
-import { forward, logits } from "../../src/models/index.js";
 import { readExamples } from "../../src/tasks/files.js";
 import { loadTasks } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { relativeError } from "../helpers.js";
-import { flat, goldenTable, textRows, toBatch, type Loaded } from "./load.js";
+import type { Head } from "../../src/models/index.js";
+import { flat, goldenTable, toBatch, type GoldenBatch, type Loaded } from "./load.js";
 
 /** A whole family: ids, logits, loss and gradient against transformers and PyTorch. */
 export function familyTests(where: () => Loaded, dataFolder: string, tolerance: number): void {
+  async function scoresOf(table: Table, head: Head, g: GoldenBatch): Promise<Float32Array> {
+    const { model, vectors } = where();
+    for await (const { values } of batchLogits({ model, vectors, table }, [{ head, batch: toBatch(g) }])) return values;
+    throw new Error("no batch came back");
+  }
+
   test("texts become the ids transformers makes of them", async () => {
     const { golden: data, folder } = where();
     const encoder = await loadTokenizer(join(folder, "base"), data.maxLength);
@@ -32,18 +38,14 @@ export function familyTests(where: () => Loaded, dataFolder: string, tolerance: 
   test("zero coefficients give the base's features, coefficient 1 the expert's logits", async () => {
     const { model, vectors, heads, golden: data } = where();
     const [n, k] = [vectors.layers.length, data.tasks.length];
+    // A head that shows the first eight features as they are.
+    const window: Head = { weight: tidy(() => slice(eye(model.width), [0, 0], [8, -1])), bias: zeros([8]) };
     for (const [i, g] of data.batches.entries()) {
-      const zero = mergeWeights(vectors, makeTable(n, k, () => 0));
-      const features = tidy(() => slice(forward(model, zero.weights, textRows(g)), [0, 0], [-1, 8]));
-      expect(relativeError(await features.data(), flat(g.base))).toBeLessThan(tolerance);
-      const one = mergeWeights(vectors, makeTable(n, k, (_, c) => (c === i ? 1 : 0)));
-      const scores = tidy(() => logits(forward(model, one.weights, textRows(g)), heads[i]!, g.choices ?? undefined));
-      expect(relativeError(await scores.data(), flat(g.individual))).toBeLessThan(tolerance);
-      features.dispose();
-      scores.dispose();
-      zero.dispose();
-      one.dispose();
+      expect(relativeError(await scoresOf(makeTable(n, k, () => 0), window, { ...g, choices: null }), flat(g.base))).toBeLessThan(tolerance);
+      expect(relativeError(await scoresOf(makeTable(n, k, (_, c) => (c === i ? 1 : 0)), heads[i]!, g), flat(g.individual))).toBeLessThan(tolerance);
     }
+    window.weight.dispose();
+    window.bias.dispose();
   });
 
   test("merged logits, loss and ∂L/∂w equal PyTorch's for one batch of each task", async () => {
@@ -56,12 +58,8 @@ export function familyTests(where: () => Loaded, dataFolder: string, tolerance: 
     const raw: Table = { ...reference, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(row * k, (row + 1) * k)])) };
     const gated = applyGate(raw, "tanh");
     for (const [i, g] of data.batches.entries()) {
-      const merged = mergeWeights(vectors, gated);
-      const scores = tidy(() => logits(forward(model, merged.weights, textRows(g)), heads[i]!, g.choices ?? undefined));
-      expect(relativeError(await scores.data(), flat(g.logits))).toBeLessThan(tolerance);
-      scores.dispose();
-      merged.dispose();
-      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[i]!, batch: toBatch(g), weight: 1 }], "cross-entropy");
+      expect(relativeError(await scoresOf(gated, heads[i]!, g), flat(g.logits))).toBeLessThan(tolerance);
+      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[i]!, batch: toBatch(g), weight: 1 }], { loss: "cross-entropy" });
       expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
       const expected = order.flatMap((row) => g.gradient[row]!);
       expect(relativeError(throughGate(gradient, raw, "tanh").values, expected)).toBeLessThan(tolerance);

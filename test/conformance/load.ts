@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { tensor, type Tensor } from "@tensorflow/tfjs-core";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { makeTable, type Table } from "../../src/merge/table.js";
-import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
+import { columnOf } from "../../src/merge/source.js";
+import { loadTaskVectors, type TaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
 import { bert } from "../../src/models/bert.js";
 import type { Head } from "../../src/models/index.js";
 import type { Model, TokenRow } from "../../src/models/types.js";
@@ -26,18 +27,18 @@ export const textRows = ({ ids, types, lengths }: GoldenBatch): TokenRow[] => le
 
 export const toBatch = (g: GoldenBatch): Batch => ({ rows: textRows(g), labels: g.labels, choices: g.choices ?? undefined });
 
-export interface Loaded { model: Model; vectors: TaskVectors; heads: Head[]; golden: GoldenFamily; folder: string; dispose(): void }
+export interface Loaded { model: Model; vectors: TaskVectors; heads: Head[]; golden: GoldenFamily; folder: string; name: string; dispose(): void }
 
 /** A family with the golden values PyTorch made of it. */
-export async function load(folder: string, name: string): Promise<Loaded> {
+export async function load(folder: string, name: string, options: Partial<VectorOptions> = {}): Promise<Loaded> {
   const data = golden<GoldenFamily>(`family-${name}`);
   const base = await openMember("base", join(folder, "base"), bert.canonical);
   const model = bert.build(base.checkpoint.config);
   const family = await openFamily(base, data.tasks.map((task) => ({ task, folder: join(folder, "experts", task) })), bert.canonical);
-  const vectors = await loadTaskVectors(family, [...model.parameters.keys()], "tensor");
+  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: model.tables, ...options });
   const heads: Head[] = [];
   for (const expert of family.experts) heads.push(await loadHead(expert, bert.head));
-  await family.close();
-  return { model, vectors, heads, golden: data, folder, dispose: () => { vectors.dispose(); heads.forEach((h) => [h.weight, h.bias].forEach((t) => t.dispose())); } };
+  if (vectors.residency !== "disk") await family.close();
+  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach((h) => [h.weight, h.bias].forEach((t) => t.dispose())); } };
 }
 

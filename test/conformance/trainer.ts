@@ -1,13 +1,15 @@
-import { add, memory, mul, reshape, sum, tensor2d, variable, variableGrads, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
+import { add, clone, dispose, memory, mul, reshape, sum, tensor2d, variable, variableGrads, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { gates } from "../../src/merge/gates.js";
 import { mergeTensor } from "../../src/merge/op.js";
-import type { TaskVectors } from "../../src/merge/vectors.js";
-import { coefficientGradient, jobLosses, passesOf, type Job } from "../../src/train/step.js";
+import { residencies, type Part, type TaskVectors } from "../../src/merge/vectors.js";
+import { forward } from "../../src/models/index.js";
+import { passesOf, type Job } from "../../src/train/passes.js";
+import { coefficientGradient, jobLosses } from "../../src/train/step.js";
 import { relativeError } from "../helpers.js";
-import { goldenTable, toBatch, type Loaded } from "./load.js";
+import { goldenTable, load, toBatch, type Loaded } from "./load.js";
 
 /** The step and the trainer on a loaded family. */
 export function trainerTests(where: () => Loaded, slow: boolean): void {
@@ -16,19 +18,28 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
   test("the step's gradient is that of one tape through mergeTensor", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const { gradient, losses } = await coefficientGradient(model, vectors, table, jobs(3), "cross-entropy");
+    const { gradient, losses } = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
     const rows = variable(tensor2d(Float32Array.from(table.values), [table.rows, table.columns]));
+    const parts = new Map<string, Part>();
+    for await (const part of vectors.stream([...vectors.tensors.keys()].map((name) => ({ name })))) {
+      // Tables that were changed lie in host memory, and their part is gone with the next.
+      const { tensor, base, deltas } = part;
+      parts.set(tensor.name, { ...part, base: clone(base), deltas: deltas && { ...deltas, data: clone(deltas.data) } });
+    }
     const result = variableGrads(() => {
-      const merged = new Map(vectors.merged.map(({ name, base, deltas, row }) => {
+      const merged = new Map([...parts].map(([name, { tensor, base, deltas }]) => {
+        const shaped = reshape(base, [...tensor.shape]);
+        if (!deltas) return [name, shaped];
         // The row's coefficients of the experts that changed the tensor, as a product: only ops with a gradient are on the tape.
-        const pick = tensor2d(Float32Array.from({ length: table.rows }, (_, i) => (i === row ? 1 : 0)), [table.rows, 1]);
+        const pick = tensor2d(Float32Array.from({ length: table.rows }, (_, i) => (i === tensor.row ? 1 : 0)), [table.rows, 1]);
         const all = sum<Tensor1D>(mul(rows as unknown as Tensor, pick), 0);
         const chosen = tensor2d(deltas.experts.map((e) => Array.from({ length: table.columns }, (_, i) => (i === e ? 1 : 0))));
-        return [name, mergeTensor(base, deltas, sum<Tensor1D>(mul(chosen, reshape(all, [1, -1])), 1))];
+        return [name, mergeTensor(shaped, deltas, sum<Tensor1D>(mul(chosen, reshape(all, [1, -1])), 1))];
       }));
-      const weights = (name: string) => merged.get(name) ?? vectors.base(name);
-      return jobLosses(model, weights, jobs(3), "cross-entropy").reduce((a, b) => add(a, b)) as never;
+      const features = forward(model, (name) => merged.get(name)!, jobs(3).flatMap(({ batch }) => batch.rows));
+      return sum(jobLosses(features, jobs(3), "cross-entropy").reduce((a, b) => add(a, b))) as never;
     }, [rows]);
+    dispose([...parts.values()].flatMap(({ base, deltas }) => [base, ...(deltas ? [deltas.data] : [])]));
     expect(losses.reduce((a, b) => a + b)).toBeCloseTo((await result.value.data())[0]!, 4);
     expect(relativeError(gradient.values, await result.grads[rows.name]!.data())).toBeLessThan(1e-5);
     [result.value, rows, ...Object.values(result.grads)].forEach((t) => t.dispose());
@@ -37,8 +48,8 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
   test("the gradient agrees with finite differences", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const total = async (values: Float64Array) => (await coefficientGradient(model, vectors, { ...table, values }, jobs(2), "cross-entropy")).losses.reduce((a, b) => a + b);
-    const { gradient } = await coefficientGradient(model, vectors, table, jobs(2), "cross-entropy");
+    const total = async (values: Float64Array) => (await coefficientGradient(model, vectors, { ...table, values }, jobs(2), { loss: "cross-entropy" })).losses.reduce((a, b) => a + b);
+    const { gradient } = await coefficientGradient(model, vectors, table, jobs(2), { loss: "cross-entropy" });
     // Along the gradient itself, where the change is largest and rounding matters least.
     const norm = Math.hypot(...gradient.values);
     const step = 0.02;
@@ -54,10 +65,15 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const column = (c: number) => (c + 2) % k;
     const place = (expert: number) => (expert + k - 2) % k;
     // Expert e moves to the column whose source it is: data stays, its label moves.
-    const permuted: TaskVectors = { ...vectors, merged: vectors.merged.map((m) => ({ ...m, deltas: { ...m.deltas, experts: m.deltas.experts.map(place) } })) };
+    const permuted: TaskVectors = { ...vectors,
+      tensors: new Map([...vectors.tensors].map(([name, tensor]) => [name, { ...tensor, experts: tensor.experts.map(place) }])),
+      async *stream(requests) {
+        for await (const part of vectors.stream(requests)) yield { ...part, deltas: part.deltas && { ...part.deltas, experts: part.deltas.experts.map(place) } };
+      },
+    };
     const permutedTable = makeTable(table.rows, k, (r, c) => table.values[r * k + column(c)]!);
-    const a = await coefficientGradient(model, vectors, table, jobs(2), "cross-entropy");
-    const b = await coefficientGradient(model, permuted, permutedTable, jobs(2), "cross-entropy");
+    const a = await coefficientGradient(model, vectors, table, jobs(2), { loss: "cross-entropy" });
+    const b = await coefficientGradient(model, permuted, permutedTable, jobs(2), { loss: "cross-entropy" });
     const expected = makeTable(table.rows, k, (r, c) => a.gradient.values[r * k + column(c)]!);
     expect(relativeError(b.gradient.values, expected.values)).toBeLessThan(1e-4);
   });
@@ -70,7 +86,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     // As the script does: the first two examples of every task, all of one weight.
     const all = jobs(5).map(({ head, batch }): Job => ({ head, weight: 1, batch: { ...batch, rows: batch.rows.slice(0, 2 * (batch.choices ?? 1)), labels: batch.labels.slice(0, 2) } }));
     for (let step = 0; step <= steps; step++) {
-      const result = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), all, "cross-entropy");
+      const result = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), all, { loss: "cross-entropy" });
       const loss = result.losses.reduce((a, b) => a + b);
       expect(Math.abs(loss - losses[step]!) / losses[step]!, `step ${step}`).toBeLessThan(2e-3);
       ({ raw, moments } = adamW(raw, throughGate(result.gradient, raw, "tanh"), moments, lr, adamDefaults));
@@ -80,19 +96,48 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
 
   test("passes hold the jobs in order, and no more tokens than they may", () => {
     const all = jobs(5);
-    expect(passesOf(all).flat()).toEqual(all);
-    expect(passesOf(all, 1)).toHaveLength(5);
+    const order = (passes: Job[][]) => passes.flat().flatMap(({ batch, index }) => batch.rows.map(() => index));
+    expect(order(passesOf(all))).toEqual(all.flatMap(({ batch }, i) => batch.rows.map(() => i)));
+    expect(passesOf(all, 1)).toHaveLength(all.reduce((n, { batch }) => n + batch.labels.length, 0));
+    expect(passesOf(all, 1).flat().reduce((sum, { weight }) => sum + weight, 0)).toBeCloseTo(all.reduce((sum, { weight }) => sum + weight, 0), 6);
     expect(passesOf(all, 1e9)).toHaveLength(1);
   });
 
   test("one pass or several, the same gradient", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const together = await coefficientGradient(model, vectors, table, jobs(3), "cross-entropy");
+    const together = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
     const parts = [];
-    for (const job of jobs(3)) parts.push(await coefficientGradient(model, vectors, table, [job], "cross-entropy"));
+    for (const job of jobs(3)) parts.push(await coefficientGradient(model, vectors, table, [job], { loss: "cross-entropy" }));
     const sum = parts.map(({ gradient }) => gradient.values).reduce((a, b) => a.map((x, i) => x + b[i]!));
     expect(relativeError(together.gradient.values, sum)).toBeLessThan(1e-5);
+  });
+
+  test("micro-batches add up to the same losses and gradient", async () => {
+    const { model, vectors } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const whole = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
+    const small = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy", microBatch: 60 });
+    expect(relativeError(small.losses, whole.losses)).toBeLessThan(1e-5);
+    expect(relativeError(small.gradient.values, whole.gradient.values)).toBeLessThan(1e-5);
+  });
+
+  const places = residencies.flatMap((residency) => [false, true].map((blockwise) => ({ residency, blockwise }))).filter(({ residency, blockwise }) => residency !== "device" || blockwise);
+  test.each(places)("$residency, by blocks: $blockwise: the same losses and gradient, and nothing left behind", async ({ residency, blockwise }) => {
+    const { model, vectors, folder } = where();
+    const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
+    const expected = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
+    const { numTensors } = memory();
+    const other = await load(folder, where().name, { residency });
+    const loaded = memory().numTensors;
+    for (const microBatch of [2048, 200]) {
+      const { gradient, losses } = await coefficientGradient(model, other.vectors, table, jobs(3), { loss: "cross-entropy", blockwise, microBatch });
+      expect(relativeError(losses, expected.losses)).toBeLessThan(1e-5);
+      expect(relativeError(gradient.values, expected.gradient.values)).toBeLessThan(1e-5);
+      expect(memory().numTensors).toBe(loaded);
+    }
+    other.dispose();
+    expect(memory().numTensors).toBe(numTensors);
   });
 
   const stepsHeld = slow ? 10 : 50;
@@ -102,10 +147,10 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const g = where().golden.batches[0]!;
     const two = { ...g, labels: g.labels.slice(0, 2), ids: g.ids.slice(0, 2), types: g.types.slice(0, 2), lengths: g.lengths.slice(0, 2) };
     const small = [{ head: where().heads[0]!, batch: toBatch(two), weight: 1 }];
-    await coefficientGradient(model, vectors, table, small, "cross-entropy");
+    await coefficientGradient(model, vectors, table, small, { loss: "cross-entropy" });
     const { numTensors, numBytes } = memory();
     for (let step = 0; step < stepsHeld; step++) {
-      await coefficientGradient(model, vectors, table, small, step % 2 ? "cross-entropy" : "entropy");
+      await coefficientGradient(model, vectors, table, small, { loss: step % 2 ? "cross-entropy" : "entropy" });
       expect(memory().numTensors).toBe(numTensors);
     }
     expect(memory().numBytes).toBe(numBytes);

@@ -1,43 +1,75 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { memory } from "@tensorflow/tfjs-core";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { startEngine } from "../../src/backend/index.js";
-import type { Family, Member } from "../../src/checkpoint/family.js";
-import { packings } from "../../src/merge/deltas.js";
+import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
+import { writeSafetensors } from "../../src/checkpoint/write.js";
+import { mergeTensors } from "../../src/merge/merged.js";
+import { packings } from "../../src/merge/packing.js";
+import { columnOf, type Column } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
-import { loadTaskVectors, mergeWeights } from "../../src/merge/vectors.js";
+import { cutRuns, loadTaskVectors, residencies, type VectorOptions } from "../../src/merge/vectors.js";
+import { fromFloat32 } from "../../src/tensor/dtype.js";
+import { temporaryFolder } from "../helpers.js";
 
 type Tensors = Record<string, number[]>;
 
-const member = (label: string, tensors: Tensors): Member => ({
-  label, actual: new Map(), checkpoint: undefined as never,
-  weights: async (name) => ({ shape: [tensors[name]!.length], values: Float32Array.from(tensors[name]!) }),
-});
-
-const base: Tensors = { a: [1, 2], b: [3, 4, 5], c: [6] };
-const family: Family = {
-  base: member("base", base),
-  experts: [member("x", { ...base, a: [2, 2] }), member("y", { ...base, b: [3, 4, 6] }), member("z", { ...base, a: [1, 3], b: [4, 4, 5] })],
-  close: async () => {},
+const base: Tensors = { a: [1, 2], b: [3, 4, 5], c: [6], t: [1, 2, 3, 4, 5, 6] };
+const experts: Record<string, Tensors> = {
+  x: { ...base, a: [2, 2] }, y: { ...base, b: [3, 4, 6] }, z: { ...base, a: [1, 3], b: [4, 4, 5], t: [1, 2, 3, 4, 7, 6] },
 };
+const shapeOf = (name: string, values: number[]) => (name === "t" ? [3, 2] : [values.length]);
+let family: Family;
 
 beforeAll(async () => {
   await startEngine("cpu");
+  const folder = await temporaryFolder();
+  for (const [label, tensors] of Object.entries({ base, ...experts })) {
+    await mkdir(join(folder, label), { recursive: true });
+    await writeFile(join(folder, label, "config.json"), "{}");
+    await writeSafetensors(join(folder, label, "model.safetensors"), Object.entries(tensors).map(([name, values]) => ({ name, dtype: "BF16" as const, shape: shapeOf(name, values), bytes: async () => fromFloat32(Float32Array.from(values), "BF16") })));
+  }
+  family = await openFamily(await openMember("base", join(folder, "base"), (name) => name), Object.keys(experts).map((task) => ({ task, folder: join(folder, task) })), (name) => name);
+  return () => family.close();
 });
 
-test.each(packings)("what nobody changed has no layer; an expert takes part only in what it changed (%s)", async (packing) => {
-  const before = memory().numTensors;
-  const vectors = await loadTaskVectors(family, ["a", "b", "c"], "tensor", () => {}, packing);
-  expect(vectors.layers.map(({ id }) => id)).toEqual(["a", "b"]);
-  expect(vectors.merged.map(({ deltas }) => deltas.experts)).toEqual([[0, 2], [1, 2]]);
-  expect(vectors.merged.map(({ deltas }) => deltas.data.shape[0])).toEqual([2, 2]);
-  // Coefficients 1, 10, 100: what an expert did not change must not move.
-  const merged = mergeWeights(vectors, makeTable(2, 3, (_, column) => 10 ** column));
-  const read = async (name: string) => Array.from(await merged.weights(name).data());
-  const near = async (name: string, expected: number[]) => (await read(name)).forEach((x, i) => expect(x).toBeCloseTo(expected[i]!, 4));
-  await near("a", [1 + 1, 2 + 100]);
-  await near("b", [3 + 100, 4, 5 + 10]);
-  await near("c", [6]);
-  merged.dispose();
-  vectors.dispose();
-  expect(memory().numTensors).toBe(before);
+const options: VectorOptions = { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: new Set(["t"]) };
+const load = (given: Partial<VectorOptions>, columns: Column[] = family.experts.map(columnOf)) => loadTaskVectors({ base: family.base, columns }, Object.keys(base), { ...options, ...given });
+
+describe.each(residencies)("%s", (residency) => {
+  test.each(packings)("what nobody changed has no layer; an expert takes part only in what it changed (%s)", async (packing) => {
+    const before = memory().numTensors;
+    const vectors = await load({ packing, residency });
+    expect(vectors.layers.map(({ id }) => id)).toEqual(["a", "b", "t"]);
+    expect([...vectors.tensors.values()].map(({ experts: changed }) => changed)).toEqual([[0, 2], [1, 2], [], [2]]);
+    // Coefficients 1, 10, 100: what an expert did not change must not move.
+    const ids = Int32Array.of(0, 2);
+    const merged = await mergeTensors(vectors, makeTable(3, 3, (_, column) => 10 ** column), [{ name: "a" }, { name: "b" }, { name: "c" }, { name: "t", ids }, { name: "t" }]);
+    const expected = [[1 + 1, 2 + 100], [3 + 100, 4, 5 + 10], [6], [1, 2, 5 + 200, 6], [1, 2, 3, 4, 5 + 200, 6]];
+    for (const [i, t] of merged.entries()) (await t.data()).forEach((x, j) => expect(x).toBeCloseTo(expected[i]![j]!, 4));
+    expect(merged.map(({ shape }) => shape)).toEqual([[2], [3], [1], [2, 2], [3, 2]]);
+    merged.forEach((t) => t.dispose());
+    vectors.dispose();
+    expect(memory().numTensors).toBe(before);
+  });
+});
+
+test("a column may be a merge of several, given by its coefficients", async () => {
+  const [x, , z] = family.experts;
+  const both: Column = { label: "x+z", terms: [{ member: x!, coefficient: () => 0.5 }, { member: z!, coefficient: (name) => (name === "a" ? 2 : 0) }] };
+  for (const residency of residencies) {
+    const vectors = await load({ residency }, [both]);
+    const [a] = await mergeTensors(vectors, makeTable(1, 1, () => 1), [{ name: "a" }]);
+    expect(Array.from(await a!.data())).toEqual([1.5, 4]);
+    expect(vectors.layers.map(({ id }) => id)).toEqual(["a"]);
+    a!.dispose();
+    vectors.dispose();
+  }
+});
+
+test("runs of rows are cut into parts of a bounded number of rows", () => {
+  expect(cutRuns([[0, 5]], 2)).toEqual([[[0, 2]], [[2, 4]], [[4, 5]]]);
+  expect(cutRuns([[1, 2], [4, 8]], 3)).toEqual([[[1, 2], [4, 6]], [[6, 8]]]);
+  expect(cutRuns([[3, 4]], 100)).toEqual([[[3, 4]]]);
 });

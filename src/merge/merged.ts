@@ -1,0 +1,69 @@
+import { add, clone, concat, dispose, reshape, slice, tensor1d, tidy, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
+import type { Deltas } from "./deltas.js";
+import { mergeForward, mergeGradient } from "./op.js";
+import type { FamilyTensor } from "./source.js";
+import { rowOf, type Table } from "./table.js";
+import type { Part, Request, TaskVectors } from "./vectors.js";
+
+/** A part's coefficients on the device: those of the experts that changed the tensor. The caller disposes. */
+export function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table): Tensor1D {
+  const all = rowOf(table, row);
+  return tensor1d(Float32Array.from(experts, (column) => all[column]!));
+}
+
+function mergePart({ tensor, base, deltas, rows }: Part, table: Table): Tensor {
+  return tidy(() => reshape(deltas ? mergeForward(base, deltas, coefficientsOf(tensor, deltas, table)) : clone(base), [rows, tensor.width]));
+}
+
+/**
+ * Merges tensors with a coefficient table, in the order of the requests: [rows asked for, width], or the tensor's own
+ * shape where it was asked for whole. The caller disposes. Device memory beside the results: one part of the task
+ * vectors (none where they live on the device), and once more the tensor in hand where it comes in several parts.
+ */
+export async function mergeTensors(vectors: TaskVectors, table: Table, requests: readonly Request[]): Promise<Tensor[]> {
+  const done: Tensor[] = [];
+  let pieces: Tensor[] = [];
+  const finish = () => {
+    const { ids, name } = requests[done.length]!;
+    const { shape, width } = vectors.tensors.get(name)!;
+    const out = tidy(() => reshape(pieces.length === 1 ? pieces[0]! : concat(pieces, 0), ids ? [ids.length, width] : [...shape]));
+    dispose(pieces);
+    pieces = [];
+    done.push(out);
+  };
+  try {
+    for await (const part of vectors.stream(requests)) {
+      if (part.request > done.length) finish();
+      pieces.push(mergePart(part, table));
+    }
+    if (pieces.length) finish();
+    return done;
+  } catch (error) {
+    dispose([...pieces, ...done]);
+    throw error;
+  }
+}
+
+/**
+ * ⟨∂L/∂θ, τ_i⟩ of each request's tensor (or rows) for the experts that changed it, [experts] each. The caller disposes.
+ * @param gradients of the shape that {@link mergeTensors} gives
+ */
+export async function innerProducts(vectors: TaskVectors, requests: readonly Request[], gradients: readonly Tensor[]): Promise<Tensor[]> {
+  const sums: Tensor[] = [];
+  try {
+    for await (const { request, from, rows, whole, tensor, deltas } of vectors.stream(requests)) {
+      const before = sums[request];
+      sums[request] = tidy(() => {
+        const g = gradients[request]!;
+        const mine = whole ? g : slice(reshape(g, [-1, tensor.width]), [from, 0], [rows, -1]);
+        const products = mergeGradient(mine, deltas!);
+        return before ? add(before, products) : products;
+      });
+      before?.dispose();
+    }
+    return sums;
+  } catch (error) {
+    dispose(sums.filter(Boolean));
+    throw error;
+  }
+}

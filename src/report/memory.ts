@@ -1,0 +1,48 @@
+import { toText } from "./table.js";
+
+/** A placement as the table shows it. Bytes; seconds a step. */
+export interface PlacementRow {
+  readonly residency: string;
+  readonly blockwise: boolean;
+  readonly device: number;
+  readonly host: number;
+  readonly disk: number;
+  readonly seconds: number;
+}
+
+export interface MemoryTable {
+  readonly what: string;
+  readonly rows: readonly PlacementRow[];
+  readonly chosen: PlacementRow;
+  readonly budget: { readonly device: number; readonly host: number; readonly from: string };
+  readonly equation6: { readonly flat: number; readonly pairwise: number };
+}
+
+/** Bytes in powers of ten, three digits. */
+export function size(bytes: number): string {
+  if (bytes === 0) return "–";
+  const power = Math.min(4, Math.max(1, Math.floor(Math.log10(bytes) / 3)));
+  const value = bytes / 1000 ** power;
+  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${["", "kB", "MB", "GB", "TB"][power]!}`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 1) return `${Math.max(1, Math.round(1000 * seconds))} ms`;
+  if (seconds < 90) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const minutes = seconds / 60;
+  return minutes < 90 ? `${minutes.toFixed(0)} min` : `${(minutes / 60).toFixed(1)} h`;
+}
+
+/** What each placement would take, the chosen one marked, and the paper's equation 6 beside it. */
+export function memoryText({ what, rows, chosen, budget, equation6 }: MemoryTable): string {
+  const body = rows.map((row) => [
+    `${row === chosen ? "*" : " "} ${row.residency}${row.blockwise ? ", by blocks" : ""}`,
+    size(row.device), size(row.host), size(row.disk), duration(row.seconds),
+  ]);
+  return [
+    what,
+    toText({ head: ["  task vectors", "device", "host", "read a step", "a step, about"], body }),
+    `  * taken: the first that fits ${size(budget.device)} on the device (${budget.from}) and ${size(budget.host)} of host memory`,
+    `  equation 6 of SuperMerge (dense copies on the device): ${size(equation6.flat)}; two experts at a time: ${size(equation6.pairwise)}`,
+  ].join("\n");
+}

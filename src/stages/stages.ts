@@ -1,0 +1,48 @@
+import { dispose, tensor, tidy, type Tensor } from "@tensorflow/tfjs-core";
+import type { Block, Model, TokenBatch, Weights } from "../models/types.js";
+
+/** Blocks that run together: their merged weights are on the device at the same time. */
+export interface Stage {
+  readonly blocks: readonly Block<unknown>[];
+  readonly first: boolean;
+  readonly last: boolean;
+}
+
+/** The whole model as one stage, or each block as a stage of its own. */
+export function stagesOf(model: Model, blockwise: boolean): Stage[] {
+  const groups = blockwise ? model.blocks.map((block) => [block]) : [model.blocks];
+  return groups.map((blocks, i) => ({ blocks, first: i === 0, last: i === groups.length - 1 }));
+}
+
+/** Activations at a block boundary, in host memory. */
+export type Boundary = readonly { readonly shape: number[]; readonly values: Float32Array }[];
+
+/** What a stage starts from: a batch, and what the stage before it left (nothing for the first). */
+export interface StageInput {
+  readonly batch: TokenBatch;
+  readonly boundary: Boundary;
+}
+
+export const upload = (boundary: Boundary): Tensor[] => boundary.map(({ shape, values }) => tensor(values, shape, "float32"));
+
+/** Copies tensors to host memory and disposes them. */
+export async function download(tensors: readonly Tensor[]): Promise<Boundary> {
+  const copies = [];
+  for (const t of tensors) copies.push({ shape: t.shape, values: (await t.data()) as Float32Array });
+  dispose([...tensors]);
+  return copies;
+}
+
+/** Runs a stage's blocks: a pure function of the weights, the batch and what the stage before it left. */
+export function runStage(model: Model, stage: Stage, weights: Weights, batch: TokenBatch, carried: readonly Tensor[]): unknown {
+  const start = model.start(batch);
+  return stage.blocks.reduce((state, block) => block.run(weights, state), stage.first ? start : model.carry(start, carried));
+}
+
+/** A stage forward, its result in host memory: what crosses to the next stage, or the last stage's features [rows, width]. */
+export async function stageForward(model: Model, stage: Stage, weights: Weights, { batch, boundary }: StageInput): Promise<Boundary> {
+  return download(tidy(() => {
+    const state = runStage(model, stage, weights, batch, upload(boundary));
+    return stage.last ? [model.features(state)] : model.carried(state);
+  }));
+}
