@@ -23,3 +23,6 @@ export { type Settings } from "./config/settings.js";
 export { type ResultRow } from "./report/rows.js";
 export { resultTable, toMarkdown, toText, tableCaption } from "./report/table.js";
 export { version } from "./package.js";
+export { fromFloat32, toFloat32 } from "./tensor/dtype.js";
+export { linesSvg } from "./report/lines.js";
+export { svgToPng } from "./report/heatmap.js";

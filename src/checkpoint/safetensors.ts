@@ -26,6 +26,9 @@ const maxHeaderBytes = 100_000_000;
 /** One read call's size: below the 2 GiB a single read can return. */
 const readChunk = 64 * 1024 * 1024;
 
+/** Bytes of safetensors files read since the process began, for reports. */
+export const traffic = { read: 0 };
+
 async function readExactly(handle: FileHandle, path: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
   const out = new Uint8Array(length);
   for (let done = 0; done < length; ) {
@@ -33,6 +36,7 @@ async function readExactly(handle: FileHandle, path: string, start: number, leng
     if (bytesRead === 0) throw new UserError(`${path}: the file ends ${length - done} bytes early; it was changed or cut while it was read`);
     done += bytesRead;
   }
+  traffic.read += length;
   return out;
 }
 

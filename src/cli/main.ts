@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { explain, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { addDoctor } from "./doctor.js";
+import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
 import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
@@ -17,7 +18,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -81,7 +81,7 @@ export function predict(family: FamilyShape, step: StepShape, options: PlanOptio
   const k = family.experts;
   const weights = blockwise ? t.largestBlock : t.whole;
   const working = 4 * weights * (2.25 + (t.passes > 1 ? 1 : 0)) + (blockwise ? t.blockActivations : t.activations) + constantBytes;
-  const resident = residency === "device" ? (4 + t.packed * k) * t.n : t.part + 4 * t.largestTensor;
+  const resident = residency === "device" ? (4 + t.packed * k) * t.n + 4 * t.nTables : t.part + 4 * t.largestTensor;
   const tableBytes = t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes);
   const held = { device: tableBytes, host: t.packed * k * (t.n + t.nTables) + t.allFileBytes, disk: 0 }[residency];
   /** Times the task vectors are gone through: merged, merged again for the recomputation, multiplied with the gradient. */

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { writeText } from "../checkpoint/files.js";
+import { traffic } from "../checkpoint/safetensors.js";
 import { bestPoint, evaluateBaselines, searchLambda, type Place } from "../evaluate/baselines.js";
 import { applyGate } from "../merge/table.js";
 import { version } from "../package.js";
@@ -69,8 +70,10 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
     hooks.note(`task arithmetic finds λ = ${lambda} on validation; coefficients start at ${trainOptions.init}`);
     const trainStart = performance.now();
+    const readBefore = traffic.read;
     const { state, finished } = await trainRun(out, inputs, options, trainOptions, hooks);
     const trainSeconds = (performance.now() - trainStart) / 1000;
+    const trainRead = traffic.read - readBefore;
     if (!finished) return { out, rows: [], synthetic, finished };
 
     const raw = chosenRaw(state, trainOptions);
@@ -90,6 +93,7 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks):
     await writeText(join(out, "run.json"), {
       version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: inputs.places, data,
       seconds: { train: trainSeconds, total: (performance.now() - started) / 1000 },
+      bytesRead: { train: trainRead, total: traffic.read },
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
       devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
     });

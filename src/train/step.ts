@@ -73,9 +73,12 @@ export async function coefficientGradient(
     for (const pass of passes) pass.inputs.push(await stageForward(model, stage, opened.weights, { batch: pass.batch, boundary: pass.inputs[s]! }));
     opened.dispose();
   }
+  // Below the first block that anybody changed there is nothing to differentiate.
+  const isChanged = ({ blocks }: Stage) => blocks.some(({ names }) => names.some((name) => vectors.tensors.get(name)!.experts.length));
+  const lowest = stages.findIndex(isChanged);
   const values = new Float64Array(coefficients.values.length);
   const losses: number[] = jobs.map(() => 0);
-  for (let s = stages.length - 1; s >= 0; s--) {
+  for (let s = stages.length - 1; s >= lowest; s--) {
     const opened = await open(stages[s]!);
     const { products, passLosses } = await stageBackward(model, vectors, stages[s]!, opened, passes, s, loss);
     for (const { name, numbers } of products) {

@@ -1,0 +1,33 @@
+import { Option, type Command } from "commander";
+import { loadSettings } from "../config/load.js";
+import { kebab, settings } from "../config/settings.js";
+import { UserError } from "../errors.js";
+import { memoryText } from "../report/memory.js";
+import { explainMemory } from "../run/explain.js";
+
+const shown = ["tasks", "family", "base", "experts", "residency", "blocks", "pack", "density", "memoryBudget", "microBatch", "batchSize", "maxLength", "backend"] as const;
+
+const examples = `
+Examples:
+  $ train-merge explain --tasks rte,cb,copa
+  $ train-merge explain --tasks rte,cb --base base --experts experts --memory-budget 2GB
+  $ train-merge explain --shape experiments/t0-3b --count 11 --batch-size 8 --memory-budget 4GB`;
+
+export function addExplain(program: Command): void {
+  const command = program.command("explain").description("say what a merge would take of memory, files and time wherever its task vectors live, and which is chosen; loads nothing");
+  for (const key of shown) command.addOption(new Option(`--${kebab(key)} ${settings[key].argument}`, settings[key].help));
+  command
+    .option("--shape <folder>", "a folder with config.json and safetensors files, or with config.json and header.json (a safetensors header alone)")
+    .option("--count <n>", "how many experts of that shape")
+    .option("--json", "print it as JSON")
+    .addHelpText("after", examples)
+    .action(async ({ shape, count, json, ...options }: Record<string, unknown> & { shape?: string; count?: string; json?: boolean }) => {
+      const experts = count === undefined ? undefined : Number(count);
+      if (experts !== undefined && !(Number.isSafeInteger(experts) && experts > 0)) throw new UserError(`--count ${count}: it must be a whole number above 0`);
+      if (shape !== undefined && experts === undefined && options["tasks"] === undefined) throw new UserError("--shape needs --count, the number of experts");
+      const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
+      const plan = await explainMemory({ ...chosen, shape, count: experts });
+      if (json) process.stdout.write(`${JSON.stringify({ what: plan.what, engine: plan.engine, step: plan.step, budget: plan.budget, rates: plan.rates, predictions: plan.predictions, chosen: plan.chosen, equation6: plan.equation6 }, undefined, 2)}\n`);
+      else process.stdout.write(`${memoryText({ ...plan, rows: plan.predictions, what: `${plan.what}; ${plan.engine}; at most ${plan.step.tokens} tokens a step, ${plan.step.microBatch} a pass; task vectors as ${plan.options.packing}` })}\n`);
+    });
+}
