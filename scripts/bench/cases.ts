@@ -32,7 +32,7 @@ export async function realCase(family: string, tasks: readonly string[], k: numb
     const padded = (of: (row: (typeof rows)[number]) => readonly number[]) => rows.flatMap((row) => [...of(row), ...repeated(0, length - row.ids.length)]);
     batches.push({ size: rows.length, length, ids: padded((r) => r.ids), types: padded((r) => r.types), mask: padded((r) => r.ids.map(() => 1)), labels: [...labels], choices: choices ?? null });
   }
-  const folderOf = new Map(places.experts.map(({ task, folder }) => [task, folder]));
+  const folderOf = new Map(places.sources.map(({ label, folder }) => [label, folder]));
   return { what: `${family}, k = ${k}`, base: places.base, experts: ids.map((task) => `${task}=${folderOf.get(task)!}`), batches: ids.map((task) => batches[tasks.indexOf(task)]!) };
 }
 

@@ -11,7 +11,7 @@ import { openMember } from "../../src/checkpoint/family.js";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { makeTable } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
-import { openHead } from "../../src/run/evaluate.js";
+import { openHead } from "../../src/run/heads.js";
 import { loadHead, prepareTask, readModel } from "../../src/run/prepare.js";
 import { bucketed } from "../../src/tasks/batches.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";

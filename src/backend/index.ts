@@ -20,6 +20,9 @@ export async function startNamed(name: EngineName, chosen: boolean, threads?: nu
   return loaded;
 }
 
+/** The engine that runs in this process: it is started once. */
+let running: EngineName | undefined;
+
 /**
  * Starts an engine and makes it tfjs's current back end. `auto` takes the first of
  * {@link engineNames} that works here.
@@ -27,10 +30,12 @@ export async function startNamed(name: EngineName, chosen: boolean, threads?: nu
  * @throws UserError when the named engine does not start: why, and the line that mends it.
  */
 export async function startEngine(choice: EngineName | "auto" = "auto", threads?: number): Promise<EngineName> {
+  if (running !== undefined && (choice === "auto" || choice === running)) return running;
   let problem = "";
   for (const { name, mend } of engines.filter((engine) => choice === "auto" || engine.name === choice)) {
     try {
       await startNamed(name, choice !== "auto", threads);
+      running = name;
       return name;
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split("\n");

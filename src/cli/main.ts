@@ -2,23 +2,25 @@
 import { Command } from "commander";
 import { explain, UserError } from "../errors.js";
 import { version } from "../package.js";
+import { addAdd } from "./add.js";
 import { addDoctor } from "./doctor.js";
 import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
 import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
+import { addTree } from "./tree.js";
 
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
   .version(version)
   .option("--debug", "show the stack of an error")
-  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge evaluate merged/mini-rte+cb+copa")
+  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge tree --tasks rte,cb,copa\n  $ train-merge evaluate merged/mini-rte+cb+copa")
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -1,12 +1,10 @@
-import { Option, type Command } from "commander";
+import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { kebab, settings } from "../config/settings.js";
 import { resultTable, tableCaption, toText } from "../report/table.js";
 import { mergeByTraining } from "../run/merge.js";
+import { addSettings } from "./options.js";
 import { progressPrinter } from "./progress.js";
-
-/** The exit code of a run that was asked to stop and left a state behind. */
-const stoppedCode = 130;
+import { stoppedCode, stopOnSignal } from "./signals.js";
 
 const examples = `
 Examples:
@@ -16,28 +14,11 @@ Examples:
   $ train-merge --config merge.yaml --seed 1 --json
   $ train-merge --tasks rte,cb,copa --resume              go on after Ctrl-C`;
 
-/** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
-function stopOnSignal(note: (message: string) => void): { requested: () => boolean; training: (on: boolean) => void } {
-  let requested = false;
-  let training = false;
-  const handle = () => {
-    if (requested || !training) process.exit(stoppedCode);
-    requested = true;
-    note("stopping after this step; press Ctrl-C again to stop at once");
-  };
-  process.on("SIGINT", handle);
-  process.on("SIGTERM", handle);
-  return { requested: () => requested, training: (on) => void (training = on) };
-}
-
 export function addTrain(program: Command): void {
   const command = program
     .command("train", { isDefault: true })
     .description("merge experts by training one coefficient for each layer and expert (the default command)");
-  for (const [key, { argument, help, schema }] of Object.entries(settings)) {
-    const fallback = schema.safeParse(undefined).data as string | number | undefined;
-    command.addOption(new Option(`--${kebab(key)} ${argument}`, fallback === undefined ? help : `${help} (default: ${fallback})`));
-  }
+  addSettings(command);
   command
     .option("--config <file>", "a YAML file of the settings above; options win over it")
     .option("--resume", "go on from the state in --out")

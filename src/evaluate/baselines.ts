@@ -40,7 +40,8 @@ export async function evaluateBaselines(
 ): Promise<ResultRow[]> {
   const [n, k] = sizeOf(place);
   const rows: ResultRow[] = [];
-  const expertOf = ({ id }: PreparedTask) => place.vectors.experts.indexOf(id);
+  // A column that is a merge itself is called after its tasks: "rte+cb".
+  const expertOf = ({ id }: PreparedTask) => place.vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
   for (const [i, task] of tasks.entries()) {
     progress("individual", i, k);
     const table = constantTables.individual(n, k, expertOf(task));

@@ -9,7 +9,7 @@ function kernel(op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas", deltas: De
 }
 
 /** Deltas as float32, [experts, N]: a view of them, or for an engine that can only unpack, all of one tensor at once. */
-function unpacked(deltas: Deltas): Tensor2D {
+export function unpacked(deltas: Deltas): Tensor2D {
   const flat = deltas.packing === "f32" ? deltas.data : deltas.packing === "sparse" ? unpackSparse(deltas) : kernel("UnpackDeltas", deltas);
   if (!flat) throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
   return reshape(flat, [deltas.experts.length, -1]);

@@ -63,7 +63,7 @@ export interface ColumnFamily {
  * What one part of streamed task vectors takes as float32, all experts together (at least a row of each): a bound that
  * does not grow with the number of experts.
  */
-export const partBytes = 8 * 2 ** 20;
+export const partBytes = 4 * 2 ** 20;
 /** How many parts are read ahead of the one in use. */
 const readAhead = 3;
 

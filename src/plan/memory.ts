@@ -88,7 +88,7 @@ export function predict(family: FamilyShape, step: StepShape, options: PlanOptio
   const sweeps = blockwise ? 3 - t.largestBlock / t.whole : 2;
   const moved = sweeps * (4 + t.packed * k) * t.n;
   const flops = 2 * t.n * step.tokens * (blockwise ? 4 : 3);
-  const disk = residency === "disk" ? sweeps * (k + 1) * t.fileBytes : 0;
+  const disk = residency === "disk" ? sweeps * ((family.files ?? k) + 1) * t.fileBytes : 0;
   return {
     ...placement, disk, device: working + resident,
     // What reading and packing a part takes, with what is read ahead; and four copies of the largest tensor while the files are first read.

@@ -6,6 +6,8 @@ export interface FamilyShape {
   /** Which tensors run together at the finest: the model's blocks. */
   readonly blocks: readonly { readonly id: string; readonly names: readonly string[] }[];
   readonly experts: number;
+  /** Models that a sweep reads beside the base, where that is not one an expert. */
+  readonly files?: number | undefined;
   /** Trained coefficients. */
   readonly coefficients: number;
   /** Width of the activations between blocks. */

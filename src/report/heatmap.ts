@@ -9,6 +9,8 @@ export interface Heatmap {
   readonly layers: readonly string[];
   /** layers × tasks. */
   readonly values: readonly (readonly number[])[];
+  /** What the colours mean. */
+  readonly legend?: string;
 }
 
 const cellWidth = 10;
@@ -21,7 +23,7 @@ const short = (layer: string): string =>
  * A Vega specification. Purple is negative, orange positive, white zero (PuOr, which colour-blind people can tell
  * apart), on a scale that is symmetric so that white always means "this expert has no part in this layer".
  */
-function specification({ title, tasks, layers, values }: Heatmap): Spec {
+function specification({ title, tasks, layers, values, legend = "coefficient" }: Heatmap): Spec {
   const bound = Math.max(0.1, ...values.flat().map(Math.abs));
   const cells = values.flatMap((row, layer) => row.map((value, task) => ({ layer: layers[layer]!, task: tasks[task]!, value })));
   return {
@@ -52,7 +54,7 @@ function specification({ title, tasks, layers, values }: Heatmap): Spec {
         tooltip: { signal: "datum.task + ', ' + datum.layer + ': ' + format(datum.value, '.3f')" },
       } },
     }],
-    legends: [{ fill: "colour", title: "coefficient", type: "gradient", gradientLength: Math.max(60, tasks.length * 22), format: ".1f" }],
+    legends: [{ fill: "colour", title: legend, type: "gradient", gradientLength: Math.max(60, tasks.length * 22), format: ".1f" }],
   };
 }
 

@@ -2,11 +2,10 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { member, openMember, type Member } from "../checkpoint/family.js";
+import { openMember } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
-import { openSafetensors } from "../checkpoint/safetensors.js";
 import { UserError } from "../errors.js";
-import { evaluateTasks } from "../evaluate/evaluate.js";
+import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
@@ -17,17 +16,8 @@ import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { shippedData } from "./locate.js";
+import { openHead } from "./heads.js";
 import { disposeHead, loadHead, prepareTask, readModel } from "./prepare.js";
-
-/** A head that `writeHead` wrote, seen as a checkpoint of its own. */
-export async function openHead(folder: string, task: string, canonical: (name: string) => string): Promise<Member> {
-  const place = join(folder, "heads", task);
-  const path = join(place, "head.safetensors");
-  if (!existsSync(path)) throw new UserError(`${folder}: it has no head for ${task} (heads/${task}/head.safetensors)`);
-  const config = (await readJson(join(place, "config.json"))) as Record<string, unknown>;
-  const file = await openSafetensors(path);
-  return member(task, { folder: place, config, files: [], names: [...file.entries.keys()], entry: (name) => file.entries.get(name), read: file.read, readRange: file.readRange, close: file.close }, canonical);
-}
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
 async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask">>> {
@@ -52,7 +42,7 @@ export interface EvaluateOptions {
 }
 
 /** Measures a merged model from its written files alone: its folder, its heads, the data. */
-export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; synthetic: boolean }> {
+export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
   const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32 } = options;
@@ -83,7 +73,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     });
     try {
       const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise }, prepared, "test");
-      return { rows: toRows(method, prepared, scores, "test", seed), synthetic: prepared.some(({ synthetic }) => synthetic) };
+      return { rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };
     } finally {
       vectors.dispose();
     }

@@ -45,7 +45,7 @@ async function familyShape(options: ExplainOptions): Promise<{ family: FamilySha
   const { family: { canonical }, model } = await readModel(places.base);
   const base = await openMember("base", places.base, canonical);
   await base.checkpoint.close();
-  return { family: shapeOf(model, base, places.experts.length), what: `${places.base}, ${places.experts.length} experts`, engine: await startFor(model, options.backend), maxLength: Math.min(options.maxLength, model.maxLength) };
+  return { family: shapeOf(model, base, places.sources.length), what: `${places.base}, ${places.sources.length} experts`, engine: await startFor(model, options.backend), maxLength: Math.min(options.maxLength, model.maxLength) };
 }
 
 /** What every placement would take of memory, files and time for a family, from its headers alone: nothing is loaded. */

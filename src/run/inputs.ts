@@ -1,15 +1,15 @@
 import { basename } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
-import { openFamily, openMember, type Family } from "../checkpoint/family.js";
+import { openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import { columnOf } from "../merge/source.js";
+import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/index.js";
 import type { Model, ModelFamily } from "../models/types.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
@@ -17,6 +17,7 @@ import type { MergeHooks, MergeOptions } from "./options.js";
 import { disposeHead, loadHead, prepareTask, readModel, startFor } from "./prepare.js";
 import { memoryText } from "../report/memory.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
+import { openHead } from "./heads.js";
 import { hashInputs } from "./record.js";
 import { openOutput } from "./write.js";
 
@@ -29,6 +30,8 @@ export interface Inputs {
   readonly model: Model;
   readonly head: ModelFamily["head"];
   readonly family: Family;
+  /** Each task's head, as a checkpoint that holds one. */
+  readonly heads: readonly Member[];
   readonly tasks: readonly PreparedTask[];
   readonly hashes: readonly InputHash[];
   readonly vectors: TaskVectors;
@@ -37,64 +40,98 @@ export interface Inputs {
 }
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
-function stepShape(tasks: readonly PreparedTask[], { batchSize, microBatch }: MergeOptions): StepShape {
+export function stepShape(tasks: readonly PreparedTask[], { batchSize, microBatch }: MergeOptions): StepShape {
   const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, { ids }) => sum + ids.length, 0)).sort((a, b) => b - a);
   const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
   const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
   return { tokens, microBatch, length };
 }
 
+/** What is merged, where it is not simply one expert a task. */
+export interface Recipe {
+  readonly places: Places;
+  /** The columns of the table, from the opened sources (default: each source is one). */
+  readonly columns?: ((sources: readonly Member[]) => Column[]) | undefined;
+  /** Of what was hashed before (default: all is hashed here). */
+  readonly hashes?: readonly InputHash[] | undefined;
+  /** What the run is called. */
+  readonly name: string;
+}
+
+/** The recipe of the options: every task's expert is a column. */
+export async function recipeOf(options: MergeOptions): Promise<Recipe> {
+  const places = await locate(options);
+  return { places, name: `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}` };
+}
+
+/** Every task's head, as a checkpoint that holds one, in the order of the tasks; closing is the caller's. */
+async function openHeads(family: Family, { sources }: Places, tasks: readonly Task[], canonical: (name: string) => string): Promise<{ heads: Member[]; close(): Promise<void> }> {
+  const heads: Member[] = [];
+  const opened: Member[] = [];
+  for (const { id } of tasks) {
+    const at = sources.findIndex((source) => source.tasks.includes(id));
+    if (sources[at]!.merged) opened.push(await openHead(sources[at]!.folder, id, canonical));
+    heads.push(sources[at]!.merged ? opened.at(-1)! : family.experts[at]!);
+  }
+  return { heads, close: async () => void (await Promise.all(opened.map(({ checkpoint }) => checkpoint.close()))) };
+}
+
 /** Finds, opens and checks every input, headers before bytes; then starts the engine and loads. */
-export async function openInputs(options: MergeOptions, out: (name: string) => string, hooks: MergeHooks): Promise<Inputs> {
+export async function openInputs(options: MergeOptions, recipe: Recipe, out: string, hooks: MergeHooks): Promise<Inputs> {
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
-  const places = await locate(options);
+  const { places, name } = recipe;
   const { family: { canonical, head }, model } = await readModel(places.base);
-  const name = `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}`;
-  const family = await openFamily(await openMember("base", places.base, canonical), places.experts, canonical);
+  const family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
   const heads: Head[] = [];
+  const closers: (() => Promise<void>)[] = [family.close];
+  const close = async () => {
+    heads.forEach(disposeHead);
+    for (const closer of closers) await closer();
+  };
   try {
     checkFamily(family, model);
-    family.experts.forEach((expert, i) => checkHead(expert, head, model, tasks[i]!));
+    const headMembers = await openHeads(family, places, tasks, canonical);
+    closers.push(headMembers.close);
+    headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
     const encoder = await loadTokenizer(places.base, Math.min(options.maxLength, model.maxLength));
     checkVocabulary(places.base, encoder, model);
-    await openOutput(out(name), [places.base, ...places.experts.map(({ folder }) => folder)]);
+    await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
 
     const engine = await startFor(model, options.backend);
     watchMemory().reset();
-    hooks.note(`engine ${engine}; base ${places.base}; experts ${options.tasks.join(", ")}; output ${out(name)}`);
+    hooks.note(`engine ${engine}; base ${places.base}; experts ${places.sources.map(({ label }) => label).join(", ")}; output ${out}`);
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
-      const expert = family.experts[i]!;
+      const expert = headMembers.heads[i]!;
       heads.push(await loadHead(expert, head));
       const ready = await prepareTask(task, heads[i]!, expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
       const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
     }
-    const hashes = await hashInputs(family, data, prepared);
-    const plan = await planMemory(shapeOf(model, family.base, family.experts.length), stepShape(prepared, options), engine, {
+    const hashes = recipe.hashes ?? (await hashInputs(family, data, prepared));
+    const columns = recipe.columns?.(family.experts) ?? family.experts.map(columnOf);
+    const plan = await planMemory({ ...shapeOf(model, family.base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
       packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget,
     });
     hooks.note(memoryText({ ...plan, what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`, rows: plan.predictions }));
-    const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], {
+    const vectors = await loadTaskVectors({ base: family.base, columns }, [...model.parameters.keys()], {
       granularity: options.granularity, packing: options.pack, density: options.density, residency: plan.chosen.residency, tables: model.tables,
       onTensor: (done, of) => hooks.progress("task vectors", done, of),
     });
     const dispose = async () => {
       vectors.dispose();
-      heads.forEach(disposeHead);
-      await family.close();
+      await close();
     };
     if (vectors.layers.length === 0) {
       vectors.dispose();
       throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     }
-    hooks.note(`${vectors.layers.length} layers × ${tasks.length} experts = ${vectors.layers.length * tasks.length} coefficients`);
-    return { name, places, data, engine, model, head, family, tasks: prepared, hashes, vectors, plan, dispose };
+    hooks.note(`${vectors.layers.length} layers × ${columns.length} experts = ${vectors.layers.length * columns.length} coefficients`);
+    return { name, places, data, engine, model, head, heads: headMembers.heads, family, tasks: prepared, hashes, vectors, plan, dispose };
   } catch (error) {
-    heads.forEach(disposeHead);
-    await family.close();
+    await close();
     throw error;
   }
 }

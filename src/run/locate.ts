@@ -21,9 +21,17 @@ async function familyFolder(family: string): Promise<string> {
   throw new UserError(`--family ${family}: no folder with base/ and experts/ of that name (looked at ${candidates.join(", ")})${nearest(family, known)}`);
 }
 
+/** A model that a merge takes in: an expert of one task, or an earlier merge of several, whose heads lie in heads/<task>. */
+export interface Source {
+  readonly label: string;
+  readonly folder: string;
+  readonly tasks: readonly string[];
+  readonly merged: boolean;
+}
+
 export interface Places {
   readonly base: string;
-  readonly experts: readonly { readonly task: string; readonly folder: string }[];
+  readonly sources: readonly Source[];
 }
 
 /** `task=FOLDER …`, or one folder that holds a folder a task. */
@@ -38,6 +46,13 @@ function expertFolders(experts: readonly string[], tasks: readonly string[]): Ma
   return folders;
 }
 
+/** The base alone: `base`, or that of the family. */
+export async function locateBase({ family, base }: { family?: string | undefined; base?: string | undefined }): Promise<string> {
+  const found = base ?? join(await familyFolder(family ?? shippedFamily), "base");
+  if (!isFolder(found)) throw new UserError(`${found}: there is no base folder`);
+  return found;
+}
+
 /** Finds base and experts from `family`, or from `base` and `experts`, which win over the family's own. */
 export async function locate(options: { family?: string | undefined; base?: string | undefined; experts?: readonly string[] | undefined; tasks: readonly string[] }): Promise<Places> {
   const needsFamily = options.base === undefined || options.experts === undefined;
@@ -48,11 +63,11 @@ export async function locate(options: { family?: string | undefined; base?: stri
     const folder = folders.get(task);
     if (folder === undefined) throw new UserError(`--experts names no folder for task ${task} (write ${task}=FOLDER)`);
     if (!isFolder(folder)) throw new UserError(`${folder}: there is no expert for task ${task}`);
-    return { task, folder };
+    return { label: task, folder, tasks: [task], merged: false };
   });
   if (!isFolder(base)) throw new UserError(`${base}: there is no base folder`);
-  for (const { task, folder } of experts) {
-    if (resolve(folder) === resolve(base)) throw new UserError(`${folder}: the expert for ${task} is the base itself`);
+  for (const { label, folder } of experts) {
+    if (resolve(folder) === resolve(base)) throw new UserError(`${folder}: the expert for ${label} is the base itself`);
   }
-  return { base, experts };
+  return { base, sources: experts };
 }

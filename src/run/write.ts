@@ -23,11 +23,11 @@ async function isOurs(out: string): Promise<boolean> {
     const content = await readJson(join(out, file)).catch(() => undefined);
     return typeof content === "object" && content !== null && keys.every((key) => key in content);
   };
-  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"]));
+  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"]));
 }
 
 /** What a write that was cut off by a kill may have left. */
-const leftover = /\.[0-9a-f]{8}\.tmp$/;
+export const leftover = /\.[0-9a-f]{8}\.tmp$/;
 
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
@@ -53,20 +53,24 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
   for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
 }
 
-/** Merges one tensor and encodes it. */
-async function mergedBytes(vectors: TaskVectors, name: string, table: Table, dtype: FloatDType): Promise<Uint8Array> {
-  const [merged] = await mergeTensors(vectors, table, [{ name }]);
-  const values = (await merged!.data()) as Float32Array;
-  merged!.dispose();
-  return fromFloat32(values, dtype);
-}
+/** Writes a merge by a coefficient table: see {@link writeTensors}. */
+export const writeModel = (out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> =>
+  writeTensors(out, family, head, vectors, async (name) => {
+    const [merged] = await mergeTensors(vectors, table, [{ name }]);
+    const values = (await merged!.data()) as Float32Array;
+    merged!.dispose();
+    return values;
+  }, dtype, shardBytes);
 
 /**
  * Writes the merged model: the base's tensors in file order under the base's names. A tensor that no expert changed is
  * copied byte for byte (or converted, where `dtype` asks for another type). A head that the base may carry is left out:
  * heads belong to tasks. Holds one tensor at a time.
+ * @param merge a changed tensor's merged entries, by its canonical name
  */
-export async function writeModel(out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> {
+export async function writeTensors(
+  out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, merge: (name: string) => Promise<Float32Array>, dtype: FloatDType | undefined, shardBytes: number,
+): Promise<void> {
   const { base } = family;
   const changed = new Map([...vectors.tensors.values()].filter(({ experts }) => experts.length).map(({ name }) => [base.actual.get(name)!, name]));
   const heads = [head.weight, head.bias].map((name) => base.actual.get(name));
@@ -77,7 +81,7 @@ export async function writeModel(out: string, family: Family, head: ModelFamily[
     return {
       name, dtype: target, shape: entry.shape,
       async bytes() {
-        if (merged !== undefined) return mergedBytes(vectors, merged, table, target as FloatDType);
+        if (merged !== undefined) return fromFloat32(await merge(merged), target as FloatDType);
         const tensor = await base.checkpoint.read(name);
         return target === entry.dtype ? tensor.bytes : fromFloat32(toFloat32(tensor), target as FloatDType);
       },

@@ -24,7 +24,7 @@ test.each([{ entailment: 0, not_entailment: 0 }, { entailment: 0, not_entailment
 
 test("experts: one folder for all, or task=FOLDER; an equals sign in a path is no task", async () => {
   for (const name of ["base", "all/rte", "all/cb", "lr=3e-5/rte"]) await mkdir(join(folder, name), { recursive: true });
-  const of = async (experts: string[], tasks = ["rte"]) => (await locate({ base: join(folder, "base"), experts, tasks })).experts.map((e) => e.folder);
+  const of = async (experts: string[], tasks = ["rte"]) => (await locate({ base: join(folder, "base"), experts, tasks })).sources.map(({ folder }) => folder);
   expect(await of([join(folder, "all")], ["rte", "cb"])).toEqual([join(folder, "all", "rte"), join(folder, "all", "cb")]);
   expect(await of([join(folder, "lr=3e-5")])).toEqual([join(folder, "lr=3e-5", "rte")]);
   expect(await of([`rte=${join(folder, "lr=3e-5", "rte")}`])).toEqual([join(folder, "lr=3e-5", "rte")]);

@@ -1,0 +1,46 @@
+import type { Command } from "commander";
+import { loadSettings } from "../config/load.js";
+import { UserError } from "../errors.js";
+import { resultTable, tableCaption, toText } from "../report/table.js";
+import { addExpert } from "../run/add.js";
+import { addSettings } from "./options.js";
+import { progressPrinter } from "./progress.js";
+import { stoppedCode, stopOnSignal } from "./signals.js";
+
+const examples = `
+Examples:
+  $ train-merge add checkpoints/mini/experts/sst2 --to merged/mini-rte+cb+copa
+  $ train-merge add my-model --task boolq --to merged/mini-rte+cb+copa --base base --data data --out merged/four`;
+
+export function addAdd(program: Command): void {
+  const command = program.command("add <expert>").description("add an expert to a finished merge, which counts as one model: two coefficients a layer are trained, nothing else");
+  command.requiredOption("--to <folder>", "the finished merge").option("--task <name>", "the expert's task (default: its folder's name)");
+  addSettings(command, ["tasks", "experts"]);
+  command
+    .option("--resume", "go on from the state in --out")
+    .option("--json", "print the results as JSON on stdout")
+    .addHelpText("after", examples)
+    .action(async (expert: string, options: Record<string, unknown> & { to: string; task?: string; resume?: boolean; json?: boolean }) => {
+      // Tasks come from the merge; a stand-in lets the other options be checked.
+      const chosen = await loadSettings({ ...options, tasks: "all" });
+      if (chosen.taskWeights) throw new UserError("--task-weights is not for add");
+      const printer = progressPrinter(process.stderr);
+      const signals = stopOnSignal(printer.note);
+      const result = await addExpert(expert, options.to, options.task, { ...chosen, resume: options.resume }, {
+        ...printer, stopping: signals.requested,
+        step(record, tasks, steps) {
+          signals.training(record.step < steps);
+          printer.step(record, tasks, steps);
+        },
+      });
+      printer.end();
+      if (!result.finished) {
+        printer.note(`stopped; the same command with --resume goes on from ${result.out}`);
+        process.exitCode = stoppedCode;
+      } else if (options.json) {
+        process.stdout.write(`${JSON.stringify({ out: result.out, synthetic: result.synthetic, rows: result.rows }, undefined, 2)}\n`);
+      } else {
+        process.stdout.write(`\n${tableCaption(result.rows, result.synthetic, chosen.valPerTask)}\n${toText(resultTable(result.rows))}\n\nwritten to ${result.out}\n`);
+      }
+    });
+}

@@ -1,0 +1,16 @@
+/** The exit code of a run that was asked to stop and left a state behind. */
+export const stoppedCode = 130;
+
+/** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
+export function stopOnSignal(note: (message: string) => void): { requested: () => boolean; training: (on: boolean) => void } {
+  let requested = false;
+  let training = false;
+  const handle = () => {
+    if (requested || !training) process.exit(stoppedCode);
+    requested = true;
+    note("stopping after this step; press Ctrl-C again to stop at once");
+  };
+  process.on("SIGINT", handle);
+  process.on("SIGTERM", handle);
+  return { requested: () => requested, training: (on) => void (training = on) };
+}

@@ -1,0 +1,28 @@
+import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { UserError } from "../errors.js";
+import { mergeByTraining } from "./merge.js";
+import { locateBase } from "./locate.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+
+/**
+ * Adds an expert to a finished merge. The merge is one child (its written weights, its heads), the expert the other: two
+ * coefficients a layer are trained on the validation data of all tasks.
+ * @param options as for a merge; its tasks are not looked at
+ */
+export async function addExpert(expert: string, to: string, task: string | undefined, options: MergeOptions, hooks: MergeHooks): Promise<MergeResult> {
+  const heads = join(to, "heads");
+  if (!existsSync(heads) || !existsSync(join(to, "results.json"))) throw new UserError(`--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`);
+  const name = task ?? basename(resolve(expert));
+  const before = (await readdir(heads)).sort();
+  if (before.includes(name)) throw new UserError(`${to} has ${name} already (${before.join(", ")}); give the expert's own task with --task`);
+  if (!existsSync(expert)) throw new UserError(`${expert}: there is no such folder`);
+  const base = await locateBase(options);
+  const tasks = [...before, name];
+  const label = before.join("+");
+  return mergeByTraining({ ...options, tasks }, hooks, {
+    name: `${basename(resolve(to))}+${name}`,
+    places: { base, sources: [{ label, folder: to, tasks: before, merged: true }, { label: name, folder: expert, tasks: [name], merged: false }] },
+  });
+}

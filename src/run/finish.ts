@@ -1,0 +1,63 @@
+import { join } from "node:path";
+import { tfjsVersion, watchMemory } from "../backend/index.js";
+import { writeText } from "../checkpoint/files.js";
+import { evaluateBaselines, type Place, type SearchPoint } from "../evaluate/baselines.js";
+import type { Table } from "../merge/table.js";
+import { version } from "../package.js";
+import { modelCard } from "../report/card.js";
+import { evaluateFolder } from "./evaluate.js";
+import type { Inputs } from "./inputs.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { headClassOf, recorded } from "./record.js";
+import { writeCoefficients, writeHead, writeModel } from "./write.js";
+
+export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise });
+
+/** A finished table and how it came about. */
+export interface Finished {
+  readonly raw?: Table | undefined;
+  /** After the gate; undefined where the weights were written already, by a method that no table can say. */
+  readonly table?: Table | undefined;
+  /** Its row's name in the results. */
+  readonly method: string;
+  /** Over the heat-map. */
+  readonly title: string;
+  readonly search: readonly SearchPoint[];
+  readonly lambda: number;
+  /** Recorded beside the options. */
+  readonly settings?: Readonly<Record<string, unknown>> | undefined;
+  /** What may differ between two equal runs: times, bytes. */
+  readonly run: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside the baselines. The
+ * weights are merged from the experts' own files: packing is for training alone, but for trimmed (sparse) task vectors,
+ * which are what was trained.
+ */
+export async function finishMerge(out: string, inputs: Inputs, options: MergeOptions, finished: Finished, hooks: MergeHooks): Promise<MergeResult> {
+  const { name, family, head, heads, vectors, tasks, plan, data } = inputs;
+  const { raw, table, lambda } = finished;
+  const synthetic = tasks.some((task) => task.synthetic);
+  if (raw && table) {
+    await writeModel(out, family, head, vectors.packing === "bf16" || vectors.packing === "int8" ? vectors.fromFiles() : vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+    for (const member of heads) await writeHead(out, member, head);
+    await writeCoefficients(out, vectors, raw, table, finished.title);
+  }
+
+  const baselines = await evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
+  hooks.progress(`${finished.method}, from the written files`, 0, 1);
+  const merged = await evaluateFolder({ ...options, folder: out, data, placement: plan.chosen }, finished.method);
+  const rows = [...baselines, ...merged.rows];
+  const settings = { ...recorded(options, plan), ...finished.settings };
+  await writeText(join(out, "README.md"), modelCard({
+    name, tasks: options.tasks, headClass: headClassOf(heads[0]!), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
+  }));
+  await writeText(join(out, "run.json"), {
+    version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: inputs.places, data, ...finished.run,
+    peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
+  });
+  // Last: a folder with results is a finished one.
+  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings });
+  return { out, rows, synthetic, finished: true };
+}

@@ -1,0 +1,139 @@
+import { existsSync } from "node:fs";
+import { cp } from "node:fs/promises";
+import { join } from "node:path";
+import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import { bestPoint, searchLambda } from "../evaluate/baselines.js";
+import { gates } from "../merge/gates.js";
+import { applyGate, makeTable, type Table } from "../merge/table.js";
+import { heatmapSvg, svgToPng } from "../report/heatmap.js";
+import { treeSvg, type TreePicture } from "../report/tree.js";
+import { chosenRaw, type TrainOptions } from "../train/loop.js";
+import { zeroMoments } from "../train/adamw.js";
+import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
+import { localExecutor, slurmExecutor, type NodeJob } from "./executors.js";
+import { finishMerge, placeOf } from "./finish.js";
+import { openInputs, type Inputs } from "./inputs.js";
+import { identityOf, trainRun } from "./merge.js";
+import { prepareNode } from "./node.js";
+import { readResult, type NodeResult, type NodeRun } from "./node-file.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { planRun, type TreeOptions, type TreePlan } from "./tree.js";
+
+const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", id);
+
+/** Runs the nodes that are not done. Returns whether all are. */
+async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): Promise<boolean> {
+  const jobs: NodeJob[] = [];
+  for (const [i, node] of plan.nodes.entries()) {
+    const path = await prepareNode(folderOf(plan, node.id), plan.files[i]!);
+    if (await readResult(folderOf(plan, node.id), node.identity)) hooks.note(`${node.id}: done before`);
+    else jobs.push({ id: node.id, level: node.level, path, after: node.children, memory: node.predicted.device + node.predicted.host, seconds: node.predicted.trainingSeconds });
+  }
+  const execute = tree.executor === "slurm" ? slurmExecutor(plan.out, tree.slurmOptions) : localExecutor(tree.jobs);
+  const all = jobs.length === 0 || (await execute(jobs, { note: hooks.note, stopping: hooks.stopping, line: (id, text) => hooks.note(`[${id}] ${text}`) }));
+  if (!all) return false;
+  for (const { id } of jobs) {
+    if (!(await readResult(folderOf(plan, id), plan.nodes.find((node) => node.id === id)!.identity))) {
+      throw new UserError(`node ${id} left no result${tree.executor === "slurm" ? `; its log is ${plan.out}/slurm-level-*.log` : ""}`);
+    }
+  }
+  return true;
+}
+
+/** The flattened tree as a table over the leaves. */
+function tableOf({ vectors }: Inputs, flat: FlatMerge): Table {
+  const order = vectors.experts.map((leaf) => flat.leaves.indexOf(leaf));
+  return makeTable(vectors.layers.length, order.length, (row, column) => coefficientsIn(flat, vectors.layers[row]!.names[0]!)[order[column]!]!);
+}
+
+async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>): Promise<void> {
+  const mean = (values: readonly { accuracy: number }[]) => values.reduce((sum, { accuracy }) => sum + accuracy, 0) / values.length;
+  const nodes: TreePicture["nodes"][number][] = [];
+  for (const { id, children, tasks, predicted } of plan.nodes) {
+    const result = results.get(id)!;
+    const path = join(folderOf(plan, id), "run.json");
+    const run = existsSync(path) ? ((await readJson(path)) as NodeRun) : undefined;
+    nodes.push({
+      id, children, tasks: tasks.map((task) => ({ task, before: result.before[task]!.accuracy, after: result.test[task]!.accuracy })),
+      before: mean(Object.values(result.before)), after: mean(Object.values(result.test)), planned: predicted.device, ...(run && { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds }),
+    });
+  }
+  const leaves = plan.tree.leaves.map((id) => {
+    const parent = plan.nodes.find(({ children }) => children.includes(id))!;
+    return { id, accuracy: results.get(parent.id)!.before[id]!.accuracy };
+  });
+  const svg = treeSvg({ title: `${plan.recipe.name}: a tree of merges`, leaves, nodes });
+  await writeText(join(plan.out, "tree.svg"), svg);
+  await atomicFile(join(plan.out, "tree.png"), (write) => write(svgToPng(svg)));
+  const { tasks, whole, layers } = plan.similarity;
+  const pairs = tasks.flatMap((_, i) => tasks.slice(i + 1).map((__, d) => [i, i + 1 + d] as const));
+  const maps = {
+    similarity: await heatmapSvg({ title: "cosine similarity of the task vectors", tasks, layers: tasks, values: whole, legend: "cosine" }),
+    "similarity-layers": await heatmapSvg({ title: "cosine similarity of the task vectors, layer by layer", tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`), layers: layers.map(({ layer }) => layer), values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)), legend: "cosine" }),
+  };
+  for (const [name, map] of Object.entries(maps)) {
+    await writeText(join(plan.out, `${name}.svg`), map);
+    await atomicFile(join(plan.out, `${name}.png`), (write) => write(svgToPng(map)));
+  }
+}
+
+/** Trains on from the flattened table. */
+async function polish(out: string, inputs: Inputs, options: MergeOptions, steps: number, start: Table, root: string, hooks: MergeHooks): Promise<Table | undefined> {
+  const gate = gates[options.gate];
+  const raw = { ...start, values: start.values.map((c) => gate.inverse(Math.max(-0.999, Math.min(0.999, c)))) };
+  const trainOptions: TrainOptions = { ...options, steps, init: 0, saveEvery: 10 };
+  const identity = { ...identityOf(options, inputs), root, polish: steps };
+  const state = (await readJson(join(out, "state.json")).catch(() => undefined)) as { identity?: unknown } | undefined;
+  const resume = JSON.stringify(state?.identity) === JSON.stringify(JSON.parse(JSON.stringify(identity)));
+  const trained = await trainRun(out, inputs, identity, { raw, moments: zeroMoments(raw.values.length) }, trainOptions, resume, hooks);
+  return trained.finished ? applyGate(chosenRaw(trained.state, trainOptions), options.gate) : undefined;
+}
+
+/** What makes it plain that a finished tree is this one. */
+interface Made { readonly settings?: { readonly tree?: { readonly root?: string; readonly polish?: number } } }
+
+/**
+ * Merges in a tree (SuperMerge, hierarchical): groups of models are merged first, the merges are merged again, each node
+ * trained on its own tasks' validation data alone. Done nodes are taken as they are, so the same command goes on after any
+ * stop. Linear nodes make one exact table of the whole; the merged model is written from the leaves.
+ */
+export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hooks: MergeHooks & { planned(plan: TreePlan): void }): Promise<MergeResult> {
+  const started = performance.now();
+  const plan = await planRun(options, tree, hooks);
+  const { out } = plan;
+  hooks.planned(plan);
+  const { synthetic } = plan;
+  if (!(await runNodes(plan, tree, hooks))) return { out, rows: [], synthetic, finished: false };
+  const results = new Map<string, NodeResult>();
+  for (const { id, identity } of plan.nodes) results.set(id, (await readResult(folderOf(plan, id), identity))!);
+  await picture(plan, results);
+  const root = plan.nodes.at(-1)!;
+  const { flat } = results.get(root.id)!;
+  if (!flat && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because ${tree.nodeMethod} trims and elects signs: what it makes is no weighted sum of its inputs`);
+  const made = { root: root.identity, polish: tree.polish };
+  const old = existsSync(join(out, "results.json")) ? ((await readJson(join(out, "results.json"))) as Made & { rows: MergeResult["rows"] }) : undefined;
+  if (old && JSON.stringify(old.settings?.tree) === JSON.stringify({ ...made, nodes: plan.nodes.map(({ id }) => id) })) {
+    hooks.note(`${out} is finished already`);
+    return { out, rows: old.rows, synthetic, finished: true };
+  }
+  const inputs = await openInputs({ ...options, granularity: "tensor" }, plan.recipe, out, hooks);
+  try {
+    const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
+    let table: Table | undefined;
+    if (flat) {
+      table = tableOf(inputs, flat);
+      if (tree.polish) table = await polish(out, inputs, options, tree.polish, table, root.identity, hooks);
+      if (!table) return { out, rows: [], synthetic, finished: false };
+    } else {
+      hooks.note(`the tree is not one table: ${tree.nodeMethod} trims and elects signs, which no coefficients can say; ${folderOf(plan, root.id)}/model is the result`);
+      await cp(join(folderOf(plan, root.id), "model"), out, { recursive: true });
+    }
+    return await finishMerge(out, inputs, options, {
+      raw: table, table, method: tree.polish ? "hierarchical+polish" : tree.nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${tree.nodeMethod}`, title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
+      search, lambda: bestPoint(search).lambda, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 } },
+    }, hooks);
+  } finally {
+    await inputs.dispose();
+  }
+}

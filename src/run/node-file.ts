@@ -1,0 +1,81 @@
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { z } from "zod";
+import { readJson } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import type { FlatMerge } from "../tree/flatten.js";
+
+/** How a node merges its children. The first three give a table, and so a tree of them is one table too. */
+export const nodeMethods = ["supermerge", "average", "task-arithmetic", "ties"] as const;
+export type NodeMethod = (typeof nodeMethods)[number];
+export const isLinear = (method: NodeMethod): boolean => method !== "ties";
+
+const source = z.object({ label: z.string(), folder: z.string(), tasks: z.array(z.string()), merged: z.boolean() });
+const hash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
+
+/** nodes/<id>/node.json: all that one node needs, for `train-merge node`. */
+const nodeFile = z.object({
+  id: z.string(), level: z.number(), tasks: z.array(z.string()),
+  /** Tasks (leaves) and ids of nodes, whose folders lie beside this one's, with the identity they must have. */
+  children: z.array(z.object({ id: z.string(), identity: z.string().nullable() })),
+  /** SHA-256 of everything the result depends on. */
+  identity: z.string(),
+  method: z.enum(nodeMethods), keepNodes: z.boolean(),
+  base: z.string(),
+  /** The experts of its tasks. */
+  sources: z.array(source),
+  hashes: z.array(hash),
+  /** Options of the run, as `train-merge train` takes them. */
+  settings: z.record(z.string(), z.unknown()),
+});
+export type NodeFile = z.infer<typeof nodeFile>;
+
+const score = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
+
+/** nodes/<id>/result.json: written last, so a node that has one is done. */
+const nodeResult = z.object({
+  identity: z.string(), id: z.string(), method: z.enum(nodeMethods),
+  /** Absent where the method is not linear: then the merged model lies in model/. */
+  flat: z.object({ leaves: z.array(z.string()), tensors: z.record(z.string(), z.array(z.number())) }).optional(),
+  /** Task → the merged model's score on its test split. */
+  test: z.record(z.string(), score),
+  /** Task → the score of the child that it came with. */
+  before: z.record(z.string(), score),
+});
+export interface NodeResult extends Omit<z.infer<typeof nodeResult>, "flat"> { flat?: FlatMerge | undefined }
+
+/** nodes/<id>/run.json: what may differ between equal runs. */
+export interface NodeRun {
+  readonly seconds: number;
+  readonly peakMemoryBytes: number;
+  readonly devicePeakBytes: number;
+  readonly bytesRead: number;
+}
+
+/** A digest of plain data, whatever the order of its keys. */
+export function digest(value: unknown): string {
+  const ordered = (_: string, v: unknown): unknown => (typeof v === "object" && v !== null && !Array.isArray(v) ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1))) : v);
+  return createHash("sha256").update(JSON.stringify(value, ordered)).digest("hex");
+}
+
+export async function readNodeFile(path: string): Promise<NodeFile> {
+  const parsed = nodeFile.safeParse(await readJson(path));
+  if (!parsed.success) throw new UserError(`${path}: not a node of this version; \`train-merge tree\` writes them`);
+  return parsed.data;
+}
+
+/** A node's result, or undefined where it is not done, or was done with other inputs. */
+export async function readResult(folder: string, identity: string): Promise<NodeResult | undefined> {
+  const path = join(folder, "result.json");
+  if (!existsSync(path)) return undefined;
+  const parsed = nodeResult.safeParse(await readJson(path).catch(() => undefined));
+  return parsed.success && parsed.data.identity === identity ? parsed.data : undefined;
+}
+
+/** The result of a child that must be done. */
+export async function childResult(path: string, { id, identity }: NodeFile["children"][number]): Promise<NodeResult> {
+  const result = await readResult(join(dirname(dirname(path)), id), identity!);
+  if (!result) throw new UserError(`${path}: its child ${id} is not done (or was made from other inputs); run that node first, or \`train-merge tree\` again`);
+  return result;
+}

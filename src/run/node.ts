@@ -1,0 +1,145 @@
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { watchMemory } from "../backend/index.js";
+import type { Member } from "../checkpoint/family.js";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { traffic } from "../checkpoint/safetensors.js";
+import { bestPoint, searchLambda } from "../evaluate/baselines.js";
+import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
+import { columnOf, type Column } from "../merge/source.js";
+import { applyGate, rowOf, type Table } from "../merge/table.js";
+import { constantTables } from "../methods/constant.js";
+import { chosenRaw } from "../train/loop.js";
+import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
+import { placeOf } from "./finish.js";
+import { openInputs, type Inputs, type Recipe } from "./inputs.js";
+import type { Source } from "./locate.js";
+import { searchAndTrain } from "./merge.js";
+import { childResult, isLinear, readNodeFile, readResult, type NodeFile, type NodeResult, type NodeRun } from "./node-file.js";
+import type { MergeHooks, MergeOptions } from "./options.js";
+import { writeTies } from "./ties.js";
+import { leftover, writeHead, writeModel } from "./write.js";
+
+/** A child as a column: an expert, a merge of several given by coefficients, or a merged model that was written out. */
+interface Child {
+  readonly id: string;
+  readonly sources: readonly Source[];
+  /** Undefined for a leaf and for a model that was written out: a column of its own. */
+  readonly flat?: FlatMerge | undefined;
+  readonly result?: NodeResult | undefined;
+}
+
+async function childrenOf(path: string, node: NodeFile): Promise<Child[]> {
+  const children: Child[] = [];
+  for (const child of node.children) {
+    if (child.identity === null) {
+      children.push({ id: child.id, sources: node.sources.filter(({ label }) => label === child.id) });
+      continue;
+    }
+    const result = await childResult(path, child);
+    const tasks = Object.keys(result.test);
+    const written: Source = { label: child.id, folder: join(dirname(dirname(path)), child.id, "model"), tasks, merged: true };
+    children.push({ id: child.id, result, flat: result.flat, sources: result.flat ? result.flat.leaves.map((leaf) => node.sources.find(({ label }) => label === leaf)!) : [written] });
+  }
+  return children;
+}
+
+/** Columns of a node: a child that is given by coefficients is the sum of its leaves' task vectors, never written out. */
+export function columnsOf(children: readonly Pick<Child, "id" | "sources" | "flat">[], members: readonly Member[]): Column[] {
+  let at = 0;
+  return children.map(({ id, sources, flat }) => {
+    const mine = members.slice(at, (at += sources.length));
+    if (!flat) return columnOf(mine[0]!);
+    return { label: id, terms: mine.map((member, leaf) => ({ member, coefficient: (name: string) => coefficientsIn(flat, name)[leaf]! })) };
+  });
+}
+
+/** A table as tensor → row. */
+export const byTensor = ({ vectors }: Inputs, table: Table): Map<string, readonly number[]> =>
+  new Map(vectors.layers.flatMap(({ names }, row) => names.map((name) => [name, Array.from(rowOf(table, row))] as const)));
+
+/** The table of a linear method, or undefined where training was asked to stop. */
+async function nodeTable(folder: string, node: NodeFile, inputs: Inputs, options: MergeOptions, hooks: MergeHooks): Promise<Table | undefined> {
+  const { layers, experts } = inputs.vectors;
+  if (node.method === "average") return constantTables.average(layers.length, experts.length);
+  if (node.method === "task-arithmetic") {
+    const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("search of λ", done, of));
+    return constantTables.taskArithmetic(layers.length, experts.length, bestPoint(search).lambda);
+  }
+  const identity = { node: node.identity };
+  const state = (await readJson(join(folder, "state.json")).catch(() => undefined)) as { identity?: unknown } | undefined;
+  const resume = JSON.stringify(state?.identity) === JSON.stringify(identity);
+  const trained = await searchAndTrain(folder, inputs, identity, options, resume, hooks);
+  return trained.finished ? applyGate(chosenRaw(trained.state, trained.options), options.gate) : undefined;
+}
+
+/**
+ * Runs one node of a tree: trains on its own tasks' validation data, measures on their test data, writes its result.
+ * A state that a stopped run left is gone on from; a result with the node's identity is taken as it is.
+ * @returns whether it is done; false where it was asked to stop
+ */
+export async function runNode(path: string, hooks: MergeHooks): Promise<boolean> {
+  const started = performance.now();
+  const node = await readNodeFile(path);
+  const folder = dirname(path);
+  if (await readResult(folder, node.identity)) return true;
+  for (const file of (await readdir(folder)).filter((name) => leftover.test(name))) await rm(join(folder, file));
+  const children = await childrenOf(path, node);
+  const options = { ...node.settings, tasks: node.tasks } as unknown as MergeOptions;
+  const recipe: Recipe = {
+    name: node.id, hashes: node.hashes, places: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
+    columns: (members) => columnsOf(children, members),
+  };
+  // What it is and takes was said in the plan.
+  const inputs = await openInputs(options, recipe, folder, { ...hooks, note: () => {} });
+  try {
+    const { vectors, tasks, family, head, heads } = inputs;
+    const { length: n } = vectors.layers;
+    const k = children.length;
+    const before: Record<string, Score> = {};
+    for (const [c, child] of children.entries()) {
+      const mine = tasks.filter(({ id }) => child.sources.some((source) => source.tasks.includes(id)));
+      if (child.result) for (const { id } of mine) before[id] = child.result.test[id]!;
+      else Object.assign(before, await scored(inputs, constantTables.individual(n, k, c), mine));
+    }
+    let flat: FlatMerge | undefined;
+    let test: Record<string, Score>;
+    if (isLinear(node.method)) {
+      const table = await nodeTable(folder, node, inputs, options, hooks);
+      if (!table) return false;
+      // A child that was written out cannot be looked through: the merge above it is not of leaves either.
+      if (children.every((child) => child.flat ?? !child.result)) flat = flatten(children.map((child) => child.flat ?? leafMerge(child.id)), byTensor(inputs, table));
+      test = await scored(inputs, table, tasks);
+      if (node.keepNodes || !flat) {
+        await writeModel(join(folder, "model"), family, head, vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+        for (const member of heads) await writeHead(join(folder, "model"), member, head);
+      }
+    } else {
+      test = await writeTies(join(folder, "model"), inputs, options, hooks);
+    }
+    const run: NodeRun = { seconds: (performance.now() - started) / 1000, peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), bytesRead: traffic.read };
+    await writeText(join(folder, "run.json"), { ...run, planned: inputs.plan.chosen });
+    await writeText(join(folder, "result.json"), { identity: node.identity, id: node.id, method: node.method, ...(flat && { flat }), test, before });
+    return true;
+  } finally {
+    await inputs.dispose();
+  }
+}
+
+async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
+  const scores = await evaluateTasks({ ...placeOf(inputs), table }, tasks, "test");
+  return Object.fromEntries(tasks.map(({ id }, i) => [id, scores[i]!]));
+}
+
+/** Writes a node's folder so that `train-merge node FILE` can run it. What an earlier tree left there goes if it is another's. */
+export async function prepareNode(folder: string, node: NodeFile): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, "node.json");
+  const old = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as { identity?: string } | undefined) : undefined;
+  if (old?.identity !== node.identity) {
+    for (const file of ["result.json", "run.json", "state.json", "training.jsonl", "model"]) await rm(join(folder, file), { recursive: true, force: true });
+    await writeText(path, node);
+  }
+  return path;
+}

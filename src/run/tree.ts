@@ -1,0 +1,134 @@
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+import { gramMatrices } from "../merge/gram.js";
+import { version } from "../package.js";
+import { fits, type Prediction, type Rates } from "../plan/memory.js";
+import { bySimilarity, byOrder, nestedTree, planTree, type Nested, type Tree, type TreeNode } from "../tree/plan.js";
+import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
+import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "./inputs.js";
+import { digest, type NodeFile, type NodeMethod } from "./node-file.js";
+import type { MergeHooks, MergeOptions } from "./options.js";
+import { planMemory, shapeOf } from "./place.js";
+import { recorded } from "./record.js";
+
+export interface TreeOptions {
+  /** Models a node merges at most; undefined: as many as the budget allows, 2 without one. */
+  readonly fanIn?: number | undefined;
+  /** By `similarity` of the task vectors, in the `order` of the tasks, or as a file says. */
+  readonly by: "similarity" | "order" | { readonly file: string; readonly groups: Nested };
+  readonly jobs: number;
+  /** Steps of flat training from the flattened tree. */
+  readonly polish: number;
+  readonly keepNodes: boolean;
+  readonly nodeMethod: NodeMethod;
+  readonly executor: "local" | "slurm";
+  /** Handed to sbatch. */
+  readonly slurmOptions: readonly string[];
+}
+
+export interface PlannedNode extends TreeNode {
+  readonly identity: string;
+  readonly predicted: Prediction & { /** All its steps. */ readonly trainingSeconds: number };
+}
+
+/** Similarities as nodes are grouped by, and as the report shows them. */
+export interface Similarities {
+  readonly tasks: readonly string[];
+  readonly whole: Similarity;
+  readonly layers: readonly { readonly layer: string; readonly cosines: Similarity }[];
+}
+
+export interface TreePlan {
+  readonly out: string;
+  readonly recipe: Recipe;
+  readonly tree: Tree;
+  readonly nodes: readonly PlannedNode[];
+  readonly files: readonly NodeFile[];
+  readonly similarity: Similarities;
+  readonly synthetic: boolean;
+}
+
+/** Similarities of all task vectors, from a file of an earlier run with the same inputs, or in one pass. */
+async function similarities(path: string, inputs: Inputs, hooks: MergeHooks): Promise<Similarities> {
+  const identity = digest({ version, hashes: inputs.hashes, tasks: inputs.vectors.experts });
+  const saved = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as (Similarities & { identity?: string }) | undefined) : undefined;
+  if (saved?.identity === identity) return saved;
+  const grams = await gramMatrices(inputs.vectors, (done, of) => hooks.progress("similarity of task vectors", done, of));
+  const found: Similarities = { tasks: inputs.vectors.experts, whole: cosines(totalGram(grams)), layers: grams.map(({ layer, gram }) => ({ layer, cosines: cosines(gram) })) };
+  await writeText(path, { identity, ...found });
+  return found;
+}
+
+/** Predicts a node: its columns on the device, the files of all leaves under it to be read. */
+async function predictNode(node: TreeNode, inputs: Inputs, options: MergeOptions, rates: Rates | undefined): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
+  const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
+  const shape = { ...shapeOf(inputs.model, inputs.family.base, node.children.length), files: node.tasks.length };
+  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget }, rates);
+  return { predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds }, fitting: fits(plan.chosen, plan.budget), rates: plan.rates };
+}
+
+function groupsOf(by: TreeOptions["by"], tasks: readonly string[], fanIn: number, similarity: Similarities): Tree {
+  if (by === "similarity") return planTree(tasks, fanIn, bySimilarity(similarity.whole));
+  if (by === "order") return planTree(tasks, fanIn, byOrder);
+  try {
+    return nestedTree(tasks, by.groups);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UserError(`${by.file}: ${error.message}; write groups as nested lists, such as [[rte, cb], copa]`);
+    throw error;
+  }
+}
+
+/** The largest fan-in whose nodes all fit the budget where they are to live; 2 where no budget was named. */
+async function fanInOf(options: MergeOptions, tree: TreeOptions, inputs: Inputs): Promise<number> {
+  if (tree.fanIn !== undefined) return tree.fanIn;
+  if (options.memoryBudget === undefined) return 2;
+  for (let fanIn = inputs.tasks.length; fanIn > 2; fanIn--) {
+    const ids = inputs.tasks.map(({ id }) => id);
+    const node = { id: "", level: 1, tasks: ids, children: ids.slice(0, fanIn) };
+    if (await predictNode(node, inputs, options, undefined).then(({ fitting }) => fitting, () => false)) return fanIn;
+  }
+  return 2;
+}
+
+/**
+ * Plans a tree: reads every file once (checks, similarities), groups the tasks, predicts each node, and gives each the
+ * identity by which its result will be known again. Writes tree.json (the same for the same inputs), similarity.json and
+ * plan.json (predictions for this machine).
+ */
+export async function planRun(options: MergeOptions, tree: TreeOptions, hooks: MergeHooks): Promise<TreePlan> {
+  const recipe = await recipeOf(options);
+  const out = options.out ?? join("merged", `${recipe.name}-tree`);
+  if (options.tasks.length < 2) throw new UserError("a tree needs at least two tasks");
+  const inputs = await openInputs({ ...options, residency: "disk", blocks: "off", pack: "f32" }, recipe, out, { ...hooks, note: () => {} });
+  try {
+    await mkdir(out, { recursive: true });
+    const similarity = await similarities(join(out, "similarity.json"), inputs, hooks);
+    const grown = groupsOf(tree.by, options.tasks, await fanInOf(options, tree, inputs), similarity);
+    const nodes: PlannedNode[] = [];
+    const files: NodeFile[] = [];
+    let rates: Rates | undefined;
+    for (const node of grown.nodes) {
+      const prediction = await predictNode(node, inputs, options, rates);
+      ({ rates } = prediction);
+      const { residency, blockwise } = prediction.predicted;
+      const settings = { ...recorded(options, { ...inputs.plan, chosen: prediction.predicted }), residency, blocks: blockwise ? "on" : "off", data: options.data };
+      const hashes = inputs.hashes.filter(({ role }) => role === "base" || role === "data" || node.tasks.some((task) => role === task || role === `${task}, data`));
+      const children = node.children.map((id) => ({ id, identity: nodes.find((other) => other.id === id)?.identity ?? null }));
+      const { tasks: _, data: __, ...numbers } = settings as Record<string, unknown>;
+      const identity = digest({ version, node: { ...node, children }, method: tree.nodeMethod, keepNodes: tree.keepNodes, numbers, hashes });
+      nodes.push({ ...node, identity, predicted: prediction.predicted });
+      files.push({
+        ...node, tasks: [...node.tasks], children, identity, method: tree.nodeMethod, keepNodes: tree.keepNodes, hashes, settings,
+        base: recipe.places.base, sources: recipe.places.sources.filter(({ label }) => node.tasks.includes(label)).map((source) => ({ ...source, tasks: [...source.tasks] })),
+      });
+    }
+    await writeText(join(out, "tree.json"), { leaves: grown.leaves, nodes: nodes.map(({ id, level, tasks, children, identity }) => ({ id, level, tasks, children, identity })) });
+    await writeText(join(out, "plan.json"), { nodes: nodes.map(({ id, predicted }) => ({ id, ...predicted })) });
+    return { out, recipe: { ...recipe, hashes: inputs.hashes }, tree: grown, nodes, files, similarity, synthetic: inputs.tasks.some((task) => task.synthetic) };
+  } finally {
+    await inputs.dispose();
+  }
+}
