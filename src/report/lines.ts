@@ -18,7 +18,8 @@ export async function linesSvg({ title, x, y, points }: Lines): Promise<string> 
     background: "white", padding: 8, width: 420, height: 260,
     title: { text: title, anchor: "start", font: "DejaVu Sans", fontSize: 13, fontWeight: "normal" },
     config: { axis: font, legend: font },
-    data: [{ name: "points", values: points.map((point) => ({ ...point })) }],
+    // Curves that lie on one another stay visible: the earlier is the wider.
+    data: [{ name: "points", values: points.map((point) => ({ ...point, wide: series.length - series.indexOf(point.series) })) }],
     scales: [
       { name: "x", type: "point", domain: { data: "points", field: "x", sort: { op: "min", field: "x" } }, range: "width", padding: 0.3 },
       { name: "y", type: "linear", domain: { data: "points", field: "y" }, range: "height", zero: true, nice: true },
@@ -28,8 +29,8 @@ export async function linesSvg({ title, x, y, points }: Lines): Promise<string> 
     marks: [{
       type: "group", from: { facet: { name: "one", data: "points", groupby: "series" } },
       marks: [
-        { type: "line", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, stroke: { scale: "colour", field: "series" }, strokeWidth: { value: 2 } } } },
-        { type: "symbol", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, fill: { scale: "colour", field: "series" }, size: { value: 40 } } } },
+        { type: "line", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, stroke: { scale: "colour", field: "series" }, strokeWidth: { field: "wide" } } } },
+        { type: "symbol", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, fill: { scale: "colour", field: "series" }, size: { signal: "30 + 25 * datum.wide" } } } },
       ],
     }],
     legends: [{ stroke: "colour", symbolType: "stroke", symbolStrokeWidth: 3 }],

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { cp } from "node:fs/promises";
 import { join } from "node:path";
+import { traffic } from "../checkpoint/safetensors.js";
 import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
@@ -117,7 +118,10 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
     hooks.note(`${out} is finished already`);
     return { out, rows: old.rows, synthetic, finished: true };
   }
-  const inputs = await openInputs({ ...options, granularity: "tensor" }, plan.recipe, out, hooks);
+  // All leaves are merged a few times and written, nothing is trained: they stay in their files, so that a tree's peak is
+  // that of its nodes.
+  const residency = options.residency === "auto" && !tree.polish ? "disk" : options.residency;
+  const inputs = await openInputs({ ...options, residency, granularity: "tensor" }, plan.recipe, out, hooks);
   try {
     const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
     let table: Table | undefined;
@@ -131,7 +135,7 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
     }
     return await finishMerge(out, inputs, options, {
       raw: table, table, method: tree.polish ? "hierarchical+polish" : tree.nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${tree.nodeMethod}`, title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
-      search, lambda: bestPoint(search).lambda, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 } },
+      search, lambda: bestPoint(search).lambda, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
     }, hooks);
   } finally {
     await inputs.dispose();
