@@ -1,4 +1,4 @@
-import { matMul, tidy } from "@tensorflow/tfjs-core";
+import { tidy } from "@tensorflow/tfjs-core";
 import { unpacked } from "./op.js";
 import type { TaskVectors } from "./vectors.js";
 
@@ -10,21 +10,27 @@ export interface LayerGram {
 
 /**
  * Every layer's k × k Gram matrix of the task vectors in one pass over them. Device memory: a part of the task vectors.
- * Products of a part are taken in float32, their sums in float64.
+ * The products are summed on the host in float64: a norm is a sum of millions of positive numbers, of which some engines'
+ * float32 products lose a hundredth.
  */
 export async function gramMatrices(vectors: TaskVectors, onTensor?: (done: number, of: number) => void): Promise<LayerGram[]> {
   const k = vectors.experts.length;
   const sums = vectors.layers.map(() => new Float64Array(k * k));
   const requests = vectors.layers.flatMap(({ names }) => names.map((name) => ({ name })));
   for await (const { request, tensor, deltas } of vectors.stream(requests)) {
-    const products = tidy(() => {
-      const stack = unpacked(deltas!);
-      return matMul(stack, stack, false, true);
-    });
-    const values = await products.data();
-    products.dispose();
+    const stack = tidy(() => unpacked(deltas!));
+    const values = (await stack.data()) as Float32Array;
+    stack.dispose();
     const { experts, row } = tensor;
-    experts.forEach((i, a) => experts.forEach((j, b) => (sums[row]![i * k + j]! += values[a * experts.length + b]!)));
+    const size = values.length / experts.length;
+    for (const [a, i] of experts.entries()) {
+      for (const [b, j] of experts.slice(0, a + 1).entries()) {
+        let product = 0;
+        for (let at = 0; at < size; at++) product += values[a * size + at]! * values[b * size + at]!;
+        sums[row]![i * k + j]! += product;
+        if (i !== j) sums[row]![j * k + i]! += product;
+      }
+    }
     onTensor?.(request + 1, requests.length);
   }
   return vectors.layers.map(({ id }, row) => ({ layer: id, gram: Array.from(sums[row]!) }));

@@ -8,6 +8,7 @@ import { modelCard } from "../report/card.js";
 import { evaluateFolder } from "./evaluate.js";
 import type { Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import type { PackingCost } from "./packing.js";
 import { headClassOf, recorded } from "./record.js";
 import { writeCoefficients, writeHead, writeModel } from "./write.js";
 
@@ -22,6 +23,8 @@ export interface Finished {
   readonly method: string;
   /** Over the heat-map. */
   readonly title: string;
+  /** Where task vectors were packed: what that cost. */
+  readonly packing?: PackingCost | undefined;
   readonly search: readonly SearchPoint[];
   readonly lambda: number;
   /** Recorded beside the options. */
@@ -58,6 +61,6 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
   });
   // Last: a folder with results is a finished one.
-  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings });
+  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings, ...(finished.packing && { packing: finished.packing }) });
   return { out, rows, synthetic, finished: true };
 }

@@ -7,6 +7,7 @@ import { chosenRaw, initialState, train, type TrainOptions, type TrainState } fr
 import { finishMerge, placeOf } from "./finish.js";
 import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { packingCost } from "./packing.js";
 import { recorded } from "./record.js";
 import { loadState, openLog, saveState } from "./state.js";
 import { beginRun } from "./write.js";
@@ -87,9 +88,10 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, 
     const trained = await searchAndTrain(out, inputs, identityOf(options, inputs), options, options.resume ?? false, hooks);
     if (!trained.finished) return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
     const raw = chosenRaw(trained.state, trained.options);
+    const packing = await packingCost(inputs, applyGate(raw, options.gate), hooks);
     return await finishMerge(out, inputs, options, {
       raw, table: applyGate(raw, options.gate), method: options.loss === "entropy" ? "supermerge-entropy" : "supermerge", title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
-      search: trained.search, lambda: trained.lambda, settings: { start: trained.options.init },
+      packing, search: trained.search, lambda: trained.lambda, settings: { start: trained.options.init },
       run: { seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 }, bytesRead: { train: trained.bytesRead, total: traffic.read } },
     }, hooks);
   } finally {

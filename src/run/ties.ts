@@ -30,7 +30,8 @@ async function* deltaParts(vectors: TaskVectors, names: readonly string[]): Asyn
 
 /** Exact global thresholds of every expert and the majority sign, in three passes over the task vectors. */
 async function tiesGlobals(vectors: TaskVectors, names: readonly string[]): Promise<{ thresholds: number[]; majority: number }> {
-  const size = names.reduce((sum, name) => sum + vectors.tensors.get(name)!.rows * vectors.tensors.get(name)!.width, 0);
+  // The authors' vector holds every tensor, those that nobody changed too: their zeros count.
+  const size = [...vectors.tensors.values()].reduce((sum, { rows, width }) => sum + rows * width, 0);
   const count = async (uppers: readonly (number | undefined)[]) => {
     const all = vectors.experts.map((_, i) => magnitudeCounts(uppers[i]));
     for await (const { deltas } of deltaParts(vectors, names)) deltas.forEach((values, i) => countMagnitudes(all[i]!, values));

@@ -1,0 +1,37 @@
+import { evaluateTasks } from "../evaluate/evaluate.js";
+import type { Table } from "../merge/table.js";
+import { placeOf } from "./finish.js";
+import type { Inputs } from "./inputs.js";
+import type { MergeHooks } from "./options.js";
+
+/** What a packing cost: the error of the task vectors, and the change of the loss. */
+export interface PackingCost {
+  readonly packing: string;
+  /** √(Σ‖τ − packed τ‖² / Σ‖τ‖²) over all layers and experts. */
+  readonly error: number;
+  readonly layers: readonly { readonly layer: string; readonly error: number }[];
+  /** Mean cross-entropy over tasks on the validation examples, with packed and with exact task vectors. */
+  readonly loss: { readonly packed: number; readonly exact: number };
+}
+
+const relative = (error: number, norm: number): number => (norm > 0 ? Math.sqrt(error / norm) : 0);
+
+/** Measures a packing under some coefficients; undefined for float32, which costs nothing. Exact vectors are read from files. */
+export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHooks): Promise<PackingCost | undefined> {
+  const { vectors, tasks } = inputs;
+  if (vectors.packing === "f32") return undefined;
+  const loss = async (source: typeof vectors) => {
+    const scores = await evaluateTasks({ ...placeOf(inputs), vectors: source, table }, tasks, "validation");
+    return scores.reduce((sum, score) => sum + score.loss / scores.length, 0);
+  };
+  const total = (key: "error" | "norm") => vectors.packingErrors.reduce((sum, layer) => sum + layer[key], 0);
+  const cost: PackingCost = {
+    packing: vectors.packing, error: relative(total("error"), total("norm")),
+    layers: vectors.packingErrors.map(({ layer, error, norm }) => ({ layer, error: relative(error, norm) })),
+    loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
+  };
+  const worst = cost.layers.reduce((a, b) => (b.error > a.error ? b : a));
+  const percent = (x: number) => `${(100 * x).toPrecision(2)} %`;
+  hooks.note(`packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their norm (most in ${worst.layer}: ${percent(worst.error)}); validation loss ${cost.loss.packed.toFixed(4)}, with exact ones ${cost.loss.exact.toFixed(4)}`);
+  return cost;
+}
