@@ -6,8 +6,8 @@
  *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --make --k 11   writes sparse files: holes read as zeros
  *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --k 11 --steps 2 --backend node --out experiments/t0-3b
  *
- * Each tensor has its first kilobytes filled, differently in every model, so that every expert changes every tensor; the
- * rest are zeros, which cost as much to read, subtract, merge and multiply as any other numbers. The arithmetic is that
+ * Each tensor has its first rows filled, differently in every model, so that every expert changes every tensor; the rest
+ * are zeros, which cost as much to read, subtract, merge and multiply as any other numbers. The arithmetic is that
  * of T5's blocks in size and kind (attention without biases, gated feed-forward); the decoder attends twice to its own
  * input and norms are LayerNorm, which changes no size. There are no words: activations start from a formula.
  */
@@ -37,6 +37,8 @@ const { values: o } = parseArgs({ options: {
 const k = Number(o.k);
 /** bigscience/T0_3B's own numbers. */
 const config = { model_type: "t5", architectures: ["T5ForConditionalGeneration"], d_model: 2048, d_kv: 64, d_ff: 5120, num_layers: 24, num_decoder_layers: 24, num_heads: 32, vocab_size: 32128, feed_forward_proj: "gated-gelu", tie_word_embeddings: false, relative_attention_num_buckets: 32 };
+/** Enough that every product has a result, and every coefficient a gradient. */
+const filledRows = 8;
 const { d_model: width, d_ff: inner, num_heads: heads, vocab_size: vocabulary } = config;
 
 const attentionShapes = (at: string): [string, number[]][] => ["q", "k", "v", "o"].map((name) => [`${at}.${name}.weight`, [width, width]]);
@@ -77,7 +79,7 @@ async function writeSparse(folder: string, seed: number, scale: number): Promise
   await handle.write(Buffer.concat([json, Buffer.alloc(start - 8 - json.length, " ")]), 0, start - 8, 8);
   for (const [name, { shape, data_offsets: [from] }] of Object.entries(entries)) {
     const norm = name.endsWith("layer_norm.weight");
-    const values = Float32Array.from({ length: Math.min(elements(shape), 1024) }, (_, i) => (norm ? 1 : 0) + scale * Math.sin(i * (seed + 1.3)));
+    const values = Float32Array.from({ length: Math.min(elements(shape), filledRows * shape.at(-1)!) }, (_, i) => (norm ? 1 : 0) + scale * Math.sin(1 + i * (seed + 1.3)));
     await handle.write(Buffer.from(values.buffer), 0, values.byteLength, start + from);
   }
   await handle.close();
