@@ -24,6 +24,8 @@ const counts = o.k.split(",").map(Number);
 const sources = o.tasks.split(",");
 const family = join("checkpoints", o.family);
 const steps = 3;
+/** Small enough that every k fills more than one pass: the activations are then the same for all. */
+const microBatch = 512;
 
 /** Noise in (−1, 1) from a seed. */
 function* noise(seed: number): Generator<number> {
@@ -87,7 +89,7 @@ for (const place of ["device", "host", "disk", "device, by blocks", "host, by bl
     if (!existsSync(join(out, "results.json"))) {
       console.log(`${place}, k = ${k}`);
       execFileSync(process.execPath, ["dist/src/cli/main.js", "--tasks", tasks, "--base", join(family, "base"), "--experts", join(o.runs, "experts"), "--data", join(o.runs, "data"),
-        "--residency", place.split(",")[0]!, "--blocks", place.includes("blocks") ? "on" : "off", "--backend", o.backend, "--steps", String(steps), "--eval-every", "100", "--init", "0.2", "--out", out],
+        "--residency", place.split(",")[0]!, "--blocks", place.includes("blocks") ? "on" : "off", "--backend", o.backend, "--steps", String(steps), "--micro-batch", String(microBatch), "--eval-every", "100", "--init", "0.2", "--out", out],
       { stdio: ["ignore", "ignore", "inherit"] });
     }
     rows.push({ place, k, run: JSON.parse(await readFile(join(out, "run.json"), "utf8")) as Run });
@@ -103,7 +105,7 @@ const table = (cell: (run: Run) => string, last?: (place: string) => string) => 
 });
 const growth = (place: string) => `${(100 * (of(place, largest).devicePeakBytes / of(place, least).devicePeakBytes - 1)).toFixed(1)} %`;
 await writeFile(join(o.out, "results.md"), [
-  `Family ${o.family} (${o.tasks}, repeated with noise), engine ${o.backend}, ${steps} steps of 16 examples a task.`, "",
+  `Family ${o.family} (${o.tasks}, repeated with noise), engine ${o.backend}, ${steps} steps of 16 examples a task, ${microBatch} tokens a pass.`, "",
   "Device peak in MB, the back end's own count (planned)", "", table((run) => `${mega(run.devicePeakBytes)} (${mega(run.planned.device)})`, growth), "",
   "Peak of the whole process in MB", "", table((run) => mega(run.peakMemoryBytes)), "",
   "Seconds a step, evaluation before and after included (the work grows with k: a batch a task)", "", table((run) => (run.seconds.train / steps).toFixed(2)), "",

@@ -35,12 +35,12 @@ export const constantBytes = 64 * 2 ** 20;
 /**
  * Floats that autodiff keeps for a token of a block, from the widths of its products: each product's result, what its
  * activation function keeps, and what normalisation and attention keep beside it. Attention adds a score for each head
- * and token of the row. Measured on BERT's blocks (28 widths) and rounded up.
+ * and token of the row. Counted on BERT's blocks (28 widths, of which products' results are 9) and rounded up.
  */
 function activationFloats(family: FamilyShape, names: readonly string[], { length }: StepShape): number {
   const inside = new Set(names);
   const outs = sum(family.tensors.filter(({ name, shape, table }) => inside.has(name) && shape.length === 2 && !table).map(({ shape }) => shape[0]!));
-  return 4 * outs + 2 * family.heads * length;
+  return 3.2 * outs + family.heads * length;
 }
 
 export interface PlanOptions {

@@ -137,17 +137,22 @@ export const slurmExecutor = (folder: string, extra: readonly string[]): Executo
     if (now !== last) line("slurm", now);
     last = now;
   }
-  await writeText(join(folder, "slurm-accounting.txt"), `${await accounting(submitted)}\n`);
+  const took = await accounting(submitted);
+  note(took);
+  await writeText(join(folder, "slurm-accounting.txt"), `${took}\n`);
   return true;
 };
 
-/** What SLURM says the jobs took: from its accounting, or where it keeps none, from the jobs it still remembers. */
+/** What SLURM says the jobs took, a line a job: from its accounting, or where it keeps none, from the jobs it still remembers. */
 async function accounting(submitted: readonly Submitted[]): Promise<string> {
   const ids = submitted.map(({ job }) => job).join(",");
-  const fields = "JobID,JobName,State,ExitCode,Elapsed,MaxRSS,ReqMem,NodeList";
-  const kept = await slurm("sacct", ["--parsable2", `--jobs=${ids}`, `--format=${fields}`]).catch(() => "");
+  const kept = await slurm("sacct", ["--parsable2", `--jobs=${ids}`, "--format=JobID,JobName,State,ExitCode,Elapsed,MaxRSS,ReqMem,NodeList"]).catch(() => "");
   if (kept.split("\n").length > 1) return kept;
-  const each = [];
-  for (const { job } of submitted) each.push(await slurm("scontrol", ["show", "job", "--oneliner", job]).catch(() => `JobId=${job} is no longer remembered`));
-  return each.join("\n");
+  const fields = ["JobId", "ArrayTaskId", "JobName", "JobState", "ExitCode", "RunTime", "TRES", "NodeList"];
+  const lines = [fields.join("|")];
+  for (const { job } of submitted) {
+    const shown = await slurm("scontrol", ["show", "job", "--oneliner", job]).catch(() => `JobId=${job}`);
+    for (const line of shown.split("\n")) lines.push(fields.map((field) => new RegExp(`(?:^|\\s)${field}=(\\S*)`).exec(line)?.[1] ?? "").join("|"));
+  }
+  return lines.join("\n");
 }
