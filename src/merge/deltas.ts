@@ -20,6 +20,14 @@ export interface Deltas {
   readonly index?: Tensor1D | undefined;
 }
 
+/** The rows of all experts as they lie, where they are float32 and lie side by side already. */
+function inOnePiece(vectors: readonly PackedRows[]): Float32Array | undefined {
+  const [{ data: first }] = vectors as [PackedRows];
+  if (!(first instanceof Float32Array)) return undefined;
+  const together = vectors.every(({ data }, i) => data.buffer === first.buffer && data.byteOffset === first.byteOffset + 4 * i * first.length && data.length === first.length);
+  return together ? new Float32Array(first.buffer, first.byteOffset, vectors.length * first.length) : undefined;
+}
+
 /** Puts packed rows of several experts side by side on the device. */
 export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly number[], rows: number, width: number, packing: Packing): Deltas {
   const e = experts.length;
@@ -35,7 +43,7 @@ export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly n
     return { packing, experts, rows, width, data: tensor1d(values, "float32"), index: tensor1d(index, "int32") };
   }
   const size = vectors.reduce((sum, { data }) => sum + data.length, 0);
-  const one = vectors.length === 1 ? vectors[0]!.data : undefined;
+  const one = inOnePiece(vectors);
   const all = one ?? (packing === "f32" ? new Float32Array(size) : new Int32Array(size));
   if (!one) {
     let at = 0;

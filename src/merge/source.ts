@@ -34,21 +34,21 @@ export interface HostRows {
 /** Where rows come from: the files themselves, or a copy in host memory. */
 export type ReadRows = (tensor: FamilyTensor, runs: readonly Run[]) => Promise<HostRows>;
 
-/** A column's task vector over some rows, read from its files. float32 throughout. */
-async function deltaRows(column: Column, { name, width }: FamilyTensor, runs: readonly Run[], base: Float32Array): Promise<Float32Array> {
-  const parts = await Promise.all(column.terms.map(({ member }) => member.rows(name, runs, width)));
+/** A column's task vector over some rows, read from its files into `out` (zeros so far). float32 throughout. */
+async function deltaRows(column: Column, { name, width }: FamilyTensor, runs: readonly Run[], base: Promise<Float32Array>, makeOut: () => Float32Array): Promise<Float32Array> {
+  const reading = column.terms.map(({ member }) => member.rows(name, runs, width));
+  const [from, ...parts] = await Promise.all([base, ...reading]);
   const [first] = column.terms;
-  if (parts.length === 1 && first!.coefficient(name) === 1) return subtract(parts[0]!, base);
-  const out = new Float32Array(base.length);
+  const out = makeOut();
+  if (parts.length === 1 && first!.coefficient(name) === 1) return subtract(parts[0]!, from, out);
   for (const [t, values] of parts.entries()) {
     const c = column.terms[t]!.coefficient(name);
-    for (let i = 0; i < out.length; i++) out[i]! += c * (values[i]! - base[i]!);
+    for (let i = 0; i < out.length; i++) out[i]! += c * (values[i]! - from[i]!);
   }
   return out;
 }
 
-export function subtract(values: Float32Array, base: Float32Array): Float32Array {
-  const out = new Float32Array(values.length);
+export function subtract(values: Float32Array, base: Float32Array, out: Float32Array = new Float32Array(values.length)): Float32Array {
   for (let i = 0; i < out.length; i++) out[i] = values[i]! - base[i]!;
   return out;
 }
@@ -56,11 +56,14 @@ export function subtract(values: Float32Array, base: Float32Array): Float32Array
 /** Rows straight from the files, by byte range. `thresholds` trims a sparse packing: tensor → one number a changed expert. */
 export function fileRows(base: Member, columns: readonly Column[], packing: Packing, thresholds: ReadonlyMap<string, readonly number[]>): ReadRows {
   return async (tensor, runs) => {
-    const baseRows = await base.rows(tensor.name, runs, tensor.width);
     const rows = rowCount(runs);
+    const size = rows * tensor.width;
+    const baseRows = base.rows(tensor.name, runs, tensor.width);
+    // Side by side from the start, as the device wants them: float32 needs no other copy.
+    const stack = new Float32Array(size * tensor.experts.length);
     const vectors = await Promise.all(tensor.experts.map(async (column, i) =>
-      packRows(await deltaRows(columns[column]!, tensor, runs, baseRows), rows, tensor.width, packing, thresholds.get(tensor.name)?.[i])));
-    return { base: baseRows, vectors };
+      packRows(await deltaRows(columns[column]!, tensor, runs, baseRows, () => stack.subarray(i * size, (i + 1) * size)), rows, tensor.width, packing, thresholds.get(tensor.name)?.[i])));
+    return { base: await baseRows, vectors };
   };
 }
 

@@ -18,10 +18,13 @@ export interface CardInput {
   readonly inputs: readonly InputHash[];
   readonly version: string;
   readonly valPerTask: number;
+  /** Whether a table of coefficients made it, and whether a tree did. */
+  readonly coefficients: boolean;
+  readonly tree: boolean;
 }
 
 /** The model card of a merged model (README.md with the hub's metadata header). */
-export function modelCard({ name, tasks, headClass, synthetic, settings, rows, inputs, version, valPerTask }: CardInput): string {
+export function modelCard({ name, tasks, headClass, synthetic, settings, rows, inputs, version, valPerTask, coefficients, tree }: CardInput): string {
   const settingLines = Object.entries(settings).filter(([, value]) => value !== undefined).map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
   const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
   return `---
@@ -31,7 +34,7 @@ tags: [merge, train-merge, supermerge]
 # ${name}
 
 One model for ${tasks.join(", ")}, merged with train-merge ${version}: the base
-plus every expert's task vector, each layer's weighted by a trained coefficient (SuperMerge).
+plus every expert's task vector${coefficients ? ", each layer's weighted by a trained coefficient (SuperMerge)" : ""}.${tree ? " Groups of similar experts were merged first, then the merges (hierarchical)." : ""}
 ${synthetic ? "\n**The tasks are synthetic: their examples were written by a program. The numbers say nothing about real data.**\n" : ""}
 ## Results
 ${tableCaption(rows, synthetic, valPerTask)}
@@ -39,8 +42,8 @@ ${tableCaption(rows, synthetic, valPerTask)}
 ${toMarkdown(resultTable(rows))}
 
 \`individual\` is each expert on its own task: one model a task, not one model. Task arithmetic's λ was searched, and
-the coefficients of SuperMerge were trained, on the same validation examples. The row \`supermerge\` was measured on
-the weights as written in this folder.
+the coefficients of SuperMerge were trained, on the same validation examples. The last row was measured on the weights
+as written in this folder.
 
 ## Use
 The folder is the encoder; each task keeps its own head in \`heads/<task>\`.
@@ -64,8 +67,17 @@ ${settingLines.join("\n")}
 | --- | --- | --- |
 ${inputLines.join("\n")}
 
-The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
+${coefficients ? `The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
 
 ![coefficients by layer and task](coefficients.png)
-`;
+` : ""}${tree ? `
+## The tree
+Each node with its tasks' test accuracy before (its children's) and after, and what it took:
+
+![the tree of merges](tree.png)
+
+By which the experts were grouped:
+
+![cosine similarity of the task vectors](similarity.png)
+` : ""}`;
 }

@@ -38,7 +38,7 @@ export const localExecutor = (most: number): Executor => async (jobs, { line, st
   const waiting = new Set(jobs);
   const done = new Set<string>();
   const known = new Set(jobs.map(({ id }) => id));
-  const running = new Map<string, { child: ChildProcess; ended: Promise<string> }>();
+  const running = new Map<string, { child: ChildProcess; ended: Promise<string>; asked?: boolean }>();
   const codes = new Map<string, number>();
   let failure: { id: string; last: string } | undefined;
   const start = (job: NodeJob) => {
@@ -58,8 +58,13 @@ export const localExecutor = (most: number): Executor => async (jobs, { line, st
   };
   for (;;) {
     const halted = stopping() || failure !== undefined;
-    if (halted) for (const { child } of running.values()) child.kill("SIGTERM");
-    else {
+    if (halted) {
+      // Once: a second signal would not wait for the step to end.
+      for (const one of running.values()) {
+        if (!one.asked) one.child.kill("SIGTERM");
+        one.asked = true;
+      }
+    } else {
       const ready = [...waiting].filter(({ after }) => after.every((id) => done.has(id) || !known.has(id)));
       for (const job of ready.slice(0, Math.max(0, most - running.size))) {
         waiting.delete(job);
@@ -67,7 +72,9 @@ export const localExecutor = (most: number): Executor => async (jobs, { line, st
       }
     }
     if (running.size === 0) break;
-    const ended = await Promise.race([...running.values()].map((one) => one.ended));
+    // A signal may come to this process alone: look again now and then.
+    const ended = await Promise.race([...[...running.values()].map((one) => one.ended), sleep(250)]);
+    if (ended === undefined) continue;
     running.delete(ended);
     if (codes.get(ended) === 0) done.add(ended);
     else if (codes.get(ended) === stoppedCode && !stopping()) failure ??= { id: ended, last: "train-merge: it was stopped" };

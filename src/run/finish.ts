@@ -55,6 +55,7 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
   const settings = { ...recorded(options, plan), ...finished.settings };
   await writeText(join(out, "README.md"), modelCard({
     name, tasks: options.tasks, headClass: headClassOf(heads[0]!), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
+    coefficients: table !== undefined, tree: finished.settings?.["tree"] !== undefined,
   }));
   await writeText(join(out, "run.json"), {
     version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: inputs.places, data, ...finished.run,

@@ -5,7 +5,8 @@ import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gramMatrices } from "../merge/gram.js";
 import { version } from "../package.js";
-import { fits, type Prediction, type Rates } from "../plan/memory.js";
+import type { Residency } from "../merge/vectors.js";
+import { fits, type Prediction, type Rates, type Wish } from "../plan/memory.js";
 import { bySimilarity, byOrder, nestedTree, planTree, type Nested, type Tree, type TreeNode } from "../tree/plan.js";
 import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
 import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "./inputs.js";
@@ -63,10 +64,10 @@ async function similarities(path: string, inputs: Inputs, hooks: MergeHooks): Pr
 }
 
 /** Predicts a node: its columns on the device, the files of all leaves under it to be read. */
-async function predictNode(node: TreeNode, inputs: Inputs, options: MergeOptions, rates: Rates | undefined): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
+async function predictNode(node: TreeNode, inputs: Inputs, options: MergeOptions, rates?: Rates, wish: Wish = options): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
   const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
   const shape = { ...shapeOf(inputs.model, inputs.family.base, node.children.length), files: node.tasks.length };
-  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget }, rates);
+  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish, memoryBudget: options.memoryBudget }, rates);
   return { predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds }, fitting: fits(plan.chosen, plan.budget), rates: plan.rates };
 }
 
@@ -81,6 +82,15 @@ function groupsOf(by: TreeOptions["by"], tasks: readonly string[], fanIn: number
   }
 }
 
+/**
+ * Where an earlier run of the same tree put its nodes: what `auto` finds depends on the memory that happens to be free, and
+ * a node that was put elsewhere would be another one, to be run again.
+ */
+async function placedBefore(path: string, { residency, blocks }: MergeOptions): Promise<Map<string, Wish>> {
+  const saved = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as { nodes?: { id: string; residency: Residency; blockwise: boolean }[] } | undefined) : undefined;
+  return new Map((saved?.nodes ?? []).map(({ id, ...node }) => [id, { residency: residency === "auto" ? node.residency : residency, blocks: blocks === "auto" ? (node.blockwise ? "on" : "off") : blocks }]));
+}
+
 /** The largest fan-in whose nodes all fit the budget where they are to live; 2 where no budget was named. */
 async function fanInOf(options: MergeOptions, tree: TreeOptions, inputs: Inputs): Promise<number> {
   if (tree.fanIn !== undefined) return tree.fanIn;
@@ -88,7 +98,7 @@ async function fanInOf(options: MergeOptions, tree: TreeOptions, inputs: Inputs)
   for (let fanIn = inputs.tasks.length; fanIn > 2; fanIn--) {
     const ids = inputs.tasks.map(({ id }) => id);
     const node = { id: "", level: 1, tasks: ids, children: ids.slice(0, fanIn) };
-    if (await predictNode(node, inputs, options, undefined).then(({ fitting }) => fitting, () => false)) return fanIn;
+    if (await predictNode(node, inputs, options).then(({ fitting }) => fitting, () => false)) return fanIn;
   }
   return 2;
 }
@@ -98,7 +108,9 @@ async function fanInOf(options: MergeOptions, tree: TreeOptions, inputs: Inputs)
  * identity by which its result will be known again. Writes tree.json (the same for the same inputs), similarity.json and
  * plan.json (predictions for this machine).
  */
-export async function planRun(options: MergeOptions, tree: TreeOptions, hooks: MergeHooks): Promise<TreePlan> {
+export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: MergeHooks): Promise<TreePlan> {
+  // Nodes that run side by side share the budget.
+  const options = { ...given, memoryBudget: given.memoryBudget && given.memoryBudget / tree.jobs };
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `${recipe.name}-tree`);
   if (options.tasks.length < 2) throw new UserError("a tree needs at least two tasks");
@@ -107,11 +119,12 @@ export async function planRun(options: MergeOptions, tree: TreeOptions, hooks: M
     await mkdir(out, { recursive: true });
     const similarity = await similarities(join(out, "similarity.json"), inputs, hooks);
     const grown = groupsOf(tree.by, options.tasks, await fanInOf(options, tree, inputs), similarity);
+    const placed = await placedBefore(join(out, "plan.json"), options);
     const nodes: PlannedNode[] = [];
     const files: NodeFile[] = [];
     let rates: Rates | undefined;
     for (const node of grown.nodes) {
-      const prediction = await predictNode(node, inputs, options, rates);
+      const prediction = await predictNode(node, inputs, options, rates, placed.get(node.id));
       ({ rates } = prediction);
       const { residency, blockwise } = prediction.predicted;
       const settings = { ...recorded(options, { ...inputs.plan, chosen: prediction.predicted }), residency, blocks: blockwise ? "on" : "off", data: options.data };
