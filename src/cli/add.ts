@@ -1,11 +1,11 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { UserError } from "../errors.js";
-import { resultTable, tableCaption, toText } from "../report/table.js";
 import { addExpert } from "../run/add.js";
 import { addSettings } from "./options.js";
+import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
-import { stoppedCode, stopOnSignal } from "./signals.js";
+import { stopOnSignal } from "./signals.js";
 
 const examples = `
 Examples:
@@ -34,13 +34,6 @@ export function addAdd(program: Command): void {
         },
       });
       printer.end();
-      if (!result.finished) {
-        printer.note(`stopped; the same command with --resume goes on from ${result.out}`);
-        process.exitCode = stoppedCode;
-      } else if (options.json) {
-        process.stdout.write(`${JSON.stringify({ out: result.out, synthetic: result.synthetic, rows: result.rows }, undefined, 2)}\n`);
-      } else {
-        process.stdout.write(`\n${tableCaption(result.rows, result.synthetic, chosen.valPerTask)}\n${toText(resultTable(result.rows))}\n\nwritten to ${result.out}\n`);
-      }
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, coefficients.png, results.json" }, printer.note);
     });
 }

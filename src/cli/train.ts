@@ -1,10 +1,10 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { resultTable, tableCaption, toText } from "../report/table.js";
 import { mergeByTraining } from "../run/merge.js";
 import { addSettings } from "./options.js";
+import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
-import { stoppedCode, stopOnSignal } from "./signals.js";
+import { stopOnSignal } from "./signals.js";
 
 const examples = `
 Examples:
@@ -37,14 +37,6 @@ export function addTrain(program: Command): void {
         stopping: signals.requested,
       });
       printer.end();
-      if (!result.finished) {
-        printer.note(`stopped; the same command with --resume goes on from ${result.out}`);
-        process.exitCode = stoppedCode;
-      } else if (options.json) {
-        process.stdout.write(`${JSON.stringify({ out: result.out, synthetic: result.synthetic, rows: result.rows }, undefined, 2)}\n`);
-      } else {
-        const caption = tableCaption(result.rows, result.synthetic, chosen.valPerTask);
-        process.stdout.write(`\n${caption}\n${toText(resultTable(result.rows))}\n\nwritten to ${result.out} (README.md, coefficients.png, results.json)\n`);
-      }
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, coefficients.png, results.json" }, printer.note);
     });
 }

@@ -6,11 +6,12 @@ import { loadSettings } from "../config/load.js";
 import { addSettings } from "./options.js";
 import { UserError } from "../errors.js";
 import { planRows } from "../report/tree.js";
-import { resultTable, tableCaption, toText } from "../report/table.js";
+import { toText } from "../report/table.js";
 import { mergeInTree } from "../run/grow.js";
 import { nodeMethods, type NodeMethod } from "../run/node-file.js";
 import type { TreeOptions } from "../run/tree.js";
 import type { Nested } from "../tree/plan.js";
+import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
 import { stoppedCode, stopOnSignal } from "./signals.js";
 
@@ -72,14 +73,7 @@ export function addTree(program: Command): void {
         planned: ({ nodes, out }) => printer.note(`${toText(planRows(nodes))}\nsaved in ${out}/tree.json and plan.json`),
       });
       printer.end();
-      if (!result.finished) {
-        printer.note(`stopped; the same command goes on from ${result.out}`);
-        process.exitCode = stoppedCode;
-      } else if (options.json) {
-        process.stdout.write(`${JSON.stringify({ out: result.out, synthetic: result.synthetic, rows: result.rows }, undefined, 2)}\n`);
-      } else {
-        process.stdout.write(`\n${tableCaption(result.rows, result.synthetic, chosen.valPerTask)}\n${toText(resultTable(result.rows))}\n\nwritten to ${result.out} (README.md, tree.png, similarity.png, results.json)\n`);
-      }
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command", files: "README.md, tree.png, similarity.png, results.json" }, printer.note);
     });
 
   program

@@ -1,42 +1,21 @@
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { cp, mkdir, readFile, readdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/folder.js";
 import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { packageFolder } from "../../src/package.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { temporaryFolder } from "../helpers.js";
+import { cliIn, contents, json, main } from "./cli.js";
 
-// The command line as a user runs it, on the build (`npm test` builds before it tests).
-const main = join(packageFolder, "dist", "src", "cli", "main.js");
 const folder = await temporaryFolder();
 const mini = join(packageFolder, "checkpoints", "mini");
 const data = join(packageFolder, "data", "mini");
 const quick = ["--tasks", "cb,copa", "--steps", "24", "--eval-every", "8", "--batch-size", "8", "--backend", "wasm"];
 
-interface Finished { code: number; stdout: string; stderr: string }
-async function cli(...args: string[]): Promise<Finished> {
-  try {
-    return { code: 0, ...(await promisify(execFile)(process.execPath, [main, ...args], { cwd: folder })) };
-  } catch (error) {
-    const { code, stdout, stderr } = error as Finished;
-    return { code, stdout, stderr };
-  }
-}
-const json = async <T>(path: string): Promise<T> => JSON.parse(await readFile(path, "utf8")) as T;
-
-/** Every file below a folder but run.json, which tells times. */
-async function contents(root: string): Promise<Map<string, string>> {
-  const files = (await readdir(root, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile() && entry.name !== "run.json");
-  const read = files.map(async (entry) => {
-    const path = join(entry.parentPath, entry.name);
-    return [path.slice(root.length), (await readFile(path)).toString("base64")] as const;
-  });
-  return new Map((await Promise.all(read)).sort(([a], [b]) => a.localeCompare(b)));
-}
+const cli = cliIn(folder);
 
 const whole = join(folder, "whole");
 const run = await cli(...quick, "--out", whole, "--json");

@@ -1,17 +1,16 @@
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/folder.js";
 import { packageFolder } from "../../src/package.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
 import { relativeError, temporaryFolder } from "../helpers.js";
+import { cliIn, contents, json, main } from "./cli.js";
 
-const main = join(packageFolder, "dist", "src", "cli", "main.js");
 const folder = await temporaryFolder();
 const shipped = join(packageFolder, "data", "mini");
 const data = join(folder, "data");
@@ -22,28 +21,13 @@ for (const task of ["cb", "copa", "trec6"]) {
 }
 await writeFile(join(data, "tasks.json"), await readFile(join(shipped, "tasks.json"), "utf8"));
 
+const cli = cliIn(folder);
 const quick = ["--data", data, "--steps", "6", "--eval-every", "3", "--batch-size", "8", "--backend", "wasm", "--residency", "host", "--blocks", "off"];
 const tree = (...args: string[]) => ["tree", "--tasks", "cb,copa,trec6", ...quick, ...args];
 
-interface Finished { code: number; stdout: string; stderr: string }
-async function cli(...args: string[]): Promise<Finished> {
-  try {
-    return { code: 0, ...(await promisify(execFile)(process.execPath, [main, ...args], { cwd: folder })) };
-  } catch (error) {
-    const { code, stdout, stderr } = error as Finished;
-    return { code, stdout, stderr };
-  }
-}
-const json = async <T>(path: string): Promise<T> => JSON.parse(await readFile(path, "utf8")) as T;
 interface TreeFile { nodes: { id: string; children: string[]; identity: string }[] }
 
-/** Every file but those that tell times. */
-async function contents(root: string): Promise<Map<string, string>> {
-  const timed = new Set(["run.json", "plan.json", "tree.svg", "tree.png"]);
-  const files = (await readdir(root, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile() && !timed.has(entry.name));
-  const read = files.map(async (entry) => [join(entry.parentPath, entry.name).slice(root.length), (await readFile(join(entry.parentPath, entry.name))).toString("base64")] as const);
-  return new Map((await Promise.all(read)).sort(([a], [b]) => a.localeCompare(b)));
-}
+const timed = ["run.json", "plan.json", "tree.svg", "tree.png"];
 
 async function weights(place: string): Promise<Map<string, Float32Array>> {
   const checkpoint = await openCheckpoint(place);
@@ -76,14 +60,14 @@ describe("a tree of merges", () => {
   });
 
   test("a finished tree is not run again; a node that is gone is, with the same bytes; other settings run all", async () => {
-    const before = await contents(whole);
+    const before = await contents(whole, timed);
     const again = await cli(...tree("--keep-nodes", "--dtype", "F32", "--out", whole));
     expect(again.stderr).toMatch(/is finished already/);
     const { nodes: [first] } = await json<TreeFile>(join(whole, "tree.json"));
     await rm(join(whole, "nodes", first!.id), { recursive: true });
     const mended = await cli(...tree("--keep-nodes", "--dtype", "F32", "--out", whole));
     expect(mended.stderr).toMatch(/cb\+copa\+trec6: done before/);
-    expect(await contents(whole)).toEqual(before);
+    expect(await contents(whole, timed)).toEqual(before);
     const { nodes } = await json<TreeFile>(join(whole, "tree.json"));
     const other = join(folder, "other");
     expect((await cli(...tree("--keep-nodes", "--dtype", "F32", "--seed", "1", "--out", other))).code).toBe(0);
@@ -102,7 +86,7 @@ describe("a tree of merges", () => {
     await ended;
     expect(existsSync(join(out, "results.json"))).toBe(false);
     expect(await cli(...args)).toMatchObject({ code: 0 });
-    const [found, expected] = [await contents(out), await contents(whole)];
+    const [found, expected] = [await contents(out, timed), await contents(whole, timed)];
     expect([...found.keys()]).toEqual([...expected.keys()]);
     for (const [file, bytes] of found) expect(bytes === expected.get(file), file).toBe(true);
   }, 120_000);
