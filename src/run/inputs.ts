@@ -60,6 +60,8 @@ export interface Recipe {
 
 /** The recipe of the options: every task's expert is a column. */
 export async function recipeOf(options: MergeOptions): Promise<Recipe> {
+  // An unknown task is said to be one before a folder for it is missed.
+  pickTasks(await loadTasks(options.data ?? shippedData), options.tasks);
   const places = await locate(options);
   return { places, name: `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}` };
 }
