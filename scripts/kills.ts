@@ -51,7 +51,7 @@ let [kills, trees, differing] = [0, 0, 0];
 while (kills < Number(o.kills)) {
   const out = join(folder, `tree-${trees++}`);
   for (;;) {
-    const { finished } = await run(out, kills < Number(o.kills) ? 300 + random() * 1000 * seconds * 0.5 : undefined);
+    const { finished } = await run(out, kills < Number(o.kills) ? 300 + random() * 1000 * seconds * 1.1 : undefined);
     if (finished) break;
     kills++;
   }

@@ -6,7 +6,8 @@ export { packRows, unpackRows, packings, type PackedRows, type Packing } from ".
 export { mergeForward, mergeGradient, mergeTensor } from "./merge/op.js";
 export { gates, gateNames, type Gate, type GateName } from "./merge/gates.js";
 export { groupLayers, granularities, type Granularity, type Layer } from "./merge/layers.js";
-export { loadTaskVectors, residencies, type Residency, type TaskVectors } from "./merge/vectors.js";
+export { loadTaskVectors, type TaskVectors } from "./merge/vectors.js";
+export { residencies, type Residency } from "./merge/residency.js";
 export { columnOf, type Column } from "./merge/source.js";
 export { innerProducts, mergeTensors } from "./merge/merged.js";
 export { makeTable, applyGate, type Table } from "./merge/table.js";

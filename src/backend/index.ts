@@ -4,7 +4,7 @@ import { EngineProblem, engines, type EngineName, type Loaded } from "./engines.
 import { registerGradients } from "./gradients.js";
 
 export { engineNames, type EngineName } from "./engines.js";
-export { deviceMemory, watchMemory } from "./memory.js";
+export { deviceMemory, freeMemory, watchMemory } from "./memory.js";
 export { surveyEngines, type EngineStatus } from "./survey.js";
 
 /**

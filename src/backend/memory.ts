@@ -39,10 +39,16 @@ export function watchMemory(): { peak(): number; live(): number; reset(): void }
   return { peak: () => highest, live: () => live, reset: () => void (highest = live) };
 }
 
+/** Memory that this process may still take: what is free, or what its container leaves it. */
+export function freeMemory(): number {
+  const limit = process.constrainedMemory?.();
+  return limit ? Math.min(freemem(), Math.max(0, limit - process.memoryUsage().rss)) : freemem();
+}
+
 /** What an engine may take of its device's memory, in bytes, and where the number comes from. */
 export function deviceMemory(name: EngineName): { bytes: number; from: string; shared: boolean } {
-  if (name === "wasm") return { bytes: Math.min(3.6 * 2 ** 30, 0.8 * freemem()), from: "the 4 GiB heap of WebAssembly", shared: true };
-  if (name === "node" || name === "cpu") return { bytes: 0.8 * freemem(), from: "four fifths of the free memory", shared: true };
+  if (name === "wasm") return { bytes: Math.min(3.6 * 2 ** 30, 0.8 * freeMemory()), from: "the 4 GiB heap of WebAssembly", shared: true };
+  if (name === "node" || name === "cpu") return { bytes: 0.8 * freeMemory(), from: "four fifths of the free memory", shared: true };
   if (name === "node-gpu") {
     try {
       const [mebibytes] = execFileSync("nvidia-smi", ["--query-gpu=memory.free", "--format=csv,noheader,nounits"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).split("\n");

@@ -54,7 +54,7 @@ export function planShards(tensors: readonly TensorSource[], limit: number): Ten
 }
 
 /** Removes the weights that an earlier write left. */
-async function removeWeights(folder: string): Promise<void> {
+export async function removeWeights(folder: string): Promise<void> {
   if (!existsSync(folder)) return;
   const stale = (await readdir(folder)).filter((file) => /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file));
   // The index first: without it the shards are no checkpoint.

@@ -28,6 +28,6 @@ export function addExplain(program: Command): void {
       const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
       const plan = await explainMemory({ ...chosen, shape, count: experts });
       if (json) process.stdout.write(`${JSON.stringify({ what: plan.what, engine: plan.engine, step: plan.step, budget: plan.budget, rates: plan.rates, predictions: plan.predictions, chosen: plan.chosen, equation6: plan.equation6 }, undefined, 2)}\n`);
-      else process.stdout.write(`${memoryText({ ...plan, rows: plan.predictions, what: `${plan.what}; ${plan.engine}; at most ${plan.step.tokens} tokens a step, ${plan.step.microBatch} a pass; task vectors as ${plan.options.packing}` })}\n`);
+      else process.stdout.write(`${memoryText({ ...plan, rows: plan.predictions, what: `${plan.what}; ${plan.engine}; ${plan.step.tokens} tokens a step (as if each text had ${plan.step.length}), ${plan.step.microBatch} a pass; task vectors as ${plan.options.packing}` })}\n`);
     });
 }

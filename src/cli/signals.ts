@@ -2,7 +2,7 @@
 export const stoppedCode = 130;
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
-export function stopOnSignal(note: (message: string) => void): { requested: () => boolean; training: (on: boolean) => void } {
+export function stopOnSignal(note: (message: string) => void, signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"]): { requested: () => boolean; training: (on: boolean) => void } {
   let requested = false;
   let training = false;
   const handle = () => {
@@ -10,7 +10,6 @@ export function stopOnSignal(note: (message: string) => void): { requested: () =
     requested = true;
     note("stopping after this step; press Ctrl-C again to stop at once");
   };
-  process.on("SIGINT", handle);
-  process.on("SIGTERM", handle);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, signals.includes(signal) ? handle : () => {});
   return { requested: () => requested, training: (on) => void (training = on) };
 }

@@ -60,17 +60,26 @@ export function addTree(program: Command): void {
     .addHelpText("after", examples)
     .action(async (options: Record<string, unknown> & Given) => {
       const chosen = await loadSettings(options, options.config);
+      const by = await grouping(options.by);
+      if (typeof by === "object" && (options.fanIn !== undefined || options.pairwise)) throw new UserError(`--fan-in is not for groups that a file names (${by.file})`);
       if (options.pairwise && options.fanIn !== undefined && options.fanIn !== "2") throw new UserError("--pairwise means --fan-in 2; give one of them");
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
-      signals.training(true);
       const result = await mergeInTree(chosen, {
-        fanIn: options.pairwise ? 2 : options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2), by: await grouping(options.by),
+        fanIn: options.pairwise ? 2 : options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2), by,
         jobs: whole("jobs", options.jobs, 1), polish: whole("polish", options.polish, 0), keepNodes: options.keepNodes ?? false,
         nodeMethod: options.nodeMethod, executor: options.executor, slurmOptions: options.slurmOption ?? [],
       }, {
         ...printer, stopping: signals.requested,
-        planned: ({ nodes, out }) => printer.note(`${toText(planRows(nodes))}\nsaved in ${out}/tree.json and plan.json`),
+        planned({ nodes, out }) {
+          printer.note(`${toText(planRows(nodes))}\nsaved in ${out}/tree.json and plan.json`);
+          signals.training(true);
+        },
+        grown: () => signals.training(false),
+        step(record, tasks, steps) {
+          signals.training(record.step < steps);
+          printer.step(record, tasks, steps);
+        },
       });
       printer.end();
       printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command", files: "README.md, tree.png, similarity.png, results.json" }, printer.note);
@@ -85,8 +94,9 @@ export function addTree(program: Command): void {
       if (process.send) process.on("disconnect", () => process.exit(stoppedCode));
       const { runNode } = await import("../run/node.js");
       const printer = progressPrinter(process.stderr);
-      const signals = stopOnSignal(printer.note);
-      const finished = await runNode(file, {
+      // At a terminal Ctrl-C reaches a tree and its nodes alike; a node waits for its tree's word.
+      const signals = stopOnSignal(printer.note, process.send ? ["SIGTERM"] : undefined);
+      const finished = await runNode(file, (settings) => loadSettings(settings), {
         ...printer, stopping: signals.requested,
         step(record, tasks, steps) {
           signals.training(record.step < steps);

@@ -5,7 +5,7 @@ import { granularities } from "../merge/layers.js";
 import { packings } from "../merge/packing.js";
 import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
-import { tokensAPass } from "../train/passes.js";
+import { tokensAPass } from "../tasks/batches.js";
 import { lossNames } from "../train/step.js";
 
 /** One setting: how it is written on the command line, what it may be, and what it means. */
@@ -26,7 +26,7 @@ const names = z.preprocess(
 /** "500MB", "5GB" or a plain number → bytes, in powers of ten as transformers counts. */
 const bytes = z.preprocess((v) => {
   const match = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB)?$/i.exec(String(v));
-  return match ? Number(match[1]) * { KB: 1e3, MB: 1e6, GB: 1e9 }[match[2]?.toUpperCase() as "KB"] : v;
+  return match ? Number(match[1]) * { "": 1, KB: 1e3, MB: 1e6, GB: 1e9 }[(match[2] ?? "").toUpperCase() as "KB"] : v;
 }, z.number({ error: "expected a size such as 500MB or 5GB" }).positive());
 
 /**

@@ -6,7 +6,7 @@ import { layout } from "../models/layout.js";
 import type { Model } from "../models/types.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
-import { bucketed, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { bucketed, cutBatch, tokensAPass, tokensOf, type Batch, type EncodedExample } from "../tasks/batches.js";
 
 /** A task made ready for a model: its head and encoded examples. */
 export interface PreparedTask {
@@ -32,6 +32,8 @@ export interface Merge {
   readonly vectors: TaskVectors;
   readonly table: Table;
   readonly blockwise?: boolean | undefined;
+  /** Tokens that share one pass through the model. */
+  readonly microBatch?: number | undefined;
 }
 
 /** −log softmax(row)[label], in float64 on the host. */
@@ -49,14 +51,14 @@ export interface HeadBatch {
 
 const evaluationBatch = 32;
 /** What activations at a block boundary may take of host memory; more examples go in several sweeps over the blocks. */
-const sweepBytes = 2 ** 30;
+const sweepBytes = 2 ** 28;
 
 /** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
 function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {
   const sweeps: T[][] = [];
   let room = -1;
   for (const item of items) {
-    const bytes = 4 * width * item.batch.rows.reduce((sum, { ids }) => sum + ids.length, 0);
+    const bytes = 4 * width * tokensOf(item.batch);
     if (bytes > room) {
       sweeps.push([]);
       room = sweepBytes;
@@ -74,13 +76,15 @@ function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][
 export async function* batchLogits<T extends HeadBatch>({ model, vectors, table, blockwise = false }: Merge, items: readonly T[]): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
   const stages = stagesOf(model, blockwise);
   for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
-    let inputs = sweep.map(({ batch }): StageInput => ({ batch: layout(batch.rows, model.padId, model.width), boundary: [] }));
+    const inputs = sweep.map(({ batch }): StageInput => ({ batch: layout(batch.rows, model.padId, model.width), boundary: [] }));
     for (const stage of stages) {
       const { weights, dispose } = await openStage(model, vectors, table, stage, inputs.map(({ batch }) => batch));
-      const next: StageInput[] = [];
-      for (const input of inputs) next.push({ ...input, boundary: await stageForward(model, stage, weights, input) });
-      inputs = next;
-      dispose();
+      try {
+        // One by one in place: what has been run lets go of its input.
+        for (const [i, input] of inputs.entries()) inputs[i] = { ...input, boundary: await stageForward(model, stage, weights, input) };
+      } finally {
+        dispose();
+      }
     }
     for (const [i, { boundary: [only] }] of inputs.entries()) {
       const item = sweep[i]!;
@@ -94,7 +98,7 @@ export async function* batchLogits<T extends HeadBatch>({ model, vectors, table,
 /** Scores of several tasks under one merge, in their order. */
 export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
   const sums = tasks.map(() => ({ correct: 0, loss: 0 }));
-  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).map((batch) => ({ task, head, batch })));
+  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass)).map((batch) => ({ task, head, batch })));
   for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {
     const sum = sums[task]!;
     batch.labels.forEach((label, i) => {

@@ -42,5 +42,11 @@ export const gates = {
   },
 } satisfies Record<string, Gate>;
 
+/** The nearest coefficient to this one that a gate can reach from a finite number, with a slope that is not nothing. */
+export function reachable(gate: GateName, coefficient: number): number {
+  const [low, high] = { tanh: [-0.999, 0.999], sigmoid: [0.001, 0.999], clamp: [0, 1], identity: [-Infinity, Infinity] }[gate] as [number, number];
+  return Math.min(high, Math.max(low, coefficient));
+}
+
 export type GateName = keyof typeof gates;
 export const gateNames = Object.keys(gates) as [GateName, ...GateName[]];

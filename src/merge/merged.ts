@@ -6,7 +6,7 @@ import { rowOf, type Table } from "./table.js";
 import type { Part, Request, TaskVectors } from "./vectors.js";
 
 /** A part's coefficients on the device: those of the experts that changed the tensor. The caller disposes. */
-export function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table): Tensor1D {
+function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table): Tensor1D {
   const all = rowOf(table, row);
   return tensor1d(Float32Array.from(experts, (column) => all[column]!));
 }

@@ -40,22 +40,23 @@ async function wholeDelta(column: Column, name: string, base: { values: Float32A
     const delta = subtract(values, base.values);
     const c = coefficient(name);
     if (c === 0 || delta.every((x) => x === 0)) continue;
-    if (c !== 1) for (let i = 0; i < delta.length; i++) delta[i]! *= c;
-    if (sum) for (let i = 0; i < delta.length; i++) sum[i]! += delta[i]!;
-    else sum = delta;
+    if (column.terms.length === 1 && c === 1) return delta;
+    // The same arithmetic as where rows are read one part at a time (source.ts).
+    sum ??= new Float32Array(delta.length);
+    for (let i = 0; i < delta.length; i++) sum[i]! += c * delta[i]!;
   }
   return sum;
 }
 
 /**
  * Reads a family once, a tensor of one model at a time: who changes what, where a sparse packing trims, what packing
- * costs; every weight is found to be finite on the way. Host memory: four copies of the largest tensor, whatever the
+ * costs; every weight is found to be finite on the way. Host memory: five copies of the largest tensor, whatever the
  * number of experts, beside what `keep` holds on to.
  * @param keep gets each tensor as it is read: the base's bytes, and the packed task vectors of those that changed it
  */
 export async function scanFamily(
   base: Member, columns: readonly Column[], names: readonly string[], options: ScanOptions,
-  keep?: { wants(name: string): boolean; take(name: string, base: HostTensor, vectors: readonly PackedRows[]): void },
+  keep?: { take(name: string, base: HostTensor, vectors: readonly PackedRows[]): void },
 ): Promise<Scan> {
   const { packing, density } = options;
   const found: Omit<FamilyTensor, "row">[] = [];
@@ -66,7 +67,6 @@ export async function scanFamily(
     const width = shape.length > 1 ? shape.at(-1)! : values.length;
     const rows = values.length / width;
     const [experts, vectors, limits]: [number[], PackedRows[], number[]] = [[], [], []];
-    const kept = keep?.wants(name) ?? false;
     const sums = { norm: 0, error: 0 };
     for (const [c, column] of columns.entries()) {
       const delta = await wholeDelta(column, name, { values, stored });
@@ -74,9 +74,9 @@ export async function scanFamily(
       experts.push(c);
       const threshold = packing === "sparse" ? magnitudeThreshold(delta, density) : 0;
       if (packing === "sparse") limits.push(threshold);
-      if (!kept && packing === "f32") continue;
+      if (!keep && packing === "f32") continue;
       const packed = packRows(delta, rows, width, packing, threshold);
-      if (kept) vectors.push(packed);
+      if (keep) vectors.push(packed);
       if (packing === "f32") continue;
       const back = unpackRows(packed, rows, width, packing);
       for (let i = 0; i < delta.length; i++) {
@@ -87,7 +87,7 @@ export async function scanFamily(
     found.push({ name, shape, rows, width, experts });
     if (limits.length) thresholds.set(name, limits);
     if (packing !== "f32" && experts.length) errors.set(name, sums);
-    if (kept) keep!.take(name, stored, vectors);
+    keep?.take(name, stored, vectors);
     options.onTensor?.(n + 1, names.length);
   }
   const layers = groupLayers(found.filter(({ experts }) => experts.length).map(({ name }) => name), options.granularity);

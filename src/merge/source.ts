@@ -43,7 +43,7 @@ async function deltaRows(column: Column, { name, width }: FamilyTensor, runs: re
   if (parts.length === 1 && first!.coefficient(name) === 1) return subtract(parts[0]!, from, out);
   for (const [t, values] of parts.entries()) {
     const c = column.terms[t]!.coefficient(name);
-    for (let i = 0; i < out.length; i++) out[i]! += c * (values[i]! - from[i]!);
+    for (let i = 0; i < out.length; i++) out[i]! += c * Math.fround(values[i]! - from[i]!);
   }
   return out;
 }

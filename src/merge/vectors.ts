@@ -4,12 +4,9 @@ import { toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { disposeDeltas, uploadDeltas, type Deltas } from "./deltas.js";
 import type { Layer } from "./layers.js";
 import type { PackedRows, Packing } from "./packing.js";
+import { partBytes, type Residency } from "./residency.js";
 import { scanFamily, type PackingError, type Scan, type ScanOptions } from "./scan.js";
 import { fileRows, hostRows, type Column, type FamilyTensor, type ReadRows } from "./source.js";
-
-/** Where task vectors live between two uses. */
-export const residencies = ["device", "host", "disk"] as const;
-export type Residency = (typeof residencies)[number];
 
 /** A tensor that is asked for, whole or some rows of it (each once, rising). */
 export interface Request {
@@ -59,11 +56,6 @@ export interface ColumnFamily {
   readonly columns: readonly Column[];
 }
 
-/**
- * What one part of streamed task vectors takes as float32, all experts together (at least a row of each): a bound that
- * does not grow with the number of experts.
- */
-export const partBytes = 4 * 2 ** 20;
 /** How many parts are read ahead of the one in use. */
 const readAhead = 3;
 
@@ -116,8 +108,11 @@ function streamOf(tensors: ReadonlyMap<string, FamilyTensor>, resident: Readonly
       if (held) {
         // Of a table on the device (one that nobody changed) only the rows that were asked for are taken.
         const base = ids ? tidy(() => gather(held.base, tensor1d(ids, "int32"))) : held.base;
-        yield { ...part, rows: base.size / part.tensor.width, base, deltas: held.deltas };
-        if (ids) base.dispose();
+        try {
+          yield { ...part, rows: base.size / part.tensor.width, base, deltas: held.deltas };
+        } finally {
+          if (ids) base.dispose();
+        }
         continue;
       }
       for (let j = i; j < Math.min(work.length, i + 1 + readAhead); j++) {
@@ -173,7 +168,6 @@ export async function loadTaskVectors(family: ColumnFamily, names: readonly stri
   const kept = new Map<string, { base: HostTensor; vectors: readonly PackedRows[] }>();
   try {
     const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : {
-      wants: () => true,
       take(name, base, vectors) {
         if (residency === "host" || (tables.has(name) && vectors.length)) {
           kept.set(name, { base, vectors });

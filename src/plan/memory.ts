@@ -1,5 +1,5 @@
 import { bytesPerEntry, type Packing } from "../merge/packing.js";
-import { partBytes, residencies, type Residency } from "../merge/vectors.js";
+import { partBytes, residencies, type Residency } from "../merge/residency.js";
 import { entries, sum, type FamilyShape, type StepShape } from "./shape.js";
 
 /** Where task vectors live and whether the model runs a block at a time. */
@@ -30,7 +30,7 @@ export interface Rates {
 }
 
 /** Device memory that no term below covers: token ids, heads, masks, an engine's small change. */
-export const constantBytes = 64 * 2 ** 20;
+const constantBytes = 64 * 2 ** 20;
 
 /**
  * Floats that autodiff keeps for a token of a block, from the widths of its products: each product's result, what its
@@ -81,6 +81,8 @@ export function predict(family: FamilyShape, step: StepShape, options: PlanOptio
   const k = family.experts;
   const weights = blockwise ? t.largestBlock : t.whole;
   const working = 4 * weights * (2.25 + (t.passes > 1 ? 1 : 0)) + (blockwise ? t.blockActivations : t.activations) + constantBytes;
+  // Engines without kernels of their own for packed numbers unpack one tensor of all experts.
+  const unpacked = options.packing === "f32" ? 0 : residency === "device" ? 4 * k * t.largestTensor : t.part;
   const resident = residency === "device" ? (4 + t.packed * k) * t.n + 4 * t.nTables : t.part + 4 * t.largestTensor;
   const tableBytes = t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes);
   const held = { device: tableBytes, host: t.packed * k * (t.n + t.nTables) + t.allFileBytes, disk: 0 }[residency];
@@ -90,9 +92,10 @@ export function predict(family: FamilyShape, step: StepShape, options: PlanOptio
   const flops = 2 * t.n * step.tokens * (blockwise ? 4 : 3);
   const disk = residency === "disk" ? sweeps * ((family.files ?? k) + 1) * t.fileBytes : 0;
   return {
-    ...placement, disk, device: working + resident,
-    // What reading and packing a part takes, with what is read ahead; and four copies of the largest tensor while the files are first read.
-    host: held + Math.max(4 * 4 * Math.max(...family.tensors.map(entries)), 12 * partBytes) + (blockwise ? t.boundaries : 0),
+    ...placement, disk, device: working + resident + unpacked,
+    // What reading and packing a part takes, with what is read ahead, of every file; and five copies of the largest tensor
+    // while the files are first read. Block by block, activations between blocks, of an evaluation's sweep at most.
+    host: held + Math.max(5 * 4 * Math.max(...family.tensors.map(entries)), 12 * partBytes * Math.max(1, (family.files ?? k) / k)) + (blockwise ? Math.max(t.boundaries, 2 ** 28) : 0),
     seconds: flops / rates.flops + (moved + 4 * sweeps * t.n) / rates.merge + (residency === "device" ? 0 : moved / rates.upload) + disk / rates.read,
   };
 }

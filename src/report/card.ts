@@ -34,14 +34,14 @@ tags: [merge, train-merge, supermerge]
 # ${name}
 
 One model for ${tasks.join(", ")}, merged with train-merge ${version}: the base
-plus every expert's task vector${coefficients ? ", each layer's weighted by a trained coefficient (SuperMerge)" : ""}.${tree ? " Groups of similar experts were merged first, then the merges (hierarchical)." : ""}
+plus every expert's task vector${coefficients ? ", each layer's weighted by a coefficient (coefficients.csv)" : ""}.${tree ? " Groups of similar experts were merged first, then the merges (hierarchical)." : ""}
 ${synthetic ? "\n**The tasks are synthetic: their examples were written by a program. The numbers say nothing about real data.**\n" : ""}
 ## Results
 ${tableCaption(rows, synthetic, valPerTask)}
 
 ${toMarkdown(resultTable(rows))}
 
-\`individual\` is each expert on its own task: one model a task, not one model. Task arithmetic's λ was searched, and
+\`individual\` is each model that was merged, on its own tasks. Task arithmetic's λ was searched, and
 the coefficients of SuperMerge were trained, on the same validation examples. The last row was measured on the weights
 as written in this folder.
 

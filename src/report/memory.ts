@@ -14,6 +14,8 @@ export interface MemoryTable {
   readonly what: string;
   readonly rows: readonly PlacementRow[];
   readonly chosen: PlacementRow;
+  /** The user named it; it may not fit. */
+  readonly asked: boolean;
   readonly budget: { readonly device: number; readonly host: number; readonly from: string };
   readonly equation6: { readonly flat: number; readonly pairwise: number };
 }
@@ -34,7 +36,7 @@ export function duration(seconds: number): string {
 }
 
 /** What each placement would take, the chosen one marked, and the paper's equation 6 beside it. */
-export function memoryText({ what, rows, chosen, budget, equation6 }: MemoryTable): string {
+export function memoryText({ what, rows, chosen, asked, budget, equation6 }: MemoryTable): string {
   const body = rows.map((row) => [
     `${row === chosen ? "*" : " "} ${row.residency}${row.blockwise ? ", by blocks" : ""}`,
     size(row.device), size(row.host), size(row.disk), duration(row.seconds),
@@ -42,7 +44,7 @@ export function memoryText({ what, rows, chosen, budget, equation6 }: MemoryTabl
   return [
     what,
     toText({ head: ["  task vectors", "device", "host", "read a step", "a step, about"], body }),
-    `  * taken: the first that fits ${size(budget.device)} on the device (${budget.from}) and ${size(budget.host)} of host memory`,
+    `  * taken, as ${asked ? "asked for" : "the first that fits"}: ${size(budget.device)} on the device (${budget.from}) and ${size(budget.host)} of host memory are there`,
     `  equation 6 of SuperMerge (dense copies on the device): ${size(equation6.flat)}; two experts at a time: ${size(equation6.pairwise)}`,
   ].join("\n");
 }

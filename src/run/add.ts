@@ -1,10 +1,24 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { z } from "zod";
+import { readJson, sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { mergeByTraining } from "./merge.js";
 import { locateBase } from "./locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+
+const madeFrom = z.object({ inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })) });
+
+/** A merge's task vector only means something against the base that it was made from. */
+async function checkBase(to: string, base: string): Promise<void> {
+  const found = madeFrom.safeParse(await readJson(join(to, "results.json")));
+  if (!found.success) return;
+  for (const { file, sha256: expected } of found.data.inputs.filter(({ role, file }) => role === "base" && file.endsWith(".safetensors"))) {
+    const path = join(base, basename(file));
+    if (!existsSync(path) || (await sha256(path)) !== expected) throw new UserError(`${base}: ${to} was made from another base (its ${file} differs); name that one with --base or --family`);
+  }
+}
 
 /**
  * Adds an expert to a finished merge. The merge is one child (its written weights, its heads), the expert the other: two
@@ -19,6 +33,7 @@ export async function addExpert(expert: string, to: string, task: string | undef
   if (before.includes(name)) throw new UserError(`${to} has ${name} already (${before.join(", ")}); give the expert's own task with --task`);
   if (!existsSync(expert)) throw new UserError(`${expert}: there is no such folder`);
   const base = await locateBase(options);
+  await checkBase(to, base);
   const tasks = [...before, name];
   const label = before.join("+");
   return mergeByTraining({ ...options, tasks }, hooks, {

@@ -33,6 +33,7 @@ export interface EvaluateOptions {
   readonly folder: string;
   /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
   readonly placement?: Placement | undefined;
+  readonly microBatch?: number | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
   /** These three default to what the run that wrote the folder used: a task with one file only is cut by them. */
@@ -72,7 +73,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
       granularity: "model", packing: "f32", density: 1, residency: options.placement?.residency ?? "device", tables: model.tables,
     });
     try {
-      const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise }, prepared, "test");
+      const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise, microBatch: options.microBatch }, prepared, "test");
       return { rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };
     } finally {
       vectors.dispose();

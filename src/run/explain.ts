@@ -27,7 +27,8 @@ async function readHeader(folder: string): Promise<{ name: string; shape: readon
     await checkpoint.close();
     return checkpoint.names.map((name) => ({ name, shape: checkpoint.entry(name)!.shape, bytes: dtypeBytes[checkpoint.entry(name)!.dtype] }));
   }
-  const header = (await readJson(path)) as Record<string, { dtype?: unknown; shape?: unknown }>;
+  const header = (await readJson(path)) as Record<string, { dtype?: unknown; shape?: unknown } | null> | null;
+  if (typeof header !== "object" || header === null) throw new UserError(`${path}: not a safetensors header`);
   return Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, entry]) => {
     const { dtype, shape } = entry ?? {};
     if (!isDType(dtype) || !Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) throw new UserError(`${path}: "${name}" is not an entry of a safetensors header`);
@@ -37,7 +38,8 @@ async function readHeader(folder: string): Promise<{ name: string; shape: readon
 
 async function familyShape(options: ExplainOptions): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
   if (options.shape !== undefined) {
-    const config = (await readJson(join(options.shape, "config.json"))) as Record<string, unknown>;
+    const config = (await readJson(join(options.shape, "config.json"))) as Record<string, unknown> | null;
+    if (typeof config !== "object" || config === null) throw new UserError(`${join(options.shape, "config.json")}: not a JSON object`);
     const count = options.count ?? options.tasks.length;
     return { family: shapeOfHeader(await readHeader(options.shape), config, count), what: `${options.shape}, ${count} experts`, engine: await startEngine(options.backend), maxLength: options.maxLength };
   }

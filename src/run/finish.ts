@@ -12,7 +12,7 @@ import type { PackingCost } from "./packing.js";
 import { headClassOf, recorded } from "./record.js";
 import { writeCoefficients, writeHead, writeModel } from "./write.js";
 
-export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise });
+export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise, microBatch: plan.step.microBatch });
 
 /** A finished table and how it came about. */
 export interface Finished {
@@ -62,6 +62,6 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
   });
   // Last: a folder with results is a finished one.
-  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings, ...(finished.packing && { packing: finished.packing }) });
+  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings, inputs: inputs.hashes, ...(finished.packing && { packing: finished.packing }) });
   return { out, rows, synthetic, finished: true };
 }

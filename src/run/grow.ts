@@ -1,41 +1,48 @@
 import { existsSync } from "node:fs";
-import { cp } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { traffic } from "../checkpoint/safetensors.js";
 import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
-import { gates } from "../merge/gates.js";
+import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
 import { heatmapSvg, svgToPng } from "../report/heatmap.js";
 import { treeSvg, type TreePicture } from "../report/tree.js";
 import { chosenRaw, type TrainOptions } from "../train/loop.js";
 import { zeroMoments } from "../train/adamw.js";
 import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
-import { localExecutor, slurmExecutor, type NodeJob } from "./executors.js";
+import { localExecutor, type NodeJob } from "./executors.js";
+import { refuseOthers, slurmExecutor } from "./slurm.js";
 import { finishMerge, placeOf } from "./finish.js";
 import { openInputs, type Inputs } from "./inputs.js";
 import { identityOf, trainRun } from "./merge.js";
 import { prepareNode } from "./node.js";
-import { readResult, type NodeResult, type NodeRun } from "./node-file.js";
+import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { loadState } from "./state.js";
+import { clearResults, copyModel } from "./write.js";
 import { planRun, type TreeOptions, type TreePlan } from "./tree.js";
 
-const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", id);
+const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", folderName(id));
 
 /** Runs the nodes that are not done. Returns whether all are. */
 async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): Promise<boolean> {
+  // The whole tree's, whatever of it is done: jobs of another tree must not be taken for this one's.
+  const key = plan.nodes.at(-1)!.identity;
+  if (tree.executor === "slurm") await refuseOthers(plan.out, key);
   const jobs: NodeJob[] = [];
   for (const [i, node] of plan.nodes.entries()) {
     const path = await prepareNode(folderOf(plan, node.id), plan.files[i]!);
-    if (await readResult(folderOf(plan, node.id), node.identity)) hooks.note(`${node.id}: done before`);
+    if (await readResult(folderOf(plan, node.id), node.identity, node.tasks)) hooks.note(`${node.id}: done before`);
     else jobs.push({ id: node.id, level: node.level, path, after: node.children, memory: node.predicted.device + node.predicted.host, seconds: node.predicted.trainingSeconds });
   }
-  const execute = tree.executor === "slurm" ? slurmExecutor(plan.out, tree.slurmOptions) : localExecutor(tree.jobs);
+  const execute = tree.executor === "slurm" ? slurmExecutor(plan.out, key, tree.slurmOptions) : localExecutor(tree.jobs);
   const all = jobs.length === 0 || (await execute(jobs, { note: hooks.note, stopping: hooks.stopping, line: (id, text) => hooks.note(`[${id}] ${text}`) }));
   if (!all) return false;
   for (const { id } of jobs) {
-    if (!(await readResult(folderOf(plan, id), plan.nodes.find((node) => node.id === id)!.identity))) {
+    const { identity, tasks } = plan.nodes.find((node) => node.id === id)!;
+    if (!(await readResult(folderOf(plan, id), identity, tasks))) {
       throw new UserError(`node ${id} left no result${tree.executor === "slurm" ? `; its log is ${plan.out}/slurm-level-*.log` : ""}`);
     }
   }
@@ -81,47 +88,57 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
 
 /** Trains on from the flattened table. */
 async function polish(out: string, inputs: Inputs, options: MergeOptions, steps: number, start: Table, root: string, hooks: MergeHooks): Promise<Table | undefined> {
-  const gate = gates[options.gate];
-  const raw = { ...start, values: start.values.map((c) => gate.inverse(Math.max(-0.999, Math.min(0.999, c)))) };
+  const raw = { ...start, values: start.values.map((c) => gates[options.gate].inverse(reachable(options.gate, c))) };
+  const moved = start.values.filter((c) => reachable(options.gate, c) !== c).length;
+  if (moved) hooks.note(`${moved} of ${start.values.length} coefficients are out of the ${options.gate} gate's reach: polishing starts at the nearest it has`);
   const trainOptions: TrainOptions = { ...options, steps, init: 0, saveEvery: 10 };
   const identity = { ...identityOf(options, inputs), root, polish: steps };
-  const state = (await readJson(join(out, "state.json")).catch(() => undefined)) as { identity?: unknown } | undefined;
-  const resume = JSON.stringify(state?.identity) === JSON.stringify(JSON.parse(JSON.stringify(identity)));
+  const resume = await loadState(out, identity).then(() => true, () => false);
   const trained = await trainRun(out, inputs, identity, { raw, moments: zeroMoments(raw.values.length) }, trainOptions, resume, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trainOptions), options.gate) : undefined;
 }
 
-/** What makes it plain that a finished tree is this one. */
-interface Made { readonly settings?: { readonly tree?: { readonly root?: string; readonly polish?: number } } }
+/** A finished tree's results.json, as far as it says which tree it is. */
+const finishedTree = z.object({
+  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.literal("accuracy"), value: z.number(), n: z.number(), seed: z.number() })),
+  settings: z.object({ tree: z.object({ root: z.string(), polish: z.number() }) }),
+});
+
+export interface TreeHooks extends MergeHooks {
+  /** Before anything runs. */
+  planned(plan: TreePlan): void;
+  /** All nodes are done. */
+  grown(): void;
+}
 
 /**
  * Merges in a tree (SuperMerge, hierarchical): groups of models are merged first, the merges are merged again, each node
  * trained on its own tasks' validation data alone. Done nodes are taken as they are, so the same command goes on after any
  * stop. Linear nodes make one exact table of the whole; the merged model is written from the leaves.
  */
-export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hooks: MergeHooks & { planned(plan: TreePlan): void }): Promise<MergeResult> {
+export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hooks: TreeHooks): Promise<MergeResult> {
   const started = performance.now();
+  if (!isLinear(tree.nodeMethod) && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because ${tree.nodeMethod} trims and elects signs: what it makes is no weighted sum of its inputs`);
   const plan = await planRun(options, tree, hooks);
   const { out } = plan;
   hooks.planned(plan);
   const { synthetic } = plan;
   if (!(await runNodes(plan, tree, hooks))) return { out, rows: [], synthetic, finished: false };
+  hooks.grown();
   const results = new Map<string, NodeResult>();
-  for (const { id, identity } of plan.nodes) results.set(id, (await readResult(folderOf(plan, id), identity))!);
+  for (const { id, identity, tasks } of plan.nodes) results.set(id, (await readResult(folderOf(plan, id), identity, tasks))!);
   await picture(plan, results);
   const root = plan.nodes.at(-1)!;
   const { flat } = results.get(root.id)!;
-  if (!flat && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because ${tree.nodeMethod} trims and elects signs: what it makes is no weighted sum of its inputs`);
   const made = { root: root.identity, polish: tree.polish };
-  const old = existsSync(join(out, "results.json")) ? ((await readJson(join(out, "results.json"))) as Made & { rows: MergeResult["rows"] }) : undefined;
-  if (old && JSON.stringify(old.settings?.tree) === JSON.stringify({ ...made, nodes: plan.nodes.map(({ id }) => id) })) {
+  const old = existsSync(join(out, "results.json")) ? finishedTree.safeParse(await readJson(join(out, "results.json")).catch(() => undefined)) : undefined;
+  if (old?.success && old.data.settings.tree.root === made.root && old.data.settings.tree.polish === made.polish) {
     hooks.note(`${out} is finished already`);
-    return { out, rows: old.rows, synthetic, finished: true };
+    return { out, rows: old.data.rows, synthetic, finished: true };
   }
-  // All leaves are merged a few times and written, nothing is trained: they stay in their files, so that a tree's peak is
-  // that of its nodes.
-  const residency = options.residency === "auto" && !tree.polish ? "disk" : options.residency;
-  const inputs = await openInputs({ ...options, residency, granularity: "tensor" }, plan.recipe, out, hooks);
+  // From here to the end the folder is not a finished merge.
+  await clearResults(out);
+  const inputs = await openInputs({ ...options, granularity: "tensor" }, plan.recipe, out, hooks);
   try {
     const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
     let table: Table | undefined;
@@ -131,7 +148,7 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
       if (!table) return { out, rows: [], synthetic, finished: false };
     } else {
       hooks.note(`the tree is not one table: ${tree.nodeMethod} trims and elects signs, which no coefficients can say; ${folderOf(plan, root.id)}/model is the result`);
-      await cp(join(folderOf(plan, root.id), "model"), out, { recursive: true });
+      await copyModel(join(folderOf(plan, root.id), "model"), out);
     }
     return await finishMerge(out, inputs, options, {
       raw: table, table, method: tree.polish ? "hierarchical+polish" : tree.nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${tree.nodeMethod}`, title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,

@@ -7,6 +7,7 @@ import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/index.js";
 import type { Model, ModelFamily } from "../models/types.js";
+import type { Wish } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
@@ -52,8 +53,8 @@ export interface Recipe {
   readonly places: Places;
   /** The columns of the table, from the opened sources (default: each source is one). */
   readonly columns?: ((sources: readonly Member[]) => Column[]) | undefined;
-  /** Of what was hashed before (default: all is hashed here). */
-  readonly hashes?: readonly InputHash[] | undefined;
+  /** Where its task vectors must live, whatever the options say (an earlier run chose it). */
+  readonly wish?: Wish | undefined;
   /** What the run is called. */
   readonly name: string;
 }
@@ -112,10 +113,10 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
     }
-    const hashes = recipe.hashes ?? (await hashInputs(family, data, prepared));
+    const hashes = await hashInputs(family, places.sources, data, prepared);
     const columns = recipe.columns?.(family.experts) ?? family.experts.map(columnOf);
     const plan = await planMemory({ ...shapeOf(model, family.base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
-      packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget,
+      packing: options.pack, density: options.density, wish: recipe.wish ?? options, memoryBudget: options.memoryBudget,
     });
     hooks.note(memoryText({ ...plan, what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`, rows: plan.predictions }));
     const vectors = await loadTaskVectors({ base: family.base, columns }, [...model.parameters.keys()], {

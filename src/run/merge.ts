@@ -9,7 +9,7 @@ import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import { packingCost } from "./packing.js";
 import { recorded } from "./record.js";
-import { loadState, openLog, saveState } from "./state.js";
+import { loadState, openLog, placedIn, saveState } from "./state.js";
 import { beginRun } from "./write.js";
 
 /** A gate with open ends cannot start at 1: the slope there is nothing. */
@@ -81,8 +81,11 @@ export async function searchAndTrain(out: string, inputs: Inputs, identity: Read
  */
 export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, given?: Recipe): Promise<MergeResult> {
   const started = performance.now();
-  const recipe = given ?? (await recipeOf(options));
-  const out = options.out ?? join("merged", recipe.name);
+  const found = given ?? (await recipeOf(options));
+  const out = options.out ?? join("merged", found.name);
+  // What auto finds depends on the memory that happens to be free: a run goes on where it was.
+  const before = options.resume ? await placedIn(out) : undefined;
+  const recipe: Recipe = { ...found, wish: before && { residency: options.residency === "auto" ? before.residency : options.residency, blocks: options.blocks === "auto" ? before.blocks : options.blocks } };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
     const trained = await searchAndTrain(out, inputs, identityOf(options, inputs), options, options.resume ?? false, hooks);

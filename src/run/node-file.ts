@@ -11,14 +11,18 @@ export const nodeMethods = ["supermerge", "average", "task-arithmetic", "ties"] 
 export type NodeMethod = (typeof nodeMethods)[number];
 export const isLinear = (method: NodeMethod): boolean => method !== "ties";
 
+/** A node's folder under nodes/: its id, or where that is long, its start and a digest. Task names hold no separators. */
+export const folderName = (id: string): string => (id.length <= 100 ? id : `${id.slice(0, 80)}+…${digest(id).slice(0, 12)}`);
+
+const name = z.string().regex(/^\w[\w.+-]*$/);
 const source = z.object({ label: z.string(), folder: z.string(), tasks: z.array(z.string()), merged: z.boolean() });
 const hash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
 
 /** nodes/<id>/node.json: all that one node needs, for `train-merge node`. */
 const nodeFile = z.object({
-  id: z.string(), level: z.number(), tasks: z.array(z.string()),
+  id: name, level: z.number(), tasks: z.array(name).min(1),
   /** Tasks (leaves) and ids of nodes, whose folders lie beside this one's, with the identity they must have. */
-  children: z.array(z.object({ id: z.string(), identity: z.string().nullable() })),
+  children: z.array(z.object({ id: name, identity: z.string().nullable() })),
   /** SHA-256 of everything the result depends on. */
   identity: z.string(),
   method: z.enum(nodeMethods), keepNodes: z.boolean(),
@@ -65,17 +69,21 @@ export async function readNodeFile(path: string): Promise<NodeFile> {
   return parsed.data;
 }
 
-/** A node's result, or undefined where it is not done, or was done with other inputs. */
-export async function readResult(folder: string, identity: string): Promise<NodeResult | undefined> {
+/** A node's result, or undefined where it is not done, was done with other inputs, or is damaged: then it is to be run. */
+export async function readResult(folder: string, identity: string, tasks: readonly string[]): Promise<NodeResult | undefined> {
   const path = join(folder, "result.json");
   if (!existsSync(path)) return undefined;
   const parsed = nodeResult.safeParse(await readJson(path).catch(() => undefined));
-  return parsed.success && parsed.data.identity === identity ? parsed.data : undefined;
+  if (!parsed.success || parsed.data.identity !== identity) return undefined;
+  const { flat, test, before } = parsed.data;
+  const same = (names: readonly string[]) => [...names].sort().join() === [...tasks].sort().join();
+  const sound = same(Object.keys(test)) && same(Object.keys(before)) && (!flat || (same(flat.leaves) && Object.values(flat.tensors).every((row) => row.length === flat.leaves.length)));
+  return sound ? parsed.data : undefined;
 }
 
 /** The result of a child that must be done. */
 export async function childResult(path: string, { id, identity }: NodeFile["children"][number]): Promise<NodeResult> {
-  const result = await readResult(join(dirname(dirname(path)), id), identity!);
+  const result = await readResult(join(dirname(dirname(path)), folderName(id)), identity!, id.split("+"));
   if (!result) throw new UserError(`${path}: its child ${id} is not done (or was made from other inputs); run that node first, or \`train-merge tree\` again`);
   return result;
 }

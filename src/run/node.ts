@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { watchMemory } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { readJson, writeText } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
@@ -16,10 +17,11 @@ import { placeOf } from "./finish.js";
 import { openInputs, type Inputs, type Recipe } from "./inputs.js";
 import type { Source } from "./locate.js";
 import { searchAndTrain } from "./merge.js";
-import { childResult, isLinear, readNodeFile, readResult, type NodeFile, type NodeResult, type NodeRun } from "./node-file.js";
+import { childResult, folderName, isLinear, readNodeFile, readResult, type NodeFile, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
+import { loadState } from "./state.js";
 import { writeTies } from "./ties.js";
-import { leftover, writeHead, writeModel } from "./write.js";
+import { removeLeftovers, writeHead, writeModel } from "./write.js";
 
 /** A child as a column: an expert, a merge of several given by coefficients, or a merged model that was written out. */
 interface Child {
@@ -39,7 +41,7 @@ async function childrenOf(path: string, node: NodeFile): Promise<Child[]> {
     }
     const result = await childResult(path, child);
     const tasks = Object.keys(result.test);
-    const written: Source = { label: child.id, folder: join(dirname(dirname(path)), child.id, "model"), tasks, merged: true };
+    const written: Source = { label: child.id, folder: join(dirname(dirname(path)), folderName(child.id), "model"), tasks, merged: true };
     children.push({ id: child.id, result, flat: result.flat, sources: result.flat ? result.flat.leaves.map((leaf) => node.sources.find(({ label }) => label === leaf)!) : [written] });
   }
   return children;
@@ -56,7 +58,7 @@ export function columnsOf(children: readonly Pick<Child, "id" | "sources" | "fla
 }
 
 /** A table as tensor → row. */
-export const byTensor = ({ vectors }: Inputs, table: Table): Map<string, readonly number[]> =>
+const byTensor = ({ vectors }: Inputs, table: Table): Map<string, readonly number[]> =>
   new Map(vectors.layers.flatMap(({ names }, row) => names.map((name) => [name, Array.from(rowOf(table, row))] as const)));
 
 /** The table of a linear method, or undefined where training was asked to stop. */
@@ -68,8 +70,8 @@ async function nodeTable(folder: string, node: NodeFile, inputs: Inputs, options
     return constantTables.taskArithmetic(layers.length, experts.length, bestPoint(search).lambda);
   }
   const identity = { node: node.identity };
-  const state = (await readJson(join(folder, "state.json")).catch(() => undefined)) as { identity?: unknown } | undefined;
-  const resume = JSON.stringify(state?.identity) === JSON.stringify(identity);
+  // Another node's state, or a damaged one, is no reason to stop: this node begins anew.
+  const resume = await loadState(folder, identity).then(() => true, () => false);
   const trained = await searchAndTrain(folder, inputs, identity, options, resume, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trained.options), options.gate) : undefined;
 }
@@ -77,23 +79,26 @@ async function nodeTable(folder: string, node: NodeFile, inputs: Inputs, options
 /**
  * Runs one node of a tree: trains on its own tasks' validation data, measures on their test data, writes its result.
  * A state that a stopped run left is gone on from; a result with the node's identity is taken as it is.
+ * @param parse checks the settings that the node's file holds
  * @returns whether it is done; false where it was asked to stop
+ * @throws UserError where its inputs are not those that the tree was planned with
  */
-export async function runNode(path: string, hooks: MergeHooks): Promise<boolean> {
+export async function runNode(path: string, parse: (settings: Record<string, unknown>) => Promise<Omit<MergeOptions, "resume">>, hooks: MergeHooks): Promise<boolean> {
   const started = performance.now();
   const node = await readNodeFile(path);
   const folder = dirname(path);
-  if (await readResult(folder, node.identity)) return true;
-  for (const file of (await readdir(folder)).filter((name) => leftover.test(name))) await rm(join(folder, file));
+  if (await readResult(folder, node.identity, node.tasks)) return true;
+  await removeLeftovers(folder);
   const children = await childrenOf(path, node);
-  const options = { ...node.settings, tasks: node.tasks } as unknown as MergeOptions;
+  const options = await parse({ ...node.settings, tasks: node.tasks });
   const recipe: Recipe = {
-    name: node.id, hashes: node.hashes, places: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
+    name: node.id, places: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
     columns: (members) => columnsOf(children, members),
   };
   // What it is and takes was said in the plan.
   const inputs = await openInputs(options, recipe, folder, { ...hooks, note: () => {} });
   try {
+    checkHashes(node, inputs);
     const { vectors, tasks, family, head, heads } = inputs;
     const { length: n } = vectors.layers;
     const k = children.length;
@@ -108,11 +113,10 @@ export async function runNode(path: string, hooks: MergeHooks): Promise<boolean>
     if (isLinear(node.method)) {
       const table = await nodeTable(folder, node, inputs, options, hooks);
       if (!table) return false;
-      // A child that was written out cannot be looked through: the merge above it is not of leaves either.
-      if (children.every((child) => child.flat ?? !child.result)) flat = flatten(children.map((child) => child.flat ?? leafMerge(child.id)), byTensor(inputs, table));
+      flat = flatten(children.map((child) => child.flat ?? leafMerge(child.id)), byTensor(inputs, table));
       test = await scored(inputs, table, tasks);
-      if (node.keepNodes || !flat) {
-        await writeModel(join(folder, "model"), family, head, vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+      if (node.keepNodes) {
+        await writeModel(join(folder, "model"), family, head, vectors.packing === "f32" ? vectors : vectors.fromFiles(), table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
         for (const member of heads) await writeHead(join(folder, "model"), member, head);
       }
     } else {
@@ -127,19 +131,27 @@ export async function runNode(path: string, hooks: MergeHooks): Promise<boolean>
   }
 }
 
+/** Models and data must be what the tree was planned with: a job may have waited in a queue for long. */
+function checkHashes({ id, hashes }: NodeFile, inputs: Inputs): void {
+  const planned = new Map(hashes.map(({ role, file, sha256 }) => [`${role}/${file}`, sha256]));
+  const changed = inputs.hashes.find(({ role, file, sha256 }) => (planned.get(`${role}/${file}`) ?? sha256) !== sha256);
+  if (changed) throw new UserError(`node ${id}: ${changed.file} (${changed.role}) is not what the tree was planned with; run \`train-merge tree\` again`);
+}
+
 async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
   const scores = await evaluateTasks({ ...placeOf(inputs), table }, tasks, "test");
   return Object.fromEntries(tasks.map(({ id }, i) => [id, scores[i]!]));
 }
 
-/** Writes a node's folder so that `train-merge node FILE` can run it. What an earlier tree left there goes if it is another's. */
+/** Writes a node's folder so that `train-merge node FILE` can run it. What another tree left there goes. */
 export async function prepareNode(folder: string, node: NodeFile): Promise<string> {
   await mkdir(folder, { recursive: true });
   const path = join(folder, "node.json");
   const old = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as { identity?: string } | undefined) : undefined;
   if (old?.identity !== node.identity) {
     for (const file of ["result.json", "run.json", "state.json", "training.jsonl", "model"]) await rm(join(folder, file), { recursive: true, force: true });
-    await writeText(path, node);
   }
+  // Always: places may have moved, which changes nothing that the result depends on.
+  await writeText(path, node);
   return path;
 }

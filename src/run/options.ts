@@ -1,7 +1,7 @@
 import type { EngineName } from "../backend/index.js";
 import type { Granularity } from "../merge/layers.js";
 import type { Packing } from "../merge/packing.js";
-import type { Residency } from "../merge/vectors.js";
+import type { Residency } from "../merge/residency.js";
 import type { ResultRow } from "../report/rows.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { TrainOptions, TrainRecord } from "../train/loop.js";

@@ -1,5 +1,4 @@
-import { freemem } from "node:os";
-import { deviceMemory, type EngineName } from "../backend/index.js";
+import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
@@ -18,6 +17,8 @@ export interface MemoryPlan {
   readonly rates: Rates;
   readonly predictions: readonly Prediction[];
   readonly chosen: Prediction;
+  /** The user named it. */
+  readonly asked: boolean;
   /** The paper's dense copies: all experts at once, and two at a time. */
   readonly equation6: { readonly flat: number; readonly pairwise: number };
 }
@@ -34,6 +35,8 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
 export interface PlaceOptions extends PlanOptions {
   readonly wish: Wish;
   readonly memoryBudget?: number | undefined;
+  /** Processes that share the machine and the budget. */
+  readonly share?: number | undefined;
 }
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
@@ -43,10 +46,11 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
  * @param rates measured here where not given
  * @throws UserError where none that is allowed fits the budget: the smallest, and what would help
  */
-export async function planMemory(family: FamilyShape, step: StepShape, engine: EngineName, { wish, memoryBudget, ...options }: PlaceOptions, rates?: Rates): Promise<MemoryPlan> {
+export async function planMemory(family: FamilyShape, step: StepShape, engine: EngineName, { wish, memoryBudget, share = 1, ...options }: PlaceOptions, rates?: Rates): Promise<MemoryPlan> {
   const machine = deviceMemory(engine);
-  const device = Math.min(memoryBudget ?? Infinity, engine === "wasm" ? machine.bytes : (memoryBudget ?? machine.bytes));
-  const budget = { device, host: 0.8 * freemem(), shared: machine.shared, from: memoryBudget === undefined ? machine.from : "--memory-budget" };
+  const own = engine === "wasm" ? machine.bytes : machine.bytes / share;
+  const device = memoryBudget === undefined ? own : engine === "wasm" ? Math.min(own, memoryBudget / share) : memoryBudget / share;
+  const budget = { device, host: (0.8 * freeMemory()) / share, shared: machine.shared, from: memoryBudget === undefined ? machine.from : "--memory-budget" };
   const measured = rates ?? (await calibrate());
   const predictions = placements.map((placement) => predict(family, step, options, measured, placement));
   const named = wish.residency !== "auto" && wish.blocks !== "auto";
@@ -58,7 +62,7 @@ export async function planMemory(family: FamilyShape, step: StepShape, engine: E
   }
   const n = sum(family.tensors.map(entries));
   return {
-    family, step, options, engine, budget, rates: measured, predictions, chosen,
+    family, step, options, engine, budget, rates: measured, predictions, chosen, asked: named,
     equation6: { flat: equation6(n, family.experts, family.coefficients), pairwise: equation6(n, 2, Math.round((2 * family.coefficients) / family.experts)) },
   };
 }

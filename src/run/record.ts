@@ -3,13 +3,17 @@ import { basename, join } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
 import type { InputHash } from "../report/card.js";
+import type { Source } from "./locate.js";
 import type { MergeOptions } from "./options.js";
 import type { MemoryPlan } from "./place.js";
 
 /** Hashes of everything the numbers depend on: models, tokenizer, data. */
-export async function hashInputs(family: Family, data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
+export async function hashInputs(family: Family, sources: readonly Source[], data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
   const { base, experts } = family;
   const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
+  for (const { label, folder, tasks: mine, merged } of sources) {
+    if (merged) for (const task of mine) for (const file of ["head.safetensors", "config.json"]) files.push({ role: `${label}, head of ${task}`, path: join(folder, "heads", task, file) });
+  }
   for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
     const path = join(base.checkpoint.folder, file);
     if (existsSync(path)) files.push({ role: base.label, path });

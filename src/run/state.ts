@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
+import { residencies } from "../merge/residency.js";
 import type { Table } from "../merge/table.js";
 import type { TrainRecord, TrainState } from "../train/loop.js";
 
@@ -28,6 +29,14 @@ export async function saveState(out: string, identity: Readonly<Record<string, u
     identity, raw: plainTable(raw), moments: { first: Array.from(first), second: Array.from(second), step },
     ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
   })}\n`);
+}
+
+const placed = z.object({ identity: z.object({ residency: z.enum(residencies), blocks: z.enum(["on", "off"]) }) });
+
+/** Where the run that left a state had its task vectors; undefined where there is none that says. */
+export async function placedIn(out: string): Promise<z.infer<typeof placed>["identity"] | undefined> {
+  const path = join(out, stateFile);
+  return existsSync(path) ? placed.safeParse(await readJson(path).catch(() => undefined)).data?.identity : undefined;
 }
 
 /**

@@ -47,7 +47,9 @@ async function tiesGlobals(vectors: TaskVectors, names: readonly string[]): Prom
 
 /** Merges with TIES over the tensors that anybody changed, writes the model with its heads, and measures it from there. */
 export async function writeTies(folder: string, inputs: Inputs, options: MergeOptions, hooks: MergeHooks): Promise<Record<string, Score>> {
-  const { vectors, family, head, heads, data, plan } = inputs;
+  const { family, head, heads, data, plan } = inputs;
+  // Exact ones, whatever they are packed as for training.
+  const vectors = inputs.vectors.fromFiles();
   const names = vectors.layers.flatMap((layer) => layer.names);
   hooks.progress("ties", 0, 1);
   const { thresholds, majority } = await tiesGlobals(vectors, names);

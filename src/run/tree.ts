@@ -5,8 +5,9 @@ import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gramMatrices } from "../merge/gram.js";
 import { version } from "../package.js";
-import type { Residency } from "../merge/vectors.js";
-import { fits, type Prediction, type Rates, type Wish } from "../plan/memory.js";
+import { residencies } from "../merge/residency.js";
+import { z } from "zod";
+import { fits, type Placement, type Prediction, type Rates, type Wish } from "../plan/memory.js";
 import { bySimilarity, byOrder, nestedTree, planTree, type Nested, type Tree, type TreeNode } from "../tree/plan.js";
 import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
 import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "./inputs.js";
@@ -50,24 +51,32 @@ export interface TreePlan {
   readonly files: readonly NodeFile[];
   readonly similarity: Similarities;
   readonly synthetic: boolean;
+  /** Where the leaves live while the flattened tree is measured and written. */
+  readonly final: Placement;
 }
+
+const matrix = z.array(z.array(z.number()));
+const savedSimilarities = z.object({ identity: z.string(), tasks: z.array(z.string()), whole: matrix, layers: z.array(z.object({ layer: z.string(), cosines: matrix })) });
 
 /** Similarities of all task vectors, from a file of an earlier run with the same inputs, or in one pass. */
 async function similarities(path: string, inputs: Inputs, hooks: MergeHooks): Promise<Similarities> {
-  const identity = digest({ version, hashes: inputs.hashes, tasks: inputs.vectors.experts });
-  const saved = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as (Similarities & { identity?: string }) | undefined) : undefined;
-  if (saved?.identity === identity) return saved;
+  const identity = digest({ version, hashes: inputs.hashes, tasks: inputs.vectors.experts, layers: inputs.vectors.layers.map(({ id }) => id) });
+  const saved = existsSync(path) ? savedSimilarities.safeParse(await readJson(path).catch(() => undefined)) : undefined;
+  if (saved?.success && saved.data.identity === identity && saved.data.whole.length === inputs.tasks.length) return saved.data;
   const grams = await gramMatrices(inputs.vectors, (done, of) => hooks.progress("similarity of task vectors", done, of));
   const found: Similarities = { tasks: inputs.vectors.experts, whole: cosines(totalGram(grams)), layers: grams.map(({ layer, gram }) => ({ layer, cosines: cosines(gram) })) };
   await writeText(path, { identity, ...found });
   return found;
 }
 
+/** Nodes that run side by side share the machine and the budget. */
+type SharedOptions = MergeOptions & { readonly share: number };
+
 /** Predicts a node: its columns on the device, the files of all leaves under it to be read. */
-async function predictNode(node: TreeNode, inputs: Inputs, options: MergeOptions, rates?: Rates, wish: Wish = options): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
+async function predictNode(node: TreeNode, inputs: Inputs, options: SharedOptions, rates?: Rates, wish: Wish = options): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
   const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
   const shape = { ...shapeOf(inputs.model, inputs.family.base, node.children.length), files: node.tasks.length };
-  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish, memoryBudget: options.memoryBudget }, rates);
+  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish, memoryBudget: options.memoryBudget, share: options.share }, rates);
   return { predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds }, fitting: fits(plan.chosen, plan.budget), rates: plan.rates };
 }
 
@@ -82,35 +91,53 @@ function groupsOf(by: TreeOptions["by"], tasks: readonly string[], fanIn: number
   }
 }
 
+const placement = z.object({ residency: z.enum(residencies), blockwise: z.boolean() });
+const savedPlan = z.object({ key: z.string(), fanIn: z.number().int().min(2), nodes: z.array(placement.extend({ id: z.string() })), final: placement });
+type SavedPlan = z.infer<typeof savedPlan>;
+
 /**
- * Where an earlier run of the same tree put its nodes: what `auto` finds depends on the memory that happens to be free, and
- * a node that was put elsewhere would be another one, to be run again.
+ * What an earlier run of the same tree decided: what `auto` finds depends on the memory that happens to be free, and a node
+ * that was put elsewhere would be another one, to be run again.
  */
-async function placedBefore(path: string, { residency, blocks }: MergeOptions): Promise<Map<string, Wish>> {
-  const saved = existsSync(path) ? ((await readJson(path).catch(() => undefined)) as { nodes?: { id: string; residency: Residency; blockwise: boolean }[] } | undefined) : undefined;
-  return new Map((saved?.nodes ?? []).map(({ id, ...node }) => [id, { residency: residency === "auto" ? node.residency : residency, blocks: blocks === "auto" ? (node.blockwise ? "on" : "off") : blocks }]));
+async function planBefore(path: string, key: string): Promise<SavedPlan | undefined> {
+  const parsed = existsSync(path) ? savedPlan.safeParse(await readJson(path).catch(() => undefined)) : undefined;
+  return parsed?.success && parsed.data.key === key ? parsed.data : undefined;
+}
+
+function placedAt(before: SavedPlan | undefined, id: string): Wish | undefined {
+  const found = before?.nodes.find((node) => node.id === id);
+  return found && named(found);
+}
+
+const named = ({ residency, blockwise }: Placement): Wish => ({ residency, blocks: blockwise ? "on" : "off" });
+
+/** Nothing fits: false. Anything else is an error of its own. */
+function isUserError(error: unknown): false {
+  if (error instanceof UserError) return false;
+  throw error;
 }
 
 /** The largest fan-in whose nodes all fit the budget where they are to live; 2 where no budget was named. */
-async function fanInOf(options: MergeOptions, tree: TreeOptions, inputs: Inputs): Promise<number> {
+async function fanInOf(options: SharedOptions, tree: TreeOptions, inputs: Inputs, before: SavedPlan | undefined): Promise<number> {
+  if (before) return before.fanIn;
   if (tree.fanIn !== undefined) return tree.fanIn;
   if (options.memoryBudget === undefined) return 2;
   for (let fanIn = inputs.tasks.length; fanIn > 2; fanIn--) {
     const ids = inputs.tasks.map(({ id }) => id);
     const node = { id: "", level: 1, tasks: ids, children: ids.slice(0, fanIn) };
-    if (await predictNode(node, inputs, options).then(({ fitting }) => fitting, () => false)) return fanIn;
+    if (await predictNode(node, inputs, options).then(({ fitting }) => fitting, isUserError)) return fanIn;
   }
   return 2;
 }
 
 /**
- * Plans a tree: reads every file once (checks, similarities), groups the tasks, predicts each node, and gives each the
+ * Plans a tree: reads all files (hashes, checks, similarities), groups the tasks, predicts each node, and gives each the
  * identity by which its result will be known again. Writes tree.json (the same for the same inputs), similarity.json and
  * plan.json (predictions for this machine).
  */
 export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: MergeHooks): Promise<TreePlan> {
-  // Nodes that run side by side share the budget.
-  const options = { ...given, memoryBudget: given.memoryBudget && given.memoryBudget / tree.jobs };
+  const options: SharedOptions = { ...given, share: tree.executor === "local" ? tree.jobs : 1 };
+  if (options.pack === "sparse") throw new UserError("--pack sparse is not for trees: each node would trim the merges below it anew, and the tree would be no table of its leaves; f32, bf16 and int8 are");
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `${recipe.name}-tree`);
   if (options.tasks.length < 2) throw new UserError("a tree needs at least two tasks");
@@ -118,16 +145,20 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
   try {
     await mkdir(out, { recursive: true });
     const similarity = await similarities(join(out, "similarity.json"), inputs, hooks);
-    const grown = groupsOf(tree.by, options.tasks, await fanInOf(options, tree, inputs), similarity);
-    const placed = await placedBefore(join(out, "plan.json"), options);
+    const { tasks: _t, out: _o, ...asked } = options;
+    const key = digest({ version, asked, tree: { fanIn: tree.fanIn, by: tree.by, method: tree.nodeMethod, polish: tree.polish }, tasks: options.tasks, engine: inputs.engine });
+    const before = await planBefore(join(out, "plan.json"), key);
+    const fanIn = await fanInOf(options, tree, inputs, before);
+    const grown = groupsOf(tree.by, options.tasks, fanIn, similarity);
     const nodes: PlannedNode[] = [];
     const files: NodeFile[] = [];
     let rates: Rates | undefined;
     for (const node of grown.nodes) {
-      const prediction = await predictNode(node, inputs, options, rates, placed.get(node.id));
+      const prediction = await predictNode(node, inputs, options, rates, placedAt(before, node.id));
       ({ rates } = prediction);
       const { residency, blockwise } = prediction.predicted;
-      const settings = { ...recorded(options, { ...inputs.plan, chosen: prediction.predicted }), residency, blocks: blockwise ? "on" : "off", data: options.data };
+      const settings = { ...recorded(given, { ...inputs.plan, chosen: prediction.predicted }), residency, blocks: blockwise ? "on" : "off", data: options.data,
+        taskWeights: options.taskWeights && node.tasks.map((task) => options.taskWeights![options.tasks.indexOf(task)]!) };
       const hashes = inputs.hashes.filter(({ role }) => role === "base" || role === "data" || node.tasks.some((task) => role === task || role === `${task}, data`));
       const children = node.children.map((id) => ({ id, identity: nodes.find((other) => other.id === id)?.identity ?? null }));
       const { tasks: _, data: __, ...numbers } = settings as Record<string, unknown>;
@@ -139,8 +170,13 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
       });
     }
     await writeText(join(out, "tree.json"), { leaves: grown.leaves, nodes: nodes.map(({ id, level, tasks, children, identity }) => ({ id, level, tasks, children, identity })) });
-    await writeText(join(out, "plan.json"), { nodes: nodes.map(({ id, predicted }) => ({ id, ...predicted })) });
-    return { out, recipe: { ...recipe, hashes: inputs.hashes }, tree: grown, nodes, files, similarity, synthetic: inputs.tasks.some((task) => task.synthetic) };
+    // All leaves are merged a few times, measured and written; without polishing nothing is trained, and they stay in their
+    // files, so that a tree's peak is that of its nodes.
+    const wish: Wish = before ? named(before.final) : { residency: options.residency === "auto" && !tree.polish ? "disk" : options.residency, blocks: options.blocks };
+    const root = grown.nodes.at(-1)!;
+    const { residency, blockwise } = (await predictNode({ ...root, children: root.tasks }, inputs, options, rates, wish)).predicted;
+    await writeText(join(out, "plan.json"), { key, fanIn, final: { residency, blockwise }, nodes: nodes.map(({ id, predicted }) => ({ id, ...predicted })) });
+    return { out, recipe: { ...recipe, wish: named({ residency, blockwise }) }, tree: grown, nodes, files, similarity, final: { residency, blockwise }, synthetic: inputs.tasks.some((task) => task.synthetic) };
   } finally {
     await inputs.dispose();
   }

@@ -1,8 +1,8 @@
-import { existsSync } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
-import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
+import { removeWeights, writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
 import { rowOf, type Table } from "../merge/table.js";
 import { mergeTensors } from "../merge/merged.js";
@@ -23,11 +23,11 @@ async function isOurs(out: string): Promise<boolean> {
     const content = await readJson(join(out, file)).catch(() => undefined);
     return typeof content === "object" && content !== null && keys.every((key) => key in content);
   };
-  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"]));
+  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"])) || (await has("similarity.json", ["identity", "whole"]));
 }
 
 /** What a write that was cut off by a kill may have left. */
-export const leftover = /\.[0-9a-f]{8}\.tmp$/;
+const leftover = /\.[0-9a-f]{8}\.tmp$/;
 
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
@@ -41,10 +41,35 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
     if ((await realpath(input)) === real) throw new UserError(`--out ${out}: it is the input ${input}; choose another`);
   }
   const files = await readdir(out);
-  if (files.length && !(await isOurs(out))) {
+  if (files.some((file) => !leftover.test(file)) && !(await isOurs(out))) {
     throw new UserError(`--out ${out}: the folder is not empty and was not written by train-merge; choose another`);
   }
-  for (const file of files.filter((name) => leftover.test(name))) await rm(join(out, file));
+  await removeLeftovers(out);
+}
+
+/** Removes what a kill left half-written; the nodes of a tree see to their own folders. */
+export async function removeLeftovers(out: string): Promise<void> {
+  for (const entry of await readdir(out, { withFileTypes: true })) {
+    const path = join(out, entry.name);
+    if (entry.isFile() && leftover.test(entry.name)) await rm(path);
+    else if (entry.isDirectory() && entry.name !== "nodes") await removeLeftovers(path);
+  }
+}
+
+/** Removes the results of an earlier run: while they are made anew, the folder is not a finished merge. */
+export async function clearResults(out: string): Promise<void> {
+  for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
+  await removeWeights(out);
+}
+
+/** Copies a merged model that a node wrote, file by file; an index comes after its shards. */
+export async function copyModel(from: string, to: string): Promise<void> {
+  const files = (await readdir(from, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile()).map((entry) => relative(from, join(entry.parentPath, entry.name)));
+  for (const file of files.sort((a, b) => Number(a.endsWith(".index.json")) - Number(b.endsWith(".index.json")) || (a < b ? -1 : 1))) {
+    await atomicFile(join(to, file), async (write) => {
+      for await (const chunk of createReadStream(join(from, file), { highWaterMark: 1 << 22 })) await write(chunk as Buffer);
+    });
+  }
 }
 
 /** Marks the folder as a run under way: its first state is saved, and the results of an earlier run are gone. */

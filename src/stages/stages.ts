@@ -39,10 +39,19 @@ export function runStage(model: Model, stage: Stage, weights: Weights, batch: To
   return stage.blocks.reduce((state, block) => block.run(weights, state), stage.first ? start : model.carry(start, carried));
 }
 
-/** A stage forward, its result in host memory: what crosses to the next stage, or the last stage's features [rows, width]. */
+/**
+ * A stage forward, its result in host memory: what crosses to the next stage, or the last stage's features [rows, width].
+ * A block's intermediate results are gone when it has run.
+ */
 export async function stageForward(model: Model, stage: Stage, weights: Weights, { batch, boundary }: StageInput): Promise<Boundary> {
   return download(tidy(() => {
-    const state = runStage(model, stage, weights, batch, upload(boundary));
-    return stage.last ? [model.features(state)] : model.carried(state);
+    const start = model.start(batch);
+    let carried = upload(boundary);
+    for (const [i, block] of stage.blocks.entries()) {
+      const before = carried;
+      carried = tidy(() => model.carried(block.run(weights, stage.first && i === 0 ? start : model.carry(start, before))));
+      dispose(before.filter((t) => !carried.includes(t)));
+    }
+    return stage.last ? [model.features(model.carry(start, carried))] : carried;
   }));
 }

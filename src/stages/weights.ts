@@ -15,7 +15,7 @@ export interface StageWeights {
 }
 
 /** The rows of its tables that batches name: table → row numbers, each once, rising. */
-export function tableRows(model: Model, batches: readonly TokenBatch[]): Map<string, Int32Array> {
+function tableRows(model: Model, batches: readonly TokenBatch[]): Map<string, Int32Array> {
   const sets = new Map<string, Set<number>>();
   for (const batch of batches) {
     for (const { name, ids } of model.lookups(batch)) {

@@ -24,6 +24,31 @@ export function encodeExamples(examples: readonly Example[], encoder: TextEncode
   });
 }
 
+/** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
+export const tokensAPass = 2048;
+
+export const tokensOf = ({ rows }: Batch): number => rows.reduce((sum, { ids }) => sum + ids.length, 0);
+
+/** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
+export function cutBatch(batch: Batch, most: number): Batch[] {
+  const each = batch.choices ?? 1;
+  const cuts: number[] = [];
+  let room = -1;
+  for (let e = 0; e < batch.labels.length; e++) {
+    const tokens = batch.rows.slice(e * each, (e + 1) * each).reduce((sum, { ids }) => sum + ids.length, 0);
+    if (tokens > room) {
+      cuts.push(e);
+      room = most;
+    }
+    room -= tokens;
+  }
+  if (cuts.length <= 1) return [batch];
+  return cuts.map((from, c) => {
+    const to = cuts[c + 1] ?? batch.labels.length;
+    return { ...batch, rows: batch.rows.slice(from * each, to * each), labels: batch.labels.slice(from, to) };
+  });
+}
+
 function toBatch(examples: readonly EncodedExample[], isChoice: boolean): Batch {
   return {
     rows: examples.flatMap(({ rows }) => rows),

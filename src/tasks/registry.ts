@@ -22,7 +22,7 @@ export interface Task extends z.infer<typeof entry> {
 }
 
 async function readRegistry(path: string): Promise<Map<string, Task>> {
-  const parsed = z.record(z.string(), entry).safeParse(await readJson(path));
+  const parsed = z.record(z.string().regex(/^\w[\w.-]*$/, "a task's name may hold letters, digits, dots, dashes and underscores"), entry).safeParse(await readJson(path));
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     throw new UserError(`${path}: ${issue!.path.join(".")}: ${issue!.message}`);

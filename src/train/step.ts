@@ -8,8 +8,8 @@ import { along, crossEntropy, entropy, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
-import type { Batch } from "../tasks/batches.js";
-import { passesOf, tokensAPass, type Job } from "./passes.js";
+import { tokensAPass, type Batch } from "../tasks/batches.js";
+import { passesOf, type Job } from "./passes.js";
 
 /** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging). */
 export const lossNames = ["cross-entropy", "entropy"] as const;
@@ -70,8 +70,11 @@ export async function coefficientGradient(
   const open = (stage: Stage) => openStage(model, vectors, coefficients, stage, passes.map(({ batch }) => batch));
   for (const [s, stage] of stages.slice(0, -1).entries()) {
     const opened = await open(stage);
-    for (const pass of passes) pass.inputs.push(await stageForward(model, stage, opened.weights, { batch: pass.batch, boundary: pass.inputs[s]! }));
-    opened.dispose();
+    try {
+      for (const pass of passes) pass.inputs.push(await stageForward(model, stage, opened.weights, { batch: pass.batch, boundary: pass.inputs[s]! }));
+    } finally {
+      opened.dispose();
+    }
   }
   // Below the first block that anybody changed there is nothing to differentiate.
   const isChanged = ({ blocks }: Stage) => blocks.some(({ names }) => names.some((name) => vectors.tensors.get(name)!.experts.length));
@@ -99,10 +102,9 @@ async function stageBackward(
   const losses: Tensor[] = [];
   let total: (Tensor | undefined)[] = changed.map(() => undefined);
   for (const pass of passes) {
-    const before = total;
     const carried = upload(pass.inputs[s]!);
     const upstream = upload(pass.upstream);
-    const found = tidy(() => {
+    const all = tidy(() => {
       const { grads } = engine().gradients(() => {
         const state = runStage(model, stage, weights, pass.batch, carried);
         if (!stage.last) return along(model.carried(state), upstream);
@@ -110,16 +112,18 @@ async function stageBackward(
         losses.push(keep(concat(each)));
         return each.reduce((a, b) => add(a, b));
       }, [...changed.map(({ tensor }) => tensor), ...carried]);
-      // A tensor that the forward does not reach has no gradient.
-      const all = grads as (Tensor | undefined)[];
-      return {
-        weights: changed.map((_, i) => (all[i] && before[i] ? add(all[i], before[i]) : (all[i] ?? before[i]))) as Tensor[],
-        carried: all.slice(changed.length) as Tensor[],
-      };
+      return grads;
+    }) as (Tensor | undefined)[];
+    dispose([...carried, ...upstream]);
+    // One at a time, so that no third copy of the gradients is held. A tensor that the forward does not reach has none.
+    total = changed.map((_, i) => {
+      const [before, now] = [total[i], all[i]];
+      if (!before || !now) return before ?? now;
+      const sum = add(before, now);
+      dispose([before, now]);
+      return sum;
     });
-    total = found.weights;
-    dispose([...before.filter((t, i) => t !== undefined && t !== total[i]) as Tensor[], ...carried, ...upstream]);
-    pass.upstream = await download(found.carried);
+    pass.upstream = await download(all.slice(changed.length) as Tensor[]);
   }
   // The merged weights are done with; the task vectors are read once more.
   opened.dispose();

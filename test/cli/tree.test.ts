@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -65,6 +65,11 @@ describe("a tree of merges", () => {
     expect(again.stderr).toMatch(/is finished already/);
     const { nodes: [first] } = await json<TreeFile>(join(whole, "tree.json"));
     await rm(join(whole, "nodes", first!.id), { recursive: true });
+    // What is damaged is made again; a file that a kill left is gone.
+    await writeFile(join(whole, "plan.json"), '{"nodes": 3}');
+    await writeFile(join(whole, "similarity.json"), "null");
+    await writeFile(join(whole, "heads", "cb", "head.safetensors.0123abcd.tmp"), "half");
+    await rm(join(whole, "results.json"));
     const mended = await cli(...tree("--keep-nodes", "--dtype", "F32", "--out", whole));
     expect(mended.stderr).toMatch(/cb\+copa\+trec6: done before/);
     expect(await contents(whole, timed)).toEqual(before);
@@ -105,17 +110,22 @@ describe("a tree of merges", () => {
 
   test("--polish trains on from the flattened table; --by takes a file, and refuses a wrong one", async () => {
     const groups = join(folder, "groups.yaml");
-    await writeFile(groups, "[[trec6, copa], cb]\n");
     const out = join(folder, "polished");
-    expect(await cli(...tree("--by", groups, "--polish", "2", "--jobs", "2", "--out", out))).toMatchObject({ code: 0 });
-    expect((await json<TreeFile>(join(out, "tree.json"))).nodes.map(({ children }) => children)).toEqual([["trec6", "copa"], ["copa+trec6", "cb"]]);
-    expect((await json<{ rows: ResultRow[] }>(join(out, "results.json"))).rows.map(({ method }) => method)).toContain("hierarchical+polish");
     await writeFile(groups, "[[trec6, copa], sst2]\n");
     const wrong = await cli(...tree("--by", groups, "--out", out));
     expect(wrong.code).toBe(1);
     expect(wrong.stderr.trim()).toBe(`train-merge: ${groups}: "sst2" is not among the tasks (cb, copa, trec6); write groups as nested lists, such as [[rte, cb], copa]`);
+    // The folder that it began is its own: the next try may use it.
+    await writeFile(groups, "[[trec6, copa], cb]\n");
+    expect(await cli(...tree("--by", groups, "--polish", "2", "--jobs", "2", "--task-weights", "1,2,3", "--out", out))).toMatchObject({ code: 0 });
+    expect((await json<TreeFile>(join(out, "tree.json"))).nodes.map(({ children }) => children)).toEqual([["trec6", "copa"], ["copa+trec6", "cb"]]);
+    // A node has the weights of its own tasks.
+    expect((await json<{ settings: { taskWeights: number[] } }>(join(out, "nodes", "copa+trec6", "node.json"))).settings.taskWeights).toEqual([2, 3]);
+    expect((await json<{ rows: ResultRow[] }>(join(out, "results.json"))).rows.map(({ method }) => method)).toContain("hierarchical+polish");
     for (const [args, message] of [
       [["--by", "nowhere.yaml"], "--by nowhere.yaml: it is neither similarity nor order, and there is no such file"],
+      [["--by", groups, "--fan-in", "2"], `--fan-in is not for groups that a file names (${groups})`],
+      [["--pack", "sparse"], "--pack sparse is not for trees: each node would trim the merges below it anew, and the tree would be no table of its leaves; f32, bf16 and int8 are"],
       [["--fan-in", "1"], "--fan-in 1: it must be a whole number from 2 on"],
       [["--pairwise", "--fan-in", "3"], "--pairwise means --fan-in 2; give one of them"],
     ] as const) {
@@ -151,6 +161,14 @@ describe("add", () => {
     const again = await cli("add", join(packageFolder, "checkpoints", "mini", "experts", "cb"), "--to", two, ...quick, "--out", join(folder, "never"));
     expect(again).toMatchObject({ code: 1 });
     expect(again.stderr).toMatch(/has cb already/);
+    // Another base: the same shapes, other numbers.
+    const base = join(folder, "base");
+    await cp(join(packageFolder, "checkpoints", "mini", "base"), base, { recursive: true });
+    const bytes = await readFile(join(base, "model.safetensors"));
+    bytes[bytes.length - 2]! ^= 1;
+    await writeFile(join(base, "model.safetensors"), bytes);
+    const other = await cli("add", join(packageFolder, "checkpoints", "mini", "experts", "trec6"), "--to", two, "--base", base, ...quick, "--out", join(folder, "never"));
+    expect(other.stderr.trim()).toBe(`train-merge: ${base}: ${two} was made from another base (its model.safetensors differs); name that one with --base or --family`);
     const none = await cli("add", "somewhere", "--to", folder, ...quick);
     expect(none.stderr).toMatch(/not a finished merge/);
   }, 120_000);

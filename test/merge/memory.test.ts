@@ -9,7 +9,8 @@ import { gramMatrices } from "../../src/merge/gram.js";
 import { innerProducts, mergeTensors } from "../../src/merge/merged.js";
 import { columnOf } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
-import { loadTaskVectors, partBytes, type Residency } from "../../src/merge/vectors.js";
+import { partBytes, type Residency } from "../../src/merge/residency.js";
+import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { relativeError, temporaryFolder } from "../helpers.js";
 
 const [rows, width, count] = [1536, 512, 6];

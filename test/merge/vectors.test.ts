@@ -9,7 +9,8 @@ import { mergeTensors } from "../../src/merge/merged.js";
 import { packings } from "../../src/merge/packing.js";
 import { columnOf, type Column } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
-import { cutRuns, loadTaskVectors, residencies, type VectorOptions } from "../../src/merge/vectors.js";
+import { residencies } from "../../src/merge/residency.js";
+import { cutRuns, loadTaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
 

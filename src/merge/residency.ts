@@ -1,0 +1,9 @@
+/** Where task vectors live between two uses. */
+export const residencies = ["device", "host", "disk"] as const;
+export type Residency = (typeof residencies)[number];
+
+/**
+ * What one part of streamed task vectors takes as float32, all experts together (at least a row of each): a bound that
+ * does not grow with the number of experts.
+ */
+export const partBytes = 4 * 2 ** 20;
