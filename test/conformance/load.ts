@@ -39,6 +39,6 @@ export async function load(folder: string, name: string, options: Partial<Vector
   const heads: Head[] = [];
   for (const expert of family.experts) heads.push(await loadHead(expert, bert.head));
   if (vectors.residency !== "disk") await family.close();
-  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach((h) => [h.weight, h.bias].forEach((t) => t.dispose())); } };
+  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach((h) => [h.weight, h.bias].forEach((t) => t.dispose())); if (vectors.residency === "disk") void family.close(); } };
 }
 

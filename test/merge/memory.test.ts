@@ -30,6 +30,9 @@ beforeAll(async () => {
     })));
     members.push(await openMember(String(m), place, (name) => name));
   }
+  return async () => {
+    for (const { checkpoint } of members) await checkpoint.close();
+  };
 });
 
 /** Merges all tensors and takes all inner products, as a step does; the device peak on the way. */
