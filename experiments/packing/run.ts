@@ -12,7 +12,7 @@ import { packings, resultTable, tableCaption, toMarkdown, type ResultRow } from 
 
 const { values: o } = parseArgs({ options: {
   family: { type: "string", default: "minilm" }, data: { type: "string" }, tasks: { type: "string", default: "cb,trec6,sst2" }, seeds: { type: "string", default: "0,1" },
-  backend: { type: "string", default: "node" }, out: { type: "string", default: "experiments/packing" }, runs: { type: "string", default: "merged/packing" },
+  backend: { type: "string", default: "node" }, out: { type: "string", default: "experiments/packing" }, runs: { type: "string", default: "merged/packing" }, steps: { type: "string", default: "100" },
 } });
 interface Results { rows: ResultRow[]; packing?: { error: number; loss: { packed: number; exact: number } } }
 
@@ -23,7 +23,7 @@ for (const seed of o.seeds.split(",")) {
     const out = join(o.runs, `${packing}-seed${seed}`);
     if (!existsSync(join(out, "results.json"))) {
       console.log(`running ${packing}, seed ${seed}`);
-      execFileSync(process.execPath, ["dist/src/cli/main.js", "--tasks", o.tasks, "--family", o.family, "--data", o.data!, "--seed", seed, "--pack", packing, "--backend", o.backend, "--out", out], { stdio: "ignore" });
+      execFileSync(process.execPath, ["dist/src/cli/main.js", "--tasks", o.tasks, "--family", o.family, "--data", o.data!, "--seed", seed, "--pack", packing, "--steps", o.steps, "--backend", o.backend, "--out", out], { stdio: "ignore" });
     }
     const results = JSON.parse(await readFile(join(out, "results.json"), "utf8")) as Results;
     rows.push(...results.rows.filter(({ method }) => method === "supermerge").map((row) => ({ ...row, method: packing })));
