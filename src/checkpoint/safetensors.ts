@@ -31,7 +31,7 @@ export const traffic = { read: 0 };
 
 async function readExactly(handle: FileHandle, path: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
   // Not filled with zeros first: every byte is read, or an error is thrown.
-  const out = Buffer.allocUnsafeSlow(length);
+  const out = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   for (let done = 0; done < length; ) {
     const { bytesRead } = await handle.read(out, done, Math.min(readChunk, length - done), start + done);
     if (bytesRead === 0) throw new UserError(`${path}: the file ends ${length - done} bytes early; it was changed or cut while it was read`);

@@ -67,7 +67,7 @@ function bitsToBfloat(bits: number): number {
 
 /** An aligned view where the bytes allow one, a copy where they do not. */
 function view<T>(bytes: Uint8Array, size: number, make: (buffer: ArrayBuffer, offset: number, length: number) => T): T {
-  const aligned = bytes.byteOffset % size === 0 ? bytes : Uint8Array.prototype.slice.call(bytes); // a Buffer's own slice would be a view
+  const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   return make(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / size);
 }
 
