@@ -5,7 +5,7 @@
  *
  *   node dist/experiments/memory/run.js --family minilm --data DATA [--tasks cb,trec6] [--k 2,4,8,16] [--backend node]
  *
- * Every run is a process of its own (`train-merge` itself); what it reports in run.json is what stands in the table.
+ * Runs that are finished are not run again; --tables-only writes the tables from those there are. Every run is a process of its own (`train-merge` itself); what it reports in run.json is what stands in the table.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -17,7 +17,7 @@ import { fromFloat32, linesSvg, openCheckpoint, svgToPng, toFloat32, toMarkdown,
 const { values: o } = parseArgs({ options: {
   family: { type: "string", default: "minilm" }, data: { type: "string" }, tasks: { type: "string", default: "cb,trec6" },
   k: { type: "string", default: "2,4,8,16" }, backend: { type: "string", default: "node" }, out: { type: "string", default: "experiments/memory" },
-  runs: { type: "string", default: "merged/memory" },
+  runs: { type: "string", default: "merged/memory" }, "tables-only": { type: "boolean", default: false },
 } });
 if (o.data === undefined) throw new Error("--data: name the folder that holds the tasks");
 const data = o.data;
@@ -26,7 +26,7 @@ const sources = o.tasks.split(",");
 const family = join("checkpoints", o.family);
 const steps = 3;
 /** Small enough that every k fills more than one pass: the activations are then the same for all. */
-const microBatch = 512;
+const microBatch = 256;
 
 /** Noise in (−1, 1) from a seed. */
 function* noise(seed: number): Generator<number> {
@@ -88,6 +88,7 @@ for (const place of ["device", "host", "disk", "device, by blocks", "host, by bl
     const tasks = Array.from({ length: k }, (_, i) => `t${i}`).join(",");
     const out = join(o.runs, `${place.replaceAll(/[ ,]+/g, "-")}-${k}`);
     if (!existsSync(join(out, "results.json"))) {
+      if (o["tables-only"]) continue;
       console.log(`${place}, k = ${k}`);
       execFileSync(process.execPath, ["dist/src/cli/main.js", "--tasks", tasks, "--base", join(family, "base"), "--experts", join(o.runs, "experts"), "--data", join(o.runs, "data"),
         "--residency", place.split(",")[0]!, "--blocks", place.includes("blocks") ? "on" : "off", "--backend", o.backend, "--steps", String(steps), "--micro-batch", String(microBatch), "--eval-every", "100", "--init", "0.2", "--out", out],
@@ -97,14 +98,18 @@ for (const place of ["device", "host", "disk", "device, by blocks", "host, by bl
   }
 }
 const mega = (bytes: number) => (bytes / 1e6).toFixed(0);
-const of = (place: string, k: number) => rows.find((row) => row.place === place && row.k === k)!.run;
+const of = (place: string, k: number) => rows.find((row) => row.place === place && row.k === k)?.run;
 const places = [...new Set(rows.map(({ place }) => place))];
 const [least, largest] = [Math.min(...counts), most];
+const cellOf = (run: Run | undefined, cell: (run: Run) => string): string => (run ? cell(run) : "not run");
 const table = (cell: (run: Run) => string, last?: (place: string) => string) => toMarkdown({
   head: ["task vectors", ...counts.map((k) => `k = ${k}`), ...(last ? [`k = ${largest} against ${least}`] : [])],
-  body: places.map((place) => [place, ...counts.map((k) => cell(of(place, k))), ...(last ? [last(place)] : [])]),
+  body: places.map((place) => [place, ...counts.map((k) => cellOf(of(place, k), cell)), ...(last ? [last(place)] : [])]),
 });
-const growth = (place: string) => `${(100 * (of(place, largest).devicePeakBytes / of(place, least).devicePeakBytes - 1)).toFixed(1)} %`;
+const growth = (place: string): string => {
+  const [few, many] = [of(place, least), of(place, largest)];
+  return few && many ? `${(100 * (many.devicePeakBytes / few.devicePeakBytes - 1)).toFixed(1)} %` : "not run";
+};
 await writeFile(join(o.out, "results.md"), [
   `Family ${o.family} (${o.tasks}, repeated with noise), engine ${o.backend}, ${steps} steps of 16 examples a task, ${microBatch} tokens a pass.`, "",
   "Device peak in MB, the back end's own count (planned)", "", table((run) => `${mega(run.devicePeakBytes)} (${mega(run.planned.device)})`, growth), "",
