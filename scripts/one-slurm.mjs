@@ -6,6 +6,7 @@
  *   node scripts/one-slurm.mjs stop FOLDER
  */
 import { execFileSync, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, hostname, totalmem } from "node:os";
 import { join, resolve } from "node:path";
@@ -26,7 +27,7 @@ export async function startSlurm(folder) {
   const root = resolve(folder);
   for (const part of ["state", "spool", "munge"]) mkdirSync(join(root, part), { recursive: true, mode: 0o755 });
   const key = join(root, "munge", "key");
-  if (!existsSync(key)) writeFileSync(key, Buffer.from(Array.from({ length: 1024 }, () => Math.floor(Math.random() * 256))), { mode: 0o600 });
+  if (!existsSync(key)) writeFileSync(key, randomBytes(1024), { mode: 0o600 });
   const [host, socket, conf] = [hostname(), join(root, "munge", "socket"), join(root, "slurm.conf")];
   writeFileSync(conf, `${[
     "ClusterName=one", `SlurmctldHost=${host}(127.0.0.1)`, "SlurmUser=root", "SlurmdUser=root", "AuthType=auth/munge", `AuthInfo=socket=${socket}`,

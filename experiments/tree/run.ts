@@ -38,7 +38,7 @@ async function costOf(out: string): Promise<Cost> {
   }
   return {
     seconds: run.seconds.total, read: run.bytesRead.total + nodes.reduce((sum, { bytesRead }) => sum + bytesRead, 0),
-    device: Math.max(nodes.length ? 0 : run.devicePeakBytes, ...nodes.map(({ devicePeakBytes }) => devicePeakBytes), run.devicePeakBytes), process: Math.max(run.peakMemoryBytes, ...nodes.map(({ peakMemoryBytes }) => peakMemoryBytes)),
+    device: Math.max(run.devicePeakBytes, ...nodes.map(({ devicePeakBytes }) => devicePeakBytes)), process: Math.max(run.peakMemoryBytes, ...nodes.map(({ peakMemoryBytes }) => peakMemoryBytes)),
   };
 }
 

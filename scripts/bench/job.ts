@@ -28,7 +28,7 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [Engi
     const [task, folder] = expert.split("=") as [string, string];
     return { task, folder };
   }), modelFamily.canonical);
-  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: model.tables });
+  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
   const jobs: Job[] = [];
   for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
     const lengths = Array.from({ length: size }, (_, r) => mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0));

@@ -27,6 +27,7 @@ import type { Block, Model, TokenBatch, Weights } from "../../src/models/types.j
 import { memoryText, size } from "../../src/report/memory.js";
 import { planMemory } from "../../src/run/place.js";
 import { shapeOfHeader } from "../../src/plan/shape.js";
+import { elements } from "../../src/tensor/dtype.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
@@ -57,7 +58,6 @@ const shapes = new Map<string, number[]>([
   ...["encoder", "decoder"].flatMap((side) => [...Array.from({ length: 24 }, (_, i) => block(side, i)).flat(), [`${side}.final_layer_norm.weight`, [width]] as [string, number[]]]),
   ["lm_head.weight", [vocabulary, width]],
 ]);
-const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 function header(): Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> {
   let at = 0;
@@ -157,7 +157,7 @@ if (o.header !== undefined) {
   const planText = memoryText({ ...plan, rows: plan.predictions, what: `T0-3B, ${k} experts, ${tokens} tokens a step, ${engine}` });
   console.log(planText);
   const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...shapes.keys()], {
-    granularity: "tensor", packing: "f32", density: 1, residency: plan.chosen.residency, tables: model.tables,
+    residency: plan.chosen.residency, tables: model.tables,
     onTensor: (done, of) => void (done % 50 === 0 && console.log(`read ${done} of ${of} tensors, ${((performance.now() - started) / 1000).toFixed(0)} s`)),
   });
   const scanSeconds = (performance.now() - started) / 1000;

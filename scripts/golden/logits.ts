@@ -21,7 +21,7 @@ const [folder, data, count = "16"] = process.argv.slice(2) as [string, string, s
 const { family, model } = await readModel(folder);
 const engine = await startEngine("auto");
 const member = await openMember("merged", folder, family.canonical);
-const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], { granularity: "model", packing: "f32", density: 1, residency: "device", tables: model.tables });
+const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], { tables: model.tables });
 const encoder = await loadTokenizer(folder, Math.min(128, model.maxLength));
 const out: Record<string, unknown> = { engine };
 for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {

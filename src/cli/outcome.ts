@@ -1,6 +1,5 @@
 import { resultTable, tableCaption, toText } from "../report/table.js";
-import type { MergeResult } from "../run/options.js";
-import { stoppedCode } from "./signals.js";
+import { stoppedCode, type MergeResult } from "../run/options.js";
 
 /**
  * Prints what a merge came to: its table, or JSON; or, where it was asked to stop, how to go on.

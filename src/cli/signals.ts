@@ -1,5 +1,4 @@
-/** The exit code of a run that was asked to stop and left a state behind. */
-export const stoppedCode = 130;
+import { stoppedCode } from "../run/options.js";
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
 export function stopOnSignal(note: (message: string) => void, signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"]): { requested: () => boolean; training: (on: boolean) => void } {

@@ -13,7 +13,8 @@ import type { TreeOptions } from "../run/tree.js";
 import type { Nested } from "../tree/plan.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
-import { stoppedCode, stopOnSignal } from "./signals.js";
+import { stoppedCode } from "../run/options.js";
+import { stopOnSignal } from "./signals.js";
 
 const examples = `
 Examples:

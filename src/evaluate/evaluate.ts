@@ -1,4 +1,5 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
+import { sweepBytes } from "../merge/residency.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { logits, type Head } from "../models/index.js";
@@ -50,8 +51,6 @@ export interface HeadBatch {
 }
 
 const evaluationBatch = 32;
-/** What activations at a block boundary may take of host memory; more examples go in several sweeps over the blocks. */
-const sweepBytes = 2 ** 28;
 
 /** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
 function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {

@@ -1,4 +1,5 @@
 import { dispose, reshape, scatterND, tensor1d, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { joined } from "../tensor/joined.js";
 import type { PackedRows, Packing } from "./packing.js";
 
 /** Task vectors of some rows of one tensor on the device, one for each expert that changed the tensor. */
@@ -42,20 +43,10 @@ export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly n
     }
     return { packing, experts, rows, width, data: tensor1d(values, "float32"), index: tensor1d(index, "int32") };
   }
-  const size = vectors.reduce((sum, { data }) => sum + data.length, 0);
-  const one = inOnePiece(vectors);
-  const all = one ?? (packing === "f32" ? new Float32Array(size) : new Int32Array(size));
-  if (!one) {
-    let at = 0;
-    for (const { data } of vectors) {
-      all.set(data, at);
-      at += data.length;
-    }
-  }
-  const scales = packing === "int8" ? Float32Array.from(vectors.flatMap((vector) => Array.from(vector.scales!))) : undefined;
+  const all = inOnePiece(vectors) ?? joined(vectors.map(({ data }) => data));
   return {
-    packing, experts, rows, width, data: tensor3d(all, [e, rows, size / e / rows], packing === "f32" ? "float32" : "int32"),
-    scales: scales && tensor2d(scales, [e, rows], "float32"),
+    packing, experts, rows, width, data: tensor3d(all, [e, rows, all.length / e / rows], packing === "f32" ? "float32" : "int32"),
+    scales: packing === "int8" ? tensor2d(joined(vectors.map(({ scales }) => scales!)), [e, rows], "float32") : undefined,
   };
 }
 

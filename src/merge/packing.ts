@@ -1,4 +1,5 @@
 import { fromFloat32 } from "../tensor/dtype.js";
+import { joined } from "../tensor/joined.js";
 
 /**
  * How a task vector is kept: 4, 2 or 1 bytes an entry (int8 with a scale a row), or 8 bytes for each entry that is left
@@ -116,39 +117,8 @@ export function sliceRows(packed: PackedRows, runs: readonly (readonly [number, 
     return { data, index: places };
   }
   const pick = <T extends Float32Array | Int32Array>(all: T, each: number): T => {
-    if (runs.length === 1) return all.subarray(only![0] * each, only![1] * each) as T;
-    const out = new (all.constructor as new (size: number) => T)(runs.reduce((sum, [from, to]) => sum + to - from, 0) * each);
-    let at = 0;
-    for (const [from, to] of runs) {
-      out.set(all.subarray(from * each, to * each), at);
-      at += (to - from) * each;
-    }
-    return out;
+    const pieces = runs.map(([from, to]) => all.subarray(from * each, to * each) as T);
+    return pieces.length === 1 ? pieces[0]! : joined(pieces);
   };
   return { data: pick(packed.data, packed.data.length / rows), scales: packed.scales && pick(packed.scales, 1) };
-}
-
-/**
- * The magnitude that `density` of the entries reach (at least): the exact k-th largest |x|, by counting the two halves
- * of its bits, with no copy and no sort. Exact zeros count as entries, as in TIES.
- */
-export function magnitudeThreshold(values: Float32Array, density: number): number {
-  const keep = Math.min(values.length, Math.ceil(values.length * density));
-  if (keep >= values.length) return 0;
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const find = (inside: (magnitude: number) => boolean, digit: (magnitude: number) => number, wanted: number): [number, number] => {
-    const counts = new Uint32Array(65536);
-    for (let i = 0; i < bits.length; i++) {
-      const magnitude = bits[i]! & 0x7fffffff;
-      if (inside(magnitude)) counts[digit(magnitude)]!++;
-    }
-    let left = wanted;
-    for (let d = 65535; ; d--) {
-      if (left <= counts[d]! || d === 0) return [d, left];
-      left -= counts[d]!;
-    }
-  };
-  const [high, left] = find(() => true, (m) => m >>> 16, keep);
-  const [low] = find((m) => m >>> 16 === high, (m) => m & 0xffff, left);
-  return new Float32Array(Uint32Array.of(((high << 16) | low) >>> 0).buffer)[0]!;
 }

@@ -7,3 +7,6 @@ export type Residency = (typeof residencies)[number];
  * does not grow with the number of experts.
  */
 export const partBytes = 4 * 2 ** 20;
+
+/** What activations between two blocks may take of host memory in an evaluation; more examples go in several sweeps. */
+export const sweepBytes = 2 ** 28;

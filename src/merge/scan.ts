@@ -1,7 +1,8 @@
 import type { Member } from "../checkpoint/family.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { groupLayers, type Granularity, type Layer } from "./layers.js";
-import { magnitudeThreshold, packRows, unpackRows, type PackedRows, type Packing } from "./packing.js";
+import { magnitudeThreshold } from "./magnitudes.js";
+import { packRows, unpackRows, type PackedRows, type Packing } from "./packing.js";
 import { subtract, type Column, type FamilyTensor } from "./source.js";
 
 /** Energy of the task vectors, and of what packing took from it, summed over the experts. */
@@ -24,10 +25,12 @@ export interface Scan {
 }
 
 export interface ScanOptions {
-  readonly granularity: Granularity;
-  readonly packing: Packing;
-  /** The part of the entries that a sparse packing keeps. */
-  readonly density: number;
+  /** Default: a row a tensor. */
+  readonly granularity?: Granularity | undefined;
+  /** Default: float32. */
+  readonly packing?: Packing | undefined;
+  /** The part of the entries that a sparse packing keeps. Default: all. */
+  readonly density?: number | undefined;
   readonly onTensor?: ((done: number, of: number) => void) | undefined;
 }
 
@@ -52,13 +55,12 @@ async function wholeDelta(column: Column, name: string, base: { values: Float32A
  * Reads a family once, a tensor of one model at a time: who changes what, where a sparse packing trims, what packing
  * costs; every weight is found to be finite on the way. Host memory: five copies of the largest tensor, whatever the
  * number of experts, beside what `keep` holds on to.
- * @param keep gets each tensor as it is read: the base's bytes, and the packed task vectors of those that changed it
+ * @param keep gets each tensor as it is read: the base's bytes, the columns that change it and their packed task vectors
  */
 export async function scanFamily(
-  base: Member, columns: readonly Column[], names: readonly string[], options: ScanOptions,
-  keep?: { take(name: string, base: HostTensor, vectors: readonly PackedRows[]): void },
+  base: Member, columns: readonly Column[], names: readonly string[], { granularity = "tensor", packing = "f32", density = 1, onTensor }: ScanOptions,
+  keep?: (name: string, base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[]) => void,
 ): Promise<Scan> {
-  const { packing, density } = options;
   const found: Omit<FamilyTensor, "row">[] = [];
   const thresholds = new Map<string, number[]>();
   const errors = new Map<string, { norm: number; error: number }>();
@@ -87,10 +89,10 @@ export async function scanFamily(
     found.push({ name, shape, rows, width, experts });
     if (limits.length) thresholds.set(name, limits);
     if (packing !== "f32" && experts.length) errors.set(name, sums);
-    keep?.take(name, stored, vectors);
-    options.onTensor?.(n + 1, names.length);
+    keep?.(name, stored, experts, vectors);
+    onTensor?.(n + 1, names.length);
   }
-  const layers = groupLayers(found.filter(({ experts }) => experts.length).map(({ name }) => name), options.granularity);
+  const layers = groupLayers(found.filter(({ experts }) => experts.length).map(({ name }) => name), granularity);
   const rowByName = new Map(layers.flatMap((layer, row) => layer.names.map((name) => [name, row] as const)));
   return {
     layers, thresholds,

@@ -1,5 +1,6 @@
 import { rowCount, type Member, type Run } from "../checkpoint/family.js";
 import { dtypeBytes, toFloat32, type HostTensor } from "../tensor/dtype.js";
+import { joined } from "../tensor/joined.js";
 import { packRows, sliceRows, type PackedRows, type Packing } from "./packing.js";
 
 /** A column of the coefficient table: one fine-tuned model, or a merge of several that is given by its coefficients. */
@@ -75,14 +76,4 @@ export function hostRows(kept: ReadonlyMap<string, { readonly base: HostTensor; 
     const bytes = runs.length === 1 ? base.bytes.subarray(runs[0]![0] * rowBytes, runs[0]![1] * rowBytes) : joined(runs.map(([from, to]) => base.bytes.subarray(from * rowBytes, to * rowBytes)));
     return { base: toFloat32({ ...base, bytes }), vectors: vectors.map((vector) => sliceRows(vector, runs, rows, width)) };
   };
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const out = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    out.set(piece, at);
-    at += piece.length;
-  }
-  return out;
 }

@@ -45,7 +45,8 @@ export interface TaskVectors {
 }
 
 export interface VectorOptions extends ScanOptions {
-  readonly residency: Residency;
+  /** Default: the device. */
+  readonly residency?: Residency | undefined;
   /** Tensors that are only ever read by rows. */
   readonly tables: ReadonlySet<string>;
 }
@@ -163,29 +164,22 @@ function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packin
  * @param names canonical names, all present and of one shape (checked before)
  */
 export async function loadTaskVectors(family: ColumnFamily, names: readonly string[], options: VectorOptions): Promise<TaskVectors> {
-  const { residency, packing, tables } = options;
+  const { residency = "device", packing = "f32", tables } = options;
   const resident = new Map<string, Resident>();
   const kept = new Map<string, { base: HostTensor; vectors: readonly PackedRows[] }>();
   try {
-    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : {
-      take(name, base, vectors) {
-        if (residency === "host" || (tables.has(name) && vectors.length)) {
-          kept.set(name, { base, vectors });
-          return;
-        }
-        const values = toFloat32(base);
-        const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
-        // Which experts these are is known when all are read; the order is theirs.
-        const columns = vectors.map((_, i) => i);
-        resident.set(name, {
-          base: tensor(values, [...base.shape], "float32"),
-          deltas: vectors.length ? uploadDeltas(vectors, columns, values.length / width, width, packing) : undefined,
-        });
-      },
+    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : (name, base, experts, vectors) => {
+      if (residency === "host" || (tables.has(name) && vectors.length)) {
+        kept.set(name, { base, vectors });
+        return;
+      }
+      const values = toFloat32(base);
+      const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
+      resident.set(name, {
+        base: tensor(values, [...base.shape], "float32"),
+        deltas: vectors.length ? uploadDeltas(vectors, experts, values.length / width, width, packing) : undefined,
+      });
     });
-    for (const [name, { base, deltas }] of resident) {
-      if (deltas) resident.set(name, { base, deltas: { ...deltas, experts: scan.tensors.get(name)!.experts } });
-    }
     const read = residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
     return assemble(family, scan, residency, packing, resident, read);
   } catch (error) {

@@ -4,37 +4,6 @@
  * mean). Written for streams: what is global comes in as numbers (thresholds, the majority sign).
  */
 
-/** Counts of entries by the upper, then the lower half of |τ|'s bits: an exact k-th largest over any number of tensors. */
-export interface MagnitudeCounts {
-  readonly counts: Float64Array;
-  /** Only entries whose upper half is this are counted, by their lower half; undefined counts upper halves. */
-  readonly upper?: number | undefined;
-}
-
-export const magnitudeCounts = (upper?: number): MagnitudeCounts => ({ counts: new Float64Array(65536), upper });
-
-/** Adds a tensor's entries. */
-export function countMagnitudes({ counts, upper }: MagnitudeCounts, values: Float32Array): void {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  for (let i = 0; i < bits.length; i++) {
-    const magnitude = bits[i]! & 0x7fffffff;
-    if (upper === undefined) counts[magnitude >>> 16]!++;
-    else if (magnitude >>> 16 === upper) counts[magnitude & 0xffff]!++;
-  }
-}
-
-/** The digit in which the entry of this rank (1 is the largest) lies, and its rank within it. */
-export function digitOfRank({ counts }: MagnitudeCounts, rank: number): { digit: number; rank: number } {
-  let left = rank;
-  for (let digit = 65535; digit > 0; digit--) {
-    if (left <= counts[digit]!) return { digit, rank: left };
-    left -= counts[digit]!;
-  }
-  return { digit: 0, rank: left };
-}
-
-export const magnitudeOf = (upper: number, lower: number): number => new Float32Array(Uint32Array.of(((upper << 16) | lower) >>> 0).buffer)[0]!;
-
 /** Rank, from the largest, of the entry that is the threshold: the authors keep |τ| ≥ the (d − int(d ρ))-th smallest. */
 export const thresholdRank = (size: number, density: number): number => Math.min(size, Math.floor(size * density) + 1);
 

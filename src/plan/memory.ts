@@ -1,5 +1,5 @@
 import { bytesPerEntry, type Packing } from "../merge/packing.js";
-import { partBytes, residencies, type Residency } from "../merge/residency.js";
+import { partBytes, residencies, sweepBytes, type Residency } from "../merge/residency.js";
 import { entries, sum, type FamilyShape, type StepShape } from "./shape.js";
 
 /** Where task vectors live and whether the model runs a block at a time. */
@@ -99,7 +99,7 @@ export function predict(family: FamilyShape, step: StepShape, options: PlanOptio
     ...placement, disk, device: working + resident + unpacked,
     // What reading and packing a part takes, with what is read ahead, of every file; and five copies of the largest tensor
     // while the files are first read. Block by block, activations between blocks, of an evaluation's sweep at most.
-    host: held + Math.max(5 * 4 * Math.max(...family.tensors.map(entries)), 12 * partBytes * Math.max(1, (family.files ?? k) / k)) + (blockwise ? Math.max(t.boundaries, 2 ** 28) : 0),
+    host: held + Math.max(5 * 4 * Math.max(...family.tensors.map(entries)), 12 * partBytes * Math.max(1, (family.files ?? k) / k)) + (blockwise ? Math.max(t.boundaries, sweepBytes) : 0),
     seconds: flops / rates.flops + (moved + 4 * sweeps * t.n) / rates.merge + (residency === "device" ? 0 : moved / rates.upload) + disk / rates.read,
   };
 }

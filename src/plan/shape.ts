@@ -1,4 +1,5 @@
 import { blockOf } from "../merge/layers.js";
+import { elements } from "../tensor/dtype.js";
 
 /** What a plan needs to know of a family: shapes alone, from headers and a config. */
 export interface FamilyShape {
@@ -34,7 +35,7 @@ export interface StepShape {
   readonly length: number;
 }
 
-export const entries = ({ shape }: TensorShape): number => shape.reduce((product, size) => product * size, 1);
+export const entries = ({ shape }: TensorShape): number => elements(shape);
 export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Tensors that look like embeddings, for models that only their header describes. */

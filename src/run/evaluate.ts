@@ -69,9 +69,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
         await expert.checkpoint.close();
       }
     }
-    const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], {
-      granularity: "model", packing: "f32", density: 1, residency: options.placement?.residency ?? "device", tables: model.tables,
-    });
+    const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], { residency: options.placement?.residency, tables: model.tables });
     try {
       const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise, microBatch: options.microBatch }, prepared, "test");
       return { rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };

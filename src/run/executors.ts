@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UserError } from "../errors.js";
 import { packageFolder } from "../package.js";
+import { stoppedCode } from "./options.js";
 
 /** A node that is to be run: its node.json, and what the plan says it takes. */
 export interface NodeJob {
@@ -27,8 +28,6 @@ export interface ExecutorHooks {
 export type Executor = (jobs: readonly NodeJob[], hooks: ExecutorHooks) => Promise<boolean>;
 
 export const main = join(packageFolder, "dist", "src", "cli", "main.js");
-/** The exit code of a node that was asked to stop and left its state. */
-const stoppedCode = 130;
 
 /** Each node in a process of its own, so that its memory is its own and gone afterwards; `most` side by side. */
 export const localExecutor = (most: number): Executor => async (jobs, { line, stopping }) => {

@@ -30,6 +30,9 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly resume?: boolean | undefined;
 }
 
+/** The exit code of a run that was asked to stop and left a state behind. */
+export const stoppedCode = 130;
+
 /** What a run tells whoever watches it. */
 export interface MergeHooks {
   note(message: string): void;

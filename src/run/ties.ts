@@ -1,8 +1,10 @@
 import { tidy } from "@tensorflow/tfjs-core";
+import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf } from "../merge/magnitudes.js";
 import { unpacked } from "../merge/op.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf, signSum, thresholdRank, tiesMean } from "../methods/ties.js";
+import { signSum, thresholdRank, tiesMean } from "../methods/ties.js";
 import type { Score } from "../evaluate/evaluate.js";
+import { joined } from "../tensor/joined.js";
 import { evaluateFolder } from "./evaluate.js";
 import type { Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
@@ -56,13 +58,7 @@ export async function writeTies(folder: string, inputs: Inputs, options: MergeOp
   await writeTensors(folder, family, head, vectors, async (name) => {
     const pieces: Float32Array[] = [];
     for await (const { deltas, base } of deltaParts(vectors, [name])) pieces.push(tiesMean(deltas, thresholds, majority).map((x, i) => x + base[i]!));
-    const out = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-    let at = 0;
-    for (const piece of pieces) {
-      out.set(piece, at);
-      at += piece.length;
-    }
-    return out;
+    return joined(pieces);
   }, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
   for (const member of heads) await writeHead(folder, member, head);
   const { scores } = await evaluateFolder({ ...options, folder, data, placement: plan.chosen });

@@ -1,12 +1,12 @@
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gramMatrices } from "../merge/gram.js";
-import { version } from "../package.js";
 import { residencies } from "../merge/residency.js";
-import { z } from "zod";
+import { version } from "../package.js";
 import { fits, type Placement, type Prediction, type Rates, type Wish } from "../plan/memory.js";
 import { bySimilarity, byOrder, nestedTree, planTree, type Nested, type Tree, type TreeNode } from "../tree/plan.js";
 import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
@@ -51,8 +51,6 @@ export interface TreePlan {
   readonly files: readonly NodeFile[];
   readonly similarity: Similarities;
   readonly synthetic: boolean;
-  /** Where the leaves live while the flattened tree is measured and written. */
-  readonly final: Placement;
 }
 
 const matrix = z.array(z.array(z.number()));
@@ -176,7 +174,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     const root = grown.nodes.at(-1)!;
     const { residency, blockwise } = (await predictNode({ ...root, children: root.tasks }, inputs, options, rates, wish)).predicted;
     await writeText(join(out, "plan.json"), { key, fanIn, final: { residency, blockwise }, nodes: nodes.map(({ id, predicted }) => ({ id, ...predicted })) });
-    return { out, recipe: { ...recipe, wish: named({ residency, blockwise }) }, tree: grown, nodes, files, similarity, final: { residency, blockwise }, synthetic: inputs.tasks.some((task) => task.synthetic) };
+    return { out, recipe: { ...recipe, wish: named({ residency, blockwise }) }, tree: grown, nodes, files, similarity, synthetic: inputs.tasks.some((task) => task.synthetic) };
   } finally {
     await inputs.dispose();
   }

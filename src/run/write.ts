@@ -58,8 +58,12 @@ export async function removeLeftovers(out: string): Promise<void> {
 
 /** Removes the results of an earlier run: while they are made anew, the folder is not a finished merge. */
 export async function clearResults(out: string): Promise<void> {
-  for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
+  await removeFinal(out);
   await removeWeights(out);
+}
+
+async function removeFinal(out: string): Promise<void> {
+  for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
 }
 
 /** Copies a merged model that a node wrote, file by file; an index comes after its shards. */
@@ -75,7 +79,7 @@ export async function copyModel(from: string, to: string): Promise<void> {
 /** Marks the folder as a run under way: its first state is saved, and the results of an earlier run are gone. */
 export async function beginRun(out: string, saveFirst: () => Promise<void>): Promise<void> {
   await saveFirst();
-  for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });
+  await removeFinal(out);
 }
 
 /** Writes a merge by a coefficient table: see {@link writeTensors}. */

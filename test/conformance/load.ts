@@ -35,7 +35,7 @@ export async function load(folder: string, name: string, options: Partial<Vector
   const base = await openMember("base", join(folder, "base"), bert.canonical);
   const model = bert.build(base.checkpoint.config);
   const family = await openFamily(base, data.tasks.map((task) => ({ task, folder: join(folder, "experts", task) })), bert.canonical);
-  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: model.tables, ...options });
+  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables, ...options });
   const heads: Head[] = [];
   for (const expert of family.experts) heads.push(await loadHead(expert, bert.head));
   if (vectors.residency !== "disk") await family.close();

@@ -40,7 +40,7 @@ async function peak(k: number, residency: Residency): Promise<number> {
   const memory = watchMemory();
   memory.reset();
   const vectors = await loadTaskVectors({ base: members[0]!, columns: Array.from({ length: k }, (_, i) => ({ ...columnOf(members[1 + (i % 2)]!), label: `e${i}` })) }, names, {
-    granularity: "tensor", packing: "f32", density: 1, residency, tables: new Set(),
+    residency, tables: new Set(),
   });
   const requests = names.map((name) => ({ name }));
   const merged = await mergeTensors(vectors, makeTable(count, k, () => 0.1), requests);
@@ -64,7 +64,7 @@ test("device memory does not grow with the experts where the task vectors live i
 
 test("Gram matrices of streamed parts are those of the whole", async () => {
   const family = { base: members[0]!, columns: [1, 2].map((m) => columnOf(members[m]!)) };
-  const options = { granularity: "model", packing: "f32", density: 1, tables: new Set<string>() } as const;
+  const options = { granularity: "model", tables: new Set<string>() } as const;
   const grams = [];
   for (const residency of ["disk", "device"] as const) {
     const vectors = await loadTaskVectors(family, names, { ...options, residency });

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { magnitudeThreshold, packings, packRows, sliceRows, unpackRows } from "../../src/merge/packing.js";
+import { magnitudeThreshold } from "../../src/merge/magnitudes.js";
+import { packings, packRows, sliceRows, unpackRows } from "../../src/merge/packing.js";
 
 const [rows, width] = [7, 13];
 const values = Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i * 1.7) * 10 ** ((i % 5) - 3));

@@ -35,8 +35,7 @@ beforeAll(async () => {
   return () => family.close();
 });
 
-const options: VectorOptions = { granularity: "tensor", packing: "f32", density: 1, residency: "device", tables: new Set(["t"]) };
-const load = (given: Partial<VectorOptions>, columns: Column[] = family.experts.map(columnOf)) => loadTaskVectors({ base: family.base, columns }, Object.keys(base), { ...options, ...given });
+const load = (given: Partial<VectorOptions>, columns: Column[] = family.experts.map(columnOf)) => loadTaskVectors({ base: family.base, columns }, Object.keys(base), { tables: new Set(["t"]), ...given });
 
 describe.each(residencies)("%s", (residency) => {
   test.each(packings)("what nobody changed has no layer; an expert takes part only in what it changed (%s)", async (packing) => {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf, signSum, thresholdRank, tiesMean } from "../../src/methods/ties.js";
+import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf } from "../../src/merge/magnitudes.js";
+import { signSum, thresholdRank, tiesMean } from "../../src/methods/ties.js";
 import { golden, relativeError } from "../helpers.js";
 
 test("trims over all tensors, elects signs and takes the disjoint mean as the authors' code does", () => {
