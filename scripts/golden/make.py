@@ -120,25 +120,6 @@ def packing():
     save("packing", cases)
 
 
-def ties():
-    """TIES as its authors compute it: one vector a task, global trim, elected sign, disjoint mean; and a case of exact zeros."""
-    g = torch.Generator().manual_seed(5)
-    flat = torch.randn(4, 3000, generator=g) * torch.rand(3000, generator=g) ** 3
-    flat[:, ::7] = 0
-    flat[1, 100:140] = -flat[0, 100:140]  # sums that are exactly zero where the others are trimmed
-    flat[2:, 100:140] = 0
-    k = flat.shape[1] - int(flat.shape[1] * 0.2)
-    threshold = flat.abs().kthvalue(k, dim=1, keepdim=True).values
-    trimmed = flat * (flat.abs() >= threshold)
-    sign = torch.sign(trimmed.sum(0))
-    majority = torch.sign(sign.sum())
-    elected = torch.where(sign == 0, majority, sign)
-    keep = torch.where(elected > 0, trimmed > 0, trimmed < 0)
-    selected = trimmed * keep
-    mean = selected.sum(0) / torch.clamp((selected != 0).sum(0).float(), min=1)
-    save("ties", {"vectors": flat.tolist(), "thresholds": threshold.flatten().tolist(), "majority": majority.item(), "merged": mean.tolist()})
-
-
 def truncation():
     """Ids of pairs that are too long, cut by transformers' fast tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mini" / "base")
@@ -248,7 +229,6 @@ if __name__ == "__main__":
     ops()
     truncation()
     packing()
-    ties()
     family("mini", ["rte", "cb", "copa", "sst2", "trec6"], ROOT / "data" / "mini", 48, 8, steps=20)
     if options.real:
         family("minilm", ["rte", "cb", "copa", "trec6", "sst2"], options.real, 128, 4)

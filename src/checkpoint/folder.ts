@@ -18,6 +18,8 @@ export interface Checkpoint {
   /** Weight files and config, relative to the folder: what a hash of this checkpoint covers. */
   readonly files: readonly string[];
   entry(name: string): TensorEntry | undefined;
+  /** The file that a tensor's entry speaks of. */
+  pathOf(name: string): string;
   read(name: string): Promise<HostTensor>;
   /** Some bytes of a tensor, counted from its own start. */
   readRange(name: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
@@ -98,6 +100,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     names: [...owner.keys()],
     files: ["config.json", ...(index ? [indexName] : []), ...shards],
     entry: (name) => owner.get(name)?.entries.get(name),
+    pathOf: (name) => fileOf(name).path,
     read: async (name) => fileOf(name).read(name),
     readRange: async (name, start, length) => fileOf(name).readRange(name, start, length),
   };

@@ -1,21 +1,26 @@
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readdir, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import { atomicFile, writeText } from "./files.js";
 
-/** One tensor to be written: its bytes are asked for when its turn comes, and let go of after. */
-export interface TensorSource {
+/** What a header says of a tensor. */
+export interface TensorShape {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
+}
+
+/** One tensor to be written: its bytes are asked for when its turn comes, and let go of after. */
+export interface TensorSource extends TensorShape {
   bytes(): Promise<Uint8Array>;
 }
 
-const sizeOf = (t: TensorSource): number => elements(t.shape) * dtypeBytes[t.dtype];
+const sizeOf = (t: TensorShape): number => elements(t.shape) * dtypeBytes[t.dtype];
 
-/** Writes one safetensors file: header first (all shapes are known), tensors streamed behind it in order. */
-export async function writeSafetensors(path: string, tensors: readonly TensorSource[], metadata: Record<string, string> = {}): Promise<void> {
+/** The bytes before the tensors: the header's length and the header, padded to a multiple of 8. */
+function headerOf(tensors: readonly TensorShape[], metadata: Record<string, string>): Uint8Array {
   // Without a prototype, so that a tensor may have any name.
   const header = Object.create(null) as Record<string, unknown>;
   header["__metadata__"] = { format: "pt", ...metadata };
@@ -27,6 +32,12 @@ export async function writeSafetensors(path: string, tensors: readonly TensorSou
   const padded = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
   new DataView(padded.buffer).setBigUint64(0, BigInt(padded.length - 8), true);
   padded.set(json, 8);
+  return padded;
+}
+
+/** Writes one safetensors file: header first (all shapes are known), tensors streamed behind it in order. */
+export async function writeSafetensors(path: string, tensors: readonly TensorSource[], metadata: Record<string, string> = {}): Promise<void> {
+  const padded = headerOf(tensors, metadata);
   await atomicFile(path, async (write) => {
     await write(padded);
     for (const tensor of tensors) {
@@ -38,8 +49,8 @@ export async function writeSafetensors(path: string, tensors: readonly TensorSou
 }
 
 /** Splits tensors, in order, into shards of at most `limit` bytes (a larger tensor stands alone). */
-export function planShards(tensors: readonly TensorSource[], limit: number): TensorSource[][] {
-  const shards: TensorSource[][] = [];
+export function planShards<T extends TensorShape>(tensors: readonly T[], limit: number): T[][] {
+  const shards: T[][] = [];
   let room = -1;
   for (const tensor of tensors) {
     const size = sizeOf(tensor);
@@ -61,6 +72,21 @@ export async function removeWeights(folder: string): Promise<void> {
   for (const file of stale.sort().toReversed()) await rm(join(folder, file));
 }
 
+const numbered = (i: number) => String(i).padStart(5, "0");
+/** What the weight files of so many shards are called. */
+const shardNames = (count: number): string[] => (count === 1 ? ["model.safetensors"] : Array.from({ length: count }, (_, i) => `model-${numbered(i + 1)}-of-${numbered(count)}.safetensors`));
+
+/** Writes the index of several shards; one needs none. */
+async function writeIndex(folder: string, shards: readonly (readonly TensorShape[])[]): Promise<string[]> {
+  const files = shardNames(shards.length);
+  if (files.length === 1) return files;
+  const weightMap = Object.create(null) as Record<string, string>;
+  for (const [i, shard] of shards.entries()) for (const { name } of shard) weightMap[name] = files[i]!;
+  const total_size = shards.flat().reduce((sum, tensor) => sum + sizeOf(tensor), 0);
+  await writeText(join(folder, "model.safetensors.index.json"), { metadata: { total_size }, weight_map: weightMap });
+  return [...files, "model.safetensors.index.json"];
+}
+
 /**
  * Writes `model.safetensors`, or shards and their index where the whole is larger than `shardBytes`.
  * Holds one tensor at a time. What an earlier write left is removed first and the index comes last, so that a write that
@@ -70,20 +96,63 @@ export async function removeWeights(folder: string): Promise<void> {
 export async function writeWeights(folder: string, tensors: readonly TensorSource[], shardBytes: number): Promise<string[]> {
   const shards = planShards(tensors, shardBytes);
   await removeWeights(folder);
-  if (shards.length === 1) {
-    await writeSafetensors(join(folder, "model.safetensors"), shards[0]!);
-    return ["model.safetensors"];
+  for (const [i, file] of shardNames(shards.length).entries()) await writeSafetensors(join(folder, file), shards[i]!);
+  return writeIndex(folder, shards);
+}
+
+/** Where a tensor's bytes go, in a file that is not yet what it is called. */
+export interface Slot {
+  readonly path: string;
+  readonly position: number;
+}
+
+/** Weight files with their headers written, to be filled in any order and by any thread. */
+export interface ReservedWeights {
+  /** One a tensor, in their order. */
+  readonly slots: readonly Slot[];
+  /** Gives the filled files their names; what an earlier write left goes. @returns the names of the files */
+  commit(): Promise<string[]>;
+  /** Removes them. */
+  abort(): Promise<void>;
+}
+
+/** {@link writeWeights} for who fills the files himself: temporary files of their full size, renamed at the end. */
+export async function reserveWeights(folder: string, tensors: readonly TensorShape[], shardBytes: number): Promise<ReservedWeights> {
+  const shards = planShards(tensors, shardBytes);
+  await mkdir(folder, { recursive: true });
+  const names = shardNames(shards.length);
+  const paths = names.map((file) => join(folder, `${file}.${randomBytes(4).toString("hex")}.tmp`));
+  const abort = async () => {
+    for (const path of paths) await rm(path, { force: true });
+  };
+  const slots: Slot[] = [];
+  try {
+    for (const [i, shard] of shards.entries()) {
+      const path = paths[i]!;
+      const header = headerOf(shard, {});
+      await writeFile(path, header, { flag: "wx" });
+      let position = header.length;
+      for (const tensor of shard) {
+        slots.push({ path, position });
+        position += sizeOf(tensor);
+      }
+      await truncate(path, position);
+    }
+  } catch (error) {
+    await abort();
+    throw error;
   }
-  const number = (i: number) => String(i).padStart(5, "0");
-  const weightMap = Object.create(null) as Record<string, string>;
-  const files: string[] = [];
-  for (const [i, shard] of shards.entries()) {
-    const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
-    await writeSafetensors(join(folder, file), shard);
-    for (const tensor of shard) weightMap[tensor.name] = file;
-    files.push(file);
-  }
-  const total_size = tensors.reduce((sum, tensor) => sum + sizeOf(tensor), 0);
-  await writeText(join(folder, "model.safetensors.index.json"), { metadata: { total_size }, weight_map: weightMap });
-  return [...files, "model.safetensors.index.json"];
+  return {
+    slots, abort,
+    async commit() {
+      await removeWeights(folder);
+      for (const [i, path] of paths.entries()) {
+        const handle = await open(path, "r+");
+        await handle.sync();
+        await handle.close();
+        await rename(path, join(folder, names[i]!));
+      }
+      return writeIndex(folder, shards);
+    },
+  };
 }

@@ -4,6 +4,7 @@ import { explain, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { addAdd } from "./add.js";
 import { addDoctor } from "./doctor.js";
+import { addMerge } from "./merge.js";
 import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
 import { addSetup } from "./setup.js";
@@ -20,7 +21,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addMerge, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -1,41 +1,85 @@
+import { electAndAdd, lambda, meanGrid } from "./consensus.js";
+import { thresholdPasses, type Thresholds } from "./global.js";
+import { trimTensor } from "./sparsify.js";
+import { choice, flag, method, numbers, type Pass, type TensorReader, type Treatment } from "./types.js";
+
 /**
- * TIES (Yadav et al. 2023), as the authors' code does it: every task vector is trimmed to its largest entries, all
- * tensors taken together; in each place the sign of the sum is elected; entries of that sign are averaged (disjoint
- * mean). Written for streams: what is global comes in as numbers (thresholds, the majority sign).
+ * TIES (Yadav et al. 2023) as its authors' code has it: each task vector is trimmed to its largest entries, all tensors taken
+ * together; in each place the sign of the sum is elected (where that is exactly 0, the majority's over the whole vector);
+ * entries of that sign are averaged or summed.
  */
 
-/** Rank, from the largest, of the entry that is the threshold: the authors keep |τ| ≥ the (d − int(d ρ))-th smallest. */
-export const thresholdRank = (size: number, density: number): number => Math.min(size, Math.floor(size * density) + 1);
+/** Rank, from the largest, of the entry that is the threshold: the authors keep |τ| ≥ the (d − ⌊d ρ⌋)-th smallest. */
+const thresholdRank = (size: number, density: number): number => Math.min(size, Math.floor(size * density) + 1);
 
-/** Σ over places of the sign of Σ_i trimmed τ_i: its own sign is the majority's, which a sum of exactly 0 takes. */
-export function signSum(deltas: readonly Float32Array[], thresholds: readonly number[]): number {
-  let total = 0;
-  for (let at = 0; at < deltas[0]!.length; at++) total += Math.sign(trimmedSum(deltas, thresholds, at));
-  return total;
-}
+interface Density { readonly density: readonly number[] }
 
-function trimmedSum(deltas: readonly Float32Array[], thresholds: readonly number[], at: number): number {
+/** Keeps what reaches the global threshold. */
+export const trimModel: Treatment<Density> = {
+  survey: thresholdPasses((size, { density }, input) => thresholdRank(size, density[input]!)),
+  treat(_, __, found) {
+    const { thresholds } = found as Thresholds;
+    return () => ({ inputs }) => {
+      for (const [n, delta] of inputs.entries()) {
+        const limit = thresholds[n]!;
+        for (let i = 0; i < delta.length; i++) if (Math.abs(delta[i]!) < limit) delta[i] = 0;
+      }
+    };
+  },
+};
+
+function sumAt(inputs: readonly Float32Array[], at: number): number {
   let sum = 0;
-  for (let i = 0; i < deltas.length; i++) {
-    const x = deltas[i]![at]!;
-    if (Math.abs(x) >= thresholds[i]!) sum = Math.fround(sum + x);
-  }
+  for (let i = 0; i < inputs.length; i++) sum = Math.fround(sum + inputs[i]![at]!);
   return sum;
 }
 
-/** The disjoint mean of a tensor's trimmed task vectors, [N]: what is added to the base, times λ. */
-export function tiesMean(deltas: readonly Float32Array[], thresholds: readonly number[], majority: number): Float32Array {
-  const out = new Float32Array(deltas[0]!.length);
-  for (let at = 0; at < out.length; at++) {
-    const sign = Math.sign(trimmedSum(deltas, thresholds, at)) || majority;
-    let [sum, count] = [0, 0];
-    for (let i = 0; i < deltas.length; i++) {
-      const x = deltas[i]![at]!;
-      if (Math.abs(x) < thresholds[i]! || x * sign <= 0) continue;
-      sum += x;
-      count++;
+/** The sign of most places: what a sum of exactly 0 takes. Where there are as many of either, the negative (as the authors' code). */
+const majority: Pass<unknown, { signs: number }, number> = {
+  start: () => ({ signs: 0 }),
+  visit(state, tensor) {
+    for (const { inputs } of tensor.parts()) {
+      for (let at = 0; at < inputs[0]!.length; at++) state.signs += Math.sign(sumAt(inputs, at));
     }
-    out[at] = sum / Math.max(1, count);
-  }
-  return out;
+  },
+  join: (states) => Math.sign(states.reduce((sum, { signs }) => sum + signs, 0)),
+};
+
+/** Sets to 0, in place, what does not have the sign that is elected for its place. */
+export const electSigns: Treatment<unknown> = {
+  survey: [majority],
+  treat: (_, __, found) => () => ({ inputs }) => {
+    for (let at = 0; at < inputs[0]!.length; at++) {
+      const positive = (Math.sign(sumAt(inputs, at)) || (found as number)) > 0;
+      for (const delta of inputs) if (positive ? delta[at]! < 0 : delta[at]! > 0) delta[at] = 0;
+    }
+  },
+};
+
+function meanOrSum(combine: "mean" | "sum", scale: number): ReturnType<typeof electAndAdd> {
+  return ({ base, inputs }, out) => {
+    for (let at = 0; at < out.length; at++) {
+      let [sum, count] = [0, 0];
+      for (let i = 0; i < inputs.length; i++) {
+        const x = inputs[i]![at]!;
+        sum += x;
+        if (x !== 0) count++;
+      }
+      out[at] = base[at]! + scale * (combine === "mean" ? sum / Math.max(1, count) : sum);
+    }
+  };
 }
+
+export const ties = method({
+  name: "ties", about: "trim, elect signs, merge what agrees (Yadav et al. 2023)", works: "deltas", scaled: true, grid: { lambda: meanGrid },
+  parameters: {
+    lambda: lambda(1), density: numbers(0.2, "part of each task vector that is kept", 0, 1),
+    variant: choice("original", ["original", "mergekit"], "trim the whole vector as the authors do, or each tensor as mergekit does"),
+    combine: choice("mean", ["mean", "sum"], "what agrees is averaged (the paper) or summed (AdaMerging's tables); original only"),
+    weight: numbers(1, "weight of each model's task vector; mergekit only"), normalize: flag(true, "divide by the sum of the weights that agree; mergekit only"),
+    rescaled: flag(false, "rescale what is left to the same L1 norm; mergekit only"),
+  },
+  treatments: ({ variant }) => (variant === "original" ? [trimModel, electSigns] : [trimTensor]),
+  merge: (_: TensorReader, values) => (values.variant === "original" ? meanOrSum(values.combine, values.lambda) : electAndAdd(values)),
+});
+

@@ -8,9 +8,12 @@ import type { Model, ModelFamily, TokenRow, Weights } from "./types.js";
 /** Every model family: add one with a file of its own and a line here. */
 const families: readonly ModelFamily[] = [bert];
 
+/** The family of a `model_type`; undefined where it is none that can be trained. */
+export const familyOfType = (type: unknown): ModelFamily | undefined => families.find((family) => family.type === type);
+
 /** The family of a config. @throws UserError naming the families there are. */
 export function familyOf(config: Readonly<Record<string, unknown>>, where: string): ModelFamily {
-  const family = families.find(({ type }) => type === config["model_type"]);
+  const family = familyOfType(config["model_type"]);
   if (!family) {
     const known = families.map(({ type }) => type).join(", ");
     throw new UserError(`${where}: model_type ${JSON.stringify(config["model_type"])} is not one train-merge can train; it knows ${known}`);

@@ -42,11 +42,11 @@ export function resultTable(rows: readonly ResultRow[]): Table {
   return { head: ["method", "average", "rank", ...tasks], body };
 }
 
-/** Columns padded to their widest cell, for a terminal. */
-export function toText({ head, body }: Table): string {
+/** Columns padded to their widest cell, for a terminal: numbers to the right unless `sides` says otherwise. */
+export function toText({ head, body }: Table, sides: readonly ("left" | "right")[] = ["left"]): string {
   const lines = [head, ...body];
   const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
-  return lines.map((line) => line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ")).join("\n");
+  return lines.map((line) => line.map((cell, i) => (sides[i] === "left" ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ").trimEnd()).join("\n");
 }
 
 export function toMarkdown({ head, body }: Table): string {

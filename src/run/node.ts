@@ -20,7 +20,10 @@ import { searchAndTrain } from "./merge.js";
 import { childResult, folderName, isLinear, readNodeFile, readResult, type NodeFile, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
 import { loadState } from "./state.js";
-import { writeTies } from "./ties.js";
+import { writeMerge } from "./disk.js";
+import { evaluateFolder } from "./evaluate.js";
+import { ties } from "../methods/ties.js";
+import { resolveValues } from "../methods/values.js";
 import { removeLeftovers, writeHead, writeModel } from "./write.js";
 
 /** A child as a column: an expert, a merge of several given by coefficients, or a merged model that was written out. */
@@ -120,7 +123,9 @@ export async function runNode(path: string, parse: (settings: Record<string, unk
         for (const member of heads) await writeHead(join(folder, "model"), member, head);
       }
     } else {
-      test = await writeTies(join(folder, "model"), inputs, options, hooks);
+      const model = join(folder, "model");
+      await writeMerge(model, { ...options, method: ties, values: resolveValues(ties, {}, k), base: family.base, inputs: family.experts, heads: { members: heads, names: head } }, hooks);
+      test = (await evaluateFolder({ ...options, folder: model, data: inputs.data, placement: inputs.plan.chosen })).scores;
     }
     const run: NodeRun = { seconds: (performance.now() - started) / 1000, peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), bytesRead: traffic.read };
     await writeText(join(folder, "run.json"), { ...run, planned: inputs.plan.chosen });

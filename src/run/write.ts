@@ -23,7 +23,7 @@ async function isOurs(out: string): Promise<boolean> {
     const content = await readJson(join(out, file)).catch(() => undefined);
     return typeof content === "object" && content !== null && keys.every((key) => key in content);
   };
-  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"])) || (await has("similarity.json", ["identity", "whole"]));
+  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"])) || (await has("similarity.json", ["identity", "whole"])) || (await has("merge.json", ["version", "method", "models"])) || (await has("compare.json", ["version", "methods"]));
 }
 
 /** What a write that was cut off by a kill may have left. */
@@ -117,11 +117,16 @@ export async function writeTensors(
     };
   });
   await writeWeights(out, sources, shardBytes);
+  await writeAround(out, base, dtype);
+}
+
+/** Writes what stands beside the weights: the base's config (with the type of the weights, where it was chosen) and tokenizer. */
+export async function writeAround(out: string, { checkpoint: { config: own, folder } }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
   const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
-  const { torch_dtype: _, ...config } = base.checkpoint.config;
-  await writeText(join(out, "config.json"), { ...config, ...(dtype && { dtype: names[dtype] }) });
+  const { torch_dtype: _, ...config } = own;
+  await writeText(join(out, "config.json"), { ...config, ...changes, ...(dtype && { dtype: names[dtype] }) });
   for (const file of tokenizerFiles) {
-    const from = join(base.checkpoint.folder, file);
+    const from = join(folder, file);
     if (existsSync(from)) await writeText(join(out, file), await readFile(from, "utf8"));
   }
 }

@@ -71,6 +71,27 @@ function view<T>(bytes: Uint8Array, size: number, make: (buffer: ArrayBuffer, of
   return make(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / size);
 }
 
+/** Decodes the bits of F16 or BF16 into `out`. */
+export function decodeHalves(source: Uint16Array, dtype: "F16" | "BF16", out: Float32Array): void {
+  if (dtype === "F16") {
+    const table = halfValues();
+    for (let i = 0; i < source.length; i++) out[i] = table[source[i]!]!;
+  } else {
+    const bits = new Uint32Array(out.buffer, out.byteOffset, source.length);
+    for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16;
+  }
+}
+
+/** Encodes float32 values as F16 or BF16 into `out`, rounding to nearest even. */
+export function encodeHalves(values: Float32Array, dtype: "F16" | "BF16", out: Uint16Array): void {
+  if (dtype === "F16") {
+    for (let i = 0; i < values.length; i++) out[i] = floatToHalf(values[i]!);
+  } else {
+    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+    for (let i = 0; i < bits.length; i++) out[i] = bitsToBfloat(bits[i]!);
+  }
+}
+
 /**
  * Decodes F32, F16 or BF16 bytes to float32. An F32 input may be returned as a view of the same
  * memory; every other input is a new array.
@@ -81,13 +102,7 @@ export function toFloat32(tensor: HostTensor): Float32Array<ArrayBuffer> {
   if (dtype !== "F16" && dtype !== "BF16") throw new Error(`${dtype} is not a weight type`);
   const source = view(bytes, 2, (b, o, n) => new Uint16Array(b, o, n));
   const out = new Float32Array(source.length);
-  if (dtype === "F16") {
-    const table = halfValues();
-    for (let i = 0; i < source.length; i++) out[i] = table[source[i]!]!;
-  } else {
-    const bits = new Uint32Array(out.buffer);
-    for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16;
-  }
+  decodeHalves(source, dtype, out);
   return out;
 }
 
@@ -95,11 +110,6 @@ export function toFloat32(tensor: HostTensor): Float32Array<ArrayBuffer> {
 export function fromFloat32(values: Float32Array, dtype: FloatDType): Uint8Array {
   if (dtype === "F32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   const out = new Uint16Array(values.length);
-  if (dtype === "F16") {
-    for (let i = 0; i < values.length; i++) out[i] = floatToHalf(values[i]!);
-  } else {
-    const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-    for (let i = 0; i < bits.length; i++) out[i] = bitsToBfloat(bits[i]!);
-  }
+  encodeHalves(values, dtype, out);
   return new Uint8Array(out.buffer);
 }

@@ -1,0 +1,54 @@
+import { reserveWeights } from "../checkpoint/write.js";
+import { everyMethod } from "../methods/index.js";
+import { passesOf } from "../methods/pipeline.js";
+import type { MergePlan } from "./plan.js";
+import { openPool, type Pool } from "./pool.js";
+import { valuesOf, type Job } from "./work.js";
+
+export interface DiskOptions {
+  /** Largest weight file. */
+  readonly shardBytes: number;
+  /** Threads (default: the machine's cores). */
+  readonly threads?: number | undefined;
+  readonly progress?: ((phase: string, done: number, of: number) => void) | undefined;
+  readonly stopping?: (() => boolean) | undefined;
+}
+
+/** What a method's passes over all tensors come to, stage by stage. */
+async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskOptions): Promise<unknown[]> {
+  const method = everyMethod.find(({ name }) => name === plan.method)!;
+  const values = valuesOf(plan.tensors);
+  const found: unknown[] = [];
+  const passes = passesOf(method, values);
+  for (const [number, { stage, pass }] of passes.entries()) {
+    const states = await pool.run({ ...plan, found, pass: number }, (done, of) => progress?.(`${plan.method}: reading ${number + 1} of ${passes.length}`, done, of), stopping);
+    found[stage] = pass.join(states, values, found[stage]);
+  }
+  return found;
+}
+
+/**
+ * Merges from disk to disk. Tensors are shared out among threads; a thread reads a part of every model, merges it, and
+ * writes it where it belongs in files of their full size, which get their names when all is there. Memory: for each thread,
+ * k + 2 parts of half a megabyte (at least a row) and what its method keeps; RegMean holds its tensor whole.
+ * @returns the names of the weight files
+ */
+export async function mergeOnDisk(plan: MergePlan, folder: string, options: DiskOptions): Promise<string[]> {
+  const pool = openPool(options.threads);
+  try {
+    const found = await survey(pool, plan, options);
+    const weights = await reserveWeights(folder, plan.tensors, options.shardBytes);
+    try {
+      const job: Job = { ...plan, found, slots: weights.slots };
+      await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);
+      return await weights.commit();
+    } catch (error) {
+      // Threads that are still at work must not write into what is removed.
+      await pool.close();
+      await weights.abort();
+      throw error;
+    }
+  } finally {
+    await pool.close();
+  }
+}

@@ -1,0 +1,75 @@
+import { availableParallelism } from "node:os";
+import { Worker } from "node:worker_threads";
+import { UserError } from "../errors.js";
+import { elements } from "../tensor/dtype.js";
+import { taker, type Answer, type Sent } from "./thread.js";
+import { workOn, type Job } from "./work.js";
+
+/** Threads that merge. What they make does not depend on how many they are. */
+export interface Pool {
+  /** Runs a job over all its tensors. @returns every thread's state */
+  run(job: Job, onTensor: (done: number, of: number) => void, stopping?: () => boolean): Promise<unknown[]>;
+  close(): Promise<void>;
+}
+
+/** The largest first: a thread that begins a large one last keeps the others waiting. */
+function largestFirst({ tensors }: Job): Int32Array {
+  const sizes = tensors.map(({ shape }) => elements(shape));
+  const shared = new Int32Array(new SharedArrayBuffer(4 * tensors.length));
+  shared.set(tensors.map((_, i) => i).sort((a, b) => sizes[b]! - sizes[a]! || a - b));
+  return shared;
+}
+
+function errorOf({ message, user, stack, code, path }: Extract<Answer, { failed: unknown }>["failed"]): Error {
+  const error: NodeJS.ErrnoException = user ? new UserError(message) : new Error(message);
+  if (stack !== undefined) error.stack = stack;
+  return Object.assign(error, code !== undefined && { code, path });
+}
+
+/** Thrown where a job was asked to stop. */
+export class Stopped extends UserError {
+  override name = "Stopped";
+}
+
+/** As many threads as the machine has cores, or as asked for; 0 works in this one. */
+export function openPool(threads: number = availableParallelism()): Pool {
+  // From TypeScript sources (in tests) there is no file that a thread could run.
+  const count = import.meta.url.endsWith(".ts") ? 0 : threads;
+  const workers = Array.from({ length: count }, () => new Worker(new URL("./thread.js", import.meta.url)));
+  return {
+    async run(job, onTensor, stopping = () => false) {
+      const sent: Sent = { job, order: largestFirst(job), counter: new Int32Array(new SharedArrayBuffer(4)) };
+      const of = job.tensors.length;
+      let finished = 0;
+      let stopped = false;
+      const done = () => {
+        onTensor(++finished, of);
+        if (finished < of && stopping()) {
+          stopped = true;
+          Atomics.store(sent.counter, 0, of);
+        }
+      };
+      const states = count === 0 ? [workOn(job, taker(sent), done)] : await Promise.all(workers.map((worker) => new Promise<unknown>((resolve, reject) => {
+        const settle = (settled: () => void) => {
+          worker.off("message", hear).off("error", fail);
+          settled();
+        };
+        const fail = (error: Error) => {
+          // The other threads need not go on.
+          Atomics.store(sent.counter, 0, of);
+          settle(() => reject(error));
+        };
+        const hear = (answer: Answer) => {
+          if ("done" in answer) done();
+          else if ("failed" in answer) fail(errorOf(answer.failed));
+          else settle(() => resolve(answer.state));
+        };
+        worker.on("message", hear).on("error", fail);
+        worker.postMessage(sent);
+      })));
+      if (stopped) throw new Stopped("stopped");
+      return states;
+    },
+    close: async () => void (await Promise.all(workers.map((worker) => worker.terminate()))),
+  };
+}

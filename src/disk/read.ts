@@ -1,0 +1,109 @@
+import { closeSync, openSync, readSync } from "node:fs";
+import { UserError } from "../errors.js";
+import type { Part, TensorReader } from "../methods/types.js";
+import { decodeHalves, dtypeBytes, elements } from "../tensor/dtype.js";
+import type { PlannedTensor, Ref } from "./plan.js";
+
+/** Entries of a part: small enough that all models' stay in a core's cache. */
+const partEntries = 1 << 17;
+
+/** Files that a thread has open, and the memory that it reads into. */
+export interface Desk {
+  read(path: string, into: Uint8Array, position: number): void;
+  /** A float32 array of this size, one a name, kept for the next who asks. */
+  floats(name: string, size: number): Float32Array;
+  /** The same for what is read before it is decoded, and written after it is encoded. */
+  halves(size: number): Uint16Array;
+  close(): void;
+}
+
+export function openDesk(): Desk {
+  const files = new Map<string, number>();
+  const arrays = new Map<string, Float32Array>();
+  let scratch = new Uint16Array(0);
+  return {
+    read(path, into, position) {
+      let handle = files.get(path);
+      if (handle === undefined) files.set(path, (handle = openSync(path, "r")));
+      for (let done = 0; done < into.length; ) {
+        const count = readSync(handle, into, done, into.length - done, position + done);
+        if (count === 0) throw new UserError(`${path}: the file ends ${into.length - done} bytes early; it was changed or cut while it was read`);
+        done += count;
+      }
+    },
+    floats(name, size) {
+      let found = arrays.get(name);
+      if (!found || found.length < size) arrays.set(name, (found = new Float32Array(size)));
+      return found.length === size ? found : found.subarray(0, size);
+    },
+    halves(size) {
+      if (scratch.length < size) scratch = new Uint16Array(size);
+      return scratch.length === size ? scratch : scratch.subarray(0, size);
+    },
+    close() {
+      for (const handle of files.values()) closeSync(handle);
+      files.clear();
+    },
+  };
+}
+
+const bytesOf = (view: Float32Array | Uint16Array): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+/** Reads entries `from` to before `from + out.length` of a tensor as float32. */
+export function readEntries(desk: Desk, { path, start, dtype }: Ref, from: number, out: Float32Array): void {
+  const position = start + from * dtypeBytes[dtype];
+  if (dtype === "F32") {
+    desk.read(path, bytesOf(out), position);
+    return;
+  }
+  const halves = desk.halves(out.length);
+  desk.read(path, bytesOf(halves), position);
+  decodeHalves(halves, dtype as "F16" | "BF16", out);
+}
+
+/** @throws UserError naming the entry, where one is NaN or infinite */
+function checkFinite(values: Float32Array, { path }: Ref, label: string, name: string, from: number): void {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  let bad = 0;
+  for (let i = 0; i < bits.length; i++) bad |= (bits[i]! & 0x7f800000) === 0x7f800000 ? 1 : 0;
+  if (!bad) return;
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  throw new UserError(`${path} (${label}): "${name}" holds ${values[at]} at entry ${from + at}; the checkpoint is damaged or its training diverged`);
+}
+
+/** A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each at least a row. */
+export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: Desk): TensorReader {
+  const { name, shape, base, inputs, statistics, labels = given } = tensor;
+  const size = elements(shape);
+  const width = shape.length > 1 ? shape.at(-1)! : size;
+  const rows = width === 0 ? 0 : size / width;
+  const step = Math.max(1, Math.floor(partEntries / Math.max(1, width))) * width;
+  const square = statistics && statistics.length > 0 && tensor.statisticSize !== undefined;
+  return {
+    name, labels, rows, width, transposed: tensor.transposed,
+    *parts(): Generator<Part> {
+      for (let start = 0; start < size; start += step) {
+        const count = Math.min(step, size - start);
+        const take = (key: string, ref: Ref, label: string): Float32Array => {
+          const out = desk.floats(key, count);
+          readEntries(desk, ref, start, out);
+          checkFinite(out, ref, label, name, start);
+          return out;
+        };
+        yield {
+          start,
+          base: base ? take("base", base, "base") : desk.floats("none", count).fill(0),
+          inputs: inputs.map((ref, i) => take(`input ${i}`, ref, labels[i]!)),
+          ...(statistics && !square && { statistics: statistics.map((ref, i) => take(`statistic ${i}`, ref, `${labels[i]!}, statistic`)) }),
+        };
+      }
+    },
+    ...(square && {
+      gram(input: number) {
+        const out = new Float32Array(tensor.statisticSize! ** 2);
+        readEntries(desk, statistics[input]!, 0, out);
+        return out;
+      },
+    }),
+  };
+}

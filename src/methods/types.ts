@@ -1,0 +1,107 @@
+/**
+ * What a merging method is: a function of one tensor of the base and of every input, on the host, that never sees a model.
+ * It looks at the tensor as often as it must (part by part), then merges it part by part, so that no tensor is ever held
+ * whole but where a method needs it whole. See index.ts for the list.
+ */
+
+/** Some entries of a tensor, whole rows of it. The arrays are the reader's own: whoever gets a part may write into them. */
+export interface Part {
+  /** Number of the first entry in the tensor. */
+  readonly start: number;
+  /** The base's entries; of a merge without a base, zeros. */
+  readonly base: Float32Array;
+  /** Each input's entries, or its task vector's: as the method `works`. */
+  readonly inputs: readonly Float32Array[];
+  /** Each input's statistic for these entries, where the method needs `fisher`. */
+  readonly statistics?: readonly Float32Array[] | undefined;
+}
+
+/** One tensor of all models. */
+export interface TensorReader {
+  readonly name: string;
+  /** The tensor as rows of its last axis; a vector is one row. */
+  readonly rows: number;
+  readonly width: number;
+  /** What the inputs are called: seeds follow names, not places, so their order does not matter. */
+  readonly labels: readonly string[];
+  /** One part after the other, from the start; a part is gone when the next is asked for. */
+  parts(): Iterable<Part>;
+  /** An input's square statistic, [n, n] in rows, where the method needs `gram` and the tensor has one. */
+  gram?(input: number): Float32Array | undefined;
+  /** Stored [in, out] and not [out, in]. */
+  readonly transposed?: boolean | undefined;
+}
+
+export const sizeOf = ({ rows, width }: Pick<TensorReader, "rows" | "width">): number => rows * width;
+
+interface Described { readonly about: string }
+export interface NumberParameter extends Described { readonly kind: "number"; readonly default: number; readonly least?: number; readonly most?: number }
+/** One number for each input; a single number stands for all. */
+export interface NumbersParameter extends Described { readonly kind: "numbers"; readonly default: number; readonly least?: number; readonly most?: number }
+export interface FlagParameter extends Described { readonly kind: "flag"; readonly default: boolean }
+export interface ChoiceParameter<C extends string = string> extends Described { readonly kind: "choice"; readonly of: readonly C[]; readonly default: C }
+export type Parameter = NumberParameter | NumbersParameter | FlagParameter | ChoiceParameter;
+export type Parameters = Readonly<Record<string, Parameter>>;
+
+type ValueOf<P> = P extends NumberParameter ? number : P extends NumbersParameter ? readonly number[] : P extends FlagParameter ? boolean : P extends ChoiceParameter<infer C> ? C : never;
+export type Values<P extends Parameters = Parameters> = { readonly [K in keyof P]: ValueOf<P[K]> };
+
+export const number = (value: number, about: string, least?: number, most?: number) => ({ kind: "number", default: value, about, ...(least !== undefined && { least }), ...(most !== undefined && { most }) }) as const satisfies NumberParameter;
+export const numbers = (value: number, about: string, least?: number, most?: number) => ({ kind: "numbers", default: value, about, ...(least !== undefined && { least }), ...(most !== undefined && { most }) }) as const satisfies NumbersParameter;
+export const flag = (value: boolean, about: string) => ({ kind: "flag", default: value, about }) as const satisfies FlagParameter;
+export const choice = <const C extends string>(value: NoInfer<C>, of: readonly C[], about: string): ChoiceParameter<C> => ({ kind: "choice", default: value, of, about });
+
+/**
+ * A reading of all tensors before any is merged, for what is global. Tensors are shared out among threads: every thread
+ * has a state of its own, plain data, and what `join` makes of the states must not depend on which thread saw what.
+ */
+export interface Pass<V = Values, State = unknown, Found = unknown> {
+  start(inputs: number): State;
+  /** @param found what the pass before this one came to */
+  visit(state: State, tensor: TensorReader, values: V, found: unknown): void;
+  join(states: readonly State[], values: V, found: unknown): Found;
+}
+
+/** Changes task vectors before a method sees them, in place. */
+export interface Treatment<V = Values> {
+  readonly survey?: readonly Pass<V>[] | undefined;
+  /**
+   * Looks at a tensor and says how its parts are treated. What it returns is called once for each going over of the parts:
+   * they come in order, so a treatment may count as it goes.
+   */
+  treat(tensor: TensorReader, values: V, found: unknown): () => (part: Part) => void;
+}
+
+export interface Method {
+  readonly name: string;
+  /** One line for the help, with where it comes from. */
+  readonly about: string;
+  readonly parameters: Parameters;
+  /** What `inputs` hold: the models' own entries, or their task vectors (entry minus base). */
+  readonly works: "values" | "deltas";
+  /** How many models it takes (default: from 1 on). */
+  readonly inputs?: readonly [least: number, most: number] | undefined;
+  /** Whether a base must be there (default: it must). */
+  readonly baseless?: boolean | undefined;
+  /** Statistics of data that it wants handed in. */
+  readonly needs?: "fisher" | "gram" | undefined;
+  /** The result is base + λ · (something without λ): a search over `lambda` needs one merge alone. */
+  readonly scaled?: boolean | undefined;
+  /** What a search tries: parameter → values. */
+  readonly grid?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
+  /** What happens to the task vectors first. */
+  treatments?(values: Values): readonly Treatment[];
+  readonly survey?: readonly Pass[] | undefined;
+  /** Looks at a tensor and says how a part of it is merged: all entries of `out` are written. */
+  merge(tensor: TensorReader, values: Values, found: unknown): (part: Part, out: Float32Array) => void;
+}
+
+type Defined<P extends Parameters> = Omit<Method, "parameters" | "survey" | "merge" | "treatments"> & {
+  readonly parameters: P;
+  treatments?(values: Values<P>): readonly Treatment<Values<P>>[];
+  readonly survey?: readonly Pass<Values<P>>[];
+  merge(tensor: TensorReader, values: Values<P>, found: unknown): (part: Part, out: Float32Array) => void;
+};
+
+/** A method with its parameters' types known where it is written and forgotten where it is listed. */
+export const method = <const P extends Parameters>(defined: Defined<P>): Method => defined as Method;

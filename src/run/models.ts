@@ -1,0 +1,121 @@
+import { existsSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { parse, YAMLParseError } from "yaml";
+import { readFile } from "node:fs/promises";
+import { openMember, type Member } from "../checkpoint/family.js";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { mergeOnDisk } from "../disk/merge.js";
+import { UserError } from "../errors.js";
+import { compileMergekit } from "../mergekit/compile.js";
+import { readMergekit } from "../mergekit/file.js";
+import type { Method } from "../methods/types.js";
+import { resolveValues } from "../methods/values.js";
+import { familyOfType } from "../models/index.js";
+import { version } from "../package.js";
+import { writeMerge, type DiskMerge } from "./disk.js";
+import type { MergeHooks } from "./options.js";
+import { openOutput, writeAround } from "./write.js";
+
+type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
+
+/** Models by their folders alone: any architecture, no data, no engine. */
+export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "threads"> {
+  readonly method: Method;
+  /** Parameters as the user gave them. */
+  readonly given: Readonly<Record<string, unknown>>;
+  readonly base?: string | undefined;
+  readonly models: readonly string[];
+  readonly out: string;
+}
+
+/** Opens a folder under its family's canonical names; of an architecture that we do not know, under its own. */
+async function openModel(label: string, folder: string): Promise<Member> {
+  const path = join(folder, "config.json");
+  const config = existsSync(path) ? ((await readJson(path)) as Record<string, unknown> | null) : null;
+  return openMember(label, folder, familyOfType(config?.["model_type"])?.canonical ?? ((name) => name));
+}
+
+/** Folders' own names, with a number where two have the same. */
+function labelsOf(folders: readonly string[]): string[] {
+  const names = folders.map((folder) => basename(resolve(folder)));
+  return names.map((name, i) => (names.indexOf(name) === i ? name : `${name}#${names.slice(0, i).filter((other) => other === name).length + 1}`));
+}
+
+/** What a finished merge says of itself. It is the mark by which a later run knows the folder for ours. */
+async function writeMark(out: string, mark: { method: string; values?: unknown; base?: string | undefined; models: readonly string[]; from?: string | undefined }): Promise<void> {
+  await writeText(join(out, "merge.json"), { version, ...mark });
+  const rows = [...(mark.base ? [`| base | ${basename(mark.base)} |`] : []), ...mark.models.map((model) => `| model | ${basename(model)} |`)];
+  await writeText(join(out, "README.md"), `---
+library_name: transformers
+tags: [merge, train-merge]
+---
+# A merge by ${mark.method}
+
+Made with train-merge ${version}. \`merge.json\` has the parameters.
+
+| | |
+| --- | --- |
+${rows.join("\n")}
+`);
+}
+
+async function withMembers<T>(run: (open: (label: string, folder: string) => Promise<Member>) => Promise<T>): Promise<T> {
+  const opened: Member[] = [];
+  try {
+    return await run(async (label, folder) => {
+      const member = await openModel(label, folder);
+      opened.push(member);
+      return member;
+    });
+  } finally {
+    for (const { checkpoint } of opened) await checkpoint.close();
+  }
+}
+
+/** Merges model folders, tensor by tensor, from disk to disk. Memory: see mergeOnDisk. */
+export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<void> {
+  const { method, given, base, models, out } = merge;
+  if (base === undefined && !method.baseless) throw new UserError(`${method.name} needs the model that the others were fine-tuned from: --base FOLDER`);
+  if (method.needs) throw new UserError(`${method.name} needs data to run the models on: name --tasks (and --data)`);
+  const values = resolveValues(method, given, models.length);
+  if (base === undefined && (values["dareP"] as readonly number[]).some((p) => p > 0)) throw new UserError("--dare-p drops entries of task vectors: name the base they are taken against with --base");
+  await withMembers(async (open) => {
+    const labels = labelsOf(models);
+    const inputs: Member[] = [];
+    for (const [i, folder] of models.entries()) inputs.push(await open(labels[i]!, folder));
+    const from = base === undefined ? undefined : await open("base", base);
+    await openOutput(out, [...(base === undefined ? [] : [base]), ...models]);
+    await writeMerge(out, { ...merge, values, base: from, inputs }, hooks);
+    await writeMark(out, { method: method.name, values, base, models });
+  });
+}
+
+/** Runs a mergekit file. A model in it is a folder: as it stands, or beside the file. */
+export async function mergeByFile(path: string, merge: Pick<ModelsMerge, "out" | "shardSize" | "threads"> & { readonly seed: number }, hooks: Hooks): Promise<void> {
+  let value: unknown;
+  try {
+    value = parse(await readFile(path, "utf8"));
+  } catch (error) {
+    if (error instanceof YAMLParseError) throw new UserError(`${path}: ${error.message.split("\n")[0]}`);
+    throw error;
+  }
+  const file = readMergekit(value, path);
+  const names = new Set([file.base_model, ...(file.models ?? []).map(({ model }) => model), ...(file.slices ?? []).flatMap(({ base_model, sources }) => [base_model, ...sources.map(({ model }) => model)])].filter((name) => typeof name === "string"));
+  await withMembers(async (open) => {
+    const members = new Map<string, Member>();
+    const folders: string[] = [];
+    for (const name of names) {
+      const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
+      if (folder === undefined) throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file${name.includes("+") ? "; a model with an adapter (model+lora) is not supported, fold it into the model first" : ""}`);
+      folders.push(folder);
+      members.set(name, await open(name, folder));
+    }
+    const { plan, first, dtype, layers, kept } = compileMergekit(file, (name) => members.get(name)!, path, merge.seed);
+    await openOutput(merge.out, folders);
+    if (kept.length) hooks.note(`${kept.length} of ${plan.tensors.length} tensors are taken over as they are: ${kept.slice(0, 3).map(({ name, why }) => `${name} (${why})`).join(", ")}${kept.length > 3 ? " …" : ""}`);
+    await mergeOnDisk(plan, merge.out, { shardBytes: merge.shardSize, threads: merge.threads, progress: hooks.progress, stopping: hooks.stopping });
+    const counts = ["num_hidden_layers", "num_layers", "n_layer"].filter((key) => key in first.checkpoint.config);
+    await writeAround(merge.out, first, dtype, layers === undefined ? {} : Object.fromEntries(counts.map((key) => [key, layers])));
+    await writeMark(merge.out, { method: file.merge_method, from: path, models: [...names] });
+  });
+}
