@@ -1,6 +1,6 @@
 import type { Member } from "../checkpoint/family.js";
 import { refOf } from "../disk/compile.js";
-import type { MergePlan, PlannedTensor, Ref } from "../disk/plan.js";
+import type { MergePlan, PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import { everyMethod } from "../methods/index.js";
 import { resolveValues } from "../methods/values.js";
@@ -37,7 +37,7 @@ export interface Compiled {
 interface Slice { readonly sources: readonly MergekitSource[]; readonly base: string | undefined; readonly settings: Settings }
 
 /** `models` as one slice of all layers; the base is one of the sources, as mergekit has it. */
-function slicesOf({ models, slices, base_model, parameters: _ }: MergekitFile, open: (model: string) => Member): Slice[] {
+function slicesOf({ models, slices, base_model }: MergekitFile, open: (model: string) => Member): Slice[] {
   const base = base_model ?? undefined;
   if (slices) return slices.map(({ sources, base_model: own, parameters }) => ({ sources, base: own ?? base, settings: parameters }));
   const listed = models!.map(({ model, parameters }) => ({ model, parameters }));
@@ -82,7 +82,7 @@ export function compileMergekit(file: MergekitFile, open: (model: string) => Mem
     const inputs = translation.base === "first" ? [base!, ...rest] : rest;
     const values = valuesFor(translation, file, slice, name, inputs, t, where);
     return {
-      name, dtype: target, shape: own.shape, base: translation.base === "first" ? undefined : (base?.ref as Ref | undefined), inputs: inputs.map(({ ref }) => ref!),
+      name, dtype: target, shape: own.shape, base: translation.base === "first" ? undefined : base?.ref, inputs: inputs.map(({ ref }) => ref!),
       labels: inputs.map(({ source }) => source.model), values: resolveValues(method, { ...values, seed }, inputs.length, (key) => `${where}: ${key}`),
     };
   };

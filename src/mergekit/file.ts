@@ -43,8 +43,8 @@ export function readMergekit(value: unknown, where: string): MergekitFile {
   if (unsupported !== undefined) throw new UserError(`${where}: ${unsupported}: ${refused[unsupported]}`);
   const parsed = file.safeParse(value);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new UserError(`${where}: ${issue!.code === "unrecognized_keys" ? `${[...issue!.path, ...issue!.keys].join(".")}: train-merge does not know this key` : `${issue!.path.join(".") || "the file"}: ${issue!.message}`}`);
+    const issue = parsed.error.issues[0]!;
+    throw new UserError(`${where}: ${issue.code === "unrecognized_keys" ? `${[...issue.path, ...issue.keys].join(".")}: train-merge does not know this key` : `${issue.path.join(".") || "the file"}: ${issue.message}`}`);
   }
   const { models, slices, tokenizer_source, tokenizer } = parsed.data;
   if (Boolean(models) === Boolean(slices)) throw new UserError(`${where}: give either models or slices`);
@@ -61,7 +61,7 @@ export function settingAt(setting: Setting, name: string, t: number): number | b
   if (Array.isArray(setting)) {
     if (setting.length === 0) return undefined;
     if (setting.every((entry) => typeof entry !== "object")) return gradientAt(setting, t);
-    const hit = (setting as z.infer<typeof conditional>[]).find(({ filter }) => filter === undefined || filter === null || filter === "*" || name.includes(filter));
+    const hit = setting.find(({ filter }) => filter === undefined || filter === null || filter === "*" || name.includes(filter));
     return hit && settingAt(hit.value, name, t);
   }
   if (typeof setting === "object") return settingAt([setting], name, t);

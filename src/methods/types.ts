@@ -104,4 +104,4 @@ type Defined<P extends Parameters> = Omit<Method, "parameters" | "survey" | "mer
 };
 
 /** A method with its parameters' types known where it is written and forgotten where it is listed. */
-export const method = <const P extends Parameters>(defined: Defined<P>): Method => defined as Method;
+export const method = <const P extends Parameters>(defined: Defined<P>): Method => defined;
