@@ -67,6 +67,9 @@ def losses():
     log_p = torch.log_softmax(z, 1)
     entropy = -(log_p.exp() * log_p).sum(1).mean()
     out["entropy"] = {"value": entropy.item(), "gradient": torch.autograd.grad(entropy, z)[0].tolist()}
+    p = torch.softmax(z, 1)
+    guarded = -(p * torch.log(p + 1e-8)).sum(1).mean()
+    out["guardedEntropy"] = {"value": guarded.item(), "gradient": torch.autograd.grad(guarded, z)[0].tolist()}
     save("losses", out)
 
 
@@ -218,17 +221,65 @@ def training(base, deltas, layers, jobs, steps):
     return {"steps": steps, "lr": 0.03, "init": 0.3, "losses": losses}
 
 
+def statistics(tasks, data, max_length, per_task):
+    """Diagonal Fisher information and Gram matrices of the shipped family's experts, example by example."""
+    folder = ROOT / "checkpoints" / "mini"
+    kinds = json.loads((data / "tasks.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    out = {}
+    for task in tasks:
+        choice = kinds[task]["kind"] == "choice"
+        kind = BertForMultipleChoice if choice else BertForSequenceClassification
+        expert = kind.from_pretrained(folder / "experts" / task, config=AutoConfig.from_pretrained(folder / "experts" / task), dtype=torch.float32, attn_implementation="eager").eval()
+        parameters = {n: p for n, p in expert.named_parameters() if n.startswith("bert.")}
+        fisher = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        grams, tokens = {}, {}
+
+        def watch(name):
+            def hook(_, args):
+                x = args[0].reshape(-1, args[0].shape[-1])
+                grams[name] = grams.get(name, 0) + x.T @ x
+                tokens[name] = tokens.get(name, 0) + x.shape[0]
+            return hook
+
+        hooks = [m.register_forward_pre_hook(watch(n)) for n, m in expert.named_modules() if isinstance(m, torch.nn.Linear) and n.startswith("bert.")]
+        for line in (data / task / "validation.jsonl").read_text().splitlines()[:per_task]:
+            row = json.loads(line)
+            if choice:
+                pairs = [tokenizer(row["text_a"], c, truncation="longest_first", max_length=max_length, return_tensors="pt") for c in row["choices"]]
+                # One by one: no padding among the Gram matrices' rows.
+                z = torch.cat([expert(**{k: v.unsqueeze(0) for k, v in pair.items()}).logits for pair in pairs], 1)
+            else:
+                args = [row["text_a"]] + ([row["text_b"]] if row.get("text_b") is not None else [])
+                z = expert(**tokenizer(*args, truncation="longest_first", max_length=max_length, return_tensors="pt")).logits
+            log_p = torch.log_softmax(z, 1)[0]
+            for y in range(len(log_p)):
+                for (n, _), g in zip(parameters.items(), torch.autograd.grad(log_p[y], list(parameters.values()), retain_graph=True)):
+                    fisher[n] += log_p[y].exp().detach() * g**2 / per_task
+        for hook in hooks:
+            hook.remove()
+        grams = {n: g.detach() / tokens[n] for n, g in grams.items()}
+        out[task] = {
+            "fisher": {canonical(n): {"sum": f.double().sum().item(), "first": f.flatten()[:6].tolist()} for n, f in fisher.items()},
+            "gram": {canonical(n) + ".weight": {"size": g.shape[0], "trace": g.double().trace().item(), "first": g[0, :6].tolist(), "last": g[-1, -3:].tolist()} for n, g in grams.items()},
+        }
+    save("statistics", {"maxLength": max_length, "perTask": per_task, "tasks": out})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--only", help="the names of the files to make, separated by commas")
     parser.add_argument("--real", type=Path, help="data folder of the real family; its checkpoints are looked for in checkpoints/minilm")
     options = parser.parse_args()
     torch.manual_seed(0)
-    dtypes()
-    adamw()
-    losses()
-    ops()
-    truncation()
-    packing()
-    family("mini", ["rte", "cb", "copa", "sst2", "trec6"], ROOT / "data" / "mini", 48, 8, steps=20)
+    mini = ROOT / "data" / "mini"
+    made = {
+        "dtypes": dtypes, "adamw": adamw, "losses": losses, "ops": ops, "truncation": truncation, "packing": packing,
+        "family-mini": lambda: family("mini", ["rte", "cb", "copa", "sst2", "trec6"], mini, 48, 8, steps=20),
+        "statistics": lambda: statistics(["cb", "copa"], mini, 48, 3),
+    }
+    for name, make in made.items():
+        if not options.only or name in options.only.split(","):
+            make()
     if options.real:
         family("minilm", ["rte", "cb", "copa", "trec6", "sst2"], options.real, 128, 4)

@@ -3,6 +3,7 @@ import { UserError } from "../errors.js";
 import { EngineProblem, engines, type EngineName, type Loaded } from "./engines.js";
 import { registerGradients } from "./gradients.js";
 
+export { cacheFolder } from "./cache.js";
 export { engineNames, type EngineName } from "./engines.js";
 export { deviceMemory, freeMemory, watchMemory } from "./memory.js";
 export { surveyEngines, type EngineStatus } from "./survey.js";

@@ -3,7 +3,7 @@ import { parse, YAMLParseError } from "yaml";
 import type { z } from "zod";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
-import { camel, kebab, settings, settingsSchema, type Settings } from "./settings.js";
+import { camel, kebab, presetOf, settings, settingsSchema, type Settings } from "./settings.js";
 
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
 export async function readConfig(path: string): Promise<Record<string, unknown>> {
@@ -36,7 +36,8 @@ function describe(issue: z.core.$ZodIssue, file: string | undefined, fromFile: R
 export async function loadSettings(options: Record<string, unknown>, configPath?: string): Promise<Settings> {
   const file = configPath === undefined ? {} : await readConfig(configPath);
   const given = Object.fromEntries(Object.entries(options).filter(([key, value]) => key in settings && value !== undefined));
-  const merged = { ...file, ...given };
+  const chosen: Record<string, unknown> = { ...file, ...given };
+  const merged: Record<string, unknown> = { ...presetOf(chosen["method"], chosen["variant"]), ...chosen };
   if (merged["tasks"] === undefined) throw new UserError("name the tasks to merge: --tasks rte,cb,copa (`train-merge tasks` lists those it knows)");
   const parsed = settingsSchema.safeParse(merged);
   if (parsed.success) return parsed.data;

@@ -6,7 +6,21 @@ import { packings } from "../merge/packing.js";
 import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
-import { lossNames } from "../train/step.js";
+import { lossNames, usesLabels } from "../train/step.js";
+
+export const trainedMethods = ["supermerge", "adamerging", "adamerging++"] as const;
+export const variants = ["original", "fusion_bench"] as const;
+export const treatments = ["none", "ties", "dare"] as const;
+
+/** AdaMerging as its authors' code has it: two batches of 16 a task and step, 500 steps, λ from 0.3, clamped to [0, 1]. */
+const adaMerging = { loss: "entropy", gate: "clamp", init: 0.3, lr: 0.001, steps: 500, batchSize: 16, batchesPerStep: 2, holdout: 0 } as const;
+const fusionBench = { loss: "entropy-fusion_bench", gate: "identity", steps: 1000, batchesPerStep: 1 } as const;
+
+/** What a method's name stands for, where a user does not say otherwise. */
+export function presetOf(method: unknown, variant: unknown): Readonly<Record<string, unknown>> {
+  if (method !== "adamerging" && method !== "adamerging++") return {};
+  return { ...adaMerging, ...(variant === "fusion_bench" && fusionBench), ...(method === "adamerging++" && { treat: "ties" }) };
+}
 
 /** One setting: how it is written on the command line, what it may be, and what it means. */
 interface Setting {
@@ -40,6 +54,13 @@ export const settings = {
   experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER for each" },
   data: { argument: "<folder>", schema: z.string().optional(), help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)" },
   out: { argument: "<folder>", schema: z.string().optional(), help: "where to write (default: merged/<family>-<tasks>)" },
+  method: { argument: "<name>", schema: z.enum(trainedMethods).default("supermerge"), help: "supermerge, or AdaMerging's settings: adamerging (layer-wise; task-wise with --granularity model), adamerging++ (on treated task vectors)" },
+  variant: { argument: "<name>", schema: z.enum(variants).default("original"), help: "whose AdaMerging: the authors', or fusion_bench's (no clamp, twice the steps, one batch)" },
+  treat: { argument: "<name>", schema: z.enum(treatments).default("none"), help: "what is done to the task vectors before coefficients are trained: none, ties (trimmed, of the elected signs), dare" },
+  trim: { argument: "<x>", schema: number(z.number().positive().max(1)).default(0.2), help: "part of a task vector that --treat ties keeps" },
+  dareP: { argument: "<x>", schema: number(z.number().min(0).max(0.999)).default(0.9), help: "chance of an entry to be dropped by --treat dare" },
+  adaptOn: { argument: "<split>", schema: z.enum(["validation", "test"]).default("validation"), help: "what is trained on: validation examples, or (for a loss without labels) the test inputs, as AdaMerging's tables have it" },
+  batchesPerStep: { argument: "<n>", schema: count().default(1), help: "batches of each task a step" },
   steps: { argument: "<n>", schema: count(0).default(100), help: "optimiser steps" },
   lr: { argument: "<x>", schema: number(z.number().positive()).default(0.03), help: "learning rate of AdamW" },
   warmup: { argument: "<n>", schema: count(0).default(0), help: "steps of linear warm-up" },
@@ -71,6 +92,8 @@ export const settingsSchema = z
   .strictObject(Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as { [K in keyof typeof settings]: (typeof settings)[K]["schema"] })
   .superRefine((value, context) => {
     const problem = (key: keyof typeof settings, message: string) => context.addIssue({ code: "custom", path: [key], message });
+    if (value.adaptOn === "test" && usesLabels(value.loss)) problem("adaptOn", "test inputs may only be trained on without their labels; choose --loss entropy");
+    if (value.variant !== "original" && value.method === "supermerge") problem("variant", "only adamerging has variants");
     if (value.taskWeights && value.taskWeights.length !== value.tasks.length) problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
     try {
       if (value.init !== "search") gates[value.gate].inverse(value.init);

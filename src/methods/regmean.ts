@@ -26,14 +26,14 @@ function shrunk(gram: Float32Array, size: number, alpha: number): Matrix {
 export function solve(grams: readonly Matrix[], inputs: readonly Matrix[], name: string): Matrix {
   const [left, right] = [Matrix.zeros(grams[0]!.rows, grams[0]!.columns), Matrix.zeros(inputs[0]!.rows, inputs[0]!.columns)];
   for (const [i, g] of grams.entries()) {
+    // On both sides, so that a direction that no input took gets the mean, and no other moves.
+    const ridge = (1e-8 * g.trace()) / g.rows;
+    for (let r = 0; r < g.rows; r++) g.set(r, r, g.get(r, r) + ridge);
     left.add(g);
     right.add(g.mmul(inputs[i]!));
   }
-  // A millionth of a millionth of the mean diagonal: a direction that no input took keeps a solution of size, and nothing else moves.
-  const ridge = (1e-12 * left.trace()) / left.rows;
-  for (let r = 0; r < left.rows; r++) left.set(r, r, left.get(r, r) + ridge);
   const cholesky = new CholeskyDecomposition(left);
-  if (!cholesky.isPositiveDefinite()) throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; give more --examples or a lower --alpha`);
+  if (!cholesky.isPositiveDefinite()) throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
   return cholesky.solve(right);
 }
 

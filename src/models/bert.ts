@@ -43,6 +43,7 @@ const pair = (module: string): string[] => [`${module}.weight`, `${module}.bias`
 /** One dense layer, or several side by side on the same input. */
 const dense = (w: Weights, x: Tensor, ...modules: string[]) => linear(x as Tensor2D, modules.map((module) => {
   const [weight, bias] = pair(module) as [string, string];
+  w.seen?.(weight, x as Tensor2D);
   return { weight: w(weight) as Tensor2D, bias: w(bias) as Tensor1D, frozen: w.frozen?.(weight) && w.frozen(bias) };
 }));
 const norm = (w: Weights, module: string, x: Tensor, epsilon: number) =>

@@ -168,6 +168,24 @@ export function entropy(logits: Tensor2D): Tensor {
   });
 }
 
+/** −Σ p log(p + 1e-8) of logits [n, classes], mean over n: the entropy as fusion_bench writes it. */
+export function guardedEntropy(logits: Tensor2D): Tensor {
+  const [n] = logits.shape;
+  return op([logits], ([z], save) => {
+    const { p } = logSoftmax(z!);
+    const logP = log(add(p, 1e-8));
+    save([p, logP]);
+    return {
+      value: div(neg(sum(mul(p, logP))), n),
+      backward: (dy, [sp, sLogP]) => {
+        // ∂/∂p is −(log(p + ε) + p / (p + ε)); through the softmax, p ⊙ (that − Σ p · that).
+        const direct = neg(add(sLogP!, div(sp!, add(sp!, 1e-8))));
+        return [mul(dy, div(mul(sp!, sub(direct, sum(mul(sp!, direct), 1, true))), n))];
+      },
+    };
+  });
+}
+
 function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
   const shifted = sub(z, max(z, -1, true));
   const exponentials = exp(shifted);

@@ -7,6 +7,8 @@ export interface Weights {
   rows?(name: string, ids: Int32Array): Tensor2D;
   /** True where nobody asks for the weight's gradient; absent where somebody may. */
   frozen?(name: string): boolean;
+  /** Told what a linear layer is given, [n, in], by the name of its weight, where somebody wants to know. */
+  seen?(name: string, x: Tensor2D): void;
 }
 
 /** Token ids and segment numbers of one text, without padding. */

@@ -20,6 +20,7 @@ import { memoryText } from "../report/memory.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
 import { hashInputs } from "./record.js";
+import { treatExperts } from "./treat.js";
 import { openOutput } from "./write.js";
 
 /** Everything a run reads, checked and on the device. */
@@ -41,9 +42,9 @@ export interface Inputs {
 }
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
-export function stepShape(tasks: readonly PreparedTask[], { batchSize, microBatch }: MergeOptions): StepShape {
+export function stepShape(tasks: readonly PreparedTask[], { batchSize, batchesPerStep = 1, microBatch }: MergeOptions): StepShape {
   const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, { ids }) => sum + ids.length, 0)).sort((a, b) => b - a);
-  const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
+  const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize * batchesPerStep).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
   const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
   return { tokens, microBatch, length };
 }
@@ -114,7 +115,13 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       prepared.push(ready);
     }
     const hashes = await hashInputs(family, places.sources, data, prepared);
-    const columns = recipe.columns?.(family.experts) ?? family.experts.map(columnOf);
+    let members = family.experts;
+    if (options.treat !== undefined && options.treat !== "none") {
+      const treatedMembers = await treatExperts(out, family, options, canonical, hooks);
+      closers.push(async () => void (await Promise.all(treatedMembers.map(({ checkpoint }) => checkpoint.close()))));
+      members = treatedMembers;
+    }
+    const columns = recipe.columns?.(members) ?? members.map(columnOf);
     const plan = await planMemory({ ...shapeOf(model, family.base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
       packing: options.pack, density: options.density, wish: recipe.wish ?? options, memoryBudget: options.memoryBudget,
     });

@@ -3,6 +3,7 @@ import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
 import { version } from "../package.js";
+import { usesLabels } from "../train/step.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
 import { finishMerge, placeOf } from "./finish.js";
 import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
@@ -19,7 +20,15 @@ const unlabelledStart = 0.3;
 
 function startFrom({ init, loss }: MergeOptions, lambda: number): number {
   if (init !== "search") return init;
-  return loss === "cross-entropy" ? Math.min(largestStart, lambda) : unlabelledStart;
+  return usesLabels(loss) ? Math.min(largestStart, lambda) : unlabelledStart;
+}
+
+/** A trained merge's row in the results. */
+export function methodName({ method = "supermerge", treat = "none", loss, granularity, adaptOn }: MergeOptions): string {
+  const treated = treat === "none" || method === "adamerging++" ? "" : ` on ${treat}`;
+  const unlabelled = method === "supermerge" && !usesLabels(loss) ? "-entropy" : "";
+  const taskWise = method !== "supermerge" && granularity === "model" ? ", task-wise" : "";
+  return `${method}${unlabelled}${treated}${taskWise}${adaptOn === "test" ? " (test inputs)" : ""}`;
 }
 
 /** The state is small (three numbers a coefficient): it is saved often. */
@@ -93,7 +102,7 @@ export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, 
     const raw = chosenRaw(trained.state, trained.options);
     const packing = await packingCost(inputs, applyGate(raw, options.gate), hooks);
     return await finishMerge(out, inputs, options, {
-      raw, table: applyGate(raw, options.gate), method: options.loss === "entropy" ? "supermerge-entropy" : "supermerge", title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
+      raw, table: applyGate(raw, options.gate), method: methodName(options), title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
       packing, search: trained.search, lambda: trained.lambda, settings: { start: trained.options.init },
       run: { seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 }, bytesRead: { train: trained.bytesRead, total: traffic.read } },
     }, hooks);

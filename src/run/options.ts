@@ -16,6 +16,15 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly data?: string | undefined;
   readonly out?: string | undefined;
   readonly valPerTask: number;
+  /** What it is called in the results (default: supermerge). */
+  readonly method?: "supermerge" | "adamerging" | "adamerging++" | undefined;
+  readonly variant?: "original" | "fusion_bench" | undefined;
+  /** What is done to the task vectors before coefficients are trained (default: nothing). */
+  readonly treat?: "none" | "ties" | "dare" | undefined;
+  /** Part that treating with TIES keeps. */
+  readonly trim?: number | undefined;
+  /** Chance to be dropped, treating with DARE. */
+  readonly dareP?: number | undefined;
   readonly granularity: Granularity;
   readonly backend: EngineName | "auto";
   readonly maxLength: number;

@@ -4,7 +4,7 @@ import { gates, type GateName } from "../merge/gates.js";
 import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
 import { trainingBatches } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type decays } from "./adamw.js";
-import { coefficientGradient, type LossName } from "./step.js";
+import { coefficientGradient, usesLabels, type LossName } from "./step.js";
 
 export interface TrainOptions {
   readonly steps: number;
@@ -24,6 +24,10 @@ export interface TrainOptions {
   readonly evalEvery: number;
   readonly saveEvery: number;
   readonly seed: number;
+  /** Batches of each task a step (default: 1). */
+  readonly batchesPerStep?: number | undefined;
+  /** Whether it trains on the validation examples, or (without labels) on the test inputs. */
+  readonly adaptOn?: "validation" | "test" | undefined;
   /** Tokens that share one pass through the model. */
   readonly microBatch?: number | undefined;
 }
@@ -80,9 +84,11 @@ export async function train(
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
   // The entropy loss chooses nothing by labels: it may train on every example.
-  const parts = tasks.map((task) => holdOut(task, options.loss === "entropy" ? 0 : options.holdout));
+  const parts = tasks.map((task) => holdOut(task, usesLabels(options.loss) ? options.holdout : 0));
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
-  const batchOf = tasks.map((task, i) => trainingBatches(task.id, parts[i]!.fit, options.batchSize, task.isChoice, options.seed));
+  const fits = tasks.map((task, i) => (options.adaptOn === "test" ? task.test : parts[i]!.fit));
+  const each = options.batchesPerStep ?? 1;
+  const batchOf = tasks.map((task, i) => trainingBatches(task.id, fits[i]!, options.batchSize, task.isChoice, options.seed));
   let state = start;
 
   const score = async () => {
@@ -95,8 +101,9 @@ export async function train(
   if (state.moments.step === 0) await hooks.record({ step: 0, validation: await score() });
   while (state.moments.step < options.steps) {
     const at = state.moments.step;
-    const jobs = tasks.map(({ head }, i) => ({ head, batch: batchOf[i]!(at), weight: weights[i]! }));
-    const { gradient, losses } = await coefficientGradient(place.model, place.vectors, applyGate(state.raw, options.gate), jobs, { ...options, blockwise: place.blockwise });
+    const jobs = tasks.flatMap(({ head }, i) => Array.from({ length: each }, (_, n) => ({ head, batch: batchOf[i]!(at * each + n), weight: weights[i]! })));
+    const { gradient, losses: jobLosses } = await coefficientGradient(place.model, place.vectors, applyGate(state.raw, options.gate), jobs, { ...options, blockwise: place.blockwise });
+    const losses = tasks.map((_, i) => jobLosses.slice(i * each, (i + 1) * each).reduce((sum, value) => sum + value, 0));
     const loss = losses.reduce((sum, value) => sum + value, 0);
     if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
     const lr = learningRate(at, options.steps, options.lr, options.warmup, options.decay);
@@ -115,6 +122,6 @@ export async function train(
 
 /** The raw table a finished run stands for: the best on validation, or the last where labels were not used. */
 export function chosenRaw(state: TrainState, { loss }: TrainOptions): Table {
-  return loss === "cross-entropy" && state.best ? state.best.raw : state.raw;
+  return usesLabels(loss) && state.best ? state.best.raw : state.raw;
 }
 

@@ -4,16 +4,18 @@ import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { logits, type Head } from "../models/index.js";
 import { layout } from "../models/layout.js";
-import { along, crossEntropy, entropy, rows } from "../models/ops.js";
+import { along, crossEntropy, entropy, guardedEntropy, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
 import { tokensAPass, type Batch } from "../tasks/batches.js";
 import { passesOf, type Job } from "./passes.js";
 
-/** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging). */
-export const lossNames = ["cross-entropy", "entropy"] as const;
+/** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging), nor as fusion_bench writes it. */
+export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench"] as const;
 export type LossName = (typeof lossNames)[number];
+/** Whether a loss looks at labels: only then may the best step be chosen by them. */
+export const usesLabels = (loss: LossName): boolean => loss === "cross-entropy";
 
 /** The weighted mean loss of each job, [1] each, from the features of all their rows [rows, width]. */
 export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossName): Tensor[] {
@@ -29,6 +31,7 @@ export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossNa
 function oneLoss(features: Tensor2D, head: Head, batch: Batch, loss: LossName): Tensor {
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
+  if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
   const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
   return crossEntropy(scores, cast(targets, "float32"));
 }

@@ -36,11 +36,12 @@ export function opTests(tolerance: number): void {
   });
 
   interface Loss { value: number; gradient: number[][] }
-  const losses = golden<{ logits: number[][]; labels: number[]; crossEntropy: Loss; entropy: Loss }>("losses");
+  const losses = golden<{ logits: number[][]; labels: number[]; crossEntropy: Loss; entropy: Loss; guardedEntropy: Loss }>("losses");
   const oneHot = () => tensor2d(losses.labels.map((label) => [0, 1, 2, 3].map((c) => (c === label ? 1 : 0))));
   test.each([
     ["crossEntropy", losses.crossEntropy, (z: Tensor) => ops.crossEntropy(z as Tensor2D, oneHot())],
     ["entropy", losses.entropy, (z: Tensor) => ops.entropy(z as Tensor2D)],
+    ["guardedEntropy", losses.guardedEntropy, (z: Tensor) => ops.guardedEntropy(z as Tensor2D)],
   ] as const)("%s equals PyTorch, value and gradient", async (_, expected, loss) => {
     const z = toTensor(losses.logits);
     const { value, grads: [gradient] } = tidy(() => engine().gradients(() => loss(z), [z]));

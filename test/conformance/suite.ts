@@ -9,6 +9,7 @@ import { familyTests } from "./family.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
 import { opTests } from "./ops.js";
+import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
 /** The suite every engine must pass. A `slow` one is spared the 22.7-million-parameter family. */
@@ -26,6 +27,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
       });
       familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
       trainerTests(() => mini, slow);
+      statisticsTests(tolerance);
     });
     const reason = !hasShared ? "../shared is not here" : slow ? "too slow on this engine" : undefined;
     if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);

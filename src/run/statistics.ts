@@ -1,0 +1,67 @@
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { cacheFolder } from "../backend/index.js";
+import type { Member } from "../checkpoint/family.js";
+import { openSafetensors } from "../checkpoint/safetensors.js";
+import { writeSafetensors } from "../checkpoint/write.js";
+import type { CompileOptions } from "../disk/compile.js";
+import type { Ref } from "../disk/plan.js";
+import type { PreparedTask } from "../evaluate/evaluate.js";
+import type { Method } from "../methods/types.js";
+import type { Model } from "../models/types.js";
+import type { InputHash } from "../report/card.js";
+import { fisherOf } from "../statistics/fisher.js";
+import { gramsOf } from "../statistics/gram.js";
+import { loadWeights } from "../statistics/weights.js";
+import { fromFloat32 } from "../tensor/dtype.js";
+import { digest } from "./node-file.js";
+import type { MergeHooks } from "./options.js";
+
+/** An expert and the task whose validation inputs its statistics are taken on. */
+export interface Subject { readonly member: Member; readonly task: PreparedTask }
+
+export interface StatisticsInputs {
+  readonly model: Model;
+  readonly subjects: readonly Subject[];
+  readonly hashes: readonly InputHash[];
+}
+
+/** Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all that they depend on. */
+async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashes }: StatisticsInputs, { member, task }: Subject, hooks: Pick<MergeHooks, "progress">): Promise<string> {
+  const mine = hashes.filter(({ role }) => role === member.label || role === "base" || role.startsWith(task.id));
+  const key = digest({ format: 1, kind, task: task.id, hashes: mine, examples: task.validation });
+  const folder = join(cacheFolder(), "statistics");
+  const path = join(folder, `${kind}-${key}.safetensors`);
+  if (existsSync(path)) return path;
+  await mkdir(folder, { recursive: true });
+  const weights = await loadWeights(model, member);
+  try {
+    const onExample = (done: number, of: number) => hooks.progress(`${kind} of ${member.label}`, done, of);
+    const found = kind === "fisher" ? await fisherOf(model, weights, task.head, task.validation, task.isChoice, onExample) : await gramsOf(model, weights, task.validation, onExample);
+    await writeSafetensors(path, [...found].map(([name, values]) => ({
+      name, dtype: "F32" as const, shape: kind === "fisher" ? [values.length] : [Math.sqrt(values.length), Math.sqrt(values.length)], bytes: async () => fromFloat32(values, "F32"),
+    })));
+    return path;
+  } finally {
+    weights.dispose();
+  }
+}
+
+/** The statistics that a method needs, by tensor; undefined for a method that needs none. */
+export async function statisticsFor(method: Method, inputs: StatisticsInputs, hooks: Pick<MergeHooks, "progress">): Promise<CompileOptions["statistics"]> {
+  const { needs } = method;
+  if (!needs) return undefined;
+  const entries: Map<string, Ref & { size: number }>[] = [];
+  for (const subject of inputs.subjects) {
+    const path = await statisticsFile(needs, inputs, subject, hooks);
+    const file = await openSafetensors(path);
+    entries.push(new Map([...file.entries].map(([name, { start, dtype, shape }]) => [name, { path, start, dtype, size: shape[0]! }])));
+    await file.close();
+  }
+  return (name) => {
+    const refs = entries.map((one) => one.get(name));
+    if (refs.some((ref) => !ref)) return undefined;
+    return { statistics: refs as Ref[], ...(needs === "gram" && { statisticSize: refs[0]!.size }) };
+  };
+}
