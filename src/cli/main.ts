@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { explain, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { addAdd } from "./add.js";
+import { addCompare } from "./compare.js";
 import { addDoctor } from "./doctor.js";
 import { addMerge } from "./merge.js";
 import { addExplain } from "./explain.js";
@@ -21,7 +22,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addMerge, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

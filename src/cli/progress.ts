@@ -37,7 +37,8 @@ export function progressPrinter(stream: NodeJS.WriteStream): Pick<MergeHooks, "n
       line(`${phase} ${done}/${of}`, false);
     },
     step({ step, loss, validation }: TrainRecord, tasks, steps) {
-      first ??= { at: performance.now(), step };
+      // A step before the first that was seen is another training's.
+      if (!first || step < first.step || step === 0) first = { at: performance.now(), step };
       if (validation) accuracy = tasks.map((task, i) => `${task} ${(100 * validation.accuracy[i]!).toFixed(0)}%`).join("  ");
       const done = step - first.step;
       const left = done > 0 ? `  ${clock(((performance.now() - first.at) / 1000 / done) * (steps - step))} left` : "";

@@ -48,7 +48,7 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     await writeCoefficients(out, vectors, raw, table, finished.title);
   }
 
-  const baselines = await evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
+  const baselines = options.baselines === false ? [] : await evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
   const merged = await evaluateFolder({ ...options, folder: out, data, placement: plan.chosen }, finished.method);
   const rows = [...baselines, ...merged.rows];

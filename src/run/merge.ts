@@ -74,10 +74,12 @@ export interface Trained {
 /** Finds λ for the start and for task arithmetic, then trains. */
 export async function searchAndTrain(out: string, inputs: Inputs, identity: Readonly<Record<string, unknown>>, options: MergeOptions, resume: boolean, hooks: MergeHooks): Promise<Trained> {
   const { vectors, tasks } = inputs;
-  const search = await searchLambda(placeOf(inputs), tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
-  const { lambda } = bestPoint(search);
+  // Nobody asks for λ where the start is given and no baseline is measured.
+  const asked = options.baselines !== false || (options.init === "search" && usesLabels(options.loss));
+  const search = asked ? await searchLambda(placeOf(inputs), tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of)) : [];
+  const lambda = asked ? bestPoint(search).lambda : NaN;
   const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
-  hooks.note(`task arithmetic finds λ = ${lambda} on validation; coefficients start at ${trainOptions.init}`);
+  hooks.note(`${asked ? `task arithmetic finds λ = ${lambda} on validation; ` : ""}coefficients start at ${trainOptions.init}`);
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);
   const { state, finished } = await trainRun(out, inputs, identity, begin, trainOptions, resume, hooks);

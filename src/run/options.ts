@@ -37,6 +37,8 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly memoryBudget?: number | undefined;
   readonly microBatch: number;
   readonly resume?: boolean | undefined;
+  /** False measures the merge alone, without the methods that train nothing beside it. */
+  readonly baselines?: boolean | undefined;
 }
 
 /** The exit code of a run that was asked to stop and left a state behind. */

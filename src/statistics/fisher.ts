@@ -30,7 +30,7 @@ export async function fisherOf(
     for (const [n, { rows }] of examples.entries()) {
       const scores = (): Tensor2D => logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
       const z = tidy(scores);
-      const p = probabilities((await z.data()) as Float32Array);
+      const p = probabilities(await z.data());
       z.dispose();
       for (const [label, probability] of p.entries()) {
         const before = sums;

@@ -1,0 +1,50 @@
+import type { Command } from "commander";
+import { loadSettings } from "../config/load.js";
+import { settings } from "../config/settings.js";
+import { UserError } from "../errors.js";
+import { comparisonTable } from "../report/comparison.js";
+import { tableCaption, toText } from "../report/table.js";
+import { comparable, compareMethods } from "../run/compare.js";
+import { stoppedCode } from "../run/options.js";
+import { addSettings } from "./options.js";
+import { progressPrinter } from "./progress.js";
+import { stopOnSignal } from "./signals.js";
+
+const examples = `
+Examples:
+  $ train-merge compare --tasks rte,cb,copa --methods average,ties,dare,supermerge
+  $ train-merge compare --tasks rte,cb,copa --methods all
+The same command goes on after Ctrl-C: methods that are done are not run again.`;
+
+export function addCompare(program: Command): void {
+  const command = program.command("compare").description("merge the same experts with many methods, each with its grid searched on validation examples, and put them in one table");
+  command.option("--methods <names>", `all, or some of ${comparable.join(", ")}`, "all");
+  addSettings(command, ["method", "treat", "adaptOn"]);
+  command
+    .option("--no-search", "take each method's customary defaults")
+    .option("--keep", "keep every method's merged model, in models/<method>")
+    .option("--threads <n>", "threads that merge (default: the machine's cores)")
+    .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
+    .option("--json", "print the results as JSON on stdout")
+    .addHelpText("after", examples)
+    .action(async (options: Record<string, unknown> & { methods: string; search: boolean; keep?: boolean; threads?: string; config?: string; json?: boolean }) => {
+      const chosen = await loadSettings(options, options.config);
+      const threads = options.threads === undefined ? undefined : Number(options.threads);
+      if (threads !== undefined && !Number.isSafeInteger(threads)) throw new UserError(`--threads ${options.threads}: it must be a whole number`);
+      const printer = progressPrinter(process.stderr);
+      const signals = stopOnSignal(printer.note);
+      signals.training(true);
+      const own = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined).map((key) => [key, chosen[key as keyof typeof chosen]]));
+      const { tasks: _t, out: _o, ...given } = own;
+      const made = await compareMethods({ ...chosen, methods: options.methods === "all" ? "all" : options.methods.split(",").map((name) => name.trim()).filter(Boolean), search: options.search, keep: options.keep ?? false, threads, given }, { ...printer, stopping: signals.requested });
+      printer.end();
+      if (!made.finished) {
+        printer.note(`stopped; the same command goes on from ${made.out}`);
+        process.exitCode = stoppedCode;
+      } else if (options.json) {
+        process.stdout.write(`${JSON.stringify(made, undefined, 2)}\n`);
+      } else {
+        process.stdout.write(`\n${tableCaption(made.rows, made.synthetic, chosen.valPerTask)}\n${toText(comparisonTable(made.rows, made.times))}\n\n@test: adapted on the test inputs, without their labels\nwritten to ${made.out} (table.md, results.json)\n`);
+      }
+    });
+}

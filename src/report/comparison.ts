@@ -1,0 +1,22 @@
+import { resultTable, type Table } from "./table.js";
+import type { ResultRow } from "./rows.js";
+
+/** How long a method took: all of it, its search too, and the merge (or the training) alone. */
+export interface Timed {
+  readonly method: string;
+  readonly total: number;
+  readonly merge: number;
+}
+
+const seconds = (values: readonly number[]): string => {
+  if (values.length === 0) return "–";
+  const mean = values.reduce((a, b) => a + b, 0) / values.length;
+  return mean < 9.95 ? mean.toFixed(1) : mean.toFixed(0);
+};
+
+/** A result table with the seconds that each method took (means over seeds). */
+export function comparisonTable(rows: readonly ResultRow[], times: readonly Timed[]): Table {
+  const { head, body } = resultTable(rows);
+  const of = (method: string, what: "merge" | "total") => seconds(times.filter((time) => time.method === method).map((time) => time[what]));
+  return { head: [...head, "merge, s", "with its search, s"], body: body.map((line) => [...line, of(line[0]!, "merge"), of(line[0]!, "total")]) };
+}

@@ -1,0 +1,74 @@
+import { join } from "node:path";
+import { rm } from "node:fs/promises";
+import { openMember } from "../checkpoint/family.js";
+import { evaluateTasks, mean } from "../evaluate/evaluate.js";
+import { makeTable } from "../merge/table.js";
+import { columnOf } from "../merge/source.js";
+import { loadTaskVectors } from "../merge/vectors.js";
+import type { Method, Values } from "../methods/types.js";
+import { resolveValues } from "../methods/values.js";
+import { writeMerge, type DiskMerge } from "./disk.js";
+import { placeOf } from "./finish.js";
+import type { Inputs } from "./inputs.js";
+import type { MergeHooks } from "./options.js";
+
+/** One point of a search: what was tried, and how it did on the validation examples. */
+export interface GridPoint {
+  readonly values: Readonly<Record<string, number | string>>;
+  readonly accuracy: number;
+  readonly loss: number;
+}
+
+type Axis = readonly [key: string, values: readonly (number | string)[]];
+
+/** Every combination of some axes' values. */
+const combinations = (axes: readonly Axis[]): Record<string, number | string>[] =>
+  axes.reduce<Record<string, number | string>[]>((all, [key, values]) => all.flatMap((point) => values.map((value) => ({ ...point, [key]: value }))), [{}]);
+
+/** The higher accuracy; between equals the lower loss. */
+export const bestOf = (points: readonly GridPoint[]): GridPoint =>
+  points.reduce((best, point) => (point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss) ? point : best));
+
+/** What a method merges in a search: everything but its values. */
+export type Searched = Omit<DiskMerge, "values" | "method">;
+
+/**
+ * Tries a method's grid on the validation examples. Where its result is base + λ · (something without λ), all λ are read off
+ * one merge. What the user gave is not searched.
+ * @param folder for the merges that are tried; it is gone afterwards
+ */
+export async function searchGrid(folder: string, method: Method, given: Readonly<Record<string, unknown>>, merge: Searched, inputs: Inputs, hooks: MergeHooks): Promise<GridPoint[]> {
+  const { family, model, tasks, plan } = inputs;
+  const axes = Object.entries(method.grid ?? {}).filter(([key]) => given[key] === undefined);
+  const lambdas = method.scaled ? axes.find(([key]) => key === "lambda")?.[1] : undefined;
+  const outer = combinations(axes.filter(([key]) => !(lambdas && key === "lambda")));
+  const points: GridPoint[] = [];
+  const of = outer.length * (lambdas?.length ?? 1);
+  try {
+    for (const point of outer) {
+      const values: Values = resolveValues(method, { ...given, ...point, ...(lambdas && { lambda: 1 }) }, merge.inputs.length);
+      await writeMerge(folder, { ...merge, method, values, dtype: "F32" }, { ...hooks, note: () => {}, progress: () => {} });
+      // The merge has the base's names in its file.
+      const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
+      const member = await openMember("merged", folder, (name) => canonical.get(name) ?? name);
+      const vectors = await loadTaskVectors({ base: family.base, columns: [columnOf(member)] }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
+      try {
+        for (const lambda of lambdas ?? [1]) {
+          const table = makeTable(vectors.layers.length, 1, () => Number(lambda));
+          const scores = await evaluateTasks({ ...placeOf(inputs), vectors, table }, tasks, "validation");
+          points.push({ values: { ...point, ...(lambdas && { lambda }) }, accuracy: mean(scores.map(({ accuracy }) => accuracy)), loss: mean(scores.map(({ loss }) => loss)) });
+          hooks.progress(`${method.name}: search`, points.length, of);
+        }
+      } finally {
+        vectors.dispose();
+        await member.checkpoint.close();
+      }
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  return points;
+}
+
+/** Where the merges of a search lie while they are tried. */
+export const searchFolder = (out: string): string => join(out, "trying");
