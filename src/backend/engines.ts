@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { findBackend } from "@tensorflow/tfjs-core";
+import type { EngineName } from "./names.js";
 import { loadNative } from "./native.js";
 import { cpuMemory, registerUnpackKernels } from "./packed.js";
 import { EngineProblem, type Loaded } from "./problem.js";
@@ -9,9 +10,7 @@ import { loadWebgpu } from "./webgpu.js";
 
 export { EngineProblem, type Loaded };
 
-/** The engines a user can ask for, in the order `auto` tries them: fastest first. */
-export const engineNames = ["node-gpu", "webgpu", "node", "wasm", "cpu"] as const;
-export type EngineName = (typeof engineNames)[number];
+export { engineNames, type EngineName } from "./names.js";
 
 /** What it takes to run an engine here. */
 export interface Engine {

@@ -1,7 +1,6 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { UserError } from "../errors.js";
-import { addExpert } from "../run/add.js";
 import { addSettings } from "./options.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
@@ -26,6 +25,7 @@ export function addAdd(program: Command): void {
       if (chosen.taskWeights) throw new UserError("--task-weights is not for add");
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
+      const { addExpert } = await import("../run/add.js");
       const result = await addExpert(expert, options.to, options.task, { ...chosen, resume: options.resume }, {
         ...printer, stopping: signals.requested,
         step(record, tasks, steps) {

@@ -4,7 +4,8 @@ import { settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
-import { comparable, compareMethods } from "../run/compare.js";
+import { trained } from "../config/trained.js";
+import { methods } from "../methods/index.js";
 import { stoppedCode } from "../run/options.js";
 import { addSettings } from "./options.js";
 import { progressPrinter } from "./progress.js";
@@ -18,7 +19,7 @@ The same command goes on after Ctrl-C: methods that are done are not run again.`
 
 export function addCompare(program: Command): void {
   const command = program.command("compare").description("merge the same experts with many methods, each with its grid searched on validation examples, and put them in one table");
-  command.option("--methods <names>", `all, or some of ${comparable.join(", ")}`, "all");
+  command.option("--methods <names>", `all, or some of ${[...methods.map(({ name }) => name), ...Object.keys(trained)].join(", ")}`, "all");
   addSettings(command, ["method", "treat", "adaptOn"]);
   command
     .option("--no-search", "take each method's customary defaults")
@@ -36,6 +37,7 @@ export function addCompare(program: Command): void {
       signals.training(true);
       const own = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined).map((key) => [key, chosen[key as keyof typeof chosen]]));
       const { tasks: _t, out: _o, ...given } = own;
+      const { compareMethods } = await import("../run/compare.js");
       const made = await compareMethods({ ...chosen, methods: options.methods === "all" ? "all" : options.methods.split(",").map((name) => name.trim()).filter(Boolean), search: options.search, keep: options.keep ?? false, threads, given }, { ...printer, stopping: signals.requested });
       printer.end();
       if (!made.finished) {

@@ -1,6 +1,5 @@
 import { availableParallelism, freemem, totalmem } from "node:os";
 import type { Command } from "commander";
-import { surveyEngines, tfjsVersion } from "../backend/index.js";
 import { version } from "../package.js";
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
@@ -11,6 +10,7 @@ export function addDoctor(program: Command): void {
     .description("say which engines run here, which one is taken and why, and what would mend the others")
     .option("--json", "print it as JSON")
     .action(async ({ json }: { json?: boolean }) => {
+      const { surveyEngines, tfjsVersion } = await import("../backend/index.js");
       const engines = await surveyEngines();
       const chosen = engines.find(({ found, automatic }) => found && automatic)?.name;
       const machine = {

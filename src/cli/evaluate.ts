@@ -2,8 +2,6 @@ import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { resultTable, toText } from "../report/table.js";
-import { evaluateFolder } from "../run/evaluate.js";
-import { readModel, startFor } from "../run/prepare.js";
 
 export function addEvaluate(program: Command): void {
   program
@@ -20,6 +18,7 @@ export function addEvaluate(program: Command): void {
     .action(async (folder: string, options: Record<string, unknown> & { json?: boolean }) => {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
+      const [{ readModel, startFor }, { evaluateFolder }] = await Promise.all([import("../run/prepare.js"), import("../run/evaluate.js")]);
       await startFor((await readModel(folder)).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({

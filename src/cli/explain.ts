@@ -3,7 +3,6 @@ import { loadSettings } from "../config/load.js";
 import { kebab, settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { memoryText } from "../report/memory.js";
-import { explainMemory } from "../run/explain.js";
 
 const shown = ["tasks", "family", "base", "experts", "residency", "blocks", "pack", "density", "memoryBudget", "microBatch", "batchSize", "maxLength", "backend"] as const;
 
@@ -26,6 +25,7 @@ export function addExplain(program: Command): void {
       if (experts !== undefined && !(Number.isSafeInteger(experts) && experts > 0)) throw new UserError(`--count ${count}: it must be a whole number above 0`);
       if (shape !== undefined && experts === undefined && options["tasks"] === undefined) throw new UserError("--shape needs --count, the number of experts");
       const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
+      const { explainMemory } = await import("../run/explain.js");
       const plan = await explainMemory({ ...chosen, shape, count: experts });
       if (json) process.stdout.write(`${JSON.stringify({ what: plan.what, engine: plan.engine, step: plan.step, budget: plan.budget, rates: plan.rates, predictions: plan.predictions, chosen: plan.chosen, equation6: plan.equation6 }, undefined, 2)}\n`);
       else process.stdout.write(`${memoryText({ ...plan, rows: plan.predictions, what: `${plan.what}; ${plan.engine}; ${plan.step.tokens} tokens a step (as if each text had ${plan.step.length}), ${plan.step.microBatch} a pass; task vectors as ${plan.options.packing}` })}\n`);

@@ -9,7 +9,6 @@ import type { Method, Parameter } from "../methods/types.js";
 import { written } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import { toText } from "../report/table.js";
-import { mergeByFile, mergeModels } from "../run/models.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
 
@@ -67,6 +66,7 @@ export function addMerge(program: Command): void {
       signals.training(true);
       const started = performance.now();
       const common = { shardSize: chosen.shardSize, threads };
+      const { mergeByFile, mergeModels } = await import("../run/models.js");
       const hooks = { ...printer, stopping: signals.requested };
       let out: string;
       if (file !== undefined) {

@@ -1,5 +1,4 @@
 import type { Command } from "commander";
-import { removeNative, setupNative } from "../setup/native.js";
 
 const examples = `
 Examples:
@@ -21,6 +20,7 @@ export function addSetup(program: Command): void {
     .option("--remove", "remove what this command built")
     .addHelpText("after", examples)
     .action(async ({ gpu = false, tensorflow, python, remove }: Options) => {
+      const { removeNative, setupNative } = await import("../setup/native.js");
       if (remove) {
         process.stdout.write((await removeNative()) ? "removed\n" : "there was nothing to remove\n");
         return;

@@ -1,6 +1,5 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { mergeByTraining } from "../run/merge.js";
 import { addSettings } from "./options.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
@@ -28,6 +27,7 @@ export function addTrain(program: Command): void {
       const chosen = await loadSettings(options, options.config);
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
+      const { mergeByTraining } = await import("../run/merge.js");
       const result = await mergeByTraining({ ...chosen, resume: options.resume }, {
         ...printer,
         step(record, tasks, steps) {

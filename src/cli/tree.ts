@@ -7,7 +7,6 @@ import { addSettings } from "./options.js";
 import { UserError } from "../errors.js";
 import { planRows } from "../report/tree.js";
 import { toText } from "../report/table.js";
-import { mergeInTree } from "../run/grow.js";
 import { nodeMethods, type NodeMethod } from "../run/node-file.js";
 import type { TreeOptions } from "../run/tree.js";
 import type { Nested } from "../tree/plan.js";
@@ -66,6 +65,7 @@ export function addTree(program: Command): void {
       if (options.pairwise && options.fanIn !== undefined && options.fanIn !== "2") throw new UserError("--pairwise means --fan-in 2; give one of them");
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
+      const { mergeInTree } = await import("../run/grow.js");
       const result = await mergeInTree(chosen, {
         fanIn: options.pairwise ? 2 : options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2), by,
         jobs: whole("jobs", options.jobs, 1), polish: whole("polish", options.polish, 0), keepNodes: options.keepNodes ?? false,

@@ -63,10 +63,11 @@ export function readEntries(desk: Desk, { path, start, dtype }: Ref, from: numbe
 
 /** @throws UserError naming the entry, where one is NaN or infinite */
 function checkFinite(values: Float32Array, { path }: Ref, label: string, name: string, from: number): void {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  let bad = 0;
-  for (let i = 0; i < bits.length; i++) bad |= (bits[i]! & 0x7f800000) === 0x7f800000 ? 1 : 0;
-  if (!bad) return;
+  const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
+  // One more in the exponent runs over into the sign where all its bits are set, and only there.
+  let over = 0;
+  for (let i = 0; i < bits.length; i++) over |= (bits[i]! & 0x7fffffff) + 0x00800000;
+  if (over >= 0) return;
   const at = values.findIndex((value) => !Number.isFinite(value));
   throw new UserError(`${path} (${label}): "${name}" holds ${values[at]} at entry ${from + at}; the checkpoint is damaged or its training diverged`);
 }

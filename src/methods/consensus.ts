@@ -23,23 +23,41 @@ export function addUp({ weight, lambda, normalize }: Consensus): (part: Part, ou
  * where it is normalised, by the sum of their weights. TIES's election as mergekit has it.
  */
 export function electAndAdd({ weight, lambda, normalize }: Consensus): (part: Part, out: Float32Array) => void {
-  const k = weight.length;
+  const [scratch, agreed] = [scratchArray(), scratchArray()];
+  // Array after array rather than place after place: an engine runs such loops several times faster.
   return ({ base, inputs }, out) => {
-    for (let at = 0; at < out.length; at++) {
-      let sum = 0;
-      // In float32, as the reference: what cancels there must cancel here.
-      for (let i = 0; i < k; i++) sum = Math.fround(sum + Math.fround(weight[i]! * inputs[i]![at]!));
-      const positive = sum >= 0;
-      let [mix, share] = [0, 0];
-      for (let i = 0; i < k; i++) {
-        const x = weight[i]! * inputs[i]![at]!;
-        if (positive ? x <= 0 : x >= 0) continue;
-        mix += x;
-        share += weight[i]!;
+    const [sum, share] = [scratch(out.length).fill(0), agreed(out.length).fill(0)];
+    // In float32, as the reference: what cancels there must cancel here.
+    for (const [i, x] of inputs.entries()) addScaled(sum, x, weight[i]!);
+    out.fill(0);
+    for (const [i, x] of inputs.entries()) {
+      const w = weight[i]!;
+      for (let at = 0; at < out.length; at++) {
+        const y = w * x[at]!;
+        if (sum[at]! >= 0 ? y > 0 : y < 0) {
+          out[at] = out[at]! + y;
+          share[at] = share[at]! + w;
+        }
       }
-      out[at] = base[at]! + lambda * (normalize && share !== 0 ? mix / share : mix);
     }
+    if (normalize) for (let at = 0; at < out.length; at++) out[at] = base[at]! + (lambda * out[at]!) / (share[at]! || 1);
+    else for (let at = 0; at < out.length; at++) out[at] = base[at]! + lambda * out[at]!;
   };
+}
+
+/** An array that is kept from one part to the next. */
+export function scratchArray(): (size: number) => Float32Array {
+  let array = new Float32Array(0);
+  return (size) => {
+    if (array.length < size) array = new Float32Array(size);
+    return array.length === size ? array : array.subarray(0, size);
+  };
+}
+
+/** sum += weight · x, every product and sum rounded to float32. */
+export function addScaled(sum: Float32Array, x: Float32Array, weight = 1): void {
+  if (weight === 1) for (let at = 0; at < sum.length; at++) sum[at] = sum[at]! + x[at]!;
+  else for (let at = 0; at < sum.length; at++) sum[at] = sum[at]! + Math.fround(weight * x[at]!);
 }
 
 const weight = numbers(1, "weight of each model's task vector");

@@ -2,12 +2,17 @@ import { flag, method, numbers, type Part } from "./types.js";
 
 /** out = first + Σ coefficients_i · inputs_i (without a first: the sum alone). */
 export function weightedSum({ inputs }: Part, coefficients: readonly number[], out: Float32Array, first?: Float32Array): void {
-  const [c0, a] = [coefficients[0]!, inputs[0]!];
-  if (first) for (let i = 0; i < out.length; i++) out[i] = first[i]! + c0 * a[i]!;
-  else for (let i = 0; i < out.length; i++) out[i] = c0 * a[i]!;
-  for (let n = 1; n < inputs.length; n++) {
-    const [c, b] = [coefficients[n]!, inputs[n]!];
-    for (let i = 0; i < out.length; i++) out[i] = out[i]! + c * b[i]!;
+  if (first) out.set(first);
+  else out.fill(0);
+  // Four at a time: `out` is read and written that much less often.
+  for (let n = 0; n < inputs.length; n += 4) {
+    const [a, b = a, c = a, d = a] = inputs.slice(n, n + 4) as [Float32Array, Float32Array?, Float32Array?, Float32Array?];
+    const [p, q = 0, r = 0, s = 0] = coefficients.slice(n, n + 4) as [number, number?, number?, number?];
+    const left = inputs.length - n;
+    if (left === 1) for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]!;
+    else if (left === 2) for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]!;
+    else if (left === 3) for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]!;
+    else for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
   }
 }
 

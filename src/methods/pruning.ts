@@ -2,7 +2,7 @@ import { addUp, lambda, sumGrid } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
 import { rescales } from "./sparsify.js";
 import { choice, flag, method, number, numbers, sizeOf, type Treatment } from "./types.js";
-import { ofRank } from "./select.js";
+import { ofRanks } from "./select.js";
 
 /** The paper's control to DARE: the entries that are not larger than the ⌊d · p⌋-th smallest are dropped, the rest is left as it is. */
 const droppedRank = (size: number, p: number): number => size - Math.floor(size * p) + 1;
@@ -32,7 +32,7 @@ const pruneModel: Treatment<Pruned> = {
 const pruneTensor: Treatment<Pruned> = {
   treat: (tensor, { p }) => {
     const size = sizeOf(tensor);
-    return keepAbove(p.map((part, i) => (dropsAny(size, part) ? ofRank(tensor, ({ inputs }) => inputs[i]!, [droppedRank(size, part)])[0]!.magnitude : undefined)));
+    return keepAbove(ofRanks(tensor, p.map((part) => (dropsAny(size, part) ? [droppedRank(size, part)] : []))).map(([limit]) => limit?.magnitude));
   },
 };
 

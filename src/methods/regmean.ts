@@ -1,20 +1,24 @@
-import { CholeskyDecomposition, Matrix } from "ml-matrix";
+import { createRequire } from "node:module";
+import type { Matrix } from "ml-matrix";
 import { weightedSum } from "./linear.js";
 import { method, number, type TensorReader } from "./types.js";
+
+/** Loaded when it is first wanted: every thread of every merge imports this file. */
+const algebra = () => createRequire(import.meta.url)("ml-matrix") as typeof import("ml-matrix");
 
 /** An input's tensor, whole, as [in, out]: what RegMean calls W. */
 function wholeInputs({ rows, width, labels, parts, transposed }: TensorReader): Matrix[] {
   const all = labels.map(() => new Float64Array(rows * width));
   for (const { start, inputs } of parts()) inputs.forEach((x, i) => all[i]!.set(x, start));
   return all.map((values) => {
-    const matrix = Matrix.from1DArray(rows, width, values);
+    const matrix = algebra().Matrix.from1DArray(rows, width, values);
     return transposed ? matrix : matrix.transpose();
   });
 }
 
 /** G with its off-diagonal entries times α. */
 function shrunk(gram: Float32Array, size: number, alpha: number): Matrix {
-  const matrix = Matrix.from1DArray(size, size, gram);
+  const matrix = algebra().Matrix.from1DArray(size, size, gram);
   for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) if (r !== c) matrix.set(r, c, matrix.get(r, c) * alpha);
   return matrix;
 }
@@ -24,7 +28,8 @@ function shrunk(gram: Float32Array, size: number, alpha: number): Matrix {
  * @throws RangeError where the sum cannot be inverted
  */
 export function solve(grams: readonly Matrix[], inputs: readonly Matrix[], name: string): Matrix {
-  const [left, right] = [Matrix.zeros(grams[0]!.rows, grams[0]!.columns), Matrix.zeros(inputs[0]!.rows, inputs[0]!.columns)];
+  const { CholeskyDecomposition, Matrix: { zeros } } = algebra();
+  const [left, right] = [zeros(grams[0]!.rows, grams[0]!.columns), zeros(inputs[0]!.rows, inputs[0]!.columns)];
   for (const [i, g] of grams.entries()) {
     // On both sides, so that a direction that no input took gets the mean, and no other moves.
     const ridge = (1e-8 * g.trace()) / g.rows;

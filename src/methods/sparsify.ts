@@ -1,13 +1,10 @@
 import { drawsFor, below } from "./random.js";
-import { between, largest, type Keeper } from "./select.js";
+import { between, largest, type Thinning } from "./select.js";
 import { sizeOf, type TensorReader, type Treatment } from "./types.js";
 
 /** What is done so that a thinned task vector weighs as much as before: nothing, 1 / density, or the ratio of L1 norms. */
 export const rescales = ["none", "inverse", "l1"] as const;
 export type Rescale = (typeof rescales)[number];
-
-/** Thins one input's task vector in place, part after part. */
-type Thin = (delta: Float32Array, start: number) => void;
 
 /** As mergekit: below this an L1 norm is not divided by. */
 const smallestNorm = 1e-7;
@@ -18,13 +15,13 @@ function absoluteSum(values: Float32Array): number {
   return sum;
 }
 
-/** A treatment made of one thinning for each input: `make` looks at the tensor and gives a fresh one for every reading. */
-function thinning<V>(make: (tensor: TensorReader, input: number, values: V) => (() => Thin) | undefined, rescaled: (values: V, input: number) => number | "l1"): Treatment<V> {
+/** A treatment made of one thinning for each input; where it is rescaled to an L1 norm, the tensor is read once more. */
+function thinning<V>(make: (tensor: TensorReader, values: V) => readonly Thinning[], rescaled: (values: V, input: number) => number | "l1"): Treatment<V> {
   return {
     treat(tensor, values) {
-      const fresh = tensor.labels.map((_, input) => make(tensor, input, values));
-      const scales = tensor.labels.map((_, input) => (fresh[input] ? rescaled(values, input) : 1));
-      const measured = scales.some((scale) => scale === "l1") ? l1Scales(tensor, fresh, scales) : (scales as number[]);
+      const fresh = make(tensor, values);
+      const scales = fresh.map((one, input) => (one ? rescaled(values, input) : 1));
+      const measured = scales.includes("l1") ? l1Scales(tensor, fresh, scales) : (scales as number[]);
       return () => {
         const thins = fresh.map((one) => one?.());
         return ({ start, inputs }) => {
@@ -42,7 +39,7 @@ function thinning<V>(make: (tensor: TensorReader, input: number, values: V) => (
 }
 
 /** Σ|τ| before over Σ|τ| after, for the inputs that want it; 1 where either is next to nothing. */
-function l1Scales(tensor: TensorReader, fresh: readonly ((() => Thin) | undefined)[], scales: readonly (number | "l1")[]): number[] {
+function l1Scales(tensor: TensorReader, fresh: readonly Thinning[], scales: readonly (number | "l1")[]): number[] {
   const thins = fresh.map((one) => one?.());
   const [before, after] = [scales.map(() => 0), scales.map(() => 0)];
   for (const { start, inputs } of tensor.parts()) {
@@ -56,51 +53,47 @@ function l1Scales(tensor: TensorReader, fresh: readonly ((() => Thin) | undefine
   return scales.map((scale, i) => (scale !== "l1" ? scale : before[i]! < smallestNorm || after[i]! < smallestNorm ? 1 : before[i]! / after[i]!));
 }
 
-const byKeeper = (fresh: () => Keeper): (() => Thin) => () => {
-  const keep = fresh();
-  return (delta) => {
-    for (let i = 0; i < delta.length; i++) if (!keep(Math.abs(delta[i]!))) delta[i] = 0;
-  };
-};
-
 export interface DareValues { readonly dareP: readonly number[]; readonly rescale: Rescale; readonly seed: number }
 
 /** DARE (Yu et al. 2023): every entry is dropped with probability p; the rest is multiplied by 1 / (1 − p), or as `rescale` says. */
 export const dare: Treatment<DareValues> = thinning<DareValues>(
-  ({ name, labels }, input, { dareP, seed }) => {
+  ({ name, labels }, { dareP, seed }) => labels.map((label, input): Thinning => {
     const p = dareP[input]!;
     if (p <= 0) return undefined;
-    const draw = drawsFor(seed, "dare", name, labels[input]!);
+    const draw = drawsFor(seed, "dare", name, label);
     const limit = below(p);
     return () => (delta, start) => {
       for (let i = 0; i < delta.length; i++) if (draw(start + i) < limit) delta[i] = 0;
     };
-  },
+  }),
   ({ dareP, rescale }, input) => (rescale === "l1" ? "l1" : rescale === "inverse" ? 1 / (1 - dareP[input]!) : 1),
 );
 
 export interface DensityValues { readonly density: readonly number[]; readonly rescaled?: boolean }
 
+interface OutlierValues extends DensityValues { readonly gamma: readonly number[] }
+interface RankValues extends DensityValues { readonly epsilon: readonly number[]; readonly seed: number }
+
 const l1Or1 = ({ rescaled }: { readonly rescaled?: boolean }): 1 | "l1" => (rescaled ? "l1" : 1);
 
 /** The largest part of each tensor is kept: exactly max(1, ⌊density · size⌋) entries (mergekit). */
-export const trimTensor: Treatment<DensityValues> = thinning<DensityValues>((tensor, input, { density }) => {
-  const part = density[input]!;
-  if (part >= 1) return undefined;
-  const count = part <= 0 ? 0 : Math.max(1, Math.floor(part * sizeOf(tensor)));
-  return byKeeper(largest(tensor, ({ inputs }) => inputs[input]!, count));
+export const trimTensor: Treatment<DensityValues> = thinning<DensityValues>((tensor, { density }) => {
+  const size = sizeOf(tensor);
+  return largest(tensor, density.map((part) => (part >= 1 ? size : part <= 0 ? 0 : Math.max(1, Math.floor(part * size)))));
 }, l1Or1);
 
 /**
  * Model Breadcrumbs (Davari & Belilovsky 2023): the largest ⌊γ · size⌋ and the smallest are dropped, ⌊density · size⌋ are kept.
  * Where that is more than the smallest that there are to drop, fewer of the largest go (mergekit).
  */
-export const dropOutliers: Treatment<DensityValues & { readonly gamma: readonly number[] }> = thinning<DensityValues & { readonly gamma: readonly number[] }>((tensor, input, { density, gamma }) => {
+export const dropOutliers: Treatment<OutlierValues> = thinning<OutlierValues>((tensor, { density, gamma }) => {
   const size = sizeOf(tensor);
-  if (density[input]! >= 1) return undefined;
-  const kept = Math.floor(density[input]! * size);
-  const from = Math.max(0, size - kept - Math.floor(gamma[input]! * size));
-  return byKeeper(between(tensor, ({ inputs }) => inputs[input]!, from, from + kept));
+  return between(tensor, density.map((part, i) => {
+    if (part >= 1) return [0, size];
+    const kept = Math.floor(part * size);
+    const from = Math.max(0, size - kept - Math.floor(gamma[i]! * size));
+    return [from, from + kept];
+  }));
 }, l1Or1);
 
 /** Ranks of a row by magnitude, rising from 0; of equal ones the first is the lower. */
@@ -119,11 +112,10 @@ function ranksOf(row: Float32Array): Float64Array {
  * DELLA's MAGPRUNE (Deep et al. 2024): an entry is kept with a probability that rises with its rank in its row, from
  * density − ε to density + ε.
  */
-export const dropByRank: Treatment<DensityValues & { readonly epsilon: readonly number[]; readonly seed: number }> = thinning<DensityValues & { readonly epsilon: readonly number[]; readonly seed: number }>((tensor, input, { density, epsilon, seed }) => {
-  const { name, labels, width } = tensor;
+export const dropByRank: Treatment<RankValues> = thinning<RankValues>(({ name, labels, width }, { density, epsilon, seed }) => labels.map((label, input): Thinning => {
   const [d, e] = [density[input]!, epsilon[input]!];
   if (d >= 1) return undefined;
-  const draw = drawsFor(seed, "della", name, labels[input]!);
+  const draw = drawsFor(seed, "della", name, label);
   return () => (delta, start) => {
     for (let from = 0; from < delta.length; from += width) {
       const row = delta.subarray(from, from + width);
@@ -135,4 +127,4 @@ export const dropByRank: Treatment<DensityValues & { readonly epsilon: readonly 
       }
     }
   };
-}, l1Or1);
+}), l1Or1);

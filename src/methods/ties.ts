@@ -1,4 +1,4 @@
-import { electAndAdd, lambda, meanGrid } from "./consensus.js";
+import { addScaled, electAndAdd, lambda, meanGrid, scratchArray } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
 import { trimTensor } from "./sparsify.js";
 import { choice, flag, method, numbers, type Pass, type TensorReader, type Treatment } from "./types.js";
@@ -28,18 +28,20 @@ export const trimModel: Treatment<Density> = {
   },
 };
 
-function sumAt(inputs: readonly Float32Array[], at: number): number {
-  let sum = 0;
-  for (let i = 0; i < inputs.length; i++) sum = Math.fround(sum + inputs[i]![at]!);
-  return sum;
+/** Σ_i τ_i of every place, in float32. */
+function sumOf(inputs: readonly Float32Array[], out: Float32Array): Float32Array {
+  out.fill(0);
+  for (const delta of inputs) addScaled(out, delta);
+  return out;
 }
 
 /** The sign of most places: what a sum of exactly 0 takes. Where there are as many of either, the negative (as the authors' code). */
 const majority: Pass<unknown, { signs: number }, number> = {
   start: () => ({ signs: 0 }),
   visit(state, tensor) {
+    const scratch = scratchArray();
     for (const { inputs } of tensor.parts()) {
-      for (let at = 0; at < inputs[0]!.length; at++) state.signs += Math.sign(sumAt(inputs, at));
+      for (const sum of sumOf(inputs, scratch(inputs[0]!.length))) state.signs += Math.sign(sum);
     }
   },
   join: (states) => Math.sign(states.reduce((sum, { signs }) => sum + signs, 0)),
@@ -48,25 +50,27 @@ const majority: Pass<unknown, { signs: number }, number> = {
 /** Sets to 0, in place, what does not have the sign that is elected for its place. */
 export const electSigns: Treatment<unknown> = {
   survey: [majority],
-  treat: (_, __, found) => () => ({ inputs }) => {
-    for (let at = 0; at < inputs[0]!.length; at++) {
-      const positive = (Math.sign(sumAt(inputs, at)) || (found as number)) > 0;
-      for (const delta of inputs) if (positive ? delta[at]! < 0 : delta[at]! > 0) delta[at] = 0;
-    }
+  treat: (_, __, found) => () => {
+    const scratch = scratchArray();
+    return ({ inputs }) => {
+      const sum = sumOf(inputs, scratch(inputs[0]!.length));
+      for (const delta of inputs) {
+        for (let at = 0; at < delta.length; at++) {
+          const positive = (sum[at]! || (found as number)) > 0;
+          if (positive ? delta[at]! < 0 : delta[at]! > 0) delta[at] = 0;
+        }
+      }
+    };
   },
 };
 
 function meanOrSum(combine: "mean" | "sum", scale: number): ReturnType<typeof electAndAdd> {
+  const scratch = scratchArray();
   return ({ base, inputs }, out) => {
-    for (let at = 0; at < out.length; at++) {
-      let [sum, count] = [0, 0];
-      for (let i = 0; i < inputs.length; i++) {
-        const x = inputs[i]![at]!;
-        sum += x;
-        if (x !== 0) count++;
-      }
-      out[at] = base[at]! + scale * (combine === "mean" ? sum / Math.max(1, count) : sum);
-    }
+    const counts = scratch(out.length).fill(0);
+    sumOf(inputs, out);
+    if (combine === "mean") for (const delta of inputs) for (let at = 0; at < out.length; at++) counts[at] = counts[at]! + (delta[at] === 0 ? 0 : 1);
+    for (let at = 0; at < out.length; at++) out[at] = base[at]! + (scale * out[at]!) / (counts[at]! || 1);
   };
 }
 

@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJson, writeText } from "../checkpoint/files.js";
-import { presetOf } from "../config/settings.js";
+import { presetOf, trained } from "../config/trained.js";
 import { UserError } from "../errors.js";
 import { toRows } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
@@ -27,7 +27,7 @@ import type { MergeHooks, MergeOptions } from "./options.js";
 import { recorded } from "./record.js";
 import { bestOf, searchFolder, searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "./statistics.js";
-import { openOutput } from "./write.js";
+import { openOutput } from "./output.js";
 
 export interface CompareOptions extends MergeOptions {
   /** Names, or all. */
@@ -59,20 +59,6 @@ const result = z.object({
   search: z.array(z.object({ values: z.record(z.string(), z.union([z.number(), z.string()])), accuracy: z.number(), loss: z.number() })).optional(),
 });
 type Result = z.infer<typeof result>;
-
-/** Merges that are trained, by what is other than in SuperMerge. `@test`: adapted on the test inputs, without labels. */
-const trained: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
-  "adamerging-task-wise": { method: "adamerging", granularity: "model" },
-  adamerging: { method: "adamerging" },
-  "adamerging++": { method: "adamerging++" },
-  "adamerging@test": { method: "adamerging", adaptOn: "test" },
-  "adamerging++@test": { method: "adamerging++", adaptOn: "test" },
-  supermerge: {},
-  "supermerge-ties": { treat: "ties" },
-  "supermerge-dare": { treat: "dare" },
-};
-
-export const comparable: readonly string[] = [...methods.map(({ name }) => name), ...Object.keys(trained)];
 
 const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean => models >= least && models <= most;
 
@@ -118,6 +104,8 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
   }
   return [...rows, ...toRows("pretrained", tasks, await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"), "test", seed)];
 }
+
+const comparable: readonly string[] = [...methods.map(({ name }) => name), ...Object.keys(trained)];
 
 function chosenNames({ methods: asked, tasks }: CompareOptions, note: (message: string) => void): string[] {
   const unknown = asked === "all" ? undefined : asked.find((name) => !comparable.includes(name));

@@ -5,7 +5,7 @@ import type { Method, Values } from "../methods/types.js";
 import type { ModelFamily } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { MergeHooks } from "./options.js";
-import { writeAround, writeHead } from "./write.js";
+import { writeAround, writeHead } from "./output.js";
 
 export interface DiskMerge {
   readonly method: Method;

@@ -10,7 +10,8 @@ import type { Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import type { PackingCost } from "./packing.js";
 import { headClassOf, recorded } from "./record.js";
-import { writeCoefficients, writeHead, writeModel } from "./write.js";
+import { writeHead } from "./output.js";
+import { writeCoefficients, writeModel } from "./write.js";
 
 export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise, microBatch: plan.step.microBatch });
 

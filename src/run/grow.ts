@@ -21,7 +21,7 @@ import { prepareNode } from "./node.js";
 import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import { loadState } from "./state.js";
-import { clearResults, copyModel } from "./write.js";
+import { clearResults, copyModel } from "./output.js";
 import { planRun, type TreeOptions, type TreePlan } from "./tree.js";
 
 const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", folderName(id));

@@ -21,7 +21,7 @@ import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
 import { hashInputs } from "./record.js";
 import { treatExperts } from "./treat.js";
-import { openOutput } from "./write.js";
+import { openOutput } from "./output.js";
 
 /** Everything a run reads, checked and on the device. */
 export interface Inputs {

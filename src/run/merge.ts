@@ -3,7 +3,7 @@ import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
 import { version } from "../package.js";
-import { usesLabels } from "../train/step.js";
+import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
 import { finishMerge, placeOf } from "./finish.js";
 import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
@@ -11,7 +11,7 @@ import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import { packingCost } from "./packing.js";
 import { recorded } from "./record.js";
 import { loadState, openLog, placedIn, saveState } from "./state.js";
-import { beginRun } from "./write.js";
+import { beginRun } from "./output.js";
 
 /** A gate with open ends cannot start at 1: the slope there is nothing. */
 const largestStart = 0.9;

@@ -2,19 +2,18 @@ import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parse, YAMLParseError } from "yaml";
 import { readFile } from "node:fs/promises";
-import { openMember, type Member } from "../checkpoint/family.js";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { member, openMember, type Member } from "../checkpoint/family.js";
+import { writeText } from "../checkpoint/files.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import { UserError } from "../errors.js";
 import { compileMergekit } from "../mergekit/compile.js";
 import { readMergekit } from "../mergekit/file.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
-import { familyOfType } from "../models/index.js";
 import { version } from "../package.js";
 import { writeMerge, type DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
-import { openOutput, writeAround } from "./write.js";
+import { openOutput, writeAround } from "./output.js";
 
 type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
 
@@ -28,11 +27,18 @@ export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "th
   readonly out: string;
 }
 
-/** Opens a folder under its family's canonical names; of an architecture that we do not know, under its own. */
-async function openModel(label: string, folder: string): Promise<Member> {
-  const path = join(folder, "config.json");
-  const config = existsSync(path) ? ((await readJson(path)) as Record<string, unknown> | null) : null;
-  return openMember(label, folder, familyOfType(config?.["model_type"])?.canonical ?? ((name) => name));
+/** A model under its family's canonical names; of an architecture that we do not know, under its own. */
+async function translated({ label, checkpoint }: Member): Promise<Member> {
+  // Only here: it brings the engine's library with it.
+  const { familyOfType } = await import("../models/index.js");
+  return member(label, checkpoint, familyOfType(checkpoint.config["model_type"])?.canonical ?? ((name) => name));
+}
+
+/** Models as they call their own tensors, where they all do so alike; else under canonical names. */
+async function alike(members: readonly Member[]): Promise<Member[]> {
+  const [first, ...others] = members.map(({ checkpoint: { names } }) => new Set(names));
+  if (others.every((names) => names.size === first!.size && [...names].every((name) => first!.has(name)))) return [...members];
+  return Promise.all(members.map(translated));
 }
 
 /** Folders' own names, with a number where two have the same. */
@@ -59,14 +65,12 @@ ${rows.join("\n")}
 `);
 }
 
-async function withMembers<T>(run: (open: (label: string, folder: string) => Promise<Member>) => Promise<T>): Promise<T> {
+/** Opens folders for as long as `run` takes. */
+async function withMembers<T>(folders: readonly { label: string; folder: string }[], run: (members: readonly Member[]) => Promise<T>): Promise<T> {
   const opened: Member[] = [];
   try {
-    return await run(async (label, folder) => {
-      const member = await openModel(label, folder);
-      opened.push(member);
-      return member;
-    });
+    for (const { label, folder } of folders) opened.push(await openMember(label, folder, (name) => name));
+    return await run(await alike(opened));
   } finally {
     for (const { checkpoint } of opened) await checkpoint.close();
   }
@@ -79,13 +83,11 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
   if (method.needs) throw new UserError(`${method.name} needs data to run the models on: name --tasks (and --data)`);
   const values = resolveValues(method, given, models.length);
   if (base === undefined && (values["dareP"] as readonly number[]).some((p) => p > 0)) throw new UserError("--dare-p drops entries of task vectors: name the base they are taken against with --base");
-  await withMembers(async (open) => {
-    const labels = labelsOf(models);
-    const inputs: Member[] = [];
-    for (const [i, folder] of models.entries()) inputs.push(await open(labels[i]!, folder));
-    const from = base === undefined ? undefined : await open("base", base);
-    await openOutput(out, [...(base === undefined ? [] : [base]), ...models]);
-    await writeMerge(out, { ...merge, values, base: from, inputs }, hooks);
+  const labels = labelsOf(models);
+  const folders = [...models.map((folder, i) => ({ label: labels[i]!, folder })), ...(base === undefined ? [] : [{ label: "base", folder: base }])];
+  await withMembers(folders, async (members) => {
+    await openOutput(out, folders.map(({ folder }) => folder));
+    await writeMerge(out, { ...merge, values, base: members[models.length], inputs: members.slice(0, models.length) }, hooks);
     await writeMark(out, { method: method.name, values, base, models });
   });
 }
@@ -101,17 +103,15 @@ export async function mergeByFile(path: string, merge: Pick<ModelsMerge, "out" |
   }
   const file = readMergekit(value, path);
   const names = new Set([file.base_model, ...(file.models ?? []).map(({ model }) => model), ...(file.slices ?? []).flatMap(({ base_model, sources }) => [base_model, ...sources.map(({ model }) => model)])].filter((name) => typeof name === "string"));
-  await withMembers(async (open) => {
-    const members = new Map<string, Member>();
-    const folders: string[] = [];
-    for (const name of names) {
-      const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
-      if (folder === undefined) throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file${name.includes("+") ? "; a model with an adapter (model+lora) is not supported, fold it into the model first" : ""}`);
-      folders.push(folder);
-      members.set(name, await open(name, folder));
-    }
+  const folders = [...names].map((name) => {
+    const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
+    if (folder === undefined) throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file${name.includes("+") ? "; a model with an adapter (model+lora) is not supported, fold it into the model first" : ""}`);
+    return { label: name, folder };
+  });
+  await withMembers(folders, async (opened) => {
+    const members = new Map(opened.map((one) => [one.label, one]));
     const { plan, first, dtype, layers, kept } = compileMergekit(file, (name) => members.get(name)!, path, merge.seed);
-    await openOutput(merge.out, folders);
+    await openOutput(merge.out, folders.map(({ folder }) => folder));
     if (kept.length) hooks.note(`${kept.length} of ${plan.tensors.length} tensors are taken over as they are: ${kept.slice(0, 3).map(({ name, why }) => `${name} (${why})`).join(", ")}${kept.length > 3 ? " …" : ""}`);
     await mergeOnDisk(plan, merge.out, { shardBytes: merge.shardSize, threads: merge.threads, progress: hooks.progress, stopping: hooks.stopping });
     const counts = ["num_hidden_layers", "num_layers", "n_layer"].filter((key) => key in first.checkpoint.config);

@@ -24,7 +24,8 @@ import { writeMerge } from "./disk.js";
 import { evaluateFolder } from "./evaluate.js";
 import { ties } from "../methods/ties.js";
 import { resolveValues } from "../methods/values.js";
-import { removeLeftovers, writeHead, writeModel } from "./write.js";
+import { removeLeftovers, writeHead } from "./output.js";
+import { writeModel } from "./write.js";
 
 /** A child as a column: an expert, a merge of several given by coefficients, or a merged model that was written out. */
 interface Child {

@@ -4,7 +4,8 @@ import { gates, type GateName } from "../merge/gates.js";
 import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
 import { trainingBatches } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type decays } from "./adamw.js";
-import { coefficientGradient, usesLabels, type LossName } from "./step.js";
+import { usesLabels, type LossName } from "./losses.js";
+import { coefficientGradient } from "./step.js";
 
 export interface TrainOptions {
   readonly steps: number;

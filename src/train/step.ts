@@ -9,13 +9,8 @@ import type { Model } from "../models/types.js";
 import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
 import { tokensAPass, type Batch } from "../tasks/batches.js";
+import type { LossName } from "./losses.js";
 import { passesOf, type Job } from "./passes.js";
-
-/** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging), nor as fusion_bench writes it. */
-export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench"] as const;
-export type LossName = (typeof lossNames)[number];
-/** Whether a loss looks at labels: only then may the best step be chosen by them. */
-export const usesLabels = (loss: LossName): boolean => loss === "cross-entropy";
 
 /** The weighted mean loss of each job, [1] each, from the features of all their rows [rows, width]. */
 export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossName): Tensor[] {

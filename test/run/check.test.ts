@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { labelOrder } from "../../src/run/check.js";
 import { locate } from "../../src/run/locate.js";
-import { beginRun, openOutput } from "../../src/run/write.js";
+import { beginRun, openOutput } from "../../src/run/output.js";
 import type { Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
 

@@ -1,0 +1,6 @@
+/** `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging), nor as fusion_bench writes it. */
+export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench"] as const;
+export type LossName = (typeof lossNames)[number];
+
+/** Whether a loss looks at labels: only then may the best step be chosen by them. */
+export const usesLabels = (loss: LossName): boolean => loss === "cross-entropy";
