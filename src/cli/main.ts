@@ -6,6 +6,7 @@ import { addAdd } from "./add.js";
 import { addCompare } from "./compare.js";
 import { addDoctor } from "./doctor.js";
 import { addMerge } from "./merge.js";
+import { addExport } from "./export.js";
 import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
 import { addSetup } from "./setup.js";
@@ -17,12 +18,12 @@ const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
   .version(version)
   .option("--debug", "show the stack of an error")
-  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge tree --tasks rte,cb,copa\n  $ train-merge evaluate merged/mini-rte+cb+copa")
+  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge tree --tasks rte,cb,copa\n  $ train-merge merge --method ties --base base --experts a b c\n  $ train-merge compare --tasks rte,cb,copa\n  $ train-merge evaluate merged/mini-rte+cb+copa")
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -110,7 +110,7 @@ export function compileMergekit(file: MergekitFile, open: (model: string) => Mem
         const layer = layerOf(name);
         if (layer?.index !== from) continue;
         const renamed = `${layer.stack}.${at + index}.${layer.rest}`;
-        tensors.push(tensorOf(slice, restored(stored, name, renamed), (source) => `${layer.stack}.${source.layer_range[0] + index}.${layer.rest}`, t));
+        tensors.push(tensorOf(slice, storedAs(first, layer.stack, renamed), (source) => `${layer.stack}.${source.layer_range[0] + index}.${layer.rest}`, t));
       }
     }
     at += count;
@@ -126,8 +126,11 @@ function canonicalIn(member: Member, stored: string): string {
   return names.get(stored)!;
 }
 
-/** A stored name with its canonical part exchanged: "bert." and the like stay. */
-const restored = (stored: string, name: string, renamed: string): string => (stored.endsWith(name) ? stored.slice(0, stored.length - name.length) + renamed : renamed);
+/** What a model would call a tensor of one of its stacks: with the prefix ("bert.") that it has before the others. */
+function storedAs({ actual }: Member, stack: string, name: string): string {
+  const [own, stored] = [...actual].find(([canonical]) => canonical.startsWith(`${stack}.`)) ?? ["", ""];
+  return stored.slice(0, stored.length - own.length) + name;
+}
 
 /** A tensor's parameters: the most particular setting that says something, else mergekit's default. */
 function valuesFor(

@@ -28,20 +28,24 @@ export function electAndAdd({ weight, lambda, normalize }: Consensus): (part: Pa
   return ({ base, inputs }, out) => {
     const [sum, share] = [scratch(out.length).fill(0), agreed(out.length).fill(0)];
     // In float32, as the reference: what cancels there must cancel here.
-    for (const [i, x] of inputs.entries()) addScaled(sum, x, weight[i]!);
+    for (const [i, x] of inputs.entries()) addScaled(sum, x, weight[i]);
+    for (let at = 0; at < out.length; at++) sum[at] = sum[at]! >= 0 ? 1 : -1;
     out.fill(0);
+    // What agrees is above 0 when it is multiplied by the elected sign. No branches: signs are as good as random.
     for (const [i, x] of inputs.entries()) {
       const w = weight[i]!;
-      for (let at = 0; at < out.length; at++) {
-        const y = w * x[at]!;
-        if (sum[at]! >= 0 ? y > 0 : y < 0) {
+      if (normalize) {
+        for (let at = 0; at < out.length; at++) {
+          const y = Math.max(0, w * x[at]! * sum[at]!);
           out[at] = out[at]! + y;
-          share[at] = share[at]! + w;
+          share[at] = share[at]! + w * Math.min(1, y * 1e300);
         }
+      } else {
+        for (let at = 0; at < out.length; at++) out[at] = out[at]! + Math.max(0, w * x[at]! * sum[at]!);
       }
     }
-    if (normalize) for (let at = 0; at < out.length; at++) out[at] = base[at]! + (lambda * out[at]!) / (share[at]! || 1);
-    else for (let at = 0; at < out.length; at++) out[at] = base[at]! + lambda * out[at]!;
+    if (normalize) for (let at = 0; at < out.length; at++) out[at] = base[at]! + (lambda * sum[at]! * out[at]!) / (share[at]! || 1);
+    else for (let at = 0; at < out.length; at++) out[at] = base[at]! + lambda * sum[at]! * out[at]!;
   };
 }
 

@@ -63,7 +63,8 @@ export const dare: Treatment<DareValues> = thinning<DareValues>(
     const draw = drawsFor(seed, "dare", name, label);
     const limit = below(p);
     return () => (delta, start) => {
-      for (let i = 0; i < delta.length; i++) if (draw(start + i) < limit) delta[i] = 0;
+      // No branch: which way it went would be a coin's guess.
+      for (let i = 0; i < delta.length; i++) delta[i] = delta[i]! * Number(draw(start + i) >= limit);
     };
   }),
   ({ dareP, rescale }, input) => (rescale === "l1" ? "l1" : rescale === "inverse" ? 1 / (1 - dareP[input]!) : 1),

@@ -26,6 +26,7 @@ async function checkBase(to: string, base: string): Promise<void> {
  * @param options as for a merge; its tasks are not looked at
  */
 export async function addExpert(expert: string, to: string, task: string | undefined, options: MergeOptions, hooks: MergeHooks): Promise<MergeResult> {
+  if (options.treat !== undefined && options.treat !== "none") throw new UserError(`--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`);
   const heads = join(to, "heads");
   if (!existsSync(heads) || !existsSync(join(to, "results.json"))) throw new UserError(`--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`);
   const name = task ?? basename(resolve(expert));

@@ -21,7 +21,7 @@ import { prepareNode } from "./node.js";
 import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import { loadState } from "./state.js";
-import { clearResults, copyModel } from "./output.js";
+import { clearResults, copyModel, removeLeftovers } from "./output.js";
 import { planRun, type TreeOptions, type TreePlan } from "./tree.js";
 
 const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", folderName(id));
@@ -39,6 +39,8 @@ async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): P
   }
   const execute = tree.executor === "slurm" ? slurmExecutor(plan.out, key, tree.slurmOptions) : localExecutor(tree.jobs);
   const all = jobs.length === 0 || (await execute(jobs, { note: hooks.note, stopping: hooks.stopping, line: (id, text) => hooks.note(`[${id}] ${text}`) }));
+  // A node whose tree was killed may outlive it by a moment, and leave a file half-written after the next run tidied up.
+  for (const { id } of plan.nodes) await removeLeftovers(folderOf(plan, id));
   if (!all) return false;
   for (const { id } of jobs) {
     const { identity, tasks } = plan.nodes.find((node) => node.id === id)!;
@@ -118,7 +120,8 @@ export interface TreeHooks extends MergeHooks {
  */
 export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hooks: TreeHooks): Promise<MergeResult> {
   const started = performance.now();
-  if (!isLinear(tree.nodeMethod) && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because ${tree.nodeMethod} trims and elects signs: what it makes is no weighted sum of its inputs`);
+  if (options.treat !== undefined && options.treat !== "none") throw new UserError(`--treat ${options.treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`);
+  if (!isLinear(tree.nodeMethod) && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because what ${tree.nodeMethod} makes is not one table of coefficients`);
   const plan = await planRun(options, tree, hooks);
   const { out } = plan;
   hooks.planned(plan);
@@ -147,7 +150,7 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
       if (tree.polish) table = await polish(out, inputs, options, tree.polish, table, root.identity, hooks);
       if (!table) return { out, rows: [], synthetic, finished: false };
     } else {
-      hooks.note(`the tree is not one table: ${tree.nodeMethod} trims and elects signs, which no coefficients can say; ${folderOf(plan, root.id)}/model is the result`);
+      hooks.note(`the tree is not one table: what ${tree.nodeMethod} makes no coefficients can say; ${folderOf(plan, root.id)}/model is the result`);
       await copyModel(join(folderOf(plan, root.id), "model"), out);
     }
     return await finishMerge(out, inputs, options, {

@@ -4,12 +4,15 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
+import { methods } from "../methods/index.js";
 import type { FlatMerge } from "../tree/flatten.js";
 
-/** How a node merges its children. The first three give a table, and so a tree of them is one table too. */
-export const nodeMethods = ["supermerge", "average", "task-arithmetic", "ties"] as const;
-export type NodeMethod = (typeof nodeMethods)[number];
-export const isLinear = (method: NodeMethod): boolean => method !== "ties";
+/** Methods that give one table, so that a tree of them is one table too. */
+const linearMethods: readonly string[] = ["supermerge", "average", "task-arithmetic"];
+/** How a node may merge its children: by those, or by any method that merges two and more models without data. */
+export const nodeMethods = [...linearMethods, ...methods.filter(({ name, needs, inputs }) => !linearMethods.includes(name) && !needs && (inputs?.[1] ?? Infinity) > 2).map(({ name }) => name)] as [string, ...string[]];
+export type NodeMethod = string;
+export const isLinear = (method: NodeMethod): boolean => linearMethods.includes(method);
 
 /** A node's folder under nodes/: its id, or where that is long, its start and a digest. Task names hold no separators. */
 export const folderName = (id: string): string => (id.length <= 100 ? id : `${id.slice(0, 80)}+…${digest(id).slice(0, 12)}`);

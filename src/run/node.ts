@@ -22,7 +22,7 @@ import type { MergeHooks, MergeOptions } from "./options.js";
 import { loadState } from "./state.js";
 import { writeMerge } from "./disk.js";
 import { evaluateFolder } from "./evaluate.js";
-import { ties } from "../methods/ties.js";
+import { methods } from "../methods/index.js";
 import { resolveValues } from "../methods/values.js";
 import { removeLeftovers, writeHead } from "./output.js";
 import { writeModel } from "./write.js";
@@ -125,7 +125,8 @@ export async function runNode(path: string, parse: (settings: Record<string, unk
       }
     } else {
       const model = join(folder, "model");
-      await writeMerge(model, { ...options, method: ties, values: resolveValues(ties, {}, k), base: family.base, inputs: family.experts, heads: { members: heads, names: head } }, hooks);
+      const method = methods.find(({ name }) => name === node.method)!;
+      await writeMerge(model, { ...options, method, values: resolveValues(method, {}, k), base: family.base, inputs: family.experts, heads: { members: heads, names: head } }, hooks);
       test = (await evaluateFolder({ ...options, folder: model, data: inputs.data, placement: inputs.plan.chosen })).scores;
     }
     const run: NodeRun = { seconds: (performance.now() - started) / 1000, peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), bytesRead: traffic.read };

@@ -1,0 +1,39 @@
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { z } from "zod";
+import { stringify } from "yaml";
+import { readJson } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
+
+const coefficientsFile = z.object({ tasks: z.array(z.string()), layers: z.array(z.object({ id: z.string(), names: z.array(z.string()) })), entries: z.array(z.object({ layer: z.string(), task: z.string(), coefficient: z.number() })) });
+const runFile = z.object({ places: z.object({ base: z.string(), sources: z.array(z.object({ label: z.string(), folder: z.string() })) }) });
+const resultsFile = z.object({ settings: z.object({ treat: z.string().optional(), pack: z.string().optional() }) });
+
+async function read<T>(folder: string, file: string, schema: z.ZodType<T>): Promise<T> {
+  const path = join(folder, file);
+  if (!existsSync(path)) throw new UserError(`${folder}: there is no ${file}; only a finished merge by coefficients can be exported`);
+  const parsed = schema.safeParse(await readJson(path));
+  if (!parsed.success) throw new UserError(`${path}: not written by this version of train-merge`);
+  return parsed.data;
+}
+
+/**
+ * A finished merge by coefficients as a mergekit file: task arithmetic whose weights are the coefficients, each under a filter
+ * that is the tensor's whole name. mergekit (or `train-merge merge FILE`) makes the same model from it.
+ */
+export async function mergekitOf(folder: string): Promise<string> {
+  const { tasks, layers, entries } = await read(folder, "coefficients.json", coefficientsFile);
+  const { places: { base, sources } } = await read(folder, "run.json", runFile);
+  const { settings: { treat = "none", pack = "f32" } } = await read(folder, "results.json", resultsFile);
+  if (treat !== "none") throw new UserError(`${folder}: its coefficients weight task vectors treated with ${treat}, which no mergekit file can say`);
+  if (pack === "sparse") throw new UserError(`${folder}: its coefficients weight trimmed task vectors (--pack sparse), which no mergekit file can say`);
+  const names = new Map(layers.map(({ id, names: all }) => [id, all]));
+  const models = tasks.map((task) => {
+    const source = sources.find(({ label }) => label === task);
+    if (!source) throw new UserError(`${folder}: run.json does not say where ${task} is`);
+    const weight = entries.filter((entry) => entry.task === task).flatMap(({ layer, coefficient }) => names.get(layer)!.map((filter) => ({ filter, value: coefficient })));
+    // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
+    return { model: resolve(source.folder), parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] } };
+  });
+  return stringify({ merge_method: "task_arithmetic", base_model: resolve(base), models, parameters: { normalize: false, lambda: 1 }, dtype: "float32" });
+}
