@@ -3,7 +3,9 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { stringify } from "yaml";
 import { readJson } from "../checkpoint/files.js";
+import { openCheckpoint } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
+import { isFloat } from "../tensor/dtype.js";
 
 const coefficientsFile = z.object({ tasks: z.array(z.string()), layers: z.array(z.object({ id: z.string(), names: z.array(z.string()) })), entries: z.array(z.object({ layer: z.string(), task: z.string(), coefficient: z.number() })) });
 const runFile = z.object({ places: z.object({ base: z.string(), sources: z.array(z.object({ label: z.string(), folder: z.string() })) }) });
@@ -35,5 +37,8 @@ export async function mergekitOf(folder: string): Promise<string> {
     // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
     return { model: resolve(source.folder), parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] } };
   });
-  return stringify({ merge_method: "task_arithmetic", base_model: resolve(base), models, parameters: { normalize: false, lambda: 1 }, dtype: "float32" });
+  const checkpoint = await openCheckpoint(folder);
+  await checkpoint.close();
+  const written = checkpoint.names.map((name) => checkpoint.entry(name)!.dtype).find(isFloat) ?? "F32";
+  return stringify({ merge_method: "task_arithmetic", base_model: resolve(base), models, parameters: { normalize: false, lambda: 1 }, dtype: "float32", out_dtype: { F32: "float32", F16: "float16", BF16: "bfloat16" }[written] });
 }
