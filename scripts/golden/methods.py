@@ -385,6 +385,7 @@ def main():
     case("fisher", {"weight": [0.5, 1, 2], "unit": True}, each(lambda n, b, xs: fisher(n, xs, [0.5, 1, 2], True)))
     for alpha in (0.9, 0.1, 1.0):
         case("regmean", {"alpha": alpha}, each(lambda n, b, xs: regmean(n, xs, alpha)))
+    case("nearswap", {"t": 0.05}, each(lambda n, b, xs: b + (xs[1] - b) * (0.05 / (xs[1] - b).abs().clamp(min=1e-6)).clamp(max=1)), [1])
     case("passthrough", {"scale": 0.5}, each(lambda n, b, xs: 0.5 * xs[1]), [1])
     plain = lambda ts: [t.flatten().tolist() for t in ts]
     value = {

@@ -123,6 +123,7 @@ def files(llama):
         "breadcrumbs-ties": task("breadcrumbs_ties", density=0.5, gamma=0.3),
         "della": task("della", density=0.6, epsilon=0.2),
         "della-linear": task("della_linear", density=0.5, epsilon=0.1, **{"lambda": 0.8}),
+        "nearswap": {"merge_method": "nearswap", "base_model": "base", "models": one()[:1], "parameters": {"t": 0.03}},
         "passthrough": {"merge_method": "passthrough", "models": [{"model": "b", "parameters": {"scale": [{"filter": mlp, "value": 0.5}, {"value": 1.0}]}}]},
     }
     if llama:

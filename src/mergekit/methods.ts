@@ -31,6 +31,7 @@ export const translations: Readonly<Record<string, Translation>> = {
   model_stock: { method: "model-stock", base: "base", shared: { filter_wise: false }, each: {}, values: ({ filter_wise }) => ({ filterWise: filter_wise }) },
   sce: { method: "sce", base: "base", shared: { select_topk: 1, int8_mask: false }, each: {}, values: ({ select_topk }) => ({ selectTopk: select_topk }) },
   passthrough: { method: "passthrough", base: "ignored", shared: {}, each: { scale: 1 }, values: (_, { scale }) => ({ scale: scale![0] }) },
+  nearswap: { method: "nearswap", base: "base", shared: { t: undefined }, each: {}, values: ({ t }) => ({ t }) },
   task_arithmetic: { method: "task-arithmetic", base: "base", shared: arithmetic(false), each: weighted, values: sums },
   ties: { method: "ties", base: "base", shared: arithmetic(true), each: weighted, values: (shared, each) => ({ ...sums(shared, each), variant: "mergekit", density: each["density"], rescaled: shared["rescale"] }) },
   dare_ties: {

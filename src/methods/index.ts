@@ -4,6 +4,7 @@ import { fisher } from "./fisher.js";
 import { karcher } from "./karcher.js";
 import { average, linear } from "./linear.js";
 import { modelStock } from "./model-stock.js";
+import { nearswap } from "./nearswap.js";
 import { parameterSelection } from "./parameter-selection.js";
 import { passthrough } from "./passthrough.js";
 import { dare, magnitudePruning } from "./pruning.js";
@@ -17,7 +18,7 @@ import type { Method } from "./types.js";
 
 export const methods: readonly Method[] = [
   average, linear, taskArithmetic, ties, dare, magnitudePruning, fisher, regmean, rankmean, parameterSelection,
-  slerp, nuslerp, karcher, modelStock, della, dellaLinear, breadcrumbs, breadcrumbsTies, sce, passthrough,
+  slerp, nuslerp, karcher, modelStock, della, dellaLinear, breadcrumbs, breadcrumbsTies, sce, nearswap, passthrough,
 ];
 
 /** And the one that is no merge of its own. */
