@@ -6,6 +6,11 @@ export class UserError extends Error {
   override name = "UserError";
 }
 
+/** Thrown where somebody asked to stop and there is nothing to go on from in the middle. */
+export class Stopped extends UserError {
+  override name = "Stopped";
+}
+
 const systemMessages: Record<string, string> = {
   ENOSPC: "no space left on the device; free some or choose another --out",
   EACCES: "permission denied",

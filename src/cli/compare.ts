@@ -20,23 +20,23 @@ The same command goes on after Ctrl-C: methods that are done are not run again.`
 export function addCompare(program: Command): void {
   const command = program.command("compare").description("merge the same experts with many methods, each with its grid searched on validation examples, and put them in one table");
   command.option("--methods <names>", `all, or some of ${[...methods.map(({ name }) => name), ...Object.keys(trained)].join(", ")}`, "all");
-  addSettings(command, ["method", "treat", "adaptOn"]);
+  addSettings(command, ["method", "variant", "treat", "adaptOn", "loss"]);
   command
     .option("--no-search", "take each method's customary defaults")
     .option("--keep", "keep every method's merged model, in models/<method>")
     .option("--threads <n>", "threads that merge (default: the machine's cores)")
-    .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", examples)
-    .action(async (options: Record<string, unknown> & { methods: string; search: boolean; keep?: boolean; threads?: string; config?: string; json?: boolean }) => {
-      const chosen = await loadSettings(options, options.config);
+    .action(async (options: Record<string, unknown> & { methods: string; search: boolean; keep?: boolean; threads?: string; json?: boolean }) => {
+      const chosen = await loadSettings(options);
       const threads = options.threads === undefined ? undefined : Number(options.threads);
-      if (threads !== undefined && !Number.isSafeInteger(threads)) throw new UserError(`--threads ${options.threads}: it must be a whole number`);
+      if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 0)) throw new UserError(`--threads ${options.threads}: it must be a whole number from 0 on`);
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       signals.training(true);
       const own = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined).map((key) => [key, chosen[key as keyof typeof chosen]]));
-      const { tasks: _t, out: _o, ...given } = own;
+      // Where things lie is no setting of a method.
+      const { tasks: _t, out: _o, base: _b, experts: _e, family: _f, data: _d, memoryBudget: _m, ...given } = own;
       const { compareMethods } = await import("../run/compare.js");
       const made = await compareMethods({ ...chosen, methods: options.methods === "all" ? "all" : options.methods.split(",").map((name) => name.trim()).filter(Boolean), search: options.search, keep: options.keep ?? false, threads, given }, { ...printer, stopping: signals.requested });
       printer.end();

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command } from "commander";
-import { explain, UserError } from "../errors.js";
+import { explain, Stopped, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { addAdd } from "./add.js";
 import { addCompare } from "./compare.js";
@@ -13,6 +13,7 @@ import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
 import { addTree } from "./tree.js";
+import { stoppedCode } from "../run/options.js";
 
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
@@ -37,7 +38,7 @@ try {
     ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
     : error instanceof UserError || error instanceof RangeError ? message : `${message} (a fault of train-merge; --debug shows where)`;
   process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
-  process.exit(1);
+  process.exit(error instanceof Stopped ? stoppedCode : 1);
 }
 // The WASM and TensorFlow engines can hold handles that keep the process alive.
 process.exit(process.exitCode ?? 0);

@@ -18,6 +18,7 @@ export const trained: Readonly<Record<string, Readonly<Record<string, unknown>>>
   "adamerging-task-wise": { method: "adamerging", granularity: "model" },
   adamerging: { method: "adamerging" },
   "adamerging++": { method: "adamerging++" },
+  "adamerging-fusion_bench": { method: "adamerging", variant: "fusion_bench" },
   "adamerging@test": { method: "adamerging", adaptOn: "test" },
   "adamerging++@test": { method: "adamerging++", adaptOn: "test" },
   supermerge: {},

@@ -40,9 +40,10 @@ function unlike(first: { dtype: DType; shape: readonly number[] }, others: reado
 
 /**
  * Plans a merge of whole models, tensor by tensor, in the order of the base's file and under its names. What is no float
- * of one shape everywhere is taken over from the base (the first model, where there is no base) and named in `kept`.
+ * of one shape everywhere is taken over from the base (the first model, where there is no base) and named in `kept`; what
+ * that model does not have is left out and named in `left`.
  */
-export function compileMerge({ base, inputs }: Sources, { method, values, dtype, without = [], statistics }: CompileOptions): { plan: MergePlan; kept: { name: string; why: string }[] } {
+export function compileMerge({ base, inputs }: Sources, { method, values, dtype, without = [], statistics }: CompileOptions): { plan: MergePlan; kept: { name: string; why: string }[]; left: string[] } {
   const first = base ?? inputs[0]!;
   const nameOf = new Map([...first.actual].map(([canonical, stored]) => [stored, canonical]));
   const kept: { name: string; why: string }[] = [];
@@ -58,5 +59,6 @@ export function compileMerge({ base, inputs }: Sources, { method, values, dtype,
     }
     return { name: stored, dtype: target, shape: own.shape, base: base && own, inputs: refs as Ref[], values, ...statistics?.(canonical) };
   });
-  return { plan: { method, labels: inputs.map(({ label }) => label), tensors }, kept };
+  const left = [...new Set(inputs.flatMap((input) => [...input.actual.keys()].filter((name) => !first.actual.has(name) && !without.includes(name))))];
+  return { left, plan: { method, labels: inputs.map(({ label }) => label), tensors }, kept };
 }

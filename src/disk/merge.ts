@@ -19,6 +19,7 @@ async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskO
   const method = everyMethod.find(({ name }) => name === plan.method)!;
   const values = valuesOf(plan.tensors);
   const found: unknown[] = [];
+  if (plan.tensors.every(({ copy }) => copy)) return found;
   const passes = passesOf(method, values);
   for (const [number, { stage, pass }] of passes.entries()) {
     const states = await pool.run({ ...plan, found, pass: number }, (done, of) => progress?.(`${plan.method}: reading ${number + 1} of ${passes.length}`, done, of), stopping);

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import { UserError } from "../errors.js";
+import { Stopped, UserError } from "../errors.js";
 import { elements } from "../tensor/dtype.js";
 import { taker, type Answer, type Sent } from "./thread.js";
 import { workOn, type Job } from "./work.js";
@@ -26,15 +26,10 @@ function errorOf({ message, user, stack, code, path }: Extract<Answer, { failed:
   return Object.assign(error, code !== undefined && { code, path });
 }
 
-/** Thrown where a job was asked to stop. */
-export class Stopped extends UserError {
-  override name = "Stopped";
-}
-
 /** As many threads as the machine has cores, or as asked for; 0 works in this one. */
 export function openPool(threads: number = availableParallelism()): Pool {
   // From TypeScript sources (in tests) there is no file that a thread could run.
-  const count = import.meta.url.endsWith(".ts") ? 0 : threads;
+  const count = import.meta.url.endsWith(".ts") ? 0 : Math.max(0, threads);
   const workers = Array.from({ length: count }, () => new Worker(new URL("./thread.js", import.meta.url)));
   return {
     async run(job, onTensor, stopping = () => false) {

@@ -67,7 +67,8 @@ export function compileMergekit(file: MergekitFile, open: (model: string) => Mem
 
   const tensorOf = (slice: Slice, name: string, inputName: (source: MergekitSource) => string, t: number): PlannedTensor => {
     const refs = slice.sources.map((source) => ({ source, name: inputName(source), ref: refOf(open(source.model), inputName(source)) }));
-    const own = refOf(open(slice.base ?? slice.sources[0]!.model), inputName(slice.sources.find(({ model }) => model === slice.base) ?? slice.sources[0]!))!;
+    const own = refOf(open(slice.base ?? slice.sources[0]!.model), inputName(slice.sources.find(({ model }) => model === slice.base) ?? slice.sources[0]!));
+    if (!own) throw new UserError(`${where}: ${slice.base ?? slice.sources[0]!.model} has no tensor "${name}", which the others have`);
     const target = isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype;
     const unlike = refs.find(({ ref }) => !ref || !isFloat(ref.dtype) || ref.shape.join() !== own.shape.join());
     if (unlike || !isFloat(own.dtype)) {
@@ -101,7 +102,9 @@ export function compileMergekit(file: MergekitFile, open: (model: string) => Mem
     const count = lead.layer_range[1] - lead.layer_range[0];
     if (slice.sources.some(({ layer_range: [from, to] }) => to - from !== count)) throw new UserError(`${where}: all sources of a slice must have the same number of layers`);
     const member = open(lead.model);
-    if (lead.layer_range[1] > layerCount(member)) throw new UserError(`${where}: ${lead.model} has ${layerCount(member)} layers, layer_range asks for ${lead.layer_range.join(" to ")}`);
+    for (const { model, layer_range: [from, to] } of slice.sources) {
+      if (to > layerCount(open(model))) throw new UserError(`${where}: ${model} has ${layerCount(open(model))} layers, ${file.slices ? "layer_range asks for" : "the others have"} ${from} to ${to}`);
+    }
     for (let index = 0; index < count; index++) {
       const t = count > 1 ? index / (count - 1) : 1;
       const from = lead.layer_range[0] + index;

@@ -7,7 +7,7 @@ export const parametersOf = ({ parameters }: Method): Parameters => ({ ...darePa
 
 /** What happens to the task vectors, in order, before the method sees them. */
 export function treatmentsOf(method: Method, values: Values): readonly Treatment[] {
-  const drops = (values as unknown as DareValues).dareP.some((p) => p > 0);
+  const drops = (values as unknown as Partial<DareValues>).dareP?.some((p) => p > 0);
   return [...(drops ? [dare as unknown as Treatment] : []), ...(method.treatments?.(values) ?? [])];
 }
 

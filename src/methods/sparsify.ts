@@ -67,7 +67,7 @@ export const dare: Treatment<DareValues> = thinning<DareValues>(
       for (let i = 0; i < delta.length; i++) delta[i] = delta[i]! * Number(draw(start + i) >= limit);
     };
   }),
-  ({ dareP, rescale }, input) => (rescale === "l1" ? "l1" : rescale === "inverse" ? 1 / (1 - dareP[input]!) : 1),
+  ({ dareP, rescale }, input) => (rescale === "l1" ? "l1" : rescale === "inverse" && dareP[input]! < 1 ? 1 / (1 - dareP[input]!) : 1),
 );
 
 export interface DensityValues { readonly density: readonly number[]; readonly rescaled?: boolean }
@@ -116,6 +116,7 @@ function ranksOf(row: Float32Array): Float64Array {
 export const dropByRank: Treatment<RankValues> = thinning<RankValues>(({ name, labels, width }, { density, epsilon, seed }) => labels.map((label, input): Thinning => {
   const [d, e] = [density[input]!, epsilon[input]!];
   if (d >= 1) return undefined;
+  if (d > 0 && (d - e <= 0 || d + e >= 1)) throw new RangeError(`della keeps entries with a chance from density − ε to density + ε, which must lie between 0 and 1: a density of ${d} and an ε of ${e} do not`);
   const draw = drawsFor(seed, "della", name, label);
   return () => (delta, start) => {
     for (let from = 0; from < delta.length; from += width) {

@@ -83,6 +83,7 @@ export const ties = method({
     weight: numbers(1, "weight of each model's task vector; mergekit only"), normalize: flag(true, "divide by the sum of the weights that agree; mergekit only"),
     rescaled: flag(false, "rescale what is left to the same L1 norm; mergekit only"),
   },
+  unread: ({ variant }) => (variant === "original" ? ["weight", "normalize", "rescaled"] : ["combine"]),
   treatments: ({ variant }) => (variant === "original" ? [trimModel, electSigns] : [trimTensor]),
   merge: (_: TensorReader, values) => (values.variant === "original" ? meanOrSum(values.combine, values.lambda) : electAndAdd(values)),
 });

@@ -89,6 +89,8 @@ export interface Method {
   readonly scaled?: boolean | undefined;
   /** What a search tries: parameter → values. */
   readonly grid?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
+  /** Parameters that these values leave unread: who gives one of them is told. */
+  unread?(values: Values): readonly string[];
   /** What happens to the task vectors first. */
   treatments?(values: Values): readonly Treatment[];
   readonly survey?: readonly Pass[] | undefined;
@@ -96,8 +98,9 @@ export interface Method {
   merge(tensor: TensorReader, values: Values, found: unknown): (part: Part, out: Float32Array) => void;
 }
 
-type Defined<P extends Parameters> = Omit<Method, "parameters" | "survey" | "merge" | "treatments"> & {
+type Defined<P extends Parameters> = Omit<Method, "parameters" | "survey" | "merge" | "treatments" | "unread"> & {
   readonly parameters: P;
+  unread?(values: Values<P>): readonly string[];
   treatments?(values: Values<P>): readonly Treatment<Values<P>>[];
   readonly survey?: readonly Pass<Values<P>>[];
   merge(tensor: TensorReader, values: Values<P>, found: unknown): (part: Part, out: Float32Array) => void;

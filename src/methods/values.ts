@@ -43,5 +43,8 @@ export function resolveValues(method: Method, given: Readonly<Record<string, unk
   if (stray !== undefined) throw new UserError(`${where(stray)}: ${method.name} has no such parameter${nearest(stray, Object.keys(parameters))}; it has ${Object.keys(parameters).map(written).join(", ")}`);
   const [least, most] = method.inputs ?? [1, Infinity];
   if (inputs < least || inputs > most) throw new UserError(`${method.name} merges ${least === most ? `exactly ${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`} models, not ${inputs}`);
-  return Object.fromEntries(Object.entries(parameters).map(([key, parameter]) => [key, valueOf(where(key), parameter, given[key] ?? parameter.default, inputs)]));
+  const values: Values = Object.fromEntries(Object.entries(parameters).map(([key, parameter]) => [key, valueOf(where(key), parameter, given[key] ?? parameter.default, inputs)]));
+  const unread = method.unread?.(values).find((key) => given[key] !== undefined);
+  if (unread !== undefined) throw new UserError(`${where(unread)}: ${method.name} does not look at it with these other parameters (\`train-merge methods ${method.name}\` says when it does)`);
+  return values;
 }

@@ -1,10 +1,10 @@
 import { existsSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJson, writeText } from "../checkpoint/files.js";
 import { presetOf, trained } from "../config/trained.js";
-import { UserError } from "../errors.js";
+import { Stopped, UserError } from "../errors.js";
 import { toRows } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import { constantTables } from "../methods/constant.js";
@@ -24,7 +24,6 @@ import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
 import { mergeByTraining, methodName } from "./merge.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { recorded } from "./record.js";
 import { bestOf, searchFolder, searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "./statistics.js";
 import { openOutput } from "./output.js";
@@ -81,11 +80,17 @@ async function tryMethod(out: string, method: Method, inputs: Inputs, options: C
 }
 
 /** Trains coefficients and measures what was written; undefined where it was asked to stop. */
-async function tryTraining(out: string, name: string, options: CompareOptions, recipe: Recipe, hooks: MergeHooks): Promise<Omit<Result, "identity"> | undefined> {
+async function tryTraining(out: string, name: string, identity: string, options: CompareOptions, recipe: Recipe, hooks: MergeHooks): Promise<Omit<Result, "identity"> | undefined> {
   const changes = trained[name]!;
-  const own = { ...presetOf(changes["method"], options.variant), ...changes };
-  const settings = { ...options, ...own, ...options.given, out: join(out, "models", name), baselines: false } as MergeOptions;
+  const own = { ...presetOf(changes["method"], changes["variant"]), ...changes };
+  const { methods: _m, search: _s, keep: _k, threads: _t, given, ...plain } = options;
+  const settings = { ...plain, ...own, ...given, ...changes, out: join(out, "models", name), baselines: false } as MergeOptions;
   const started = performance.now();
+  // A state is gone on from only where this very training left it.
+  const mark = join(out, "methods", `${name}.started`);
+  const mine = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
+  if (!mine) await rm(settings.out!, { recursive: true, force: true });
+  await writeText(mark, identity);
   const resume = existsSync(join(settings.out!, "state.json")) && !existsSync(join(settings.out!, "results.json"));
   const made = await mergeByTraining({ ...settings, resume }, { ...hooks, note: () => {} }, recipe);
   if (!made.finished) return undefined;
@@ -132,19 +137,23 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const times: Timed[] = [];
   const searches: Record<string, readonly GridPoint[]> = {};
   const synthetic = inputs.tasks.some((task) => task.synthetic);
-  const settings = recorded(options, inputs.plan);
+  // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
+  const { seed, valPerTask, maxLength, dtype, tasks } = options;
+  const shared = { tasks, seed, valPerTask, maxLength, dtype, engine: inputs.plan.engine };
+  const settings = { ...shared, ...options.given };
   try {
     rows.push(...(await references(inputs, options.seed)));
     for (const [i, name] of names.entries()) {
       if (hooks.stopping()) return { out, rows, times, synthetic, finished: false };
       const path = join(out, "methods", `${name}.json`);
       const method = methods.find((one) => one.name === name);
-      const identity = digest({ version, name, search: options.search, given: options.given, settings, hashes: inputs.hashes });
+      const identity = digest({ version, name, shared, ...(method ? { search: options.search } : { given: options.given }), hashes: inputs.hashes });
       const saved = existsSync(path) ? result.safeParse(await readJson(path).catch(() => undefined)) : undefined;
-      let done: Result | undefined = saved?.data?.identity === identity ? saved.data : undefined;
+      let done: Result | undefined = saved?.data?.identity === identity && (!options.keep || existsSync(join(out, "models", name))) ? saved.data : undefined;
       if (!done) {
         hooks.progress(name, i, names.length);
-        const made = method ? await tryMethod(out, method, inputs, options, hooks) : await tryTraining(out, name, options, recipe, hooks);
+        await rm(path, { force: true });
+        const made = method ? await tryMethod(out, method, inputs, options, hooks) : await tryTraining(out, name, identity, options, recipe, hooks);
         if (!made) return { out, rows, times, synthetic, finished: false };
         done = { identity, ...made };
         await writeText(path, done);
@@ -157,6 +166,9 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
     await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: inputs.hashes });
     return { out, rows, times, synthetic, finished: true };
+  } catch (error) {
+    if (error instanceof Stopped) return { out, rows, times, synthetic, finished: false };
+    throw error;
   } finally {
     await inputs.dispose();
   }

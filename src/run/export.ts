@@ -4,7 +4,9 @@ import { z } from "zod";
 import { stringify } from "yaml";
 import { readJson } from "../checkpoint/files.js";
 import { openCheckpoint } from "../checkpoint/folder.js";
+import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
+import { readModel } from "./prepare.js";
 import { isFloat } from "../tensor/dtype.js";
 
 const coefficientsFile = z.object({ tasks: z.array(z.string()), layers: z.array(z.object({ id: z.string(), names: z.array(z.string()) })), entries: z.array(z.object({ layer: z.string(), task: z.string(), coefficient: z.number() })) });
@@ -19,6 +21,15 @@ async function read<T>(folder: string, file: string, schema: z.ZodType<T>): Prom
   return parsed.data;
 }
 
+/** Canonical name → the base's own, which is what a filter meets where all models call a tensor so. */
+async function namesIn(base: string): Promise<ReadonlyMap<string, string>> {
+  if (!existsSync(base)) throw new UserError(`${base}: the base that run.json names is not there (any more)`);
+  const { family } = await readModel(base);
+  const member = await openMember("base", base, family.canonical);
+  await member.checkpoint.close();
+  return member.actual;
+}
+
 /**
  * A finished merge by coefficients as a mergekit file: task arithmetic whose weights are the coefficients, each under a filter
  * that is the tensor's whole name. mergekit (or `train-merge merge FILE`) makes the same model from it.
@@ -29,11 +40,13 @@ export async function mergekitOf(folder: string): Promise<string> {
   const { settings: { treat = "none", pack = "f32" } } = await read(folder, "results.json", resultsFile);
   if (treat !== "none") throw new UserError(`${folder}: its coefficients weight task vectors treated with ${treat}, which no mergekit file can say`);
   if (pack === "sparse") throw new UserError(`${folder}: its coefficients weight trimmed task vectors (--pack sparse), which no mergekit file can say`);
+  const stored = await namesIn(base);
   const names = new Map(layers.map(({ id, names: all }) => [id, all]));
   const models = tasks.map((task) => {
     const source = sources.find(({ label }) => label === task);
+    if (source && !existsSync(source.folder)) throw new UserError(`${source.folder}: the expert for ${task} that run.json names is not there (any more)`);
     if (!source) throw new UserError(`${folder}: run.json does not say where ${task} is`);
-    const weight = entries.filter((entry) => entry.task === task).flatMap(({ layer, coefficient }) => names.get(layer)!.map((filter) => ({ filter, value: coefficient })));
+    const weight = entries.filter((entry) => entry.task === task).flatMap(({ layer, coefficient }) => names.get(layer)!.flatMap((name) => [...new Set([name, stored.get(name) ?? name])].map((filter) => ({ filter, value: coefficient }))));
     // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
     return { model: resolve(source.folder), parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] } };
   });

@@ -1,10 +1,13 @@
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { writeText } from "../checkpoint/files.js";
-import { evaluateBaselines, type Place, type SearchPoint } from "../evaluate/baselines.js";
+import { bestPoint, evaluateBaselines, searchLambda, type Place, type SearchPoint } from "../evaluate/baselines.js";
+import { columnOf } from "../merge/source.js";
 import type { Table } from "../merge/table.js";
+import { loadTaskVectors } from "../merge/vectors.js";
 import { version } from "../package.js";
 import { modelCard } from "../report/card.js";
+import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
 import type { Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
@@ -34,6 +37,20 @@ export interface Finished {
   readonly run: Readonly<Record<string, unknown>>;
 }
 
+/** Test rows of the methods that train nothing. They are of the experts as they are, whatever was done to their task vectors for training. */
+async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda }: Finished, hooks: MergeHooks): Promise<ResultRow[]> {
+  const { family: { base, experts }, model, tasks, plan } = inputs;
+  if (options.treat === undefined || options.treat === "none") return evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
+  const vectors = await loadTaskVectors({ base, columns: experts.map(columnOf) }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
+  try {
+    const place = { ...placeOf(inputs), vectors };
+    const search = await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
+    return await evaluateBaselines(place, tasks, bestPoint(search).lambda, options.seed, hooks.progress);
+  } finally {
+    vectors.dispose();
+  }
+}
+
 /**
  * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside the baselines. The
  * weights are merged from the experts' own files: packing is for training alone, but for trimmed (sparse) task vectors,
@@ -41,7 +58,7 @@ export interface Finished {
  */
 export async function finishMerge(out: string, inputs: Inputs, options: MergeOptions, finished: Finished, hooks: MergeHooks): Promise<MergeResult> {
   const { name, family, head, heads, vectors, tasks, plan, data } = inputs;
-  const { raw, table, lambda } = finished;
+  const { raw, table } = finished;
   const synthetic = tasks.some((task) => task.synthetic);
   if (raw && table) {
     await writeModel(out, family, head, vectors.packing === "bf16" || vectors.packing === "int8" ? vectors.fromFiles() : vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
@@ -49,7 +66,7 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     await writeCoefficients(out, vectors, raw, table, finished.title);
   }
 
-  const baselines = options.baselines === false ? [] : await evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
+  const baselines = options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
   const merged = await evaluateFolder({ ...options, folder: out, data, placement: plan.chosen }, finished.method);
   const rows = [...baselines, ...merged.rows];
@@ -59,7 +76,7 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     coefficients: table !== undefined, tree: finished.settings?.["tree"] !== undefined,
   }));
   await writeText(join(out, "run.json"), {
-    version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: inputs.places, data, ...finished.run,
+    version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: { base: resolve(inputs.places.base), sources: inputs.places.sources.map((source) => ({ ...source, folder: resolve(source.folder) })) }, data, ...finished.run,
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
   });
   // Last: a folder with results is a finished one.

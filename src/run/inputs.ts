@@ -1,4 +1,5 @@
-import { basename } from "node:path";
+import { rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import { openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
@@ -118,7 +119,10 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     let members = family.experts;
     if (options.treat !== undefined && options.treat !== "none") {
       const treatedMembers = await treatExperts(out, family, options, canonical, hooks);
-      closers.push(async () => void (await Promise.all(treatedMembers.map(({ checkpoint }) => checkpoint.close()))));
+      closers.push(async () => {
+        for (const { checkpoint } of treatedMembers) await checkpoint.close();
+        await rm(join(out, "treated"), { recursive: true, force: true });
+      });
       members = treatedMembers;
     }
     const columns = recipe.columns?.(members) ?? members.map(columnOf);

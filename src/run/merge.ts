@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
+import { UserError } from "../errors.js";
 import { version } from "../package.js";
 import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
@@ -92,6 +93,7 @@ export async function searchAndTrain(out: string, inputs: Inputs, identity: Read
  */
 export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, given?: Recipe): Promise<MergeResult> {
   const started = performance.now();
+  if (options.adaptOn === "test" && usesLabels(options.loss)) throw new UserError("test inputs may only be trained on without their labels; choose --loss entropy");
   const found = given ?? (await recipeOf(options));
   const out = options.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.

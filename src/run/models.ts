@@ -13,7 +13,7 @@ import { resolveValues } from "../methods/values.js";
 import { version } from "../package.js";
 import { writeMerge, type DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
-import { openOutput, writeAround } from "./output.js";
+import { clearMerge, openOutput, writeAround } from "./output.js";
 
 type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
 
@@ -47,9 +47,21 @@ function labelsOf(folders: readonly string[]): string[] {
   return names.map((name, i) => (names.indexOf(name) === i ? name : `${name}#${names.slice(0, i).filter((other) => other === name).length + 1}`));
 }
 
-/** What a finished merge says of itself. It is the mark by which a later run knows the folder for ours. */
-async function writeMark(out: string, mark: { method: string; values?: unknown; base?: string | undefined; models: readonly string[]; from?: string | undefined }): Promise<void> {
+interface Mark { readonly method: string; readonly values?: unknown; readonly base?: string | undefined; readonly models: readonly string[]; readonly from?: string | undefined }
+
+/**
+ * Runs a merge into a folder that nothing of an earlier one is left in. Its mark, by which a later run knows the folder for
+ * ours, is there before its weights; its card comes last. A merge that fails leaves neither.
+ */
+async function marked(out: string, mark: Mark, write: () => Promise<void>): Promise<void> {
+  await clearMerge(out);
   await writeText(join(out, "merge.json"), { version, ...mark });
+  try {
+    await write();
+  } catch (error) {
+    await clearMerge(out);
+    throw error;
+  }
   const rows = [...(mark.base ? [`| base | ${basename(mark.base)} |`] : []), ...mark.models.map((model) => `| model | ${basename(model)} |`)];
   await writeText(join(out, "README.md"), `---
 library_name: transformers
@@ -87,8 +99,7 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
   const folders = [...models.map((folder, i) => ({ label: labels[i]!, folder })), ...(base === undefined ? [] : [{ label: "base", folder: base }])];
   await withMembers(folders, async (members) => {
     await openOutput(out, folders.map(({ folder }) => folder));
-    await writeMerge(out, { ...merge, values, base: members[models.length], inputs: members.slice(0, models.length) }, hooks);
-    await writeMark(out, { method: method.name, values, base, models });
+    await marked(out, { method: method.name, values, base, models }, () => writeMerge(out, { ...merge, values, base: members[models.length], inputs: members.slice(0, models.length) }, hooks));
   });
 }
 
@@ -113,9 +124,10 @@ export async function mergeByFile(path: string, merge: Pick<ModelsMerge, "out" |
     const { plan, first, dtype, layers, kept } = compileMergekit(file, (name) => members.get(name)!, path, merge.seed);
     await openOutput(merge.out, folders.map(({ folder }) => folder));
     if (kept.length) hooks.note(`${kept.length} of ${plan.tensors.length} tensors are taken over as they are: ${kept.slice(0, 3).map(({ name, why }) => `${name} (${why})`).join(", ")}${kept.length > 3 ? " …" : ""}`);
-    await mergeOnDisk(plan, merge.out, { shardBytes: merge.shardSize, threads: merge.threads, progress: hooks.progress, stopping: hooks.stopping });
-    const counts = ["num_hidden_layers", "num_layers", "n_layer"].filter((key) => key in first.checkpoint.config);
-    await writeAround(merge.out, first, dtype, layers === undefined ? {} : Object.fromEntries(counts.map((key) => [key, layers])));
-    await writeMark(merge.out, { method: file.merge_method, from: path, models: [...names] });
+    await marked(merge.out, { method: file.merge_method, from: path, models: [...names] }, async () => {
+      await mergeOnDisk(plan, merge.out, { shardBytes: merge.shardSize, threads: merge.threads, progress: hooks.progress, stopping: hooks.stopping });
+      const counts = ["num_hidden_layers", "num_layers", "n_layer"].filter((key) => key in first.checkpoint.config);
+      await writeAround(merge.out, first, dtype, layers === undefined ? {} : Object.fromEntries(counts.map((key) => [key, layers])));
+    });
   });
 }

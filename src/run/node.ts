@@ -126,7 +126,7 @@ export async function runNode(path: string, parse: (settings: Record<string, unk
     } else {
       const model = join(folder, "model");
       const method = methods.find(({ name }) => name === node.method)!;
-      await writeMerge(model, { ...options, method, values: resolveValues(method, {}, k), base: family.base, inputs: family.experts, heads: { members: heads, names: head } }, hooks);
+      await writeMerge(model, { ...options, method, values: resolveValues(method, { seed: options.seed }, k), base: family.base, inputs: family.experts, heads: { members: heads, names: head } }, hooks);
       test = (await evaluateFolder({ ...options, folder: model, data: inputs.data, placement: inputs.plan.chosen })).scores;
     }
     const run: NodeRun = { seconds: (performance.now() - started) / 1000, peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), bytesRead: traffic.read };

@@ -9,9 +9,9 @@ import type { ModelFamily } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
 
 /** What a tokenizer may consist of. */
-const tokenizerFiles = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"];
+const tokenizerFiles = ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "generation_config.json", "chat_template.jinja", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"];
 /** What a run writes at its end; a new run in the same folder begins without it. */
-const finalFiles = ["results.json", "README.md", "run.json", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "heads"];
+const finalFiles = ["results.json", "README.md", "run.json", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "heads", "merge.json"];
 
 /** A folder is ours where results.json or state.json in it are of our making: only then may a run write over it. */
 async function isOurs(out: string): Promise<boolean> {
@@ -36,6 +36,7 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
   for (const input of inputs) {
     if ((await realpath(input)) === real) throw new UserError(`--out ${out}: it is the input ${input}; choose another`);
   }
+  await rm(join(out, "treated"), { recursive: true, force: true });
   const files = await readdir(out);
   if (files.some((file) => !leftover.test(file)) && !(await isOurs(out))) {
     throw new UserError(`--out ${out}: the folder is not empty and was not written by train-merge; choose another`);
@@ -56,6 +57,12 @@ export async function removeLeftovers(out: string): Promise<void> {
 export async function clearResults(out: string): Promise<void> {
   await removeFinal(out);
   await removeWeights(out);
+}
+
+/** The same for a folder that models are merged into without training: nothing of what stood there belongs to what will. */
+export async function clearMerge(out: string): Promise<void> {
+  await clearResults(out);
+  for (const file of ["config.json", "state.json", "training.jsonl"]) await rm(join(out, file), { force: true });
 }
 
 async function removeFinal(out: string): Promise<void> {
@@ -81,11 +88,11 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
 /** Writes what stands beside the weights: the base's config (with the type of the weights, where it was chosen) and tokenizer. */
 export async function writeAround(out: string, { checkpoint: { config: own, folder } }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
   const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
-  const { torch_dtype: _, ...config } = own;
-  await writeText(join(out, "config.json"), { ...config, ...changes, ...(dtype && { dtype: names[dtype] }) });
+  const { torch_dtype: older, ...config } = own;
+  await writeText(join(out, "config.json"), { ...config, ...(older !== undefined && { dtype: older }), ...changes, ...(dtype && { dtype: names[dtype] }) });
   for (const file of tokenizerFiles) {
     const from = join(folder, file);
-    if (existsSync(from)) await writeText(join(out, file), await readFile(from, "utf8"));
+    if (existsSync(from)) await atomicFile(join(out, file), async (write) => write(await readFile(from)));
   }
 }
 
