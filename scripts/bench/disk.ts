@@ -74,12 +74,13 @@ const cases: Record<string, { make: (folder: string) => Promise<string[]>; dtype
   "1b": { make: billion, dtype: "bfloat16", what: "1.1 billion parameters (Llama), 3 experts, bfloat16" },
 };
 
-interface Run { readonly seconds: number; readonly memory: number }
+/** `seconds`: of the merge alone, by its own count; `command`: from start to end. */
+interface Run { readonly seconds: number; readonly command: number; readonly memory: number }
 
 /** Runs a command; memory: its peak without pages of files, looked at every 20 ms. @param own its own count of the seconds */
-async function run(command: string, args: readonly string[], cwd: string, own?: (stdout: string) => number): Promise<Run> {
+async function run(program: string, args: readonly string[], cwd: string, own: (stdout: string) => number): Promise<Run> {
   const started = performance.now();
-  const child = spawn(command, args, { cwd, env: { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0" } });
+  const child = spawn(program, args, { cwd, env: { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0" } });
   let [stdout, stderr, memory] = ["", "", 0];
   child.stdout.on("data", (data: Buffer) => (stdout += data.toString()));
   child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
@@ -93,8 +94,9 @@ async function run(command: string, args: readonly string[], cwd: string, own?: 
   }, 20);
   const code = await new Promise<number | null>((done) => child.on("close", done));
   clearInterval(watch);
-  if (code !== 0) throw new Error(`${command} ${args.join(" ")}: ${stderr.slice(-2000)}`);
-  return { seconds: own ? own(stdout) : (performance.now() - started) / 1000, memory };
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")}: ${stderr.slice(-2000)}`);
+  const command = (performance.now() - started) / 1000;
+  return { seconds: own(stdout), command, memory };
 }
 
 async function copyAll(from: readonly string[], to: string): Promise<number> {
@@ -109,12 +111,12 @@ async function copyAll(from: readonly string[], to: string): Promise<number> {
   return (performance.now() - started) / 1000;
 }
 
-const lines = [`${cpus().length} cores (${cpus()[0]!.model.trim()}), Node ${process.version}. Seconds, medians of ${given.rounds} rounds in turns; memory is the process's peak without pages of files.`, "", "train-merge: the whole command, its start too, files synced to the disk. mergekit 0.1.5: its merge alone, imports not counted, files not synced. Copy: every byte of the inputs, synced.", ""];
+const lines = [`${cpus().length} cores (${cpus()[0]!.model.trim()}), Node ${process.version}. Seconds, medians of ${given.rounds} rounds in turns; memory is the process's peak without pages of files.`, "", "train-merge and mergekit 0.1.5: the merge alone, by their own count (train-merge's from options to files synced to the disk; mergekit's without its imports, files not synced), and its ratio; the whole command, start and imports in it. Copy: every byte of the inputs, synced.", ""];
 for (const name of given.cases.split(",")) {
   const { make, dtype, what } = cases[name]!;
   const folder = resolve("checkpoints", `bench-${name}`);
   const models = await make(folder);
-  lines.push(`## ${what}`, "", "| method | train-merge | mergekit | ratio | train-merge, memory | mergekit, memory | copy of the inputs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+  lines.push(`## ${what}`, "", "| method | train-merge | mergekit | ratio | train-merge, command | mergekit, command | train-merge, memory | mergekit, memory | copy of the inputs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
   for (const method of given.methods.split(",")) {
     const config = join(folder, `${method}.yml`);
     const density = method.includes("ties") ? { density: method === "ties" ? 0.2 : 0.5 } : {};
@@ -124,21 +126,24 @@ for (const name of given.cases.split(",")) {
       for (const who of ["ours", "theirs", "copy"] as const) {
         const out = join(folder, "out");
         await rm(out, { recursive: true, force: true });
-        if (who === "ours") runs.ours.push(await run(process.execPath, [join(packageFolder, "dist", "src", "cli", "main.js"), "merge", config, "--out", out], folder));
+        if (who === "ours") runs.ours.push(await run(process.execPath, [join(packageFolder, "dist", "src", "cli", "main.js"), "merge", config, "--out", out, "--json"], folder, (stdout) => (JSON.parse(stdout) as { seconds: number }).seconds));
         else if (who === "theirs") runs.theirs.push(await run(resolve(given.python), [join(packageFolder, "scripts", "bench", "mergekit_worker.py"), config, out], folder, (stdout) => (JSON.parse(stdout.trim().split("\n").at(-1)!) as { seconds: number }).seconds));
-        else runs.copy.push({ seconds: await copyAll([...(method === "linear" ? [] : [join(folder, "base")]), ...models.map((model) => join(folder, model))], out), memory: 0 });
+        else {
+          const seconds = await copyAll([...(method === "linear" ? [] : [join(folder, "base")]), ...models.map((model) => join(folder, model))], out);
+          runs.copy.push({ seconds, command: seconds, memory: 0 });
+        }
         await rm(out, { recursive: true, force: true });
         console.log(name, method, round, who, runs[who].at(-1));
       }
     }
-    const seconds = (who: keyof typeof runs) => median(runs[who].map((one) => one.seconds));
+    const seconds = (who: keyof typeof runs, what: "seconds" | "command" = "seconds") => median(runs[who].map((one) => one[what]));
     const memory = (who: keyof typeof runs) => `${(Math.max(...runs[who].map((one) => one.memory)) / 1e6).toFixed(0)} MB`;
-    lines.push(`| ${method} | ${seconds("ours").toFixed(2)} | ${seconds("theirs").toFixed(2)} | ${(seconds("theirs") / seconds("ours")).toFixed(2)} × | ${memory("ours")} | ${memory("theirs")} | ${seconds("copy").toFixed(2)} |`);
+    lines.push(`| ${method} | ${seconds("ours").toFixed(2)} | ${seconds("theirs").toFixed(2)} | ${(seconds("theirs") / seconds("ours")).toFixed(2)} × | ${seconds("ours", "command").toFixed(2)} | ${seconds("theirs", "command").toFixed(2)} | ${memory("ours")} | ${memory("theirs")} | ${seconds("copy").toFixed(2)} |`);
   }
   lines.push("");
 }
 console.log(lines.join("\n"));
 if (given.out !== undefined) {
   await mkdir(given.out, { recursive: true });
-  await writeFile(join(given.out, "results.md"), `${lines.join("\n")}\n`);
+  await writeFile(join(given.out, `${given.cases.replaceAll(",", "-")}.md`), `${lines.join("\n")}\n`);
 }
