@@ -51,7 +51,8 @@ export const givenParameters = (options: Record<string, unknown>): Record<string
 export function addMerge(program: Command): void {
   const command = program.command("merge").argument("[file]", "a mergekit YAML file").description("merge models with a method that trains nothing, or as a mergekit file says: from disk to disk, any architecture, no engine");
   command.option("--method <name>", `one of ${methods.map(({ name }) => name).join(", ")}`);
-  for (const key of shown) command.addOption(new Option(`--${kebab(key)} ${settings[key].argument}`, key === "experts" ? "the models' folders" : settings[key].help));
+  const own: Partial<Record<(typeof shown)[number], string>> = { experts: "the models' folders", out: "where to write (default: merged/<method>-<models>)", seed: "draws what is dropped or chosen" };
+  for (const key of shown) command.addOption(new Option(`--${kebab(key)} ${settings[key].argument}`, own[key] ?? settings[key].help));
   command.option("--threads <n>", "threads that read, merge and write (default: the machine's cores)");
   addParameters(command);
   command
