@@ -1,20 +1,13 @@
-import { readFile } from "node:fs/promises";
-import { parse, YAMLParseError } from "yaml";
 import type { z } from "zod";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { presetOf } from "./trained.js";
+import { readYaml } from "./yaml.js";
 import { camel, kebab, settings, settingsSchema, type Settings } from "./settings.js";
 
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
 export async function readConfig(path: string): Promise<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = parse(await readFile(path, "utf8"));
-  } catch (error) {
-    if (error instanceof YAMLParseError) throw new UserError(`${path}: ${error.message.split("\n")[0]}`);
-    throw error;
-  }
+  const value = await readYaml(path);
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw new UserError(`${path}: it must hold keys and values, such as "steps: 200"`);
   const known = Object.keys(settings).map(kebab);
   for (const key of Object.keys(value)) {

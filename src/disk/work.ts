@@ -22,9 +22,6 @@ export interface Job {
 
 const methodOf = (name: string): Method => everyMethod.find((method) => method.name === name)!;
 
-/** The place of one pass's find: its stage's. */
-export const stageOfPass = ({ method, tensors }: Pick<Job, "method" | "tensors">, pass: number): number => passesOf(methodOf(method), valuesOf(tensors))[pass]!.stage;
-
 /** The values that decide which stages there are: the same for every tensor. */
 export const valuesOf = (tensors: readonly PlannedTensor[]): PlannedTensor["values"] => tensors.find(({ copy }) => !copy)?.values ?? {};
 

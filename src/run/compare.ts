@@ -24,7 +24,7 @@ import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
 import { mergeByTraining, methodName } from "./merge.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { bestOf, searchFolder, searchGrid, type GridPoint } from "./search.js";
+import { bestOf, searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "./statistics.js";
 import { openOutput } from "./output.js";
 
@@ -68,7 +68,7 @@ async function tryMethod(out: string, method: Method, inputs: Inputs, options: C
   const given = "seed" in parametersOf(method) ? { seed: options.seed } : {};
   const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
   const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: options.threads, statistics, heads: { members: heads, names: head } };
-  const search = options.search && method.grid ? await searchGrid(searchFolder(out), method, given, merge, inputs, hooks) : undefined;
+  const search = options.search && method.grid ? await searchGrid(join(out, "trying"), method, given, merge, inputs, hooks) : undefined;
   const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
   const folder = join(out, "models", method.name);
   const before = performance.now();

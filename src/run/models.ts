@@ -1,9 +1,8 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { parse, YAMLParseError } from "yaml";
-import { readFile } from "node:fs/promises";
 import { member, openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
+import { readYaml } from "../config/yaml.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import { UserError } from "../errors.js";
 import { compileMergekit } from "../mergekit/compile.js";
@@ -105,14 +104,7 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
 
 /** Runs a mergekit file. A model in it is a folder: as it stands, or beside the file. */
 export async function mergeByFile(path: string, merge: Pick<ModelsMerge, "out" | "shardSize" | "threads"> & { readonly seed: number }, hooks: Hooks): Promise<void> {
-  let value: unknown;
-  try {
-    value = parse(await readFile(path, "utf8"));
-  } catch (error) {
-    if (error instanceof YAMLParseError) throw new UserError(`${path}: ${error.message.split("\n")[0]}`);
-    throw error;
-  }
-  const file = readMergekit(value, path);
+  const file = readMergekit(await readYaml(path), path);
   const names = new Set([file.base_model, ...(file.models ?? []).map(({ model }) => model), ...(file.slices ?? []).flatMap(({ base_model, sources }) => [base_model, ...sources.map(({ model }) => model)])].filter((name) => typeof name === "string"));
   const folders = [...names].map((name) => {
     const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));

@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import { rm } from "node:fs/promises";
 import { openMember } from "../checkpoint/family.js";
 import { evaluateTasks, mean } from "../evaluate/evaluate.js";
@@ -69,6 +68,3 @@ export async function searchGrid(folder: string, method: Method, given: Readonly
   }
   return points;
 }
-
-/** Where the merges of a search lie while they are tried. */
-export const searchFolder = (out: string): string => join(out, "trying");
