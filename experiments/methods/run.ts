@@ -13,7 +13,7 @@ import { comparisonTable, tableCaption, toMarkdown, type ResultRow, type Timed }
 
 const { values: o, positionals } = parseArgs({ allowPositionals: true, options: {
   family: { type: "string", default: "minilm" }, data: { type: "string" }, tasks: { type: "string", default: "cb,trec6,sst2" }, seeds: { type: "string", default: "0,1,2" }, methods: { type: "string", default: "all" },
-  backend: { type: "string", default: "node" }, out: { type: "string", default: "experiments/methods" }, runs: { type: "string", default: "merged/methods" },
+  backend: { type: "string", default: "node" }, out: { type: "string", default: "experiments/methods" }, runs: { type: "string", default: "merged/methods" }, name: { type: "string", default: "results" },
 } });
 
 interface Results { rows: ResultRow[]; times: Timed[]; search: Record<string, { values: Record<string, number>; accuracy: number; loss: number }[]> }
@@ -32,7 +32,7 @@ for (const seed of o.seeds.split(",")) {
   if (Object.keys(curves).length === 0) curves = found.search;
 }
 const settings = positionals.length ? `; \`${positionals.join(" ")}\`` : "";
-await writeFile(join(o.out, "results.md"), `${tableCaption(rows, false, 32)}${o.seeds.includes(",") ? ", mean ± standard deviation" : ""}${settings}. \`@test\`: adapted on the test inputs, without their labels; every other row has seen validation examples alone.
+await writeFile(join(o.out, `${o.name}.md`), `${tableCaption(rows, false, 32)}${o.seeds.includes(",") ? ", mean ± standard deviation" : ""}${settings}. \`@test\`: adapted on the test inputs, without their labels; every other row has seen validation examples alone.
 
 ${toMarkdown(comparisonTable(rows, times))}
 
@@ -40,4 +40,4 @@ What the search on the validation examples chose (seed ${o.seeds.split(",")[0]};
 
 ${toMarkdown({ head: ["method", "chosen", "points tried"], body: Object.entries(curves).map(([name, points]) => [name, Object.entries(best(points).values).map(([key, value]) => `${key} ${value}`).join(", "), String(points.length)]) })}
 `);
-console.log(await readFile(join(o.out, "results.md"), "utf8"));
+console.log(await readFile(join(o.out, `${o.name}.md`), "utf8"));

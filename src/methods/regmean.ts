@@ -1,45 +1,63 @@
-import { createRequire } from "node:module";
-import type { Matrix } from "ml-matrix";
 import { weightedSum } from "./linear.js";
+import { solveRows } from "./solve.js";
 import { method, number, type TensorReader } from "./types.js";
 
-/** Loaded when it is first wanted: every thread of every merge imports this file. */
-const algebra = () => createRequire(import.meta.url)("ml-matrix") as typeof import("ml-matrix");
-
-/** An input's tensor, whole, as [in, out]: what RegMean calls W. */
-function wholeInputs({ rows, width, labels, parts, transposed }: TensorReader): Matrix[] {
+/** An input's tensor, whole, as rows of `size` (what the layer is given): RegMean's Wᵀ. */
+function wholeInputs({ rows, width, labels, parts, transposed }: TensorReader): Float64Array[] {
   const all = labels.map(() => new Float64Array(rows * width));
   for (const { start, inputs } of parts()) inputs.forEach((x, i) => all[i]!.set(x, start));
-  return all.map((values) => {
-    const matrix = algebra().Matrix.from1DArray(rows, width, values);
-    return transposed ? matrix : matrix.transpose();
-  });
+  return transposed ? all.map((values) => flipped(values, rows, width)) : all;
 }
 
-/** G with its off-diagonal entries times α. */
-function shrunk(gram: Float32Array, size: number, alpha: number): Matrix {
-  const matrix = algebra().Matrix.from1DArray(size, size, gram);
-  for (let r = 0; r < size; r++) for (let c = 0; c < size; c++) if (r !== c) matrix.set(r, c, matrix.get(r, c) * alpha);
-  return matrix;
+/** [rows, width] → [width, rows]. */
+function flipped(values: Float64Array, rows: number, width: number): Float64Array {
+  const out = new Float64Array(values.length);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < width; c++) out[c * rows + r] = values[r * width + c]!;
+  return out;
+}
+
+/** G with its off-diagonal entries times α, and a ridge so small that it moves nothing that some input took a direction of. */
+function shrunk(gram: Float32Array, size: number, alpha: number): Float64Array {
+  const out = Float64Array.from(gram, (x) => x * alpha);
+  let trace = 0;
+  for (let r = 0; r < size; r++) trace += gram[r * (size + 1)]!;
+  for (let r = 0; r < size; r++) out[r * (size + 1)] = gram[r * (size + 1)]! + (1e-8 * trace) / size;
+  return out;
 }
 
 /**
- * W = (Σ G_i)⁻¹ Σ G_i W_i, [in, out], in float64.
+ * Wᵀ = (Σ W_iᵀ G_i) (Σ G_i)⁻¹ in float64, [out, in] in rows.
+ * @param inputs [out, in] each
+ * @param grams [in, in] each, symmetric
  * @throws RangeError where the sum cannot be inverted
  */
-export function solve(grams: readonly Matrix[], inputs: readonly Matrix[], name: string): Matrix {
-  const { CholeskyDecomposition, Matrix: { zeros } } = algebra();
-  const [left, right] = [zeros(grams[0]!.rows, grams[0]!.columns), zeros(inputs[0]!.rows, inputs[0]!.columns)];
+function merged(grams: readonly Float64Array[], inputs: readonly Float64Array[], size: number, name: string): Float64Array {
+  const [left, right] = [new Float64Array(size * size), new Float64Array(inputs[0]!.length)];
   for (const [i, g] of grams.entries()) {
-    // On both sides, so that a direction that no input took gets the mean, and no other moves.
-    const ridge = (1e-8 * g.trace()) / g.rows;
-    for (let r = 0; r < g.rows; r++) g.set(r, r, g.get(r, r) + ridge);
-    left.add(g);
-    right.add(g.mmul(inputs[i]!));
+    for (let at = 0; at < left.length; at++) left[at] = left[at]! + g[at]!;
+    addProduct(right, inputs[i]!, g, size);
   }
-  const cholesky = new CholeskyDecomposition(left);
-  if (!cholesky.isPositiveDefinite()) throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
-  return cholesky.solve(right);
+  if (!solveRows(left, right, size)) throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
+  return right;
+}
+
+/** out += x G for x of rows of `size`: four rows of G at a time, read once for eight rows of x. */
+function addProduct(out: Float64Array, x: Float64Array, g: Float64Array, size: number): void {
+  const rows = x.length / size;
+  const lines = Array.from({ length: size }, (_, p) => g.subarray(p * size, (p + 1) * size));
+  for (let from = 0; from < rows; from += 8) {
+    const to = Math.min(rows, from + 8);
+    for (let p = 0; p < size; p += 4) {
+      const [g0, g1 = g0!, g2 = g0!, g3 = g0!] = lines.slice(p, p + 4);
+      for (let r = from; r < to; r++) {
+        const at = r * size;
+        const factor = (i: number) => (p + i < size ? x[at + p + i]! : 0);
+        const [f0, f1, f2, f3] = [factor(0), factor(1), factor(2), factor(3)];
+        const target = out.subarray(at, at + size);
+        for (let c = 0; c < size; c++) target[c] = target[c]! + (f0 * g0![c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
+      }
+    }
+  }
 }
 
 export const regmean = method({
@@ -54,8 +72,8 @@ export const regmean = method({
       return (part, out) => weightedSum(part, coefficients, out);
     }
     const size = transposed ? rows : width;
-    const solved = solve(grams.map((g) => shrunk(g!, size, alpha)), wholeInputs(tensor), tensor.name);
-    const merged = Float32Array.from((transposed ? solved : solved.transpose()).to1DArray());
-    return ({ start }, out) => out.set(merged.subarray(start, start + out.length));
+    const solved = merged(grams.map((g) => shrunk(g!, size, alpha)), wholeInputs(tensor), size, tensor.name);
+    const whole = Float32Array.from(transposed ? flipped(solved, width, rows) : solved);
+    return ({ start }, out) => out.set(whole.subarray(start, start + out.length));
   },
 });
