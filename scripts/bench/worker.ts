@@ -5,7 +5,6 @@ import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { innerProducts } from "../../src/merge/merged.js";
 import { forward } from "../../src/models/index.js";
-import { layout } from "../../src/models/layout.js";
 import { stagesOf } from "../../src/stages/stages.js";
 import { openStage } from "../../src/stages/weights.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
@@ -28,7 +27,7 @@ async function parts(): Promise<Record<string, number>> {
     return out;
   };
   const { weights, changed, dispose: close } = await timed("merge", async () => {
-    const made = await openStage(model, vectors, table, stagesOf(model, false)[0]!, [layout(jobs.flatMap(({ batch }) => batch.rows), model.padId, model.width)]);
+    const made = await openStage(model, vectors, table, stagesOf(model, false)[0]!, [model.prepare(jobs.flatMap(({ batch }) => batch.rows))]);
     await made.changed.at(-1)!.tensor.data();
     return made;
   });

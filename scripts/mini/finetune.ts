@@ -1,9 +1,10 @@
 /** Training of every weight of the small models, for the script that makes the family. */
 import { cast, oneHot, tensor, tensor1d, tidy, train, truncatedNormal, variable, zeros, type Scalar, type Tensor, type Tensor1D, type Tensor2D, type Variable } from "@tensorflow/tfjs-core";
-import { forward, logits, type Head } from "../../src/models/index.js";
-import { layout } from "../../src/models/layout.js";
-import { crossEntropy, linear, rows } from "../../src/models/ops.js";
-import type { Model, Weights } from "../../src/models/types.js";
+import { forward } from "../../src/models/index.js";
+import { logits, type Head } from "../../src/models/head.js";
+import { crossEntropy } from "../../src/models/losses.js";
+import { linear, rows } from "../../src/models/ops.js";
+import type { Model, TokenBatch, Weights } from "../../src/models/types.js";
 import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Dice } from "./generate.js";
 
@@ -71,7 +72,7 @@ const targets = (labels: readonly number[], classes: number): Tensor2D => cast(o
 export async function pretrain(model: Model, base: Trainable, texts: readonly EncodedExample[], maskId: number, d: Dice, schedule: Schedule, report: (step: number, loss: number) => void): Promise<void> {
   const batchOf = trainingBatches("mlm", texts, schedule.batchSize, false, schedule.seed);
   await optimise(schedule, [...base.variables.values()], (step) => {
-    const tokens = layout(batchOf(step).rows, model.padId, model.width);
+    const tokens = model.prepare(batchOf(step).rows) as TokenBatch;
     const ids = tokens.ids.slice();
     const hidden: number[] = [];
     // Special tokens have the lowest ids, up to the mask's.

@@ -2,8 +2,7 @@ import { tensor2d, tidy } from "@tensorflow/tfjs-core";
 import { sweepBytes } from "../merge/residency.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { logits, type Head } from "../models/index.js";
-import { layout } from "../models/layout.js";
+import { logits, type Head } from "../models/head.js";
 import type { Model } from "../models/types.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
@@ -14,7 +13,8 @@ export interface PreparedTask {
   readonly id: string;
   readonly isChoice: boolean;
   readonly synthetic: boolean;
-  readonly head: Head;
+  /** None where the model scores its rows itself. */
+  readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
 }
@@ -46,7 +46,7 @@ function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
 
 /** Examples that run through the model together, and the head that scores them. */
 export interface HeadBatch {
-  readonly head: Head;
+  readonly head: Head | undefined;
   readonly batch: Batch;
 }
 
@@ -75,7 +75,7 @@ function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][
 export async function* batchLogits<T extends HeadBatch>({ model, vectors, table, blockwise = false }: Merge, items: readonly T[]): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
   const stages = stagesOf(model, blockwise);
   for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
-    const inputs = sweep.map(({ batch }): StageInput => ({ batch: layout(batch.rows, model.padId, model.width), boundary: [] }));
+    const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
       const { weights, dispose } = await openStage(model, vectors, table, stage, inputs.map(({ batch }) => batch));
       try {

@@ -16,29 +16,38 @@ function flipped(values: Float64Array, rows: number, width: number): Float64Arra
   return out;
 }
 
-/** G with its off-diagonal entries times α, and a ridge so small that it moves nothing that some input took a direction of. */
-function shrunk(gram: Float32Array, size: number, alpha: number): Float64Array {
+/** G with its off-diagonal entries times α, and a ridge on its diagonal: that part of its mean diagonal entry. */
+function shrunk(gram: Float32Array, size: number, alpha: number, ridge: number): Float64Array {
   const out = Float64Array.from(gram, (x) => x * alpha);
   let trace = 0;
   for (let r = 0; r < size; r++) trace += gram[r * (size + 1)]!;
-  for (let r = 0; r < size; r++) out[r * (size + 1)] = gram[r * (size + 1)]! + (1e-8 * trace) / size;
+  for (let r = 0; r < size; r++) out[r * (size + 1)] = gram[r * (size + 1)]! + (ridge * trace) / size;
   return out;
 }
 
 /**
+ * The ridge is on every input's matrix, so that a direction that no input took gets the mean. The first moves nothing else;
+ * where few examples leave directions out, α is near 1 and float32's rounding makes the sum indefinite, the next is tried.
+ */
+const ridges = [1e-8, 1e-6, 1e-4];
+
+/**
  * Wᵀ = (Σ W_iᵀ G_i) (Σ G_i)⁻¹ in float64, [out, in] in rows.
- * @param inputs [out, in] each
  * @param grams [in, in] each, symmetric
+ * @param inputs [out, in] each
  * @throws RangeError where the sum cannot be inverted
  */
-function merged(grams: readonly Float64Array[], inputs: readonly Float64Array[], size: number, name: string): Float64Array {
-  const [left, right] = [new Float64Array(size * size), new Float64Array(inputs[0]!.length)];
-  for (const [i, g] of grams.entries()) {
-    for (let at = 0; at < left.length; at++) left[at] = left[at]! + g[at]!;
-    addProduct(right, inputs[i]!, g, size);
+function merged(grams: readonly Float32Array[], inputs: readonly Float64Array[], size: number, alpha: number, name: string): Float64Array {
+  for (const ridge of ridges) {
+    const [left, right] = [new Float64Array(size * size), new Float64Array(inputs[0]!.length)];
+    for (const [i, gram] of grams.entries()) {
+      const g = shrunk(gram, size, alpha, ridge);
+      for (let at = 0; at < left.length; at++) left[at] = left[at]! + g[at]!;
+      addProduct(right, inputs[i]!, g, size);
+    }
+    if (solveRows(left, right, size)) return right;
   }
-  if (!solveRows(left, right, size)) throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
-  return right;
+  throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
 }
 
 /** out += x G for x of rows of `size`: four rows of G at a time, read once for eight rows of x. */
@@ -72,7 +81,7 @@ export const regmean = method({
       return (part, out) => weightedSum(part, coefficients, out);
     }
     const size = transposed ? rows : width;
-    const solved = merged(grams.map((g) => shrunk(g!, size, alpha)), wholeInputs(tensor), size, tensor.name);
+    const solved = merged(grams as Float32Array[], wholeInputs(tensor), size, alpha, tensor.name);
     const whole = Float32Array.from(transposed ? flipped(solved, width, rows) : solved);
     return ({ start }, out) => out.set(whole.subarray(start, start + out.length));
   },

@@ -51,5 +51,5 @@ export function layout(rows: readonly TokenRow[], padId: number, width: number):
     }
     segments.push({ size, length, mask });
   }
-  return { segments, ids, types, positions, first };
+  return { segments, ids, types, positions, first, order, rows };
 }

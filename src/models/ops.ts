@@ -3,8 +3,8 @@
  * its forward returns, and only what its backward needs is kept. Activations are 2-D, [tokens, width].
  */
 import {
-  add, clone, concat, customGrad, dispose, div, erf, exp, gather, log, matMul, max, mean, mul, neg, ones, reshape, rsqrt, slice, square, sub, sum,
-  tensor1d, tidy, unsortedSegmentSum, type Tensor, type Tensor1D, type Tensor2D,
+  add, clone, concat, customGrad, dispose, gather, matMul, mean, mul, ones, reshape, rsqrt, slice, square, sub, sum, tensor1d,
+  tidy, unsortedSegmentSum, type Tensor, type Tensor1D, type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import type { Weights } from "./types.js";
 
@@ -72,10 +72,12 @@ export const lookup = (weights: Weights, name: string, ids: Int32Array): Tensor2
   weights.rows?.(name, ids) ?? rows(weights(name) as Tensor2D, tensor1d(ids, "int32"));
 
 export interface Dense {
-  /** [out, in], as PyTorch stores it. */
+  /** [out, in], as PyTorch's Linear stores it. */
   readonly weight: Tensor2D;
   /** [out] */
-  readonly bias: Tensor1D;
+  readonly bias?: Tensor1D | undefined;
+  /** Stored [in, out]; of one layer alone. */
+  readonly transposed?: boolean | undefined;
   /** Nobody asks for its gradient, so none is formed. */
   readonly frozen?: boolean | undefined;
 }
@@ -83,40 +85,76 @@ export interface Dense {
 /** x Wᵀ + b for one dense layer, or for several side by side in one product: x [n, in] → [n, Σ out]. */
 export function linear(x: Tensor2D, layers: readonly Dense[]): Tensor2D {
   const trained = !layers.every(({ frozen }) => frozen);
-  const parameters = layers.flatMap(({ weight, bias }) => [weight, bias] as Tensor[]);
-  const joined = (tensors: Tensor[]) => (tensors.length === 1 ? tensors[0]! : concat(tensors, 0));
-  const outs = layers.map(({ weight }) => weight.shape[0]);
+  const transposed = layers[0]!.transposed ?? false;
+  const biased = layers[0]!.bias !== undefined;
+  const parameters = layers.flatMap(({ weight, bias }) => (bias ? [weight, bias] : [weight]) as Tensor[]);
+  const side = (tensors: Tensor[]) => (tensors.length === 1 ? tensors[0]! : concat(tensors, 0));
+  const outs = layers.map(({ weight }) => weight.shape[transposed ? 1 : 0]);
   const starts = outs.map((_, i) => outs.slice(0, i).reduce((sum, out) => sum + out, 0));
   return op<Tensor2D>(trained ? [x, ...parameters] : [x], ([input], save) => {
-    const w = joined(layers.map(({ weight }) => weight));
+    const w = side(layers.map(({ weight }) => weight));
     save(trained ? [w, input!] : [w]);
+    const product: Tensor2D = matMul(input as Tensor2D, w as Tensor2D, false, !transposed);
     return {
-      value: add(matMul(input!, w, false, true), joined(layers.map(({ bias }) => bias))),
+      value: biased ? add<Tensor2D>(product, side(layers.map(({ bias }) => bias!))) : product,
       backward(dy, [savedW, savedX]) {
-        const dx = matMul(dy, savedW!);
+        const dx = matMul(dy, savedW!, false, transposed);
         if (!trained) return [dx];
-        const [dw, db] = [matMul(dy, savedX!, true, false), columnSums(dy)];
-        if (layers.length === 1) return [dx, dw, db];
-        return [dx, ...outs.flatMap((out, i) => [slice(dw, [starts[i]!, 0], [out, -1]), slice(db, [starts[i]!], [out])])];
+        const dw = transposed ? matMul(savedX!, dy, true, false) : matMul(dy, savedX!, true, false);
+        const db = biased ? columnSums(dy) : undefined;
+        if (layers.length === 1) return db ? [dx, dw, db] : [dx, dw];
+        return [dx, ...outs.flatMap((out, i) => [slice(dw, [starts[i]!, 0], [out, -1]), ...(db ? [slice(db, [starts[i]!], [out])] : [])])];
       },
     };
   });
 }
 
-/** x · Φ(x), the exact (erf) form. */
-export function gelu(x: Tensor2D): Tensor2D {
-  return op<Tensor2D>([x], ([input], save) => {
-    // Φ is kept rather than made again: erf is the dearest part.
-    const cdf = add(mul(erf(mul(input!, Math.SQRT1_2)), 0.5), 0.5);
-    save([input!, cdf]);
+/** ((x Aᵀ) ⊙ d) Bᵀ, with a gradient for x and d: A [rank, in] and B [out, rank] are frozen (LoRA, Hu et al. 2021). */
+export function lowRank(x: Tensor2D, a: Tensor2D, b: Tensor2D, d: Tensor1D): Tensor2D {
+  return op<Tensor2D>([x, d], ([input, gain], save) => {
+    const z = matMul(input as Tensor2D, a, false, true);
+    save([a, b, gain!, z]);
     return {
-      value: mul<Tensor2D>(input!, cdf),
-      backward(dy, [t, phi]) {
-        const density = mul(exp(mul(square(t!), -0.5)), 1 / Math.sqrt(2 * Math.PI));
-        return [mul(dy, add(phi!, mul(t!, density)))];
+      value: matMul(mul<Tensor2D>(z, gain!), b, false, true),
+      backward(dy, [sa, sb, sd, sz]) {
+        const inner = matMul(dy, sb!);
+        return [matMul(mul(inner, sd!), sa!), columnSums(mul(inner, sz!))];
       },
     };
   });
+}
+
+/** x ⊙ l for every row: x [n, width], l [width]. */
+export function scaled(x: Tensor2D, l: Tensor1D): Tensor2D {
+  return op<Tensor2D>([x, l], ([input, gain], save) => {
+    save([input!, gain!]);
+    return { value: mul<Tensor2D>(input!, gain!), backward: (dy, [sx, sl]) => [mul(dy, sl!), columnSums(mul(dy, sx!))] };
+  });
+}
+
+/** Matrices one after the other along an axis: 1 puts [n, a], [n, b] side by side, 0 puts [a, n], [b, n] one below the other. */
+export function joined(parts: Tensor2D[], axis: 0 | 1): Tensor2D {
+  if (parts.length === 1) return parts[0]!;
+  const sizes = parts.map(({ shape }) => shape[axis]);
+  const starts = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
+  const [at, of] = [(start: number) => (axis ? [0, start] : [start, 0]), (size: number) => (axis ? [-1, size] : [size, -1])];
+  return op<Tensor2D>(parts, (inputs) => ({
+    value: concat(inputs as Tensor2D[], axis),
+    backward: (dy) => sizes.map((size, i) => slice(dy, at(starts[i]!), of(size))),
+  }));
+}
+
+/** a ⊙ b of one shape: a gate. */
+export function times(a: Tensor2D, b: Tensor2D): Tensor2D {
+  return op<Tensor2D>([a, b], ([x, y], save) => {
+    save([x!, y!]);
+    return { value: mul<Tensor2D>(x!, y!), backward: (dy, [sx, sy]) => [mul(dy, sy!), mul(dy, sx!)] };
+  });
+}
+
+/** c · x. */
+export function multiplied(x: Tensor2D, factor: number): Tensor2D {
+  return op<Tensor2D>([x], ([input]) => ({ value: mul<Tensor2D>(input!, factor), backward: (dy) => [mul(dy, factor)] }));
 }
 
 /** Layer normalisation over the last axis: x [n, width], scale and shift [width]. */
@@ -138,57 +176,28 @@ export function layerNorm(x: Tensor2D, scale: Tensor1D, shift: Tensor1D, epsilon
   });
 }
 
-/**
- * Cross-entropy of logits [n, classes] against one-hot targets, mean over n. Softmax is kept for the backward.
- * @returns a scalar
- */
-export function crossEntropy(logits: Tensor2D, oneHot: Tensor2D): Tensor {
-  const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { logP, p } = logSoftmax(z!);
-    save([p, oneHot]);
+/** x / √(mean x² + ε) ⊙ scale over the last axis: x [n, width], scale [width] (Zhang & Sennrich 2019). */
+export function rmsNorm(x: Tensor2D, scale: Tensor1D, epsilon: number): Tensor2D {
+  return op<Tensor2D>([x, scale], ([input, gamma], save) => {
+    const inverse = rsqrt(add(mean(square(input!), 1, true), epsilon));
+    const normal = mul(input!, inverse);
+    save([normal, inverse, gamma!]);
     return {
-      value: div(neg(sum(mul(logP, oneHot))), n),
-      backward: (dy, [savedP, target]) => [mul(dy, div(sub(savedP!, target!), n))],
-    };
-  });
-}
-
-/** Entropy of the softmax of logits [n, classes], mean over n: AdaMerging's loss without labels. */
-export function entropy(logits: Tensor2D): Tensor {
-  const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { logP, p } = logSoftmax(z!);
-    const each = neg(sum(mul(p, logP), 1, true));
-    save([p, logP, each]);
-    return {
-      value: div(sum(each), n),
-      backward: (dy, [sp, sLogP, sEach]) => [mul(dy, div(neg(mul(sp!, add(sLogP!, sEach!))), n))],
-    };
-  });
-}
-
-/** −Σ p log(p + 1e-8) of logits [n, classes], mean over n: the entropy as fusion_bench writes it. */
-export function guardedEntropy(logits: Tensor2D): Tensor {
-  const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { p } = logSoftmax(z!);
-    const logP = log(add(p, 1e-8));
-    save([p, logP]);
-    return {
-      value: div(neg(sum(mul(p, logP))), n),
-      backward: (dy, [sp, sLogP]) => {
-        // ∂/∂p is −(log(p + ε) + p / (p + ε)); through the softmax, p ⊙ (that − Σ p · that).
-        const direct = neg(add(sLogP!, div(sp!, add(sp!, 1e-8))));
-        return [mul(dy, div(mul(sp!, sub(direct, sum(mul(sp!, direct), 1, true))), n))];
+      value: mul<Tensor2D>(normal, gamma!),
+      backward: (dy, [n, inv, g]) => {
+        const dNormal = mul(dy, g!);
+        return [mul(inv!, sub(dNormal, mul(n!, mean(mul(dNormal, n!), 1, true)))), columnSums(mul(dy, n!))];
       },
     };
   });
 }
 
-function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
-  const shifted = sub(z, max(z, -1, true));
-  const exponentials = exp(shifted);
-  const total = sum(exponentials, -1, true);
-  return { logP: sub(shifted, log(total)), p: div(exponentials, total) };
+/** x / ‖x‖ for every row. */
+export function unitRows(x: Tensor2D): Tensor2D {
+  return op<Tensor2D>([x], ([input], save) => {
+    const inverse = rsqrt(sum(square(input!), 1, true));
+    const unit = mul<Tensor2D>(input!, inverse);
+    save([unit, inverse]);
+    return { value: unit, backward: (dy, [u, inv]) => [mul(inv!, sub(dy, mul(u!, sum(mul(dy, u!), 1, true))))] };
+  });
 }

@@ -9,13 +9,32 @@ export interface Weights {
   frozen?(name: string): boolean;
   /** Told what a linear layer is given, [n, in], by the name of its weight, where somebody wants to know. */
   seen?(name: string, x: Tensor2D): void;
+  /** What stands beside a linear layer, where something does: see models/adapters.ts. */
+  beside?(module: string): Beside | undefined;
 }
 
-/** Token ids and segment numbers of one text, without padding. */
-export interface TokenRow {
-  readonly ids: readonly number[];
-  readonly types: readonly number[];
+/** Adapters of a linear layer, as tensors of their own beside its weight. */
+export interface Beside {
+  /** `lora_A` [rank, in], `lora_B` [out, rank] and `lora_d` [rank] are there: y += ((x Aᵀ) ⊙ d) Bᵀ. */
+  readonly lora?: boolean | undefined;
+  /** `ia3_l` is there, and multiplies what goes in ([in]) or what comes out ([out]). */
+  readonly ia3?: "in" | "out" | undefined;
 }
+
+/** One row of a model's input, without padding: a text, or an image. */
+export interface TokenRow {
+  /** Token ids; of an image, the places of its tokens: 0 for the class token, then a patch each. */
+  readonly ids: readonly number[];
+  /** Segment numbers. */
+  readonly types: readonly number[];
+  /** What a language model is to say after `ids`: it scores the row by the log-probability of these. */
+  readonly targets?: readonly number[] | undefined;
+  /** An image's patches, [patches, channels · height · width] in rows, normalised. */
+  readonly patches?: Float32Array | undefined;
+}
+
+/** Tokens that a row costs. */
+export const rowTokens = ({ ids, targets }: TokenRow): number => ids.length + (targets?.length ?? 0);
 
 /** Some rows that are padded to one length and attended to together. */
 export interface Segment {
@@ -36,31 +55,45 @@ export interface TokenBatch {
   readonly positions: Int32Array;
   /** Where each row's first token stands, in the order in which the rows were given. */
   readonly first: Int32Array;
+  /** The rows in the order in which they lie. */
+  readonly order: readonly number[];
+  /** The rows themselves, in the order in which they were given. */
+  readonly rows: readonly TokenRow[];
 }
 
 /** One step of the pipeline: a pure function of the weights it names and the state before it. */
 export interface Block<State> {
   readonly id: string;
-  readonly names: readonly string[];
+  /** Canonical name and shape of every tensor it reads. */
+  readonly shapes: Shapes;
   run(weights: Weights, state: State): State;
 }
 
-/** A model for one config: a pipeline of blocks from a batch to features [size, width]. */
-export interface Model<State = unknown> {
+export type Shapes = ReadonlyMap<string, readonly number[]>;
+
+/** A model for one config: a pipeline of blocks from a batch to features [rows, width]. */
+export interface Model<State = unknown, Batch = unknown> {
   /** Canonical name and shape of every tensor the forward reads, in order. */
-  readonly parameters: ReadonlyMap<string, readonly number[]>;
+  readonly parameters: Shapes;
   /** Those of them that are only ever read by rows: embeddings. */
   readonly tables: ReadonlySet<string>;
   readonly width: number;
   readonly heads: number;
   readonly vocabulary: number;
   readonly maxLength: number;
-  readonly padId: number;
   readonly blocks: readonly Block<State>[];
+  /** Linear layers whose weight is stored [in, out], by module. */
+  readonly transposed?: ReadonlySet<string> | undefined;
+  /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
+  readonly scores?: "decoder" | "encoder-decoder" | undefined;
+  /** Of a model that sees images: how they are cut. */
+  readonly image?: ImageShape | undefined;
+  /** Lays rows out for its blocks, on the host. */
+  prepare(rows: readonly TokenRow[]): Batch;
   /** Which rows of which tables a batch will look up. */
-  lookups(batch: TokenBatch): readonly { readonly name: string; readonly ids: Int32Array }[];
+  lookups(batch: Batch): readonly { readonly name: string; readonly ids: Int32Array }[];
   /** The state before the first block. */
-  start(batch: TokenBatch): State;
+  start(batch: Batch): State;
   /** The activations that a block hands to the next: all of a state that does not follow from the batch. */
   carried(state: State): Tensor[];
   /** A start state with the activations of another in it. */
@@ -68,14 +101,38 @@ export interface Model<State = unknown> {
   features(state: State): Tensor2D;
 }
 
+export interface ImageShape { readonly size: number; readonly patch: number; readonly channels: number }
+
+/** What a family can be asked to make of a row: features for a head (`pool`), or a score of its targets (`score`). */
+export type Readout = "pool" | "score";
+
+/** A task head's tensors, by their canonical names. */
+export interface HeadNames {
+  readonly weight: string;
+  readonly bias?: string | undefined;
+  /** A dense layer and tanh in front of it. */
+  readonly dense?: string | undefined;
+}
+
 /** What a model family knows about its checkpoints. One file a family; the list is in models/index.ts. */
 export interface ModelFamily {
   /** `model_type` in config.json. */
-  readonly type: string;
-  /** Task head tensors, which are kept per task and never merged. */
-  readonly head: { readonly weight: string; readonly bias: string };
+  readonly types: readonly string[];
+  /** Task head tensors, which are kept per task and never merged; none for a family that only scores. */
+  readonly head?: HeadNames | undefined;
+  /** What it can be read as, the customary one first. */
+  readonly readouts: readonly Readout[];
   /** A checkpoint's tensor name without its prefix, in its modern spelling. */
   canonical(name: string): string;
   /** @throws UserError naming the setting that is not supported. */
-  build(config: Readonly<Record<string, unknown>>): Model;
+  build(config: Config, options?: BuildOptions): Model;
 }
+
+export interface BuildOptions {
+  /** Default: the family's customary one. */
+  readonly readout?: Readout | undefined;
+  /** Whether the checkpoint holds a tensor of this canonical name, where a config does not tell all (default: it is what the config says). */
+  readonly has?: ((name: string) => boolean) | undefined;
+}
+
+export type Config = Readonly<Record<string, unknown>>;

@@ -1,6 +1,6 @@
 import type { Family, Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import type { Model, ModelFamily } from "../models/types.js";
+import type { HeadNames, Model } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
 import type { Task } from "../tasks/registry.js";
 
@@ -29,8 +29,9 @@ export function checkFamily(family: Family, model: Model): void {
 /** Number of outputs that a task's head must have. */
 export const outputsOf = (task: Task): number => (task.kind === "choice" ? 1 : task.labels!.length);
 
-/** Checks that an expert carries a head of the task's kind. */
-export function checkHead(expert: Member, head: ModelFamily["head"], model: Model, task: Task): void {
+/** Checks that an expert carries a head of the task's kind, where the model needs one. */
+export function checkHead(expert: Member, head: HeadNames | undefined, model: Model, task: Task): void {
+  if (!head) return;
   const stored = expert.actual.get(head.weight);
   if (stored === undefined) {
     throw new UserError(`${expert.checkpoint.folder} (${task.id}): there is no head ("${head.weight}"); save the expert with the head it was fine-tuned with`);
@@ -41,7 +42,10 @@ export function checkHead(expert: Member, head: ModelFamily["head"], model: Mode
     const kinds = task.kind === "choice" ? "1 output (a choice)" : `${outputs} outputs (${task.labels!.join(", ")})`;
     throw new UserError(`${expert.checkpoint.folder} (${task.id}): its head is ${show(shape)}; ${task.id} needs ${kinds} of width ${model.width}`);
   }
-  checkTensor(expert, head.bias, [outputs], `${task.id}'s head`);
+  if (head.bias !== undefined) checkTensor(expert, head.bias, [outputs], `${task.id}'s head`);
+  if (head.dense === undefined) return;
+  checkTensor(expert, `${head.dense}.weight`, [model.width, model.width], `${task.id}'s head`);
+  checkTensor(expert, `${head.dense}.bias`, [model.width], `${task.id}'s head`);
 }
 
 /** Checks that the tokenizer's ids fit the embedding. */

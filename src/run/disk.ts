@@ -2,7 +2,8 @@ import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import type { Method, Values } from "../methods/types.js";
-import type { ModelFamily } from "../models/types.js";
+import { headTensors } from "../models/head.js";
+import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { MergeHooks } from "./options.js";
 import { writeAround, writeHead } from "./output.js";
@@ -17,14 +18,14 @@ export interface DiskMerge {
   readonly threads?: number | undefined;
   readonly statistics?: CompileOptions["statistics"];
   /** Where the inputs are experts of tasks: their heads, which are never merged, and what they are called. */
-  readonly heads?: { readonly members: readonly Member[]; readonly names: ModelFamily["head"] } | undefined;
+  readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
 
 /** Merges models with a method that trains nothing and writes a Hugging Face folder. No engine is started. */
 export async function writeMerge(out: string, merge: DiskMerge, hooks: Pick<MergeHooks, "note" | "progress" | "stopping">): Promise<void> {
   const { method, values, base, inputs, shardSize, threads, statistics, heads } = merge;
   const dtype = merge.dtype === "auto" ? undefined : merge.dtype;
-  const { plan, kept, left } = compileMerge({ base, inputs }, { method: method.name, values, dtype, without: heads ? [heads.names.weight, heads.names.bias] : [], statistics });
+  const { plan, kept, left } = compileMerge({ base, inputs }, { method: method.name, values, dtype, without: heads ? headTensors(heads.names) : [], statistics });
   if (plan.tensors.every(({ copy }) => copy)) hooks.note(`no tensor is a float of one shape in all models: the result is ${(base ?? inputs[0]!).checkpoint.folder} itself`);
   else if (kept.length) hooks.note(`${kept.length} of ${plan.tensors.length} tensors are taken over from ${base ? "the base" : inputs[0]!.label}: ${kept.slice(0, 3).map(({ name, why }) => `${name} (${why})`).join(", ")}${kept.length > 3 ? " …" : ""}`);
   if (left.length) hooks.note(`${left.length} tensors are left out, which ${base ? "the base" : inputs[0]!.label} has not: ${left.slice(0, 3).join(", ")}${left.length > 3 ? " …" : ""}`);

@@ -9,7 +9,7 @@ import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
-import type { Head } from "../models/index.js";
+import type { Head } from "../models/head.js";
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
@@ -49,7 +49,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
   const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32 } = options;
   const { family, model } = await readModel(folder);
   const merged = await openMember("merged", folder, family.canonical);
-  const heads: Head[] = [];
+  const heads: (Head | undefined)[] = [];
   try {
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     const headFolder = join(folder, "heads");

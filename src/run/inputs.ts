@@ -6,8 +6,8 @@ import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
-import type { Head } from "../models/index.js";
-import type { Model, ModelFamily } from "../models/types.js";
+import type { Head } from "../models/head.js";
+import type { HeadNames, Model } from "../models/types.js";
 import type { Wish } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
@@ -31,7 +31,7 @@ export interface Inputs {
   readonly data: string;
   readonly engine: EngineName;
   readonly model: Model;
-  readonly head: ModelFamily["head"];
+  readonly head: HeadNames | undefined;
   readonly family: Family;
   /** Each task's head, as a checkpoint that holds one. */
   readonly heads: readonly Member[];
@@ -88,7 +88,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
   const { places, name } = recipe;
   const { family: { canonical, head }, model } = await readModel(places.base);
   const family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
-  const heads: Head[] = [];
+  const heads: (Head | undefined)[] = [];
   const closers: (() => Promise<void>)[] = [family.close];
   const close = async () => {
     heads.forEach(disposeHead);

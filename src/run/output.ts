@@ -5,7 +5,8 @@ import type { Member } from "../checkpoint/family.js";
 import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
-import type { ModelFamily } from "../models/types.js";
+import { headTensors } from "../models/head.js";
+import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
 
 /** What a tokenizer may consist of. */
@@ -97,13 +98,13 @@ export async function writeAround(out: string, { checkpoint: { config: own, fold
 }
 
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */
-export async function writeHead(out: string, expert: Member, names: ModelFamily["head"]): Promise<void> {
+export async function writeHead(out: string, expert: Member, names: HeadNames | undefined): Promise<void> {
   const folder = join(out, "heads", expert.label);
-  const sources = [names.weight, names.bias].map((name): TensorSource => {
+  const sources = headTensors(names).filter((name) => expert.actual.has(name)).map((name): TensorSource => {
     const stored = expert.actual.get(name)!;
     const { dtype, shape } = expert.checkpoint.entry(stored)!;
     return { name, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
   });
-  await writeSafetensors(join(folder, "head.safetensors"), sources);
+  if (names) await writeSafetensors(join(folder, "head.safetensors"), sources);
   await writeText(join(folder, "config.json"), expert.checkpoint.config);
 }

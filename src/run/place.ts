@@ -28,7 +28,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
   return {
     experts, width: model.width, heads: model.heads, coefficients: model.parameters.size * experts,
     tensors: [...model.parameters].map(([name, shape]) => ({ name, shape, table: model.tables.has(name), bytes: dtypeBytes[base.checkpoint.entry(base.actual.get(name)!)!.dtype] })),
-    blocks: model.blocks,
+    blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
   };
 }
 

@@ -1,27 +1,36 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { tensor1d, tensor2d } from "@tensorflow/tfjs-core";
+import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { startEngine, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import { familyOf, type Head } from "../models/index.js";
-import type { Model, ModelFamily } from "../models/types.js";
+import { familyOf } from "../models/index.js";
+import type { Head } from "../models/head.js";
+import type { HeadNames, Model, ModelFamily } from "../models/types.js";
 import { encodeExamples } from "../tasks/batches.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
 import type { TextEncoder } from "../tasks/tokenize.js";
 import { labelOrder } from "./check.js";
 
-/** Reads a task's head onto the device, as float32. */
-export async function loadHead(member: Member, names: ModelFamily["head"]): Promise<Head> {
-  const weight = await member.weights(names.weight);
-  const bias = await member.weights(names.bias);
-  return { weight: tensor2d(weight.values, weight.shape as [number, number]), bias: tensor1d(bias.values) };
+/** Reads a task's head onto the device, as float32; none where the model needs none. */
+export async function loadHead(member: Member, names: HeadNames | undefined): Promise<Head | undefined> {
+  if (!names) return undefined;
+  const matrix = async (name: string) => {
+    const { values, shape } = await member.weights(name);
+    return tensor2d(values, shape as [number, number]);
+  };
+  const vector = async (name: string) => tensor1d((await member.weights(name)).values);
+  return {
+    weight: await matrix(names.weight),
+    ...(names.bias !== undefined && { bias: await vector(names.bias) }),
+    ...(names.dense !== undefined && { dense: { weight: await matrix(`${names.dense}.weight`), bias: await vector(`${names.dense}.bias`) } }),
+  };
 }
 
-export const disposeHead = ({ weight, bias }: Head): void => [weight, bias].forEach((t) => t.dispose());
+export const disposeHead = (head: Head | undefined): void => dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
 
 /** The family and model that a folder's config.json asks for. */
 export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
@@ -46,7 +55,7 @@ export interface DataOptions {
 
 /** Draws and encodes a task's examples and loads its head. `config` is the expert's, for the order of its labels. */
 export async function prepareTask(
-  task: Task, head: Head, config: Readonly<Record<string, unknown>>, encoder: TextEncoder, options: DataOptions,
+  task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: TextEncoder, options: DataOptions,
 ): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
   const data = await loadTaskData(options.data, task, options.valPerTask, options.seed);
   const order = labelOrder(config, task);

@@ -5,13 +5,14 @@ import { writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergeTensors } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import type { ModelFamily } from "../models/types.js";
+import { headTensors } from "../models/head.js";
+import type { HeadNames } from "../models/types.js";
 import { heatmapSvg, svgToPng } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
 import { writeAround } from "./output.js";
 
 /** Writes a merge by a coefficient table: see {@link writeTensors}. */
-export const writeModel = (out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> =>
+export const writeModel = (out: string, family: Family, head: HeadNames | undefined, vectors: TaskVectors, table: Table, dtype: FloatDType | undefined, shardBytes: number): Promise<void> =>
   writeTensors(out, family, head, vectors, async (name) => {
     const [merged] = await mergeTensors(vectors, table, [{ name }]);
     const values = (await merged!.data()) as Float32Array;
@@ -26,11 +27,11 @@ export const writeModel = (out: string, family: Family, head: ModelFamily["head"
  * @param merge a changed tensor's merged entries, by its canonical name
  */
 export async function writeTensors(
-  out: string, family: Family, head: ModelFamily["head"], vectors: TaskVectors, merge: (name: string) => Promise<Float32Array>, dtype: FloatDType | undefined, shardBytes: number,
+  out: string, family: Family, head: HeadNames | undefined, vectors: TaskVectors, merge: (name: string) => Promise<Float32Array>, dtype: FloatDType | undefined, shardBytes: number,
 ): Promise<void> {
   const { base } = family;
   const changed = new Map([...vectors.tensors.values()].filter(({ experts }) => experts.length).map(({ name }) => [base.actual.get(name)!, name]));
-  const heads = [head.weight, head.bias].map((name) => base.actual.get(name));
+  const heads = headTensors(head).map((name) => base.actual.get(name));
   const sources = base.checkpoint.names.filter((name) => !heads.includes(name)).map((name): TensorSource => {
     const entry = base.checkpoint.entry(name)!;
     const target = isFloat(entry.dtype) ? (dtype ?? entry.dtype) : entry.dtype;

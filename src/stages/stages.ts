@@ -1,5 +1,5 @@
 import { dispose, tensor, tidy, type Tensor } from "@tensorflow/tfjs-core";
-import type { Block, Model, TokenBatch, Weights } from "../models/types.js";
+import type { Block, Model, Weights } from "../models/types.js";
 
 /** Blocks that run together: their merged weights are on the device at the same time. */
 export interface Stage {
@@ -19,7 +19,7 @@ export type Boundary = readonly { readonly shape: number[]; readonly values: Flo
 
 /** What a stage starts from: a batch, and what the stage before it left (nothing for the first). */
 export interface StageInput {
-  readonly batch: TokenBatch;
+  readonly batch: unknown;
   readonly boundary: Boundary;
 }
 
@@ -34,7 +34,7 @@ export async function download(tensors: readonly Tensor[]): Promise<Boundary> {
 }
 
 /** Runs a stage's blocks: a pure function of the weights, the batch and what the stage before it left. */
-export function runStage(model: Model, stage: Stage, weights: Weights, batch: TokenBatch, carried: readonly Tensor[]): unknown {
+export function runStage(model: Model, stage: Stage, weights: Weights, batch: unknown, carried: readonly Tensor[]): unknown {
   const start = model.start(batch);
   return stage.blocks.reduce((state, block) => block.run(weights, state), stage.first ? start : model.carry(start, carried));
 }

@@ -3,7 +3,7 @@ import { mergeTensors } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { Request, TaskVectors } from "../merge/vectors.js";
 import { rows } from "../models/ops.js";
-import type { Model, TokenBatch, Weights } from "../models/types.js";
+import type { Model, Weights } from "../models/types.js";
 import type { Stage } from "./stages.js";
 
 /** Merged weights of a stage, on the device until disposed. */
@@ -15,10 +15,11 @@ export interface StageWeights {
 }
 
 /** The rows of its tables that batches name: table → row numbers, each once, rising. */
-function tableRows(model: Model, batches: readonly TokenBatch[]): Map<string, Int32Array> {
+function tableRows(model: Model, batches: readonly unknown[]): Map<string, Int32Array> {
   const sets = new Map<string, Set<number>>();
   for (const batch of batches) {
     for (const { name, ids } of model.lookups(batch)) {
+      if (!model.tables.has(name)) continue;
       const set = sets.get(name) ?? new Set();
       for (const id of ids) set.add(id);
       sets.set(name, set);
@@ -28,8 +29,9 @@ function tableRows(model: Model, batches: readonly TokenBatch[]): Map<string, In
 }
 
 /** Merges what a stage reads, and of its tables only the rows that the batches it will see name. */
-export async function openStage(model: Model, vectors: TaskVectors, table: Table, stage: Stage, batches: readonly TokenBatch[]): Promise<StageWeights> {
-  const names = stage.blocks.flatMap((block) => block.names);
+export async function openStage(model: Model, vectors: TaskVectors, table: Table, stage: Stage, batches: readonly unknown[]): Promise<StageWeights> {
+  // Two blocks may read one tensor: an embedding that is the output layer too, a bias that all layers share.
+  const names = [...new Set(stage.blocks.flatMap(({ shapes }) => [...shapes.keys()]))];
   const rowsOf = names.some((name) => model.tables.has(name)) ? tableRows(model, batches) : new Map<string, Int32Array>();
   const requests = names.map((name): Request => ({ name, ids: model.tables.has(name) ? rowsOf.get(name)! : undefined }));
   const tensors = await mergeTensors(vectors, table, requests);
@@ -44,7 +46,10 @@ export async function openStage(model: Model, vectors: TaskVectors, table: Table
   return {
     weights: Object.assign(found, {
       frozen: (name: string) => !isChanged(name),
-      rows: (name: string, ids: Int32Array): Tensor2D => rows(found(name) as Tensor2D, tensor1d(ids.map((id) => places.get(name)!.get(id)!), "int32")),
+      rows(name: string, ids: Int32Array): Tensor2D {
+        const place = places.get(name);
+        return rows(found(name) as Tensor2D, tensor1d(place ? ids.map((id) => place.get(id)!) : ids, "int32"));
+      },
     }),
     changed: [...byName.values()].filter(({ request }) => isChanged(request.name)),
     dispose: () => dispose(tensors),

@@ -1,6 +1,7 @@
 import { add, dispose, engine, mul, oneHot, cast, square, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
-import { forward, logits, type Head } from "../models/index.js";
-import { crossEntropy } from "../models/ops.js";
+import { forward } from "../models/index.js";
+import { logits, type Head } from "../models/head.js";
+import { crossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
 import type { EncodedExample } from "../tasks/batches.js";
 import type { ModelWeights } from "./weights.js";
@@ -21,7 +22,7 @@ function probabilities(row: ArrayLike<number>): number[] {
  * @returns one array a weight, of its size
  */
 export async function fisherOf(
-  model: Model, { tensors, names }: ModelWeights, head: Head, examples: readonly EncodedExample[], isChoice: boolean, onExample: (done: number, of: number) => void,
+  model: Model, { tensors, names }: ModelWeights, head: Head | undefined, examples: readonly EncodedExample[], isChoice: boolean, onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
   const at = new Map(names.map((name, i) => [name, i]));
   const weights = (name: string) => tensors[at.get(name)!]!;

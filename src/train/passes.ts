@@ -1,9 +1,10 @@
-import type { Head } from "../models/index.js";
+import type { Head } from "../models/head.js";
 import { cutBatch, tokensAPass, tokensOf, type Batch } from "../tasks/batches.js";
 
 /** A task's part in one step. */
 export interface Job {
-  readonly head: Head;
+  /** None where the model scores its rows itself. */
+  readonly head: Head | undefined;
   readonly batch: Batch;
   readonly weight: number;
   /** Which of the step's jobs this is, or is a part of. */

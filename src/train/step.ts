@@ -1,10 +1,10 @@
-import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, tensor1d, tidy, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { logits, type Head } from "../models/index.js";
-import { layout } from "../models/layout.js";
-import { along, crossEntropy, entropy, guardedEntropy, rows } from "../models/ops.js";
+import { logits, type Head } from "../models/head.js";
+import { crossEntropy, entropy, guardedEntropy } from "../models/losses.js";
+import { along, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
@@ -23,7 +23,7 @@ export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossNa
   });
 }
 
-function oneLoss(features: Tensor2D, head: Head, batch: Batch, loss: LossName): Tensor {
+function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss: LossName): Tensor {
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
@@ -42,7 +42,7 @@ export interface StepOptions {
 /** One pass through the model: some jobs, laid out, and what each stage left for the next. */
 interface Pass {
   readonly jobs: readonly Job[];
-  readonly batch: ReturnType<typeof layout>;
+  readonly batch: unknown;
   /** What stage s starts from; nothing for the first. */
   readonly inputs: Boundary[];
   /** ∂L/∂ of what the stage in hand hands on; nothing before the last stage has run. */
@@ -63,7 +63,7 @@ export async function coefficientGradient(
 ): Promise<{ gradient: Table; losses: number[] }> {
   const stages = stagesOf(model, blockwise);
   const passes = passesOf(jobs, microBatch).map((part): Pass => ({
-    jobs: part, batch: layout(part.flatMap(({ batch }) => batch.rows), model.padId, model.width), inputs: [[]], upstream: [],
+    jobs: part, batch: model.prepare(part.flatMap(({ batch }) => batch.rows)), inputs: [[]], upstream: [],
   }));
   const open = (stage: Stage) => openStage(model, vectors, coefficients, stage, passes.map(({ batch }) => batch));
   for (const [s, stage] of stages.slice(0, -1).entries()) {
@@ -75,7 +75,7 @@ export async function coefficientGradient(
     }
   }
   // Below the first block that anybody changed there is nothing to differentiate.
-  const isChanged = ({ blocks }: Stage) => blocks.some(({ names }) => names.some((name) => vectors.tensors.get(name)!.experts.length));
+  const isChanged = ({ blocks }: Stage) => blocks.some(({ shapes }) => [...shapes.keys()].some((name) => vectors.tensors.get(name)!.experts.length));
   const lowest = stages.findIndex(isChanged);
   const values = new Float64Array(coefficients.values.length);
   const losses: number[] = jobs.map(() => 0);
@@ -112,6 +112,8 @@ async function stageBackward(
       }, [...changed.map(({ tensor }) => tensor), ...carried]);
       return grads;
     }) as (Tensor | undefined)[];
+    // What a stage hands through without looking at it (an encoder's result, at a decoder's end) has no gradient there.
+    const back = carried.map((t, i) => all[changed.length + i] ?? zerosLike(t));
     dispose([...carried, ...upstream]);
     // One at a time, so that no third copy of the gradients is held. A tensor that the forward does not reach has none.
     total = changed.map((_, i) => {
@@ -121,7 +123,7 @@ async function stageBackward(
       dispose([before, now]);
       return sum;
     });
-    pass.upstream = await download(all.slice(changed.length) as Tensor[]);
+    pass.upstream = await download(back);
   }
   // The merged weights are done with; the task vectors are read once more.
   opened.dispose();

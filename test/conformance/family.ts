@@ -8,7 +8,7 @@ import { loadTasks } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { relativeError } from "../helpers.js";
-import type { Head } from "../../src/models/index.js";
+import type { Head } from "../../src/models/head.js";
 import { flat, goldenTable, toBatch, type GoldenBatch, type Loaded } from "./load.js";
 
 /** A whole family: ids, logits, loss and gradient against transformers and PyTorch. */
@@ -45,7 +45,7 @@ export function familyTests(where: () => Loaded, dataFolder: string, tolerance: 
       expect(relativeError(await scoresOf(makeTable(n, k, (_, c) => (c === i ? 1 : 0)), heads[i]!, g), flat(g.individual))).toBeLessThan(tolerance);
     }
     window.weight.dispose();
-    window.bias.dispose();
+    window.bias!.dispose();
   });
 
   test("merged logits, loss and ∂L/∂w equal PyTorch's for one batch of each task", async () => {

@@ -5,9 +5,9 @@ import { makeTable, type Table } from "../../src/merge/table.js";
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
 import { bert } from "../../src/models/bert.js";
-import type { Head } from "../../src/models/index.js";
+import type { Head } from "../../src/models/head.js";
 import type { Model, TokenRow } from "../../src/models/types.js";
-import { loadHead } from "../../src/run/prepare.js";
+import { disposeHead, loadHead } from "../../src/run/prepare.js";
 import type { Batch } from "../../src/tasks/batches.js";
 import { golden } from "../helpers.js";
 
@@ -37,8 +37,8 @@ export async function load(folder: string, name: string, options: Partial<Vector
   const family = await openFamily(base, data.tasks.map((task) => ({ task, folder: join(folder, "experts", task) })), bert.canonical);
   const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables, ...options });
   const heads: Head[] = [];
-  for (const expert of family.experts) heads.push(await loadHead(expert, bert.head));
+  for (const expert of family.experts) heads.push((await loadHead(expert, bert.head))!);
   if (vectors.residency !== "disk") await family.close();
-  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach((h) => [h.weight, h.bias].forEach((t) => t.dispose())); if (vectors.residency === "disk") void family.close(); } };
+  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach(disposeHead); if (vectors.residency === "disk") void family.close(); } };
 }
 

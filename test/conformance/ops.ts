@@ -1,6 +1,8 @@
 import { engine, grads, tensor1d, tensor2d, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { attention, attentionBias } from "../../src/models/attention.js";
+import { activations } from "../../src/models/activations.js";
+import * as lossOps from "../../src/models/losses.js";
 import * as ops from "../../src/models/ops.js";
 import { golden, relativeError } from "../helpers.js";
 import { flat, toTensor } from "./load.js";
@@ -16,7 +18,7 @@ export function opTests(tolerance: number): void {
   data["attention"] = { ...g, inputs: { projected: beside(Object.values(g.inputs)) }, gradients: [beside(g.gradients as number[][][])] };
   const run: Record<string, (inputs: Tensor[], g: GoldenOp) => Tensor> = {
     linear: ([x, w, b]) => ops.linear(x as Tensor2D, [{ weight: w as Tensor2D, bias: b as Tensor1D }]),
-    gelu: ([x]) => ops.gelu(x as Tensor2D),
+    gelu: ([x]) => activations.gelu(x as Tensor2D),
     layerNorm: ([x, s, b]) => ops.layerNorm(x as Tensor2D, s as Tensor1D, b as Tensor1D, 1e-12),
     rows: ([t], g) => ops.rows(t as Tensor2D, tensor1d(g.ids!, "int32")),
     // Two segments, cut after the first row.
@@ -39,9 +41,9 @@ export function opTests(tolerance: number): void {
   const losses = golden<{ logits: number[][]; labels: number[]; crossEntropy: Loss; entropy: Loss; guardedEntropy: Loss }>("losses");
   const oneHot = () => tensor2d(losses.labels.map((label) => [0, 1, 2, 3].map((c) => (c === label ? 1 : 0))));
   test.each([
-    ["crossEntropy", losses.crossEntropy, (z: Tensor) => ops.crossEntropy(z as Tensor2D, oneHot())],
-    ["entropy", losses.entropy, (z: Tensor) => ops.entropy(z as Tensor2D)],
-    ["guardedEntropy", losses.guardedEntropy, (z: Tensor) => ops.guardedEntropy(z as Tensor2D)],
+    ["crossEntropy", losses.crossEntropy, (z: Tensor) => lossOps.crossEntropy(z as Tensor2D, oneHot())],
+    ["entropy", losses.entropy, (z: Tensor) => lossOps.entropy(z as Tensor2D)],
+    ["guardedEntropy", losses.guardedEntropy, (z: Tensor) => lossOps.guardedEntropy(z as Tensor2D)],
   ] as const)("%s equals PyTorch, value and gradient", async (_, expected, loss) => {
     const z = toTensor(losses.logits);
     const { value, grads: [gradient] } = tidy(() => engine().gradients(() => loss(z), [z]));

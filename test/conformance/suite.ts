@@ -8,6 +8,7 @@ import { hasShared, realFamily, shared } from "../helpers.js";
 import { familyTests } from "./family.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
+import { modelTests } from "./models.js";
 import { opTests } from "./ops.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
@@ -19,6 +20,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
     describe("ops", () => opTests(1e-5));
     describe("merge", mergeTests);
+    describe("model families", () => modelTests(tolerance));
     describe("the family that ships", () => {
       let mini: Loaded;
       beforeAll(async () => {

@@ -1,0 +1,240 @@
+"""Golden values of every model family: small random models of transformers and PEFT, with every option that we read.
+
+    .venv/bin/pip install -r scripts/golden/requirements.txt
+    .venv/bin/python scripts/golden/models.py [--only NAME,…]
+
+A case is a folder test/golden/models/NAME: base and two experts as transformers saves them, and golden.json with a batch,
+the logits of each expert and of a merge of both (coefficients through tanh), the loss and its gradient with respect to
+every coefficient.
+"""
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
+import transformers as tf
+from safetensors import safe_open
+from torch.func import functional_call
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "test" / "golden" / "models"
+tf.logging.set_verbosity_error()
+small = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4)
+VOCABULARY = 40
+
+
+def coefficient(row, column):
+    """A fixed table of raw coefficients that the tests can make again."""
+    return 0.1 + 0.05 * ((row * 7 + column * 3) % 11)
+
+
+def ids(generator, low, high, count):
+    return [torch.randint(5, VOCABULARY, (int(torch.randint(low, high, (1,), generator=generator)),), generator=generator).tolist() for _ in range(count)]
+
+
+def scramble(model, generator, scale):
+    """Numbers large enough that no part of the model hides behind another, norms near 1."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator) * scale
+            p.copy_(p + noise if scale < 0.2 else (1 + 0.1 * noise if p.ndim == 1 and "norm" in name.lower() and name.endswith("weight") else noise))
+
+
+def names_in_file(model, folder):
+    """Name in memory → name in the file, found by equal numbers: transformers renames some when it saves."""
+    with safe_open(folder / "model.safetensors", "pt") as f:
+        stored = {k: f.get_tensor(k) for k in f.keys()}
+    out = {}
+    for name, p in model.named_parameters():
+        if name in stored:
+            out[name] = name
+        else:
+            same = [k for k, v in stored.items() if v.shape == p.shape and torch.equal(v, p.detach())]
+            assert len(same) == 1, (name, same)
+            out[name] = same[0]
+    return out
+
+
+def case(name, make, rows, forward, is_head=lambda n: False, choices=None, labels=None, seed=0, extra=None):
+    """
+    make: () -> a fresh model; rows: what the tests lay out; forward(model, parameters) -> logits [examples, classes]
+    """
+    generator = torch.Generator().manual_seed(seed + 17)
+    folder = OUT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(seed)
+    base = make().eval()
+    scramble(base, generator, 0.3)
+    base.save_pretrained(folder / "base")
+    stored = names_in_file(base, folder / "base")
+    experts = []
+    for which in ("a", "b"):
+        expert = make().eval()
+        expert.load_state_dict(base.state_dict())
+        scramble(expert, generator, 0.06)
+        expert.save_pretrained(folder / which)
+        experts.append(expert)
+    start = {k: p.detach() for k, p in base.named_parameters()}
+    own = [{k: p.detach() for k, p in e.named_parameters()} for e in experts]
+    layers = [k for k in start if not is_head(k)]
+    raw = torch.tensor([[coefficient(r, c) for c in range(2)] for r in range(len(layers))], requires_grad=True)
+    gated = torch.tanh(raw)
+    merged = {k: (start[k] + sum(gated[layers.index(k), c] * (own[c][k] - start[k]) for c in range(2)) if k in layers else own[0][k]) for k in start}
+    run = lambda parameters: forward(lambda *a, **kw: functional_call(base, parameters, a, kw, tie_weights=True))
+    logits = run(merged)
+    labels = labels if labels is not None else [i % logits.shape[1] for i in range(logits.shape[0])]
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
+    gradient = torch.autograd.grad(loss, raw)[0]
+    with torch.no_grad():
+        individual = [run(o) for o in own]
+    # What is not reached by the forward has no gradient; the test leaves such rows out of its sum alone.
+    write(folder, {
+        "rows": rows, "choices": choices, "labels": labels, "layers": [stored[k] for k in layers], "logits": logits.tolist(), "individual": [i.tolist() for i in individual],
+        "loss": loss.item(), "gradient": gradient.tolist(), **(extra or {}),
+    })
+
+
+def write(folder, content):
+    for junk in folder.glob("*/generation_config.json"):
+        junk.unlink()
+    (folder / "golden.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    print(folder.name, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) // 1024, "KB")
+
+
+def padded(rows, pad=0):
+    length = max(len(r) for r in rows)
+    return torch.tensor([r + [pad] * (length - len(r)) for r in rows]), torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows])
+
+
+def classified(name, make, is_head, pad=0, seed=0, lengths=(4, 12), choice=False):
+    """A head on features; with `choice`, two rows an example and a head that scores each."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = ids(generator, *lengths, 6)
+    input_ids, mask = padded(texts, pad)
+
+    def forward(call):
+        if choice:
+            return call(input_ids=input_ids.view(3, 2, -1), attention_mask=mask.view(3, 2, -1)).logits
+        return call(input_ids=input_ids, attention_mask=mask).logits
+
+    case(name, make, [{"ids": t} for t in texts], forward, is_head, choices=2 if choice else None, seed=seed)
+
+
+def scored(name, make, seed=0, lengths=(4, 12)):
+    """A causal language model scores two answers to each of three texts by their summed log-probability."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [p for p in ids(generator, *lengths, 3) for _ in range(2)]
+    targets = ids(generator, 1, 5, 6)
+    full = [p + t for p, t in zip(prompts, targets)]
+    input_ids, mask = padded(full)
+
+    def forward(call):
+        log_p = call(input_ids=input_ids, attention_mask=mask).logits.log_softmax(-1)
+        sums = [log_p[r, len(p) - 1: len(p) + len(t) - 1].gather(1, torch.tensor(t)[:, None]).sum() for r, (p, t) in enumerate(zip(prompts, targets))]
+        return torch.stack(sums).view(3, 2)
+
+    case(name, make, [{"ids": p, "targets": t} for p, t in zip(prompts, targets)], forward, choices=2, seed=seed)
+
+
+def answered(name, make, seed=0, lengths=(4, 30)):
+    """T5 scores two answers to each of three texts."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [p for p in ids(generator, *lengths, 3) for _ in range(2)]
+    targets = ids(generator, 1, 24, 6)
+    input_ids, mask = padded(prompts)
+    labels, _ = padded(targets)
+
+    def forward(call):
+        log_p = call(input_ids=input_ids, attention_mask=mask, labels=labels).logits.log_softmax(-1)
+        return torch.stack([log_p[r, : len(t)].gather(1, torch.tensor(t)[:, None]).sum() for r, t in enumerate(targets)]).view(3, 2)
+
+    case(name, make, [{"ids": p, "targets": t} for p, t in zip(prompts, targets)], forward, choices=2, seed=seed)
+
+
+def seen(name, make, is_head, size, seed=0, head=None):
+    """Images, already normalised: [rows, channels, size, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(4, 3, size, size, generator=generator)
+
+    def forward(call):
+        out = call(pixel_values=pixels)
+        if head is None:
+            return out.logits
+        return torch.nn.functional.normalize(out.image_embeds, dim=-1) @ head.T
+
+    extra = {"pixels": pixels.tolist(), **({} if head is None else {"head": head.tolist()})}
+    case(name, make, [], forward, is_head, seed=seed, extra=extra)
+
+
+def clip_text():
+    """Features of CLIP's text tower."""
+    folder = OUT / "clip-text"
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
+    model = tf.CLIPTextModelWithProjection(tf.CLIPTextConfig(vocab_size=VOCABULARY, max_position_embeddings=16, projection_dim=8, eos_token_id=3, bos_token_id=2, pad_token_id=1, **small)).eval()
+    scramble(model, generator, 0.3)
+    model.save_pretrained(folder / "base")
+    texts = [[2, *t, 3] for t in ids(generator, 2, 9, 4)]
+    with torch.no_grad():
+        features = [torch.nn.functional.normalize(model(input_ids=torch.tensor([t])).text_embeds, dim=-1)[0].tolist() for t in texts]
+    write(folder, {"rows": [{"ids": t} for t in texts], "features": features})
+
+
+causal = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2)
+rope = lambda kind, **rest: dict(rope_type=kind, rope_theta=100.0, **rest)
+score_head = lambda n: n.startswith("score.")
+classifier = lambda n: n.startswith("classifier.")
+pooled_head = lambda n: n.startswith("classifier.") or n.startswith("roberta.pooler.")
+gpt2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+t5 = dict(vocab_size=VOCABULARY, d_model=16, d_kv=6, d_ff=24, num_heads=4, num_layers=2, relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0, decoder_start_token_id=0)
+roberta = dict(vocab_size=VOCABULARY, max_position_embeddings=24, type_vocab_size=1, pad_token_id=1, **small)
+clip_head = torch.randn(3, 8, generator=torch.Generator().manual_seed(9)) * 4
+
+
+
+def untied_t5():
+    model = tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **t5))
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 16))
+    return model
+
+
+def classic(name):
+    """The config as transformers 4 wrote it, and as the hub has it."""
+    for path in (OUT / name).glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config["tie_word_embeddings"] = config.pop("scale_decoder_outputs")
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+cases = {
+    "roberta": lambda n: classified(n, lambda: tf.RobertaForSequenceClassification(tf.RobertaConfig(num_labels=3, **roberta)), classifier, pad=1),
+    "roberta-choice": lambda n: classified(n, lambda: tf.RobertaForMultipleChoice(tf.RobertaConfig(**roberta)), pooled_head, pad=1, choice=True, seed=1),
+    "bert-relu": lambda n: classified(n, lambda: tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=24, num_labels=3, hidden_act="relu", **small)), classifier),
+    "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
+    "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),
+    "gpt2-head": lambda n: classified(n, lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(num_labels=3, **gpt2)), score_head),
+    "llama-linear": lambda n: scored(n, lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=2, attention_bias=True, mlp_bias=True, rope_parameters=rope("linear", factor=2.0), **causal, **small))),
+    "llama-llama3": lambda n: scored(n, lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=1, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16), **causal, **small)), seed=1),
+    "llama-head": lambda n: classified(n, lambda: tf.LlamaForSequenceClassification(tf.LlamaConfig(num_labels=3, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head),
+    "mistral": lambda n: scored(n, lambda: tf.MistralForCausalLM(tf.MistralConfig(num_key_value_heads=2, head_dim=6, sliding_window=5, rope_parameters=rope("dynamic", factor=2.0), max_position_embeddings=64, attn_implementation="eager", **causal, **small)), seed=2),
+    "qwen2": lambda n: scored(n, lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16), **causal, **small)), seed=3),
+    "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
+    "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),
+    "t5-gated": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3, **t5)), seed=1),
+    "vit": lambda n: seen(n, lambda: tf.ViTForImageClassification(tf.ViTConfig(image_size=8, patch_size=4, num_labels=3, **small)), classifier, 8),
+    "clip": lambda n: seen(n, lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(image_size=8, patch_size=4, projection_dim=8, **small)), lambda k: False, 8, head=clip_head),
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only")
+    chosen = parser.parse_args().only
+    for key, make in cases.items():
+        if not chosen or key in chosen.split(","):
+            make(key)
+    if not chosen or "clip-text" in chosen:
+        clip_text()

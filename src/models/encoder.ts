@@ -1,0 +1,42 @@
+/** What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens, attention's segments. */
+import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import type { SegmentBias } from "./attention.js";
+import { parametersOf } from "./dense.js";
+import { layout } from "./layout.js";
+import { rows } from "./ops.js";
+import type { Block, Model, TokenBatch, TokenRow } from "./types.js";
+
+export interface State {
+  readonly batch: TokenBatch;
+  /** Nothing yet at the start; [tokens, width] between blocks; [rows, …] after the last. */
+  readonly x: Tensor;
+  readonly bias: readonly SegmentBias[];
+}
+
+/** What a family says of itself beside its blocks. */
+export type Pipeline<S extends State> = Pick<Model<S, TokenBatch>, "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups"> & {
+  readonly blocks: readonly Block<S>[];
+  readonly tables: readonly string[];
+  readonly padId: number;
+  /** A row as the blocks read it (default: as it is). */
+  expand?(row: TokenRow): TokenRow;
+  /** What follows from a batch before any block has run. */
+  start(batch: TokenBatch): Omit<S, "batch" | "x">;
+};
+
+/** A model whose blocks hand on one array of activations. */
+export function pipeline<S extends State>({ padId, start, tables, expand, ...rest }: Pipeline<S>): Model<S, TokenBatch> {
+  return {
+    ...rest,
+    parameters: parametersOf(rest.blocks), tables: new Set(tables),
+    prepare: (given) => layout(expand ? given.map(expand) : given, padId, rest.width),
+    carried: ({ x }) => [x],
+    carry: (state, [x]) => ({ ...state, x: x! }),
+    start: (batch) => ({ batch, x: scalar(0), ...start(batch) }) as S,
+    features: ({ x }) => x as Tensor2D,
+  };
+}
+
+/** A token of every row: its first, or the one `after` that. */
+export const tokenOfRows = (x: Tensor, { first, rows: given }: TokenBatch, after: (row: TokenBatch["rows"][number]) => number = () => 0): Tensor2D =>
+  rows(x as Tensor2D, tensor1d(first.map((at, r) => at + after(given[r]!)), "int32"));

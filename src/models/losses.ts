@@ -1,0 +1,74 @@
+/** Losses on logits, each one custom-gradient op: see ops.ts. */
+import { add, div, exp, log, max, mul, neg, oneHot, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { op } from "./ops.js";
+
+/**
+ * Cross-entropy of logits [n, classes] against one-hot targets, mean over n. Softmax is kept for the backward.
+ * @returns a scalar
+ */
+export function crossEntropy(logits: Tensor2D, oneHot: Tensor2D): Tensor {
+  const [n] = logits.shape;
+  return op([logits], ([z], save) => {
+    const { logP, p } = logSoftmax(z!);
+    save([p, oneHot]);
+    return {
+      value: div(neg(sum(mul(logP, oneHot))), n),
+      backward: (dy, [savedP, target]) => [mul(dy, div(sub(savedP!, target!), n))],
+    };
+  });
+}
+
+/** Entropy of the softmax of logits [n, classes], mean over n: AdaMerging's loss without labels. */
+export function entropy(logits: Tensor2D): Tensor {
+  const [n] = logits.shape;
+  return op([logits], ([z], save) => {
+    const { logP, p } = logSoftmax(z!);
+    const each = neg(sum(mul(p, logP), 1, true));
+    save([p, logP, each]);
+    return {
+      value: div(sum(each), n),
+      backward: (dy, [sp, sLogP, sEach]) => [mul(dy, div(neg(mul(sp!, add(sLogP!, sEach!))), n))],
+    };
+  });
+}
+
+/** −Σ p log(p + 1e-8) of logits [n, classes], mean over n: the entropy as fusion_bench writes it. */
+export function guardedEntropy(logits: Tensor2D): Tensor {
+  const [n] = logits.shape;
+  return op([logits], ([z], save) => {
+    const { p } = logSoftmax(z!);
+    const logP = log(add(p, 1e-8));
+    save([p, logP]);
+    return {
+      value: div(neg(sum(mul(p, logP))), n),
+      backward: (dy, [sp, sLogP]) => {
+        // ∂/∂p is −(log(p + ε) + p / (p + ε)); through the softmax, p ⊙ (that − Σ p · that).
+        const direct = neg(add(sLogP!, div(sp!, add(sp!, 1e-8))));
+        return [mul(dy, div(mul(sp!, sub(direct, sum(mul(sp!, direct), 1, true))), n))];
+      },
+    };
+  });
+}
+
+function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
+  const shifted = sub(z, max(z, -1, true));
+  const exponentials = exp(shifted);
+  const total = sum(exponentials, -1, true);
+  return { logP: sub(shifted, log(total)), p: div(exponentials, total) };
+}
+
+/**
+ * Log-probability of one token a row: logits [m, vocabulary], targets [m] → [m, 1]. Held for the backward: the softmax.
+ */
+export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
+  const vocabulary = logits.shape[1];
+  return op<Tensor2D>([logits], ([z], save) => {
+    const ids: Tensor1D = tensor1d(targets, "int32");
+    const { logP, p } = logSoftmax(z!);
+    save([p, ids]);
+    return {
+      value: sum<Tensor2D>(mul(logP, oneHot(ids, vocabulary, 1, 0, "float32")), 1, true),
+      backward: (dy, [savedP, savedIds]) => [mul(dy, sub(oneHot(savedIds as Tensor1D, vocabulary, 1, 0, "float32"), savedP!))],
+    };
+  });
+}

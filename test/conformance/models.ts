@@ -1,0 +1,89 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { describe, expect, test } from "vitest";
+import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
+import { batchLogits } from "../../src/evaluate/evaluate.js";
+import { columnOf } from "../../src/merge/source.js";
+import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { loadTaskVectors } from "../../src/merge/vectors.js";
+import { clipText } from "../../src/models/clip.js";
+import type { Head } from "../../src/models/head.js";
+import { familyOf, forward } from "../../src/models/index.js";
+import { imageRow } from "../../src/models/patches.js";
+import type { Model, TokenRow } from "../../src/models/types.js";
+import { packageFolder } from "../../src/package.js";
+import { disposeHead, loadHead } from "../../src/run/prepare.js";
+import { loadWeights } from "../../src/statistics/weights.js";
+import { coefficientGradient } from "../../src/train/step.js";
+import { relativeError } from "../helpers.js";
+import { flat, goldenTable } from "./load.js";
+
+const folder = join(packageFolder, "test", "golden", "models");
+
+interface Golden {
+  rows: { ids: number[]; targets?: number[] }[]; choices: number | null; labels: number[]; layers: string[]; logits: number[][]; individual: number[][][]; loss: number; gradient: number[][];
+  pixels?: number[][][][]; head?: number[][]; features?: number[][];
+}
+const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
+
+async function openCase(name: string, g: Golden): Promise<{ family: Family; model: Model; canonical: (name: string) => string; heads: (Head | undefined)[] }> {
+  const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<string, unknown>;
+  const { canonical, build, head } = familyOf(config, name);
+  const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
+  const family = await openFamily(await openMember("base", join(folder, name, "base"), canonical), ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })), canonical);
+  const heads: (Head | undefined)[] = [];
+  for (const expert of family.experts) heads.push(g.head ? { weight: tensor2d(g.head) } : await loadHead(expert, readout === "score" ? undefined : ofMember(head, expert.actual)));
+  return { family, model: build(config, { readout, has: (wanted) => family.base.actual.has(wanted) }), canonical, heads };
+}
+
+/** RoBERTa's and BERT's heads have biases, GPT-2's and Llama's none. */
+const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap<string, string>) => (head && head.bias !== undefined && !actual.has(head.bias) ? { ...head, bias: undefined } : head);
+
+const rowsOf = (g: Golden, model: Model): TokenRow[] => (g.pixels ? g.pixels.map((image) => imageRow(image.flat(2), model.image!)) : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })));
+
+/** Every model family against transformers: logits, loss and ∂L/∂w, whole and block by block. */
+export function modelTests(tolerance: number): void {
+  const cases = existsSync(folder) ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "a"))) : [];
+  test.each(cases)("%s: experts, merged logits, loss and ∂L/∂w equal transformers'", async (name) => {
+    const g = read(name);
+    const { family, model, canonical, heads } = await openCase(name, g);
+    const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
+    const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
+    const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
+    const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
+    expect(order.filter((row) => row === undefined)).toEqual([]);
+    const scores = async (table: typeof reference, which: number, blockwise = false) => {
+      for await (const { values } of batchLogits({ model, vectors, table, blockwise }, [{ head: heads[which], batch }])) return values;
+      throw new Error("no batch came back");
+    };
+    const reference = goldenTable(g.layers.length, 2);
+    for (const which of [0, 1]) expect(relativeError(await scores(makeTable(order.length, 2, (_, c) => (c === which ? 1 : 0)), which), flat(g.individual[which]))).toBeLessThan(tolerance);
+    const raw = { rows: order.length, columns: 2, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(2 * row, 2 * row + 2)])) };
+    const gated = applyGate(raw, "tanh");
+    for (const blockwise of [false, true]) {
+      expect(relativeError(await scores(gated, 0, blockwise), flat(g.logits))).toBeLessThan(tolerance);
+      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[0], batch, weight: 1 }], { loss: "cross-entropy", blockwise });
+      expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
+      expect(relativeError(throughGate(gradient, raw, "tanh").values, order.flatMap((row) => g.gradient[row]!))).toBeLessThan(tolerance);
+    }
+    vectors.dispose();
+    heads.forEach(disposeHead);
+    await family.close();
+  });
+
+  describe.skipIf(!existsSync(join(folder, "clip-text")))("CLIP's text tower", () => {
+    test("features equal transformers'", async () => {
+      const g = read("clip-text");
+      const member = await openMember("base", join(folder, "clip-text", "base"), (name) => name);
+      const model = clipText(member.checkpoint.config);
+      const weights = await loadWeights(model, member);
+      const at = new Map(weights.names.map((name, i) => [name, i]));
+      const features: Tensor2D = forward(model, (name) => weights.tensors[at.get(name)!]!, g.rows.map(({ ids }) => ({ ids, types: [] })));
+      expect(relativeError(await features.data(), flat(g.features))).toBeLessThan(tolerance);
+      features.dispose();
+      weights.dispose();
+      await member.checkpoint.close();
+    });
+  });
+}
