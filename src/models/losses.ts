@@ -1,5 +1,5 @@
 /** Losses on logits, each one custom-gradient op: see ops.ts. */
-import { add, div, exp, log, max, mul, neg, oneHot, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, div, exp, gather, log, max, mul, neg, oneHot, reshape, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /**
@@ -63,12 +63,11 @@ function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
 export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
   const vocabulary = logits.shape[1];
   return op<Tensor2D>([logits], ([z], save) => {
-    const ids: Tensor1D = tensor1d(targets, "int32");
     const { logP, p } = logSoftmax(z!);
-    save([p, ids]);
+    save([p, tensor1d(targets, "int32")]);
     return {
-      value: sum<Tensor2D>(mul(logP, oneHot(ids, vocabulary, 1, 0, "float32")), 1, true),
-      backward: (dy, [savedP, savedIds]) => [mul(dy, sub(oneHot(savedIds as Tensor1D, vocabulary, 1, 0, "float32"), savedP!))],
+      value: reshape(gather(reshape(logP, [-1]), tensor1d(targets.map((id, row) => row * vocabulary + id), "int32")), [-1, 1]) as Tensor2D,
+      backward: (dy, [savedP, ids]) => [mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!))],
     };
   });
 }
