@@ -1,5 +1,7 @@
 import { UserError } from "../errors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
+import { adaptedCheckpoint, type AdaptedCheckpoint } from "./adapted.js";
+import { isAdapter, openAdapter } from "./adapter.js";
 import { openCheckpoint, type Checkpoint } from "./folder.js";
 
 /** A checkpoint seen under canonical names: `bert.` prefixes and old spellings are gone. */
@@ -105,6 +107,21 @@ export function member(label: string, checkpoint: Checkpoint, canonical: (name: 
   };
 }
 
+/** Opens an expert: a model, or an adapter of the base, which is seen as a model of its own. */
+export async function openExpert(label: string, folder: string, base: Member, canonical: (name: string) => string): Promise<Member> {
+  if (!isAdapter(folder)) return openMember(label, folder, canonical);
+  const adapter = await openAdapter(folder);
+  try {
+    return member(label, await adaptedCheckpoint(base.checkpoint, adapter, canonical), canonical);
+  } catch (error) {
+    await adapter.file.close();
+    throw error;
+  }
+}
+
+/** The adapter that a member is, where it is one. */
+export const adapterOf = ({ checkpoint }: Member): AdaptedCheckpoint | undefined => ("adapter" in checkpoint ? (checkpoint as AdaptedCheckpoint) : undefined);
+
 /** Opens one folder under canonical names. */
 export async function openMember(label: string, folder: string, canonical: (name: string) => string): Promise<Member> {
   const checkpoint = await openCheckpoint(folder);
@@ -123,7 +140,7 @@ export async function openFamily(base: Member, experts: readonly { task: string;
     for (const { checkpoint } of [base, ...opened]) await checkpoint.close();
   };
   try {
-    for (const { task, folder } of experts) opened.push(await openMember(task, folder, canonical));
+    for (const { task, folder } of experts) opened.push(await openExpert(task, folder, base, canonical));
   } catch (error) {
     await close();
     throw error;

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { readJson } from "./files.js";
+import type { Ref } from "./ref.js";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
 
 const single = "model.safetensors";
@@ -18,8 +19,8 @@ export interface Checkpoint {
   /** Weight files and config, relative to the folder: what a hash of this checkpoint covers. */
   readonly files: readonly string[];
   entry(name: string): TensorEntry | undefined;
-  /** The file that a tensor's entry speaks of. */
-  pathOf(name: string): string;
+  /** Where a tensor's bytes lie, and what is made of them. */
+  ref(name: string): Ref;
   read(name: string): Promise<HostTensor>;
   /** Some bytes of a tensor, counted from its own start. */
   readRange(name: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
@@ -100,7 +101,11 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     names: [...owner.keys()],
     files: ["config.json", ...(index ? [indexName] : []), ...shards],
     entry: (name) => owner.get(name)?.entries.get(name),
-    pathOf: (name) => fileOf(name).path,
+    ref(name) {
+      const { path, entries } = fileOf(name);
+      const { start, dtype } = entries.get(name)!;
+      return { path, start, dtype };
+    },
     read: async (name) => fileOf(name).read(name),
     readRange: async (name, start, length) => fileOf(name).readRange(name, start, length),
   };

@@ -67,7 +67,7 @@ export function planShards<T extends TensorShape>(tensors: readonly T[], limit: 
 /** Removes the weights that an earlier write left. */
 export async function removeWeights(folder: string): Promise<void> {
   if (!existsSync(folder)) return;
-  const stale = (await readdir(folder)).filter((file) => /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file));
+  const stale = (await readdir(folder)).filter((file) => /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file));
   // The index first: without it the shards are no checkpoint.
   for (const file of stale.sort().toReversed()) await rm(join(folder, file));
 }
@@ -117,10 +117,10 @@ export interface ReservedWeights {
 }
 
 /** {@link writeWeights} for who fills the files himself: temporary files of their full size, renamed at the end. */
-export async function reserveWeights(folder: string, tensors: readonly TensorShape[], shardBytes: number): Promise<ReservedWeights> {
+export async function reserveWeights(folder: string, tensors: readonly TensorShape[], shardBytes: number, file?: string): Promise<ReservedWeights> {
   const shards = planShards(tensors, shardBytes);
   await mkdir(folder, { recursive: true });
-  const names = shardNames(shards.length);
+  const names = file === undefined ? shardNames(shards.length) : [file];
   const paths = names.map((file) => join(folder, `${file}.${randomBytes(4).toString("hex")}.tmp`));
   const abort = async () => {
     for (const path of paths) await rm(path, { force: true });
@@ -152,7 +152,7 @@ export async function reserveWeights(folder: string, tensors: readonly TensorSha
         await handle.close();
         await rename(path, join(folder, names[i]!));
       }
-      return writeIndex(folder, shards);
+      return file === undefined ? writeIndex(folder, shards) : names;
     },
   };
 }

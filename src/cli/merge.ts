@@ -8,6 +8,7 @@ import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { written } from "../methods/values.js";
 import { nearest } from "../nearest.js";
+import { writeForms, type WriteForm } from "../run/write-form.js";
 import { toText } from "../report/table.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
@@ -19,6 +20,7 @@ Examples:
   $ train-merge merge --method ties --base base --experts a b c --out merged/ties
   $ train-merge merge --method linear --experts a b --weight 0.7,0.3
   $ train-merge merge --method ties --dare-p 0.9 --base base --experts a b c   DARE first, then TIES
+  $ train-merge merge --method ties --base base --experts lora-a lora-b       PEFT adapters: merged as products, written as one
   $ train-merge merge config.yml --out merged/from-file                        a mergekit file as it is
 \`train-merge methods\` lists the methods with their parameters.`;
 
@@ -53,15 +55,19 @@ export function addMerge(program: Command): void {
   command.option("--method <name>", `one of ${methods.map(({ name }) => name).join(", ")}`);
   const own: Partial<Record<(typeof shown)[number], string>> = { experts: "the models' folders", out: "where to write (default: merged/<method>-<models>)", seed: "draws what is dropped or chosen" };
   for (const key of shown) command.addOption(new Option(`--${kebab(key)} ${settings[key].argument}`, own[key] ?? settings[key].help));
+  command.addOption(new Option("--write <form>", "where all models are adapters: auto and adapter write one, model folds the result into the base").choices([...writeForms]).default("auto"));
+  command.option("--rank <n>", "rank of a LoRA result (default: the inputs' ranks together)");
   command.option("--threads <n>", "threads that read, merge and write (default: the machine's cores)");
   addParameters(command);
   command
     .option("--json", "print what was made as JSON on stdout")
     .addHelpText("after", examples)
-    .action(async (file: string | undefined, options: Record<string, unknown> & { method?: string; threads?: string; json?: boolean; experts?: string[]; base?: string }) => {
+    .action(async (file: string | undefined, options: Record<string, unknown> & { method?: string; threads?: string; rank?: string; write: WriteForm; json?: boolean; experts?: string[]; base?: string }) => {
       const chosen = await loadSettings({ ...Object.fromEntries(shown.map((key) => [key, options[key]])), tasks: "all" });
       const threads = options.threads === undefined ? undefined : Number(options.threads);
       if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 0)) throw new UserError(`--threads ${options.threads}: it must be a whole number from 0 on`);
+      const rank = options.rank === undefined ? undefined : Number(options.rank);
+      if (rank !== undefined && !(Number.isSafeInteger(rank) && rank > 0)) throw new UserError(`--rank ${options.rank}: it must be a whole number from 1 on`);
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       signals.training(true);
@@ -80,7 +86,7 @@ export function addMerge(program: Command): void {
         const method = methodOf(options.method);
         if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
         out = chosen.out ?? `merged/${method.name}-${chosen.experts.map((folder) => basename(resolve(folder))).join("+")}`;
-        await mergeModels({ ...common, method, given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base: chosen.base, models: chosen.experts, out, dtype: chosen.dtype }, hooks);
+        await mergeModels({ ...common, method, given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base: chosen.base, models: chosen.experts, out, dtype: chosen.dtype, write: options.write, rank }, hooks);
       }
       printer.end();
       const seconds = (performance.now() - started) / 1000;

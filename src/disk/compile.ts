@@ -1,7 +1,8 @@
 import type { Member } from "../checkpoint/family.js";
 import type { Values } from "../methods/types.js";
 import { isFloat, type DType, type FloatDType } from "../tensor/dtype.js";
-import type { MergePlan, PlannedTensor, Ref } from "./plan.js";
+import type { Ref } from "../checkpoint/ref.js";
+import type { MergePlan, PlannedTensor } from "./plan.js";
 
 export interface Sources {
   /** Where the merge has none, the first input's tensors are the list. */
@@ -24,8 +25,11 @@ export interface CompileOptions {
 export function refOf({ actual, checkpoint }: Member, name: string): (Ref & { readonly shape: readonly number[] }) | undefined {
   const stored = actual.get(name);
   const entry = stored === undefined ? undefined : checkpoint.entry(stored);
-  return entry && { path: checkpoint.pathOf(stored!), start: entry.start, dtype: entry.dtype, shape: entry.shape };
+  return entry && { ...checkpoint.ref(stored!), shape: entry.shape };
 }
+
+/** The very bytes of the base, in its own file. */
+const isSame = (a: Ref, b: Ref): boolean => a.path === b.path && a.start === b.start && !a.adapted;
 
 /** Why a tensor cannot be merged, or undefined where it can. */
 function unlike(first: { dtype: DType; shape: readonly number[] }, others: readonly (readonly [label: string, ref: ReturnType<typeof refOf>])[]): string | undefined {
@@ -51,6 +55,8 @@ export function compileMerge({ base, inputs }: Sources, { method, values, dtype,
     const canonical = nameOf.get(stored)!;
     const own = refOf(first, canonical)!;
     const refs = inputs.map((input) => refOf(input, canonical));
+    // Adapters leave most of a model as the base has it.
+    if (base && refs.length && refs.every((ref) => ref && isSame(ref, own))) return { name: stored, dtype: isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype, shape: own.shape, copy: own, inputs: [], values };
     const why = unlike(own, inputs.map((input, i) => [input.label, refs[i]]));
     const target = isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype;
     if (why !== undefined) {

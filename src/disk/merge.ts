@@ -6,6 +6,8 @@ import { openPool, type Pool } from "./pool.js";
 import { valuesOf, type Job } from "./work.js";
 
 export interface DiskOptions {
+  /** What the file is called, where all goes into one (default: as Hugging Face calls a model's). */
+  readonly file?: string | undefined;
   /** Largest weight file. */
   readonly shardBytes: number;
   /** Threads (default: the machine's cores). */
@@ -38,7 +40,7 @@ export async function mergeOnDisk(plan: MergePlan, folder: string, options: Disk
   const pool = openPool(options.threads);
   try {
     const found = await survey(pool, plan, options);
-    const weights = await reserveWeights(folder, plan.tensors, options.shardBytes);
+    const weights = await reserveWeights(folder, plan.tensors, options.file === undefined ? options.shardBytes : Infinity, options.file);
     try {
       const job: Job = { ...plan, found, slots: weights.slots };
       await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);

@@ -1,3 +1,4 @@
+import type { Ref } from "../checkpoint/ref.js";
 import type { Values } from "../methods/types.js";
 import type { DType } from "../tensor/dtype.js";
 
@@ -8,13 +9,6 @@ export interface MergePlan {
   /** What the inputs are called, in order. */
   readonly labels: readonly string[];
   readonly tensors: readonly PlannedTensor[];
-}
-
-/** A tensor in a file: `start` is the first byte. */
-export interface Ref {
-  readonly path: string;
-  readonly start: number;
-  readonly dtype: DType;
 }
 
 export interface PlannedTensor {

@@ -1,8 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
 import { decodeHalves, dtypeBytes, elements } from "../tensor/dtype.js";
-import type { PlannedTensor, Ref } from "./plan.js";
+import type { Adapted, MatrixRef, Ref } from "../checkpoint/ref.js";
+import { addFactors, scaleEntries } from "../tensor/lowrank.js";
+import type { PlannedTensor } from "./plan.js";
 
 /** Entries of a part: small enough that all models' stay in a core's cache. */
 const partEntries = 1 << 17;
@@ -14,14 +17,34 @@ export interface Desk {
   floats(name: string, size: number): Float32Array;
   /** The same for what is read before it is decoded, and written after it is encoded. */
   halves(size: number): Uint16Array;
+  /** What an adapter does to entries; its factors are read once, and kept while they are in use. */
+  change(adapted: Adapted): (out: Float32Array, from: number) => void;
   close(): void;
+}
+
+/** A matrix of an adapter, whole. */
+function readMatrix(desk: Desk, ref: MatrixRef): Float32Array {
+  const out = new Float32Array(ref.rows * ref.columns);
+  readStored(desk, ref, 0, out);
+  return out;
+}
+
+function changeOf(desk: Desk, adapted: Adapted): (out: Float32Array, from: number) => void {
+  if (adapted.kind === "ia3") {
+    const l = readMatrix(desk, adapted.l);
+    return (out, from) => scaleEntries(out, from, adapted.width, l, adapted.along);
+  }
+  const factors = factorsOf(readMatrix(desk, adapted.a), readMatrix(desk, adapted.b), { rank: adapted.a.rows, scale: adapted.scale }, adapted.transposed);
+  return (out, from) => addFactors(out, from, adapted.width, factors);
 }
 
 export function openDesk(): Desk {
   const files = new Map<string, number>();
   const arrays = new Map<string, Float32Array>();
   let scratch = new Uint16Array(0);
-  return {
+  // Those of the tensor in hand: one an input.
+  const changes = new Map<string, (out: Float32Array, from: number) => void>();
+  const desk: Desk = {
     read(path, into, position) {
       let handle = files.get(path);
       if (handle === undefined) files.set(path, (handle = openSync(path, "r")));
@@ -40,17 +63,37 @@ export function openDesk(): Desk {
       if (scratch.length < size) scratch = new Uint16Array(size);
       return scratch.length === size ? scratch : scratch.subarray(0, size);
     },
+    change(adapted) {
+      const { path, start } = adapted.kind === "lora" ? adapted.a : adapted.l;
+      const key = `${path}@${start}`;
+      let found = changes.get(key);
+      if (!found) {
+        if (changes.size >= 64) changes.clear();
+        changes.set(key, (found = changeOf(desk, adapted)));
+      }
+      return found;
+    },
     close() {
       for (const handle of files.values()) closeSync(handle);
       files.clear();
     },
   };
+  return desk;
 }
 
 const bytesOf = (view: Float32Array | Uint16Array): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
-/** Reads entries `from` to before `from + out.length` of a tensor as float32. */
-export function readEntries(desk: Desk, { path, start, dtype }: Ref, from: number, out: Float32Array): void {
+/** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
+export function readEntries(desk: Desk, ref: Ref, from: number, out: Float32Array): void {
+  readStored(desk, ref, from, out);
+  if (ref.adapted) desk.change(ref.adapted)(out, from);
+}
+
+function readStored(desk: Desk, { path, start, dtype, constant }: Ref, from: number, out: Float32Array): void {
+  if (constant !== undefined) {
+    out.fill(constant);
+    return;
+  }
   const position = start + from * dtypeBytes[dtype];
   if (dtype === "F32") {
     desk.read(path, bytesOf(out), position);

@@ -4,7 +4,8 @@ import { everyMethod } from "../methods/index.js";
 import { passesOf, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import type { Method } from "../methods/types.js";
 import { dtypeBytes, elements, encodeHalves } from "../tensor/dtype.js";
-import type { PlannedTensor, Ref } from "./plan.js";
+import type { Ref } from "../checkpoint/ref.js";
+import type { PlannedTensor } from "./plan.js";
 import { openDesk, readEntries, readerOf, type Desk } from "./read.js";
 
 /** What a thread is to do with the tensors that it gets hold of: a method's pass over them, or the merge itself. */

@@ -88,8 +88,11 @@ export async function* batchLogits<T extends HeadBatch>({ model, vectors, table,
     for (const [i, { boundary: [only] }] of inputs.entries()) {
       const item = sweep[i]!;
       const scores = tidy(() => logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, item.batch.choices));
-      yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
-      scores.dispose();
+      try {
+        yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
+      } finally {
+        scores.dispose();
+      }
     }
   }
 }

@@ -17,7 +17,8 @@ export function blockOf(name: string): string {
 /** What shares a row with a tensor: itself, its module (weight and bias), its block, or everything. */
 function rowOf(name: string, granularity: Granularity): string {
   const rows: Record<Granularity, string> = {
-    tensor: name, module: name.replace(/\.[^.]*$/, ""), block: blockOf(name), model: "model",
+    // What adapters add to a weight shares its row: an expert changes the one or the other.
+    tensor: name.replace(/\.lora_d$/, ".weight"), module: name.replace(/\.[^.]*$/, ""), block: blockOf(name), model: "model",
   };
   return rows[granularity];
 }

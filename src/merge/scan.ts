@@ -34,10 +34,17 @@ export interface ScanOptions {
   readonly onTensor?: ((done: number, of: number) => void) | undefined;
 }
 
+function sameBytes(a: Member, b: Member, name: string): boolean {
+  const [one, other] = [a, b].map(({ actual, checkpoint }) => (actual.has(name) ? checkpoint.ref(actual.get(name)!) : undefined));
+  return one !== undefined && other !== undefined && one.path === other.path && one.start === other.start && !one.adapted;
+}
+
 /** Whether a column changes a tensor, and its whole task vector there. */
-async function wholeDelta(column: Column, name: string, base: { values: Float32Array; stored: HostTensor }): Promise<Float32Array | undefined> {
+async function wholeDelta(column: Column, name: string, base: { member: Member; values: Float32Array; stored: HostTensor }): Promise<Float32Array | undefined> {
   let sum: Float32Array | undefined;
   for (const { member, coefficient } of column.terms) {
+    // The base's own bytes: an adapter leaves most of a model alone.
+    if (sameBytes(member, base.member, name)) continue;
     const { values, stored } = await member.weights(name);
     if (stored.dtype === base.stored.dtype && Buffer.compare(stored.bytes, base.stored.bytes) === 0) continue;
     const delta = subtract(values, base.values);
@@ -71,7 +78,7 @@ export async function scanFamily(
     const [experts, vectors, limits]: [number[], PackedRows[], number[]] = [[], [], []];
     const sums = { norm: 0, error: 0 };
     for (const [c, column] of columns.entries()) {
-      const delta = await wholeDelta(column, name, { values, stored });
+      const delta = await wholeDelta(column, name, { member: base, values, stored });
       if (!delta) continue;
       experts.push(c);
       const threshold = packing === "sparse" ? magnitudeThreshold(delta, density) : 0;

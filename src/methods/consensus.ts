@@ -77,7 +77,7 @@ export const sumGrid = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 export const meanGrid = [0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.1, 2.2, 2.3, 2.4, 2.5];
 
 export const taskArithmetic = method({
-  name: "task-arithmetic", about: "base + λ Σ task vectors (Ilharco et al. 2022)", ...shared, grid: { lambda: sumGrid },
+  name: "task-arithmetic", about: "base + λ Σ task vectors (Ilharco et al. 2022)", ...shared, linear: true, grid: { lambda: sumGrid },
   parameters: combination(false, 0.3),
   merge: (_, values) => addUp(values),
 });

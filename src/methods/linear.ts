@@ -24,7 +24,7 @@ export function shares(weight: readonly number[], name: string): number[] {
 }
 
 export const average = method({
-  name: "average", about: "mean of the models", works: "values", baseless: true,
+  name: "average", about: "mean of the models", works: "values", baseless: true, linear: true,
   parameters: {},
   merge: ({ labels }) => {
     const coefficients = labels.map(() => 1 / labels.length);
@@ -33,7 +33,7 @@ export const average = method({
 });
 
 export const linear = method({
-  name: "linear", about: "weighted mean of the models (Wortsman et al. 2022)", works: "values", baseless: true,
+  name: "linear", about: "weighted mean of the models (Wortsman et al. 2022)", works: "values", baseless: true, linear: true,
   parameters: { weight: numbers(1, "weight of each model"), normalize: flag(true, "divide by the sum of the weights") },
   merge: ({ name }, { weight, normalize }) => {
     const coefficients = normalize ? shares(weight, name) : weight;

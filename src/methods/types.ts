@@ -85,6 +85,8 @@ export interface Method {
   readonly baseless?: boolean | undefined;
   /** Statistics of data that it wants handed in. */
   readonly needs?: "fisher" | "gram" | undefined;
+  /** Every entry of the result is one sum of the inputs' entries, with weights that no entry has a say in: it holds for factors too. */
+  readonly linear?: boolean | undefined;
   /** The result is base + λ · (something without λ): a search over `lambda` needs one merge alone. */
   readonly scaled?: boolean | undefined;
   /** What a search tries: parameter → values. */

@@ -86,6 +86,8 @@ export interface Model<State = unknown, Batch = unknown> {
   readonly transposed?: ReadonlySet<string> | undefined;
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
+  /** Linear layers with an adapter beside them, by module (models/adapters.ts). */
+  readonly beside?: ReadonlyMap<string, Beside> | undefined;
   /** Of a model that sees images: how they are cut. */
   readonly image?: ImageShape | undefined;
   /** Lays rows out for its blocks, on the host. */

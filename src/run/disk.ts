@@ -21,7 +21,7 @@ export interface DiskMerge {
   readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
 
-/** Merges models with a method that trains nothing and writes a Hugging Face folder. No engine is started. */
+/** Merges models with a method that trains nothing and writes a Hugging Face folder (adapters are seen as models). No engine is started. */
 export async function writeMerge(out: string, merge: DiskMerge, hooks: Pick<MergeHooks, "note" | "progress" | "stopping">): Promise<void> {
   const { method, values, base, inputs, shardSize, threads, statistics, heads } = merge;
   const dtype = merge.dtype === "auto" ? undefined : merge.dtype;

@@ -12,5 +12,5 @@ export async function openHead(folder: string, task: string, canonical: (name: s
   if (!existsSync(path)) throw new UserError(`${folder}: it has no head for ${task} (heads/${task}/head.safetensors)`);
   const config = (await readJson(join(place, "config.json"))) as Record<string, unknown>;
   const file = await openSafetensors(path);
-  return member(task, { folder: place, config, files: [], names: [...file.entries.keys()], entry: (name) => file.entries.get(name), pathOf: () => path, read: file.read, readRange: file.readRange, close: file.close }, canonical);
+  return member(task, { folder: place, config, files: [], names: [...file.entries.keys()], entry: (name) => file.entries.get(name), ref: (name) => ({ path, start: file.entries.get(name)!.start, dtype: file.entries.get(name)!.dtype }), read: file.read, readRange: file.readRange, close: file.close }, canonical);
 }

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { member, openMember, type Member } from "../checkpoint/family.js";
+import { isAdapter } from "../checkpoint/adapter.js";
+import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { readYaml } from "../config/yaml.js";
 import { mergeOnDisk } from "../disk/merge.js";
@@ -10,9 +11,11 @@ import { readMergekit } from "../mergekit/file.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { version } from "../package.js";
+import { adapterForm, writeAdapterMerge } from "./adapters.js";
 import { writeMerge, type DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
 import { clearMerge, openOutput, writeAround } from "./output.js";
+import type { WriteForm } from "./write-form.js";
 
 type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
 
@@ -24,14 +27,19 @@ export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "th
   readonly base?: string | undefined;
   readonly models: readonly string[];
   readonly out: string;
+  /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
+  readonly write?: WriteForm | undefined;
+  readonly rank?: number | undefined;
 }
 
-/** A model under its family's canonical names; of an architecture that we do not know, under its own. */
-async function translated({ label, checkpoint }: Member): Promise<Member> {
+/** How a model's family calls its tensors; of an architecture that we do not know, as the file does. */
+async function canonicalOf({ checkpoint }: Member): Promise<(name: string) => string> {
   // Only here: it brings the engine's library with it.
   const { familyOfType } = await import("../models/index.js");
-  return member(label, checkpoint, familyOfType(checkpoint.config["model_type"])?.canonical ?? ((name) => name));
+  return familyOfType(checkpoint.config["model_type"])?.canonical ?? ((name) => name);
 }
+
+const translated = async (one: Member): Promise<Member> => member(one.label, one.checkpoint, await canonicalOf(one));
 
 /** Models as they call their own tensors, where they all do so alike; else under canonical names. */
 async function alike(members: readonly Member[]): Promise<Member[]> {
@@ -46,7 +54,7 @@ function labelsOf(folders: readonly string[]): string[] {
   return names.map((name, i) => (names.indexOf(name) === i ? name : `${name}#${names.slice(0, i).filter((other) => other === name).length + 1}`));
 }
 
-interface Mark { readonly method: string; readonly values?: unknown; readonly base?: string | undefined; readonly models: readonly string[]; readonly from?: string | undefined }
+interface Mark { readonly adapter?: string; readonly method: string; readonly values?: unknown; readonly base?: string | undefined; readonly models: readonly string[]; readonly from?: string | undefined }
 
 /**
  * Runs a merge into a folder that nothing of an earlier one is left in. Its mark, by which a later run knows the folder for
@@ -63,7 +71,7 @@ async function marked(out: string, mark: Mark, write: () => Promise<void>): Prom
   }
   const rows = [...(mark.base ? [`| base | ${basename(mark.base)} |`] : []), ...mark.models.map((model) => `| model | ${basename(model)} |`)];
   await writeText(join(out, "README.md"), `---
-library_name: transformers
+library_name: ${mark.adapter === undefined ? "transformers" : "peft"}
 tags: [merge, train-merge]
 ---
 # A merge by ${mark.method}
@@ -77,11 +85,24 @@ ${rows.join("\n")}
 }
 
 /** Opens folders for as long as `run` takes. */
-async function withMembers<T>(folders: readonly { label: string; folder: string }[], run: (members: readonly Member[]) => Promise<T>): Promise<T> {
+async function withMembers<T>(folders: readonly { label: string; folder: string; on?: string | undefined }[], run: (members: readonly Member[]) => Promise<T>): Promise<T> {
   const opened: Member[] = [];
   try {
-    for (const { label, folder } of folders) opened.push(await openMember(label, folder, (name) => name));
-    return await run(await alike(opened));
+    const members: Member[] = [];
+    const same = (name: string) => name;
+    for (const { label, folder, on } of folders) {
+      if (!isAdapter(folder)) {
+        opened.push(await openMember(label, folder, same));
+        members.push(opened.at(-1)!);
+        continue;
+      }
+      if (on === undefined) throw new UserError(`${folder}: it is an adapter: name the model that it was trained on with --base`);
+      // Opened under a name of its own: an adapter closes its own file alone.
+      const base = await openMember("base", on, same);
+      opened.push(base, await openExpert(label, folder, base, await canonicalOf(base)));
+      members.push(opened.at(-1)!);
+    }
+    return await run(await alike(members));
   } finally {
     for (const { checkpoint } of opened) await checkpoint.close();
   }
@@ -95,10 +116,15 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
   const values = resolveValues(method, given, models.length);
   if (base === undefined && (values["dareP"] as readonly number[]).some((p) => p > 0)) throw new UserError("--dare-p drops entries of task vectors: name the base they are taken against with --base");
   const labels = labelsOf(models);
-  const folders = [...models.map((folder, i) => ({ label: labels[i]!, folder })), ...(base === undefined ? [] : [{ label: "base", folder: base }])];
+  const folders = [...models.map((folder, i) => ({ label: labels[i]!, folder, on: base })), ...(base === undefined ? [] : [{ label: "base", folder: base }])];
   await withMembers(folders, async (members) => {
     await openOutput(out, folders.map(({ folder }) => folder));
-    await marked(out, { method: method.name, values, base, models }, () => writeMerge(out, { ...merge, values, base: members[models.length], inputs: members.slice(0, models.length) }, hooks));
+    const [inputs, origin] = [members.slice(0, models.length), members[models.length]];
+    const adapters = adapterForm(inputs, merge.write ?? "auto");
+    await marked(out, { method: method.name, values, base, models, ...(adapters && { adapter: adapters[0]!.adapter.kind }) }, async () => {
+      if (adapters) await writeAdapterMerge(out, { ...merge, values, base: origin!, inputs }, adapters, hooks);
+      else await writeMerge(out, { ...merge, values, base: origin, inputs }, hooks);
+    });
   });
 }
 
@@ -106,10 +132,17 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
 export async function mergeByFile(path: string, merge: Pick<ModelsMerge, "out" | "shardSize" | "threads"> & { readonly seed: number }, hooks: Hooks): Promise<void> {
   const file = readMergekit(await readYaml(path), path);
   const names = new Set([file.base_model, ...(file.models ?? []).map(({ model }) => model), ...(file.slices ?? []).flatMap(({ base_model, sources }) => [base_model, ...sources.map(({ model }) => model)])].filter((name) => typeof name === "string"));
-  const folders = [...names].map((name) => {
+  const find = (name: string): string => {
     const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
-    if (folder === undefined) throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file${name.includes("+") ? "; a model with an adapter (model+lora) is not supported, fold it into the model first" : ""}`);
-    return { label: name, folder };
+    if (folder === undefined) throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file`);
+    return folder;
+  };
+  const folders = [...names].map((name) => {
+    // "model+adapter", as mergekit writes it.
+    const [on, adapter, ...rest] = name.split("+");
+    if (adapter === undefined || existsSync(name)) return { label: name, folder: find(name) };
+    if (rest.length || !isAdapter(find(adapter))) throw new UserError(`${path}: model ${name}: after the + must stand the folder of one adapter`);
+    return { label: name, folder: find(adapter), on: find(on!) };
   });
   await withMembers(folders, async (opened) => {
     const members = new Map(opened.map((one) => [one.label, one]));

@@ -6,7 +6,7 @@ import type { Member } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors } from "../checkpoint/write.js";
 import type { CompileOptions } from "../disk/compile.js";
-import type { Ref } from "../disk/plan.js";
+import type { Ref } from "../checkpoint/ref.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { Method } from "../methods/types.js";
 import type { Model } from "../models/types.js";

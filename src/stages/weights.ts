@@ -46,6 +46,7 @@ export async function openStage(model: Model, vectors: TaskVectors, table: Table
   return {
     weights: Object.assign(found, {
       frozen: (name: string) => !isChanged(name),
+      beside: (module: string) => model.beside?.get(module),
       rows(name: string, ids: Int32Array): Tensor2D {
         const place = places.get(name);
         return rows(found(name) as Tensor2D, tensor1d(place ? ids.map((id) => place.get(id)!) : ids, "int32"));

@@ -5,6 +5,7 @@ import { beforeAll, describe } from "vitest";
 import { startEngine, type EngineName } from "../../src/backend/index.js";
 import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
+import { adapterTests } from "./adapters.js";
 import { familyTests } from "./family.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
@@ -20,6 +21,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
     describe("ops", () => opTests(1e-5));
     describe("merge", mergeTests);
+    describe("adapters", () => adapterTests(tolerance));
     describe("model families", () => modelTests(tolerance));
     describe("the family that ships", () => {
       let mini: Loaded;

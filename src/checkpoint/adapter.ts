@@ -1,0 +1,118 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { UserError } from "../errors.js";
+import { isFloat } from "../tensor/dtype.js";
+import { readJson } from "./files.js";
+import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
+
+export const adapterConfigName = "adapter_config.json";
+export const adapterWeightsName = "adapter_model.safetensors";
+
+/** Whether a folder holds a PEFT adapter. */
+export const isAdapter = (folder: string): boolean => existsSync(join(folder, adapterConfigName));
+
+/** What an adapter has for one module; names are those in its file. */
+export type AdapterPart =
+  | { readonly kind: "lora"; readonly a: string; readonly b: string; readonly rank: number; readonly scale: number }
+  | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" };
+
+/** A PEFT folder with its file open. */
+export interface Adapter {
+  readonly folder: string;
+  readonly kind: "lora" | "ia3";
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly file: SafetensorsFile;
+  /** By module, as the model it was trained on calls it. */
+  readonly parts: ReadonlyMap<string, AdapterPart>;
+  /** Tensors that it holds whole (heads, biases): the model's name → the name in its file. */
+  readonly whole: ReadonlyMap<string, string>;
+  /** Its weights are stored [in, out]. */
+  readonly transposed: boolean;
+}
+
+const number = (path: string, key: string, value: unknown): number => {
+  if (typeof value !== "number" || !Number.isFinite(value)) throw new UserError(`${path}: "${key}" must be a number, it is ${JSON.stringify(value)}`);
+  return value;
+};
+
+/** A pattern's value for a module: PEFT matches a key against the end of the module's name. */
+function patterned(patterns: unknown, module: string, fallback: unknown): unknown {
+  if (typeof patterns !== "object" || patterns === null) return fallback;
+  const found = Object.entries(patterns).find(([key]) => module === key || module.endsWith(`.${key}`) || matches(key, module));
+  return found ? found[1] : fallback;
+}
+
+function matches(key: string, module: string): boolean {
+  // A key from a file may be no pattern, or one that takes for ever: long ones and nested repetitions are left alone.
+  if (key.length > 200 || /[+*][^|]*\)[+*{]/.test(key)) return false;
+  try {
+    return new RegExp(`^(?:.*\\.)?(?:${key})$`).test(module);
+  } catch {
+    return false;
+  }
+}
+
+/** What cannot be merged as it stands, by the setting or tensor that says so. */
+function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
+  const given = (key: string) => config[key] !== undefined && config[key] !== null && config[key] !== false && !(Array.isArray(config[key]) && config[key].length === 0);
+  for (const key of ["use_dora", "layer_replication", "trainable_token_indices", "megatron_config", "use_qalora", "use_bdlora", "target_parameters", "arrow_config"]) {
+    if (given(key)) throw new UserError(`${path}: "${key}" is not supported; merge the adapter into its model with PEFT (merge_and_unload) and give that`);
+  }
+}
+
+/** Opens a PEFT folder: LoRA (rsLoRA, patterns of ranks and alphas, saved modules) or (IA)³. Headers only; nothing is read. */
+export async function openAdapter(folder: string): Promise<Adapter> {
+  const path = join(folder, adapterConfigName);
+  const config = (await readJson(path)) as Record<string, unknown> | null;
+  if (typeof config !== "object" || config === null) throw new UserError(`${path}: not a JSON object`);
+  const kind = ({ LORA: "lora", IA3: "ia3" } as const)[config["peft_type"] as "LORA" | "IA3"];
+  if (!kind) throw new UserError(`${path}: peft_type ${JSON.stringify(config["peft_type"])} is not supported, only LORA and IA3`);
+  refuse(path, config);
+  const weights = join(folder, adapterWeightsName);
+  if (!existsSync(weights)) throw new UserError(`${folder}: there is no ${adapterWeightsName}${existsSync(join(folder, "adapter_model.bin")) ? "; save the adapter as safetensors (save_pretrained does so by default)" : ""}`);
+  const file = await openSafetensors(weights);
+  try {
+    const { parts, whole } = partsOf(file, kind, config, path);
+    return { folder, kind, config, file, parts, whole, transposed: config["fan_in_fan_out"] === true };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<Record<string, unknown>>, path: string) {
+  const parts = new Map<string, AdapterPart>();
+  const whole = new Map<string, string>();
+  const entry = (name: string): TensorEntry => {
+    const found = file.entries.get(name);
+    if (!found) throw new UserError(`${file.path}: there is no "${name}"`);
+    if (!isFloat(found.dtype)) throw new UserError(`${file.path}: "${name}" is ${found.dtype}; a weight must be F32, F16 or BF16`);
+    if (found.shape.length !== 2) throw new UserError(`${file.path}: "${name}" must be a matrix, it is [${found.shape.join(", ")}]`);
+    return found;
+  };
+  for (const name of file.entries.keys()) {
+    const plain = name.replace(/^base_model\.model\./, "").replace(/\.modules_to_save(\.default)?(?=\.)/, "");
+    const lora = /^(.+)\.lora_A(\.default)?\.weight$/.exec(plain);
+    const ia3 = /^(.+)\.ia3_l(\.default)?$/.exec(plain);
+    if (lora && kind === "lora") {
+      const module = lora[1]!;
+      const [a, b] = [name, name.replace(".lora_A", ".lora_B")];
+      const [rank, rankB] = [entry(a).shape[0]!, entry(b).shape[1]!];
+      if (rank !== rankB || rank === 0) throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
+      const alpha = number(path, "lora_alpha", patterned(config["alpha_pattern"], module, config["lora_alpha"]));
+      parts.set(module, { kind: "lora", a, b, rank, scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank) });
+    } else if (ia3 && kind === "ia3") {
+      const [rows, columns] = entry(name).shape as [number, number];
+      if (rows !== 1 && columns !== 1) throw new UserError(`${file.path}: "${name}" must be a row or a column, it is [${rows}, ${columns}]`);
+      parts.set(ia3[1]!, { kind: "ia3", l: name, along: columns === 1 ? "out" : "in" });
+    } else if (/\.(lora_B(\.default)?\.weight)$/.test(plain) && kind === "lora") {
+      entry(name.replace(".lora_B", ".lora_A"));
+    } else if (/lora_|ia3_|trainable_tokens/.test(plain)) {
+      throw new UserError(`${file.path}: "${name}" is not supported; merge the adapter into its model with PEFT (merge_and_unload) and give that`);
+    } else {
+      whole.set(plain, name);
+    }
+  }
+  if (parts.size === 0) throw new UserError(`${file.path}: it adapts no module`);
+  return { parts, whole };
+}

@@ -1,0 +1,78 @@
+import { adapterOf, member, type Family, type Member } from "../checkpoint/family.js";
+import type { Checkpoint } from "../checkpoint/folder.js";
+import { stackLora } from "../checkpoint/stacked.js";
+import { elements, fromFloat32, toFloat32, type HostTensor } from "../tensor/dtype.js";
+
+/**
+ * A family of adapters as training sees it: what they add stands beside the weights, as tensors of its own, and no product
+ * is ever made. With LoRA, a module has A and B of all adapters side by side, the base's, which nobody changes, and a vector
+ * d in which an expert's task vector is its scale in its own part: W + Σ c_i s_i B_i A_i is W + B diag(d₀ + Σ c_i τ_i) A. With
+ * (IA)³ the vector is l itself, ones in the base.
+ */
+export interface FactoredFamily extends Family {
+  /** By canonical module: what stands beside it, and the shapes. */
+  readonly beside: ReadonlyMap<string, { readonly lora?: boolean; readonly ia3?: "in" | "out"; readonly shapes: readonly (readonly [name: string, shape: readonly number[]])[] }>;
+}
+
+/** A checkpoint with some tensors more, which are in host memory. */
+function withTensors(checkpoint: Checkpoint, tensors: ReadonlyMap<string, HostTensor>): Checkpoint {
+  return {
+    ...checkpoint,
+    names: [...checkpoint.names, ...tensors.keys()],
+    entry(name) {
+      const own = tensors.get(name);
+      return own ? { dtype: own.dtype, shape: own.shape, start: 0, end: own.bytes.length } : checkpoint.entry(name);
+    },
+    // In no file: `path` is only ever compared.
+    ref: (name) => (tensors.has(name) ? { path: `${checkpoint.folder}#${name}`, start: 0, dtype: tensors.get(name)!.dtype } : checkpoint.ref(name)),
+    read: async (name) => tensors.get(name) ?? checkpoint.read(name),
+    readRange: async (name, start, length) => (tensors.has(name) ? new Uint8Array(tensors.get(name)!.bytes.slice(start, start + length)) : checkpoint.readRange(name, start, length)),
+  };
+}
+
+const vector = (values: Float32Array): HostTensor => ({ dtype: "F32", shape: [values.length], bytes: fromFloat32(values, "F32") });
+const moduleOf = (canonical: (name: string) => string, weight: string): string => canonical(weight).replace(/\.weight$/, "");
+
+/**
+ * The factored view of a family, where it has one: some experts are adapters of one kind; beside LoRA, others may be whole
+ * models. Undefined where no expert is an adapter, or where what they hold does not add up so: those are seen as models.
+ */
+export async function factoredFamily(family: Family, canonical: (name: string) => string): Promise<FactoredFamily | undefined> {
+  const adapters = family.experts.map(adapterOf);
+  const kinds = new Set(adapters.map((one) => one?.adapter.kind ?? "model"));
+  const lora = kinds.has("lora") && !kinds.has("ia3");
+  if (!lora && !(kinds.has("ia3") && kinds.size === 1)) return undefined;
+  const { base } = family;
+  const beside = new Map<string, FactoredFamily["beside"] extends ReadonlyMap<string, infer V> ? V : never>();
+  const baseTensors = new Map<string, HostTensor>();
+  const own = adapters.map(() => new Map<string, HostTensor>());
+  if (lora) {
+    for (const { weight, rank, a, b, gains } of await stackLora(base.checkpoint.names, adapters)) {
+      const module = moduleOf(canonical, weight);
+      const [nameA, nameB, nameD] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
+      beside.set(module, { lora: true, shapes: [[nameA, a.shape], [nameB, b.shape], [nameD, [rank]]] });
+      for (const [i, tensors] of [baseTensors, ...own].entries()) {
+        tensors.set(nameA, a);
+        tensors.set(nameB, b);
+        tensors.set(nameD, vector(gains[i - 1] ?? new Float32Array(rank)));
+      }
+    }
+  } else {
+    for (const weight of base.checkpoint.names) {
+      const parts = adapters.map((one) => one!.adapted.get(weight));
+      const first = parts.find((part) => part?.kind === "ia3");
+      // A bias goes with its weight.
+      if (first?.kind !== "ia3" || base.checkpoint.entry(weight)!.shape.length < 2) continue;
+      const module = moduleOf(canonical, weight);
+      const name = `${module}.ia3_l`;
+      const file = adapters[parts.indexOf(first)]!.adapter.file;
+      const size = elements(file.entries.get(first.l)!.shape);
+      const ones = new Float32Array(size).fill(1);
+      beside.set(module, { ia3: first.along, shapes: [[name, [size]]] });
+      baseTensors.set(name, vector(ones));
+      for (const [i, part] of parts.entries()) own[i]!.set(name, vector(part?.kind === "ia3" ? toFloat32(await adapters[i]!.adapter.file.read(part.l)) : ones));
+    }
+  }
+  const extended = (one: Member, tensors: ReadonlyMap<string, HostTensor>) => member(one.label, withTensors(adapterOf(one)?.plain() ?? one.checkpoint, tensors), canonical);
+  return { base: extended(base, baseTensors), experts: family.experts.map((one, i) => extended(one, own[i]!)), close: family.close, beside };
+}
