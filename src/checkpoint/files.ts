@@ -46,6 +46,17 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
+/**
+ * Changes a JSON object and leaves every number that is not changed as it was written: `1.0` stays `1.0`, which to a reader
+ * in Python is another thing than `1`. New values are plain JSON.
+ */
+export function editJson(text: string, change: (object: Record<string, unknown>) => Record<string, unknown>): string {
+  const mark = "\uE000";
+  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) => (token.startsWith('"') ? token : `"${mark}${token}"`));
+  const edited = JSON.stringify(change(JSON.parse(marked) as Record<string, unknown>), undefined, 2);
+  return `${edited.replace(new RegExp(`"${mark}([^"]*)"`, "g"), "$1")}\n`;
+}
+
 /** SHA-256 of a file's bytes, streamed. */
 export async function sha256(path: string): Promise<string> {
   const hash = createHash("sha256");

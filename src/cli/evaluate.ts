@@ -8,6 +8,7 @@ export function addEvaluate(program: Command): void {
     .command("evaluate <folder>")
     .description("measure a merged model from its written files")
     .addOption(new Option("--tasks <names>", "tasks, separated by commas (default: every one it has a head for)"))
+    .addOption(new Option("--base <folder>", "the model that an adapter belongs to"))
     .addOption(new Option("--data <folder>", settings.data.help))
     .addOption(new Option("--max-length <n>", `${settings.maxLength.help} (default: as the run that wrote the folder)`))
     .addOption(new Option("--val-per-task <n>", "what a task with one file only has left over is its test set (default: as the run)"))
@@ -18,11 +19,11 @@ export function addEvaluate(program: Command): void {
     .action(async (folder: string, options: Record<string, unknown> & { json?: boolean }) => {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
-      const [{ readModel, startFor }, { evaluateFolder }] = await Promise.all([import("../run/prepare.js"), import("../run/evaluate.js")]);
-      await startFor((await readModel(folder)).model, chosen.backend);
+      const [{ readModel, startFor }, { evaluateFolder, homeOf }] = await Promise.all([import("../run/prepare.js"), import("../run/evaluate.js")]);
+      await startFor((await readModel(homeOf({ folder, base: chosen.base }))).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({
-        folder, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
+        folder, base: chosen.base, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
       });
       if (options.json) process.stdout.write(`${JSON.stringify({ folder, synthetic, rows }, undefined, 2)}\n`);
       else process.stdout.write(`${synthetic ? "SYNTHETIC data; " : ""}test accuracy in %\n${toText(resultTable(rows))}\n`);

@@ -6,6 +6,7 @@ import { packings } from "../merge/packing.js";
 import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
+import { writeForms } from "../run/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
 import { lossNames, usesLabels } from "../train/losses.js";
 
@@ -65,6 +66,7 @@ export const settings = {
   backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
   dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
+  write: { argument: "<form>", schema: z.enum(writeForms).default("auto"), help: "what the result is written as: auto (an adapter where all experts are PEFT adapters of one kind), model (adapters folded in), adapter" },
   shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },
   residency: { argument: "<name>", schema: z.enum(residencyWishes).default("auto"), help: `where the task vectors live: ${residencyWishes.join(", ")} (auto: the first that fits the budget)` },
   blocks: { argument: "<when>", schema: z.enum(blockWishes).default("auto"), help: "merge and run one block of the model at a time: auto, on, off" },

@@ -1,4 +1,4 @@
-import { add, concat, gather, matMul, mul, reshape, slice, softmax, stack, sub, sum, tensor, tensor1d, transpose, unsortedSegmentSum, unstack, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, concat, gather, matMul, mul, reshape, slice, softmax, stack, sub, sum, tensor, tensor1d, transpose, unsortedSegmentSum, unstack, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 import type { Segment } from "./types.js";
 
@@ -131,7 +131,7 @@ export function attend(q: Tensor2D, k: Tensor2D, v: Tensor2D, queries: readonly 
           const ds = scoresGradient(p, sv, d, out);
           if (relative) {
             const pairs = transpose(reshape(sum(apart(ds, size, length), 0), [heads, -1]), [1, 0]);
-            const mine = unsortedSegmentSum(pairs, tensor1d(relative.buckets[s]!, "int32") as Tensor1D, relative.table.shape[0]);
+            const mine = unsortedSegmentSum(pairs, tensor1d(relative.buckets[s]!, "int32"), relative.table.shape[0]);
             dTable = dTable ? add(dTable, mine) : mine;
           }
           const dq = mul(apart(matMul(ds, sk), size, length), scale);

@@ -76,7 +76,7 @@ function build(json: Config, type: string): Model {
     tables, width: hidden, heads, vocabulary, padId, maxLength: config.positions - offset,
     lookups: (batch) => lookups(batch, offset),
     start: (batch) => ({ bias: batch.segments.map(attentionBias) }),
-  }) as Model;
+  });
 }
 
 const older = (name: string): string => name.replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias");

@@ -48,7 +48,7 @@ function build(json: Config): Model {
     ],
     tables: [], width: projected, heads, vocabulary: tokens, maxLength: tokens, padId: 0, image, lookups: () => [],
     start: ({ segments }) => ({ bias: segments.map(({ size: count, length }) => ({ size: count, length, bias: undefined })) }),
-  }) as Model;
+  });
 }
 
 /** CLIP's text tower, which turns class prompts into the rows of a head: features at the end token, [rows, projection], of length 1. */
@@ -74,7 +74,7 @@ export function clipText(json: Config): Model {
     ],
     tables: [`${at}.token_embedding.weight`, `${at}.position_embedding.weight`], width: projected, heads, vocabulary, maxLength: positions, padId: 0, lookups,
     start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment)) }),
-  }) as Model;
+  });
 }
 
 /**

@@ -40,7 +40,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     width, heads, vocabulary, maxLength: positions, padId: 0, lookups, expand: withTargets, scores: readout === "score" ? "decoder" : undefined,
     transposed: new Set(Array.from({ length: layers }, (_, i) => [...names.qkv, names.out, names.up, names.down].map((name) => `h.${i}.${name}`)).flat()),
     start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment)) }),
-  }) as Model;
+  });
 }
 
 /** GPT-2 (Radford et al. 2019); as a language model, or with a head on the last token (`score`). */

@@ -22,7 +22,7 @@ export interface Head {
  */
 export function logits(features: Tensor2D, head: Head | undefined, choices: number | undefined): Tensor2D {
   const frozen = head?.frozen ?? true;
-  const inner = head?.dense ? (tanh(linear(features, [{ ...head.dense, frozen }])) as Tensor2D) : features;
+  const inner = head?.dense ? (tanh(linear(features, [{ ...head.dense, frozen }]))) : features;
   const scores = head ? linear(inner, [{ weight: head.weight, bias: head.bias, frozen }]) : inner;
   return choices === undefined ? scores : reshape(scores, [-1, choices]);
 }

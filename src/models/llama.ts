@@ -74,7 +74,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     width, heads, vocabulary, maxLength: Math.min(positions, 1e6), padId: 0, scores: readout === "score" ? "decoder" : undefined, expand: withTargets,
     lookups: ({ ids }) => [{ name: table, ids }],
     start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment, window)), angles: angles(batch.positions, turns) }),
-  }) as Model;
+  });
 }
 
 /** Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2; as a language model, or with a head on the last token (`score`). */

@@ -66,7 +66,7 @@ export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
     const { logP, p } = logSoftmax(z!);
     save([p, tensor1d(targets, "int32")]);
     return {
-      value: reshape(gather(reshape(logP, [-1]), tensor1d(targets.map((id, row) => row * vocabulary + id), "int32")), [-1, 1]) as Tensor2D,
+      value: reshape(gather(reshape(logP, [-1]), tensor1d(targets.map((id, row) => row * vocabulary + id), "int32")), [-1, 1]),
       backward: (dy, [savedP, ids]) => [mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!))],
     };
   });

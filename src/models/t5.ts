@@ -116,11 +116,11 @@ function lookedAt(encoder: TokenBatch, decoder: TokenBatch, sources: Int32Array)
 
 function feedForward({ width, inner, gated, activation, epsilon }: T5Config, at: string) {
   const [first, gate, out] = gated ? [`${at}.DenseReluDense.wi_1`, `${at}.DenseReluDense.wi_0`, `${at}.DenseReluDense.wo`] : [`${at}.DenseReluDense.wi`, undefined, `${at}.DenseReluDense.wo`];
-  const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...(gate === undefined ? [] : denseShapes(gate, inner, width, bare)), ...denseShapes(first!, inner, width, bare), ...denseShapes(out!, width, inner, bare)];
+  const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...(gate === undefined ? [] : denseShapes(gate, inner, width, bare)), ...denseShapes(first, inner, width, bare), ...denseShapes(out, width, inner, bare)];
   const run = (w: Weights, x: Tensor): Tensor2D => {
     const normal = rms(w, `${at}.layer_norm`, x, epsilon);
-    const up = dense(w, normal, first!, bare);
-    return plus(x as Tensor2D, dense(w, gate === undefined ? activation(up) : times(activation(dense(w, normal, gate, bare)), up), out!, bare));
+    const up = dense(w, normal, first, bare);
+    return plus(x as Tensor2D, dense(w, gate === undefined ? activation(up) : times(activation(dense(w, normal, gate, bare)), up), out, bare));
   };
   return { shapes, run };
 }
@@ -187,7 +187,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
     carry: (start, [x, y]) => ({ ...start, x: x!, y }),
     features: ({ y }) => y as Tensor2D,
   };
-  return model as Model;
+  return model;
 }
 
 /** T5 (Raffel et al. 2020), v1.0 and v1.1, T0, Flan-T5: scores of targets given a text. */

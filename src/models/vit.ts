@@ -29,7 +29,7 @@ function build(json: Config): Model {
     ],
     tables: [], width, heads, vocabulary: tokens, maxLength: tokens, padId: 0, image, lookups: () => [],
     start: ({ segments }) => ({ bias: segments.map(({ size: rows, length }) => ({ size: rows, length, bias: undefined })) }),
-  }) as Model;
+  });
 }
 
 /** ViT (Dosovitskiy et al. 2021) as transformers' `ViTForImageClassification`; heads `classifier.*` on the class token. */

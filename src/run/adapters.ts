@@ -1,10 +1,10 @@
-import { rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import seedrandom from "seedrandom";
 import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { adapterOf, type Member } from "../checkpoint/family.js";
-import { writeText } from "../checkpoint/files.js";
+import { editJson, writeText } from "../checkpoint/files.js";
 import type { Ref } from "../checkpoint/ref.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { stackLora, type StackedModule } from "../checkpoint/stacked.js";
@@ -35,6 +35,10 @@ export function adapterForm(inputs: readonly Member[], write: WriteForm): readon
 /** One LoRA module of the result: B A is what is added to the weight. A [rank, in], B [out, rank]. */
 interface LoraResult { readonly module: string; readonly rank: number; readonly a: HostTensor; readonly b: HostTensor }
 
+/** An adapter's config as the first input has it, but for what is other. */
+const writeConfig = async (out: string, { folder }: AdaptedCheckpoint, changes: Readonly<Record<string, unknown>>): Promise<void> =>
+  writeText(join(out, adapterConfigName), editJson(await readFile(join(folder, adapterConfigName), "utf8"), (config) => ({ ...config, ...changes })));
+
 /** Writes a PEFT LoRA folder. α is the rank, so that the scale is 1. */
 async function writeLora(out: string, modules: readonly LoraResult[], first: AdaptedCheckpoint, dtype: FloatDType): Promise<void> {
   const ranks = new Map(modules.map(({ module, rank }) => [module, rank]));
@@ -43,8 +47,8 @@ async function writeLora(out: string, modules: readonly LoraResult[], first: Ada
   await writeSafetensors(join(out, adapterWeightsName), modules.flatMap(({ module, a, b }) => ([["A", a], ["B", b]] as const).map(([name, tensor]): TensorSource => ({
     name: `base_model.model.${module}.lora_${name}.weight`, dtype, shape: tensor.shape, bytes: async () => fromFloat32(toFloat32(tensor), dtype),
   }))));
-  await writeText(join(out, adapterConfigName), {
-    ...first.adapter.config, r: common, lora_alpha: common, rank_pattern: odd, alpha_pattern: odd, use_rslora: false, modules_to_save: null, bias: "none", inference_mode: true, target_modules: [...ranks.keys()],
+  await writeConfig(out, first, {
+    r: common, lora_alpha: common, rank_pattern: odd, alpha_pattern: odd, use_rslora: false, modules_to_save: null, bias: "none", inference_mode: true, target_modules: [...ranks.keys()],
   });
 }
 
@@ -110,8 +114,8 @@ function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Mo
 
 async function writeIa3Config(out: string, base: Member, adapters: readonly AdaptedCheckpoint[]): Promise<void> {
   const modules = ia3Modules(base, adapters);
-  await writeText(join(out, adapterConfigName), {
-    ...adapters[0]!.adapter.config, modules_to_save: null, inference_mode: true, target_modules: modules.map(({ module }) => module), feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
+  await writeConfig(out, adapters[0]!, {
+    modules_to_save: null, inference_mode: true, target_modules: modules.map(({ module }) => module), feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
   });
 }
 

@@ -64,7 +64,7 @@ const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number)
 /** Merges with a method that trains nothing, and measures what it wrote. */
 async function tryMethod(out: string, method: Method, inputs: Inputs, options: CompareOptions, hooks: MergeHooks): Promise<Omit<Result, "identity">> {
   const started = performance.now();
-  const { family, head, heads, data, plan, model, tasks, hashes } = inputs;
+  const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
   const given = "seed" in parametersOf(method) ? { seed: options.seed } : {};
   const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
   const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: options.threads, statistics, heads: { members: heads, names: head } };

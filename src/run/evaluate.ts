@@ -2,7 +2,8 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { openMember } from "../checkpoint/family.js";
+import { isAdapter } from "../checkpoint/adapter.js";
+import { openExpert, openMember } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
@@ -17,7 +18,7 @@ import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { shippedData } from "./locate.js";
 import { openHead } from "./heads.js";
-import { disposeHead, loadHead, prepareTask, readModel } from "./prepare.js";
+import { buildModel, disposeHead, loadHead, prepareTask, readFamily } from "./prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
 async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask">>> {
@@ -31,6 +32,8 @@ const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength:
 
 export interface EvaluateOptions {
   readonly folder: string;
+  /** The model that an adapter belongs to. */
+  readonly base?: string | undefined;
   /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
   readonly placement?: Placement | undefined;
   readonly microBatch?: number | undefined;
@@ -42,27 +45,44 @@ export interface EvaluateOptions {
   readonly valPerTask?: number | undefined;
 }
 
+/** The folder with the model's config and tokenizer: an adapter's is its base. */
+export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base">): string {
+  if (!isAdapter(folder)) return folder;
+  if (base === undefined) throw new UserError(`${folder}: it is an adapter: name the model that it belongs to with --base`);
+  return base;
+}
+
 /** Measures a merged model from its written files alone: its folder, its heads, the data. */
 export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
   const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32 } = options;
-  const { family, model } = await readModel(folder);
-  const merged = await openMember("merged", folder, family.canonical);
+  const home = homeOf(options);
+  const adapter = home !== folder;
+  const family = await readFamily(home);
+  const base = await openMember("merged", home, family.canonical);
+  const merged = adapter ? await openExpert("merged", folder, base, family.canonical) : base;
   const heads: (Head | undefined)[] = [];
   try {
-    checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     const headFolder = join(folder, "heads");
     if (!existsSync(headFolder)) throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
     const tasks = pickTasks(await loadTasks(data), options.tasks ?? (await readdir(headFolder)).sort());
-    const encoder = await loadTokenizer(folder, Math.min(maxLength, model.maxLength));
-    checkVocabulary(folder, encoder, model);
+    const scores = !tasks.every(({ id }) => existsSync(join(headFolder, id, "head.safetensors")));
+    const model = buildModel(merged, scores && family.readouts.includes("score") ? "score" : "pool");
+    const names = scores && family.readouts.includes("score") ? undefined : family.head;
+    checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
+    const encoder = await loadTokenizer(home, Math.min(maxLength, model.maxLength));
+    checkVocabulary(home, encoder, model);
     const prepared = [];
     for (const task of tasks) {
+      if (!names) {
+        prepared.push(await prepareTask(task, undefined, {}, encoder, { data, valPerTask, seed }));
+        continue;
+      }
       const expert = await openHead(folder, task.id, family.canonical);
       try {
-        checkHead(expert, family.head, model, task);
-        const head = await loadHead(expert, family.head);
+        checkHead(expert, names, model, task);
+        const head = await loadHead(expert, names);
         heads.push(head);
         prepared.push(await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed }));
       } finally {
@@ -79,5 +99,6 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
   } finally {
     heads.forEach(disposeHead);
     await merged.checkpoint.close();
+    if (adapter) await base.checkpoint.close();
   }
 }

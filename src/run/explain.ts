@@ -10,7 +10,7 @@ import { dtypeBytes, isDType } from "../tensor/dtype.js";
 import { locate } from "./locate.js";
 import type { MergeOptions } from "./options.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
-import { readModel, startFor } from "./prepare.js";
+import { buildModel, readFamily, startFor } from "./prepare.js";
 
 export interface ExplainOptions extends Pick<MergeOptions, "tasks" | "family" | "base" | "experts" | "backend" | "residency" | "blocks" | "pack" | "density" | "memoryBudget" | "microBatch" | "batchSize" | "maxLength"> {
   /** A folder with config.json and either safetensors files or header.json, a safetensors header by itself. */
@@ -44,8 +44,9 @@ async function familyShape(options: ExplainOptions): Promise<{ family: FamilySha
     return { family: shapeOfHeader(await readHeader(options.shape), config, count), what: `${options.shape}, ${count} experts`, engine: await startEngine(options.backend), maxLength: options.maxLength };
   }
   const places = await locate(options);
-  const { family: { canonical }, model } = await readModel(places.base);
+  const { canonical, readouts } = await readFamily(places.base);
   const base = await openMember("base", places.base, canonical);
+  const model = buildModel(base, readouts[0]!);
   await base.checkpoint.close();
   return { family: shapeOf(model, base, places.sources.length), what: `${places.base}, ${places.sources.length} experts`, engine: await startFor(model, options.backend), maxLength: Math.min(options.maxLength, model.maxLength) };
 }

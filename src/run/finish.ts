@@ -14,7 +14,8 @@ import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import type { PackingCost } from "./packing.js";
 import { headClassOf, recorded } from "./record.js";
 import { writeHead } from "./output.js";
-import { writeCoefficients, writeModel } from "./write.js";
+import { writeCoefficients } from "./write.js";
+import { writeResult } from "./write-result.js";
 
 export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise, microBatch: plan.step.microBatch });
 
@@ -39,11 +40,11 @@ export interface Finished {
 
 /** Test rows of the methods that train nothing. They are of the experts as they are, whatever was done to their task vectors for training. */
 async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda }: Finished, hooks: MergeHooks): Promise<ResultRow[]> {
-  const { family: { base, experts }, model, tasks, plan } = inputs;
+  const { family: { base, experts }, plain: model, tasks, plan } = inputs;
   if (options.treat === undefined || options.treat === "none") return evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
   const vectors = await loadTaskVectors({ base, columns: experts.map(columnOf) }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
   try {
-    const place = { ...placeOf(inputs), vectors };
+    const place = { ...placeOf(inputs), model, vectors };
     const search = await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
     return await evaluateBaselines(place, tasks, bestPoint(search).lambda, options.seed, hooks.progress);
   } finally {
@@ -57,18 +58,18 @@ async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda 
  * which are what was trained.
  */
 export async function finishMerge(out: string, inputs: Inputs, options: MergeOptions, finished: Finished, hooks: MergeHooks): Promise<MergeResult> {
-  const { name, family, head, heads, vectors, tasks, plan, data } = inputs;
+  const { name, heads, vectors, tasks, plan, data, head } = inputs;
   const { raw, table } = finished;
   const synthetic = tasks.some((task) => task.synthetic);
   if (raw && table) {
-    await writeModel(out, family, head, vectors.packing === "bf16" || vectors.packing === "int8" ? vectors.fromFiles() : vectors, table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+    await writeResult(out, inputs, table, options);
     for (const member of heads) await writeHead(out, member, head);
     await writeCoefficients(out, vectors, raw, table, finished.title);
   }
 
   const baselines = options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
-  const merged = await evaluateFolder({ ...options, folder: out, data, placement: plan.chosen }, finished.method);
+  const merged = await evaluateFolder({ ...options, folder: out, base: inputs.places.base, data, placement: plan.chosen }, finished.method);
   const rows = [...baselines, ...merged.rows];
   const settings = { ...recorded(options, plan), ...finished.settings };
   await writeText(join(out, "README.md"), modelCard({

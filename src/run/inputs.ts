@@ -4,8 +4,10 @@ import { watchMemory, type EngineName } from "../backend/index.js";
 import { openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
+import { factoredFamily } from "../merge/factored.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
+import { withAdapters } from "../models/adapters.js";
 import type { Head } from "../models/head.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Wish } from "../plan/memory.js";
@@ -16,7 +18,7 @@ import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { disposeHead, loadHead, prepareTask, readModel, startFor } from "./prepare.js";
+import { buildModel, disposeHead, loadHead, prepareTask, readFamily, readoutOf, startFor } from "./prepare.js";
 import { memoryText } from "../report/memory.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
@@ -30,9 +32,15 @@ export interface Inputs {
   readonly places: Places;
   readonly data: string;
   readonly engine: EngineName;
+  /** With what adapters add, standing beside its weights, where the experts are adapters. */
   readonly model: Model;
+  /** Without: a model of the base's own tensors. */
+  readonly plain: Model;
   readonly head: HeadNames | undefined;
+  /** Every expert as a model: of an adapter, its products. */
   readonly family: Family;
+  /** The columns of the table, seen so. */
+  readonly columns: readonly Column[];
   /** Each task's head, as a checkpoint that holds one. */
   readonly heads: readonly Member[];
   readonly tasks: readonly PreparedTask[];
@@ -86,7 +94,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const { places, name } = recipe;
-  const { family: { canonical, head }, model } = await readModel(places.base);
+  const { canonical, head: headNames, readouts } = await readFamily(places.base);
   const family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
   const heads: (Head | undefined)[] = [];
   const closers: (() => Promise<void>)[] = [family.close];
@@ -95,7 +103,12 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     for (const closer of closers) await closer();
   };
   try {
-    checkFamily(family, model);
+    const readout = readoutOf(readouts, headNames, family, places);
+    const head = readout === "score" ? undefined : headNames;
+    const plain = buildModel(family.base, readout);
+    checkFamily(family, plain);
+    const factored = options.treat === undefined || options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
+    const model = factored ? withAdapters(plain, factored.beside) : plain;
     const headMembers = await openHeads(family, places, tasks, canonical);
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
@@ -110,7 +123,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     for (const [i, task] of tasks.entries()) {
       const expert = headMembers.heads[i]!;
       heads.push(await loadHead(expert, head));
-      const ready = await prepareTask(task, heads[i]!, expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
+      const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
       const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
@@ -125,12 +138,14 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       });
       members = treatedMembers;
     }
-    const columns = recipe.columns?.(members) ?? members.map(columnOf);
-    const plan = await planMemory({ ...shapeOf(model, family.base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
+    const columnsOf = (sources: readonly Member[]) => recipe.columns?.(sources) ?? sources.map(columnOf);
+    const { base, experts } = factored ?? { base: family.base, experts: members };
+    const columns = columnsOf(experts);
+    const plan = await planMemory({ ...shapeOf(model, base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
       packing: options.pack, density: options.density, wish: recipe.wish ?? options, memoryBudget: options.memoryBudget,
     });
     hooks.note(memoryText({ ...plan, what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`, rows: plan.predictions }));
-    const vectors = await loadTaskVectors({ base: family.base, columns }, [...model.parameters.keys()], {
+    const vectors = await loadTaskVectors({ base, columns }, [...model.parameters.keys()], {
       granularity: options.granularity, packing: options.pack, density: options.density, residency: plan.chosen.residency, tables: model.tables,
       onTensor: (done, of) => hooks.progress("task vectors", done, of),
     });
@@ -143,7 +158,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     }
     hooks.note(`${vectors.layers.length} layers × ${columns.length} experts = ${vectors.layers.length * columns.length} coefficients`);
-    return { name, places, data, engine, model, head, heads: headMembers.heads, family, tasks: prepared, hashes, vectors, plan, dispose };
+    return { name, places, data, engine, model, plain, head, heads: headMembers.heads, family, columns: columnsOf(members), tasks: prepared, hashes, vectors, plan, dispose };
   } catch (error) {
     await close();
     throw error;

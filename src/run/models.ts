@@ -100,7 +100,8 @@ async function withMembers<T>(folders: readonly { label: string; folder: string;
       // Opened under a name of its own: an adapter closes its own file alone.
       const base = await openMember("base", on, same);
       opened.push(base, await openExpert(label, folder, base, await canonicalOf(base)));
-      members.push(opened.at(-1)!);
+      // Under the base's own names, as the base is.
+      members.push(member(label, opened.at(-1)!.checkpoint, same));
     }
     return await run(await alike(members));
   } finally {

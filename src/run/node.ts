@@ -25,7 +25,7 @@ import { evaluateFolder } from "./evaluate.js";
 import { methods } from "../methods/index.js";
 import { resolveValues } from "../methods/values.js";
 import { removeLeftovers, writeHead } from "./output.js";
-import { writeModel } from "./write.js";
+import { writeResult } from "./write-result.js";
 
 /** A child as a column: an expert, a merge of several given by coefficients, or a merged model that was written out. */
 interface Child {
@@ -120,7 +120,7 @@ export async function runNode(path: string, parse: (settings: Record<string, unk
       flat = flatten(children.map((child) => child.flat ?? leafMerge(child.id)), byTensor(inputs, table));
       test = await scored(inputs, table, tasks);
       if (node.keepNodes) {
-        await writeModel(join(folder, "model"), family, head, vectors.packing === "f32" ? vectors : vectors.fromFiles(), table, options.dtype === "auto" ? undefined : options.dtype, options.shardSize);
+        await writeResult(join(folder, "model"), inputs, table, { ...options, write: "model" });
         for (const member of heads) await writeHead(join(folder, "model"), member, head);
       }
     } else {

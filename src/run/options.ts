@@ -5,6 +5,7 @@ import type { Residency } from "../merge/residency.js";
 import type { ResultRow } from "../report/rows.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { TrainOptions, TrainRecord } from "../train/loop.js";
+import type { WriteForm } from "./write-form.js";
 
 export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | "microBatch"> {
   /** A coefficient, or `search`: the λ that task arithmetic finds on the validation examples. */
@@ -36,6 +37,8 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly density: number;
   readonly memoryBudget?: number | undefined;
   readonly microBatch: number;
+  /** What the result is written as (default: an adapter where all experts are adapters of one kind). */
+  readonly write?: WriteForm | undefined;
   readonly resume?: boolean | undefined;
   /** False measures the merge alone, without the methods that train nothing beside it. */
   readonly baselines?: boolean | undefined;

@@ -2,7 +2,7 @@ import { createReadStream, existsSync } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import type { Member } from "../checkpoint/family.js";
-import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
+import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
 import { headTensors } from "../models/head.js";
@@ -87,10 +87,10 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
 }
 
 /** Writes what stands beside the weights: the base's config (with the type of the weights, where it was chosen) and tokenizer. */
-export async function writeAround(out: string, { checkpoint: { config: own, folder } }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
+export async function writeAround(out: string, { checkpoint: { folder } }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
   const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
-  const { torch_dtype: older, ...config } = own;
-  await writeText(join(out, "config.json"), { ...config, ...(older !== undefined && { dtype: older }), ...changes, ...(dtype && { dtype: names[dtype] }) });
+  await writeText(join(out, "config.json"), editJson(await readFile(join(folder, "config.json"), "utf8"), ({ torch_dtype: older, ...config }) =>
+    ({ ...config, ...(older !== undefined && { dtype: older }), ...changes, ...(dtype && { dtype: names[dtype] }) })));
   for (const file of tokenizerFiles) {
     const from = join(folder, file);
     if (existsSync(from)) await atomicFile(join(out, file), async (write) => write(await readFile(from)));

@@ -2,18 +2,19 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { startEngine, type EngineName } from "../backend/index.js";
-import type { Member } from "../checkpoint/family.js";
+import type { Family, Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf } from "../models/index.js";
 import type { Head } from "../models/head.js";
-import type { HeadNames, Model, ModelFamily } from "../models/types.js";
+import type { HeadNames, Model, ModelFamily, Readout } from "../models/types.js";
 import { encodeExamples } from "../tasks/batches.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
 import type { TextEncoder } from "../tasks/tokenize.js";
 import { labelOrder } from "./check.js";
+import type { Places } from "./locate.js";
 
 /** Reads a task's head onto the device, as float32; none where the model needs none. */
 export async function loadHead(member: Member, names: HeadNames | undefined): Promise<Head | undefined> {
@@ -32,13 +33,29 @@ export async function loadHead(member: Member, names: HeadNames | undefined): Pr
 
 export const disposeHead = (head: Head | undefined): void => dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
 
-/** The family and model that a folder's config.json asks for. */
-export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
+/** The family that a folder's config.json asks for. */
+export async function readFamily(folder: string): Promise<ModelFamily> {
   const path = join(folder, "config.json");
   if (!existsSync(path)) throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
-  const config = (await readJson(path)) as Record<string, unknown>;
-  const family = familyOf(config, folder);
-  return { family, model: family.build(config) };
+  return familyOf((await readJson(path)) as Record<string, unknown>, folder);
+}
+
+/** The family and model that a folder's config.json asks for, as the config alone tells it. */
+export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
+  const family = await readFamily(folder);
+  return { family, model: family.build((await readJson(join(folder, "config.json"))) as Record<string, unknown>) };
+}
+
+/** The model that a base is, read out as its experts need it. */
+export const buildModel = ({ checkpoint, actual }: Member, readout: Readout): Model =>
+  familyOf(checkpoint.config, checkpoint.folder).build(checkpoint.config, { readout, has: (name) => actual.has(name) });
+
+/** Whether a family's experts carry heads, or are language models that score what they are to say. @throws UserError where some do and some do not */
+export function readoutOf(readouts: readonly Readout[], head: HeadNames | undefined, { experts }: Family, { sources }: Pick<Places, "sources">): Readout {
+  if (readouts.length === 1 || head === undefined) return readouts[0]!;
+  const has = experts.map(({ actual }, i) => actual.has(head.weight) || (sources[i]!.merged && sources[i]!.tasks.every((task) => existsSync(join(sources[i]!.folder, "heads", task, "head.safetensors")))));
+  if (has.every((one) => one === has[0])) return has[0] ? "pool" : "score";
+  throw new UserError(`${sources[has.indexOf(true)]!.folder} carries a head ("${head.weight}"), ${sources[has.indexOf(false)]!.folder} none: experts are either all classifiers or all language models`);
 }
 
 /**

@@ -37,7 +37,7 @@ export type Searched = Omit<DiskMerge, "values" | "method">;
  * @param folder for the merges that are tried; it is gone afterwards
  */
 export async function searchGrid(folder: string, method: Method, given: Readonly<Record<string, unknown>>, merge: Searched, inputs: Inputs, hooks: MergeHooks): Promise<GridPoint[]> {
-  const { family, model, tasks, plan } = inputs;
+  const { family, plain: model, tasks, plan } = inputs;
   const axes = Object.entries(method.grid ?? {}).filter(([key]) => given[key] === undefined);
   const lambdas = method.scaled ? axes.find(([key]) => key === "lambda")?.[1] : undefined;
   const outer = combinations(axes.filter(([key]) => !(lambdas && key === "lambda")));
@@ -54,7 +54,7 @@ export async function searchGrid(folder: string, method: Method, given: Readonly
       try {
         for (const lambda of lambdas ?? [1]) {
           const table = makeTable(vectors.layers.length, 1, () => Number(lambda));
-          const scores = await evaluateTasks({ ...placeOf(inputs), vectors, table }, tasks, "validation");
+          const scores = await evaluateTasks({ ...placeOf(inputs), model, vectors, table }, tasks, "validation");
           points.push({ values: { ...point, ...(lambdas && { lambda }) }, accuracy: mean(scores.map(({ accuracy }) => accuracy)), loss: mean(scores.map(({ loss }) => loss)) });
           hooks.progress(`${method.name}: search`, points.length, of);
         }
