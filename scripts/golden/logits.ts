@@ -12,17 +12,16 @@ import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { makeTable } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { openHead } from "../../src/run/heads.js";
-import { loadHead, prepareTask, readModel } from "../../src/run/prepare.js";
+import { encoderFor, loadHead, prepareTask, readModel } from "../../src/run/prepare.js";
 import { bucketed } from "../../src/tasks/batches.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
-import { loadTokenizer } from "../../src/tasks/tokenize.js";
 
 const [folder, data, count = "16"] = process.argv.slice(2) as [string, string, string?];
 const { family, model } = await readModel(folder);
 const engine = await startEngine("auto");
 const member = await openMember("merged", folder, family.canonical);
 const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], { tables: model.tables });
-const encoder = await loadTokenizer(folder, Math.min(128, model.maxLength));
+const encoder = await encoderFor(folder, model, { maxLength: 128 });
 const out: Record<string, unknown> = { engine };
 for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {
   const head = await openHead(folder, task.id, family.canonical);

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, open, readdir, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, truncate, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import { atomicFile, writeText } from "./files.js";
@@ -110,6 +110,8 @@ export interface Slot {
 export interface ReservedWeights {
   /** One a tensor, in their order. */
   readonly slots: readonly Slot[];
+  /** Begins to bring to the disk what has been written, while more is. */
+  flush(): void;
   /** Gives the filled files their names; what an earlier write left goes. @returns the names of the files */
   commit(): Promise<string[]>;
   /** Removes them. */
@@ -122,9 +124,16 @@ export async function reserveWeights(folder: string, tensors: readonly TensorSha
   await mkdir(folder, { recursive: true });
   const names = file === undefined ? shardNames(shards.length) : [file];
   const paths = names.map((file) => join(folder, `${file}.${randomBytes(4).toString("hex")}.tmp`));
+  const handles: FileHandle[] = [];
+  const closeAll = async () => {
+    for (const handle of handles.splice(0)) await handle.close();
+  };
   const abort = async () => {
+    await flushing;
+    await closeAll();
     for (const path of paths) await rm(path, { force: true });
   };
+  let flushing: Promise<void> | undefined;
   const slots: Slot[] = [];
   try {
     for (const [i, shard] of shards.entries()) {
@@ -137,6 +146,7 @@ export async function reserveWeights(folder: string, tensors: readonly TensorSha
         position += sizeOf(tensor);
       }
       await truncate(path, position);
+      handles.push(await open(path, "r+"));
     }
   } catch (error) {
     await abort();
@@ -144,14 +154,16 @@ export async function reserveWeights(folder: string, tensors: readonly TensorSha
   }
   return {
     slots, abort,
+    flush() {
+      // A failure shows again when the file is synced in the end.
+      flushing ??= Promise.all(handles.map((handle) => handle.datasync())).then(() => {}, () => {}).finally(() => (flushing = undefined));
+    },
     async commit() {
+      await flushing;
       await removeWeights(folder);
-      for (const [i, path] of paths.entries()) {
-        const handle = await open(path, "r+");
-        await handle.sync();
-        await handle.close();
-        await rename(path, join(folder, names[i]!));
-      }
+      for (const handle of handles) await handle.sync();
+      await closeAll();
+      for (const [i, path] of paths.entries()) await rename(path, join(folder, names[i]!));
       return file === undefined ? writeIndex(folder, shards) : names;
     },
   };

@@ -2,6 +2,7 @@ import { Option, type Command } from "commander";
 import { basename, resolve } from "node:path";
 import { kebab, settings } from "../config/settings.js";
 import { loadSettings } from "../config/load.js";
+import { startThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
 import { parametersOf } from "../methods/pipeline.js";
@@ -71,9 +72,11 @@ export function addMerge(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       signals.training(true);
-      const started = performance.now();
+      // They start while everything else is read.
+      startThreads(threads);
       const common = { shardSize: chosen.shardSize, threads };
       const { mergeByFile, mergeModels } = await import("../run/models.js");
+      const started = performance.now();
       const hooks = { ...printer, stopping: signals.requested };
       let out: string;
       if (file !== undefined) {

@@ -65,6 +65,8 @@ export const settings = {
   seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
   backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
+  prompts: { argument: "<folder>", schema: z.string().optional(), help: "templates for language models: a folder of promptsource YAML (default: those that ship)" },
+  score: { argument: "<name>", schema: z.enum(["sum", "mean"]).default("sum"), help: "how a language model scores an answer: the sum of its tokens' log-probabilities, or their mean" },
   dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
   write: { argument: "<form>", schema: z.enum(writeForms).default("auto"), help: "what the result is written as: auto (an adapter where all experts are PEFT adapters of one kind), model (adapters folded in), adapter" },
   shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },

@@ -43,7 +43,13 @@ export async function mergeOnDisk(plan: MergePlan, folder: string, options: Disk
     const weights = await reserveWeights(folder, plan.tensors, options.file === undefined ? options.shardBytes : Infinity, options.file);
     try {
       const job: Job = { ...plan, found, slots: weights.slots };
-      await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);
+      // What is written goes to the disk while more is made.
+      const flushing = setInterval(weights.flush, 50);
+      try {
+        await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);
+      } finally {
+        clearInterval(flushing);
+      }
       return await weights.commit();
     } catch (error) {
       // Threads that are still at work must not write into what is removed.

@@ -1,8 +1,7 @@
-import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
 import { Stopped, UserError } from "../errors.js";
 import { elements } from "../tensor/dtype.js";
 import { taker, type Answer, type Sent } from "./thread.js";
+import { takeThreads } from "./threads.js";
 import { workOn, type Job } from "./work.js";
 
 /** Threads that merge. What they make does not depend on how many they are. */
@@ -27,31 +26,30 @@ function errorOf({ message, user, stack, code, path }: Extract<Answer, { failed:
 }
 
 /** As many threads as the machine has cores, or as asked for; 0 works in this one. */
-export function openPool(threads: number = availableParallelism()): Pool {
-  // From TypeScript sources (in tests) there is no file that a thread could run.
-  const count = import.meta.url.endsWith(".ts") ? 0 : Math.max(0, threads);
-  const workers = Array.from({ length: count }, () => new Worker(new URL("./thread.js", import.meta.url)));
+export function openPool(threads?: number): Pool {
+  const workers = takeThreads(threads);
   return {
     async run(job, onTensor, stopping = () => false) {
       const sent: Sent = { job, order: largestFirst(job), counter: new Int32Array(new SharedArrayBuffer(4)) };
       const of = job.tensors.length;
       let finished = 0;
       let stopped = false;
+      const halt = () => void Atomics.store(sent.counter, 0, of);
       const done = () => {
         onTensor(++finished, of);
         if (finished < of && stopping()) {
           stopped = true;
-          Atomics.store(sent.counter, 0, of);
+          halt();
         }
       };
-      const states = count === 0 ? [workOn(job, taker(sent), done)] : await Promise.all(workers.map((worker) => new Promise<unknown>((resolve, reject) => {
+      const states = workers.length === 0 ? [workOn(job, taker(sent), done)] : await Promise.all(workers.map((worker) => new Promise<unknown>((resolve, reject) => {
         const settle = (settled: () => void) => {
           worker.off("message", hear).off("error", fail);
           settled();
         };
         const fail = (error: Error) => {
           // The other threads need not go on.
-          Atomics.store(sent.counter, 0, of);
+          halt();
           settle(() => reject(error));
         };
         const hear = (answer: Answer) => {

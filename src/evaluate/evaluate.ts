@@ -17,6 +17,8 @@ export interface PreparedTask {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
+  /** The test examples in every prompt template, where there are several: `test` is the first of them. */
+  readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }
 
 export interface Score {
@@ -97,8 +99,28 @@ export async function* batchLogits<T extends HeadBatch>({ model, vectors, table,
   }
 }
 
-/** Scores of several tasks under one merge, in their order. */
+const medianOf = (values: readonly number[]): number => {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+};
+
+/**
+ * Scores of several tasks under one merge, in their order. A task with several prompt templates is tested in each: its score
+ * is the median over them (of accuracy, and of the loss).
+ */
 export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
+  const variants = tasks.map((task) => (split === "test" && task.tests ? task.tests : [task[split]]));
+  const flat = tasks.flatMap((task, i) => variants[i]!.map((examples) => ({ ...task, [split]: examples })));
+  const scores = await evaluateEach(merge, flat, split);
+  let at = 0;
+  return variants.map(({ length }) => {
+    const mine = scores.slice(at, (at += length));
+    return { accuracy: medianOf(mine.map(({ accuracy }) => accuracy)), loss: medianOf(mine.map(({ loss }) => loss)), n: mine[0]!.n };
+  });
+}
+
+async function evaluateEach(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
   const sums = tasks.map(() => ({ correct: 0, loss: 0 }));
   const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass)).map((batch) => ({ task, head, batch })));
   for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {

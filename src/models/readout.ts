@@ -7,7 +7,7 @@ import type { TokenBatch, TokenRow } from "./types.js";
 export interface Places {
   readonly at: Int32Array;
   readonly targets: Int32Array;
-  /** [rows, predictions], 1 where a prediction is the row's. */
+  /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
   readonly owners: Float32Array;
   readonly rows: number;
 }
@@ -26,7 +26,7 @@ export function placesOf({ rows: given, first }: TokenBatch, from: (row: TokenRo
     for (const [t, target] of (row.targets ?? []).entries()) {
       at[n] = first[r]! + from(row) + t;
       targets[n] = target;
-      owners[r * total + n] = 1;
+      owners[r * total + n] = row.mean ? 1 / row.targets!.length : 1;
       n++;
     }
   }

@@ -154,7 +154,7 @@ function prepare(given: readonly TokenRow[], { padId, start, width }: T5Config):
     texts.set(key, unique.length);
     return unique.push(row) - 1;
   });
-  const answers = given.map((row) => ({ ids: [start, ...(row.targets ?? []).slice(0, -1)], types: [], targets: row.targets ?? [] }));
+  const answers = given.map((row) => ({ ...row, ids: [start, ...(row.targets ?? []).slice(0, -1)], types: [], targets: row.targets ?? [] }));
   return { encoder: layout(unique, padId, width), decoder: layout(answers, padId, width), sources };
 }
 

@@ -29,6 +29,8 @@ export interface TokenRow {
   readonly types: readonly number[];
   /** What a language model is to say after `ids`: it scores the row by the log-probability of these. */
   readonly targets?: readonly number[] | undefined;
+  /** Whether it is scored by the mean over its targets, not by their sum. */
+  readonly mean?: boolean | undefined;
   /** An image's patches, [patches, channels · height · width] in rows, normalised. */
   readonly patches?: Float32Array | undefined;
 }

@@ -49,8 +49,8 @@ export function checkHead(expert: Member, head: HeadNames | undefined, model: Mo
 }
 
 /** Checks that the tokenizer's ids fit the embedding. */
-export function checkVocabulary(folder: string, tokenizer: { vocabulary: number }, model: Model): void {
-  if (tokenizer.vocabulary > model.vocabulary) {
+export function checkVocabulary(folder: string, tokenizer: { vocabulary?: number | undefined }, model: Model): void {
+  if (tokenizer.vocabulary !== undefined && tokenizer.vocabulary > model.vocabulary) {
     throw new UserError(`${folder}: tokenizer.json has ${tokenizer.vocabulary} tokens, the model's vocabulary ${model.vocabulary}; they do not belong together`);
   }
 }

@@ -14,11 +14,10 @@ import type { Head } from "../models/head.js";
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
-import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { shippedData } from "./locate.js";
 import { openHead } from "./heads.js";
-import { buildModel, disposeHead, loadHead, prepareTask, readFamily } from "./prepare.js";
+import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "./prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
 async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask">>> {
@@ -36,6 +35,8 @@ export interface EvaluateOptions {
   readonly base?: string | undefined;
   /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
   readonly placement?: Placement | undefined;
+  readonly prompts?: string | undefined;
+  readonly score?: "sum" | "mean" | undefined;
   readonly microBatch?: number | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
@@ -71,7 +72,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     const model = buildModel(merged, scores && family.readouts.includes("score") ? "score" : "pool");
     const names = scores && family.readouts.includes("score") ? undefined : family.head;
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
-    const encoder = await loadTokenizer(home, Math.min(maxLength, model.maxLength));
+    const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score: options.score });
     checkVocabulary(home, encoder, model);
     const prepared = [];
     for (const task of tasks) {

@@ -9,16 +9,15 @@ import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { withAdapters } from "../models/adapters.js";
 import type { Head } from "../models/head.js";
-import type { HeadNames, Model } from "../models/types.js";
+import { rowTokens, type HeadNames, type Model } from "../models/types.js";
 import type { Wish } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
-import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { buildModel, disposeHead, loadHead, prepareTask, readFamily, readoutOf, startFor } from "./prepare.js";
+import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily, readoutOf, startFor } from "./prepare.js";
 import { memoryText } from "../report/memory.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
@@ -52,7 +51,7 @@ export interface Inputs {
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(tasks: readonly PreparedTask[], { batchSize, batchesPerStep = 1, microBatch }: MergeOptions): StepShape {
-  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, { ids }) => sum + ids.length, 0)).sort((a, b) => b - a);
+  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, row) => sum + rowTokens(row), 0)).sort((a, b) => b - a);
   const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize * batchesPerStep).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
   const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
   return { tokens, microBatch, length };
@@ -112,7 +111,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     const headMembers = await openHeads(family, places, tasks, canonical);
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
-    const encoder = await loadTokenizer(places.base, Math.min(options.maxLength, model.maxLength));
+    const encoder = await encoderFor(places.base, model, options);
     checkVocabulary(places.base, encoder, model);
     await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
 

@@ -29,6 +29,8 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly granularity: Granularity;
   readonly backend: EngineName | "auto";
   readonly maxLength: number;
+  readonly prompts?: string | undefined;
+  readonly score?: "sum" | "mean" | undefined;
   readonly dtype: FloatDType | "auto";
   readonly shardSize: number;
   readonly residency: Residency | "auto";

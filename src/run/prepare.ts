@@ -9,10 +9,12 @@ import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf } from "../models/index.js";
 import type { Head } from "../models/head.js";
 import type { HeadNames, Model, ModelFamily, Readout } from "../models/types.js";
-import { encodeExamples } from "../tasks/batches.js";
+import { encodeMixed, encodeVariants, imageRows, promptRows, textRows, type Encoder } from "../tasks/encoders.js";
+import { loadProcessor } from "../tasks/pixels.js";
+import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
-import type { TextEncoder } from "../tasks/tokenize.js";
+import { loadTokenizer } from "../tasks/tokenize.js";
 import { labelOrder } from "./check.js";
 import type { Places } from "./locate.js";
 
@@ -70,16 +72,33 @@ export interface DataOptions {
   readonly seed: number;
 }
 
-/** Draws and encodes a task's examples and loads its head. `config` is the expert's, for the order of its labels. */
+export interface EncoderOptions {
+  /** Tokens at which texts are cut. */
+  readonly maxLength: number;
+  /** A folder of promptsource's templates (default: those that ship). */
+  readonly prompts?: string | undefined;
+  /** Whether an answer's score is the sum of its tokens' log-probabilities, or their mean. */
+  readonly score?: "sum" | "mean" | undefined;
+}
+
+/** What a model makes of examples: its tokenizer with prompts or without, or its image processor, out of its folder. */
+export async function encoderFor(folder: string, model: Model, { maxLength, prompts, score = "sum" }: EncoderOptions): Promise<Encoder> {
+  if (model.image) return imageRows(await loadProcessor(folder), model.image);
+  const most = Math.min(maxLength, model.maxLength);
+  const tokenizer = await loadTokenizer(folder, most);
+  return model.scores ? promptRows(tokenizer, await loadPrompts(prompts), model.scores, most, score === "mean") : textRows(tokenizer);
+}
+
+/** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
 export async function prepareTask(
-  task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: TextEncoder, options: DataOptions,
+  task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
 ): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
-  const data = await loadTaskData(options.data, task, options.valPerTask, options.seed);
-  const order = labelOrder(config, task);
-  const encode = (examples: typeof data.test) =>
-    encodeExamples(order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples, encoder);
+  const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed);
+  const order = head && labelOrder(config, task);
+  const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);
+  const tests = encodeVariants(inOrder(test), encoder, task);
   return {
-    id: task.id, isChoice: task.kind === "choice", synthetic: task.synthetic, head,
-    validation: encode(data.validation), test: encode(data.test), sources: data.sources,
+    id: task.id, isChoice: encoder.compares(task), synthetic: task.synthetic, head, sources,
+    validation: encodeMixed(inOrder(validation), encoder, task), test: tests[0]!, ...(tests.length > 1 && { tests }),
   };
 }

@@ -1,11 +1,10 @@
 import type { TokenRow } from "../models/types.js";
-import type { Example } from "./examples.js";
+import { rowTokens } from "../models/types.js";
 import { shuffled } from "./split.js";
-import type { Encoded, TextEncoder } from "./tokenize.js";
 
 /** An example as rows of tokens: one, or one an ending for a choice. */
 export interface EncodedExample {
-  readonly rows: readonly Encoded[];
+  readonly rows: readonly TokenRow[];
   readonly label: number;
   readonly length: number;
 }
@@ -17,17 +16,10 @@ export interface Batch {
   readonly choices: number | undefined;
 }
 
-export function encodeExamples(examples: readonly Example[], encoder: TextEncoder): EncodedExample[] {
-  return examples.map(({ texts, label }) => {
-    const rows = texts.map((text) => encoder.encode(text));
-    return { rows, label, length: Math.max(...rows.map(({ ids }) => ids.length)) };
-  });
-}
-
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
 export const tokensAPass = 2048;
 
-export const tokensOf = ({ rows }: Batch): number => rows.reduce((sum, { ids }) => sum + ids.length, 0);
+export const tokensOf = ({ rows }: Batch): number => rows.reduce((sum, row) => sum + rowTokens(row), 0);
 
 /** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
 export function cutBatch(batch: Batch, most: number): Batch[] {
@@ -35,7 +27,7 @@ export function cutBatch(batch: Batch, most: number): Batch[] {
   const cuts: number[] = [];
   let room = -1;
   for (let e = 0; e < batch.labels.length; e++) {
-    const tokens = batch.rows.slice(e * each, (e + 1) * each).reduce((sum, { ids }) => sum + ids.length, 0);
+    const tokens = batch.rows.slice(e * each, (e + 1) * each).reduce((sum, row) => sum + rowTokens(row), 0);
     if (tokens > room) {
       cuts.push(e);
       room = most;

@@ -1,10 +1,15 @@
 import { UserError } from "../errors.js";
+import type { Picture } from "./pixels.js";
 import type { Task } from "./registry.js";
 
 /** One labelled example. `texts` holds one text, or a text and its partner; for a choice, one pair an ending. */
 export interface Example {
   readonly texts: readonly (readonly [string] | readonly [string, string])[];
   readonly label: number;
+  /** Of an image task. */
+  readonly picture?: Picture | undefined;
+  /** The row as the file has it, for prompt templates. */
+  readonly fields?: Row["fields"] | undefined;
 }
 
 /** A row as a file holds it, with where it stands for error messages. */
@@ -14,7 +19,7 @@ export interface Row {
 }
 
 /** The names that published files give to the parts of an example, ours first. */
-const aliases = {
+export const aliases = {
   first: ["text_a", "premise", "sentence1", "question1", "question", "sentence", "passage", "text", "#1 String"],
   second: ["text_b", "hypothesis", "sentence2", "question2", "#2 String"],
   label: ["label", "gold_label", "is_duplicate", "Quality", "answer"],
@@ -67,13 +72,13 @@ export function parseExample(row: Row, task: Task): Example | undefined {
     const asked = typeof question === "string" ? copaQuestions[question] : undefined;
     const first = text(row, aliases.first).value;
     const context = asked === undefined ? first : `${first} ${asked}`;
-    return { texts: endings.map((ending) => [context, ending] as const), label };
+    return { texts: endings.map((ending) => [context, ending] as const), label, fields: row.fields };
   }
   const label = parseLabel(row, task, task.labels!.length);
   if (label === undefined) return undefined;
   const first = text(row, aliases.first);
-  if (task.kind === "single") return { texts: [[first.value]], label };
+  if (task.kind === "single") return { texts: [[first.value]], label, fields: row.fields };
   // QNLI pairs a question with a sentence, BoolQ a question with a passage: the second part may go by a "first" name.
   const second = text(row, [...aliases.second, "sentence", "passage"], first.name);
-  return { texts: [[first.value, second.value]], label };
+  return { texts: [[first.value, second.value]], label, fields: row.fields };
 }

@@ -7,10 +7,10 @@ import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 
 const entry = z.object({
-  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. */
-  kind: z.enum(["single", "pair", "choice"]),
-  /** Label names in the order of the head's outputs; null for a choice, whose label is the ending's number. */
-  labels: z.array(z.string()).min(2).nullable(),
+  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. `image`: a picture. */
+  kind: z.enum(["single", "pair", "choice", "image"]),
+  /** Label names in the order of the head's outputs, or how many there are; null for a choice, whose label is the ending's number. */
+  labels: z.union([z.array(z.string()).min(2), z.number().int().min(2).transform((n) => Array.from({ length: n }, (_, i) => String(i)))]).nullable(),
   metric: z.enum(["accuracy"]).default("accuracy"),
   /** The examples were written by a program; said wherever the task's numbers stand. */
   synthetic: z.boolean().default(false),

@@ -2,6 +2,7 @@ import seedrandom from "seedrandom";
 import { UserError } from "../errors.js";
 import type { Example } from "./examples.js";
 import { findSplits, readExamples, type FileSplit } from "./files.js";
+import { imageSplits } from "./images.js";
 import type { Task } from "./registry.js";
 
 export interface TaskData {
@@ -31,8 +32,10 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
  * drawn from train; with a development file alone, it is shuffled and cut, as the papers do.
  */
 export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number): Promise<TaskData> {
-  const files = await findSplits(dataFolder, task);
+  const images = task.kind === "image" ? imageSplits(dataFolder, task) : undefined;
+  const files = images ? {} : await findSplits(dataFolder, task);
   const read = async (split: FileSplit) => {
+    if (images) return images(split);
     const path = files[split];
     if (path === undefined) return undefined;
     const examples = await readExamples(path, task);

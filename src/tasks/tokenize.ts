@@ -14,6 +14,8 @@ export interface Encoded {
 export interface TextEncoder {
   readonly vocabulary: number;
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
+  /** Ids of a text, special tokens as for a single one, uncut; or without them. */
+  whole(text: string, special: boolean): number[];
 }
 
 const piece = z.union([
@@ -30,11 +32,27 @@ type Template = z.infer<typeof template>;
 /** The older BertProcessing is the same template in other words. */
 const bertProcessing = z.object({ type: z.literal("BertProcessing"), sep: z.tuple([z.string(), z.number()]), cls: z.tuple([z.string(), z.number()]) });
 
+/** RoBERTa's: the same, with two separators in a pair. */
+const robertaProcessing = z.object({ type: z.literal("RobertaProcessing"), sep: z.tuple([z.string(), z.number()]), cls: z.tuple([z.string(), z.number()]) });
+
 function readTemplate(json: unknown, path: string): Template {
+  // Byte-level models add nothing; some say so beside a template.
+  const listed = (json as { type?: unknown; processors?: unknown } | null | undefined)?.type === "Sequence" ? (json as { processors: { type?: unknown }[] }).processors : [json as { type?: unknown } | null | undefined];
+  const [own, ...more] = listed.filter((one) => one && one.type !== "ByteLevel");
+  if (!own) return { type: "TemplateProcessing", single: [{ Sequence: { id: "A", type_id: 0 } }], pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 0 } }], special_tokens: {} };
+  if (more.length === 0) json = own;
   const direct = template.safeParse(json);
   if (direct.success) return direct.data;
+  const roberta = robertaProcessing.safeParse(json);
+  if (roberta.success) {
+    const { cls: [cls, clsId], sep: [sep, sepId] } = roberta.data;
+    const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+    const text = (id: "A" | "B") => ({ Sequence: { id, type_id: 0 } });
+    const single = [special(cls), text("A"), special(sep)];
+    return { type: "TemplateProcessing", single, pair: [...single, special(sep), text("B"), special(sep)], special_tokens: { [cls]: { ids: [clsId] }, [sep]: { ids: [sepId] } } };
+  }
   const bert = bertProcessing.safeParse(json);
-  if (!bert.success) throw new UserError(`${path}: its post_processor is not one train-merge knows (TemplateProcessing, BertProcessing)`);
+  if (!bert.success) throw new UserError(`${path}: its post_processor is not one train-merge knows (TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel)`);
   const { cls: [cls, clsId], sep: [sep, sepId] } = bert.data;
   const special = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } });
   const single = [special(cls, 0), { Sequence: { id: "A" as const, type_id: 0 } }, special(sep, 0)];
@@ -90,6 +108,7 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
   return {
     vocabulary: tokenizer.get_vocab(true).size,
+    whole: (text, special) => (special ? form.single.flatMap((p) => ("SpecialToken" in p ? idsOf(p.SpecialToken.id) : tokens(text))) : tokens(text)),
     encode([first, second]) {
       const a = tokens(first);
       const b = second === undefined ? [] : tokens(second);

@@ -8,7 +8,7 @@ import { disposeHead, loadHead } from "../../src/run/prepare.js";
 import { fisherOf } from "../../src/statistics/fisher.js";
 import { gramsOf } from "../../src/statistics/gram.js";
 import { loadWeights } from "../../src/statistics/weights.js";
-import { encodeExamples } from "../../src/tasks/batches.js";
+import { encodeExamples } from "../../src/tasks/encoders.js";
 import { readExamples } from "../../src/tasks/files.js";
 import { loadTasks } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";

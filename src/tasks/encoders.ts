@@ -1,0 +1,78 @@
+import { imageRow } from "../models/patches.js";
+import { rowTokens, type Model, type TokenRow } from "../models/types.js";
+import type { EncodedExample } from "./batches.js";
+import type { Example } from "./examples.js";
+import { preprocess, type Processor } from "./pixels.js";
+import type { Prompts } from "./prompts.js";
+import type { Task } from "./registry.js";
+import type { TextEncoder } from "./tokenize.js";
+
+/** What a model makes of an example. */
+export interface Encoder {
+  /** Tokens that it knows; undefined where there are none to know. */
+  readonly vocabulary?: number | undefined;
+  /** The rows of an example that belong together, once for each prompt template (once where there are none). */
+  encode(example: Example, task: Task): readonly (readonly TokenRow[])[];
+  /** Whether an example's rows compete, and the label is the winner's number: a choice, or answers to a prompt. */
+  compares(task: Task): boolean;
+}
+
+/** Texts for a model with heads: one row, or one an ending. */
+export const textRows = (tokenizer: TextEncoder): Encoder => ({
+  vocabulary: tokenizer.vocabulary,
+  encode: ({ texts }) => [texts.map((text) => tokenizer.encode(text))],
+  compares: ({ kind }) => kind === "choice",
+});
+
+/** Pictures for a model that sees. */
+export const imageRows = (processor: Processor, image: NonNullable<Model["image"]>): Encoder => ({
+  encode: ({ picture }) => [[imageRow(preprocess(picture!, processor, image), image)]],
+  compares: () => false,
+});
+
+/**
+ * Prompts for a language model: a row an answer, which is scored by its log-probability, or (`mean`) by that of a token of it.
+ * Too long a prompt loses its end where an encoder reads it, else its beginning: the answer follows on its end.
+ */
+export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNullable<Model["scores"]>, maxLength: number, mean: boolean): Encoder {
+  const row = (prompt: string, answer: string): TokenRow => {
+    if (kind === "encoder-decoder") {
+      const [ids, targets] = [tokenizer.whole(prompt, true), tokenizer.whole(answer, true)];
+      const special = ids.slice(tokenizer.whole(prompt, false).length);
+      return { ids: ids.length > maxLength ? [...ids.slice(0, maxLength - special.length), ...special] : ids, types: [], targets, mean };
+    }
+    // The answer as it is cut where it stands: a space belongs to the token that follows it.
+    const given = tokenizer.whole(prompt, true);
+    const whole = tokenizer.whole(`${prompt} ${answer}`, true);
+    const shared = given.findIndex((id, i) => whole[i] !== id);
+    const from = shared === -1 ? given.length : shared;
+    const targets = whole.slice(from);
+    const ids = given.slice(0, from);
+    return { ids: ids.slice(Math.max(0, ids.length + targets.length - maxLength)), types: [], targets, mean };
+  };
+  return {
+    vocabulary: tokenizer.vocabulary,
+    encode: (example, task) => prompts.of(task).map((template) => {
+      const { prompt, answers } = template(example);
+      return answers.map((answer) => row(prompt, answer));
+    }),
+    compares: () => true,
+  };
+}
+
+const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map(rowTokens)) });
+
+/** Examples in every template: [templates][examples]. */
+export function encodeVariants(examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[][] {
+  const all = examples.map((example) => encoder.encode(example, task).map((rows) => encoded(rows, example.label)));
+  return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => variants[t]!));
+}
+
+/** Examples with a template each, in turn: what is trained on. */
+export const encodeMixed = (examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[] => examples.map((example, i) => {
+  const variants = encoder.encode(example, task);
+  return encoded(variants[i % variants.length]!, example.label);
+});
+
+/** Examples for a model with heads: {@link textRows}. */
+export const encodeExamples = (examples: readonly Example[], tokenizer: TextEncoder): EncodedExample[] => examples.map(({ texts, label }) => encoded(texts.map((text) => tokenizer.encode(text)), label));
