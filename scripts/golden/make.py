@@ -40,6 +40,19 @@ def dtypes():
     })
 
 
+def shuffles():
+    """Orders that Python's random.shuffle gives: the papers' small validation sets are cut by it, with seed 42."""
+    import random
+
+    cases = []
+    for seed, count in [(42, 7), (42, 56), (42, 277), (0, 100), (1, 1), (7, 1300), (5_000_000_000, 20)]:
+        random.seed(seed)
+        order = list(range(count))
+        random.shuffle(order)
+        cases.append({"seed": seed, "count": count, "order": order})
+    save("shuffles", cases)
+
+
 def adamw():
     """100 steps of torch.optim.AdamW in float64 on fixed gradients that depend on the parameter."""
     cases = []
@@ -274,7 +287,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     mini = ROOT / "data" / "mini"
     made = {
-        "dtypes": dtypes, "adamw": adamw, "losses": losses, "ops": ops, "truncation": truncation, "packing": packing,
+        "dtypes": dtypes, "shuffles": shuffles, "adamw": adamw, "losses": losses, "ops": ops, "truncation": truncation, "packing": packing,
         "family-mini": lambda: family("mini", ["rte", "cb", "copa", "sst2", "trec6"], mini, 48, 8, steps=20),
         "statistics": lambda: statistics(["cb", "copa"], mini, 48, 3),
     }

@@ -6,6 +6,7 @@ import { packings } from "../merge/packing.js";
 import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
+import { splitNames } from "../tasks/split.js";
 import { writeForms } from "../run/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
 import { lossNames, usesLabels } from "../train/losses.js";
@@ -65,6 +66,7 @@ export const settings = {
   seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
   backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
+  split: { argument: "<name>", schema: z.enum(splitNames).default("files"), help: "which examples are which: as the files say, or one published set cut as the papers do (paper: Python's shuffle with seed 42)" },
   prompts: { argument: "<folder>", schema: z.string().optional(), help: "templates for language models: a folder of promptsource YAML (default: those that ship)" },
   score: { argument: "<name>", schema: z.enum(["sum", "mean"]).default("sum"), help: "how a language model scores an answer: the sum of its tokens' log-probabilities, or their mean" },
   dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },

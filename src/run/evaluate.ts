@@ -14,20 +14,21 @@ import type { Head } from "../models/head.js";
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { splitNames, type SplitName } from "../tasks/split.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { shippedData } from "./locate.js";
 import { openHead } from "./heads.js";
 import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "./prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
-async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask">>> {
+async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split">>> {
   const path = join(folder, "results.json");
   if (!existsSync(path)) return {};
   const found = resultsFile.safeParse(await readJson(path));
   return found.success ? found.data.settings : {};
 }
 
-const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength: z.number(), valPerTask: z.number() }).partial() });
+const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength: z.number(), valPerTask: z.number(), split: z.enum(splitNames) }).partial() });
 
 export interface EvaluateOptions {
   readonly folder: string;
@@ -44,6 +45,7 @@ export interface EvaluateOptions {
   readonly seed?: number | undefined;
   readonly maxLength?: number | undefined;
   readonly valPerTask?: number | undefined;
+  readonly split?: SplitName | undefined;
 }
 
 /** The folder with the model's config and tokenizer: an adapter's is its base. */
@@ -57,7 +59,7 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
 export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
-  const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32 } = options;
+  const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32, split = saved.split ?? "files" } = options;
   const home = homeOf(options);
   const adapter = home !== folder;
   const family = await readFamily(home);
@@ -77,7 +79,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     const prepared = [];
     for (const task of tasks) {
       if (!names) {
-        prepared.push(await prepareTask(task, undefined, {}, encoder, { data, valPerTask, seed }));
+        prepared.push(await prepareTask(task, undefined, {}, encoder, { data, valPerTask, seed, split }));
         continue;
       }
       const expert = await openHead(folder, task.id, family.canonical);
@@ -85,7 +87,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
         checkHead(expert, names, model, task);
         const head = await loadHead(expert, names);
         heads.push(head);
-        prepared.push(await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed }));
+        prepared.push(await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed, split }));
       } finally {
         await expert.checkpoint.close();
       }

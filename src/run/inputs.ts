@@ -122,7 +122,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     for (const [i, task] of tasks.entries()) {
       const expert = headMembers.heads[i]!;
       heads.push(await loadHead(expert, head));
-      const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed });
+      const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed, split: options.split });
       const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);

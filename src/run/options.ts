@@ -5,6 +5,7 @@ import type { Residency } from "../merge/residency.js";
 import type { ResultRow } from "../report/rows.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import type { TrainOptions, TrainRecord } from "../train/loop.js";
+import type { SplitName } from "../tasks/split.js";
 import type { WriteForm } from "./write-form.js";
 
 export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | "microBatch"> {
@@ -29,6 +30,7 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly granularity: Granularity;
   readonly backend: EngineName | "auto";
   readonly maxLength: number;
+  readonly split?: SplitName | undefined;
   readonly prompts?: string | undefined;
   readonly score?: "sum" | "mean" | undefined;
   readonly dtype: FloatDType | "auto";

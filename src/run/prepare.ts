@@ -13,7 +13,7 @@ import { encodeMixed, encodeVariants, imageRows, promptRows, textRows, type Enco
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
-import { loadTaskData } from "../tasks/split.js";
+import { loadTaskData, type SplitName } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { labelOrder } from "./check.js";
 import type { Places } from "./locate.js";
@@ -70,6 +70,7 @@ export interface DataOptions {
   readonly data: string;
   readonly valPerTask: number;
   readonly seed: number;
+  readonly split?: SplitName | undefined;
 }
 
 export interface EncoderOptions {
@@ -93,7 +94,7 @@ export async function encoderFor(folder: string, model: Model, { maxLength, prom
 export async function prepareTask(
   task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
 ): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
-  const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed);
+  const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);
   const tests = encodeVariants(inOrder(test), encoder, task);

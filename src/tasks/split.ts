@@ -3,7 +3,11 @@ import { UserError } from "../errors.js";
 import type { Example } from "./examples.js";
 import { findSplits, readExamples, type FileSplit } from "./files.js";
 import { imageSplits } from "./images.js";
+import { pythonShuffled } from "./mersenne.js";
 import type { Task } from "./registry.js";
+
+export const splitNames = ["files", "paper"] as const;
+export type SplitName = (typeof splitNames)[number];
 
 export interface TaskData {
   /** The examples that coefficients are trained and hyper-parameters searched on. */
@@ -29,9 +33,11 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
  * Draws a task's validation examples and its test set.
  * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
  * Without (published test sets hide their labels): test is the published development file and validation is
- * drawn from train; with a development file alone, it is shuffled and cut, as the papers do.
+ * drawn from train; with a development file alone, it is shuffled and cut.
+ * @param split `paper` cuts one set in two as the papers do: the published validation set (here perhaps named test), in the
+ *   order of Python's shuffle with seed 42, the first `count` for validation, the rest for the test
  */
-export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number): Promise<TaskData> {
+export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number, split: SplitName = "files"): Promise<TaskData> {
   const images = task.kind === "image" ? imageSplits(dataFolder, task) : undefined;
   const files = images ? {} : await findSplits(dataFolder, task);
   const read = async (split: FileSplit) => {
@@ -42,6 +48,13 @@ export async function loadTaskData(dataFolder: string, task: Task, count: number
     return examples.length ? { path, examples } : undefined;
   };
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
+  if (split === "paper") {
+    const published = (await read("test")) ?? (await read("validation"));
+    if (!published) throw new UserError(`${dataFolder}/${task.id}: --split paper cuts the published validation set, and there is none with labels`);
+    const order = pythonShuffled(published.examples, 42);
+    if (order.length <= count) throw new UserError(`${published.path}: its ${order.length} examples leave nothing to test on after --val-per-task ${count}`);
+    return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: published.path, test: published.path } };
+  }
   const labelledTest = await read("test");
   const development = await read("validation");
   const pool = (labelledTest ? development : undefined) ?? (await read("train"));
