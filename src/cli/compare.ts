@@ -6,6 +6,7 @@ import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
 import { trained } from "../config/trained.js";
 import { methods } from "../methods/index.js";
+import { fetchNamed } from "../run/fetch.js";
 import { stoppedCode } from "../run/options.js";
 import { addSettings } from "./options.js";
 import { progressPrinter } from "./progress.js";
@@ -38,7 +39,7 @@ export function addCompare(program: Command): void {
       // Where things lie is no setting of a method.
       const { tasks: _t, out: _o, base: _b, experts: _e, family: _f, data: _d, memoryBudget: _m, ...given } = own;
       const { compareMethods } = await import("../run/compare.js");
-      const made = await compareMethods({ ...chosen, methods: options.methods === "all" ? "all" : options.methods.split(",").map((name) => name.trim()).filter(Boolean), search: options.search, keep: options.keep ?? false, threads, given }, { ...printer, stopping: signals.requested });
+      const made = await compareMethods({ ...(await fetchNamed(chosen, printer)), methods: options.methods === "all" ? "all" : options.methods.split(",").map((name) => name.trim()).filter(Boolean), search: options.search, keep: options.keep ?? false, threads, given }, { ...printer, stopping: signals.requested });
       printer.end();
       if (!made.finished) {
         printer.note(`stopped; the same command goes on from ${made.out}`);

@@ -1,6 +1,7 @@
 import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
+import { fetchNamed } from "../run/fetch.js";
 import { resultTable, toText } from "../report/table.js";
 
 export function addEvaluate(program: Command): void {
@@ -20,10 +21,11 @@ export function addEvaluate(program: Command): void {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
       const [{ readModel, startFor }, { evaluateFolder, homeOf }] = await Promise.all([import("../run/prepare.js"), import("../run/evaluate.js")]);
-      await startFor((await readModel(homeOf({ folder, base: chosen.base }))).model, chosen.backend);
+      const { base } = await fetchNamed({ base: chosen.base }, { note: () => {}, progress: () => {} });
+      await startFor((await readModel(homeOf({ folder, base }))).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({
-        folder, base: chosen.base, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
+        folder, base, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
       });
       if (options.json) process.stdout.write(`${JSON.stringify({ folder, synthetic, rows }, undefined, 2)}\n`);
       else process.stdout.write(`${synthetic ? "SYNTHETIC data; " : ""}test accuracy in %\n${toText(resultTable(rows))}\n`);

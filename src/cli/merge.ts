@@ -9,6 +9,7 @@ import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { written } from "../methods/values.js";
 import { nearest } from "../nearest.js";
+import { fetchNamed } from "../run/fetch.js";
 import { writeForms, type WriteForm } from "../run/write-form.js";
 import { toText } from "../report/table.js";
 import { progressPrinter } from "./progress.js";
@@ -89,7 +90,8 @@ export function addMerge(program: Command): void {
         const method = methodOf(options.method);
         if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
         out = chosen.out ?? `merged/${method.name}-${chosen.experts.map((folder) => basename(resolve(folder))).join("+")}`;
-        await mergeModels({ ...common, method, given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base: chosen.base, models: chosen.experts, out, dtype: chosen.dtype, write: options.write, rank }, hooks);
+        const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, printer);
+        await mergeModels({ ...common, method, labels: chosen.experts.map((folder) => basename(folder)), given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base, models: experts!, out, dtype: chosen.dtype, write: options.write, rank }, hooks);
       }
       printer.end();
       const seconds = (performance.now() - started) / 1000;

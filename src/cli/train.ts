@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
+import { fetchNamed } from "../run/fetch.js";
 import { addSettings } from "./options.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
@@ -28,7 +29,7 @@ export function addTrain(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const { mergeByTraining } = await import("../run/merge.js");
-      const result = await mergeByTraining({ ...chosen, resume: options.resume }, {
+      const result = await mergeByTraining({ ...(await fetchNamed(chosen, printer)), resume: options.resume }, {
         ...printer,
         step(record, tasks, steps) {
           signals.training(record.step < steps);

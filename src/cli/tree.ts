@@ -11,6 +11,7 @@ import { nodeMethods, type NodeMethod } from "../run/node-file.js";
 import type { TreeOptions } from "../run/tree.js";
 import type { Nested } from "../tree/plan.js";
 import { printOutcome } from "./outcome.js";
+import { fetchNamed } from "../run/fetch.js";
 import { progressPrinter } from "./progress.js";
 import { stoppedCode } from "../run/options.js";
 import { stopOnSignal } from "./signals.js";
@@ -66,7 +67,8 @@ export function addTree(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const { mergeInTree } = await import("../run/grow.js");
-      const result = await mergeInTree(chosen, {
+      const { hub: _, ...fetched } = await fetchNamed(chosen, printer);
+      const result = await mergeInTree(fetched, {
         fanIn: options.pairwise ? 2 : options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2), by,
         jobs: whole("jobs", options.jobs, 1), polish: whole("polish", options.polish, 0), keepNodes: options.keepNodes ?? false,
         nodeMethod: options.nodeMethod, executor: options.executor, slurmOptions: options.slurmOption ?? [],

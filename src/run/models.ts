@@ -26,6 +26,8 @@ export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "th
   readonly given: Readonly<Record<string, unknown>>;
   readonly base?: string | undefined;
   readonly models: readonly string[];
+  /** What they are called (default: as their folders are). */
+  readonly labels?: readonly string[] | undefined;
   readonly out: string;
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
@@ -116,7 +118,7 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
   if (method.needs) throw new UserError(`${method.name} needs data to run the models on: name --tasks (and --data)`);
   const values = resolveValues(method, given, models.length);
   if (base === undefined && (values["dareP"] as readonly number[]).some((p) => p > 0)) throw new UserError("--dare-p drops entries of task vectors: name the base they are taken against with --base");
-  const labels = labelsOf(models);
+  const labels = labelsOf(merge.labels ?? models);
   const folders = [...models.map((folder, i) => ({ label: labels[i]!, folder, on: base })), ...(base === undefined ? [] : [{ label: "base", folder: base }])];
   await withMembers(folders, async (members) => {
     await openOutput(out, folders.map(({ folder }) => folder));

@@ -43,6 +43,8 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   readonly microBatch: number;
   /** What the result is written as (default: an adapter where all experts are adapters of one kind). */
   readonly write?: WriteForm | undefined;
+  /** Models that came from the hub, as the user named them, and the commits that they are. */
+  readonly hub?: Readonly<Record<string, string>> | undefined;
   readonly resume?: boolean | undefined;
   /** False measures the merge alone, without the methods that train nothing beside it. */
   readonly baselines?: boolean | undefined;

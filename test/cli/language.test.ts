@@ -1,0 +1,73 @@
+import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
+import { gpt2 } from "../../src/models/gpt2.js";
+import { packageFolder } from "../../src/package.js";
+import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
+import { temporaryFolder } from "../helpers.js";
+import { cliIn, json } from "./cli.js";
+
+const folder = await temporaryFolder();
+const cli = cliIn(folder);
+const mini = join(packageFolder, "checkpoints", "mini", "base");
+const tasks = ["rte", "cb"];
+
+/** A tiny language model of random weights, or one a little off it. */
+async function model(path: string, seed: number): Promise<void> {
+  const vocabulary = Object.keys((await json<{ model: { vocab: object } }>(join(mini, "tokenizer.json"))).model.vocab).length;
+  const config = { model_type: "gpt2", architectures: ["GPT2LMHeadModel"], n_embd: 16, n_layer: 1, n_head: 2, n_positions: 128, vocab_size: vocabulary, layer_norm_epsilon: 1e-5, attn_pdrop: 0.1 };
+  const draw = (i: number, s: number) => Math.sin(12.9898 * (i + 1) + 78.233 * s);
+  const sources = [...gpt2.build(config).parameters].map(([name, shape], t): TensorSource => ({
+    name: `transformer.${name}`, dtype: "F32", shape,
+    bytes: async () => fromFloat32(Float32Array.from({ length: elements(shape) }, (_, i) => (/ln_\w+\.weight$/.test(name) ? 1 : 0) + 0.3 * draw(i, t) + 0.1 * (seed && draw(i, t + 31 * seed))), "F32"),
+  }));
+  await mkdir(path, { recursive: true });
+  await writeSafetensors(join(path, "model.safetensors"), sources);
+  await writeFile(join(path, "config.json"), JSON.stringify(config));
+  await cp(join(mini, "tokenizer.json"), join(path, "tokenizer.json"));
+}
+
+describe("a language model", () => {
+  const given = ["--tasks", tasks.join(), "--family", "lm", "--data", "data", "--backend", "wasm", "--steps", "4", "--val-per-task", "8"];
+  beforeAll(async () => {
+    await model(join(folder, "lm", "base"), 0);
+    for (const [i, task] of tasks.entries()) await model(join(folder, "lm", "experts", task), i + 1);
+    for (const task of tasks) {
+      await mkdir(join(folder, "data", task), { recursive: true });
+      for (const split of ["validation", "test"]) {
+        const lines = (await readFile(join(packageFolder, "data", "mini", task, `${split}.jsonl`), "utf8")).split("\n").slice(0, 12);
+        await writeFile(join(folder, "data", task, `${split}.jsonl`), `${lines.join("\n")}\n`);
+      }
+    }
+  });
+
+  test("is merged by training and by methods, without heads, and evaluates as it was measured", async () => {
+    expect(await cli(...given, "--out", "out")).toMatchObject({ code: 0 });
+    expect(await readdir(join(folder, "out", "heads", "rte"))).toEqual(["config.json"]);
+    const { rows } = await json<{ rows: { method: string; task: string; value: number }[] }>(join(folder, "out", "results.json"));
+    expect(new Set(rows.map(({ method }) => method))).toEqual(new Set(["individual", "pretrained", "average", "task-arithmetic", "supermerge"]));
+    const { stdout, code } = await cli("evaluate", "out", "--data", "data", "--backend", "wasm", "--json");
+    expect(code).toBe(0);
+    for (const { task, value } of (JSON.parse(stdout) as { rows: { task: string; value: number }[] }).rows) expect(value).toBe(rows.find((row) => row.method === "supermerge" && row.task === task)!.value);
+    expect(await cli("compare", ...given, "--methods", "ties,fisher,adamerging", "--out", "compared")).toMatchObject({ code: 0 });
+  });
+
+  test("promptsource's templates, the mean as score, the papers' split, from disk by blocks", async () => {
+    const source = join(folder, "promptsource", "super_glue");
+    await mkdir(join(source, "rte"), { recursive: true });
+    await mkdir(join(source, "cb"), { recursive: true });
+    const yaml = (choices: string) => `dataset: super_glue\ntemplates:\n  0a1b: !Template\n    answer_choices: ${choices}\n    id: 0a1b\n    jinja: '{{premise}} so {{"{{"}}hypothesis{{"}}"}} {{hypothesis}} ||| {{answer_choices[label]}}'\n    metadata: !TemplateMetadata\n      original_task: true\n    name: plain\n`;
+    await writeFile(join(source, "rte", "templates.yaml"), yaml("Yes ||| No"));
+    await writeFile(join(source, "cb", "templates.yaml"), yaml("Yes ||| No ||| Maybe"));
+    expect(await cli(...given, "--prompts", "promptsource", "--score", "mean", "--split", "paper", "--val-per-task", "4", "--residency", "disk", "--blocks", "on", "--out", "source")).toMatchObject({ code: 0 });
+    const { rows } = await json<{ rows: { n: number }[] }>(join(folder, "source", "results.json"));
+    expect(rows.every(({ n }) => n === 8)).toBe(true);
+    expect((await cli(...given, "--prompts", "promptsource/super_glue/rte", "--out", "none")).stderr).toMatch(/there are no templates with answer_choices for cb/);
+  });
+
+  test("a tree of it is flattened like any other", async () => {
+    expect(await cli("tree", ...given, "--out", "grown")).toMatchObject({ code: 0 });
+    expect(await readdir(join(folder, "grown"))).toContain("model.safetensors");
+  });
+});
