@@ -222,6 +222,7 @@ cases = {
     "llama-head": lambda n: classified(n, lambda: tf.LlamaForSequenceClassification(tf.LlamaConfig(num_labels=3, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head),
     "mistral": lambda n: scored(n, lambda: tf.MistralForCausalLM(tf.MistralConfig(num_key_value_heads=2, head_dim=6, sliding_window=5, rope_parameters=rope("dynamic", factor=2.0), max_position_embeddings=64, attn_implementation="eager", **causal, **small)), seed=2),
     "qwen2": lambda n: scored(n, lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16), **causal, **small)), seed=3),
+    "opt": lambda n: scored(n, lambda: tf.OPTForCausalLM(tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, dropout=0, pad_token_id=1, bos_token_id=2, eos_token_id=2)), seed=4),
     "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),
     "t5-gated": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3, **t5)), seed=1),

@@ -4,12 +4,13 @@ import { bert, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
+import { opt } from "./opt.js";
 import { t5 } from "./t5.js";
 import type { Model, ModelFamily, TokenRow, Weights } from "./types.js";
 import { vit } from "./vit.js";
 
 /** Every model family: add one with a file of its own and a line here. */
-export const families: readonly ModelFamily[] = [bert, roberta, t5, llama, gpt2, vit, clip];
+export const families: readonly ModelFamily[] = [bert, roberta, t5, llama, gpt2, opt, vit, clip];
 
 /** The family of a `model_type`; undefined where it is none that can be trained. */
 export const familyOfType = (type: unknown): ModelFamily | undefined => families.find(({ types }) => types.includes(type as string));
