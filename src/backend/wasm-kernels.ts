@@ -146,8 +146,10 @@ function unsortedSegmentSum({ inputs, attrs, backend: anyBackend }: KernelCall):
 /** Adds what training needs and the WASM back end lacks or does slowly. Call once, after the back end is ready. */
 export function registerWasmKernels(): void {
   const add = (kernelName: string, kernelFunc: (call: KernelCall) => TensorInfo) => {
-    if (getKernel(kernelName, "wasm")) unregisterKernel(kernelName, "wasm");
-    registerKernel({ kernelName, backendName: "wasm", kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"] });
+    const shipped = getKernel(kernelName, "wasm");
+    if (shipped) unregisterKernel(kernelName, "wasm");
+    // The one it replaces is still called, by this one and by kernels that know it by its function: it must be set up too.
+    registerKernel({ kernelName, backendName: "wasm", ...(shipped?.setupFunc && { setupFunc: shipped.setupFunc }), kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"] });
   };
   add("Transpose", transposeWith(getKernel("Transpose", "wasm").kernelFunc));
   add("BatchMatMul", batchMatMul);

@@ -119,6 +119,17 @@ export async function openExpert(label: string, folder: string, base: Member, ca
   }
 }
 
+/** A member that has the base's tensors where it lacks some of these. */
+export function inheriting(one: Member, base: Member, names: readonly string[], canonical: (name: string) => string): Member {
+  const lent = new Map(names.filter((name) => !one.actual.has(name) && base.actual.has(name)).map((name) => [base.actual.get(name)!, base.checkpoint]));
+  if (lent.size === 0) return one;
+  const of = (name: string): Checkpoint => lent.get(name) ?? one.checkpoint;
+  return member(one.label, {
+    ...one.checkpoint, names: [...one.checkpoint.names, ...lent.keys()],
+    entry: (name) => of(name).entry(name), ref: (name) => of(name).ref(name), read: (name) => of(name).read(name), readRange: (name, start, length) => of(name).readRange(name, start, length),
+  }, canonical);
+}
+
 /** The adapter that a member is, where it is one. */
 export const adapterOf = ({ checkpoint }: Member): AdaptedCheckpoint | undefined => ("adapter" in checkpoint ? (checkpoint as AdaptedCheckpoint) : undefined);
 

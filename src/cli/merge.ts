@@ -91,7 +91,7 @@ export function addMerge(program: Command): void {
         if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
         out = chosen.out ?? `merged/${method.name}-${chosen.experts.map((folder) => basename(resolve(folder))).join("+")}`;
         const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, printer);
-        await mergeModels({ ...common, method, labels: chosen.experts.map((folder) => basename(folder)), given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base, models: experts!, out, dtype: chosen.dtype, write: options.write, rank }, hooks);
+        await mergeModels({ ...common, method, labels: chosen.experts.map((folder) => basename(folder)), given: { ...givenParameters(options), ...("seed" in parametersOf(method) && { seed: chosen.seed }) }, base, models: experts, out, dtype: chosen.dtype, write: options.write, rank }, hooks);
       }
       printer.end();
       const seconds = (performance.now() - started) / 1000;

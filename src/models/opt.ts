@@ -10,7 +10,7 @@ import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch } from
 
 const [words, places] = ["embed_tokens.weight", "embed_positions.weight"];
 /** Positions count from 2 on. */
-const lookups = ({ ids, positions }: TokenBatch) => [{ name: words!, ids }, { name: places!, ids: positions.map((p) => p + 2) }];
+const lookups = ({ ids, positions }: TokenBatch) => [{ name: words, ids }, { name: places, ids: positions.map((p) => p + 2) }];
 const names = { norm1: "self_attn_layer_norm", qkv: ["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`), out: "self_attn.out_proj", norm2: "final_layer_norm", up: "fc1", down: "fc2" };
 
 function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
@@ -24,19 +24,19 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
   const heads = headsOf("num_attention_heads", width);
   const layer = { width, inner: size("ffn_dim"), heads, epsilon: 1e-5, activation: only("activation_function", "relu", ...activationNames), names };
   const embeddings: Block<State> = {
-    id: "embeddings", shapes: new Map([[words!, [vocabulary, width]], [places!, [positions + 2, width]]]),
+    id: "embeddings", shapes: new Map([[words, [vocabulary, width]], [places, [positions + 2, width]]]),
     run(w, state) {
       const [tokens, at] = lookups(state.batch).map(({ name, ids }) => lookup(w, name, ids));
       return { ...state, x: plus(tokens!, at!) };
     },
   };
-  const final = lastBlock<State>(readout, { id: "final_layer_norm", shapes: new Map(normShapes("final_layer_norm", width)), normalise: (w, x) => norm(w, "final_layer_norm", x, 1e-5), unembedding: words!, size: [vocabulary, width] });
+  const final = lastBlock<State>(readout, { id: "final_layer_norm", shapes: new Map(normShapes("final_layer_norm", width)), normalise: (w, x) => norm(w, "final_layer_norm", x, 1e-5), unembedding: words, size: [vocabulary, width] });
   return pipeline<State>({
     blocks: [embeddings, ...Array.from({ length: layers }, (_, i) => preNormLayer(`layers.${i}`, layer)), final],
-    tables: readout === "score" ? [places!] : [words!, places!],
+    tables: readout === "score" ? [places] : [words, places],
     width, heads, vocabulary, maxLength: positions, padId: 1, lookups, scores: readout === "score" ? "decoder" : undefined, expand: withTargets,
     start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment)) }),
-  }) as Model;
+  });
 }
 
 /** OPT (Zhang et al. 2022); as a language model, or with a head on the last token (`score`). */

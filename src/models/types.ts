@@ -126,6 +126,8 @@ export interface ModelFamily {
   readonly head?: HeadNames | undefined;
   /** What it can be read as, the customary one first. */
   readonly readouts: readonly Readout[];
+  /** Tensors that an expert may lack: then they are the base's. */
+  readonly inherited?: readonly string[] | undefined;
   /** A checkpoint's tensor name without its prefix, in its modern spelling. */
   canonical(name: string): string;
   /** @throws UserError naming the setting that is not supported. */

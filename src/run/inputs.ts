@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
-import { openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
+import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { factoredFamily } from "../merge/factored.js";
@@ -23,6 +23,7 @@ import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
 import { hashInputs } from "./record.js";
 import { treatExperts } from "./treat.js";
+import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 import { openOutput } from "./output.js";
 
 /** Everything a run reads, checked and on the device. */
@@ -77,13 +78,17 @@ export async function recipeOf(options: MergeOptions): Promise<Recipe> {
 }
 
 /** Every task's head, as a checkpoint that holds one, in the order of the tasks; closing is the caller's. */
-async function openHeads(family: Family, { sources }: Places, tasks: readonly Task[], canonical: (name: string) => string): Promise<{ heads: Member[]; close(): Promise<void> }> {
+async function openHeads(family: Family, { sources }: Places, tasks: readonly Task[], names: HeadNames | undefined, canonical: (name: string) => string, start: () => Promise<unknown>): Promise<{ heads: Member[]; close(): Promise<void> }> {
   const heads: Member[] = [];
   const opened: Member[] = [];
   for (const { id } of tasks) {
     const at = sources.findIndex((source) => source.tasks.includes(id));
     if (sources[at]!.merged) opened.push(await openHead(sources[at]!.folder, id, canonical));
-    heads.push(sources[at]!.merged ? opened.at(-1)! : family.experts[at]!);
+    const own = sources[at]!.merged ? opened.at(-1)! : family.experts[at]!;
+    // An expert that is a tower alone: the base's text tower makes it a head.
+    const bare = names && !own.actual.has(names.weight) && hasTextTower(family.base);
+    if (bare) await start();
+    heads.push(bare ? await zeroShotHead(family.base, tasks.find((task) => task.id === id)!, names, canonical) : own);
   }
   return { heads, close: async () => void (await Promise.all(opened.map(({ checkpoint }) => checkpoint.close()))) };
 }
@@ -93,8 +98,9 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const { places, name } = recipe;
-  const { canonical, head: headNames, readouts } = await readFamily(places.base);
-  const family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
+  const { canonical, head: headNames, readouts, inherited = [] } = await readFamily(places.base);
+  const opened = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
+  const family = { ...opened, experts: opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical)) };
   const heads: (Head | undefined)[] = [];
   const closers: (() => Promise<void>)[] = [family.close];
   const close = async () => {
@@ -108,7 +114,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     checkFamily(family, plain);
     const factored = options.treat === undefined || options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
     const model = factored ? withAdapters(plain, factored.beside) : plain;
-    const headMembers = await openHeads(family, places, tasks, canonical);
+    const headMembers = await openHeads(family, places, tasks, head, canonical, () => startFor(model, options.backend));
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
     const encoder = await encoderFor(places.base, model, options);

@@ -11,6 +11,8 @@ const entry = z.object({
   kind: z.enum(["single", "pair", "choice", "image"]),
   /** Label names in the order of the head's outputs, or how many there are; null for a choice, whose label is the ending's number. */
   labels: z.union([z.array(z.string()).min(2), z.number().int().min(2).transform((n) => Array.from({ length: n }, (_, i) => String(i)))]).nullable(),
+  /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
+  prompts: z.array(z.string().includes("{}")).min(1).optional(),
   metric: z.enum(["accuracy"]).default("accuracy"),
   /** The examples were written by a program; said wherever the task's numbers stand. */
   synthetic: z.boolean().default(false),
