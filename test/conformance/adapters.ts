@@ -22,9 +22,9 @@ const folder = join(packageFolder, "test", "golden", "adapters");
 interface Golden { rows: { ids: number[]; targets?: number[] }[]; choices: number | null; labels: number[]; layers: string[]; logits: number[][]; individual: number[][][]; loss: number; gradient: number[][] }
 
 /** PEFT's adapters, beside the weights and as models, against PEFT: logits, loss and ∂L/∂w. */
-export function adapterTests(tolerance: number): void {
+export function adapterTests(tolerance: number, slow: boolean): void {
   const cases = existsSync(folder) ? readdirSync(folder) : [];
-  const forms = cases.flatMap((name) => [[name, "beside the weights", "device"], [name, "beside the weights", "disk"], [name, "as models", "device"], [name, "as models", "disk"]] as const);
+  const forms = cases.flatMap((name) => [[name, "beside the weights", "device"], [name, "beside the weights", "disk"], [name, "as models", "device"], [name, "as models", "disk"]] as const).filter(([, form, residency]) => !slow || (form === "beside the weights") === (residency === "device"));
   test.each(forms)("%s, %s, from %s: logits, loss and ∂L/∂w equal PEFT's, and nothing is left behind", async (name, form, residency) => {
     const g = JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
     const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<string, unknown>;

@@ -43,7 +43,7 @@ const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap
 const rowsOf = (g: Golden, model: Model): TokenRow[] => (g.pixels ? g.pixels.map((image) => imageRow(image.flat(2), model.image!)) : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })));
 
 /** Every model family against transformers: logits, loss and ∂L/∂w, whole and block by block. */
-export function modelTests(tolerance: number): void {
+export function modelTests(tolerance: number, slow: boolean): void {
   const cases = existsSync(folder) ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "a"))) : [];
   test.each(cases)("%s: experts, merged logits, loss and ∂L/∂w equal transformers'", async (name) => {
     const g = read(name);
@@ -61,7 +61,7 @@ export function modelTests(tolerance: number): void {
     for (const which of [0, 1]) expect(relativeError(await scores(makeTable(order.length, 2, (_, c) => (c === which ? 1 : 0)), which), flat(g.individual[which]))).toBeLessThan(tolerance);
     const raw = { rows: order.length, columns: 2, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(2 * row, 2 * row + 2)])) };
     const gated = applyGate(raw, "tanh");
-    for (const blockwise of [false, true]) {
+    for (const blockwise of slow ? [true] : [false, true]) {
       expect(relativeError(await scores(gated, 0, blockwise), flat(g.logits))).toBeLessThan(tolerance);
       const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[0], batch, weight: 1 }], { loss: "cross-entropy", blockwise });
       expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);

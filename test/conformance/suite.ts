@@ -21,8 +21,8 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
     describe("ops", () => opTests(1e-5));
     describe("merge", mergeTests);
-    describe("adapters", () => adapterTests(tolerance));
-    describe("model families", () => modelTests(tolerance));
+    describe("adapters", () => adapterTests(tolerance, slow));
+    describe("model families", () => modelTests(tolerance, slow));
     describe("the family that ships", () => {
       let mini: Loaded;
       beforeAll(async () => {
