@@ -2,7 +2,8 @@
  * LoRA experts beside the weights and as the models that they stand for: one step of each in a process of its own, the largest
  * difference of their gradients, and the memory of both.
  *
- *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks sst2,trec6,cola [--backend node] [--out experiments/lora]
+ *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c --make          adapters of random numbers, rank 8
+ *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c [--backend node] [--out experiments/lora]
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
@@ -11,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { startEngine, watchMemory, type EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
+import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
 import { factoredFamily } from "../../src/merge/factored.js";
 import { columnOf } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
@@ -18,9 +20,10 @@ import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { withAdapters } from "../../src/models/adapters.js";
 import { size } from "../../src/report/memory.js";
 import { buildModel, readFamily } from "../../src/run/prepare.js";
+import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
-const { values: o } = parseArgs({ options: { family: { type: "string", default: "checkpoints/smollm" }, tasks: { type: "string", default: "sst2,trec6,cola" }, backend: { type: "string", default: "node" }, form: { type: "string" }, out: { type: "string" } } });
+const { values: o } = parseArgs({ options: { family: { type: "string", default: "checkpoints/smollm" }, tasks: { type: "string", default: "sst2,trec6,cola" }, backend: { type: "string", default: "node" }, form: { type: "string" }, make: { type: "boolean", default: false }, out: { type: "string" } } });
 const tasks = o.tasks.split(",");
 
 interface Result { form: string; loss: number; seconds: number; device: number; process: number; gradient: Record<string, number[]> }
@@ -46,6 +49,30 @@ async function measure(form: string): Promise<Result> {
   };
 }
 
+/** A LoRA adapter of rank 8 on the query, value and output projections and the last product of every layer. */
+async function makeAdapter(task: string, seed: number): Promise<void> {
+  const { canonical } = await readFamily(join(o.family, "base"));
+  const base = await openMember("base", join(o.family, "base"), canonical);
+  const random = (size: number, scale: number, place: number) => fromFloat32(Float32Array.from({ length: size }, (_, i) => scale * Math.sin(12.9898 * (i + 1) + 78.233 * (seed + place))), "F32");
+  const modules = base.checkpoint.names.filter((name) => /\.(q_proj|v_proj|o_proj|down_proj)\.weight$/.test(name));
+  const folder = join(o.family, "experts", task);
+  await mkdir(folder, { recursive: true });
+  await writeSafetensors(join(folder, "adapter_model.safetensors"), modules.flatMap((name, m): TensorSource[] => {
+    const [out, input] = base.checkpoint.entry(name)!.shape as [number, number];
+    const module = `base_model.model.${name.replace(/\.weight$/, "")}`;
+    return [
+      { name: `${module}.lora_A.weight`, dtype: "F32", shape: [8, input], bytes: async () => random(8 * input, 0.05, 2 * m) },
+      { name: `${module}.lora_B.weight`, dtype: "F32", shape: [out, 8], bytes: async () => random(8 * out, 0.02, 2 * m + 1) },
+    ];
+  }));
+  await writeFile(join(folder, "adapter_config.json"), JSON.stringify({ peft_type: "LORA", r: 8, lora_alpha: 16, target_modules: ["q_proj", "v_proj", "o_proj", "down_proj"] }));
+  await base.checkpoint.close();
+}
+
+if (o.make) {
+  for (const [i, task] of tasks.entries()) await makeAdapter(task, 1000 * (i + 1));
+  process.exit(0);
+}
 if (o.form !== undefined) {
   process.stdout.write(`${JSON.stringify(await measure(o.form))}\n`);
   process.exit(0);

@@ -73,7 +73,7 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter, cano
     return change;
   };
   const own = {
-    folder, config, names,
+    folder, home: base.folder, config, names,
     files: [adapterConfigName, adapterWeightsName, ...(existsSync(configPath) ? ["config.json"] : [])],
     close: file.close,
   };

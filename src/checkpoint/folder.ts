@@ -13,6 +13,8 @@ const indexName = "model.safetensors.index.json";
 /** A Hugging Face folder: config.json and one or more safetensors files, read a tensor at a time. */
 export interface Checkpoint {
   readonly folder: string;
+  /** Where its config.json and tokenizer lie, where that is another folder: of an adapter, its base's. */
+  readonly home?: string | undefined;
   readonly config: Readonly<Record<string, unknown>>;
   /** Tensor names in file order. */
   readonly names: readonly string[];

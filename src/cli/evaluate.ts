@@ -11,6 +11,7 @@ export function addEvaluate(program: Command): void {
     .addOption(new Option("--tasks <names>", "tasks, separated by commas (default: every one it has a head for)"))
     .addOption(new Option("--base <folder>", "the model that an adapter belongs to"))
     .addOption(new Option("--data <folder>", settings.data.help))
+    .addOption(new Option("--prompts <folder>", settings.prompts.help))
     .addOption(new Option("--max-length <n>", `${settings.maxLength.help} (default: as the run that wrote the folder)`))
     .addOption(new Option("--val-per-task <n>", "what a task with one file only has left over is its test set (default: as the run)"))
     .addOption(new Option("--seed <n>", "the same cut depends on it (default: as the run)"))
@@ -25,7 +26,7 @@ export function addEvaluate(program: Command): void {
       await startFor((await readModel(homeOf({ folder, base }))).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({
-        folder, base, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
+        folder, base, prompts: chosen.prompts, data: chosen.data, tasks: given("tasks"), seed: given("seed"), maxLength: given("maxLength"), valPerTask: given("valPerTask"),
       });
       if (options.json) process.stdout.write(`${JSON.stringify({ folder, synthetic, rows }, undefined, 2)}\n`);
       else process.stdout.write(`${synthetic ? "SYNTHETIC data; " : ""}test accuracy in %\n${toText(resultTable(rows))}\n`);

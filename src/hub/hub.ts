@@ -62,7 +62,7 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<{ folder: 
   const files: HubFile[] = [];
   try {
     const info = await modelInfo({ ...common, name, revision, additionalFields: ["sha"] });
-    commit = String(info.sha);
+    commit = info.sha;
     if (!/^[0-9a-f]{40}$/.test(commit)) throw new UserError(`${name}@${revision}: the hub names no commit`);
     for await (const { path, type, size, oid, lfs } of listFiles({ ...common, repo: { name, type: "model" }, revision: commit })) {
       if (type === "file" && wanted.test(path)) files.push({ path, size: lfs?.size ?? size, oid: lfs?.oid ?? oid ?? "", large: lfs !== undefined });

@@ -21,14 +21,14 @@ import { openHead } from "./heads.js";
 import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "./prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
-async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split">>> {
+async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split" | "score">>> {
   const path = join(folder, "results.json");
   if (!existsSync(path)) return {};
   const found = resultsFile.safeParse(await readJson(path));
   return found.success ? found.data.settings : {};
 }
 
-const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength: z.number(), valPerTask: z.number(), split: z.enum(splitNames) }).partial() });
+const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength: z.number(), valPerTask: z.number(), split: z.enum(splitNames), score: z.enum(["sum", "mean"]) }).partial() });
 
 export interface EvaluateOptions {
   readonly folder: string;
@@ -59,7 +59,7 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
 export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
-  const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32, split = saved.split ?? "files" } = options;
+  const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32, split = saved.split ?? "files", score = saved.score ?? "sum" } = options;
   const home = homeOf(options);
   const adapter = home !== folder;
   const family = await readFamily(home);
@@ -74,7 +74,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     const model = buildModel(merged, scores && family.readouts.includes("score") ? "score" : "pool");
     const names = scores && family.readouts.includes("score") ? undefined : family.head;
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
-    const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score: options.score });
+    const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score });
     checkVocabulary(home, encoder, model);
     const prepared = [];
     for (const task of tasks) {

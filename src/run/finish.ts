@@ -1,5 +1,6 @@
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
+import { isAdapter } from "../checkpoint/adapter.js";
 import { writeText } from "../checkpoint/files.js";
 import { bestPoint, evaluateBaselines, searchLambda, type Place, type SearchPoint } from "../evaluate/baselines.js";
 import { columnOf } from "../merge/source.js";
@@ -73,7 +74,7 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
   const rows = [...baselines, ...merged.rows];
   const settings = { ...recorded(options, plan), ...finished.settings };
   await writeText(join(out, "README.md"), modelCard({
-    name, tasks: options.tasks, headClass: headClassOf(heads[0]!), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
+    name, tasks: options.tasks, headClass: headClassOf(head ? heads[0]! : inputs.family.base), use: head ? (inputs.plain.image && head.bias === undefined ? "embeddings" : "heads") : "scores", adapter: isAdapter(out), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
     coefficients: table !== undefined, tree: finished.settings?.["tree"] !== undefined,
   }));
   await writeText(join(out, "run.json"), {

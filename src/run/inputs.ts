@@ -133,7 +133,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
     }
-    const hashes = await hashInputs(family, places.sources, data, prepared);
+    const hashes = await hashInputs(family, places.sources, data, prepared, encoder.prompts?.(tasks));
     let members = family.experts;
     if (options.treat !== undefined && options.treat !== "none") {
       const treatedMembers = await treatExperts(out, family, options, canonical, hooks);

@@ -87,7 +87,8 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
 }
 
 /** Writes what stands beside the weights: the base's config (with the type of the weights, where it was chosen) and tokenizer. */
-export async function writeAround(out: string, { checkpoint: { folder } }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
+export async function writeAround(out: string, { checkpoint }: Member, dtype: FloatDType | undefined, changes: Readonly<Record<string, unknown>> = {}): Promise<void> {
+  const folder = checkpoint.home ?? checkpoint.folder;
   const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
   await writeText(join(out, "config.json"), editJson(await readFile(join(folder, "config.json"), "utf8"), ({ torch_dtype: older, ...config }) =>
     ({ ...config, ...(older !== undefined && { dtype: older }), ...changes, ...(dtype && { dtype: names[dtype] }) })));
@@ -103,7 +104,8 @@ export async function writeHead(out: string, expert: Member, names: HeadNames | 
   const sources = headTensors(names).filter((name) => expert.actual.has(name)).map((name): TensorSource => {
     const stored = expert.actual.get(name)!;
     const { dtype, shape } = expert.checkpoint.entry(stored)!;
-    return { name, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
+    // Under the expert's own name: transformers looks for that.
+    return { name: stored, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
   });
   if (names) await writeSafetensors(join(folder, "head.safetensors"), sources);
   await writeText(join(folder, "config.json"), expert.checkpoint.config);

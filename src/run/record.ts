@@ -8,18 +8,19 @@ import type { MergeOptions } from "./options.js";
 import type { MemoryPlan } from "./place.js";
 
 /** Hashes of everything the numbers depend on: models, tokenizer, data. */
-export async function hashInputs(family: Family, sources: readonly Source[], data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[]): Promise<InputHash[]> {
+export async function hashInputs(family: Family, sources: readonly Source[], data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[], prompts: readonly string[] = []): Promise<InputHash[]> {
   const { base, experts } = family;
   const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
   for (const { label, folder, tasks: mine, merged } of sources) {
     if (merged) for (const task of mine) for (const file of ["head.safetensors", "config.json"]) files.push({ role: `${label}, head of ${task}`, path: join(folder, "heads", task, file) });
   }
-  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+  for (const file of ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"]) {
     const path = join(base.checkpoint.folder, file);
     if (existsSync(path)) files.push({ role: base.label, path });
   }
   if (existsSync(join(data, "tasks.json"))) files.push({ role: "data", path: join(data, "tasks.json") });
   for (const { id, sources } of tasks) for (const path of new Set([sources.validation, sources.test])) files.push({ role: `${id}, data`, path });
+  for (const path of prompts) files.push({ role: "prompts", path });
   const hashes: InputHash[] = [];
   for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
   return hashes;
@@ -34,7 +35,7 @@ export function headClassOf({ checkpoint }: Member): string {
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
 export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan): Record<string, unknown> {
-  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, memoryBudget: _m, baselines: _l, ...rest } = options;
+  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, prompts: _p, memoryBudget: _m, baselines: _l, ...rest } = options;
   return { ...rest, backend: engine, residency: chosen.residency, blocks: chosen.blockwise ? "on" : "off" };
 }
 

@@ -13,6 +13,8 @@ export interface Encoder {
   readonly vocabulary?: number | undefined;
   /** The rows of an example that belong together, once for each prompt template (once where there are none). */
   encode(example: Example, task: Task): readonly (readonly TokenRow[])[];
+  /** The files of the prompt templates that tasks are put in. */
+  prompts?(tasks: readonly Task[]): string[];
   /** Whether an example's rows compete, and the label is the winner's number: a choice, or answers to a prompt. */
   compares(task: Task): boolean;
 }
@@ -57,6 +59,7 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
       return answers.map((answer) => row(prompt, answer));
     }),
     compares: () => true,
+    prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
 }
 

@@ -15,6 +15,8 @@ export interface Prompted { readonly prompt: string; readonly answers: readonly 
 export interface Prompts {
   /** A task's templates. @throws UserError where there are none */
   of(task: Task): readonly ((example: Example) => Prompted)[];
+  /** The file that they stand in. */
+  fileOf(task: Task): string;
 }
 
 /** A template in promptsource's words: what stands before ||| is given, the rest is to be said. */
@@ -95,12 +97,19 @@ export async function loadPrompts(folder?: string): Promise<Prompts> {
   const path = join(packageFolder, "data", "prompts.yaml");
   const own = ours.parse(await parseYaml(path));
   const given = folder === undefined ? undefined : await readFolder(folder);
+  const compiled = new Map<string, readonly ((example: Example) => Prompted)[]>();
+  const foundFor = (task: Task) => [task.id, ...(folderNames[task.id] ?? [])].map((name) => given?.get(name)).find((one) => one !== undefined);
   return {
+    fileOf: (task) => foundFor(task)?.path ?? path,
     of(task) {
-      const named = [task.id, ...(folderNames[task.id] ?? [])].map((name) => given?.get(name)).find((one) => one !== undefined);
+      const before = compiled.get(task.id);
+      if (before) return before;
+      const named = foundFor(task);
       const entries = given ? named?.entries : own[task.id];
       if (!entries?.length) throw new UserError(given ? `--prompts ${folder}: there are no templates with answer_choices for ${task.id} (a folder of that name with a templates.yaml)` : `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`);
-      return entries.map((one) => compile(one, task, named?.path ?? path));
+      const templates = entries.map((one) => compile(one, task, named?.path ?? path));
+      compiled.set(task.id, templates);
+      return templates;
     },
   };
 }
