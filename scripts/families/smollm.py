@@ -67,7 +67,7 @@ def worded(task, row):
     return whole[-192:], max(1, start - max(0, len(whole) - 192))
 
 
-for task in options.tasks.split(","):
+for task in filter(None, options.tasks.split(",")):
     if (options.out / "experts" / task / "adapter_config.json").exists():
         continue
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
