@@ -14,6 +14,8 @@ export type AdaptedWeights = ReadonlyMap<string, AdapterPart>;
 export interface AdaptedCheckpoint extends Checkpoint {
   readonly adapter: Adapter;
   readonly adapted: AdaptedWeights;
+  /** Tensors of the base that the adapter holds whole (biases, embeddings), heads aside: no adapter of low rank can say them. */
+  readonly replaced: readonly string[];
   /** The same without the products: the base's weights, and what the adapter holds whole. */
   plain(): Checkpoint;
 }
@@ -86,6 +88,7 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter, cano
   };
   return {
     ...own, adapter, adapted,
+    replaced: [...whole.keys()].filter((name) => base.entry(name) && !headLike.test(name)),
     plain: () => plain,
     // In float32, wherever the base keeps it.
     entry: (name) => (adapted.has(name) ? { ...base.entry(name)!, dtype: "F32" } : plain.entry(name)),
@@ -118,6 +121,8 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter, cano
     },
   };
 }
+
+const headLike = /(^|\.)(classifier|score|qa_outputs|classification_head)\./;
 
 export const refIn = (path: string, { start, dtype }: { readonly start: number; readonly dtype: Ref["dtype"] }): Ref => ({ path, start, dtype });
 

@@ -43,8 +43,8 @@ function patterned(patterns: unknown, module: string, fallback: unknown): unknow
 }
 
 function matches(key: string, module: string): boolean {
-  // A key from a file may be no pattern, or one that takes for ever: long ones and nested repetitions are left alone.
-  if (key.length > 200 || /[+*][^|]*\)[+*{]/.test(key)) return false;
+  // A key from a file may be no pattern, or one that takes for ever: long ones and repeated groups are left alone.
+  if (key.length > 200 || /\)[+*{]/.test(key)) return false;
   try {
     return new RegExp(`^(?:.*\\.)?(?:${key})$`).test(module);
   } catch {
@@ -57,6 +57,10 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
   const given = (key: string) => config[key] !== undefined && config[key] !== null && config[key] !== false && !(Array.isArray(config[key]) && config[key].length === 0);
   for (const key of ["use_dora", "layer_replication", "trainable_token_indices", "megatron_config", "use_qalora", "use_bdlora", "target_parameters", "arrow_config"]) {
     if (given(key)) throw new UserError(`${path}: "${key}" is not supported; merge the adapter into its model with PEFT (merge_and_unload) and give that`);
+  }
+  const start = config["init_lora_weights"];
+  if (typeof start === "string" && /^(pissa|olora|loftq|corda|eva|lora_ga)/i.test(start)) {
+    throw new UserError(`${path}: "init_lora_weights": ${JSON.stringify(start)} makes it an adapter of a changed base; convert it to a plain one (save_pretrained with path_initial_model_for_weight_conversion), or merge it into its model`);
   }
 }
 

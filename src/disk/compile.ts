@@ -18,7 +18,7 @@ export interface CompileOptions {
   /** Canonical names that are left out: heads. */
   readonly without?: readonly string[] | undefined;
   /** A tensor's statistics, one an input, where the method needs them. */
-  readonly statistics?: ((name: string) => Pick<PlannedTensor, "statistics" | "statisticSize"> | undefined) | undefined;
+  readonly statistics?: ((name: string) => Pick<PlannedTensor, "statistics" | "statisticSize" | "transposed"> | undefined) | undefined;
 }
 
 /** Where a tensor of a model lies; undefined where the model has none of that name. */

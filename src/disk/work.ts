@@ -45,7 +45,7 @@ function mergeTensor(job: Job, tensor: PlannedTensor, slot: Slot, desk: Desk, ha
   };
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
-  if (copy && copy.dtype === dtype) {
+  if (copy && copy.dtype === dtype && !copy.adapted) {
     copyBytes(desk, copy, size, write);
     return;
   }

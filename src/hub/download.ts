@@ -47,7 +47,11 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
     await rm(path, { force: true });
     return false;
   }
-  if (!response.ok || !response.body) return false;
+  if (!response.ok || !response.body) {
+    await response.body?.cancel();
+    if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429) throw new UserError(`${url}: the hub answers ${response.status}`);
+    return false;
+  }
   // A server that does not know ranges sends all of it.
   const resumed = response.status === 206;
   const handle = await open(path, resumed ? "a" : "w");
@@ -84,7 +88,7 @@ export async function download(path: string, file: HubFile, options: DownloadOpt
       if (attempt > 0) await new Promise((resolve) => void setTimeout(resolve, 200 * 2 ** attempt));
       done = await append(incomplete, file, options);
     }
-    if (!done) throw new UserError(`${options.url}: the connection broke ${attempts} times; what was fetched is kept, the same command goes on from there`);
+    if (!done) throw new UserError(`${options.url}: the connection broke, or the hub was busy, ${attempts} times; what was fetched is kept, the same command goes on from there`);
     if (file.size === 0 && !existsSync(incomplete)) await (await open(incomplete, "w")).close();
     if ((await hashOf(incomplete, file)) === file.oid) {
       await rename(incomplete, path);

@@ -71,7 +71,9 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<{ folder: 
     if (error instanceof UserError) throw error;
     const status = (error as { statusCode?: number }).statusCode;
     if (status === 401 || status === 403 || status === 404) throw new UserError(`${name}@${revision}: the hub has no such model, or access is denied (${status}); a private or gated one needs a login (huggingface-cli login, or HF_TOKEN)`);
-    return fromCache(cache, id, `${endpoint()} cannot be reached (${error instanceof Error ? error.message : String(error)})`);
+    const cached = await fromCache(cache, id, `${endpoint()} cannot be reached (${error instanceof Error ? error.message : String(error)})`);
+    hooks.note(`${endpoint()} cannot be reached: ${name}@${revision} is taken from the cache as it was (${cached.commit.slice(0, 12)})`);
+    return cached;
   }
   if (!files.some(({ path }) => path.endsWith(".safetensors"))) throw new UserError(`${name}@${revision}: it holds no safetensors; convert it (save_pretrained does so by default)`);
   const snapshot = join(cache, "snapshots", commit);
@@ -88,7 +90,10 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<{ folder: 
     }
     if (!existsSync(link)) {
       await mkdir(snapshot, { recursive: true });
-      await symlink(relative(dirname(link), blob), link);
+      // Another run may have been here a moment before.
+      await symlink(relative(dirname(link), blob), link).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "EEXIST") throw error;
+      });
     }
   }
   if (revision !== commit) await writeText(join(cache, "refs", revision), commit);

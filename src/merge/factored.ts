@@ -30,6 +30,9 @@ function withTensors(checkpoint: Checkpoint, tensors: ReadonlyMap<string, HostTe
   };
 }
 
+/** Weights that models do not read as a linear layer of theirs: what is added to them must be in them. */
+const outside = /(^|\.)(lm_head|shared|embed_tokens|wte|wpe|projection|patch_embedding)$/;
+
 const vector = (values: Float32Array): HostTensor => ({ dtype: "F32", shape: [values.length], bytes: fromFloat32(values, "F32") });
 const moduleOf = (canonical: (name: string) => string, weight: string): string => canonical(weight).replace(/\.weight$/, "");
 
@@ -49,6 +52,7 @@ export async function factoredFamily(family: Family, canonical: (name: string) =
   if (lora) {
     for (const { weight, rank, a, b, gains } of await stackLora(base.checkpoint.names, adapters)) {
       const module = moduleOf(canonical, weight);
+      if (outside.test(module)) return undefined;
       const [nameA, nameB, nameD] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
       beside.set(module, { lora: true, shapes: [[nameA, a.shape], [nameB, b.shape], [nameD, [rank]]] });
       for (const [i, tensors] of [baseTensors, ...own].entries()) {
@@ -64,6 +68,7 @@ export async function factoredFamily(family: Family, canonical: (name: string) =
       // A bias goes with its weight.
       if (first?.kind !== "ia3" || base.checkpoint.entry(weight)!.shape.length < 2) continue;
       const module = moduleOf(canonical, weight);
+      if (outside.test(module) || parts.some((part) => part?.kind === "ia3" && part.along !== first.along)) return undefined;
       const name = `${module}.ia3_l`;
       const file = adapters[parts.indexOf(first)]!.adapter.file;
       const size = elements(file.entries.get(first.l)!.shape);

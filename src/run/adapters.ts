@@ -27,7 +27,9 @@ export function adapterForm(inputs: readonly Member[], write: WriteForm): readon
   if (write === "model") return undefined;
   const adapters = inputs.map(adapterOf);
   const kinds = new Set(adapters.map((one) => one?.adapter.kind));
-  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined)) return adapters as AdaptedCheckpoint[];
+  const whole = adapters.find((one) => one?.replaced.length);
+  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole) return adapters as AdaptedCheckpoint[];
+  if (write === "adapter" && whole) throw new UserError(`--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such adapter can say; use --write model`);
   if (write === "adapter") throw new UserError("--write adapter: the result is an adapter only where every expert is one, all LoRA or all (IA)³; use --write model");
   return undefined;
 }
@@ -48,7 +50,7 @@ async function writeLora(out: string, modules: readonly LoraResult[], first: Ada
     name: `base_model.model.${module}.lora_${name}.weight`, dtype, shape: tensor.shape, bytes: async () => fromFloat32(toFloat32(tensor), dtype),
   }))));
   await writeConfig(out, first, {
-    r: common, lora_alpha: common, rank_pattern: odd, alpha_pattern: odd, use_rslora: false, modules_to_save: null, bias: "none", inference_mode: true, target_modules: [...ranks.keys()],
+    r: common, lora_alpha: common, rank_pattern: odd, alpha_pattern: odd, use_rslora: false, init_lora_weights: true, exclude_modules: null, layers_to_transform: null, layers_pattern: null, modules_to_save: null, bias: "none", inference_mode: true, target_modules: [...ranks.keys()],
   });
 }
 
@@ -107,6 +109,8 @@ function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Mo
     // A bias goes with its weight.
     if (first?.kind !== "ia3" || base.checkpoint.entry(weight)!.shape.length < 2) return [];
     const { file, parts: modules } = adapters[at]!.adapter;
+    const odd = parts.findIndex((part) => part?.kind === "ia3" && part.along !== first.along);
+    if (odd >= 0) throw new UserError(`${adapters[odd]!.folder}: it scales what goes into "${weight}" where another scales what comes out, or the other way round; use --write model`);
     const module = [...modules].find(([, part]) => part === first)![0];
     return [{ weight, module, along: first.along, name: `base_model.model.${module}.ia3_l`, shape: file.entries.get(first.l)!.shape, parts: parts.map((part) => (part?.kind === "ia3" ? part.l : undefined)) }];
   });
@@ -115,7 +119,7 @@ function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Mo
 async function writeIa3Config(out: string, base: Member, adapters: readonly AdaptedCheckpoint[]): Promise<void> {
   const modules = ia3Modules(base, adapters);
   await writeConfig(out, adapters[0]!, {
-    modules_to_save: null, inference_mode: true, target_modules: modules.map(({ module }) => module), feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
+    exclude_modules: null, modules_to_save: null, inference_mode: true, target_modules: modules.map(({ module }) => module), feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
   });
 }
 

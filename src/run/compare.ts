@@ -138,8 +138,8 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const searches: Record<string, readonly GridPoint[]> = {};
   const synthetic = inputs.tasks.some((task) => task.synthetic);
   // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
-  const { seed, valPerTask, maxLength, dtype, tasks } = options;
-  const shared = { tasks, seed, valPerTask, maxLength, dtype, engine: inputs.plan.engine };
+  const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
+  const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
   const settings = { ...shared, ...options.given };
   try {
     rows.push(...(await references(inputs, options.seed)));

@@ -14,6 +14,7 @@ import type { Wish } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { adapterForm } from "./adapters.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
@@ -83,8 +84,10 @@ async function openHeads(family: Family, { sources }: Places, tasks: readonly Ta
   const opened: Member[] = [];
   for (const { id } of tasks) {
     const at = sources.findIndex((source) => source.tasks.includes(id));
-    if (sources[at]!.merged) opened.push(await openHead(sources[at]!.folder, id, canonical));
-    const own = sources[at]!.merged ? opened.at(-1)! : family.experts[at]!;
+    const merged = sources[at]!.merged && names !== undefined;
+    if (merged) opened.push(await openHead(sources[at]!.folder, id, canonical));
+    // A language model has no head: it is called after the task all the same.
+    const own = merged ? opened.at(-1)! : { ...family.experts[at]!, label: id };
     // An expert that is a tower alone: the base's text tower makes it a head.
     const bare = names && !own.actual.has(names.weight) && hasTextTower(family.base);
     if (bare) await start();
@@ -112,6 +115,9 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     const head = readout === "score" ? undefined : headNames;
     const plain = buildModel(family.base, readout);
     checkFamily(family, plain);
+    // Said before any work is done.
+    if (options.write === "adapter" && options.treat !== undefined && options.treat !== "none") throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
+    if (options.write === "adapter") adapterForm(family.experts, "adapter");
     const factored = options.treat === undefined || options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
     const model = factored ? withAdapters(plain, factored.beside) : plain;
     const headMembers = await openHeads(family, places, tasks, head, canonical, () => startFor(model, options.backend));

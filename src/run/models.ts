@@ -101,7 +101,8 @@ async function withMembers<T>(folders: readonly { label: string; folder: string;
       if (on === undefined) throw new UserError(`${folder}: it is an adapter: name the model that it was trained on with --base`);
       // Opened under a name of its own: an adapter closes its own file alone.
       const base = await openMember("base", on, same);
-      opened.push(base, await openExpert(label, folder, base, await canonicalOf(base)));
+      opened.push(base);
+      opened.push(await openExpert(label, folder, base, await canonicalOf(base)));
       // Under the base's own names, as the base is.
       members.push(member(label, opened.at(-1)!.checkpoint, same));
     }
@@ -123,7 +124,10 @@ export async function mergeModels(merge: ModelsMerge, hooks: Hooks): Promise<voi
   await withMembers(folders, async (members) => {
     await openOutput(out, folders.map(({ folder }) => folder));
     const [inputs, origin] = [members.slice(0, models.length), members[models.length]];
-    const adapters = adapterForm(inputs, merge.write ?? "auto");
+    // Weights that do not add up to 1 weigh the base too: a model can say that, an adapter of it cannot.
+    const weighs = method.name === "linear" && values["normalize"] === false;
+    if (weighs && merge.write === "adapter") throw new UserError("--write adapter: without --normalize the base is weighed too, and no adapter can say that; use --write model, or task-arithmetic");
+    const adapters = weighs ? undefined : adapterForm(inputs, merge.write ?? "auto");
     await marked(out, { method: method.name, values, base, models, ...(adapters && { adapter: adapters[0]!.adapter.kind }) }, async () => {
       if (adapters) await writeAdapterMerge(out, { ...merge, values, base: origin!, inputs }, adapters, hooks);
       else await writeMerge(out, { ...merge, values, base: origin, inputs }, hooks);

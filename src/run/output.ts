@@ -37,11 +37,12 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
   for (const input of inputs) {
     if ((await realpath(input)) === real) throw new UserError(`--out ${out}: it is the input ${input}; choose another`);
   }
-  for (const own of ["treated", "products"]) await rm(join(out, own), { recursive: true, force: true });
   const files = await readdir(out);
   if (files.some((file) => !leftover.test(file)) && !(await isOurs(out))) {
     throw new UserError(`--out ${out}: the folder is not empty and was not written by train-merge; choose another`);
   }
+  // The folder is ours, and so are these: what a run that was cut off worked with.
+  for (const own of ["treated", "products"]) await rm(join(out, own), { recursive: true, force: true });
   await removeLeftovers(out);
 }
 

@@ -94,6 +94,7 @@ export async function encoderFor(folder: string, model: Model, { maxLength, prom
 export async function prepareTask(
   task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
 ): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
+  if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
   const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);

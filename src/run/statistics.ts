@@ -30,7 +30,9 @@ export interface StatisticsInputs {
 /** Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all that they depend on. */
 async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashes }: StatisticsInputs, { member, task }: Subject, hooks: Pick<MergeHooks, "progress">): Promise<string> {
   const mine = hashes.filter(({ role }) => role === member.label || role === "base" || role.startsWith(task.id));
-  const key = digest({ format: 1, kind, task: task.id, hashes: mine, examples: task.validation });
+  // A head may have been made from the names of classes, which are in none of those files.
+  const head = task.head && Array.from(await task.head.weight.data());
+  const key = digest({ format: 2, kind, task: task.id, hashes: mine, examples: task.validation, head });
   const folder = join(cacheFolder(), "statistics");
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
@@ -62,6 +64,6 @@ export async function statisticsFor(method: Method, inputs: StatisticsInputs, ho
   return (name) => {
     const refs = entries.map((one) => one.get(name));
     if (refs.some((ref) => !ref)) return undefined;
-    return { statistics: refs as Ref[], ...(needs === "gram" && { statisticSize: refs[0]!.size }) };
+    return { statistics: refs as Ref[], ...(needs === "gram" && { statisticSize: refs[0]!.size, transposed: inputs.model.transposed?.has(name.replace(/\.weight$/, "")) }) };
   };
 }

@@ -1,3 +1,6 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { removeWeights } from "../checkpoint/write.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
 import { adapterForm, writeLinearAdapter } from "./adapters.js";
@@ -23,6 +26,9 @@ export async function writeResult(out: string, inputs: Inputs, table: Table, { w
   // A tree's columns are sums of experts: what is written then are products.
   const adapters = columns.every(({ terms }) => terms.length === 1) ? adapterForm(columns.map(({ terms }) => terms[0]!.member), write) : undefined;
   if (adapters) {
+    // Nothing of a model that an earlier run wrote here.
+    await removeWeights(out);
+    await rm(join(out, "config.json"), { force: true });
     const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
     const byName = new Map(vectors.layers.flatMap(({ names }, row) => names.map((name) => [name.replace(/\.(lora_d|ia3_l)$/, ".weight"), row])));
     await writeLinearAdapter(out, family.base, adapters, (weight) => {

@@ -1,3 +1,4 @@
+import { UserError } from "../errors.js";
 import { imageRow } from "../models/patches.js";
 import { rowTokens, type Model, type TokenRow } from "../models/types.js";
 import type { EncodedExample } from "./batches.js";
@@ -9,6 +10,8 @@ import type { TextEncoder } from "./tokenize.js";
 
 /** What a model makes of an example. */
 export interface Encoder {
+  /** It takes pictures, and no texts. */
+  readonly sees?: boolean | undefined;
   /** Tokens that it knows; undefined where there are none to know. */
   readonly vocabulary?: number | undefined;
   /** The rows of an example that belong together, once for each prompt template (once where there are none). */
@@ -28,6 +31,7 @@ export const textRows = (tokenizer: TextEncoder): Encoder => ({
 
 /** Pictures for a model that sees. */
 export const imageRows = (processor: Processor, image: NonNullable<Model["image"]>): Encoder => ({
+  sees: true,
   encode: ({ picture }) => [[imageRow(preprocess(picture!, processor, image), image)]],
   compares: () => false,
 });
@@ -37,9 +41,14 @@ export const imageRows = (processor: Processor, image: NonNullable<Model["image"
  * Too long a prompt loses its end where an encoder reads it, else its beginning: the answer follows on its end.
  */
 export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNullable<Model["scores"]>, maxLength: number, mean: boolean): Encoder {
+  const checked = (targets: number[], answer: string): number[] => {
+    if (targets.length === 0) throw new UserError(`an answer "${answer}" has no tokens; a template's answer_choices must not be empty`);
+    if (targets.length >= maxLength) throw new UserError(`the answer "${answer.slice(0, 60)}…" has ${targets.length} tokens, which leaves nothing of its prompt in ${maxLength}; raise --max-length`);
+    return targets;
+  };
   const row = (prompt: string, answer: string): TokenRow => {
     if (kind === "encoder-decoder") {
-      const [ids, targets] = [tokenizer.whole(prompt, true), tokenizer.whole(answer, true)];
+      const [ids, targets] = [tokenizer.whole(prompt, true), checked(tokenizer.whole(answer, true), answer)];
       const special = ids.slice(tokenizer.whole(prompt, false).length);
       return { ids: ids.length > maxLength ? [...ids.slice(0, maxLength - special.length), ...special] : ids, types: [], targets, mean };
     }
@@ -47,10 +56,10 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
     const given = tokenizer.whole(prompt, true);
     const whole = tokenizer.whole(`${prompt} ${answer}`, true);
     const shared = given.findIndex((id, i) => whole[i] !== id);
-    const from = shared === -1 ? given.length : shared;
-    const targets = whole.slice(from);
-    const ids = given.slice(0, from);
-    return { ids: ids.slice(Math.max(0, ids.length + targets.length - maxLength)), types: [], targets, mean };
+    // Something must stand before it.
+    const from = Math.max(1, shared === -1 ? given.length : shared);
+    const targets = checked(whole.slice(from), answer);
+    return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
   };
   return {
     vocabulary: tokenizer.vocabulary,

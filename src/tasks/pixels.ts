@@ -74,33 +74,40 @@ export function resize({ height, width, channels, pixels }: Picture, toHeight: n
   return { height: toHeight, width: toWidth, channels, pixels: out };
 }
 
-function sizeOf(size: Processor["size"], { height, width }: Picture, fallback: number): [height: number, width: number] {
+function sizeOf({ size, do_center_crop: crops }: Processor, { height, width }: Picture, fallback: number): [height: number, width: number] {
   if (size == null) return [fallback, fallback];
-  if (typeof size === "number") return [size, size];
-  if ("height" in size) return [size.height, size.width];
-  const short = Math.min(height, width);
-  return [height, width].map((edge) => Math.trunc((edge * size.shortest_edge) / short)) as [number, number];
+  if (typeof size === "object" && "height" in size) return [size.height, size.width];
+  // A number by itself is the shorter edge where a crop follows (CLIP), else both (ViT).
+  if (typeof size === "number" && crops !== true) return [size, size];
+  const [short, target] = [Math.min(height, width), typeof size === "number" ? size : size.shortest_edge];
+  return [height, width].map((edge) => Math.trunc((edge * target) / short)) as [number, number];
 }
 
-function centreCrop({ height, width, channels, pixels }: Picture, size: number): Picture {
-  if (height === size && width === size) return { height, width, channels, pixels };
-  const out = new Uint8Array(size * size * channels);
-  const [top, left] = [Math.floor((height - size) / 2), Math.floor((width - size) / 2)];
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
+const cropOf = (size: Processor["crop_size"], fallback: number): [height: number, width: number] => {
+  if (typeof size === "object" && size !== null && "height" in size) return [size.height, size.width];
+  const edge = typeof size === "number" ? size : (size?.shortest_edge ?? fallback);
+  return [edge, edge];
+};
+
+function centreCrop({ height, width, channels, pixels }: Picture, toHeight: number, toWidth: number): Picture {
+  if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
+  const out = new Uint8Array(toHeight * toWidth * channels);
+  const [top, left] = [Math.floor((height - toHeight) / 2), Math.floor((width - toWidth) / 2)];
+  for (let y = 0; y < toHeight; y++) {
+    for (let x = 0; x < toWidth; x++) {
       const [sy, sx] = [top + y, left + x];
       if (sy < 0 || sx < 0 || sy >= height || sx >= width) continue;
-      for (let c = 0; c < channels; c++) out[(y * size + x) * channels + c] = pixels[(sy * width + sx) * channels + c]!;
+      for (let c = 0; c < channels; c++) out[(y * toWidth + x) * channels + c] = pixels[(sy * width + sx) * channels + c]!;
     }
   }
-  return { height: size, width: size, channels, pixels: out };
+  return { height: toHeight, width: toWidth, channels, pixels: out };
 }
 
 /** An image made ready for a model as its processor says: resized, cropped, scaled, normalised. [channels, size, size]. */
 export function preprocess(picture: Picture, how: Processor, { size, channels }: { readonly size: number; readonly channels: number }): Float32Array {
-  const [height, width] = sizeOf(how.size, picture, size);
+  const [height, width] = sizeOf(how, picture, size);
   const resized = how.do_resize === false ? picture : resize(picture, height, width, how.resample ?? 2);
-  const { pixels, channels: own, ...cropped } = how.do_center_crop === true ? centreCrop(resized, size) : resized;
+  const { pixels, channels: own, ...cropped } = how.do_center_crop === true ? centreCrop(resized, ...cropOf(how.crop_size, size)) : resized;
   if (cropped.height !== size || cropped.width !== size) throw new UserError(`an image of ${picture.height} × ${picture.width} comes out as ${cropped.height} × ${cropped.width}, the model takes ${size} × ${size}`);
   const factor = how.do_rescale === false ? 1 : (how.rescale_factor ?? 1 / 255);
   const of = (value: Processor["image_mean"], c: number, plain: number): number => {

@@ -145,6 +145,28 @@ describe("LoRA experts", () => {
     expect(await json(join(folder, "ia3-average", "adapter_config.json"))).toMatchObject({ peft_type: "IA3" });
   });
 
+  test("a user's own folder is left alone, whatever it is called; a bias that an adapter holds whole makes the result a model", async () => {
+    await mkdir(join(folder, "shop", "products"), { recursive: true });
+    await writeFile(join(folder, "shop", "products", "mine.txt"), "mine");
+    expect((await cli("merge", "--method", "average", ...given, "--out", "shop")).stderr).toMatch(/was not written by train-merge/);
+    expect(await readdir(join(folder, "shop", "products"))).toEqual(["mine.txt"]);
+    await cp(join(folder, "lora", "rte"), join(folder, "biased"), { recursive: true });
+    const file = await openSafetensors(join(folder, "lora", "rte", "adapter_model.safetensors"));
+    const bias = "encoder.layer.0.attention.self.query.bias";
+    const [origin] = [await openMember("base", base, bert.canonical)];
+    const { shape } = await origin.weights(bias);
+    await writeSafetensors(join(folder, "biased", "adapter_model.safetensors"), [
+      ...[...file.entries].map(([name, entry]): TensorSource => ({ name, dtype: entry.dtype, shape: entry.shape, bytes: async () => (await file.read(name)).bytes })),
+      { name: `base_model.model.bert.${bias}`, dtype: "F32", shape: [...shape], bytes: async () => fromFloat32(new Float32Array(shape[0]!).fill(1), "F32") },
+    ]);
+    await file.close();
+    await origin.checkpoint.close();
+    const experts = ["--base", base, "--experts", join(folder, "biased"), join(folder, "lora", "cb")];
+    expect(await cli("merge", "--method", "average", ...experts, "--out", "with-bias")).toMatchObject({ code: 0 });
+    expect(await readdir(join(folder, "with-bias"))).toContain("model.safetensors");
+    expect((await cli("merge", "--method", "average", ...experts, "--write", "adapter", "--out", "with-bias-adapter")).stderr).toMatch(/holds ".*query\.bias" whole, which no such adapter can say/);
+  });
+
   test("what cannot be is said", async () => {
     const broken = async (name: string, change: Record<string, unknown>) => {
       await cp(join(folder, "lora", "rte"), join(folder, name), { recursive: true });
@@ -153,6 +175,7 @@ describe("LoRA experts", () => {
     };
     expect(await broken("dora", { use_dora: true })).toMatch(/"use_dora" is not supported; merge the adapter into its model with PEFT/);
     expect(await broken("prompt", { peft_type: "PROMPT_TUNING" })).toMatch(/peft_type "PROMPT_TUNING" is not supported, only LORA and IA3/);
+    expect(await broken("pissa", { init_lora_weights: "pissa" })).toMatch(/makes it an adapter of a changed base/);
     expect(await broken("turned", { fan_in_fan_out: true })).toMatch(/does not fit the base's .* is fan_in_fan_out right/);
     expect((await cli("merge", "--method", "average", "--experts", join(folder, "lora", "rte"), join(folder, "lora", "cb"), "--out", "baseless")).stderr).toMatch(/it is an adapter: name the model that it was trained on with --base/);
   });

@@ -50,7 +50,7 @@ describe("a language model", () => {
     const { stdout, code } = await cli("evaluate", "out", "--data", "data", "--backend", "wasm", "--json");
     expect(code).toBe(0);
     for (const { task, value } of (JSON.parse(stdout) as { rows: { task: string; value: number }[] }).rows) expect(value).toBe(rows.find((row) => row.method === "supermerge" && row.task === task)!.value);
-    expect(await cli("compare", ...given, "--methods", "ties,fisher,adamerging", "--out", "compared")).toMatchObject({ code: 0 });
+    expect(await cli("compare", ...given, "--methods", "ties,fisher,regmean,adamerging", "--out", "compared")).toMatchObject({ code: 0 });
   });
 
   test("promptsource's templates, the mean as score, the papers' split, from disk by blocks", async () => {
