@@ -5,6 +5,7 @@ import { z } from "zod";
 import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gramMatrices } from "../merge/gram.js";
+import { loadTaskVectors } from "../merge/vectors.js";
 import { residencies } from "../merge/residency.js";
 import { version } from "../package.js";
 import { fits, type Placement, type Prediction, type Rates, type Wish } from "../plan/memory.js";
@@ -13,7 +14,7 @@ import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
 import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "./inputs.js";
 import { digest, type NodeFile, type NodeMethod } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { planMemory, shapeOf } from "./place.js";
+import { planMemory } from "./place.js";
 import { recorded } from "./record.js";
 
 export interface TreeOptions {
@@ -61,7 +62,11 @@ async function similarities(path: string, inputs: Inputs, hooks: MergeHooks): Pr
   const identity = digest({ version, hashes: inputs.hashes, tasks: inputs.vectors.experts, layers: inputs.vectors.layers.map(({ id }) => id) });
   const saved = existsSync(path) ? savedSimilarities.safeParse(await readJson(path).catch(() => undefined)) : undefined;
   if (saved?.success && saved.data.identity === identity && saved.data.whole.length === inputs.tasks.length) return saved.data;
-  const grams = await gramMatrices(inputs.vectors, (done, of) => hooks.progress("similarity of task vectors", done, of));
+  // What adapters are beside the weights says nothing of how alike they are: their products do.
+  const { family, columns, plain, model, vectors } = inputs;
+  const products = model === plain ? undefined : await loadTaskVectors({ base: family.base, columns }, [...plain.parameters.keys()], { residency: "disk", tables: plain.tables });
+  const grams = await gramMatrices(products ?? vectors, (done, of) => hooks.progress("similarity of task vectors", done, of));
+  products?.dispose();
   const found: Similarities = { tasks: inputs.vectors.experts, whole: cosines(totalGram(grams)), layers: grams.map(({ layer, gram }) => ({ layer, cosines: cosines(gram) })) };
   await writeText(path, { identity, ...found });
   return found;
@@ -73,7 +78,9 @@ type SharedOptions = MergeOptions & { readonly share: number };
 /** Predicts a node: its columns on the device, the files of all leaves under it to be read. */
 async function predictNode(node: TreeNode, inputs: Inputs, options: SharedOptions, rates?: Rates, wish: Wish = options): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
   const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
-  const shape = { ...shapeOf(inputs.model, inputs.family.base, node.children.length), files: node.tasks.length };
+  const { family } = inputs.plan;
+  const experts = node.children.length;
+  const shape = { ...family, experts, coefficients: (family.coefficients / family.experts) * experts, files: node.tasks.length };
   const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, { packing: options.pack, density: options.density, wish, memoryBudget: options.memoryBudget, share: options.share }, rates);
   return { predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds }, fitting: fits(plan.chosen, plan.budget), rates: plan.rates };
 }

@@ -12,10 +12,14 @@ export interface FlatMerge {
 /** A leaf alone: itself. */
 export const leafMerge = (task: string): FlatMerge => ({ leaves: [task], tensors: {} });
 
+/** A tensor's name, and those of what an adapter has beside it: it was trained as the one or the other. */
+const namesOf = (tensor: string): string[] => [tensor, tensor.replace(/\.weight$/, ".lora_d"), tensor.replace(/\.(weight|bias)$/, ".ia3_l")];
+
 /** The coefficients of a merge's leaves in one tensor; a leaf alone has 1 everywhere. */
 export function coefficientsIn(merge: FlatMerge, tensor: string): readonly number[] {
   if (merge.leaves.length === 1) return [1];
-  return Object.hasOwn(merge.tensors, tensor) ? merge.tensors[tensor]! : merge.leaves.map(() => 0);
+  const name = namesOf(tensor).find((one) => Object.hasOwn(merge.tensors, one));
+  return name === undefined ? merge.leaves.map(() => 0) : merge.tensors[name]!;
 }
 
 /**

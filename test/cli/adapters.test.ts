@@ -116,6 +116,18 @@ describe("LoRA experts", () => {
     expect((await cli("evaluate", "trained", "--backend", "wasm")).stderr).toMatch(/it is an adapter: name the model that it belongs to with --base/);
   });
 
+  test("a tree of adapters is one table, and evaluates as it was measured", async () => {
+    const experts = tasks.map((task) => `${task}=${join(folder, "lora", task)}`);
+    const grown = await cli("tree", "--tasks", tasks.join(), "--base", base, "--experts", ...experts, "--steps", "2", "--backend", "wasm", "--keep-nodes", "--out", "grown");
+    expect(grown.stderr).not.toMatch(/train-merge: /);
+    expect(grown.code).toBe(0);
+    const { rows } = await json<{ rows: { method: string; task: string; value: number }[] }>(join(folder, "grown", "results.json"));
+    const measured = (JSON.parse((await cli("evaluate", "grown", "--base", base, "--backend", "wasm", "--json")).stdout) as { rows: { task: string; value: number }[] }).rows;
+    const byTask = (list: readonly { task: string; value: number }[]) => Object.fromEntries(list.map(({ task, value }) => [task, value]));
+    // The last rows are those of the tree, measured on what it wrote.
+    expect(byTask(measured)).toEqual(byTask(rows.slice(-measured.length)));
+  });
+
   test("a mergekit file may name model+adapter", async () => {
     await writeFile(join(folder, "kit.yml"), `merge_method: linear\nmodels:\n${tasks.map((task) => `  - model: ${base}+${join(folder, "lora", task)}\n    parameters: { weight: 0.5 }\n`).join("")}dtype: float32\n`);
     const made = await cli("merge", "kit.yml", "--out", "kit");
