@@ -7,28 +7,19 @@ PEFT's own merge_and_unload makes: logits of each adapter (by PEFT, unmerged), o
 with respect to every coefficient.
 """
 import copy
-import json
-import shutil
 
 import peft
 import torch
 from torch.func import functional_call
 
-from models import ROOT, VOCABULARY, causal, coefficient, gpt2, ids, names_in_file, padded, roberta, rope, scramble, small, t5, tf, write
-import models as shared
+from models import ROOT, causal, coefficient, gpt2, ids, make_base, padded, roberta, rope, small, t5, tf, write
 
-shared.OUT = OUT = ROOT / "test" / "golden" / "adapters"
+OUT = ROOT / "test" / "golden" / "adapters"
 
 
 def case(name, make, configs, rows, forward, choices=None, is_head=lambda n: False, seed=0):
     generator = torch.Generator().manual_seed(seed + 29)
-    folder = OUT / name
-    shutil.rmtree(folder, ignore_errors=True)
-    torch.manual_seed(seed)
-    base = make().eval()
-    scramble(base, generator, 0.3)
-    base.save_pretrained(folder / "base")
-    stored = names_in_file(base, folder / "base")
+    folder, base, stored = make_base(OUT / name, make, generator, seed)
     start = {k: p.detach().clone() for k, p in base.named_parameters()}
     own, individual = [], []
     for which, config in zip("ab", configs):

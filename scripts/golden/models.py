@@ -58,18 +58,22 @@ def names_in_file(model, folder):
     return out
 
 
-def case(name, make, rows, forward, is_head=lambda n: False, choices=None, labels=None, seed=0, extra=None):
-    """
-    make: () -> a fresh model; rows: what the tests lay out; forward(model, parameters) -> logits [examples, classes]
-    """
-    generator = torch.Generator().manual_seed(seed + 17)
-    folder = OUT / name
+def make_base(folder, make, generator, seed):
+    """A scrambled model in FOLDER/base, and what its tensors are called there."""
     shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(seed)
     base = make().eval()
     scramble(base, generator, 0.3)
     base.save_pretrained(folder / "base")
-    stored = names_in_file(base, folder / "base")
+    return folder, base, names_in_file(base, folder / "base")
+
+
+def case(name, make, rows, forward, is_head=lambda n: False, choices=None, labels=None, seed=0, extra=None):
+    """
+    make: () -> a fresh model; rows: what the tests lay out; forward(model, parameters) -> logits [examples, classes]
+    """
+    generator = torch.Generator().manual_seed(seed + 17)
+    folder, base, stored = make_base(OUT / name, make, generator, seed)
     experts = []
     for which in ("a", "b"):
         expert = make().eval()

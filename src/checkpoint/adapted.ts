@@ -6,7 +6,7 @@ import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lo
 import { adapterConfigName, adapterWeightsName, type Adapter, type AdapterPart } from "./adapter.js";
 import { readJson } from "./files.js";
 import type { Checkpoint } from "./folder.js";
-import type { Adapted, MatrixRef, Ref } from "./ref.js";
+import { refIn, type Adapted, type MatrixRef } from "./ref.js";
 
 /** An adapter's modules as the base calls their weights: the base's name → the part. */
 export type AdaptedWeights = ReadonlyMap<string, AdapterPart>;
@@ -25,7 +25,8 @@ function findModules(base: Checkpoint, adapter: Adapter, canonical: (name: strin
   const stored = new Map(base.names.map((name) => [canonical(name), name]));
   const adapted = new Map<string, AdapterPart>();
   const { file, folder } = adapter;
-  for (const [module, part] of adapter.parts) {
+  for (const part of adapter.parts) {
+    const { module } = part;
     const name = stored.get(canonical(`${module}.weight`));
     if (name === undefined) throw new UserError(`${folder}: it adapts "${module}", which ${base.folder} has not; was it trained on this base?`);
     const shape = base.entry(name)!.shape;
@@ -55,8 +56,8 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter, cano
   const config = existsSync(configPath) ? ((await readJson(configPath)) as Record<string, unknown>) : baseConfig;
   const names = [...base.names, ...[...whole.keys()].filter((name) => !base.entry(name))];
   const matrix = (name: string): MatrixRef => {
-    const { start, dtype, shape } = file.entries.get(name)!;
-    return { path: file.path, start, dtype, rows: shape[0]!, columns: shape[1]! };
+    const entry = file.entries.get(name)!;
+    return { ...refIn(file.path, entry), rows: entry.shape[0]!, columns: entry.shape[1]! };
   };
   let last: { name: string; change: (out: Float32Array, from: number) => void } | undefined;
   const changeOf = async (name: string, part: AdapterPart) => {
@@ -123,8 +124,6 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter, cano
 }
 
 const headLike = /(^|\.)(classifier|score|qa_outputs|classification_head)\./;
-
-export const refIn = (path: string, { start, dtype }: { readonly start: number; readonly dtype: Ref["dtype"] }): Ref => ({ path, start, dtype });
 
 /** Of a weight as it is stored; of a bias, one line. */
 const alongOf = ({ along }: Extract<AdapterPart, { kind: "ia3" }>, stored: boolean, shape: readonly number[]): "rows" | "columns" => (shape.length > 1 && (along === "out") !== stored ? "rows" : "columns");

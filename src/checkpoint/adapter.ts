@@ -12,9 +12,13 @@ export const adapterWeightsName = "adapter_model.safetensors";
 export const isAdapter = (folder: string): boolean => existsSync(join(folder, adapterConfigName));
 
 /** What an adapter has for one module; names are those in its file. */
-export type AdapterPart =
+export type AdapterPart = {
+  /** As the model that it was trained on calls it. */
+  readonly module: string;
+} & (
   | { readonly kind: "lora"; readonly a: string; readonly b: string; readonly rank: number; readonly scale: number }
-  | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" };
+  | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" }
+);
 
 /** A PEFT folder with its file open. */
 export interface Adapter {
@@ -22,8 +26,7 @@ export interface Adapter {
   readonly kind: "lora" | "ia3";
   readonly config: Readonly<Record<string, unknown>>;
   readonly file: SafetensorsFile;
-  /** By module, as the model it was trained on calls it. */
-  readonly parts: ReadonlyMap<string, AdapterPart>;
+  readonly parts: readonly AdapterPart[];
   /** Tensors that it holds whole (heads, biases): the model's name → the name in its file. */
   readonly whole: ReadonlyMap<string, string>;
   /** Its weights are stored [in, out]. */
@@ -85,7 +88,7 @@ export async function openAdapter(folder: string): Promise<Adapter> {
 }
 
 function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<Record<string, unknown>>, path: string) {
-  const parts = new Map<string, AdapterPart>();
+  const parts: AdapterPart[] = [];
   const whole = new Map<string, string>();
   const entry = (name: string): TensorEntry => {
     const found = file.entries.get(name);
@@ -104,11 +107,11 @@ function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<
       const [rank, rankB] = [entry(a).shape[0]!, entry(b).shape[1]!];
       if (rank !== rankB || rank === 0) throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
       const alpha = number(path, "lora_alpha", patterned(config["alpha_pattern"], module, config["lora_alpha"]));
-      parts.set(module, { kind: "lora", a, b, rank, scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank) });
+      parts.push({ module, kind: "lora", a, b, rank, scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank) });
     } else if (ia3 && kind === "ia3") {
       const [rows, columns] = entry(name).shape as [number, number];
       if (rows !== 1 && columns !== 1) throw new UserError(`${file.path}: "${name}" must be a row or a column, it is [${rows}, ${columns}]`);
-      parts.set(ia3[1]!, { kind: "ia3", l: name, along: columns === 1 ? "out" : "in" });
+      parts.push({ module: ia3[1]!, kind: "ia3", l: name, along: columns === 1 ? "out" : "in" });
     } else if (/\.(lora_B(\.default)?\.weight)$/.test(plain) && kind === "lora") {
       entry(name.replace(".lora_B", ".lora_A"));
     } else if (/lora_|ia3_|trainable_tokens/.test(plain)) {
@@ -117,6 +120,6 @@ function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<
       whole.set(plain, name);
     }
   }
-  if (parts.size === 0) throw new UserError(`${file.path}: it adapts no module`);
+  if (parts.length === 0) throw new UserError(`${file.path}: it adapts no module`);
   return { parts, whole };
 }

@@ -3,6 +3,7 @@ import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype
 import { adaptedCheckpoint, type AdaptedCheckpoint } from "./adapted.js";
 import { isAdapter, openAdapter } from "./adapter.js";
 import { openCheckpoint, type Checkpoint } from "./folder.js";
+import { overlaid } from "./overlay.js";
 
 /** A checkpoint seen under canonical names: `bert.` prefixes and old spellings are gone. */
 export interface Member {
@@ -121,13 +122,8 @@ export async function openExpert(label: string, folder: string, base: Member, ca
 
 /** A member that has the base's tensors where it lacks some of these. */
 export function inheriting(one: Member, base: Member, names: readonly string[], canonical: (name: string) => string): Member {
-  const lent = new Map(names.filter((name) => !one.actual.has(name) && base.actual.has(name)).map((name) => [base.actual.get(name)!, base.checkpoint]));
-  if (lent.size === 0) return one;
-  const of = (name: string): Checkpoint => lent.get(name) ?? one.checkpoint;
-  return member(one.label, {
-    ...one.checkpoint, names: [...one.checkpoint.names, ...lent.keys()],
-    entry: (name) => of(name).entry(name), ref: (name) => of(name).ref(name), read: (name) => of(name).read(name), readRange: (name, start, length) => of(name).readRange(name, start, length),
-  }, canonical);
+  const lent = names.filter((name) => !one.actual.has(name) && base.actual.has(name)).map((name) => base.actual.get(name)!);
+  return lent.length === 0 ? one : member(one.label, overlaid(one.checkpoint, base.checkpoint, lent), canonical);
 }
 
 /** The adapter that a member is, where it is one. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { readJson } from "./files.js";
-import type { Ref } from "./ref.js";
+import { refIn, type Ref } from "./ref.js";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
 
 const single = "model.safetensors";
@@ -105,8 +105,7 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     entry: (name) => owner.get(name)?.entries.get(name),
     ref(name) {
       const { path, entries } = fileOf(name);
-      const { start, dtype } = entries.get(name)!;
-      return { path, start, dtype };
+      return refIn(path, entries.get(name)!);
     },
     read: async (name) => fileOf(name).read(name),
     readRange: async (name, start, length) => fileOf(name).readRange(name, start, length),

@@ -11,6 +11,9 @@ export interface Ref {
   readonly constant?: number | undefined;
 }
 
+/** Where an entry of a file's header lies. */
+export const refIn = (path: string, { start, dtype }: Pick<Ref, "start" | "dtype">): Ref => ({ path, start, dtype });
+
 /** A matrix in a file. */
 export interface MatrixRef extends Ref { readonly rows: number; readonly columns: number }
 

@@ -1,5 +1,6 @@
-import { fromFloat32, toFloat32, type HostTensor } from "../tensor/dtype.js";
+import { toFloat32, type HostTensor } from "../tensor/dtype.js";
 import type { AdaptedCheckpoint } from "./adapted.js";
+import { hostTensor } from "./overlay.js";
 
 /** A module's LoRA factors of all adapters, side by side: any sum of their products is B diag(d) A. */
 export interface StackedModule {
@@ -16,15 +17,13 @@ export interface StackedModule {
   readonly gains: readonly (Float32Array | undefined)[];
 }
 
-const f32 = (values: Float32Array, shape: number[]): HostTensor => ({ dtype: "F32", shape, bytes: fromFloat32(values, "F32") });
-
 /** A module that some LoRA adapter adapts, with every adapter's part of it. */
 async function stackModule(weight: string, adapters: readonly (AdaptedCheckpoint | undefined)[]): Promise<StackedModule> {
   const parts = adapters.map((one) => one?.adapted.get(weight));
   const found = await Promise.all(parts.map(async (part, i) => {
     if (part?.kind !== "lora") return undefined;
     const { file } = adapters[i]!.adapter;
-    return { a: toFloat32(await file.read(part.a)), b: toFloat32(await file.read(part.b)), rank: part.rank, scale: part.scale };
+    return { a: toFloat32(await file.read(part.a)), b: toFloat32(await file.read(part.b)), rank: part.rank, scale: part.scale, module: part.module };
   }));
   const there = found.filter((one) => one !== undefined);
   const rank = there.reduce((sum, one) => sum + one.rank, 0);
@@ -39,9 +38,7 @@ async function stackModule(weight: string, adapters: readonly (AdaptedCheckpoint
     from += one.rank;
     return gain;
   });
-  const owner = adapters[found.findIndex((one) => one !== undefined)]!;
-  const module = [...owner.adapter.parts].find(([, part]) => part === owner.adapted.get(weight))![0];
-  return { module, weight, rank, a: f32(a, [rank, input]), b: f32(b, [out, rank]), gains };
+  return { module: there[0]!.module, weight, rank, a: hostTensor(a, [rank, input]), b: hostTensor(b, [out, rank]), gains };
 }
 
 /** Every module that some of the adapters adapt, in the order of the base's file. Held: all factors, once more in float32. */

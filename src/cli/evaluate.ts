@@ -1,6 +1,7 @@
 import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
+import { progressPrinter } from "./progress.js";
 import { fetchNamed } from "../run/fetch.js";
 import { resultTable, toText } from "../report/table.js";
 
@@ -22,7 +23,7 @@ export function addEvaluate(program: Command): void {
       // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
       const chosen = await loadSettings({ tasks: "all", ...options });
       const [{ readModel, startFor }, { evaluateFolder, homeOf }] = await Promise.all([import("../run/prepare.js"), import("../run/evaluate.js")]);
-      const { base } = await fetchNamed({ base: chosen.base }, { note: () => {}, progress: () => {} });
+      const { base } = await fetchNamed({ base: chosen.base }, progressPrinter(process.stderr));
       await startFor((await readModel(homeOf({ folder, base }))).model, chosen.backend);
       const given = <K extends "tasks" | "seed" | "maxLength" | "valPerTask">(key: K) => (options[key] === undefined ? undefined : chosen[key]);
       const { rows, synthetic } = await evaluateFolder({

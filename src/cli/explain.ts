@@ -2,6 +2,7 @@ import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { kebab, settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
+import { progressPrinter } from "./progress.js";
 import { fetchNamed } from "../run/fetch.js";
 import { memoryText } from "../report/memory.js";
 
@@ -27,7 +28,7 @@ export function addExplain(program: Command): void {
       if (shape !== undefined && experts === undefined && options["tasks"] === undefined) throw new UserError("--shape needs --count, the number of experts");
       const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
       const { explainMemory } = await import("../run/explain.js");
-      const plan = await explainMemory({ ...(await fetchNamed(chosen, { note: () => {}, progress: () => {} })), shape, count: experts });
+      const plan = await explainMemory({ ...(await fetchNamed(chosen, progressPrinter(process.stderr))), shape, count: experts });
       if (json) process.stdout.write(`${JSON.stringify({ what: plan.what, engine: plan.engine, step: plan.step, budget: plan.budget, rates: plan.rates, predictions: plan.predictions, chosen: plan.chosen, equation6: plan.equation6 }, undefined, 2)}\n`);
       else process.stdout.write(`${memoryText({ ...plan, rows: plan.predictions, what: `${plan.what}; ${plan.engine}; ${plan.step.tokens} tokens a step (as if each text had ${plan.step.length}), ${plan.step.microBatch} a pass; task vectors as ${plan.options.packing}` })}\n`);
     });

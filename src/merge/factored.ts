@@ -1,7 +1,7 @@
 import { adapterOf, member, type Family, type Member } from "../checkpoint/family.js";
-import type { Checkpoint } from "../checkpoint/folder.js";
+import { hostTensor, inMemory, overlaid } from "../checkpoint/overlay.js";
 import { stackLora } from "../checkpoint/stacked.js";
-import { elements, fromFloat32, toFloat32, type HostTensor } from "../tensor/dtype.js";
+import { elements, toFloat32, type HostTensor } from "../tensor/dtype.js";
 
 /**
  * A family of adapters as training sees it: what they add stands beside the weights, as tensors of its own, and no product
@@ -14,26 +14,9 @@ export interface FactoredFamily extends Family {
   readonly beside: ReadonlyMap<string, { readonly lora?: boolean; readonly ia3?: "in" | "out"; readonly shapes: readonly (readonly [name: string, shape: readonly number[]])[] }>;
 }
 
-/** A checkpoint with some tensors more, which are in host memory. */
-function withTensors(checkpoint: Checkpoint, tensors: ReadonlyMap<string, HostTensor>): Checkpoint {
-  return {
-    ...checkpoint,
-    names: [...checkpoint.names, ...tensors.keys()],
-    entry(name) {
-      const own = tensors.get(name);
-      return own ? { dtype: own.dtype, shape: own.shape, start: 0, end: own.bytes.length } : checkpoint.entry(name);
-    },
-    // In no file: `path` is only ever compared.
-    ref: (name) => (tensors.has(name) ? { path: `${checkpoint.folder}#${name}`, start: 0, dtype: tensors.get(name)!.dtype } : checkpoint.ref(name)),
-    read: async (name) => tensors.get(name) ?? checkpoint.read(name),
-    readRange: async (name, start, length) => (tensors.has(name) ? new Uint8Array(tensors.get(name)!.bytes.slice(start, start + length)) : checkpoint.readRange(name, start, length)),
-  };
-}
-
 /** Weights that models do not read as a linear layer of theirs: what is added to them must be in them. */
 const outside = /(^|\.)(lm_head|shared|embed_tokens|wte|wpe|projection|patch_embedding)$/;
 
-const vector = (values: Float32Array): HostTensor => ({ dtype: "F32", shape: [values.length], bytes: fromFloat32(values, "F32") });
 const moduleOf = (canonical: (name: string) => string, weight: string): string => canonical(weight).replace(/\.weight$/, "");
 
 /**
@@ -58,7 +41,7 @@ export async function factoredFamily(family: Family, canonical: (name: string) =
       for (const [i, tensors] of [baseTensors, ...own].entries()) {
         tensors.set(nameA, a);
         tensors.set(nameB, b);
-        tensors.set(nameD, vector(gains[i - 1] ?? new Float32Array(rank)));
+        tensors.set(nameD, hostTensor(gains[i - 1] ?? new Float32Array(rank)));
       }
     }
   } else {
@@ -74,10 +57,13 @@ export async function factoredFamily(family: Family, canonical: (name: string) =
       const size = elements(file.entries.get(first.l)!.shape);
       const ones = new Float32Array(size).fill(1);
       beside.set(module, { ia3: first.along, shapes: [[name, [size]]] });
-      baseTensors.set(name, vector(ones));
-      for (const [i, part] of parts.entries()) own[i]!.set(name, vector(part?.kind === "ia3" ? toFloat32(await adapters[i]!.adapter.file.read(part.l)) : ones));
+      baseTensors.set(name, hostTensor(ones));
+      for (const [i, part] of parts.entries()) own[i]!.set(name, hostTensor(part?.kind === "ia3" ? toFloat32(await adapters[i]!.adapter.file.read(part.l)) : ones));
     }
   }
-  const extended = (one: Member, tensors: ReadonlyMap<string, HostTensor>) => member(one.label, withTensors(adapterOf(one)?.plain() ?? one.checkpoint, tensors), canonical);
+  const extended = (one: Member, tensors: ReadonlyMap<string, HostTensor>) => {
+    const own = adapterOf(one)?.plain() ?? one.checkpoint;
+    return member(one.label, overlaid(own, inMemory(own.folder, own.config, tensors)), canonical);
+  };
   return { base: extended(base, baseTensors), experts: family.experts.map((one, i) => extended(one, own[i]!)), close: family.close, beside };
 }

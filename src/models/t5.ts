@@ -22,9 +22,16 @@ interface T5State {
   readonly x: Tensor;
   /** [decoder tokens, width], nothing before the decoder; [rows, 1] at the end. */
   readonly y: Tensor | undefined;
-  readonly encoderBias: readonly SegmentBias[];
-  readonly decoderBias: readonly SegmentBias[];
+  readonly encoder: Side;
+  readonly decoder: Side;
+  /** Which encoder tokens the decoder's rows look at. */
+  readonly looked: Looked;
 }
+
+/** What all layers of a side share: its segments, and the buckets of their relative positions. */
+interface Side { readonly bias: readonly SegmentBias[]; readonly buckets: readonly Int32Array[] }
+
+interface Looked { readonly ids: Int32Array; readonly keys: readonly SegmentBias[] }
 
 function parse(json: Config, has?: (name: string) => boolean) {
   const { size, positive, only, flag } = readConfig(json, "t5");
@@ -69,9 +76,9 @@ function selfAttention(config: T5Config, side: "encoder" | "decoder", index: num
   const [q, k, v, o] = ["q", "k", "v", "o"].map((name) => `${at}.SelfAttention.${name}`) as [string, string, string, string];
   const table = `${side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight`;
   const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...[q, k, v].flatMap((module) => denseShapes(module, heads * depth, width, bare)), ...denseShapes(o, width, heads * depth, bare), [table, [buckets, heads]]];
-  const run = (w: Weights, x: Tensor, bias: readonly SegmentBias[]): Tensor2D => {
+  const run = (w: Weights, x: Tensor, { bias, buckets: pairs }: Side): Tensor2D => {
     const normal = rms(w, `${at}.layer_norm`, x, epsilon);
-    const relative: RelativeBias = { table: w(table) as Tensor2D, buckets: bucketsOf(bias, config, side === "encoder") };
+    const relative: RelativeBias = { table: w(table) as Tensor2D, buckets: pairs };
     const seen = attend(dense(w, normal, q, bare), dense(w, normal, k, bare), dense(w, normal, v, bare), bias, bias, { heads, scale: 1, relative });
     return plus(x as Tensor2D, dense(w, seen, o, bare));
   };
@@ -83,10 +90,9 @@ function crossAttention({ width, depth, heads, epsilon }: T5Config, index: numbe
   const at = `decoder.block.${index}.layer.1`;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((name) => `${at}.EncDecAttention.${name}`) as [string, string, string, string];
   const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...[q, k, v].flatMap((module) => denseShapes(module, heads * depth, width, bare)), ...denseShapes(o, width, heads * depth, bare)];
-  const run = (w: Weights, y: Tensor, x: Tensor, { encoder, decoder, sources }: T5Batch): Tensor2D => {
-    const { ids, keys } = lookedAt(encoder, decoder, sources);
+  const run = (w: Weights, y: Tensor, { x, decoder, looked: { ids, keys } }: T5State): Tensor2D => {
     const places = () => tensor1d(ids, "int32");
-    const queries = decoder.segments.map(({ size, length }): SegmentBias => ({ size, length, bias: undefined }));
+    const queries = decoder.bias.map(({ size, length }): SegmentBias => ({ size, length, bias: undefined }));
     const [key, value] = [rows(dense(w, x, k, bare), places()), rows(dense(w, x, v, bare), places())];
     const seen = attend(dense(w, rms(w, `${at}.layer_norm`, y, epsilon), q, bare), key, value, queries, keys, { heads, scale: 1 });
     return plus(y as Tensor2D, dense(w, seen, o, bare));
@@ -95,7 +101,7 @@ function crossAttention({ width, depth, heads, epsilon }: T5Config, index: numbe
 }
 
 /** Which encoder tokens every decoder segment looks at, padded to its longest text, and the bias that hides the padding. */
-function lookedAt(encoder: TokenBatch, decoder: TokenBatch, sources: Int32Array): { ids: Int32Array; keys: SegmentBias[] } {
+function lookedAt({ encoder, decoder, sources }: T5Batch): Looked {
   const ids: number[] = [];
   const keys: SegmentBias[] = [];
   let row = 0;
@@ -128,7 +134,7 @@ function feedForward({ width, inner, gated, activation, epsilon }: T5Config, at:
 function encoderLayer(config: T5Config, index: number): Block<T5State> {
   const self = selfAttention(config, "encoder", index);
   const forward = feedForward(config, `encoder.block.${index}.layer.1`);
-  return { id: `encoder.block.${index}`, shapes: new Map([...self.shapes, ...forward.shapes]), run: (w, state) => ({ ...state, x: forward.run(w, self.run(w, state.x, state.encoderBias)) }) };
+  return { id: `encoder.block.${index}`, shapes: new Map([...self.shapes, ...forward.shapes]), run: (w, state) => ({ ...state, x: forward.run(w, self.run(w, state.x, state.encoder)) }) };
 }
 
 function decoderLayer(config: T5Config, index: number): Block<T5State> {
@@ -137,7 +143,7 @@ function decoderLayer(config: T5Config, index: number): Block<T5State> {
   const forward = feedForward(config, `decoder.block.${index}.layer.2`);
   return {
     id: `decoder.block.${index}`, shapes: new Map([...self.shapes, ...cross.shapes, ...forward.shapes]),
-    run: (w, state) => ({ ...state, y: forward.run(w, cross.run(w, self.run(w, state.y!, state.decoderBias), state.x, state.batch)) }),
+    run: (w, state) => ({ ...state, y: forward.run(w, cross.run(w, self.run(w, state.y!, state.decoder), state)) }),
   };
 }
 
@@ -182,7 +188,13 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
     tables: new Set(tied ? [] : [shared]),
     prepare: (given) => prepare(given, config),
     lookups: ({ encoder, decoder }) => [{ name: shared, ids: encoder.ids }, { name: shared, ids: decoder.ids }],
-    start: (batch) => ({ batch, x: scalar(0), y: undefined, encoderBias: batch.encoder.segments.map(attentionBias), decoderBias: batch.decoder.segments.map((segment) => causalBias(segment)) }),
+    start(batch) {
+      const side = (bias: readonly SegmentBias[], both: boolean): Side => ({ bias, buckets: bucketsOf(bias, config, both) });
+      return {
+        batch, x: scalar(0), y: undefined, looked: lookedAt(batch),
+        encoder: side(batch.encoder.segments.map(attentionBias), true), decoder: side(batch.decoder.segments.map((segment) => causalBias(segment)), false),
+      };
+    },
     carried: ({ x, y }) => (y ? [x, y] : [x]),
     carry: (start, [x, y]) => ({ ...start, x: x!, y }),
     features: ({ y }) => y as Tensor2D,

@@ -5,7 +5,8 @@ import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js"
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { adapterOf, type Member } from "../checkpoint/family.js";
 import { editJson, writeText } from "../checkpoint/files.js";
-import type { Ref } from "../checkpoint/ref.js";
+import { hostTensor } from "../checkpoint/overlay.js";
+import { refIn, type Ref } from "../checkpoint/ref.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { stackLora, type StackedModule } from "../checkpoint/stacked.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -66,10 +67,8 @@ function withGain({ module, rank, a, b }: StackedModule, d: ArrayLike<number>): 
     newA.set(fullA.subarray(q * input, (q + 1) * input), i * input);
     for (let o = 0; o < out; o++) newB[o * parts.length + i] = fullB[o * rank + q]! * d[q]!;
   }
-  return { module, rank: parts.length, a: f32(newA, [parts.length, input]), b: f32(newB, [out, parts.length]) };
+  return { module, rank: parts.length, a: hostTensor(newA, [parts.length, input]), b: hostTensor(newB, [out, parts.length]) };
 }
-
-const f32 = (values: Float32Array, shape: number[]): HostTensor => ({ dtype: "F32", shape, bytes: fromFloat32(values, "F32") });
 
 /** A table's coefficients of one module, an expert each. */
 export type CoefficientsOf = (weight: string) => ArrayLike<number>;
@@ -108,10 +107,10 @@ function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Mo
     const first = parts[at];
     // A bias goes with its weight.
     if (first?.kind !== "ia3" || base.checkpoint.entry(weight)!.shape.length < 2) return [];
-    const { file, parts: modules } = adapters[at]!.adapter;
+    const { file } = adapters[at]!.adapter;
+    const { module } = first;
     const odd = parts.findIndex((part) => part?.kind === "ia3" && part.along !== first.along);
     if (odd >= 0) throw new UserError(`${adapters[odd]!.folder}: it scales what goes into "${weight}" where another scales what comes out, or the other way round; use --write model`);
-    const module = [...modules].find(([, part]) => part === first)![0];
     return [{ weight, module, along: first.along, name: `base_model.model.${module}.ia3_l`, shape: file.entries.get(first.l)!.shape, parts: parts.map((part) => (part?.kind === "ia3" ? part.l : undefined)) }];
   });
 }
@@ -163,7 +162,7 @@ export async function writeAdapterMerge(out: string, merge: DiskMerge & { readon
   return writeProducts(out, { ...merge, dtype }, adapters, disk, hooks);
 }
 
-const refOfPart = ({ adapter: { file } }: AdaptedCheckpoint, name: string): Ref => ({ path: file.path, start: file.entries.get(name)!.start, dtype: file.entries.get(name)!.dtype });
+const refOfPart = ({ adapter: { file } }: AdaptedCheckpoint, name: string): Ref => refIn(file.path, file.entries.get(name)!);
 
 /** Merges the products from disk to disk, in float32, then takes each change apart again. Held: one weight's change. */
 async function writeProducts(
@@ -192,11 +191,11 @@ async function writeProducts(
         const { factors, error, norm } = factorise(delta, rows, width, wanted, () => 2 * draw() - 1);
         sums.error += error ** 2;
         sums.norm += norm ** 2;
-        const owner = adapters[parts.findIndex((part) => part?.kind === "lora")]!;
-        const module = [...owner.adapter.parts].find(([, part]) => part === owner.adapted.get(name))![0];
+        const at = parts.findIndex((part) => part?.kind === "lora");
+        const { module } = parts[at]!;
         // A weight that is stored [in, out] has its factors the other way round.
-        const [a, b] = owner.adapter.transposed ? [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)] : [factors.right, factors.left];
-        results.push({ module, rank: wanted, a: f32(a, [wanted, a.length / wanted]), b: f32(b, [b.length / wanted, wanted]) });
+        const [a, b] = adapters[at]!.adapter.transposed ? [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)] : [factors.right, factors.left];
+        results.push({ module, rank: wanted, a: hostTensor(a, [wanted, a.length / wanted]), b: hostTensor(b, [b.length / wanted, wanted]) });
       }
       await writeLora(out, results, adapters[0]!, dtype);
     } finally {

@@ -71,8 +71,9 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     if (!existsSync(headFolder)) throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
     const tasks = pickTasks(await loadTasks(data), options.tasks ?? (await readdir(headFolder)).sort());
     const scores = !tasks.every(({ id }) => existsSync(join(headFolder, id, "head.safetensors")));
-    const model = buildModel(merged, scores && family.readouts.includes("score") ? "score" : "pool");
-    const names = scores && family.readouts.includes("score") ? undefined : family.head;
+    const readout = scores && family.readouts.includes("score") ? "score" : "pool";
+    const model = buildModel(merged, readout);
+    const names = readout === "score" ? undefined : family.head;
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score });
     checkVocabulary(home, encoder, model);

@@ -1,12 +1,11 @@
 import { dispose, mean, mul, reshape, rsqrt, sum, tidy, type Tensor2D } from "@tensorflow/tfjs-core";
 import { member, type Member } from "../checkpoint/family.js";
-import type { Checkpoint } from "../checkpoint/folder.js";
+import { hostTensor, inMemory } from "../checkpoint/overlay.js";
 import { UserError } from "../errors.js";
 import { clipText } from "../models/clip.js";
 import { forward } from "../models/index.js";
 import type { HeadNames } from "../models/types.js";
 import { loadWeights } from "../statistics/weights.js";
-import { fromFloat32 } from "../tensor/dtype.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 
@@ -40,20 +39,7 @@ export async function zeroShotHead(base: Member, task: Task, { weight }: HeadNam
     const values = (await head.data()) as Float32Array;
     const shape = [...head.shape];
     dispose(head);
-    const stored = { dtype: "F32" as const, shape, bytes: fromFloat32(values, "F32") };
-    const only = (name: string) => {
-      if (name !== weight) throw new UserError(`there is no tensor "${name}" in a head made from text`);
-      return stored;
-    };
-    const own: Checkpoint = {
-      folder: checkpoint.folder, config: { label2id: undefined }, files: [], names: [weight],
-      entry: (name) => (name === weight ? { dtype: "F32", shape, start: 0, end: stored.bytes.length } : undefined),
-      ref: (name) => ({ path: `${checkpoint.folder}#${name}`, start: 0, dtype: "F32" }),
-      read: async (name) => only(name),
-      readRange: async (name, start, length) => new Uint8Array(only(name).bytes.slice(start, start + length)),
-      close: async () => {},
-    };
-    return member(task.id, own, canonical);
+    return member(task.id, inMemory(checkpoint.folder, {}, new Map([[weight, hostTensor(values, shape)]])), canonical);
   } finally {
     weights.dispose();
   }

@@ -3,30 +3,24 @@ import { join } from "node:path";
 import { memory } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
-import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { factoredFamily } from "../../src/merge/factored.js";
 import { columnOf } from "../../src/merge/source.js";
-import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { withAdapters } from "../../src/models/adapters.js";
 import type { Head } from "../../src/models/head.js";
 import { familyOf } from "../../src/models/index.js";
 import { packageFolder } from "../../src/package.js";
 import { disposeHead, loadHead } from "../../src/run/prepare.js";
-import { coefficientGradient } from "../../src/train/step.js";
-import { relativeError } from "../helpers.js";
-import { flat, goldenTable } from "./load.js";
+import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "adapters");
-
-interface Golden { rows: { ids: number[]; targets?: number[] }[]; choices: number | null; labels: number[]; layers: string[]; logits: number[][]; individual: number[][][]; loss: number; gradient: number[][] }
 
 /** PEFT's adapters, beside the weights and as models, against PEFT: logits, loss and ∂L/∂w. */
 export function adapterTests(tolerance: number, slow: boolean): void {
   const cases = existsSync(folder) ? readdirSync(folder) : [];
   const forms = cases.flatMap((name) => [[name, "beside the weights", "device"], [name, "beside the weights", "disk"], [name, "as models", "device"], [name, "as models", "disk"]] as const).filter(([, form, residency]) => !slow || (form === "beside the weights") === (residency === "device"));
   test.each(forms)("%s, %s, from %s: logits, loss and ∂L/∂w equal PEFT's, and nothing is left behind", async (name, form, residency) => {
-    const g = JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
+    const g = JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as GoldenMerge;
     const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<string, unknown>;
     const { canonical, build, head } = familyOf(config, name);
     const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
@@ -44,20 +38,7 @@ export function adapterTests(tolerance: number, slow: boolean): void {
     const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
     const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
     expect([...order].sort((a, b) => a - b)).toEqual(g.layers.map((_, row) => row));
-    const scores = async (table: ReturnType<typeof makeTable>, which: number, blockwise = false) => {
-      for await (const { values } of batchLogits({ model, vectors, table, blockwise }, [{ head: heads[which], batch }])) return values;
-      throw new Error("no batch came back");
-    };
-    for (const which of [0, 1]) expect(relativeError(await scores(makeTable(order.length, 2, (_, c) => (c === which ? 1 : 0)), which), flat(g.individual[which]))).toBeLessThan(tolerance);
-    const reference = goldenTable(g.layers.length, 2);
-    const raw = { rows: order.length, columns: 2, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(2 * row, 2 * row + 2)])) };
-    const gated = applyGate(raw, "tanh");
-    for (const blockwise of [false, true]) {
-      expect(relativeError(await scores(gated, 0, blockwise), flat(g.logits))).toBeLessThan(tolerance);
-      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[0], batch, weight: 1 }], { loss: "cross-entropy", blockwise });
-      expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
-      expect(relativeError(throughGate(gradient, raw, "tanh").values, order.flatMap((row) => g.gradient[row]!))).toBeLessThan(tolerance);
-    }
+    await expectMerge(g, model, vectors, heads, batch, order, [false, true], tolerance);
     vectors.dispose();
     heads.forEach(disposeHead);
     await family.close();

@@ -3,9 +3,7 @@ import { join } from "node:path";
 import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
 import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
-import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { columnOf } from "../../src/merge/source.js";
-import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { clipText } from "../../src/models/clip.js";
 import type { Head } from "../../src/models/head.js";
@@ -15,16 +13,13 @@ import type { Model, TokenRow } from "../../src/models/types.js";
 import { packageFolder } from "../../src/package.js";
 import { disposeHead, loadHead } from "../../src/run/prepare.js";
 import { loadWeights } from "../../src/statistics/weights.js";
-import { coefficientGradient } from "../../src/train/step.js";
 import { relativeError } from "../helpers.js";
-import { flat, goldenTable } from "./load.js";
+import { flat } from "./load.js";
+import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "models");
 
-interface Golden {
-  rows: { ids: number[]; targets?: number[] }[]; choices: number | null; labels: number[]; layers: string[]; logits: number[][]; individual: number[][][]; loss: number; gradient: number[][];
-  pixels?: number[][][][]; head?: number[][]; features?: number[][];
-}
+interface Golden extends GoldenMerge { pixels?: number[][][][]; head?: number[][]; features?: number[][] }
 const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
 
 async function openCase(name: string, g: Golden): Promise<{ family: Family; model: Model; canonical: (name: string) => string; heads: (Head | undefined)[] }> {
@@ -53,20 +48,7 @@ export function modelTests(tolerance: number, slow: boolean): void {
     const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
     const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
     expect(order.filter((row) => row === undefined)).toEqual([]);
-    const scores = async (table: typeof reference, which: number, blockwise = false) => {
-      for await (const { values } of batchLogits({ model, vectors, table, blockwise }, [{ head: heads[which], batch }])) return values;
-      throw new Error("no batch came back");
-    };
-    const reference = goldenTable(g.layers.length, 2);
-    for (const which of [0, 1]) expect(relativeError(await scores(makeTable(order.length, 2, (_, c) => (c === which ? 1 : 0)), which), flat(g.individual[which]))).toBeLessThan(tolerance);
-    const raw = { rows: order.length, columns: 2, values: Float64Array.from(order.flatMap((row) => [...reference.values.subarray(2 * row, 2 * row + 2)])) };
-    const gated = applyGate(raw, "tanh");
-    for (const blockwise of slow ? [true] : [false, true]) {
-      expect(relativeError(await scores(gated, 0, blockwise), flat(g.logits))).toBeLessThan(tolerance);
-      const { gradient, losses } = await coefficientGradient(model, vectors, gated, [{ head: heads[0], batch, weight: 1 }], { loss: "cross-entropy", blockwise });
-      expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
-      expect(relativeError(throughGate(gradient, raw, "tanh").values, order.flatMap((row) => g.gradient[row]!))).toBeLessThan(tolerance);
-    }
+    await expectMerge(g, model, vectors, heads, batch, order, slow ? [true] : [false, true], tolerance);
     vectors.dispose();
     heads.forEach(disposeHead);
     await family.close();
