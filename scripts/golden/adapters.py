@@ -7,6 +7,7 @@ PEFT's own merge_and_unload makes: logits of each adapter (by PEFT, unmerged), o
 with respect to every coefficient.
 """
 import copy
+import json
 
 import peft
 import torch
@@ -33,6 +34,10 @@ def case(name, make, configs, rows, forward, choices=None, is_head=lambda n: Fal
                 elif "modules_to_save" in key:
                     p.copy_(torch.randn(p.shape, generator=generator) * 0.3)
         adapted.save_pretrained(folder / which)
+        # PEFT keeps sets, whose order is another in every run.
+        path = folder / which / "adapter_config.json"
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({k: sorted(v) if k in ("target_modules", "feedforward_modules") and isinstance(v, list) else v for k, v in settings.items()}, indent=2, sort_keys=True) + "\n")
         with torch.no_grad():
             individual.append(forward(lambda *a, **kw: adapted(*a, **kw)))
         merged = adapted.merge_and_unload()

@@ -128,6 +128,19 @@ describe("LoRA experts", () => {
     expect(byTask(measured)).toEqual(byTask(rows.slice(-measured.length)));
   });
 
+  test("compare puts adapters through its methods, searched and trained", async () => {
+    const experts = tasks.map((task) => `${task}=${join(folder, "lora", task)}`);
+    const { code, stderr } = await cli("compare", "--tasks", tasks.join(), "--base", base, "--experts", ...experts, "--methods", "average,ties,supermerge", "--steps", "2", "--backend", "wasm", "--out", "compared");
+    expect(stderr).not.toMatch(/train-merge: /);
+    expect(code).toBe(0);
+    const { rows } = await json<{ rows: { method: string; task: string; value: number }[] }>(join(folder, "compared", "results.json"));
+    for (const method of ["average", "ties", "supermerge"]) expect(rows.filter((row) => row.method === method).map(({ task }) => task).sort()).toEqual([...tasks].sort());
+    // The same table of coefficients, once as a model and once beside the weights.
+    const individual = (task: string) => rows.find((row) => row.method === "individual" && row.task === task)!.value;
+    const trained = await json<{ rows: { method: string; task: string; value: number }[] }>(join(folder, "trained", "results.json"));
+    for (const task of tasks) expect(individual(task)).toBe(trained.rows.find((row) => row.method === "individual" && row.task === task)!.value);
+  });
+
   test("a mergekit file may name model+adapter", async () => {
     await writeFile(join(folder, "kit.yml"), `merge_method: linear\nmodels:\n${tasks.map((task) => `  - model: ${base}+${join(folder, "lora", task)}\n    parameters: { weight: 0.5 }\n`).join("")}dtype: float32\n`);
     const made = await cli("merge", "kit.yml", "--out", "kit");
