@@ -39,8 +39,8 @@ const bytes = z.preprocess((v) => {
 export const settings = {
   tasks: { argument: "<names>", schema: names, help: "tasks to merge, separated by commas" },
   family: { argument: "<name|folder>", schema: z.string().optional(), help: "a folder with base/ and experts/<task>/, or its name under checkpoints/ (default: the synthetic family that ships, mini)" },
-  base: { argument: "<folder>", schema: z.string().optional(), help: "the base model, a Hugging Face folder" },
-  experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER for each" },
+  base: { argument: "<folder>", schema: z.string().optional(), help: "the base model: a Hugging Face folder, or its id on the hub (org/name, org/name@revision)" },
+  experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER (or task=org/name) for each" },
   data: { argument: "<folder>", schema: z.string().optional(), help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)" },
   out: { argument: "<folder>", schema: z.string().optional(), help: "where to write (default: merged/<family>-<tasks>)" },
   method: { argument: "<name>", schema: z.enum(trainedMethods).default("supermerge"), help: "supermerge, or AdaMerging's settings: adamerging (layer-wise; task-wise with --granularity model), adamerging++ (on treated task vectors)" },
