@@ -2,8 +2,10 @@
 
     python scripts/families/vit.py --data DATA --out checkpoints/vit [--sets mnist,fashion_mnist,gtsrb,dtd10]
 
-DATA holds <set>.npz (train_x, train_y, …). The base never sees a label: it learns by how far an image of any of the sets was
-turned. Every expert starts from it, with a head of its own. Written as transformers writes ViTForImageClassification.
+DATA holds <set>.npz (train_x, train_y, …) and omniglot_small.npz. The base learns to name the images of the first half of every
+set's training images and of omniglot's, all classes in one head, as a model that has seen a bit of everything; its head is not
+kept. Every expert starts from it, with a head of its own, and learns its set alone. Written as transformers writes
+ViTForImageClassification.
 """
 import argparse
 import json
@@ -12,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--out", type=Path, default=Path("checkpoints/vit"))
 parser.add_argument("--sets", default="mnist,fashion_mnist,gtsrb,dtd10")
-parser.add_argument("--base-epochs", type=int, default=6)
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--base-epochs", type=int, default=12)
+parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--seed", type=int, default=0)
 options = parser.parse_args()
 torch.manual_seed(options.seed)
 torch.set_num_threads(2)
 sets = options.sets.split(",")
-shape = dict(image_size=32, patch_size=4, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+shape = dict(image_size=32, patch_size=8, hidden_size=128, num_hidden_layers=6, num_attention_heads=4, intermediate_size=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
 def images(x):
@@ -45,7 +47,7 @@ def shifted(x):
     return torch.roll(x, (dy, dx), (2, 3))
 
 
-def train(model, x, y, epochs, lr, batch=128):
+def train(model, x, y, epochs, lr, batch=64):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     steps = epochs * (len(x) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(1, steps), pct_start=0.1)
@@ -54,11 +56,7 @@ def train(model, x, y, epochs, lr, batch=128):
         started, order, total = time.time(), torch.randperm(len(x)), 0.0
         for at in range(0, len(x) - batch + 1, batch):
             rows = order[at: at + batch]
-            inputs, labels = shifted(x[rows]), y[rows] if y is not None else None
-            if labels is None:
-                labels = torch.randint(4, (len(rows),))
-                inputs = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(inputs, labels)])
-            loss = model(pixel_values=inputs, labels=labels).loss
+            loss = model(pixel_values=shifted(x[rows]), labels=y[rows]).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -80,9 +78,15 @@ def save(model, folder, **about):
 
 
 print("base", flush=True)
-base = ViTForImageClassification(ViTConfig(num_labels=4, **shape))
-train(base, torch.cat([load(name, "train")[0] for name in [*sets, "omniglot_small"]]), None, options.base_epochs, 1e-3)
-save(base, options.out / "base", trained="rotations of the images of all sets, no labels")
+seen = [load("omniglot_small", "train"), *[tuple(part[::2] for part in load(name, "train")) for name in sets]]
+starts = [0]
+for _, y in seen:
+    starts.append(starts[-1] + int(y.max()) + 1)
+base = ViTForImageClassification(ViTConfig(num_labels=starts[-1], **shape))
+train(base, torch.cat([x for x, _ in seen]), torch.cat([y + start for (_, y), start in zip(seen, starts)]), options.base_epochs, 1e-3)
+headless = ViTModel(base.config, add_pooling_layer=False)
+headless.load_state_dict(base.vit.state_dict())
+save(headless, options.out / "base", trained="labels of every second training image of all sets, and of omniglot_small")
 for name in sets:
     print(name, flush=True)
     x, y = load(name, "train")
