@@ -1,11 +1,30 @@
 import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { tokenOfRows, type State } from "./encoder.js";
-import { rows } from "./ops.js";
+import { linear, rows } from "./ops.js";
 import { placesOf, score } from "./readout.js";
-import type { Block, Readout, Shapes, TokenRow, Weights } from "./types.js";
+import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
 
-/** A causal language model reads its targets as it says them, all but the last. */
-export const withTargets = (row: TokenRow): TokenRow => (row.targets ? { ...row, ids: [...row.ids, ...row.targets.slice(0, -1)] } : row);
+/**
+ * A causal language model reads its targets as it says them, all but the last. Rows of one text, answers to a prompt, become
+ * one row: the text is read once, and the targets stand behind it side by side, none seeing another (attention's bias), each
+ * at the places that follow the text's.
+ */
+export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
+  if (!given.some(({ targets }) => targets)) return given;
+  const texts = new Map<string, { ids: number[]; positions: number[]; types: []; spoken: Spoken[] }>();
+  for (const [row, { ids, targets = [], mean }] of given.entries()) {
+    const key = ids.join();
+    const text = texts.get(key) ?? { ids: [...ids], positions: ids.map((_, i) => i), types: [], spoken: [] };
+    texts.set(key, text);
+    text.spoken.push({ row, first: ids.length - 1, second: text.ids.length, targets, mean });
+    text.ids.push(...targets.slice(0, -1));
+    text.positions.push(...targets.slice(0, -1).map((_, t) => ids.length + t));
+  }
+  return [...texts.values()];
+}
+
+/** Tokens that end a text, as a config says it. */
+export const endsOf = (json: Config, otherwise: number): number[] => [json["eos_token_id"] ?? otherwise].flat().filter((id) => typeof id === "number");
 
 export interface LastBlock {
   readonly id: string;
@@ -24,10 +43,11 @@ export function lastBlock<S extends State>(readout: Readout, { id, shapes, norma
     id,
     shapes: new Map([...shapes, [unembedding, size]]),
     run(w, state) {
-      // The rows hold their targets but the last (withTargets): the first is said by the token before them.
-      const places = placesOf(state.batch, ({ ids, targets = [] }) => ids.length - targets.length);
+      const out = w(unembedding) as Tensor2D;
+      if (state.memory) return { ...state, x: linear(normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)), [{ weight: out, frozen: true }]) };
+      const places = placesOf(state.batch);
       const said = normalise(w, rows(state.x as Tensor2D, tensor1d(places.at, "int32")));
-      return { ...state, x: score(said, w(unembedding) as Tensor2D, places, w.frozen?.(unembedding)) };
+      return { ...state, x: score(said, out, places, w.frozen?.(unembedding)) };
     },
   };
 }

@@ -1,8 +1,8 @@
 import { activationNames } from "./activations.js";
-import { causalBias } from "./attention.js";
+import { causalBiases } from "./attention.js";
 import { readConfig } from "./config.js";
 import { norm, normShapes } from "./dense.js";
-import { lastBlock, withTargets } from "./decoder.js";
+import { endsOf, lastBlock, sharedTexts } from "./decoder.js";
 import { pipeline, type State } from "./encoder.js";
 import { lookup, plus } from "./ops.js";
 import { preNormLayer } from "./prenorm.js";
@@ -37,9 +37,10 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     blocks: [embeddings, ...Array.from({ length: layers }, (_, i) => preNormLayer(`h.${i}`, { width, inner, heads, epsilon, activation, names, transposed: true })), final],
     // A table that the output layer needs whole is no table.
     tables: readout === "score" && tied ? ["wpe.weight"] : ["wte.weight", "wpe.weight"],
-    width, heads, vocabulary, maxLength: positions, padId: 0, lookups, expand: withTargets, scores: readout === "score" ? "decoder" : undefined,
+    width, heads, vocabulary, maxLength: positions, padId: 0, lookups, expand: sharedTexts, scores: readout === "score" ? "decoder" : undefined,
     transposed: new Set(Array.from({ length: layers }, (_, i) => [...names.qkv, names.out, names.up, names.down].map((name) => `h.${i}.${name}`)).flat()),
-    start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment)) }),
+    speaks: readout === "score" ? { ends: endsOf(json, 50256) } : undefined,
+    start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }
 

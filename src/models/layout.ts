@@ -46,7 +46,7 @@ export function layout(rows: readonly TokenRow[], padId: number, width: number):
       first[order[start + r]!] = at;
       ids.set(row.ids, at);
       types.set(row.types, at);
-      for (let i = 0; i < length; i++) positions[at + i] = i;
+      for (let i = 0; i < length; i++) positions[at + i] = row.positions?.[i] ?? i;
       mask?.fill(1, r * length, r * length + row.ids.length);
     }
     segments.push({ size, length, mask });

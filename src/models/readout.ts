@@ -1,7 +1,7 @@
 import { matMul, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { linear, op } from "./ops.js";
 import { tokenLogProb } from "./losses.js";
-import type { TokenBatch, TokenRow } from "./types.js";
+import type { TokenBatch } from "./types.js";
 
 /** Where a language model's predictions of targets stand among a batch's tokens, row after row. */
 export interface Places {
@@ -12,25 +12,21 @@ export interface Places {
   readonly rows: number;
 }
 
-/**
- * A row's targets are said one after the other from place `from` on: by its last token before them, and then by each of
- * them but the last.
- * @param from the place of the token in its row that says the first target
- */
-export function placesOf({ rows: given, first }: TokenBatch, from: (row: TokenRow) => number): Places {
-  const counts = given.map(({ targets = [] }) => targets.length);
-  const total = counts.reduce((a, b) => a + b, 0);
-  const [at, targets, owners] = [new Int32Array(total), new Int32Array(total), new Float32Array(given.length * total)];
+/** Where targets are said: a batch's rows, each with what is spoken in it. */
+export function placesOf({ rows: given, first }: TokenBatch): Places {
+  const all = given.flatMap(({ spoken = [] }, r) => spoken.map((one) => ({ ...one, start: first[r]! })));
+  const total = all.reduce((sum, { targets }) => sum + targets.length, 0);
+  const [at, targets, owners] = [new Int32Array(total), new Int32Array(total), new Float32Array(all.length * total)];
   let n = 0;
-  for (const [r, row] of given.entries()) {
-    for (const [t, target] of (row.targets ?? []).entries()) {
-      at[n] = first[r]! + from(row) + t;
+  for (const { row, start, first: before, second, targets: mine, mean } of all) {
+    for (const [t, target] of mine.entries()) {
+      at[n] = start + (t === 0 ? before : second + t - 1);
       targets[n] = target;
-      owners[r * total + n] = row.mean ? 1 / row.targets!.length : 1;
+      owners[row * total + n] = mean ? 1 / mine.length : 1;
       n++;
     }
   }
-  return { at, targets, owners, rows: given.length };
+  return { at, targets, owners, rows: all.length };
 }
 
 /** Rows of [rows, m] summed up by owner: a product with a matrix of zeros and ones. */

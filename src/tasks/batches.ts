@@ -19,7 +19,7 @@ export interface Batch {
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
 export const tokensAPass = 2048;
 
-export const tokensOf = ({ rows }: Batch): number => rows.reduce((sum, row) => sum + rowTokens(row), 0);
+export const tokensOf = ({ rows }: Batch): number => rowTokens(...rows);
 
 /** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
 export function cutBatch(batch: Batch, most: number): Batch[] {
@@ -27,7 +27,7 @@ export function cutBatch(batch: Batch, most: number): Batch[] {
   const cuts: number[] = [];
   let room = -1;
   for (let e = 0; e < batch.labels.length; e++) {
-    const tokens = batch.rows.slice(e * each, (e + 1) * each).reduce((sum, row) => sum + rowTokens(row), 0);
+    const tokens = rowTokens(...batch.rows.slice(e * each, (e + 1) * each));
     if (tokens > room) {
       cuts.push(e);
       room = most;

@@ -65,14 +65,18 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
     vocabulary: tokenizer.vocabulary,
     encode: (example, task) => prompts.of(task).map((template) => {
       const { prompt, answers } = template(example);
-      return answers.map((answer) => row(prompt, answer));
+      return sharing(answers.map((answer) => row(prompt, answer)));
     }),
     compares: () => true,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
 }
 
-const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map(rowTokens)) });
+/** Rows of one text hold one array of it, by which they are known. */
+const sharing = ([first, ...others]: readonly TokenRow[]): TokenRow[] =>
+  [first!, ...others.map((row) => (row.ids.length === first!.ids.length && row.ids.every((id, i) => first!.ids[i] === id) ? { ...row, ids: first!.ids } : row))];
+
+const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map((row) => rowTokens(row))) });
 
 /** Examples in every template: [templates][examples]. */
 export function encodeVariants(examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[][] {
