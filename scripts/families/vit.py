@@ -2,8 +2,8 @@
 
     python scripts/families/vit.py --data DATA --out checkpoints/vit [--sets mnist,fashion_mnist,gtsrb,dtd10]
 
-DATA holds <set>.npz (train_x, train_y, …) and omniglot_small.npz. The base learns to name the images of the first half of every
-set's training images and of omniglot's, all classes in one head, as a model that has seen a bit of everything; its head is not
+DATA holds <set>.npz (train_x, train_y, …) and omniglot_small.npz. The base learns to name every second training image of
+every set and all of omniglot's, all classes in one head, as a model that has seen a bit of everything; its head is not
 kept. Every expert starts from it, with a head of its own, and learns its set alone. Written as transformers writes
 ViTForImageClassification.
 """

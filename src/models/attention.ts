@@ -1,9 +1,17 @@
 import { add, concat, gather, matMul, mul, reshape, slice, softmax, stack, sub, sum, tensor, tensor1d, transpose, unsortedSegmentSum, unstack, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
-import type { Segment, SegmentBias, TokenBatch, TokenRow } from "./types.js";
+import type { Segment, TokenBatch, TokenRow } from "./types.js";
+
+/** A segment as attention needs it. */
+export interface SegmentBias {
+  readonly size: number;
+  readonly length: number;
+  /** Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very negative where not. */
+  readonly bias: Tensor | undefined;
+}
 
 // The lowest finite float32, as transformers uses: softmax gives such a token exactly zero.
-export const unseen = -3.4028234663852886e38;
+const unseen = -3.4028234663852886e38;
 
 /** The bias that hides a segment's padding. */
 export function attentionBias({ size, length, mask }: Pick<Segment, "size" | "length" | "mask">): SegmentBias {
@@ -23,11 +31,11 @@ export function causalBias({ size, length }: Pick<Segment, "size" | "length">, w
 /** {@link causalBias} of rows that hold targets side by side: each sees the text before all of them, and itself. [size, 1, length, length] */
 function branchedBias({ size, length }: Segment, rows: readonly TokenRow[], window: number): SegmentBias {
   const values = new Float32Array(size * length * length);
-  for (const [r, { ids, positions, spoken = [] }] of rows.entries()) {
+  for (const [r, { positions, spoken = [] }] of rows.entries()) {
     // 0 for the text, then a number for each of the targets.
     const branch = new Int32Array(length);
     for (const [b, { second, targets }] of spoken.entries()) branch.fill(b + 1, second, second + targets.length - 1);
-    const place = (i: number) => (i < ids.length ? (positions?.[i] ?? i) : i);
+    const place = (i: number) => positions?.[i] ?? i;
     for (let q = 0; q < length; q++) {
       for (let k = 0; k < length; k++) {
         if (k > q || (branch[k] !== 0 && branch[k] !== branch[q]) || place(q) - place(k) >= window) values[(r * length + q) * length + k] = unseen;

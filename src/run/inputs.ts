@@ -53,7 +53,7 @@ export interface Inputs {
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(tasks: readonly PreparedTask[], { batchSize, batchesPerStep = 1, microBatch }: MergeOptions): StepShape {
-  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rows.reduce((sum, row) => sum + rowTokens(row), 0)).sort((a, b) => b - a);
+  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
   const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize * batchesPerStep).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
   const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
   return { tokens, microBatch, length };

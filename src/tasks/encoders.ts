@@ -65,7 +65,9 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
     vocabulary: tokenizer.vocabulary,
     encode: (example, task) => prompts.of(task).map((template) => {
       const { prompt, answers } = template(example);
-      return sharing(answers.map((answer) => row(prompt, answer)));
+      const rows = answers.map((answer) => row(prompt, answer));
+      // A decoder behind an encoder looks at the text once a row: there each is counted with it.
+      return kind === "decoder" ? sharing(rows) : rows;
     }),
     compares: () => true,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
@@ -76,7 +78,8 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
 const sharing = ([first, ...others]: readonly TokenRow[]): TokenRow[] =>
   [first!, ...others.map((row) => (row.ids.length === first!.ids.length && row.ids.every((id, i) => first!.ids[i] === id) ? { ...row, ids: first!.ids } : row))];
 
-const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map((row) => rowTokens(row))) });
+/** An example is as long as its longest row, answers that share their text being one. */
+const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids)))) });
 
 /** Examples in every template: [templates][examples]. */
 export function encodeVariants(examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[][] {
