@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -5,7 +6,9 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // Each engine is one global state of tfjs: a process for each test file.
     pool: "forks",
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // Vitest leaves a core to itself, which on two cores means one file at a time; its own share is small.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
   },
 });

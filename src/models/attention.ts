@@ -1,17 +1,9 @@
 import { add, concat, gather, matMul, mul, reshape, slice, softmax, stack, sub, sum, tensor, tensor1d, transpose, unsortedSegmentSum, unstack, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
-import type { Segment, TokenBatch, TokenRow } from "./types.js";
-
-/** A segment as attention needs it. */
-export interface SegmentBias {
-  readonly size: number;
-  readonly length: number;
-  /** Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very negative where not. */
-  readonly bias: Tensor | undefined;
-}
+import type { Segment, SegmentBias, TokenBatch, TokenRow } from "./types.js";
 
 // The lowest finite float32, as transformers uses: softmax gives such a token exactly zero.
-const unseen = -3.4028234663852886e38;
+export const unseen = -3.4028234663852886e38;
 
 /** The bias that hides a segment's padding. */
 export function attentionBias({ size, length, mask }: Pick<Segment, "size" | "length" | "mask">): SegmentBias {

@@ -1,8 +1,8 @@
 import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { tokenOfRows, type State } from "./encoder.js";
-import { rows } from "./ops.js";
+import { linear, rows } from "./ops.js";
 import { placesOf, score } from "./readout.js";
-import type { Block, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
+import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
 
 /**
  * A causal language model reads its targets as it says them, all but the last. Rows of one text, answers to a prompt, become
@@ -23,6 +23,9 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   return [...texts.values()];
 }
 
+/** Tokens that end a text, as a config says it. */
+export const endsOf = (json: Config, otherwise: number): number[] => [json["eos_token_id"] ?? otherwise].flat().filter((id) => typeof id === "number");
+
 export interface LastBlock {
   readonly id: string;
   /** The norm's tensors. */
@@ -40,9 +43,11 @@ export function lastBlock<S extends State>(readout: Readout, { id, shapes, norma
     id,
     shapes: new Map([...shapes, [unembedding, size]]),
     run(w, state) {
+      const out = w(unembedding) as Tensor2D;
+      if (state.memory) return { ...state, x: linear(normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)), [{ weight: out, frozen: true }]) };
       const places = placesOf(state.batch);
       const said = normalise(w, rows(state.x as Tensor2D, tensor1d(places.at, "int32")));
-      return { ...state, x: score(said, w(unembedding) as Tensor2D, places, w.frozen?.(unembedding)) };
+      return { ...state, x: score(said, out, places, w.frozen?.(unembedding)) };
     },
   };
 }

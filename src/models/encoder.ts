@@ -1,16 +1,18 @@
 /** What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens, attention's segments. */
 import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
-import type { SegmentBias } from "./attention.js";
 import { parametersOf } from "./dense.js";
 import { layout } from "./layout.js";
 import { rows } from "./ops.js";
-import type { Block, Model, TokenBatch, TokenRow } from "./types.js";
+import type { Block, Memory, Model, SegmentBias, Speech, TokenBatch, TokenRow } from "./types.js";
 
 export interface State {
   readonly batch: TokenBatch;
   /** Nothing yet at the start; [tokens, width] between blocks; [rows, …] after the last. */
   readonly x: Tensor;
   readonly bias: readonly SegmentBias[];
+  /** While a text is being said: what has been read of it, and how that lies. */
+  readonly memory?: Memory | undefined;
+  readonly keys?: readonly SegmentBias[] | undefined;
 }
 
 /** What a family says of itself beside its blocks. */
@@ -20,20 +22,26 @@ export type Pipeline<S extends State> = Pick<Model<S, TokenBatch>, "width" | "he
   readonly padId: number;
   /** Rows as the blocks read them (default: as they are). */
   expand?(rows: readonly TokenRow[]): readonly TokenRow[];
+  /** Of a model that speaks: what ends a text, and how far back it sees. */
+  readonly speaks?: Pick<Speech, "ends" | "window"> | undefined;
   /** What follows from a batch before any block has run. */
-  start(batch: TokenBatch): Omit<S, "batch" | "x">;
+  start(batch: TokenBatch): Omit<S, "batch" | "x" | "memory" | "keys">;
 };
 
 /** A model whose blocks hand on one array of activations. */
-export function pipeline<S extends State>({ padId, start, tables, expand, ...rest }: Pipeline<S>): Model<S, TokenBatch> {
+export function pipeline<S extends State>({ padId, start, tables, expand, speaks, ...rest }: Pipeline<S>): Model<S, TokenBatch> {
   return {
     ...rest,
     parameters: parametersOf(rest.blocks), tables: new Set(tables),
     prepare: (given) => layout(expand ? expand(given) : given, padId, rest.width),
     carried: ({ x }) => [x],
     carry: (state, [x]) => ({ ...state, x: x! }),
-    start: (batch) => ({ batch, x: scalar(0), ...start(batch) }) as S,
+    start: (batch, memory) => ({ batch, x: scalar(0), memory, keys: memory?.keys(), ...start(batch) }) as S,
     features: ({ x }) => x as Tensor2D,
+    speech: speaks && {
+      ...speaks, from: 0, side: (batch) => batch,
+      follow: ({ rows: given }, said, step) => layout(said.map((id, r) => ({ ids: [id], types: [], positions: [given[r]!.ids.length + step] })), padId, rest.width),
+    },
   };
 }
 

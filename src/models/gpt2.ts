@@ -2,7 +2,7 @@ import { activationNames } from "./activations.js";
 import { causalBiases } from "./attention.js";
 import { readConfig } from "./config.js";
 import { norm, normShapes } from "./dense.js";
-import { lastBlock, sharedTexts } from "./decoder.js";
+import { endsOf, lastBlock, sharedTexts } from "./decoder.js";
 import { pipeline, type State } from "./encoder.js";
 import { lookup, plus } from "./ops.js";
 import { preNormLayer } from "./prenorm.js";
@@ -39,6 +39,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     tables: readout === "score" && tied ? ["wpe.weight"] : ["wte.weight", "wpe.weight"],
     width, heads, vocabulary, maxLength: positions, padId: 0, lookups, expand: sharedTexts, scores: readout === "score" ? "decoder" : undefined,
     transposed: new Set(Array.from({ length: layers }, (_, i) => [...names.qkv, names.out, names.up, names.down].map((name) => `h.${i}.${name}`)).flat()),
+    speaks: readout === "score" ? { ends: endsOf(json, 50256) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }

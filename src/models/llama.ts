@@ -1,10 +1,11 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { activationNames, activations } from "./activations.js";
-import { attend, causalBiases, rotary, type Angles } from "./attention.js";
+import { causalBiases, rotary, type Angles } from "./attention.js";
 import { readConfig } from "./config.js";
-import { lastBlock, sharedTexts } from "./decoder.js";
+import { endsOf, lastBlock, sharedTexts } from "./decoder.js";
 import { dense, denseShapes, rms } from "./dense.js";
 import { pipeline, type State } from "./encoder.js";
+import { attendBack } from "./memory.js";
 import { lookup, plus, times } from "./ops.js";
 import { angles, frequencies } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";
@@ -46,7 +47,7 @@ function layer({ width, heads, depth, keyHeads, inner, epsilon, activation, bias
       const normal = rms(w, before, x, epsilon);
       const query = rotary(dense(w, normal, q, qkvOptions), heads, state.angles);
       const key = rotary(dense(w, normal, k, qkvOptions), keyHeads, state.angles);
-      const seen = attend(query, key, dense(w, normal, v, qkvOptions), state.bias, state.bias, { heads, scale: 1 / Math.sqrt(depth) });
+      const seen = attendBack(at, [query, key, dense(w, normal, v, qkvOptions)], state, { heads, scale: 1 / Math.sqrt(depth) });
       const middle = plus(x, dense(w, seen, o, outOptions));
       const again = rms(w, between, middle, epsilon);
       return { ...state, x: plus(middle, dense(w, times(activation(dense(w, again, gate, mlpOptions)), dense(w, again, up, mlpOptions)), down, mlpOptions)) };
@@ -73,6 +74,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     tables: readout === "score" && tied ? [] : [table],
     width, heads, vocabulary, maxLength: Math.min(positions, 1e6), padId: 0, scores: readout === "score" ? "decoder" : undefined, expand: sharedTexts,
     lookups: ({ ids }) => [{ name: table, ids }],
+    speaks: readout === "score" ? { ends: endsOf(json, 2), window } : undefined,
     start: (batch) => ({ bias: causalBiases(batch, window), angles: angles(batch.positions, turns) }),
   });
 }

@@ -1,7 +1,7 @@
 import { activationNames } from "./activations.js";
 import { causalBiases } from "./attention.js";
 import { readConfig } from "./config.js";
-import { lastBlock, sharedTexts } from "./decoder.js";
+import { endsOf, lastBlock, sharedTexts } from "./decoder.js";
 import { norm, normShapes } from "./dense.js";
 import { pipeline, type State } from "./encoder.js";
 import { lookup, plus } from "./ops.js";
@@ -35,6 +35,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     blocks: [embeddings, ...Array.from({ length: layers }, (_, i) => preNormLayer(`layers.${i}`, layer)), final],
     tables: readout === "score" ? [places] : [words, places],
     width, heads, vocabulary, maxLength: positions, padId: 1, lookups, scores: readout === "score" ? "decoder" : undefined, expand: sharedTexts,
+    speaks: readout === "score" ? { ends: endsOf(json, 2) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }

@@ -1,9 +1,10 @@
-import type { Tensor2D } from "@tensorflow/tfjs-core";
+import { split, type Tensor2D } from "@tensorflow/tfjs-core";
 import type { ActivationName } from "./activations.js";
 import { activations } from "./activations.js";
 import { attention } from "./attention.js";
 import { dense, denseShapes, norm, normShapes, type DenseOptions } from "./dense.js";
 import type { State } from "./encoder.js";
+import { attendBack } from "./memory.js";
 import { plus } from "./ops.js";
 import type { Block } from "./types.js";
 
@@ -30,7 +31,8 @@ export function preNormLayer(at: string, { width, inner, heads, epsilon, activat
     ]),
     run(w, state) {
       const x = state.x as Tensor2D;
-      const seen = attention(dense(w, norm(w, norm1, x, epsilon), qkv, options), state.bias, heads);
+      const projected = dense(w, norm(w, norm1, x, epsilon), qkv, options);
+      const seen = state.memory ? attendBack(at, split(projected, 3, 1) as [Tensor2D, Tensor2D, Tensor2D], state, { heads, scale: Math.sqrt(heads / width) }) : attention(projected, state.bias, heads);
       const middle = plus(x, dense(w, seen, out, options));
       return { ...state, x: plus(middle, dense(w, activations[activation](dense(w, norm(w, norm2, middle, epsilon), up, options)), down, options)) };
     },

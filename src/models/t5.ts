@@ -1,12 +1,14 @@
 import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { activations, type ActivationName } from "./activations.js";
-import { attend, attentionBias, causalBias, type RelativeBias, type SegmentBias } from "./attention.js";
+import { attend, attentionBias, causalBiases, type RelativeBias } from "./attention.js";
 import { readConfig } from "./config.js";
 import { dense, denseShapes, parametersOf, rms } from "./dense.js";
+import { endsOf } from "./decoder.js";
 import { layout } from "./layout.js";
-import { lookup, multiplied, plus, rows, times } from "./ops.js";
+import { attendBack } from "./memory.js";
+import { linear, lookup, multiplied, plus, rows, times } from "./ops.js";
 import { placesOf, score } from "./readout.js";
-import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch, TokenRow, Weights } from "./types.js";
+import type { Block, BuildOptions, Config, Memory, Model, ModelFamily, SegmentBias, TokenBatch, TokenRow, Weights } from "./types.js";
 
 /** Encoder rows (each text once, however many targets it has) and decoder rows. */
 interface T5Batch {
@@ -26,10 +28,17 @@ interface T5State {
   readonly decoder: Side;
   /** Which encoder tokens the decoder's rows look at. */
   readonly looked: Looked;
+  readonly memory?: Memory | undefined;
 }
 
 /** What all layers of a side share: its segments, and the buckets of their relative positions. */
-interface Side { readonly bias: readonly SegmentBias[]; readonly buckets: readonly Int32Array[] }
+interface Side {
+  readonly bias: readonly SegmentBias[];
+  readonly buckets: readonly Int32Array[];
+  /** Of a decoder that says a text. */
+  readonly memory?: Memory | undefined;
+  readonly keys?: readonly SegmentBias[] | undefined;
+}
 
 interface Looked { readonly ids: Int32Array; readonly keys: readonly SegmentBias[] }
 
@@ -64,22 +73,31 @@ function bucketOf(offset: number, buckets: number, most: number, both: boolean):
   return side + Math.min(count - 1, exact + Math.trunc(log));
 }
 
-const bucketsOf = (segments: readonly SegmentBias[], { buckets, distance }: T5Config, both: boolean): Int32Array[] =>
-  segments.map(({ length }) => Int32Array.from({ length: length * length }, (_, i) => bucketOf((i % length) - Math.floor(i / length), buckets, distance, both)));
+/** Of every pair of places; of queries that stand at the end of their keys. */
+const bucketsOf = (queries: readonly SegmentBias[], { buckets, distance }: T5Config, both: boolean, keys = queries): Int32Array[] =>
+  queries.map(({ length }, s) => {
+    const seen = keys[s]!.length;
+    return Int32Array.from({ length: length * seen }, (_, i) => bucketOf((i % seen) - Math.floor(i / seen) - (seen - length), buckets, distance, both));
+  });
+
+function encoderSide({ segments }: TokenBatch, config: T5Config): Side {
+  const bias = segments.map(attentionBias);
+  return { bias, buckets: bucketsOf(bias, config, true) };
+}
 
 const bare = { bare: true };
 
 /** Self-attention of either side, norm in front. */
-function selfAttention(config: T5Config, side: "encoder" | "decoder", index: number) {
+function selfAttention(config: T5Config, tower: "encoder" | "decoder", index: number) {
   const { width, depth, heads, buckets, epsilon } = config;
-  const at = `${side}.block.${index}.layer.0`;
+  const at = `${tower}.block.${index}.layer.0`;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((name) => `${at}.SelfAttention.${name}`) as [string, string, string, string];
-  const table = `${side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight`;
+  const table = `${tower}.block.0.layer.0.SelfAttention.relative_attention_bias.weight`;
   const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...[q, k, v].flatMap((module) => denseShapes(module, heads * depth, width, bare)), ...denseShapes(o, width, heads * depth, bare), [table, [buckets, heads]]];
-  const run = (w: Weights, x: Tensor, { bias, buckets: pairs }: Side): Tensor2D => {
+  const run = (w: Weights, x: Tensor, side: Side): Tensor2D => {
     const normal = rms(w, `${at}.layer_norm`, x, epsilon);
-    const relative: RelativeBias = { table: w(table) as Tensor2D, buckets: pairs };
-    const seen = attend(dense(w, normal, q, bare), dense(w, normal, k, bare), dense(w, normal, v, bare), bias, bias, { heads, scale: 1, relative });
+    const relative: RelativeBias = { table: w(table) as Tensor2D, buckets: side.buckets };
+    const seen = attendBack(at, [dense(w, normal, q, bare), dense(w, normal, k, bare), dense(w, normal, v, bare)], side, { heads, scale: 1, relative });
     return plus(x as Tensor2D, dense(w, seen, o, bare));
   };
   return { shapes, run };
@@ -90,10 +108,11 @@ function crossAttention({ width, depth, heads, epsilon }: T5Config, index: numbe
   const at = `decoder.block.${index}.layer.1`;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((name) => `${at}.EncDecAttention.${name}`) as [string, string, string, string];
   const shapes: [string, number[]][] = [[`${at}.layer_norm.weight`, [width]], ...[q, k, v].flatMap((module) => denseShapes(module, heads * depth, width, bare)), ...denseShapes(o, width, heads * depth, bare)];
-  const run = (w: Weights, y: Tensor, { x, decoder, looked: { ids, keys } }: T5State): Tensor2D => {
+  const run = (w: Weights, y: Tensor, { x, decoder, memory, looked: { ids, keys } }: T5State): Tensor2D => {
     const places = () => tensor1d(ids, "int32");
     const queries = decoder.bias.map(({ size, length }): SegmentBias => ({ size, length, bias: undefined }));
-    const [key, value] = [rows(dense(w, x, k, bare), places()), rows(dense(w, x, v, bare), places())];
+    const made = (module: string) => rows(memory?.once(module, () => dense(w, x, module, bare)) ?? dense(w, x, module, bare), places());
+    const [key, value] = [made(k), made(v)];
     const seen = attend(dense(w, rms(w, `${at}.layer_norm`, y, epsilon), q, bare), key, value, queries, keys, { heads, scale: 1 });
     return plus(y as Tensor2D, dense(w, seen, o, bare));
   };
@@ -171,14 +190,19 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
   const enter: Block<T5State> = { id: "encoder.embed_tokens", shapes: new Map([[shared, [vocabulary, width]]]), run: (w, state) => ({ ...state, x: lookup(w, shared, state.batch.encoder.ids) }) };
   const turn: Block<T5State> = {
     id: "encoder.final_layer_norm", shapes: new Map([["encoder.final_layer_norm.weight", [width]], [shared, [vocabulary, width]]]),
-    run: (w, state) => ({ ...state, x: rms(w, "encoder.final_layer_norm", state.x, epsilon), y: lookup(w, shared, state.batch.decoder.ids) }),
+    run: (w, state) => ({ ...state, x: state.memory?.once("encoder", () => rms(w, "encoder.final_layer_norm", state.x, epsilon)) ?? rms(w, "encoder.final_layer_norm", state.x, epsilon), y: lookup(w, shared, state.batch.decoder.ids) }),
   };
   const leave: Block<T5State> = {
     id: "decoder.final_layer_norm", shapes: new Map([["decoder.final_layer_norm.weight", [width]], [unembedding, [vocabulary, width]]]),
     run(w, state) {
+      const out = w(unembedding) as Tensor2D;
+      const normal = (at: Int32Array) => {
+        const y = rms(w, "decoder.final_layer_norm", rows(state.y as Tensor2D, tensor1d(at, "int32")), epsilon);
+        return scales ? multiplied(y, width ** -0.5) : y;
+      };
+      if (state.memory) return { ...state, y: linear(normal(state.batch.decoder.first), [{ weight: out, frozen: true }]) };
       const places = placesOf(state.batch.decoder);
-      const normal = rms(w, "decoder.final_layer_norm", rows(state.y as Tensor2D, tensor1d(places.at, "int32")), epsilon);
-      return { ...state, y: score(scales ? multiplied(normal, width ** -0.5) : normal, w(unembedding) as Tensor2D, places, w.frozen?.(unembedding)) };
+      return { ...state, y: score(normal(places.at), out, places, w.frozen?.(unembedding)) };
     },
   };
   const blocks = [enter, ...Array.from({ length: layers }, (_, i) => encoderLayer(config, i)), turn, ...Array.from({ length: decoderLayers }, (_, i) => decoderLayer(config, i)), leave];
@@ -188,11 +212,16 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
     tables: new Set(tied ? [] : [shared]),
     prepare: (given) => prepare(given, config),
     lookups: ({ encoder, decoder }) => [{ name: shared, ids: encoder.ids }, { name: shared, ids: decoder.ids }],
-    start(batch) {
-      const side = (bias: readonly SegmentBias[], both: boolean): Side => ({ bias, buckets: bucketsOf(bias, config, both) });
+    speech: {
+      from: blocks.indexOf(turn), ends: endsOf(json, 1), side: ({ decoder }) => decoder,
+      follow: (batch, said) => ({ ...batch, decoder: layout(said.map((id) => ({ ids: [id], types: [] })), config.padId, width) }),
+    },
+    start(batch, memory) {
+      const keys = memory?.keys();
+      const causal = causalBiases(batch.decoder);
       return {
-        batch, x: scalar(0), y: undefined, looked: lookedAt(batch),
-        encoder: side(batch.encoder.segments.map(attentionBias), true), decoder: side(batch.decoder.segments.map((segment) => causalBias(segment)), false),
+        batch, memory, x: scalar(0), y: undefined, looked: lookedAt(batch),
+        encoder: encoderSide(batch.encoder, config), decoder: { bias: causal, keys, memory, buckets: bucketsOf(causal, config, false, keys) },
       };
     },
     carried: ({ x, y }) => (y ? [x, y] : [x]),

@@ -62,6 +62,14 @@ export interface Segment {
   readonly mask: Uint8Array | undefined;
 }
 
+/** A segment as attention needs it. */
+export interface SegmentBias {
+  readonly size: number;
+  readonly length: number;
+  /** Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very negative where not. */
+  readonly bias: Tensor | undefined;
+}
+
 /**
  * Rows of tokens on the host, sorted into segments of like length so that little is padded. The arrays hold one
  * number a token of all segments, one after the other.
@@ -104,6 +112,8 @@ export interface Model<State = unknown, Batch = unknown> {
   readonly transposed?: ReadonlySet<string> | undefined;
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
+  /** How it says a text of its own, where it can. */
+  readonly speech?: Speech<Batch> | undefined;
   /** Linear layers with an adapter beside them, by module (models/adapters.ts). */
   readonly beside?: ReadonlyMap<string, Beside> | undefined;
   /** Of a model that sees images: how they are cut. */
@@ -112,13 +122,37 @@ export interface Model<State = unknown, Batch = unknown> {
   prepare(rows: readonly TokenRow[]): Batch;
   /** Which rows of which tables a batch will look up. */
   lookups(batch: Batch): readonly { readonly name: string; readonly ids: Int32Array }[];
-  /** The state before the first block. */
-  start(batch: Batch): State;
+  /** The state before the first block. With a memory, the last block gives every row's scores of its next token, [rows, vocabulary]. */
+  start(batch: Batch, memory?: Memory): State;
   /** The activations that a block hands to the next: all of a state that does not follow from the batch. */
   carried(state: State): Tensor[];
   /** A start state with the activations of another in it. */
   carry(start: State, carried: readonly Tensor[]): State;
   features(state: State): Tensor2D;
+}
+
+/** What a language model needs to go on from what it has read: evaluate/generate.ts runs it. */
+export interface Speech<Batch = unknown> {
+  /** The block where a further token enters; those before it read the text, once. */
+  readonly from: number;
+  /** Tokens that end a text. */
+  readonly ends: readonly number[];
+  /** How far back a token sees. */
+  readonly window?: number | undefined;
+  /** The batch that reads one more token of each row of the batch it began with. @param step how many it has read so far */
+  follow(batch: Batch, said: readonly number[], step: number): Batch;
+  /** The rows of a batch that look back at what they have read. */
+  side(batch: Batch): TokenBatch;
+}
+
+/** Keys and values of what has been read: see models/memory.ts. */
+export interface Memory {
+  /** How the keys of a pass lie, a segment of queries each; undefined in the first, which looks at its own. */
+  keys(): readonly SegmentBias[] | undefined;
+  /** A layer's keys and values of all that has been read, these new ones among them. */
+  extend(layer: string, k: Tensor2D, v: Tensor2D): readonly [k: Tensor2D, v: Tensor2D];
+  /** What is made in the first pass and looked at in all. */
+  once(name: string, make: () => Tensor2D): Tensor2D;
 }
 
 export interface ImageShape { readonly size: number; readonly patch: number; readonly channels: number }

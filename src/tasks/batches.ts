@@ -12,12 +12,18 @@ export interface EncodedExample {
 export interface Batch {
   readonly rows: readonly TokenRow[];
   readonly labels: readonly number[];
-  /** Rows an example; undefined where an example is one row and the head gives its classes. */
+  /** Rows an example; undefined where an example is one row: the head gives its classes, or it is a text to be said. */
   readonly choices: number | undefined;
 }
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
 export const tokensAPass = 2048;
+
+/** What the mean of a batch's loss is over: its examples, or, where texts are to be said, their tokens. */
+export const lossWeight = ({ rows, labels, choices }: Batch): number => (isSaid({ rows, choices }) ? rows.reduce((sum, { targets }) => sum + targets!.length, 0) : labels.length);
+
+/** Whether a batch's rows are texts to be said, and none competes with another. */
+export const isSaid = ({ rows, choices }: Pick<Batch, "rows" | "choices">): boolean => choices === undefined && rows[0]?.targets !== undefined;
 
 export const tokensOf = ({ rows }: Batch): number => rowTokens(...rows);
 

@@ -1,5 +1,5 @@
 import type { Head } from "../models/head.js";
-import { cutBatch, tokensAPass, tokensOf, type Batch } from "../tasks/batches.js";
+import { cutBatch, lossWeight, tokensAPass, tokensOf, type Batch } from "../tasks/batches.js";
 
 /** A task's part in one step. */
 export interface Job {
@@ -12,10 +12,10 @@ export interface Job {
 }
 
 /**
- * Cuts a job into micro-batches of at most `most` tokens. Each is weighted by its share of the examples, so that their
+ * Cuts a job into micro-batches of at most `most` tokens. Each is weighted by its share of the mean, so that their
  * losses and gradients add up to the whole job's.
  */
-const microBatches = (job: Job, most: number): Job[] => cutBatch(job.batch, most).map((batch) => ({ ...job, batch, weight: (job.weight * batch.labels.length) / job.batch.labels.length }));
+const microBatches = (job: Job, most: number): Job[] => cutBatch(job.batch, most).map((batch) => ({ ...job, batch, weight: (job.weight * lossWeight(batch)) / lossWeight(job.batch) }));
 
 /** Groups jobs into passes through the model, in order, none of more than `most` tokens if it has more than one example. */
 export function passesOf(jobs: readonly Job[], most = tokensAPass): Job[][] {

@@ -4,7 +4,7 @@ import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
 import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
 import { columnOf } from "../../src/merge/source.js";
-import { loadTaskVectors } from "../../src/merge/vectors.js";
+import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import { clipText } from "../../src/models/clip.js";
 import type { Head } from "../../src/models/head.js";
 import { familyOf, forward } from "../../src/models/index.js";
@@ -22,14 +22,22 @@ const folder = join(packageFolder, "test", "golden", "models");
 interface Golden extends GoldenMerge { pixels?: number[][][][]; head?: number[][]; features?: number[][] }
 const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
 
-async function openCase(name: string, g: Golden): Promise<{ family: Family; model: Model; canonical: (name: string) => string; heads: (Head | undefined)[] }> {
+/** A case's model with its two experts. */
+export async function openCase(name: string, g = read(name)): Promise<{ family: Family; model: Model; vectors: TaskVectors; canonical: (name: string) => string; heads: (Head | undefined)[]; close(): Promise<void> }> {
   const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<string, unknown>;
   const { canonical, build, head } = familyOf(config, name);
   const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
   const family = await openFamily(await openMember("base", join(folder, name, "base"), canonical), ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })), canonical);
   const heads: (Head | undefined)[] = [];
   for (const expert of family.experts) heads.push(g.head ? { weight: tensor2d(g.head) } : await loadHead(expert, readout === "score" ? undefined : ofMember(head, expert.actual)));
-  return { family, model: build(config, { readout, has: (wanted) => family.base.actual.has(wanted) }), canonical, heads };
+  const model = build(config, { readout, has: (wanted) => family.base.actual.has(wanted) });
+  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
+  const close = async () => {
+    vectors.dispose();
+    heads.forEach(disposeHead);
+    await family.close();
+  };
+  return { family, model, vectors, canonical, heads, close };
 }
 
 /** RoBERTa's and BERT's heads have biases, GPT-2's and Llama's none. */
@@ -42,16 +50,13 @@ export function modelTests(tolerance: number, slow: boolean): void {
   const cases = existsSync(folder) ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "a"))) : [];
   test.each(cases)("%s: experts, merged logits, loss and ∂L/∂w equal transformers'", async (name) => {
     const g = read(name);
-    const { family, model, canonical, heads } = await openCase(name, g);
-    const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
+    const { model, vectors, canonical, heads, close } = await openCase(name, g);
     const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
     const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
     const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
     expect(order.filter((row) => row === undefined)).toEqual([]);
     await expectMerge(g, model, vectors, heads, batch, order, slow ? [true] : [false, true], tolerance);
-    vectors.dispose();
-    heads.forEach(disposeHead);
-    await family.close();
+    await close();
   });
 
   describe.skipIf(!existsSync(join(folder, "clip-text")))("CLIP's text tower", () => {

