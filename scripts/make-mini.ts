@@ -85,7 +85,7 @@ base.dispose();
 await saveModel(join(checkpoints, "base"), baseValues, {});
 
 for (const [id, spec] of Object.entries(tasks)) {
-  const task = { id, kind: spec.kind, labels: spec.labels, metric: "accuracy", synthetic: true, what: "" } as Task;
+  const task = { id, kind: spec.kind, labels: spec.labels, max_new_tokens: 1, synthetic: true, what: "" } as Task;
   const encode = (list: Row[]): EncodedExample[] => encodeExamples(list.map((row) => parseExample({ fields: { ...row }, where: id }, task)!), encoder);
   const isChoice = spec.kind === "choice";
   const { expert, head } = await finetune(model, baseValues, encode(rows[id]!.train), isChoice, spec.labels?.length ?? 1, expertPlan[id]!, report(id));

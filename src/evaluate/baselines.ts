@@ -1,7 +1,8 @@
 import type { Table } from "../merge/table.js";
 import { constantTables, lambdaGrid } from "../methods/constant.js";
 import type { ResultRow } from "../report/rows.js";
-import { evaluateTasks, mean, type Merge, type PreparedTask, type Score } from "./evaluate.js";
+import { evaluateTasks, mean, type PreparedTask, type Score } from "./evaluate.js";
+import type { Merge } from "./merge.js";
 
 /** One point of a search: what was tried, and how it did on validation. */
 export interface SearchPoint {
@@ -11,7 +12,7 @@ export interface SearchPoint {
 }
 
 export function toRows(method: string, tasks: readonly PreparedTask[], scores: readonly Score[], split: "validation" | "test", seed: number): ResultRow[] {
-  return scores.map(({ accuracy, n }, i) => ({ method, task: tasks[i]!.id, split, metric: "accuracy", value: accuracy, n, seed }));
+  return scores.map(({ accuracy, n }, i) => ({ method, task: tasks[i]!.id, split, metric: tasks[i]!.test[0]?.answers ? "exact-match" : "accuracy", value: accuracy, n, seed }));
 }
 
 /** A merge but for its table. */

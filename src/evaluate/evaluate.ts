@@ -1,12 +1,12 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
 import { sweepBytes } from "../merge/residency.js";
-import type { Table } from "../merge/table.js";
-import type { TaskVectors } from "../merge/vectors.js";
 import { logits, type Head } from "../models/head.js";
-import type { Model } from "../models/types.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
-import { bucketed, cutBatch, tokensAPass, tokensOf, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { bucketed, cutBatch, isSaid, lossWeight, tokensAPass, tokensOf, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { isExact } from "./exact.js";
+import { generate } from "./generate.js";
+import type { Merge } from "./merge.js";
 
 /** A task made ready for a model: its head and encoded examples. */
 export interface PreparedTask {
@@ -17,26 +17,18 @@ export interface PreparedTask {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
+  /** Of a language model: after how many tokens it is stopped, and what its tokens say. */
+  readonly speech?: { readonly most: number; text(ids: readonly number[]): string } | undefined;
   /** The test examples in every prompt template, where there are several: `test` is the first of them. */
   readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }
 
 export interface Score {
-  /** Fraction of examples whose highest logit is the label's. */
+  /** Fraction of examples whose highest logit is the label's; of texts to be said, of those said word for word ({@link isExact}). */
   readonly accuracy: number;
-  /** Mean cross-entropy in nats. */
+  /** Mean cross-entropy in nats: an example's, or of texts to be said, a token's. */
   readonly loss: number;
   readonly n: number;
-}
-
-/** A merge as it is measured: a family, a coefficient table, and whether it runs a block at a time. */
-export interface Merge {
-  readonly model: Model;
-  readonly vectors: TaskVectors;
-  readonly table: Table;
-  readonly blockwise?: boolean | undefined;
-  /** Tokens that share one pass through the model. */
-  readonly microBatch?: number | undefined;
 }
 
 /** −log softmax(row)[label], in float64 on the host. */
@@ -121,17 +113,27 @@ export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[]
 }
 
 async function evaluateEach(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
-  const sums = tasks.map(() => ({ correct: 0, loss: 0 }));
+  const sums = tasks.map(() => ({ correct: 0, loss: 0, over: 0 }));
   const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass)).map((batch) => ({ task, head, batch })));
   for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {
     const sum = sums[task]!;
+    sum.over += lossWeight(batch);
+    if (isSaid(batch)) {
+      sum.loss -= values.reduce((total, value) => total + value, 0);
+      continue;
+    }
     batch.labels.forEach((label, i) => {
       const row = values.subarray(i * width, (i + 1) * width);
       if (row.indexOf(Math.max(...row)) === label) sum.correct++;
       sum.loss += negativeLogLikelihood(row, label);
     });
   }
-  return tasks.map(({ [split]: { length: n } }, i) => ({ accuracy: sums[i]!.correct / n, loss: sums[i]!.loss / n, n }));
+  for (const [i, { speech, [split]: examples }] of tasks.entries()) {
+    if (!examples[0]?.answers) continue;
+    const said = await generate(merge, examples.map(({ rows: [row] }) => row!), speech!.most);
+    sums[i]!.correct = examples.filter(({ answers }, e) => isExact(speech!.text(said[e]!), answers!)).length;
+  }
+  return tasks.map(({ [split]: { length: n } }, i) => ({ accuracy: sums[i]!.correct / n, loss: sums[i]!.loss / sums[i]!.over, n }));
 }
 
 export const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

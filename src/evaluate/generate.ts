@@ -5,7 +5,7 @@ import type { Model, Speech, TokenRow } from "../models/types.js";
 import { stagesOf } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
 import { tokensAPass } from "../tasks/batches.js";
-import type { Merge } from "./evaluate.js";
+import type { Merge } from "./merge.js";
 
 type Speaker = Model & { readonly speech: Speech };
 

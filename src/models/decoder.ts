@@ -23,8 +23,9 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   return [...texts.values()];
 }
 
-/** Tokens that end a text, as a config says it. */
-export const endsOf = (json: Config, otherwise: number): number[] => [json["eos_token_id"] ?? otherwise].flat().filter((id) => typeof id === "number");
+/** Tokens that end a text, as a config says it; one that the vocabulary does not hold is none. */
+export const endsOf = (json: Config, otherwise: number): number[] =>
+  [json["eos_token_id"] ?? otherwise].flat().filter((id): id is number => typeof id === "number" && id < (json["vocab_size"] as number));
 
 export interface LastBlock {
   readonly id: string;

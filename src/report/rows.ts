@@ -1,9 +1,11 @@
+export const metrics = ["accuracy", "exact-match"] as const;
+
 /** One measured number. Every table, card and figure is made from a list of these. */
 export interface ResultRow {
   readonly method: string;
   readonly task: string;
   readonly split: "validation" | "test";
-  readonly metric: "accuracy";
+  readonly metric: (typeof metrics)[number];
   /** A fraction. */
   readonly value: number;
   /** Examples it was measured on. */

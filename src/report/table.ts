@@ -58,5 +58,6 @@ export function toMarkdown({ head, body }: Table): string {
 export function tableCaption(rows: readonly ResultRow[], synthetic: boolean, valPerTask: number): string {
   const seeds = distinct(rows.map(({ seed }) => seed));
   const data = synthetic ? "SYNTHETIC data; " : "";
-  return `${data}test accuracy in % (rank among merged models); ${valPerTask} validation examples a task at most; seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}`;
+  const exact = distinct(rows.filter(({ metric }) => metric === "exact-match").map(({ task }) => task));
+  return `${data}test accuracy${exact.length ? ` (${exact.join(", ")}: exact match)` : ""} in % (rank among merged models); ${valPerTask} validation examples a task at most; seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}`;
 }

@@ -15,7 +15,7 @@ import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
-import type { ResultRow } from "../report/rows.js";
+import { metrics, type ResultRow } from "../report/rows.js";
 import { toMarkdown } from "../report/table.js";
 import { writeMerge } from "./disk.js";
 import { evaluateFolder } from "./evaluate.js";
@@ -51,7 +51,7 @@ export interface Compared {
 /** What a method came to: methods/<name>.json, by which a stopped comparison goes on. */
 const result = z.object({
   identity: z.string(),
-  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.literal("accuracy"), value: z.number(), n: z.number(), seed: z.number() })),
+  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(metrics), value: z.number(), n: z.number(), seed: z.number() })),
   /** Of all, the search among it; and of the merge (or the training) alone. */
   seconds: z.object({ total: z.number(), merge: z.number() }),
   values: z.record(z.string(), z.unknown()),

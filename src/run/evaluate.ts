@@ -8,6 +8,9 @@ import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
+import { speaker } from "../evaluate/generate.js";
+import type { Merge } from "../evaluate/merge.js";
+import { sayings, type Saying } from "../evaluate/sayings.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/head.js";
@@ -39,6 +42,8 @@ export interface EvaluateOptions {
   readonly prompts?: string | undefined;
   readonly score?: "sum" | "mean" | undefined;
   readonly microBatch?: number | undefined;
+  /** Of how many test examples a task it is told what the model says to them. */
+  readonly show?: number | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
   /** These three default to what the run that wrote the folder used: a task with one file only is cut by them. */
@@ -56,7 +61,7 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
 }
 
 /** Measures a merged model from its written files alone: its folder, its heads, the data. */
-export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean }> {
+export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: Saying[] }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
   const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32, split = saved.split ?? "files", score = saved.score ?? "sum" } = options;
@@ -95,8 +100,12 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     }
     const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], { residency: options.placement?.residency, tables: model.tables });
     try {
-      const scores = await evaluateTasks({ model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise, microBatch: options.microBatch }, prepared, "test");
-      return { rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };
+      const merge: Merge = { model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise, microBatch: options.microBatch };
+      if (options.show) speaker(model);
+      const scores = await evaluateTasks(merge, prepared, "test");
+      return {
+        said: options.show ? await sayings(merge, prepared, options.show) : [],
+        rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };
     } finally {
       vectors.dispose();
     }

@@ -13,6 +13,7 @@ import { rowTokens, type HeadNames, type Model } from "../models/types.js";
 import type { Wish } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
+import { usesLabels } from "../train/losses.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { adapterForm } from "./adapters.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
@@ -139,6 +140,8 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
       prepared.push(ready);
     }
+    const free = prepared.find(({ validation }) => validation[0]?.answers);
+    if (free && !usesLabels(options.loss)) throw new UserError(`${free.id}: --loss ${options.loss} looks at the classes or answers that a model chooses from, and a text to be said has none; use --loss cross-entropy`);
     const hashes = await hashInputs(family, places.sources, data, prepared, encoder.prompts?.(tasks));
     let members = family.experts;
     if (options.treat !== undefined && options.treat !== "none") {

@@ -87,7 +87,7 @@ export async function encoderFor(folder: string, model: Model, { maxLength, prom
   if (model.image) return imageRows(await loadProcessor(folder), model.image);
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
-  return model.scores ? promptRows(tokenizer, await loadPrompts(prompts), model.scores, most, score === "mean") : textRows(tokenizer);
+  return model.scores ? promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean") : textRows(tokenizer);
 }
 
 /** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
@@ -95,12 +95,14 @@ export async function prepareTask(
   task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
 ): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
   if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
+  if (task.kind === "generate" && !encoder.text) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
   const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
     id: task.id, isChoice: encoder.compares(task), synthetic: task.synthetic, head, sources,
+    ...(encoder.text && { speech: { most: task.max_new_tokens, text: encoder.text } }),
     validation: encodeMixed(inOrder(validation), encoder, task), test: tests[0]!, ...(tests.length > 1 && { tests }),
   };
 }

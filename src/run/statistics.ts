@@ -1,3 +1,4 @@
+import { UserError } from "../errors.js";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -37,6 +38,7 @@ async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashe
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
+  if (kind === "fisher" && task.validation[0]?.answers) throw new UserError(`${task.id}: the Fisher information of a text to be said is not made here (it is defined over classes or answers); leave the task or the method out`);
   const weights = await loadWeights(model, member);
   try {
     const onExample = (done: number, of: number) => hooks.progress(`${kind} of ${member.label}`, done, of);

@@ -7,6 +7,8 @@ export interface EncodedExample {
   readonly rows: readonly TokenRow[];
   readonly label: number;
   readonly length: number;
+  /** Of a text to be said: each of them is right. */
+  readonly answers?: readonly string[] | undefined;
 }
 
 export interface Batch {

@@ -18,6 +18,8 @@ export interface Encoder {
   encode(example: Example, task: Task): readonly (readonly TokenRow[])[];
   /** The files of the prompt templates that tasks are put in. */
   prompts?(tasks: readonly Task[]): string[];
+  /** Tokens as text again. */
+  text?(ids: readonly number[]): string;
   /** Whether an example's rows compete, and the label is the winner's number: a choice, or answers to a prompt. */
   compares(task: Task): boolean;
 }
@@ -40,13 +42,13 @@ export const imageRows = (processor: Processor, image: NonNullable<Model["image"
  * Prompts for a language model: a row an answer, which is scored by its log-probability, or (`mean`) by that of a token of it.
  * Too long a prompt loses its end where an encoder reads it, else its beginning: the answer follows on its end.
  */
-export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNullable<Model["scores"]>, maxLength: number, mean: boolean): Encoder {
+export function promptRows(tokenizer: TextEncoder, prompts: Prompts, { scores: kind, speech }: Pick<Model, "scores" | "speech">, maxLength: number, mean: boolean): Encoder {
   const checked = (targets: number[], answer: string): number[] => {
     if (targets.length === 0) throw new UserError(`an answer "${answer}" has no tokens; a template's answer_choices must not be empty`);
     if (targets.length >= maxLength) throw new UserError(`the answer "${answer.slice(0, 60)}…" has ${targets.length} tokens, which leaves nothing of its prompt in ${maxLength}; raise --max-length`);
     return targets;
   };
-  const row = (prompt: string, answer: string): TokenRow => {
+  const row = (prompt: string, answer: string, end: readonly number[]): TokenRow => {
     if (kind === "encoder-decoder") {
       const [ids, targets] = [tokenizer.whole(prompt, true), checked(tokenizer.whole(answer, true), answer)];
       const special = ids.slice(tokenizer.whole(prompt, false).length);
@@ -58,18 +60,21 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, kind: NonNu
     const shared = given.findIndex((id, i) => whole[i] !== id);
     // Something must stand before it.
     const from = Math.max(1, shared === -1 ? given.length : shared);
-    const targets = checked(whole.slice(from), answer);
-    return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
+    const targets = checked([...whole.slice(from), ...end], answer);
+    return { ids: whole.slice(Math.max(0, whole.length + end.length - maxLength), from), types: [], targets, mean };
   };
   return {
     vocabulary: tokenizer.vocabulary,
     encode: (example, task) => prompts.of(task).map((template) => {
       const { prompt, answers } = template(example);
-      const rows = answers.map((answer) => row(prompt, answer));
+      // What is said freely must be ended too. Behind an encoder the tokenizer's own end is there already.
+      if (task.kind === "generate") return [{ ...row(prompt, answers[0]!, speech!.ends.slice(0, 1)), mean: undefined }];
+      const rows = answers.map((answer) => row(prompt, answer, []));
       // A decoder behind an encoder looks at the text once a row: there each is counted with it.
       return kind === "decoder" ? sharing(rows) : rows;
     }),
-    compares: () => true,
+    compares: (task) => task.kind !== "generate",
+    text: tokenizer.text,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
 }
@@ -79,19 +84,19 @@ const sharing = ([first, ...others]: readonly TokenRow[]): TokenRow[] =>
   [first!, ...others.map((row) => (row.ids.length === first!.ids.length && row.ids.every((id, i) => first!.ids[i] === id) ? { ...row, ids: first!.ids } : row))];
 
 /** An example is as long as its longest row, answers that share their text being one. */
-const encoded = (rows: readonly TokenRow[], label: number): EncodedExample => ({ rows, label, length: Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids)))) });
+const encoded = (rows: readonly TokenRow[], { label, answers }: Example): EncodedExample => ({ rows, label, ...(answers && { answers }), length: Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids)))) });
 
 /** Examples in every template: [templates][examples]. */
 export function encodeVariants(examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[][] {
-  const all = examples.map((example) => encoder.encode(example, task).map((rows) => encoded(rows, example.label)));
+  const all = examples.map((example) => encoder.encode(example, task).map((rows) => encoded(rows, example)));
   return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => variants[t]!));
 }
 
 /** Examples with a template each, in turn: what is trained on. */
 export const encodeMixed = (examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[] => examples.map((example, i) => {
   const variants = encoder.encode(example, task);
-  return encoded(variants[i % variants.length]!, example.label);
+  return encoded(variants[i % variants.length]!, example);
 });
 
 /** Examples for a model with heads: {@link textRows}. */
-export const encodeExamples = (examples: readonly Example[], tokenizer: TextEncoder): EncodedExample[] => examples.map(({ texts, label }) => encoded(texts.map((text) => tokenizer.encode(text)), label));
+export const encodeExamples = (examples: readonly Example[], tokenizer: TextEncoder): EncodedExample[] => examples.map((example) => encoded(example.texts.map((text) => tokenizer.encode(text)), example));

@@ -5,7 +5,10 @@ import type { Task } from "./registry.js";
 /** One labelled example. `texts` holds one text, or a text and its partner; for a choice, one pair an ending. */
 export interface Example {
   readonly texts: readonly (readonly [string] | readonly [string, string])[];
+  /** The right class or ending; 0 where there is none. */
   readonly label: number;
+  /** Of a text to be said: each of them is right. */
+  readonly answers?: readonly string[] | undefined;
   /** Of an image task. */
   readonly picture?: Picture | undefined;
   /** The row as the file has it, for prompt templates. */
@@ -62,6 +65,17 @@ function parseLabel(row: Row, task: Task, count: number): number | undefined {
   throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`);
 }
 
+/** The right answers: a list, SQuAD's `answers.text`, or one. Undefined where there are none, as in a published test set. */
+function parseAnswers({ fields, where }: Row): string[] | undefined {
+  const { answers, answer } = fields;
+  const texts = (answers as { text?: unknown } | null | undefined)?.text;
+  const found: unknown = texts ?? answers ?? answer ?? [];
+  const list: unknown[] = Array.isArray(found) ? found : [found];
+  if (!list.every((one) => typeof one === "string")) throw new UserError(`${where}: "answers" must be a list of texts, or {"text": [texts]}`);
+  const said = list.filter((one) => one.trim() !== "");
+  return said.length ? said : undefined;
+}
+
 /** Reads a row as an example of the task; undefined where it carries no label (a published test set). */
 export function parseExample(row: Row, task: Task): Example | undefined {
   if (task.kind === "choice") {
@@ -73,6 +87,10 @@ export function parseExample(row: Row, task: Task): Example | undefined {
     const first = text(row, aliases.first).value;
     const context = asked === undefined ? first : `${first} ${asked}`;
     return { texts: endings.map((ending) => [context, ending] as const), label, fields: row.fields };
+  }
+  if (task.kind === "generate") {
+    const answers = parseAnswers(row);
+    return answers && { texts: [[text(row, aliases.first).value]], label: 0, answers, fields: row.fields };
   }
   const label = parseLabel(row, task, task.labels!.length);
   if (label === undefined) return undefined;

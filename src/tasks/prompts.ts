@@ -9,7 +9,7 @@ import { packageFolder } from "../package.js";
 import { aliases, type Example } from "./examples.js";
 import type { Task } from "./registry.js";
 
-/** An example put into words: what a model is given, and what it may say. The label is the right answer's place. */
+/** An example put into words: what a model is given, and what it may say, the label being the right answer's place; or the one text that it is to say. */
 export interface Prompted { readonly prompt: string; readonly answers: readonly string[] }
 
 export interface Prompts {
@@ -41,13 +41,13 @@ async function parseYaml(path: string): Promise<unknown> {
 }
 
 /** An example's values by every name that a template may use for them. */
-function context({ texts, fields = {}, label }: Example, { kind }: Task): Record<string, unknown> {
+function context({ texts, fields = {}, label, answers }: Example, { kind }: Task): Record<string, unknown> {
   const [first, second] = kind === "choice" ? [texts[0]?.[0], undefined] : [texts[0]?.[0], texts[0]?.[1]];
   const choices = kind === "choice" ? texts.map(([, ending]) => ending) : undefined;
   const named = (names: readonly string[], value: unknown) => Object.fromEntries(value === undefined ? [] : names.filter((name) => /^\w+$/.test(name)).map((name) => [name, value]));
   return {
     ...named(aliases.first, first), ...named(aliases.second, second),
-    ...(choices && { choices, ...Object.fromEntries(choices.map((choice, i) => [`choice${i + 1}`, choice])) }), ...fields, label,
+    ...(answers && { answers, answer: answers[0] }), ...(choices && { choices, ...Object.fromEntries(choices.map((choice, i) => [`choice${i + 1}`, choice])) }), ...fields, label,
   };
 }
 
@@ -65,6 +65,10 @@ function compile({ name, jinja, answer_choices: listed }: Entry, task: Task, whe
   return (example) => {
     try {
       const values = context(example, task);
+      if (example.answers) {
+        const [prompt, said = ""] = body!.render(values).split("|||");
+        return { prompt: prompt!.trim(), answers: [said.trim() || example.answers[0]!] };
+      }
       const answers = choices ? choices.render(values).split("|||").map((answer) => answer.trim()) : ((values["choices"] as string[] | undefined) ?? [...(task.labels ?? [])]);
       const [prompt] = body!.render({ ...values, answer_choices: answers }).split("|||");
       if (answers.length <= example.label) throw new Error(`it gives ${answers.length} answers, the example's is number ${example.label}`);
@@ -75,7 +79,7 @@ function compile({ name, jinja, answer_choices: listed }: Entry, task: Task, whe
   };
 }
 
-/** Templates that answer by one of several answers: others cannot be ranked. */
+/** Whether a template answers by one of several answers: others cannot be ranked. */
 const ranks = ({ answer_choices: choices }: Entry): boolean => choices != null;
 
 /** Every templates.yaml below a folder, by the name of its own folder. */
@@ -87,7 +91,7 @@ async function readFolder(folder: string): Promise<Map<string, { path: string; e
     const path = join(file.parentPath, file.name);
     const parsed = theirs.safeParse(await parseYaml(path));
     if (!parsed.success) throw new UserError(`${path}: not promptsource's form: ${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`);
-    found.set(basename(dirname(path)), { path, entries: Object.values(parsed.data.templates).filter(ranks) });
+    found.set(basename(dirname(path)), { path, entries: Object.values(parsed.data.templates) });
   }
   return found;
 }
@@ -105,8 +109,9 @@ export async function loadPrompts(folder?: string): Promise<Prompts> {
       const before = compiled.get(task.id);
       if (before) return before;
       const named = foundFor(task);
-      const entries = given ? named?.entries : own[task.id];
-      if (!entries?.length) throw new UserError(given ? `--prompts ${folder}: there are no templates with answer_choices for ${task.id} (a folder of that name with a templates.yaml)` : `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`);
+      const says = task.kind === "generate";
+      const entries = given ? named?.entries.filter((one) => ranks(one) !== says) : own[task.id];
+      if (!entries?.length) throw new UserError(given ? `--prompts ${folder}: there are no templates ${says ? "without" : "with"} answer_choices for ${task.id} (a folder of that name with a templates.yaml)` : `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`);
       const templates = entries.map((one) => compile(one, task, named?.path ?? path));
       compiled.set(task.id, templates);
       return templates;

@@ -7,17 +7,18 @@ import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 
 const entry = z.object({
-  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. `image`: a picture. */
-  kind: z.enum(["single", "pair", "choice", "image"]),
-  /** Label names in the order of the head's outputs, or how many there are; null for a choice, whose label is the ending's number. */
+  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. `image`: a picture. `generate`: a text to be said. */
+  kind: z.enum(["single", "pair", "choice", "image", "generate"]),
+  /** Label names in the order of the head's outputs, or how many there are; null for a choice, whose label is the ending's number, and for what is to be said. */
   labels: z.union([z.array(z.string()).min(2), z.number().int().min(2).transform((n) => Array.from({ length: n }, (_, i) => String(i)))]).nullable(),
+  /** Of `generate`: after how many tokens a model is stopped. */
+  max_new_tokens: z.number().int().min(1).max(10_000).default(32),
   /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
   prompts: z.array(z.string().includes("{}")).min(1).optional(),
-  metric: z.enum(["accuracy"]).default("accuracy"),
   /** The examples were written by a program; said wherever the task's numbers stand. */
   synthetic: z.boolean().default(false),
   what: z.string().default(""),
-});
+}).refine(({ kind, labels }) => labels !== null || kind === "choice" || kind === "generate", { path: ["labels"], message: "only a choice and a text to be said have none" });
 
 export interface Task extends z.infer<typeof entry> {
   readonly id: string;

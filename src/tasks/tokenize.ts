@@ -16,6 +16,8 @@ export interface TextEncoder {
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
   /** Ids of a text, special tokens as for a single one, uncut; or without them. */
   whole(text: string, special: boolean): number[];
+  /** What ids say, special tokens left out. */
+  text(ids: readonly number[]): string;
 }
 
 const piece = z.union([
@@ -109,6 +111,7 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   return {
     vocabulary: tokenizer.get_vocab(true).size,
     whole: (text, special) => (special ? form.single.flatMap((p) => ("SpecialToken" in p ? idsOf(p.SpecialToken.id) : tokens(text))) : tokens(text)),
+    text: (ids) => (ids.length ? tokenizer.decode([...ids], { skip_special_tokens: true }) : ""),
     encode([first, second]) {
       const a = tokens(first);
       const b = second === undefined ? [] : tokens(second);

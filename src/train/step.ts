@@ -1,4 +1,4 @@
-import { add, cast, concat, dispose, div, engine, keep, mul, neg, oneHot, reshape, sum, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, sum, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
@@ -25,7 +25,7 @@ export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossNa
 
 function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
-  if (isSaid(batch)) return div(neg(sum(features)), lossWeight(batch));
+  if (isSaid(batch)) return mul(sum(features), -1 / lossWeight(batch));
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);

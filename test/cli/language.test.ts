@@ -16,7 +16,7 @@ const tasks = ["rte", "cb"];
 /** A tiny language model of random weights, or one a little off it. */
 async function model(path: string, seed: number): Promise<void> {
   const vocabulary = Object.keys((await json<{ model: { vocab: object } }>(join(mini, "tokenizer.json"))).model.vocab).length;
-  const config = { model_type: "gpt2", architectures: ["GPT2LMHeadModel"], n_embd: 16, n_layer: 1, n_head: 2, n_positions: 128, vocab_size: vocabulary, layer_norm_epsilon: 1e-5, attn_pdrop: 0.1 };
+  const config = { model_type: "gpt2", architectures: ["GPT2LMHeadModel"], n_embd: 16, n_layer: 1, n_head: 2, n_positions: 128, vocab_size: vocabulary, eos_token_id: 3, layer_norm_epsilon: 1e-5, attn_pdrop: 0.1 };
   const draw = (i: number, s: number) => Math.sin(12.9898 * (i + 1) + 78.233 * s);
   const sources = [...gpt2.build(config).parameters].map(([name, shape], t): TensorSource => ({
     name: `transformer.${name}`, dtype: "F32", shape,
@@ -64,6 +64,35 @@ describe("a language model", () => {
     const { rows } = await json<{ rows: { n: number }[] }>(join(folder, "source", "results.json"));
     expect(rows.every(({ n }) => n === 8)).toBe(true);
     expect((await cli(...given, "--prompts", "promptsource/super_glue/rte", "--out", "none")).stderr).toMatch(/there are no templates with answer_choices for cb/);
+  });
+
+  test("says what it is asked for: exact match, what it says shown; methods that need classes are refused", async () => {
+    const rows = ["red", "green", "blue", "white", "black", "grey"].map((colour, i) => ({ background: `The ${colour} one is ${i % 2 ? "old" : "new"}.`, situation: `We take the ${colour} one.`, question: "Is it old or new?", answers: [i % 2 ? "old" : "new"] }));
+    const written = async (split: string, content: readonly object[]) => writeFile(join(folder, "data", "ropes", `${split}.jsonl`), content.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    await mkdir(join(folder, "data", "ropes"), { recursive: true });
+    await written("validation", rows);
+    await written("test", rows.slice(0, 3));
+    await cp(join(folder, "lm", "experts", "cb"), join(folder, "lm", "experts", "ropes"), { recursive: true });
+    const both = ["--tasks", "rte,ropes", ...given.slice(2)];
+    expect(await cli(...both, "--out", "said")).toMatchObject({ code: 0, stdout: expect.stringContaining("ropes: exact match") });
+    const again = async (...options: string[]) => JSON.parse((await cli("evaluate", "said", "--data", "data", "--backend", "wasm", "--show", "3", "--json", ...options)).stdout) as { rows: { task: string; metric: string; value: number }[]; said: { task: string; prompt: string; said: string; right: string[] }[] };
+    const first = await again();
+    const own = first.said.filter(({ task }) => task === "ropes");
+    expect(first.rows.find(({ task }) => task === "ropes")).toMatchObject({ metric: "exact-match", value: 0 });
+    expect(own.map(({ right }) => right)).toEqual(rows.slice(0, 3).map(({ answers }) => answers));
+    expect(own[0]!.prompt).toMatch(/the red is new. .*is it old/);
+    expect(first.said.map(({ task }) => task).sort()).toEqual(["ropes", "ropes", "ropes", "rte", "rte", "rte"]);
+    // What it says in one template made the right answer, in other dress: two of three are right then.
+    await mkdir(join(folder, "single", "ropes"), { recursive: true });
+    await writeFile(join(folder, "single", "ropes", "templates.yaml"), "dataset: ropes\ntemplates:\n  0a: !Template\n    answer_choices: null\n    jinja: '{{background}} {{question}} |||'\n    name: plain\n");
+    const single = ["--tasks", "ropes", "--prompts", "single"];
+    const { said } = await again(...single);
+    await written("test", rows.slice(0, 3).map((row, i) => ({ ...row, answers: { text: i === 0 ? row.answers : ["something else", `The ${said[i]!.said.toUpperCase()}!`] } })));
+    expect((await again(...single)).rows[0]).toMatchObject({ metric: "exact-match", value: 2 / 3 });
+    expect((await cli(...both, "--loss", "entropy", "--out", "none")).stderr).toMatch(/ropes: --loss entropy looks at the classes/);
+    expect((await cli("compare", ...both, "--methods", "fisher", "--out", "none")).stderr).toMatch(/ropes: the Fisher information of a text to be said/);
+    await written("test", [{ ...rows[0]!, answers: 7 }]);
+    expect((await cli("evaluate", "said", "--data", "data", "--tasks", "ropes")).stderr).toMatch(/test\.jsonl:1: "answers" must be a list of texts/);
   });
 
   test("a tree of it is flattened like any other", async () => {
