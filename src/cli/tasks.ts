@@ -13,7 +13,7 @@ export function addTasks(program: Command): void {
     .option("--json", "print them as JSON")
     .addHelpText("after", "\nExample:\n  $ train-merge tasks --data data/text")
     .action(async ({ data = shippedData, json }: { data?: string; json?: boolean }) => {
-      const tasks = [...(await loadTasks(data)).values()].map((task) => ({ ...task, here: existsSync(join(data, task.id)) }));
+      const tasks = [...(await loadTasks(data)).values()].map((task) => ({ ...task, here: existsSync(join(data, task.id)) || existsSync(join(data, `${task.id}.npz`)) }));
       if (json) {
         process.stdout.write(`${JSON.stringify(tasks, undefined, 2)}\n`);
         return;

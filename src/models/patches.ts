@@ -19,9 +19,13 @@ export interface PatchNames {
 
 /** All patches of a batch, in the order in which its rows lie: [rows · patches, channels · patch · patch]. */
 function patchesOf({ order, rows: given }: TokenBatch, width: number): Tensor2D {
-  const each = given[0]!.patches!.length;
-  const all = new Float32Array(order.length * each);
-  for (const [at, r] of order.entries()) all.set(given[r]!.patches!, at * each);
+  const each = order.map((r) => given[r]!.patches!());
+  const all = new Float32Array(each.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const patches of each) {
+    all.set(patches, at);
+    at += patches.length;
+  }
   return tensor2d(all, [all.length / width, width]);
 }
 
@@ -46,9 +50,11 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
   };
 }
 
-/** An image as a row: its patches from the upper left, a line at a time. Pixels are [channels, size, size], normalised. */
-export function imageRow(pixels: ArrayLike<number>, image: ImageShape): TokenRow {
-  const { size, patch, channels } = image;
+/** An image as a row. Pixels are [channels, size, size], normalised; they are asked for whenever a pass reads the row. */
+export const imageRow = (pixels: () => ArrayLike<number>, image: ImageShape): TokenRow => ({ ids: placesOf(tokensOf(image)), types: [], patches: () => cut(pixels(), image) });
+
+/** An image's patches from the upper left, a line at a time. */
+function cut(pixels: ArrayLike<number>, { size, patch, channels }: ImageShape): Float32Array {
   const across = size / patch;
   const patches = new Float32Array(channels * size * size);
   let at = 0;
@@ -56,7 +62,7 @@ export function imageRow(pixels: ArrayLike<number>, image: ImageShape): TokenRow
     const [top, left] = [Math.floor(p / across) * patch, (p % across) * patch];
     for (let c = 0; c < channels; c++) for (let y = 0; y < patch; y++) for (let x = 0; x < patch; x++) patches[at++] = pixels[(c * size + top + y) * size + left + x]!;
   }
-  return { ids: placesOf(tokensOf(image)), types: [], patches };
+  return patches;
 }
 
 const known = new Map<number, readonly number[]>();

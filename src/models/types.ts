@@ -35,8 +35,8 @@ export interface TokenRow {
   readonly positions?: readonly number[] | undefined;
   /** Of a row that holds targets of several rows behind one text: see models/decoder.ts. */
   readonly spoken?: readonly Spoken[] | undefined;
-  /** An image's patches, [patches, channels · height · width] in rows, normalised. */
-  readonly patches?: Float32Array | undefined;
+  /** An image's patches, [patches, channels · height · width] in rows, normalised; made when a pass reads them. */
+  readonly patches?: (() => Float32Array) | undefined;
 }
 
 /** Targets as they stand behind a text. */

@@ -137,7 +137,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       heads.push(await loadHead(expert, head));
       const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed, split: options.split });
       const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
-      hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation}${fewer}; ${ready.test.length} test examples from ${ready.sources.test}`);
+      hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation.name}${fewer}; ${ready.test.length} test examples from ${ready.sources.test.name}`);
       prepared.push(ready);
     }
     const free = prepared.find(({ validation }) => validation[0]?.answers);

@@ -13,7 +13,7 @@ import { encodeMixed, encodeVariants, imageRows, promptRows, textRows, type Enco
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
-import { loadTaskData, type SplitName } from "../tasks/split.js";
+import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { labelOrder } from "./check.js";
 import type { Places } from "./locate.js";
@@ -93,7 +93,7 @@ export async function encoderFor(folder: string, model: Model, { maxLength, prom
 /** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
 export async function prepareTask(
   task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
-): Promise<PreparedTask & { sources: { validation: string; test: string } }> {
+): Promise<PreparedTask & Pick<TaskData, "sources">> {
   if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
   if (task.kind === "generate" && !encoder.text) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
   const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);

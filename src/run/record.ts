@@ -1,14 +1,25 @@
 import { existsSync } from "node:fs";
-import { basename, join } from "node:path";
+import { createHash } from "node:crypto";
+import { basename, join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
 import type { InputHash } from "../report/card.js";
+import type { DataFiles } from "../tasks/files.js";
+import type { TaskData } from "../tasks/split.js";
 import type { Source } from "./locate.js";
 import type { MergeOptions } from "./options.js";
 import type { MemoryPlan } from "./place.js";
 
+/** A file's hash; of several, that of their names and hashes. */
+async function hashOf({ name, files }: DataFiles): Promise<string> {
+  if (files.length === 1) return sha256(files[0]!);
+  const each: string[] = [];
+  for (const path of files) each.push(`${await sha256(path)}  ${relative(name, path)}`);
+  return createHash("sha256").update(each.join("\n")).digest("hex");
+}
+
 /** Hashes of everything the numbers depend on: models, tokenizer, data. */
-export async function hashInputs(family: Family, sources: readonly Source[], data: string, tasks: readonly { id: string; sources: { validation: string; test: string } }[], prompts: readonly string[] = []): Promise<InputHash[]> {
+export async function hashInputs(family: Family, sources: readonly Source[], data: string, tasks: readonly { id: string; sources: TaskData["sources"] }[], prompts: readonly string[] = []): Promise<InputHash[]> {
   const { base, experts } = family;
   const files = [base, ...experts].flatMap(({ label, checkpoint }) => checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })));
   for (const { label, folder, tasks: mine, merged } of sources) {
@@ -19,10 +30,10 @@ export async function hashInputs(family: Family, sources: readonly Source[], dat
     if (existsSync(path)) files.push({ role: base.label, path });
   }
   if (existsSync(join(data, "tasks.json"))) files.push({ role: "data", path: join(data, "tasks.json") });
-  for (const { id, sources } of tasks) for (const path of new Set([sources.validation, sources.test])) files.push({ role: `${id}, data`, path });
   for (const path of prompts) files.push({ role: "prompts", path });
   const hashes: InputHash[] = [];
   for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
+  for (const { id, sources } of tasks) for (const source of new Set([sources.validation, sources.test])) hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
   return hashes;
 }
 

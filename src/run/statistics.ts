@@ -8,6 +8,7 @@ import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors } from "../checkpoint/write.js";
 import type { CompileOptions } from "../disk/compile.js";
 import type { Ref } from "../checkpoint/ref.js";
+import type { EncodedExample } from "../tasks/batches.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { Method } from "../methods/types.js";
 import type { Model } from "../models/types.js";
@@ -28,12 +29,15 @@ export interface StatisticsInputs {
   readonly hashes: readonly InputHash[];
 }
 
+/** An example as plain data, its pixels among them. */
+const written = ({ rows, ...rest }: EncodedExample) => ({ ...rest, rows: rows.map((row) => ({ ...row, ...(row.patches && { patches: Buffer.from(row.patches().buffer).toString("base64") }) })) });
+
 /** Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all that they depend on. */
 async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashes }: StatisticsInputs, { member, task }: Subject, hooks: Pick<MergeHooks, "progress">): Promise<string> {
   const mine = hashes.filter(({ role }) => role === member.label || role === "base" || role.startsWith(task.id));
   // A head may have been made from the names of classes, which are in none of those files.
   const head = task.head && Array.from(await task.head.weight.data());
-  const key = digest({ format: 2, kind, task: task.id, hashes: mine, examples: task.validation, head });
+  const key = digest({ format: 2, kind, task: task.id, hashes: mine, examples: task.validation.map(written), head });
   const folder = join(cacheFolder(), "statistics");
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;

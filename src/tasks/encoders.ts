@@ -31,10 +31,10 @@ export const textRows = (tokenizer: TextEncoder): Encoder => ({
   compares: ({ kind }) => kind === "choice",
 });
 
-/** Pictures for a model that sees. */
+/** Pictures for a model that sees: unpacked and prepared whenever a pass reads them, so that a test set takes no memory. */
 export const imageRows = (processor: Processor, image: NonNullable<Model["image"]>): Encoder => ({
   sees: true,
-  encode: ({ picture }) => [[imageRow(preprocess(picture!, processor, image), image)]],
+  encode: ({ picture }) => [[imageRow(() => preprocess(picture!(), processor, image), image)]],
   compares: () => false,
 });
 
@@ -92,10 +92,16 @@ export function encodeVariants(examples: readonly Example[], encoder: Encoder, t
   return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => variants[t]!));
 }
 
-/** Examples with a template each, in turn: what is trained on. */
+/** A row whose patches are kept once they are made. */
+function kept(row: TokenRow): TokenRow {
+  let made: Float32Array | undefined;
+  return row.patches ? { ...row, patches: () => (made ??= row.patches!()) } : row;
+}
+
+/** Examples with a template each, in turn: what is trained on, step after step. */
 export const encodeMixed = (examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[] => examples.map((example, i) => {
   const variants = encoder.encode(example, task);
-  return encoded(variants[i % variants.length]!, example);
+  return encoded(variants[i % variants.length]!.map(kept), example);
 });
 
 /** Examples for a model with heads: {@link textRows}. */

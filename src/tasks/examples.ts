@@ -9,8 +9,8 @@ export interface Example {
   readonly label: number;
   /** Of a text to be said: each of them is right. */
   readonly answers?: readonly string[] | undefined;
-  /** Of an image task. */
-  readonly picture?: Picture | undefined;
+  /** Of an image task: read, unpacked when it is asked for. */
+  readonly picture?: (() => Picture) | undefined;
   /** The row as the file has it, for prompt templates. */
   readonly fields?: Row["fields"] | undefined;
 }

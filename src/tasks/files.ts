@@ -1,10 +1,11 @@
 import { createReadStream, existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
+import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { parse } from "csv-parse";
 import { UserError } from "../errors.js";
 import { parseExample, type Example, type Row } from "./examples.js";
+import { parquetRows } from "./parquet.js";
 import type { Task } from "./registry.js";
 
 async function* jsonlRows(path: string): AsyncGenerator<Row> {
@@ -68,7 +69,7 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
-  const rows = extname(path) === ".jsonl" ? jsonlRows(path) : separatedRows(path, task);
+  const rows = extname(path) === ".jsonl" ? jsonlRows(path) : extname(path) === ".parquet" ? parquetRows(path) : separatedRows(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;
@@ -90,24 +91,37 @@ const splitNames: Record<FileSplit, string[]> = {
   validation: ["validation", "val", "dev", "dev_matched"],
   test: ["test", "msr_paraphrase_test"],
 };
-const extensions = [".jsonl", ".tsv", ".csv", ".txt"];
+const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet"];
+
+/** The files that a split was read from, and what to call them. */
+export interface DataFiles { readonly name: string; readonly files: readonly string[] }
+
+/** A folder's files by split: one, or parquet's shards (`train-00000-of-00002.parquet`). @throws UserError where a shard is missing */
+export async function findFiles(folder: string, allowed: readonly string[]): Promise<Partial<Record<FileSplit, DataFiles>>> {
+  const names = (await readdir(folder)).sort();
+  const found: Partial<Record<FileSplit, DataFiles>> = {};
+  for (const [split, stems] of Object.entries(splitNames) as [FileSplit, string[]][]) {
+    const one = stems.flatMap((stem) => allowed.map((ext) => stem + ext)).find((name) => names.includes(name));
+    const shards = one !== undefined || !allowed.includes(".parquet") ? [] : stems.map((stem) => names.filter((name) => name.startsWith(`${stem}-`) && /-\d{5}-of-\d{5}\.parquet$/.test(name))).find((list) => list.length > 0) ?? [];
+    const files = (one === undefined ? shards : [one]).map((name) => join(folder, name));
+    const count = Number(/-of-(\d{5})\.parquet$/.exec(files[0] ?? "")?.[1] ?? files.length);
+    if (files.length !== count) throw new UserError(`${files[0]}: there are ${files.length} of its ${count} shards`);
+    if (files.length) found[split] = { name: files[0]!, files };
+  }
+  return found;
+}
 
 /** The files of a task's folder by split. @throws UserError where the folder or every split is missing. */
-export async function findSplits(dataFolder: string, task: Task): Promise<Partial<Record<FileSplit, string>>> {
+export async function findSplits(dataFolder: string, task: Task): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const folder = join(dataFolder, task.id);
   if (!existsSync(folder)) {
     const there = existsSync(dataFolder) ? (await readdir(dataFolder)).filter((name) => !extname(name)) : [];
     const hint = there.length ? `it has ${there.join(", ")}` : `${dataFolder} is empty or missing`;
     throw new UserError(`${folder}: no data for task ${task.id}; ${hint}. Name the folder that holds it with --data`);
   }
-  const files = await readdir(folder);
-  const found: Partial<Record<FileSplit, string>> = {};
-  for (const [split, names] of Object.entries(splitNames) as [FileSplit, string[]][]) {
-    const file = names.flatMap((name) => extensions.map((ext) => name + ext)).find((name) => files.includes(name));
-    if (file !== undefined) found[split] = join(folder, file);
-  }
+  const found = await findFiles(folder, extensions);
   if (Object.keys(found).length === 0) {
-    throw new UserError(`${folder}: it holds none of ${Object.values(splitNames).map(([name]) => name).join(", ")} as ${extensions.join(", ")} (${files.map((f) => basename(f)).join(", ")})`);
+    throw new UserError(`${folder}: it holds none of ${Object.values(splitNames).map(([name]) => name).join(", ")} as ${extensions.join(", ")} (${(await readdir(folder)).join(", ")})`);
   }
   return found;
 }

@@ -1,36 +1,132 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { UserError } from "../errors.js";
+import { loadDecoder, pictureFile } from "./decode.js";
 import type { Example } from "./examples.js";
-import type { FileSplit } from "./files.js";
+import { findFiles, type DataFiles, type FileSplit } from "./files.js";
+import { readIdx } from "./idx.js";
 import { readNpz } from "./npz.js";
+import { parquetRows } from "./parquet.js";
+import type { Picture } from "./pixels.js";
 import type { Task } from "./registry.js";
 
-const arrayNames: Record<FileSplit, string> = { train: "train", validation: "val", test: "test" };
+type Split = { source: DataFiles; examples: Example[] } | undefined;
+type Splits = (split: FileSplit) => Promise<Split>;
+
+/** A class's number, by its name or its number (with zeros in front or without). */
+function labelOf(value: unknown, task: Task, where: string): number {
+  const named = typeof value === "string" ? task.labels!.indexOf(value) : -1;
+  const number = named >= 0 ? named : typeof value === "number" || (typeof value === "string" && /^\d+$/.test(value)) ? Number(value) : NaN;
+  if (Number.isInteger(number) && number >= 0 && number < task.labels!.length) return number;
+  throw new UserError(`${where}: ${JSON.stringify(value)} is no class of ${task.id}; it takes ${task.labels!.slice(0, 12).join(", ")}${task.labels!.length > 12 ? " …" : ""} or 0 to ${task.labels!.length - 1}`);
+}
+
+/** Examples of two arrays: pictures [n, height, width] or [n, height, width, channels], and n labels. */
+function ofArrays(x: { shape: readonly number[]; values: ArrayLike<unknown> }, y: { values: ArrayLike<number | bigint> }, task: Task, where: string): Example[] {
+  const [count, height, width, channels = 1] = x.shape as [number, number, number, number?];
+  const { values } = x;
+  if (x.shape.length < 3 || x.shape.length > 4 || !(values instanceof Uint8Array)) throw new UserError(`${where}: images must be bytes, [n, height, width] or [n, height, width, channels], they are [${x.shape.join(", ")}]`);
+  if (y.values.length !== count) throw new UserError(`${where}: there are ${count} images and ${y.values.length} labels`);
+  const size = height * width * channels;
+  return Array.from(y.values, (label, i): Example => ({
+    texts: [], label: labelOf(Number(label), task, `${where}, label ${i}`),
+    picture: () => ({ height, width, channels, pixels: values.subarray(i * size, (i + 1) * size) }),
+  }));
+}
+
+/** `<task>.npz`: train_x, train_y, val_x, … */
+function npzSplits(path: string, task: Task): Splits {
+  return async (split) => {
+    const part = { train: "train", validation: "val", test: "test" }[split];
+    const arrays = await readNpz(path, [`${part}_x`, `${part}_y`]);
+    const [x, y] = [arrays.get(`${part}_x`), arrays.get(`${part}_y`)];
+    return x && y && { source: { name: path, files: [path] }, examples: ofArrays(x, y, task, `${path}: ${part}`) };
+  };
+}
+
+const folderNames: Record<FileSplit, readonly string[]> = { train: ["train"], validation: ["validation", "val", "valid", "dev"], test: ["test", "t10k"] };
+
+/** `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-…`, packed or not. */
+function idxSplits(folder: string, names: readonly string[], task: Task): Splits {
+  return async (split) => {
+    const find = (what: string) => names.find((name) => folderNames[split].some((part) => name.startsWith(`${part}-${what}`)) && idxFile.test(name));
+    const [images, labels] = [find("images"), find("labels")];
+    if (images === undefined || labels === undefined) return undefined;
+    const files = [images, labels].map((name) => join(folder, name));
+    return { source: { name: files[0]!, files }, examples: ofArrays(await readIdx(files[0]!), await readIdx(files[1]!), task, files[0]!) };
+  };
+}
+const idxFile = /[-.]idx\d-ubyte(\.gz)?$/;
+
+/** `<split>/<class>/<picture>`: a picture is read when it is needed, and not kept. */
+function folderSplits(folder: string, task: Task): Splits {
+  const inside = async (path: string) => {
+    const entries = await readdir(path, { withFileTypes: true });
+    const link = entries.find((entry) => entry.isSymbolicLink());
+    if (link) throw new UserError(`${join(path, link.name)}: it is a link, and only what lies in the data folder itself is read`);
+    return entries.filter(({ name }) => !name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
+  };
+  return async (split) => {
+    const path = folderNames[split].map((name) => join(folder, name)).find(existsSync);
+    if (path === undefined) return undefined;
+    const decode = await loadDecoder();
+    const examples: Example[] = [];
+    const files: string[] = [];
+    for (const { name } of (await inside(path)).filter((entry) => entry.isDirectory())) {
+      const label = labelOf(name, task, join(path, name));
+      for (const { name: own } of (await inside(join(path, name))).filter((entry) => entry.isFile())) {
+        const file = join(path, name, own);
+        if (/\.(webp|gif|bmp|tiff?|avif|heic)$/i.test(own)) throw new UserError(`${file}: pictures must be PNG or JPEG`);
+        if (!pictureFile.test(own)) continue;
+        files.push(file);
+        examples.push({ texts: [], label, picture: () => decode(readFileSync(file), file) });
+      }
+    }
+    if (examples.length === 0) throw new UserError(`${path}: there are no pictures in it; they should be <class>/*.png or *.jpg`);
+    return { source: { name: path, files }, examples };
+  };
+}
+
+/** A picture as parquet holds it: bytes, or bytes beside a path (Hugging Face's form). */
+function bytesOf(value: unknown, where: string): Uint8Array {
+  const found: unknown = value instanceof Uint8Array ? value : (value as { bytes?: unknown } | null | undefined)?.bytes;
+  if (found instanceof Uint8Array) return found;
+  throw new UserError(`${where}: there is no picture in column image or img`);
+}
+
+/** Parquet files with a picture and a label a row. Held: the pictures as the files have them, not unpacked. */
+function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task): Splits {
+  return async (split) => {
+    const source = found[split];
+    if (!source) return undefined;
+    const decode = await loadDecoder();
+    const examples: Example[] = [];
+    for (const path of source.files) {
+      for await (const { fields, where } of parquetRows(path)) {
+        const bytes = bytesOf(fields["image"] ?? fields["img"], where);
+        const picture = (): Picture => decode(bytes, where);
+        examples.push({ texts: [], label: labelOf(fields["label"] ?? fields["labels"] ?? fields["fine_label"], task, where), picture });
+      }
+    }
+    return { source, examples };
+  };
+}
 
 /**
- * The splits of an image task's archive, `<task>.npz` in the data folder: train_x, val_x, test_x, [n, height, width] or
- * [n, height, width, channels] of bytes, and train_y, val_y, test_y, the labels' numbers. A split is read when it is asked for.
- * @throws UserError where there is no archive, or an array does not fit the task
+ * The splits of an image task: `<task>.npz` in the data folder, or a folder `<task>` with MNIST's idx files, with parquet, or
+ * with `<split>/<class>/*.png` and `*.jpg`. A split is read when it is asked for.
+ * @throws UserError where there is none of them, or something in it does not fit the task
  */
-export function imageSplits(dataFolder: string, task: Task): (split: FileSplit) => Promise<{ path: string; examples: Example[] } | undefined> {
-  const path = [join(dataFolder, `${task.id}.npz`), join(dataFolder, task.id, `${task.id}.npz`)].find(existsSync);
-  if (path === undefined) throw new UserError(`${dataFolder}: no data for task ${task.id}; it should be ${task.id}.npz there. Name the folder that holds it with --data`);
-  return async (split) => {
-    const [x, y] = [`${arrayNames[split]}_x`, `${arrayNames[split]}_y`];
-    const arrays = await readNpz(path, [x, y]);
-    const [images, labels] = [arrays.get(x), arrays.get(y)];
-    if (!images || !labels) return undefined;
-    const [count, height, width, channels = 1] = images.shape as [number, number, number, number?];
-    const { values } = images;
-    if (images.shape.length < 3 || images.shape.length > 4 || !(values instanceof Uint8Array)) throw new UserError(`${path}: ${x} must be bytes, [n, height, width] or [n, height, width, channels], it is [${images.shape.join(", ")}]`);
-    if (labels.values.length !== count) throw new UserError(`${path}: ${x} has ${count} images, ${y} ${labels.values.length} labels`);
-    const size = height * width * channels;
-    const examples = Array.from(labels.values as ArrayLike<number | bigint>, (label, i): Example => {
-      const number = Number(label);
-      if (!(number >= 0 && number < task.labels!.length)) throw new UserError(`${path}: ${y} has the label ${number} at ${i}; ${task.id} takes 0 to ${task.labels!.length - 1}`);
-      return { texts: [], label: number, picture: { height, width, channels, pixels: values.subarray(i * size, (i + 1) * size) } };
-    });
-    return { path, examples };
-  };
+export async function imageSplits(dataFolder: string, task: Task): Promise<Splits> {
+  const npz = [join(dataFolder, `${task.id}.npz`), join(dataFolder, task.id, `${task.id}.npz`)].find(existsSync);
+  if (npz !== undefined) return npzSplits(npz, task);
+  const folder = join(dataFolder, task.id);
+  if (!existsSync(folder)) throw new UserError(`${dataFolder}: no data for task ${task.id}; it should be ${task.id}.npz there, or a folder ${task.id}. Name the folder that holds it with --data`);
+  const names = (await readdir(folder)).sort();
+  if (names.some((name) => idxFile.test(name))) return idxSplits(folder, names, task);
+  const parquet = await findFiles(folder, [".parquet"]);
+  if (Object.keys(parquet).length) return parquetSplits(parquet, task);
+  if (Object.values(folderNames).flat().some((name) => names.includes(name))) return folderSplits(folder, task);
+  throw new UserError(`${folder}: it holds neither ${basename(folder)}.npz, idx files, parquet nor folders train, val and test of pictures (${names.slice(0, 8).join(", ")})`);
 }

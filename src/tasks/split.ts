@@ -1,7 +1,7 @@
 import seedrandom from "seedrandom";
 import { UserError } from "../errors.js";
 import type { Example } from "./examples.js";
-import { findSplits, readExamples, type FileSplit } from "./files.js";
+import { findSplits, readExamples, type DataFiles, type FileSplit } from "./files.js";
 import { imageSplits } from "./images.js";
 import { pythonShuffled } from "./mersenne.js";
 import type { Task } from "./registry.js";
@@ -15,7 +15,7 @@ export interface TaskData {
   /** Only ever evaluated on. */
   readonly test: readonly Example[];
   /** The files each came from. */
-  readonly sources: { readonly validation: string; readonly test: string };
+  readonly sources: { readonly validation: DataFiles; readonly test: DataFiles };
 }
 
 /** A Fisher–Yates shuffle driven by a seed string: the same order on every machine. */
@@ -38,22 +38,23 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
  *   order of Python's shuffle with seed 42, the first `count` for validation, the rest for the test
  */
 export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number, split: SplitName = "files"): Promise<TaskData> {
-  const images = task.kind === "image" ? imageSplits(dataFolder, task) : undefined;
+  const images = task.kind === "image" ? await imageSplits(dataFolder, task) : undefined;
   const files = images ? {} : await findSplits(dataFolder, task);
   const read = async (split: FileSplit) => {
     if (images) return images(split);
-    const path = files[split];
-    if (path === undefined) return undefined;
-    const examples = await readExamples(path, task);
-    return examples.length ? { path, examples } : undefined;
+    const source = files[split];
+    if (source === undefined) return undefined;
+    const examples = [];
+    for (const path of source.files) examples.push(...(await readExamples(path, task)));
+    return examples.length ? { source, examples } : undefined;
   };
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
   if (split === "paper") {
     const published = (await read("test")) ?? (await read("validation"));
     if (!published) throw new UserError(`${dataFolder}/${task.id}: --split paper cuts the published validation set, and there is none with labels`);
     const order = pythonShuffled(published.examples, 42);
-    if (order.length <= count) throw new UserError(`${published.path}: its ${order.length} examples leave nothing to test on after --val-per-task ${count}`);
-    return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: published.path, test: published.path } };
+    if (order.length <= count) throw new UserError(`${published.source.name}: its ${order.length} examples leave nothing to test on after --val-per-task ${count}`);
+    return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: published.source, test: published.source } };
   }
   const labelledTest = await read("test");
   const development = await read("validation");
@@ -62,14 +63,14 @@ export async function loadTaskData(dataFolder: string, task: Task, count: number
   if (held && pool) {
     return {
       validation: draw(pool.examples).slice(0, count), test: held.examples,
-      sources: { validation: pool.path, test: held.path },
+      sources: { validation: pool.source, test: held.source },
     };
   }
   const only = held ?? pool;
   if (!only) throw new UserError(`${dataFolder}/${task.id}: no file of it carries labels`);
   if (only.examples.length <= count) {
-    throw new UserError(`${only.path}: its ${only.examples.length} examples leave nothing to test on after --val-per-task ${count}`);
+    throw new UserError(`${only.source.name}: its ${only.examples.length} examples leave nothing to test on after --val-per-task ${count}`);
   }
   const order = draw(only.examples);
-  return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: only.path, test: only.path } };
+  return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: only.source, test: only.source } };
 }

@@ -86,8 +86,8 @@ test("with an unlabelled test set, the development set is test and validation co
   await file("u/rte/val.jsonl", lines(100, 12));
   await file("u/rte/test.jsonl", '{"premise":"a","hypothesis":"b","idx":0}\n');
   const data = await loadTaskData(join(folder, "u"), task("rte"), 8, 0);
-  expect(data.sources.test).toMatch(/val\.jsonl$/);
-  expect(data.sources.validation).toMatch(/train\.jsonl$/);
+  expect(data.sources.test.name).toMatch(/val\.jsonl$/);
+  expect(data.sources.validation.name).toMatch(/train\.jsonl$/);
 });
 
 test("a development set alone is cut in two that share nothing", async () => {
