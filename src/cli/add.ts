@@ -1,6 +1,8 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { UserError } from "../errors.js";
+import { hubId } from "../hub/hub.js";
+import { fetchNamed } from "../run/fetch.js";
 import { addSettings } from "./options.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";
@@ -9,6 +11,7 @@ import { stopOnSignal } from "./signals.js";
 const examples = `
 Examples:
   $ train-merge add checkpoints/mini/experts/sst2 --to merged/mini-rte+cb+copa
+  $ train-merge add org/boolq-expert --task boolq --to merged/mini-rte+cb+copa --base org/base --data data
   $ train-merge add my-model --task boolq --to merged/mini-rte+cb+copa --base base --data data --out merged/four`;
 
 export function addAdd(program: Command): void {
@@ -26,7 +29,10 @@ export function addAdd(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const { addExpert } = await import("../run/add.js");
-      const result = await addExpert(expert, options.to, options.task, { ...chosen, resume: options.resume }, {
+      const { experts: [folder], ...fetched } = await fetchNamed({ ...chosen, experts: [expert] }, printer);
+      // A folder of the cache is called after a commit, its id after a model.
+      const task = options.task ?? hubId(expert)?.name.split("/").at(-1);
+      const result = await addExpert(folder!, options.to, task, { ...fetched, experts: undefined, resume: options.resume }, {
         ...printer, stopping: signals.requested,
         step(record, tasks, steps) {
           signals.training(record.step < steps);

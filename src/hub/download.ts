@@ -1,7 +1,8 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream, existsSync } from "node:fs";
-import { mkdir, open, rename, rm, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { hostname } from "node:os";
+import { basename, dirname, join } from "node:path";
 import { UserError } from "../errors.js";
 
 /** A file as the hub lists it. */
@@ -74,6 +75,35 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
   return at === file.size;
 }
 
+const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+};
+
+/**
+ * Where this process gathers a file: a name of its own, so that two that fetch one file at a time do not write into each
+ * other's. What a process that is gone has left here is taken over by renaming it, which only one can do.
+ */
+async function ownPart(path: string): Promise<string> {
+  const prefix = `${basename(path)}.`;
+  const own = `${path}.${hostname()}.${process.pid}.incomplete`;
+  for (const name of (await readdir(dirname(path))).filter((one) => one.startsWith(prefix) && one.endsWith(".incomplete"))) {
+    const [, host, pid] = /^(.+)\.(\d+)\.incomplete$/.exec(name.slice(prefix.length)) ?? [];
+    if (host !== undefined && (host !== hostname() || alive(Number(pid)))) continue;
+    try {
+      await rename(join(dirname(path), name), own);
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  return own;
+}
+
 /**
  * Fetches a file to `path`: what an earlier try got is gone on from, a broken connection is taken up again, and the bytes
  * must hash to what the hub lists. Nothing has the name before all of that.
@@ -81,7 +111,7 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
  */
 export async function download(path: string, file: HubFile, options: DownloadOptions): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  const incomplete = `${path}.incomplete`;
+  const incomplete = await ownPart(path);
   for (let wrong = 0; wrong < 2; wrong++) {
     let done = false;
     for (let attempt = 0; attempt < attempts && !done; attempt++) {

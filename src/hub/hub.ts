@@ -16,6 +16,12 @@ export function hubId(text: string): HubId | undefined {
   return match && !match[2]?.includes("..") ? { name: match[1]!, revision: match[2] ?? "main" } : undefined;
 }
 
+/** The id of what lies in a folder of the hub's cache, pinned to its commit; undefined elsewhere. */
+export function idOfSnapshot(folder: string): string | undefined {
+  const match = /[\\/]models--([\w.-]+?)--([\w.-]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]?$/.exec(folder);
+  return match ? `${match[1]!}/${match[2]!}@${match[3]!}` : undefined;
+}
+
 /** What a model, an adapter, a tokenizer or an image processor consists of. */
 const wanted = /^(config\.json|(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|spiece\.model|tokenizer\.model|sentencepiece\.bpe\.model|preprocessor_config\.json|generation_config\.json|chat_template\.jinja)$/;
 

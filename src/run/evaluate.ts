@@ -69,7 +69,10 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
   const adapter = home !== folder;
   const family = await readFamily(home);
   const base = await openMember("merged", home, family.canonical);
-  const merged = adapter ? await openExpert("merged", folder, base, family.canonical) : base;
+  const merged = adapter ? await openExpert("merged", folder, base, family.canonical).catch(async (error: unknown) => {
+    await base.checkpoint.close();
+    throw error;
+  }) : base;
   const heads: (Head | undefined)[] = [];
   try {
     const headFolder = join(folder, "heads");

@@ -6,6 +6,7 @@ import { readJson } from "../checkpoint/files.js";
 import { openCheckpoint } from "../checkpoint/folder.js";
 import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
+import { idOfSnapshot } from "../hub/hub.js";
 import { readModel } from "./prepare.js";
 import { isFloat } from "../tensor/dtype.js";
 
@@ -30,6 +31,9 @@ async function namesIn(base: string): Promise<ReadonlyMap<string, string>> {
   return member.actual;
 }
 
+/** As a file that is to travel names a model: by its id where it came from the hub. */
+const modelOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? resolve(folder);
+
 /**
  * A finished merge by coefficients as a mergekit file: task arithmetic whose weights are the coefficients, each under a filter
  * that is the tensor's whole name. mergekit (or `train-merge merge FILE`) makes the same model from it.
@@ -48,10 +52,10 @@ export async function mergekitOf(folder: string): Promise<string> {
     if (!source) throw new UserError(`${folder}: run.json does not say where ${task} is`);
     const weight = entries.filter((entry) => entry.task === task).flatMap(({ layer, coefficient }) => names.get(layer)!.flatMap((name) => [...new Set([name, stored.get(name) ?? name])].map((filter) => ({ filter, value: coefficient }))));
     // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
-    return { model: resolve(source.folder), parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] } };
+    return { model: modelOf(source.folder), parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] } };
   });
   const checkpoint = await openCheckpoint(folder);
   await checkpoint.close();
   const written = checkpoint.names.map((name) => checkpoint.entry(name)!.dtype).find(isFloat) ?? "F32";
-  return stringify({ merge_method: "task_arithmetic", base_model: resolve(base), models, parameters: { normalize: false, lambda: 1 }, dtype: "float32", out_dtype: { F32: "float32", F16: "float16", BF16: "bfloat16" }[written] });
+  return stringify({ merge_method: "task_arithmetic", base_model: modelOf(base), models, parameters: { normalize: false, lambda: 1 }, dtype: "float32", out_dtype: { F32: "float32", F16: "float16", BF16: "bfloat16" }[written] });
 }

@@ -1,8 +1,10 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { lstat, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { fetchModel, hubId } from "../../src/hub/hub.js";
@@ -18,7 +20,7 @@ const mini = join(packageFolder, "checkpoints", "mini");
 let misbehave: { cut?: number; change?: boolean; noRanges?: boolean } = {};
 let asked: { path: string; range: string | undefined; token: string | undefined; moved: boolean }[] = [];
 
-const models: Record<string, string> = { "tiny/base": join(mini, "base"), "tiny/rte": join(mini, "experts", "rte"), "tiny/cb": join(mini, "experts", "cb") };
+const models: Record<string, string> = { "tiny/base": join(mini, "base"), "tiny/rte": join(mini, "experts", "rte"), "tiny/cb": join(mini, "experts", "cb"), "tiny/copa": join(mini, "experts", "copa") };
 
 /** A server that speaks the hub's protocol, over the family that ships: a model's commit, its files, their bytes behind a redirect. */
 const server = createServer((request, response) => void answer(request, response));
@@ -118,6 +120,22 @@ test("what an earlier run left is gone on from, even where the server knows no r
   }
 });
 
+test("processes gather a file each for itself; what one that is gone has left is taken over", async () => {
+  await fetchModel(rte, hooks);
+  const blobs = join(repository, "blobs");
+  const large = (await readdir(blobs)).find((name) => name.length === 64)!;
+  const bytes = await readFile(join(blobs, large));
+  const gone = spawnSync(process.execPath, ["-e", ""]).pid;
+  const parts = { living: `${large}.${hostname()}.${process.ppid}.incomplete`, elsewhere: `${large}.${hostname()}-2.${gone}.incomplete`, gone: `${large}.${hostname()}.${gone}.incomplete` };
+  for (const [i, name] of Object.values(parts).entries()) await writeFile(join(blobs, name), bytes.subarray(0, 1000 * (i + 1)));
+  await rm(join(blobs, large));
+  asked = [];
+  await fetchModel(rte, hooks);
+  expect(asked.at(-1)).toMatchObject({ range: "bytes=3000-" });
+  expect(await readFile(join(blobs, large))).toEqual(bytes);
+  expect((await readdir(blobs)).filter((name) => name.endsWith(".incomplete")).sort()).toEqual([parts.living, parts.elsewhere].sort());
+});
+
 test("bytes of another hash are refused, and leave nothing", async () => {
   misbehave = { change: true };
   await expect(fetchModel(rte, hooks)).rejects.toThrow(/its bytes do not hash to [0-9a-f]{64}, which the hub lists/);
@@ -147,5 +165,9 @@ test("the command line takes ids where it takes folders, and records the commits
   const out = await cli("--tasks", "rte,cb", "--base", "tiny/base", "--experts", "rte=tiny/rte", "cb=tiny/cb@main", "--steps", "0", "--backend", "wasm", "--out", "out");
   expect(out).toMatchObject({ code: 0 });
   expect((JSON.parse(await readFile(join(folder, "out", "results.json"), "utf8")) as { settings: { hub: unknown } }).settings.hub).toEqual({ "tiny/base": commit, "tiny/rte": commit, "tiny/cb@main": commit });
+  const { stdout } = await cli("export", "out");
+  for (const id of ["tiny/base", "tiny/rte", "tiny/cb"]) expect(stdout).toContain(`: ${id}@${commit}\n`);
+  expect(await cli("add", "tiny/copa", "--to", "out", "--base", "tiny/base", "--steps", "0", "--backend", "wasm", "--out", "more")).toMatchObject({ code: 0 });
+  expect((JSON.parse(await readFile(join(folder, "more", "results.json"), "utf8")) as { settings: { hub: unknown } }).settings.hub).toEqual({ "tiny/base": commit, "tiny/copa": commit });
   expect(await cli("merge", "--method", "average", "--base", "tiny/base", "--experts", "tiny/rte", "tiny/cb", "--out", "averaged")).toMatchObject({ code: 0 });
 });
