@@ -133,7 +133,7 @@ test("processes gather a file each for itself; what one that is gone has left is
   await fetchModel(rte, hooks);
   expect(asked.at(-1)).toMatchObject({ range: "bytes=3000-" });
   expect(await readFile(join(blobs, large))).toEqual(bytes);
-  expect((await readdir(blobs)).filter((name) => name.endsWith(".incomplete")).sort()).toEqual([parts.living, parts.elsewhere].sort());
+  expect(new Set((await readdir(blobs)).filter((name) => name.endsWith(".incomplete")))).toEqual(new Set([parts.living, parts.elsewhere]));
 });
 
 test("bytes of another hash are refused, and leave nothing", async () => {
