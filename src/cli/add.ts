@@ -32,7 +32,7 @@ export function addAdd(program: Command): void {
       const { experts: [folder], ...fetched } = await fetchNamed({ ...chosen, experts: [expert] }, printer);
       // A folder of the cache is called after a commit, its id after a model.
       const task = options.task ?? hubId(expert)?.name.split("/").at(-1);
-      const result = await addExpert(folder!, options.to, task, { ...fetched, experts: undefined, resume: options.resume }, {
+      const result = await addExpert(folder, options.to, task, { ...fetched, experts: undefined, resume: options.resume }, {
         ...printer, stopping: signals.requested,
         step(record, tasks, steps) {
           signals.training(record.step < steps);
