@@ -1,41 +1,38 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { openExpert } from "../checkpoint/family.js";
 import { readJson, writeText } from "../checkpoint/files.js";
-import { presetOf, trained } from "../config/trained.js";
-import { Stopped, UserError } from "../errors.js";
+import { Stopped } from "../errors.js";
 import { toRows } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import { constantTables } from "../methods/constant.js";
-import { methods } from "../methods/index.js";
-import { parametersOf } from "../methods/pipeline.js";
-import type { Method } from "../methods/types.js";
-import { resolveValues } from "../methods/values.js";
-import { nearest } from "../nearest.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
 import { metrics, type ResultRow } from "../report/rows.js";
 import { toMarkdown } from "../report/table.js";
-import { writeMerge } from "./disk.js";
+import { contenders, contendersOf, modelFolder, runContender, type Arena, type Contender } from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
 import { placeOf } from "./finish.js";
-import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
-import { mergeByTraining, methodName } from "./merge.js";
+import { openInputs, recipeOf, type Inputs } from "./inputs.js";
+import { locate } from "./locate.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { bestOf, searchGrid, type GridPoint } from "./search.js";
-import { statisticsFor } from "./statistics.js";
-import { openOutput } from "./output.js";
+import { openOutput, writeHead } from "./output.js";
+import { readFamily } from "./prepare.js";
+import type { GridPoint } from "./search.js";
 
 export interface CompareOptions extends MergeOptions {
-  /** Names, or all. */
-  readonly methods: readonly string[] | "all";
+  /** Names, or all; or contenders of one's own. */
+  readonly methods: readonly (string | Contender)[] | "all";
   /** Try each method's grid on the validation examples; else its customary defaults. */
   readonly search: boolean;
   /** Keep every method's merged model, in models/<method>. */
   readonly keep: boolean;
   readonly threads?: number | undefined;
+  /** Tasks that have no part in the merge, and are tested all the same. */
+  readonly heldOut?: readonly string[] | undefined;
   /** Settings that the user gave: AdaMerging's own defaults give way to them. */
   readonly given: Readonly<Record<string, unknown>>;
 }
@@ -59,47 +56,6 @@ const result = z.object({
 });
 type Result = z.infer<typeof result>;
 
-const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean => models >= least && models <= most;
-
-/** Merges with a method that trains nothing, and measures what it wrote. */
-async function tryMethod(out: string, method: Method, inputs: Inputs, options: CompareOptions, hooks: MergeHooks): Promise<Omit<Result, "identity">> {
-  const started = performance.now();
-  const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
-  const given = "seed" in parametersOf(method) ? { seed: options.seed } : {};
-  const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
-  const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: options.threads, statistics, heads: { members: heads, names: head } };
-  const search = options.search && method.grid ? await searchGrid(join(out, "trying"), method, given, merge, inputs, hooks) : undefined;
-  const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
-  const folder = join(out, "models", method.name);
-  const before = performance.now();
-  await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
-  const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
-  const { rows } = await evaluateFolder({ ...options, folder, data, placement: plan.chosen }, method.name);
-  if (!options.keep) await rm(folder, { recursive: true, force: true });
-  return { rows, seconds, values, search };
-}
-
-/** Trains coefficients and measures what was written; undefined where it was asked to stop. */
-async function tryTraining(out: string, name: string, identity: string, options: CompareOptions, recipe: Recipe, hooks: MergeHooks): Promise<Omit<Result, "identity"> | undefined> {
-  const changes = trained[name]!;
-  const own = { ...presetOf(changes["method"], changes["variant"]), ...changes };
-  const { methods: _m, search: _s, keep: _k, threads: _t, given, ...plain } = options;
-  const settings = { ...plain, ...own, ...given, ...changes, out: join(out, "models", name), baselines: false } as MergeOptions;
-  const started = performance.now();
-  // A state is gone on from only where this very training left it.
-  const mark = join(out, "methods", `${name}.started`);
-  const mine = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
-  if (!mine) await rm(settings.out!, { recursive: true, force: true });
-  await writeText(mark, identity);
-  const resume = existsSync(join(settings.out!, "state.json")) && !existsSync(join(settings.out!, "results.json"));
-  const made = await mergeByTraining({ ...settings, resume }, { ...hooks, note: () => {} }, recipe);
-  if (!made.finished) return undefined;
-  const run = (await readJson(join(made.out, "run.json"))) as { seconds: { train: number } };
-  if (!options.keep) await rm(made.out, { recursive: true, force: true });
-  const method = methodName(settings);
-  return { rows: made.rows.filter((row) => row.method === method).map((row) => ({ ...row, method: name })), seconds: { total: (performance.now() - started) / 1000, merge: run.seconds.train }, values: { ...own } };
-}
-
 /** The rows that are no merge: every expert on its own task, and the base. */
 async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
   const { vectors: { layers: { length: n }, experts: { length: k } }, tasks } = inputs;
@@ -110,15 +66,18 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
   return [...rows, ...toRows("pretrained", tasks, await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"), "test", seed)];
 }
 
-const comparable: readonly string[] = [...methods.map(({ name }) => name), ...Object.keys(trained)];
-
-function chosenNames({ methods: asked, tasks }: CompareOptions, note: (message: string) => void): string[] {
-  const unknown = asked === "all" ? undefined : asked.find((name) => !comparable.includes(name));
-  if (unknown !== undefined) throw new UserError(`--methods ${unknown}: there is no such method${nearest(unknown, comparable)}; there are ${comparable.join(", ")}`);
-  const unfit = (name: string) => methods.some((method) => method.name === name && !fits(method, tasks.length));
-  const left = (asked === "all" ? comparable : asked).filter(unfit);
-  if (left.length) note(`left out: ${left.join(", ")}, which do not merge ${tasks.length} models`);
-  return (asked === "all" ? comparable : asked).filter((name) => !unfit(name));
+/** Scores of a written merge on tasks that had no part in it; a model with heads is given those of the tasks' own experts. */
+async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonly string[]): Promise<ResultRow[]> {
+  const { inputs: { family: { base }, head, data, plan }, options } = arena;
+  const folder = modelFolder(arena, contender);
+  const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
+  const { canonical } = await readFamily(arena.inputs.places.base);
+  for (const [i, label] of tasks.entries()) {
+    const member = head ? await openExpert(label, sources[i]!.folder, base, canonical) : { ...base, label };
+    await writeHead(folder, member, head);
+    if (head) await member.checkpoint.close();
+  }
+  return (await evaluateFolder({ ...options, folder, data, tasks, placement: plan.chosen }, contender.name)).rows;
 }
 
 /**
@@ -126,12 +85,14 @@ function chosenNames({ methods: asked, tasks }: CompareOptions, note: (message: 
  * measures what each wrote on the test examples. A stopped comparison goes on where it was.
  */
 export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
-  const names = chosenNames(options, hooks.note);
+  const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
+  const named = asked === "all" ? asked : asked.filter((one) => typeof one === "string");
+  const chosen = [...contendersOf(named, options.tasks.length, hooks.note), ...(asked === "all" ? [] : asked.filter((one) => typeof one !== "string"))];
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
   await openOutput(out, [recipe.places.base, ...recipe.places.sources.map(({ folder }) => folder)]);
   await mkdir(join(out, "methods"), { recursive: true });
-  await writeText(join(out, "compare.json"), { version, methods: names });
+  await writeText(join(out, "compare.json"), { version, methods: chosen.map(({ name }) => name) });
   const inputs = await openInputs(options, recipe, out, hooks);
   const rows: ResultRow[] = [];
   const times: Timed[] = [];
@@ -140,21 +101,25 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
   const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
-  const settings = { ...shared, ...options.given };
+  const settings = { ...shared, ...given };
+  const arena: Arena = { out, inputs, recipe, options: plain, search, threads, given, hooks };
   try {
     rows.push(...(await references(inputs, options.seed)));
-    for (const [i, name] of names.entries()) {
+    for (const [i, contender] of chosen.entries()) {
+      const { name } = contender;
       if (hooks.stopping()) return { out, rows, times, synthetic, finished: false };
       const path = join(out, "methods", `${name}.json`);
-      const method = methods.find((one) => one.name === name);
-      const identity = digest({ version, name, shared, ...(method ? { search: options.search } : { given: options.given }), hashes: inputs.hashes });
+      const own = "method" in contender ? { search, ...(contender.given && { values: contender.given }) } : { given, ...(!contenders.includes(contender) && { contender }) };
+      const identity = digest({ version, name, shared, ...own, ...(heldOut && { heldOut }), hashes: inputs.hashes });
       const saved = existsSync(path) ? result.safeParse(await readJson(path).catch(() => undefined)) : undefined;
-      let done: Result | undefined = saved?.data?.identity === identity && (!options.keep || existsSync(join(out, "models", name))) ? saved.data : undefined;
+      let done: Result | undefined = saved?.data?.identity === identity && (!keep || existsSync(modelFolder(arena, contender))) ? saved.data : undefined;
       if (!done) {
-        hooks.progress(name, i, names.length);
+        hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });
-        const made = method ? await tryMethod(out, method, inputs, options, hooks) : await tryTraining(out, name, identity, options, recipe, hooks);
+        const made = await runContender(arena, contender, identity);
         if (!made) return { out, rows, times, synthetic, finished: false };
+        if (heldOut?.length) made.rows.push(...(await measureHeldOut(arena, contender, heldOut)));
+        if (!keep) await rm(modelFolder(arena, contender), { recursive: true, force: true });
         done = { identity, ...made };
         await writeText(path, done);
       }

@@ -1,0 +1,132 @@
+import { existsSync } from "node:fs";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { presetOf, trained } from "../config/trained.js";
+import { UserError } from "../errors.js";
+import { methods } from "../methods/index.js";
+import { parametersOf } from "../methods/pipeline.js";
+import type { Method } from "../methods/types.js";
+import { resolveValues } from "../methods/values.js";
+import { nearest } from "../nearest.js";
+import type { ResultRow } from "../report/rows.js";
+import { writeMerge } from "./disk.js";
+import { evaluateFolder } from "./evaluate.js";
+import { mergeInTree } from "./grow.js";
+import type { Inputs, Recipe } from "./inputs.js";
+import { mergeByTraining } from "./merge.js";
+import type { MergeHooks, MergeOptions } from "./options.js";
+import { bestOf, searchGrid, type GridPoint } from "./search.js";
+import { statisticsFor } from "./statistics.js";
+import type { TreeOptions } from "./tree.js";
+
+/** A way to merge the experts, with a row of its own in a comparison. */
+export type Contender = { readonly name: string } & (
+  /** A method that trains nothing; parameters that are not given are searched, or the customary ones. */
+  | { readonly method: Method; readonly given?: Readonly<Record<string, unknown>> | undefined }
+  /** Trained coefficients: what is other than in SuperMerge. */
+  | { readonly settings: Readonly<Record<string, unknown>> }
+  | { readonly tree: Partial<TreeOptions>; readonly settings?: Readonly<Record<string, unknown>> | undefined }
+);
+
+const plainTree: TreeOptions = { fanIn: 2, by: "similarity", jobs: 1, polish: 0, keepNodes: false, nodeMethod: "supermerge", executor: "local", slurmOptions: [] };
+
+const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean => models >= least && models <= most;
+
+/** What `compare` knows by name. */
+export const contenders: readonly Contender[] = [
+  ...methods.map((method) => ({ name: method.name, method })),
+  ...Object.entries(trained).map(([name, settings]) => ({ name, settings })),
+  { name: "hierarchical", tree: {} },
+];
+
+/** Contenders by name, without those that do not merge so many models. @throws UserError for an unknown name */
+export function contendersOf(asked: readonly string[] | "all", models: number, note: (message: string) => void): Contender[] {
+  const byName = new Map(contenders.map((one) => [one.name, one]));
+  const chosen = asked === "all" ? contenders : asked.map((name) => {
+    const found = byName.get(name);
+    if (!found) throw new UserError(`--methods ${name}: there is no such method${nearest(name, byName.keys())}; there are ${[...byName.keys()].join(", ")}`);
+    return found;
+  });
+  const unfit = (one: Contender) => "method" in one && !fits(one.method, models);
+  const left = chosen.filter(unfit);
+  if (left.length) note(`left out: ${left.map(({ name }) => name).join(", ")}, which do not merge ${models} models`);
+  return chosen.filter((one) => !unfit(one));
+}
+
+/** What all contenders are run with. */
+export interface Arena {
+  readonly out: string;
+  readonly inputs: Inputs;
+  readonly recipe: Recipe;
+  readonly options: MergeOptions;
+  /** Try each method's grid on the validation examples; else its customary defaults. */
+  readonly search: boolean;
+  readonly threads?: number | undefined;
+  /** Settings that the user gave: a contender's own defaults give way to them, what makes it what it is does not. */
+  readonly given: Readonly<Record<string, unknown>>;
+  readonly hooks: MergeHooks;
+}
+
+/** What a contender came to: a model in its folder, and its rows. */
+export interface Made {
+  readonly rows: ResultRow[];
+  /** Of all, the search among it; and of the merge (or the training) alone. */
+  readonly seconds: { readonly total: number; readonly merge: number };
+  readonly values: Readonly<Record<string, unknown>>;
+  readonly search?: GridPoint[] | undefined;
+}
+
+/** Where a contender's model is written. */
+export const modelFolder = ({ out }: Pick<Arena, "out">, { name }: Contender): string => join(out, "models", name);
+
+/** Runs a contender; undefined where it was asked to stop. @param identity of all that its numbers depend on */
+export function runContender(arena: Arena, contender: Contender, identity: string): Promise<Made | undefined> {
+  return "method" in contender ? tryMethod(arena, contender) : tryTraining(arena, contender, identity);
+}
+
+/** Merges with a method that trains nothing, and measures what it wrote. */
+async function tryMethod(arena: Arena, contender: Contender & { readonly method: Method; readonly given?: Readonly<Record<string, unknown>> | undefined }): Promise<Made> {
+  const { method } = contender;
+  const { inputs, options, hooks } = arena;
+  const started = performance.now();
+  const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
+  const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...contender.given };
+  const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
+  const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: arena.threads, statistics, heads: { members: heads, names: head } };
+  const searched = arena.search && Object.keys(method.grid ?? {}).some((key) => !(key in given));
+  const search = searched ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks) : undefined;
+  const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
+  const folder = modelFolder(arena, contender);
+  const before = performance.now();
+  await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
+  const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
+  const { rows } = await evaluateFolder({ ...options, folder, data, placement: plan.chosen }, contender.name);
+  return { rows, seconds, values, search };
+}
+
+/** Trains coefficients, flat or in a tree, and measures what was written; undefined where it was asked to stop. */
+async function tryTraining(arena: Arena, contender: Exclude<Contender, { method: Method }>, identity: string): Promise<Made | undefined> {
+  const { options, given, hooks } = arena;
+  const changes = contender.settings ?? {};
+  const own = { ...presetOf(changes["method"], changes["variant"]), ...changes };
+  const out = modelFolder(arena, contender);
+  const settings = { ...options, ...own, ...given, ...changes, out, baselines: false } as MergeOptions;
+  const started = performance.now();
+  // A state is gone on from only where this very training left it.
+  const mark = join(arena.out, "methods", `${contender.name}.started`);
+  const mine = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
+  if (!mine) await rm(out, { recursive: true, force: true });
+  await writeText(mark, identity);
+  const quiet = { ...hooks, note: () => {} };
+  const resume = existsSync(join(out, "state.json")) && !existsSync(join(out, "results.json"));
+  const made = "tree" in contender
+    ? await mergeInTree(settings, { ...plainTree, ...contender.tree }, { ...quiet, planned: () => {}, grown: () => {} })
+    : await mergeByTraining({ ...settings, resume }, quiet, arena.recipe);
+  if (!made.finished) return undefined;
+  const run = (await readJson(join(out, "run.json"))) as { seconds: { train?: number; total: number } };
+  const total = (performance.now() - started) / 1000;
+  // The merge itself is the last of its rows, whatever stands beside it.
+  const last = made.rows.at(-1)!.method;
+  return { rows: made.rows.filter(({ method }) => method === last).map((row) => ({ ...row, method: contender.name })), seconds: { total, merge: run.seconds.train ?? run.seconds.total }, values: { ...own } };
+}
