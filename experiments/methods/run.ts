@@ -32,7 +32,7 @@ for (const seed of o.seeds.split(",")) {
   if (Object.keys(curves).length === 0) curves = found.search;
 }
 const settings = positionals.length ? `; \`${positionals.join(" ")}\`` : "";
-await writeFile(join(o.out, `${o.name}.md`), `${tableCaption(rows, false, 32)}${o.seeds.includes(",") ? ", mean ± standard deviation" : ""}${settings}. \`@test\`: adapted on the test inputs, without their labels; every other row has seen validation examples alone.
+await writeFile(join(o.out, `${o.name}.md`), `${tableCaption(rows, false, 32)}${settings}. Rows without † have seen validation examples alone.
 
 ${toMarkdown(comparisonTable(rows, times))}
 

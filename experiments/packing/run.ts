@@ -35,5 +35,5 @@ const table = toMarkdown({
   head: ["packing", "error of the task vectors", "validation loss", "with exact vectors"],
   body: [...costs].map(([packing, all]) => [packing, `${(100 * mean(all.map(({ error }) => error))).toPrecision(2)} %`, mean(all.map(({ loss }) => loss.packed)).toFixed(4), mean(all.map(({ loss }) => loss.exact)).toFixed(4)]),
 });
-await writeFile(join(o.out, "results.md"), `SuperMerge trained on packed task vectors (family ${o.family}; sparse keeps the largest fifth of each tensor). ${tableCaption(rows, false, 32).replace("merged models", "these")}${rows.some(({ seed }) => seed !== rows[0]!.seed) ? ", mean ± standard deviation" : ""}\n\n${toMarkdown(resultTable(rows))}\n\nUnder the trained coefficients, mean over seeds:\n\n${table}\n`);
+await writeFile(join(o.out, "results.md"), `SuperMerge trained on packed task vectors (family ${o.family}; sparse keeps the largest fifth of each tensor). ${tableCaption(rows, false, 32).replace("merged models", "these")}\n\n${toMarkdown(resultTable(rows))}\n\nUnder the trained coefficients, mean over seeds:\n\n${table}\n`);
 console.log(await readFile(join(o.out, "results.md"), "utf8"));

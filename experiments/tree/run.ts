@@ -63,5 +63,5 @@ const cost = toMarkdown({
   head: ["merge", "device peak, MB", "process peak, GB", "seconds", "read, GB"],
   body: [...costs].map(([name, all]) => [name, (mean(all.map(({ device }) => device)) / 1e6).toFixed(0), (mean(all.map(({ process: p }) => p)) / 1e9).toFixed(2), mean(all.map(({ seconds }) => seconds)).toFixed(0), (mean(all.map(({ read }) => read)) / 1e9).toFixed(2)]),
 });
-await writeFile(join(o.out, "results.md"), `${tableCaption(rows, false, 32)}, mean ± standard deviation\n\n${toMarkdown(resultTable(rows))}\n\nCost of a merge, mean over seeds; of a tree, the peaks of its largest process, the time of the whole command and the bytes that all its processes read (hashing not counted):\n\n${cost}\n`);
+await writeFile(join(o.out, "results.md"), `${tableCaption(rows, false, 32)}\n\n${toMarkdown(resultTable(rows))}\n\nCost of a merge, mean over seeds; of a tree, the peaks of its largest process, the time of the whole command and the bytes that all its processes read (hashing not counted):\n\n${cost}\n`);
 console.log(await readFile(join(o.out, "results.md"), "utf8"));

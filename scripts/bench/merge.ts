@@ -16,7 +16,7 @@ import { writeText } from "../../src/checkpoint/files.js";
 import { uploadDeltas } from "../../src/merge/deltas.js";
 import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { mergeForward, mergeGradient } from "../../src/merge/op.js";
-import { toMarkdown } from "../../src/report/table.js";
+import { toMarkdown } from "../../src/report/formats.js";
 
 const tensorSize = 4 * 2 ** 20;
 const width = 2048;

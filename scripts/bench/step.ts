@@ -16,7 +16,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
-import { toMarkdown } from "../../src/report/table.js";
+import { toMarkdown } from "../../src/report/formats.js";
 import { realCase, syntheticCase, type Case } from "./cases.js";
 
 interface Answer { ms?: number; peak?: number; losses?: number[]; tokensPerSecond?: number; parts?: Record<string, number> }

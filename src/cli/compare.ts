@@ -47,7 +47,7 @@ export function addCompare(program: Command): void {
       } else if (options.json) {
         process.stdout.write(`${JSON.stringify(made, undefined, 2)}\n`);
       } else {
-        process.stdout.write(`\n${tableCaption(made.rows, made.synthetic, chosen.valPerTask)}\n${toText(comparisonTable(made.rows, made.times))}\n\n@test: adapted on the test inputs, without their labels\nwritten to ${made.out} (table.md, results.json)\n`);
+        process.stdout.write(`\n${tableCaption(made.rows, made.synthetic, chosen.valPerTask)}\n${toText(comparisonTable(made.rows, made.times))}\n\nwritten to ${made.out} (table.md, results.json)\n`);
       }
     });
 }

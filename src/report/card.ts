@@ -1,5 +1,6 @@
 import type { ResultRow } from "./rows.js";
-import { resultTable, tableCaption, toMarkdown } from "./table.js";
+import { toMarkdown } from "./formats.js";
+import { resultTable, tableCaption } from "./table.js";
 
 export interface InputHash {
   readonly role: string;

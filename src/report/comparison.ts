@@ -1,5 +1,5 @@
 import { resultTable, type Table } from "./table.js";
-import type { ResultRow } from "./rows.js";
+import { distinct, type ResultRow } from "./rows.js";
 
 /** How long a method took: all of it, its search too, and the merge (or the training) alone. */
 export interface Timed {
@@ -17,6 +17,7 @@ const seconds = (values: readonly number[]): string => {
 /** A result table with the seconds that each method took (means over seeds). */
 export function comparisonTable(rows: readonly ResultRow[], times: readonly Timed[]): Table {
   const { head, body } = resultTable(rows);
+  const methods = distinct(rows.map(({ method }) => method));
   const of = (method: string, what: "merge" | "total") => seconds(times.filter((time) => time.method === method).map((time) => time[what]));
-  return { head: [...head, "merge, s", "with its search, s"], body: body.map((line) => [...line, of(line[0]!, "merge"), of(line[0]!, "total")]) };
+  return { head: [...head, "merge, s", "with its search, s"], body: body.map((line, i) => [...line, of(methods[i]!, "merge"), of(methods[i]!, "total")]) };
 }

@@ -1,3 +1,5 @@
+import { interval, mean, type Interval } from "./interval.js";
+
 export const metrics = ["accuracy", "exact-match"] as const;
 
 /** One measured number. Every table, card and figure is made from a list of these. */
@@ -13,13 +15,39 @@ export interface ResultRow {
   readonly seed: number;
 }
 
-/** Rows of one method at one seed on the test split → their mean over seeds, task by task. */
-export function meanOverSeeds(rows: readonly ResultRow[], method: string, task: string): { mean: number; sd: number; seeds: number } | undefined {
-  const values = rows.filter((row) => row.method === method && row.task === task && row.split === "test").map(({ value }) => value);
-  if (values.length === 0) return undefined;
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, values.length - 1);
-  return { mean, sd: Math.sqrt(variance), seeds: values.length };
+export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
+
+const tested = (rows: readonly ResultRow[], method: string, task: string): ResultRow[] => rows.filter((row) => row.method === method && row.task === task && row.split === "test");
+
+/** A method's test score on a task over its seeds; undefined where there is none. */
+export function scoreOf(rows: readonly ResultRow[], method: string, task: string): Interval | undefined {
+  const values = tested(rows, method, task).map(({ value }) => value);
+  return values.length ? interval(values) : undefined;
 }
 
-export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
+/** A method's mean over tasks, seed by seed; only of seeds at which it has all of them. */
+function averages(rows: readonly ResultRow[], method: string, tasks: readonly string[]): Map<number, number> {
+  const seeds = distinct(rows.filter((row) => row.method === method).map(({ seed }) => seed));
+  const found = new Map<number, number>();
+  for (const seed of seeds) {
+    const values = tasks.map((task) => tested(rows, method, task).find((row) => row.seed === seed)?.value);
+    if (values.every((value) => value !== undefined)) found.set(seed, mean(values));
+  }
+  return found;
+}
+
+/** A method's mean over tasks, over its seeds; undefined where it lacks a task. */
+export function averageOf(rows: readonly ResultRow[], method: string, tasks: readonly string[]): Interval | undefined {
+  const values = [...averages(rows, method, tasks).values()];
+  return values.length ? interval(values) : undefined;
+}
+
+/** One method's average minus another's, seed by seed: what the seeds have in common falls away. Undefined without two seeds that both have. */
+export function differenceOf(rows: readonly ResultRow[], method: string, other: string, tasks: readonly string[]): Interval | undefined {
+  const [mine, theirs] = [averages(rows, method, tasks), averages(rows, other, tasks)];
+  const values = [...mine].filter(([seed]) => theirs.has(seed)).map(([seed, value]) => value - theirs.get(seed)!);
+  return values.length > 1 ? interval(values) : undefined;
+}
+
+/** Whether a method was adapted on the test inputs (without their labels): `compare` and a merge's own card say it so. */
+export const isTestAdapted = (method: string): boolean => /@test$|\(test inputs\)$/.test(method);

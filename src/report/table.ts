@@ -1,57 +1,74 @@
-import { distinct, meanOverSeeds, type ResultRow } from "./rows.js";
+import { averageOf, differenceOf, distinct, isTestAdapted, scoreOf, type ResultRow } from "./rows.js";
+import { mean, type Interval } from "./interval.js";
 
+/** A cell's text; the best of its column and the second are marked. */
+export type Cell = string | { readonly text: string; readonly mark: "best" | "second" };
+
+export const textOf = (cell: Cell): string => (typeof cell === "string" ? cell : cell.text);
+
+/** A row a method (its name first), a column a measure. */
 export interface Table {
   readonly head: readonly string[];
-  readonly body: readonly (readonly string[])[];
+  readonly body: readonly (readonly Cell[])[];
 }
 
 /** Not one merged model but one model a task: shown for reference and not ranked. */
 const unranked = new Set(["individual"]);
 
 const percent = (value: number): string => (100 * value).toFixed(1);
+const spread = ({ half, count }: Interval): string => (count > 1 ? ` ± ${percent(half)}` : "");
 
-/** Rank 1 for the highest; equal values share the better rank. */
-function rank(value: number, others: readonly number[]): number {
-  return 1 + others.filter((other) => other > value).length;
-}
+/** Rank 1 for the highest; equal values, but for the rounding of sums, share the better rank. */
+const rank = (value: number, others: readonly number[]): number => 1 + others.filter((other) => other > value + 1e-12).length;
+
+/** The first two of several are marked, where there are others to be better than. */
+const marked = (text: string, place: number, of: number): Cell => (of < 3 || place > 2 ? text : { text, mark: place === 1 ? "best" : "second" });
 
 /**
  * Results as people read them: a row a method, a column a task, accuracy in percent with its rank among the merged
- * models, and the average of both. With several seeds, means and their standard deviation.
+ * models, and the average of both. With several seeds, means with their 95 % intervals, and how far each method's average is
+ * behind the best one's, seed by seed. A task that a method was not tested on is a dash.
  */
 export function resultTable(rows: readonly ResultRow[]): Table {
   const methods = distinct(rows.map(({ method }) => method));
   const tasks = distinct(rows.map(({ task }) => task));
-  const cell = (method: string, task: string) => meanOverSeeds(rows, method, task);
   const ranked = methods.filter((method) => !unranked.has(method));
-  const rankOf = (method: string, task: string) => rank(cell(method, task)!.mean, ranked.map((other) => cell(other, task)!.mean));
-  const average = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const seeds = Math.max(...tasks.map((task) => cell(methods[0]!, task)!.seeds));
+  const columns = tasks.map((task) => ({ task, all: ranked.flatMap((method) => scoreOf(rows, method, task)?.mean ?? []) }));
+  const totals = ranked.flatMap((method) => averageOf(rows, method, tasks)?.mean ?? []);
+  const best = ranked.find((method) => averageOf(rows, method, tasks)?.mean === Math.max(...totals));
+  const paired = best !== undefined && distinct(rows.map(({ seed }) => seed)).length > 1 && ranked.length > 1;
 
   const body = methods.map((method) => {
-    const shown = !unranked.has(method);
-    const cells = tasks.map((task) => {
-      const { mean, sd } = cell(method, task)!;
-      const spread = seeds > 1 ? ` ± ${percent(sd)}` : "";
-      return `${percent(mean)}${spread}${shown ? ` (${rankOf(method, task)})` : ""}`;
+    const shown = ranked.includes(method);
+    const ranks: number[] = [];
+    const cells = columns.map(({ task, all }): Cell => {
+      const score = scoreOf(rows, method, task);
+      if (!score) return "–";
+      const text = `${percent(score.mean)}${spread(score)}`;
+      if (!shown) return text;
+      const place = rank(score.mean, all);
+      ranks.push(place);
+      return marked(`${text} (${place})`, place, all.length);
     });
-    const meanAccuracy = percent(average(tasks.map((task) => cell(method, task)!.mean)));
-    const meanRank = shown ? average(tasks.map((task) => rankOf(method, task))).toFixed(1) : "–";
-    return [method, meanAccuracy, meanRank, ...cells];
+    const average = averageOf(rows, method, tasks);
+    const averageText: Cell = average ? `${percent(average.mean)}${spread(average)}` : "–";
+    const behind = shown && paired && method !== best ? differenceOf(rows, method, best, tasks) : undefined;
+    return [
+      isTestAdapted(method) ? `${method} †` : method,
+      shown && average ? marked(averageText, rank(average.mean, totals), totals.length) : averageText,
+      shown && ranks.length === tasks.length ? mean(ranks).toFixed(1) : "–",
+      ...(paired ? [behind ? `${percent(behind.mean)}${spread(behind)}` : "–"] : []),
+      ...cells,
+    ];
   });
-  return { head: ["method", "average", "rank", ...tasks], body };
+  return { head: ["method", "average", "rank", ...(paired ? ["against the best"] : []), ...tasks], body };
 }
 
 /** Columns padded to their widest cell, for a terminal: numbers to the right unless `sides` says otherwise. */
 export function toText({ head, body }: Table, sides: readonly ("left" | "right")[] = ["left"]): string {
-  const lines = [head, ...body];
+  const lines = [head, ...body].map((line) => line.map(textOf));
   const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
   return lines.map((line) => line.map((cell, i) => (sides[i] === "left" ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ").trimEnd()).join("\n");
-}
-
-export function toMarkdown({ head, body }: Table): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [line(head), line(head.map((_, i) => (i === 0 ? "---" : "---:"))), ...body.map(line)].join("\n");
 }
 
 /** What the table's numbers mean, in one line that stands above it. */
@@ -59,5 +76,7 @@ export function tableCaption(rows: readonly ResultRow[], synthetic: boolean, val
   const seeds = distinct(rows.map(({ seed }) => seed));
   const data = synthetic ? "SYNTHETIC data; " : "";
   const exact = distinct(rows.filter(({ metric }) => metric === "exact-match").map(({ task }) => task));
-  return `${data}test accuracy${exact.length ? ` (${exact.join(", ")}: exact match)` : ""} in % (rank among merged models); ${valPerTask} validation examples a task at most; seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}`;
+  const over = seeds.length > 1 ? `s ${seeds.join(", ")}: means ± 95 % intervals` : ` ${seeds.join()}`;
+  const adapted = rows.some(({ method }) => isTestAdapted(method)) ? "; † adapted on the test inputs, without their labels" : "";
+  return `${data}test accuracy${exact.length ? ` (${exact.join(", ")}: exact match)` : ""} in % (rank among merged models); ${valPerTask} validation examples a task at most; seed${over}${adapted}`;
 }

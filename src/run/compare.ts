@@ -11,7 +11,7 @@ import { constantTables } from "../methods/constant.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
 import { metrics, type ResultRow } from "../report/rows.js";
-import { toMarkdown } from "../report/table.js";
+import { toMarkdown } from "../report/formats.js";
 import { contenders, contendersOf, modelFolder, runContender, type Arena, type Contender } from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
 import { placeOf } from "./finish.js";
