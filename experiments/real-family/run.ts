@@ -49,7 +49,7 @@ const lines: string[] = [];
 for (const tasks of sets.filter(wanted)) {
   const rows: ResultRow[] = [];
   for (const seed of seeds) rows.push(...(await rowsOf(`${slug(tasks)}-seed${seed}`, { tasks, seed })));
-  if (rows.length) lines.push(`### ${tasks}`, `${tableCaption(rows, false, 32)}`, "", toMarkdown(resultTable(rows)), "");
+  if (rows.length) lines.push(`### ${tasks}`, tableCaption(rows, false, 32), "", toMarkdown(resultTable(rows)), "");
 }
 if (wanted(studied)) {
   const rows: ResultRow[] = [];
