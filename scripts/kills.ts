@@ -18,7 +18,7 @@ const { values: o } = parseArgs({ options: {
 } });
 const random = seedrandom(o.seed);
 const folder = await mkdtemp(join(tmpdir(), "train-merge-kills-"));
-const timed = new Set(["run.json", "plan.json", "tree.svg", "tree.png"]);
+const timed = new Set(["run.json", "report.html", "plan.json", "tree.svg", "tree.png"]);
 
 const start = (out: string) => spawn(process.execPath, ["dist/src/cli/main.js", "tree", "--tasks", o.tasks, "--steps", o.steps, "--jobs", "2", "--keep-nodes", "--polish", "10", "--residency", "device", "--blocks", "off", "--backend", o.backend, "--out", out], { stdio: ["ignore", "ignore", "pipe"], detached: true });
 

@@ -36,8 +36,9 @@ export { resultTable, toText, tableCaption, type Cell, type Table as TextTable }
 export { toMarkdown, toLatex, toHtml, toCsv } from "./report/formats.js";
 export { version } from "./package.js";
 export { fromFloat32, toFloat32 } from "./tensor/dtype.js";
-export { linesSvg } from "./report/lines.js";
-export { svgToPng } from "./report/heatmap.js";
+export { linesSpec } from "./report/lines.js";
+export { heatmapSpec } from "./report/heatmap.js";
+export { figureSvg, svgToPng } from "./report/figure.js";
 export { mergeInTree } from "./run/grow.js";
 export { type TreeOptions } from "./run/tree.js";
 export { addExpert } from "./run/add.js";

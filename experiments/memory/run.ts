@@ -12,7 +12,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { fromFloat32, linesSvg, openCheckpoint, svgToPng, toFloat32, toMarkdown, writeWeights, type TensorSource } from "../../src/index.js";
+import { fromFloat32, figureSvg, linesSpec, openCheckpoint, svgToPng, toFloat32, toMarkdown, writeWeights, type TensorSource } from "../../src/index.js";
 
 const { values: o } = parseArgs({ options: {
   family: { type: "string", default: "minilm" }, data: { type: "string" }, tasks: { type: "string", default: "cb,trec6" },
@@ -118,6 +118,6 @@ await writeFile(join(o.out, "results.md"), [
   "MB read from files a step, evaluation before and after included", "", table((run) => mega(run.bytesRead.train / steps)), "",
   "![device peak against k](memory.png)", "",
 ].join("\n"));
-const svg = await linesSvg({ title: `Device peak against the number of experts (${o.family}, ${o.backend})`, x: "experts", y: "MB", points: rows.map(({ place, k, run }) => ({ x: k, y: run.devicePeakBytes / 1e6, series: place })) });
+const svg = await figureSvg(linesSpec({ title: `Device peak against the number of experts (${o.family}, ${o.backend})`, x: "experts", y: "MB", points: rows.map(({ place, k, run }) => ({ x: k, y: run.devicePeakBytes / 1e6, series: place })) }));
 await writeFile(join(o.out, "memory.png"), svgToPng(svg));
 console.log(await readFile(join(o.out, "results.md"), "utf8"));

@@ -40,6 +40,6 @@ export function addAdd(program: Command): void {
         },
       });
       printer.end();
-      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, coefficients.png, results.json" }, printer.note);
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, report.html, coefficients.png, results.json" }, printer.note);
     });
 }

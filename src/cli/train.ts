@@ -22,14 +22,15 @@ export function addTrain(program: Command): void {
   command
     .option("--config <file>", "a YAML file of the settings above; options win over it")
     .option("--resume", "go on from the state in --out")
+    .option("--tensorboard", "write TensorBoard's event file too, in tensorboard/")
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", examples)
-    .action(async (options: Record<string, unknown> & { config?: string; resume?: boolean; json?: boolean }) => {
+    .action(async (options: Record<string, unknown> & { config?: string; resume?: boolean; tensorboard?: boolean; json?: boolean }) => {
       const chosen = await loadSettings(options, options.config);
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const { mergeByTraining } = await import("../run/merge.js");
-      const result = await mergeByTraining({ ...(await fetchNamed(chosen, printer)), resume: options.resume }, {
+      const result = await mergeByTraining({ ...(await fetchNamed(chosen, printer)), resume: options.resume, tensorboard: options.tensorboard }, {
         ...printer,
         step(record, tasks, steps) {
           signals.training(record.step < steps);
@@ -38,6 +39,6 @@ export function addTrain(program: Command): void {
         stopping: signals.requested,
       });
       printer.end();
-      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, coefficients.png, results.json" }, printer.note);
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, report.html, coefficients.png, results.json" }, printer.note);
     });
 }

@@ -85,7 +85,7 @@ export function addTree(program: Command): void {
         },
       });
       printer.end();
-      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command", files: "README.md, tree.png, similarity.png, results.json" }, printer.note);
+      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command", files: "README.md, report.html, tree.png, similarity.png, results.json" }, printer.note);
     });
 
   program

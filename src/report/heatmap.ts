@@ -1,8 +1,6 @@
-import { createRequire } from "node:module";
-import { Resvg } from "@resvg/resvg-js";
-import { parse, View, type Spec } from "vega";
+import type { Spec } from "vega";
 
-/** The coefficients as people look at them: a column a layer, a row a task. */
+/** Numbers by row and column, as people look at them: coefficients have a column a layer, a row a task. */
 export interface Heatmap {
   readonly title: string;
   readonly tasks: readonly string[];
@@ -11,6 +9,8 @@ export interface Heatmap {
   readonly values: readonly (readonly number[])[];
   /** What the colours mean. */
   readonly legend?: string;
+  /** The same at some steps of the training, layers × tasks each: shown under a slider, where there is a page for one. */
+  readonly history?: readonly { readonly step: number; readonly values: readonly (readonly number[])[] }[] | undefined;
 }
 
 const cellWidth = 10;
@@ -23,21 +23,27 @@ const short = (layer: string): string =>
  * A Vega specification. Purple is negative, orange positive, white zero (PuOr, which colour-blind people can tell
  * apart), on a scale that is symmetric so that white always means "this expert has no part in this layer".
  */
-function specification({ title, tasks, layers, values, legend = "coefficient" }: Heatmap): Spec {
-  const bound = Math.max(0.1, ...values.flat().map(Math.abs));
-  const cells = values.flatMap((row, layer) => row.map((value, task) => ({ layer: layers[layer]!, task: tasks[task]!, value })));
+export function heatmapSpec({ title, tasks, layers, values, legend = "coefficient", history = [] }: Heatmap): Spec {
+  const shots = history.length ? history : [{ step: 0, values }];
+  const bound = Math.max(0.1, ...shots.map(({ values: rows }) => Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))))));
+  const cells = shots.flatMap(({ values: rows }, shot) => rows.flatMap((row, layer) => row.map((value, task) => ({ layer: layers[layer]!, task: tasks[task]!, value, shot }))));
+  const last = shots.length - 1;
   return {
-    $schema: "https://vega.github.io/schema/vega/v6.json",
-    background: "white",
-    padding: 8,
     width: Math.max(240, layers.length * cellWidth),
     height: tasks.length * 28,
-    title: { text: title, anchor: "start", font: "DejaVu Sans", fontSize: 13, fontWeight: "normal" },
-    config: { axis: { labelFont: "DejaVu Sans", titleFont: "DejaVu Sans" }, legend: { labelFont: "DejaVu Sans", titleFont: "DejaVu Sans" } },
-    data: [{ name: "cells", values: cells }],
+    title: { text: title },
+    signals: history.length > 1
+      ? [{ name: "shot", value: last, bind: { input: "range", min: 0, max: last, step: 1, name: "training " } }, { name: "at", update: `data('steps')[shot].step` }]
+      : [{ name: "shot", value: 0 }],
+    data: [
+      { name: "steps", values: shots.map(({ step }) => ({ step })) },
+      { name: "all", values: cells },
+      { name: "cells", source: "all", transform: [{ type: "filter", expr: "datum.shot === shot" }] },
+      { name: "short", values: [Object.fromEntries(layers.map((layer) => [layer, short(layer)]))] },
+    ],
     scales: [
-      { name: "x", type: "band", domain: { data: "cells", field: "layer" }, range: "width" },
-      { name: "y", type: "band", domain: { data: "cells", field: "task" }, range: "height" },
+      { name: "x", type: "band", domain: [...layers], range: "width" },
+      { name: "y", type: "band", domain: [...tasks], range: "height" },
       { name: "colour", type: "linear", domain: [-bound, 0, bound], range: ["#542788", "#f7f7f7", "#b35806"], interpolate: "lab" },
     ],
     axes: [
@@ -45,28 +51,18 @@ function specification({ title, tasks, layers, values, legend = "coefficient" }:
         encode: { labels: { update: { text: { signal: `data('short')[0][datum.value]` } } } } },
       { orient: "left", scale: "y", domain: false, ticks: false, labelFontSize: 11 },
     ],
-    marks: [{
-      type: "rect", from: { data: "cells" },
-      encode: { enter: {
-        x: { scale: "x", field: "layer" }, width: { scale: "x", band: 1 },
-        y: { scale: "y", field: "task" }, height: { scale: "y", band: 1 },
-        fill: { scale: "colour", field: "value" }, stroke: { value: "white" }, strokeWidth: { value: 0.5 },
-        tooltip: { signal: "datum.task + ', ' + datum.layer + ': ' + format(datum.value, '.3f')" },
-      } },
-    }],
+    marks: [
+      {
+        type: "rect", from: { data: "cells" },
+        encode: { update: {
+          x: { scale: "x", field: "layer" }, width: { scale: "x", band: 1 },
+          y: { scale: "y", field: "task" }, height: { scale: "y", band: 1 },
+          fill: { scale: "colour", field: "value" }, stroke: { value: "white" }, strokeWidth: { value: 0.5 },
+          tooltip: { signal: "datum.task + ', ' + datum.layer + ': ' + format(datum.value, '.3f')" },
+        } },
+      },
+      ...(history.length > 1 ? [{ type: "text" as const, encode: { update: { x: { signal: "width" }, y: { value: -10 }, align: { value: "right" as const }, text: { signal: "'step ' + at" } } } }] : []),
+    ],
     legends: [{ fill: "colour", title: legend, type: "gradient", gradientLength: Math.max(60, tasks.length * 22), format: ".1f" }],
   };
-}
-
-/** Draws the heat-map as SVG. */
-export async function heatmapSvg(map: Heatmap): Promise<string> {
-  const spec = specification(map);
-  spec.data = [...(spec.data as object[]), { name: "short", values: [Object.fromEntries(map.layers.map((layer) => [layer, short(layer)]))] }] as Spec["data"];
-  return new View(parse(spec), { renderer: "none" }).toSVG();
-}
-
-/** Renders an SVG of ours to PNG bytes, with a font of its own so that it looks the same on every machine. */
-export function svgToPng(svg: string): Uint8Array {
-  const font = createRequire(import.meta.url).resolve("dejavu-fonts-ttf/ttf/DejaVuSans.ttf");
-  return new Resvg(svg, { fitTo: { mode: "zoom", value: 2 }, font: { fontFiles: [font], loadSystemFonts: false, defaultFontFamily: "DejaVu Sans" } }).render().asPng();
 }

@@ -1,3 +1,4 @@
+import { escapeHtml } from "./formats.js";
 import { duration, size } from "./memory.js";
 
 /** A tree of merges as it is drawn. Accuracies in [0, 1]. */
@@ -22,13 +23,12 @@ export interface TreePicture {
 
 const font = "DejaVu Sans, sans-serif";
 const lineHeight = 14;
-const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 const percent = (value: number): string => (100 * value).toFixed(1);
 
 /** A box with lines of text; the first is heavier. */
 function box(x: number, y: number, width: number, lines: readonly string[], fill: string): string {
   const height = lines.length * lineHeight + 12;
-  const text = lines.map((line, i) => `<text x="${x + 8}" y="${(y - height / 2 + 17 + i * lineHeight).toFixed(1)}" font-size="11"${i ? ' fill="#444444"' : ""}>${escape(line)}</text>`);
+  const text = lines.map((line, i) => `<text x="${x + 8}" y="${(y - height / 2 + 17 + i * lineHeight).toFixed(1)}" font-size="11"${i ? ' fill="#444444"' : ""}>${escapeHtml(line)}</text>`);
   return `<rect x="${x}" y="${(y - height / 2).toFixed(1)}" width="${width}" height="${height}" rx="4" fill="${fill}" stroke="#777777"/>${text.join("")}`;
 }
 
@@ -70,7 +70,7 @@ export function treeSvg({ title, leaves, nodes }: TreePicture): string {
     return `<path d="M${x1} ${y1.toFixed(1)}C${middle} ${y1.toFixed(1)} ${middle} ${y2.toFixed(1)} ${x2} ${y2.toFixed(1)}" fill="none" stroke="#999999" stroke-width="1.5"/>`;
   }));
   const boxes = [...leaves.map(({ id }) => box(x(id), y.get(id)!, width, linesOf.get(id)!, "#fee0b6")), ...nodes.map(({ id }) => box(x(id), y.get(id)!, width, linesOf.get(id)!, id === root.id ? "#d8daeb" : "#f7f7f7"))];
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${total.width.toFixed(0)}" height="${total.height.toFixed(0)}" viewBox="0 0 ${total.width.toFixed(0)} ${total.height.toFixed(0)}" font-family="${font}"><rect width="100%" height="100%" fill="white"/><text x="10" y="22" font-size="13">${escape(title)}</text>${edges.join("")}${boxes.join("")}</svg>\n`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${total.width.toFixed(0)}" height="${total.height.toFixed(0)}" viewBox="0 0 ${total.width.toFixed(0)} ${total.height.toFixed(0)}" font-family="${font}"><rect width="100%" height="100%" fill="white"/><text x="10" y="22" font-size="13">${escapeHtml(title)}</text>${edges.join("")}${boxes.join("")}</svg>\n`;
 }
 
 /** The plan before it runs: each node, what it merges, and what it is predicted to take. */

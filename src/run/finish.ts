@@ -13,8 +13,10 @@ import { evaluateFolder } from "./evaluate.js";
 import type { Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import type { PackingCost } from "./packing.js";
+import { writeEvents } from "./events.js";
 import { headClassOf, recorded } from "./record.js";
 import { writeHead } from "./output.js";
+import { writeReport } from "./report.js";
 import { writeCoefficients } from "./write.js";
 import { writeResult } from "./write-result.js";
 
@@ -82,6 +84,8 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
   });
   // Last: a folder with results is a finished one.
-  await writeText(join(out, "results.json"), { rows, search: { "task-arithmetic": finished.search }, settings, inputs: inputs.hashes, ...(finished.packing && { packing: finished.packing }) });
+  await writeText(join(out, "results.json"), { rows, synthetic, search: { "task-arithmetic": finished.search }, settings, inputs: inputs.hashes, ...(finished.packing && { packing: finished.packing }) });
+  await writeReport(out);
+  if (options.tensorboard) await writeEvents(out, options.tasks);
   return { out, rows, synthetic, finished: true };
 }

@@ -7,7 +7,8 @@ import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
-import { heatmapSvg, svgToPng } from "../report/heatmap.js";
+import { figureSvg, svgToPng } from "../report/figure.js";
+import { heatmapSpec } from "../report/heatmap.js";
 import { treeSvg, type TreePicture } from "../report/tree.js";
 import { chosenRaw, type TrainOptions } from "../train/loop.js";
 import { zeroMoments } from "../train/adamw.js";
@@ -80,8 +81,8 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
   const { tasks, whole, layers } = plan.similarity;
   const pairs = tasks.flatMap((_, i) => tasks.slice(i + 1).map((__, d) => [i, i + 1 + d] as const));
   const maps = {
-    similarity: await heatmapSvg({ title: "cosine similarity of the task vectors", tasks, layers: tasks, values: whole, legend: "cosine" }),
-    "similarity-layers": await heatmapSvg({ title: "cosine similarity of the task vectors, layer by layer", tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`), layers: layers.map(({ layer }) => layer), values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)), legend: "cosine" }),
+    similarity: await figureSvg(heatmapSpec({ title: "cosine similarity of the task vectors", tasks, layers: tasks, values: whole, legend: "cosine" })),
+    "similarity-layers": await figureSvg(heatmapSpec({ title: "cosine similarity of the task vectors, layer by layer", tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`), layers: layers.map(({ layer }) => layer), values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)), legend: "cosine" })),
   };
   for (const [name, map] of Object.entries(maps)) {
     await writeText(join(plan.out, `${name}.svg`), map);

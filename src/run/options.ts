@@ -46,6 +46,8 @@ export interface MergeOptions extends Omit<TrainOptions, "saveEvery" | "init" | 
   /** Models that came from the hub, as the user named them, and the commits that they are. */
   readonly hub?: Readonly<Record<string, string>> | undefined;
   readonly resume?: boolean | undefined;
+  /** Writes TensorBoard's event file beside the results. */
+  readonly tensorboard?: boolean | undefined;
   /** False measures the merge alone, without the methods that train nothing beside it. */
   readonly baselines?: boolean | undefined;
 }

@@ -12,7 +12,7 @@ import type { FloatDType } from "../tensor/dtype.js";
 /** What a tokenizer may consist of. */
 const tokenizerFiles = ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "generation_config.json", "chat_template.jinja", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json"];
 /** What a run writes at its end; a new run in the same folder begins without it. */
-const finalFiles = ["results.json", "README.md", "run.json", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "heads", "merge.json", "adapter_config.json"];
+const finalFiles = ["results.json", "README.md", "run.json", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "report.html", "tensorboard", "heads", "merge.json", "adapter_config.json"];
 
 /** A folder is ours where results.json or state.json in it are of our making: only then may a run write over it. */
 async function isOurs(out: string): Promise<boolean> {

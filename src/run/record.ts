@@ -46,7 +46,7 @@ export function headClassOf({ checkpoint }: Member): string {
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
 export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan): Record<string, unknown> {
-  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, prompts: _p, memoryBudget: _m, baselines: _l, ...rest } = options;
+  const { base: _b, experts: _e, data: _d, out: _o, resume: _r, family: _f, prompts: _p, memoryBudget: _m, baselines: _l, tensorboard: _n, ...rest } = options;
   return { ...rest, backend: engine, residency: chosen.residency, blocks: chosen.blockwise ? "on" : "off" };
 }
 

@@ -7,7 +7,8 @@ import { rowOf, type Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
-import { heatmapSvg, svgToPng } from "../report/heatmap.js";
+import { figureSvg, svgToPng } from "../report/figure.js";
+import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
 import { writeAround } from "./output.js";
 
@@ -58,7 +59,7 @@ export async function writeCoefficients(out: string, vectors: TaskVectors, raw: 
   const csv = ["layer,task,raw,coefficient", ...entries.map(({ layer, task, raw: r, coefficient }) => `${layer},${task},${r},${coefficient}`)];
   await writeText(join(out, "coefficients.csv"), `${csv.join("\n")}\n`);
   await writeText(join(out, "coefficients.json"), { tasks, layers: layers.map(({ id, names }) => ({ id, names })), entries });
-  const svg = await heatmapSvg({ title, tasks, layers: layers.map(({ id }) => id), values: layers.map((_, row) => Array.from(rowOf(gated, row))) });
+  const svg = await figureSvg(heatmapSpec({ title, tasks, layers: layers.map(({ id }) => id), values: layers.map((_, row) => Array.from(rowOf(gated, row))) }));
   await writeText(join(out, "coefficients.svg"), svg);
   await atomicFile(join(out, "coefficients.png"), (write) => write(svgToPng(svg)));
 }

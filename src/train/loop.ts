@@ -49,6 +49,8 @@ export interface TrainRecord {
   readonly loss?: number;
   readonly losses?: readonly number[];
   readonly validation?: { readonly loss: number; readonly accuracy: readonly number[] };
+  /** Where it was scored: the table after the gate, layers × experts in rows, to four places. */
+  readonly coefficients?: readonly number[];
 }
 
 export interface TrainHooks {
@@ -99,7 +101,9 @@ export async function train(
     return { loss, accuracy: scores.map(({ accuracy }) => accuracy) };
   };
 
-  if (state.moments.step === 0) await hooks.record({ step: 0, validation: await score() });
+  const shown = () => Array.from(applyGate(state.raw, options.gate).values, (value) => Math.round(value * 1e4) / 1e4);
+
+  if (state.moments.step === 0) await hooks.record({ step: 0, validation: await score(), coefficients: shown() });
   while (state.moments.step < options.steps) {
     const at = state.moments.step;
     const jobs = tasks.flatMap(({ head }, i) => Array.from({ length: each }, (_, n) => ({ head, batch: batchOf[i]!(at * each + n), weight: weights[i]! })));
@@ -112,7 +116,7 @@ export async function train(
 
     const step = at + 1;
     const scored = step % options.evalEvery === 0 || step === options.steps;
-    await hooks.record({ step, lr, loss, losses, ...(scored && { validation: await score() }) });
+    await hooks.record({ step, lr, loss, losses, ...(scored && { validation: await score(), coefficients: shown() }) });
     // After the last step there is nothing left to stop.
     const stop = step < options.steps && hooks.stopping();
     if (stop || step % options.saveEvery === 0 || step === options.steps) await hooks.save(state);

@@ -22,7 +22,7 @@ export const cliIn = (folder: string) => async (...args: string[]): Promise<Fini
 export const json = async <T>(path: string): Promise<T> => JSON.parse(await readFile(path, "utf8")) as T;
 
 /** Every file below a folder but those that tell times. */
-export async function contents(root: string, timed: readonly string[] = ["run.json"]): Promise<Map<string, string>> {
+export async function contents(root: string, timed: readonly string[] = ["run.json", "report.html"]): Promise<Map<string, string>> {
   const files = (await readdir(root, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile() && !timed.includes(entry.name));
   const read = files.map(async (entry) => {
     const path = join(entry.parentPath, entry.name);

@@ -27,7 +27,7 @@ const tree = (...args: string[]) => ["tree", "--tasks", "cb,copa,trec6", ...quic
 
 interface TreeFile { nodes: { id: string; children: string[]; identity: string }[] }
 
-const timed = ["run.json", "plan.json", "tree.svg", "tree.png"];
+const timed = ["run.json", "report.html", "plan.json", "tree.svg", "tree.png"];
 
 async function weights(place: string): Promise<Map<string, Float32Array>> {
   const checkpoint = await openCheckpoint(place);
