@@ -10,6 +10,7 @@ import { addExport } from "./export.js";
 import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
 import { addReport } from "./report.js";
+import { addReproduce } from "./reproduce.js";
 import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
@@ -25,7 +26,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addReport, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addReport, addReproduce, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -69,7 +69,7 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
 /** Scores of a written merge on tasks that had no part in it; a model with heads is given those of the tasks' own experts. */
 async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonly string[]): Promise<ResultRow[]> {
   const { inputs: { family: { base }, head, data, plan }, options } = arena;
-  const folder = modelFolder(arena, contender);
+  const folder = modelFolder(arena, contender.name);
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
   const { canonical } = await readFamily(arena.inputs.places.base);
   for (const [i, label] of tasks.entries()) {
@@ -112,14 +112,14 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       const own = "method" in contender ? { search, ...(contender.given && { values: contender.given }) } : { given, ...(!contenders.includes(contender) && { contender }) };
       const identity = digest({ version, name, shared, ...own, ...(heldOut && { heldOut }), hashes: inputs.hashes });
       const saved = existsSync(path) ? result.safeParse(await readJson(path).catch(() => undefined)) : undefined;
-      let done: Result | undefined = saved?.data?.identity === identity && (!keep || existsSync(modelFolder(arena, contender))) ? saved.data : undefined;
+      let done: Result | undefined = saved?.data?.identity === identity && (!keep || existsSync(modelFolder(arena, name))) ? saved.data : undefined;
       if (!done) {
         hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });
         const made = await runContender(arena, contender, identity);
         if (!made) return { out, rows, times, synthetic, finished: false };
         if (heldOut?.length) made.rows.push(...(await measureHeldOut(arena, contender, heldOut)));
-        if (!keep) await rm(modelFolder(arena, contender), { recursive: true, force: true });
+        if (!keep) await rm(modelFolder(arena, name), { recursive: true, force: true });
         done = { identity, ...made };
         await writeText(path, done);
       }

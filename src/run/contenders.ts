@@ -78,7 +78,7 @@ export interface Made {
 }
 
 /** Where a contender's model is written. */
-export const modelFolder = ({ out }: Pick<Arena, "out">, { name }: Contender): string => join(out, "models", name);
+export const modelFolder = ({ out }: Pick<Arena, "out">, name: string): string => join(out, "models", name);
 
 /** Runs a contender; undefined where it was asked to stop. @param identity of all that its numbers depend on */
 export function runContender(arena: Arena, contender: Contender, identity: string): Promise<Made | undefined> {
@@ -97,7 +97,7 @@ async function tryMethod(arena: Arena, contender: Contender & { readonly method:
   const searched = arena.search && Object.keys(method.grid ?? {}).some((key) => !(key in given));
   const search = searched ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks) : undefined;
   const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
-  const folder = modelFolder(arena, contender);
+  const folder = modelFolder(arena, contender.name);
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
@@ -110,7 +110,7 @@ async function tryTraining(arena: Arena, contender: Exclude<Contender, { method:
   const { options, given, hooks } = arena;
   const changes = contender.settings ?? {};
   const own = { ...presetOf(changes["method"], changes["variant"]), ...changes };
-  const out = modelFolder(arena, contender);
+  const out = modelFolder(arena, contender.name);
   const settings = { ...options, ...own, ...given, ...changes, out, baselines: false } as MergeOptions;
   const started = performance.now();
   // A state is gone on from only where this very training left it.

@@ -1,0 +1,68 @@
+import type { Command } from "commander";
+import { loadSettings } from "../config/load.js";
+import { settings } from "../config/settings.js";
+import { UserError } from "../errors.js";
+import { toText, textOf } from "../report/table.js";
+import { shippedData } from "../run/locate.js";
+import { addSettings } from "./options.js";
+import { progressPrinter } from "./progress.js";
+import { stopOnSignal } from "./signals.js";
+
+const examples = `
+Examples:
+  $ train-merge reproduce --list
+  $ train-merge reproduce supermerge/table-1                     on the synthetic family that ships
+  $ train-merge reproduce supermerge/table-2 --family minilm --data data/text --tasks cb,trec6,sst2 --held-out rte,copa --seeds 0,1,2
+The same command goes on after Ctrl-C. It exits with 1 where a number is outside what experiments/ expects of the family.`;
+
+/** What the shipped family is asked, where nobody says. */
+const shipped = { tasks: "rte,cb,copa", heldOut: "sst2,trec6" };
+
+const list = (text: string): string[] => text.split(",").map((part) => part.trim()).filter(Boolean);
+
+export function addReproduce(program: Command): void {
+  const command = program.command("reproduce [experiment]").description("make a table or figure of the papers, with what the paper says of it checked");
+  addSettings(command, ["method", "variant", "treat", "adaptOn", "loss", "seed"]);
+  command
+    .option("--list", "list what there is, with the time it takes")
+    .option("--held-out <names>", "tasks that have no part in the merges, for what tests those")
+    .option("--seeds <numbers>", "seeds, separated by commas", "0")
+    .option("--json", "print what was found as JSON")
+    .addHelpText("after", examples)
+    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; seeds: string; json?: boolean }) => {
+      const { experiments, experimentOf } = await import("../reproduce/index.js");
+      if (options.list || id === undefined) {
+        const body = experiments.map(({ id: name, what, minutes: [small, real] }) => [name, what, `${small} min`, `${real} min`]);
+        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: the size of three models\n`);
+        return;
+      }
+      const experiment = experimentOf(id);
+      const own = options["family"] === undefined && options["base"] === undefined;
+      if (!own && options["tasks"] === undefined) throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
+      const seeds = list(options.seeds).map(Number);
+      if (!seeds.length || !seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0)) throw new UserError(`--seeds ${options.seeds}: whole numbers, separated by commas`);
+      const chosen = await loadSettings({ ...options, tasks: options["tasks"] ?? shipped.tasks });
+      const heldOut = list(options.heldOut ?? (own && options["tasks"] === undefined ? shipped.heldOut : "")).filter((task) => !chosen.tasks.includes(task));
+      if (experiment.heldOut && heldOut.length === 0) throw new UserError(`${id} tests tasks that have no part in the merge: name them with --held-out`);
+      const given = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined && !["tasks", "out", "base", "experts", "family", "data", "memoryBudget", "backend", "residency", "blocks"].includes(key)).map((key) => [key, chosen[key as keyof typeof chosen]]));
+      const printer = progressPrinter(process.stderr);
+      const signals = stopOnSignal(printer.note);
+      signals.training(true);
+      const { reproduce, defaultOut } = await import("../reproduce/run.js");
+      const out = chosen.out ?? defaultOut(experiment, chosen.family);
+      const words = process.argv.slice(2);
+      const { found, claims, missed, numbers, minutes } = await reproduce(experiment, {
+        options: { ...chosen, data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
+      }, { ...printer, stopping: signals.requested });
+      printer.end();
+      if (options.json) process.stdout.write(`${JSON.stringify({ out, numbers, claims, missed, rows: found.rows }, undefined, 2)}\n`);
+      else {
+        for (const { name, caption, table } of found.tables) process.stdout.write(`\n${name}: ${caption}\n${toText({ head: table.head, body: table.body.map((line) => line.map(textOf)) })}\n`);
+        process.stdout.write(`\n${claims.map(({ text, holds }) => `${holds === undefined ? "?  " : holds ? "yes" : "no "}  ${text}`).join("\n")}\n\n${minutes.toFixed(1)} minutes; written to ${out} (report.md, report.html, tables as md, tex and csv, figures as svg and png, results.json)\n`);
+      }
+      if (missed.length) {
+        process.stderr.write(`train-merge: outside what is expected:\n${missed.map((line) => `  ${line}\n`).join("")}`);
+        process.exitCode = 1;
+      }
+    });
+}

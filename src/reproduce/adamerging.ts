@@ -1,0 +1,26 @@
+import { linesSpec } from "../report/lines.js";
+import { readLog } from "../run/report.js";
+import { average, tableOf } from "./shared.js";
+import type { Experiment, Produced } from "./types.js";
+
+const names = ["adamerging", "adamerging-task-wise"];
+
+export const adamerging: readonly Experiment[] = [{
+  id: "adamerging/curve", what: "accuracy along AdaMerging's training, layer-wise and task-wise", minutes: [12, 60],
+  claims: [
+    { text: "Layer-wise is above task-wise at the end", holds: ({ rows }, { tasks }) => average(rows, names[0]!, tasks)! > average(rows, names[1]!, tasks)! },
+    { text: "Training raises the accuracy that it began with", holds: ({ numbers }) => numbers!["gain, adamerging"]! > 0 },
+  ],
+  async run(lab): Promise<Produced> {
+    const [seed] = lab.seeds;
+    const { rows, folder } = await lab.compare("curve", names, { keep: true, seeds: [seed!] });
+    const curves = await Promise.all(names.map(async (name) => ({ name, log: (await readLog(folder(name, seed!))).filter(({ validation }) => validation) })));
+    const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+    const points = curves.flatMap(({ name, log }) => log.map(({ step, validation }) => ({ x: step, y: 100 * mean(validation!.accuracy), series: name })));
+    const gains = Object.fromEntries(curves.map(({ name, log }) => [`gain, ${name}`, mean(log.at(-1)!.validation!.accuracy) - mean(log[0]!.validation!.accuracy)]));
+    return {
+      rows, numbers: gains, tables: [tableOf("results", rows, lab)],
+      figures: [{ name: "curve", title: "Average accuracy on the validation examples along the training", spec: linesSpec({ title: "", x: "step", y: "average accuracy, %", spacing: "linear", zero: false, points }) }],
+    };
+  },
+}];

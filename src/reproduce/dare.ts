@@ -1,0 +1,82 @@
+import { linesSpec } from "../report/lines.js";
+import type { ResultRow } from "../report/rows.js";
+import { average, dareTies, given, pairsOf, tableOf } from "./shared.js";
+import type { Experiment, Lab, Produced } from "./types.js";
+
+const rates = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99];
+const droppers = { dare: ["dare", "dareP", { rescale: "inverse" }], "drop only": ["dare", "dareP", { rescale: "none" }], "magnitude pruning": ["magnitude-pruning", "p", {}] } as const;
+type Dropper = keyof typeof droppers;
+const rowName = (name: string, rate: number) => `${name}, p ${rate}`;
+
+/** Figures 3, 4, 8 and 9: one fine-tuned model whose task vector loses more and more of its entries. */
+async function dropRates(lab: Lab): Promise<Produced> {
+  const contenders = Object.entries(droppers).flatMap(([name, [method, parameter, more]]) => rates.map((rate) => given(rowName(name, rate), method, { ...more, [parameter]: rate, lambda: 1 })));
+  const rows: ResultRow[] = [];
+  // Every expert alone: what is dropped is its own.
+  for (const task of lab.tasks) rows.push(...(await lab.compare(`drop-${task}`, contenders, { tasks: [task] })).rows);
+  const points = Object.keys(droppers).flatMap((name) => rates.map((rate) => ({ x: rate, y: 100 * average(rows, rowName(name, rate), lab.tasks)!, series: name })));
+  return {
+    rows, tables: [tableOf("results", rows, lab, "each expert alone, part p of its task vector dropped")],
+    figures: [{ name: "drop-rates", title: "Average accuracy of the experts against the part of their task vectors that is dropped", spec: linesSpec({ title: "", x: "drop rate p", y: "average accuracy, %", spacing: "linear", zero: false, points }) }],
+  };
+}
+
+/** Figure 10: how large the entries of task vectors are. */
+async function deltas(lab: Lab): Promise<Produced> {
+  const most = 1_000_000;
+  const sampled: number[][] = lab.tasks.map(() => []);
+  let total = 0;
+  const sizes: number[] = [];
+  for await (const { base } of lab.look()) sizes.push(base.length);
+  for (const size of sizes) total += size;
+  const step = Math.max(1, Math.floor(total / most));
+  let at = 0;
+  for await (const { deltas: all } of lab.look()) {
+    const first = (step - (at % step)) % step;
+    for (const [e, delta] of all.entries()) for (let i = first; i < delta.length; i += step) sampled[e]!.push(Math.abs(delta[i]!));
+    at += all[0]!.length;
+  }
+  const deciles = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
+  const found = sampled.map((values) => {
+    const sorted = Float64Array.from(values).sort();
+    return deciles.map((part) => sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)]!);
+  });
+  return {
+    rows: [], numbers: Object.fromEntries(lab.tasks.map((task, i) => [`median of |entry|, ${task}`, found[i]![4]!])),
+    tables: [{ name: "deciles", caption: `absolute entries of the task vectors: what so many of them are at most (every ${step}${step === 1 ? "st" : "th"} entry looked at)`, table: { head: ["expert", ...deciles.map((part) => `${Math.round(100 * part)} %`)], body: lab.tasks.map((task, i) => [task, ...found[i]!.map((value) => value.toExponential(1))]) } }],
+    figures: [{ name: "deciles", title: "Absolute entries of the task vectors, by decile", spec: linesSpec({ title: "", x: "part of the entries, %", y: "at most", spacing: "linear", points: lab.tasks.flatMap((task, i) => deciles.slice(0, -1).map((part, d) => ({ x: 100 * part, y: found[i]![d]!, series: task }))) }) }],
+  };
+}
+
+const merged = ["average", "task-arithmetic", "dare", "ties", dareTies] as const;
+
+/** Table 1 and figure 5: pairs, with DARE and without. */
+async function pairs(lab: Lab): Promise<Produced> {
+  const tables = [];
+  const rows: ResultRow[] = [];
+  for (const pair of pairsOf(lab.tasks)) {
+    const found = await lab.compare(`pair-${pair.join("+")}`, merged, { tasks: pair });
+    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
+    // A task stands in several pairs: its column says in which.
+    rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
+  }
+  return { rows, tables, figures: [] };
+}
+
+const at = ({ rows }: Produced, lab: Lab, name: Dropper, rate: number): number => average(rows, rowName(name, rate), lab.tasks)!;
+const compared = (a: string, b: string) => ({ rows }: Produced): boolean => average(rows, a)! >= average(rows, b)!;
+
+export const dare: readonly Experiment[] = [
+  { id: "dare/drop-rates", what: "an expert's accuracy as its task vector loses entries: DARE, DropOnly, magnitude pruning", minutes: [3, 25], run: dropRates, claims: [
+    { text: "With 90 % dropped, DARE is within two points of the expert", holds: (found, lab) => at(found, lab, "dare", 0) - at(found, lab, "dare", 0.9) <= 0.02 },
+    { text: "Without rescaling it is worse there", holds: (found, lab) => at(found, lab, "drop only", 0.9) < at(found, lab, "dare", 0.9) },
+    { text: "Magnitude pruning is worse there than DARE", holds: (found, lab) => at(found, lab, "magnitude pruning", 0.9) < at(found, lab, "dare", 0.9) },
+  ] },
+  { id: "dare/deltas", what: "how large the entries of task vectors are (deciles)", minutes: [1, 2], run: deltas, claims: [
+    { text: "Half of the entries are within 0.005 of nothing, for every expert", holds: ({ numbers }) => Object.values(numbers!).every((median) => median < 0.005) },
+  ] },
+  { id: "dare/pairs", what: "pairs merged with task arithmetic and TIES, with DARE in front and without", minutes: [5, 60], run: pairs, claims: [
+    { text: "DARE does not hurt task arithmetic, over all pairs", holds: compared("dare", "task-arithmetic") },
+    { text: "DARE does not hurt TIES, over all pairs", holds: compared("dare-ties", "ties") },
+  ] },
+];

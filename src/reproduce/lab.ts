@@ -1,0 +1,115 @@
+import { join } from "node:path";
+import { readJson } from "../checkpoint/files.js";
+import { openFamily, openMember, type Family } from "../checkpoint/family.js";
+import { Stopped } from "../errors.js";
+import { headTensors } from "../models/head.js";
+import { equation6 } from "../plan/memory.js";
+import { rowTokens } from "../models/types.js";
+import type { InputHash } from "../report/card.js";
+import type { ResultRow } from "../report/rows.js";
+import { compareMethods } from "../run/compare.js";
+import { modelFolder } from "../run/contenders.js";
+import { openInputs, recipeOf } from "../run/inputs.js";
+import { locate } from "../run/locate.js";
+import type { MergeHooks, MergeOptions } from "../run/options.js";
+import { encoderFor, readFamily } from "../run/prepare.js";
+import { hashInputs } from "../run/record.js";
+import { encodeMixed } from "../tasks/encoders.js";
+import { findSplits, readExamples } from "../tasks/files.js";
+import { loadTasks, pickTasks } from "../tasks/registry.js";
+import type { Cost, Lab, Look } from "./types.js";
+
+export interface LabOptions {
+  readonly options: MergeOptions & { readonly data: string };
+  readonly heldOut: readonly string[];
+  readonly seeds: readonly number[];
+  /** Settings that the user gave. */
+  readonly given: Readonly<Record<string, unknown>>;
+  /** Where runs live. */
+  readonly runs: string;
+}
+
+/** A lab, and what its numbers were made from: filled as runs are done. */
+export async function openLab({ options, heldOut, seeds, given, runs }: LabOptions, hooks: MergeHooks): Promise<{ lab: Lab; inputs: Map<string, InputHash> }> {
+  const inputs = new Map<string, InputHash>();
+  const noted = (all: readonly InputHash[]) => all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
+  const registry = await loadTasks(options.data);
+  const synthetic = pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic);
+
+  async function* look(): AsyncGenerator<Look> {
+    const places = await locate(options);
+    const { canonical, head } = await readFamily(places.base);
+    const family: Family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
+    try {
+      noted(await hashInputs(family, places.sources, options.data, []));
+      const heads = new Set(headTensors(head));
+      for (const name of family.base.actual.keys()) {
+        if (heads.has(name) || !family.experts.every(({ actual }) => actual.has(name))) continue;
+        const base = await family.base.weights(name);
+        const deltas: Float32Array[] = [];
+        for (const expert of family.experts) {
+          const { values } = await expert.weights(name);
+          deltas.push(values.map((value, i) => value - base.values[i]!));
+        }
+        yield { name, base: base.values, deltas };
+      }
+    } finally {
+      await family.close();
+    }
+  }
+
+  /** Tokens of a task's training files; undefined where it has none that are read as texts. */
+  async function trainTokens(base: string, model: Parameters<typeof encoderFor>[1]): Promise<Cost["train"]> {
+    const encoder = await encoderFor(base, model, options);
+    if (encoder.sees) return undefined;
+    let [examples, tokens] = [0, 0];
+    for (const task of pickTasks(registry, options.tasks)) {
+      const { train } = await findSplits(options.data, task);
+      for (const path of train?.files ?? []) {
+        for (const { rows } of encodeMixed(await readExamples(path, task), encoder, task)) {
+          examples++;
+          tokens += rowTokens(...rows);
+        }
+      }
+    }
+    return examples ? { examples, tokens } : undefined;
+  }
+
+  const lab: Lab = {
+    tasks: options.tasks, heldOut, seeds, synthetic, valPerTask: options.valPerTask, look,
+    async compare(part, contenders, { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {}) {
+      const rows: ResultRow[] = [];
+      const times = [];
+      const folderOf = (seed: number) => join(runs, part, `seed${seed}`);
+      for (const seed of over) {
+        hooks.note(`${part}, seed ${seed}`);
+        const made = await compareMethods({ ...options, tasks, seed, methods: contenders, search: true, keep, heldOut: outside, given, out: folderOf(seed) }, { ...hooks, note: () => {} });
+        if (!made.finished) throw new Stopped("stopped; the same command goes on");
+        rows.push(...made.rows);
+        times.push(...made.times);
+        noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
+      }
+      return { rows, times, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
+    },
+    async cost() {
+      const opened = await openInputs({ ...options, baselines: false }, await recipeOf(options), join(runs, "cost"), hooks);
+      try {
+        noted(opened.hashes);
+        const { model, vectors, plan, tasks, places } = opened;
+        const parameters = [...model.parameters.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+        const [layers, experts] = [vectors.layers.length, vectors.experts.length];
+        const coefficients = layers * experts;
+        const examples = tasks.flatMap(({ validation }) => validation);
+        return {
+          parameters, coefficients, layers, experts, planned: plan.chosen.device,
+          equation6: { flat: equation6(parameters, experts, coefficients), pairwise: equation6(parameters, 2, layers * 2), fineTuning: equation6(parameters, 0, parameters) },
+          validation: { examples: examples.length, tokens: examples.reduce((sum, { rows }) => sum + rowTokens(...rows), 0) },
+          train: await trainTokens(places.base, model),
+        };
+      } finally {
+        await opened.dispose();
+      }
+    },
+  };
+  return { lab, inputs };
+}

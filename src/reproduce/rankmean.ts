@@ -1,0 +1,56 @@
+import { linesSpec } from "../report/lines.js";
+import type { ResultRow } from "../report/rows.js";
+import { average, given, pairsOf, tableOf } from "./shared.js";
+import type { Experiment, Lab, Produced } from "./types.js";
+
+const variants = { rankmean: {}, "rankmean, finer-grained": { module: "linear" }, "rankmean, reversed": { weigh: "reversed" } } as const;
+const contenders = ["average", ...Object.entries(variants).map(([name, values]) => given(name, "rankmean", values))];
+
+async function pairs(lab: Lab): Promise<Produced> {
+  const tables = [];
+  const rows: ResultRow[] = [];
+  for (const pair of pairsOf(lab.tasks)) {
+    const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
+    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
+    rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
+  }
+  return { rows, tables, figures: [] };
+}
+
+/** Figure 1: how far each module moved. */
+async function magnitudes(lab: Lab): Promise<Produced> {
+  const sums = new Map<string, { sum: number; count: number }>();
+  for await (const { name, deltas } of lab.look()) {
+    const block = /\.(\d+)\./.exec(name)?.[1];
+    const kind = /att|SelfAttention|[qkvo]_proj|c_attn/i.test(name) ? "attention" : /inter|mlp|output\.dense|DenseReluDense|fc\d|c_fc|c_proj/i.test(name) ? "feed-forward" : undefined;
+    if (block === undefined || kind === undefined || !name.endsWith("weight")) continue;
+    for (const [e, delta] of deltas.entries()) {
+      const key = `${lab.tasks[e]!}\n${kind}\n${block}`;
+      const entry = sums.get(key) ?? { sum: 0, count: 0 };
+      let sum = 0;
+      for (const value of delta) sum += Math.abs(value);
+      sums.set(key, { sum: entry.sum + sum, count: entry.count + delta.length });
+    }
+  }
+  const points = [...sums].map(([key, { sum, count }]) => {
+    const [expert, kind, block] = key.split("\n") as [string, string, string];
+    return { expert, kind, x: Number(block), y: sum / count, series: expert };
+  });
+  const kinds = [...new Set(points.map(({ kind }) => kind))];
+  return {
+    rows: [], tables: [],
+    numbers: Object.fromEntries(lab.tasks.map((task) => [`mean |update|, ${task}`, points.filter(({ expert }) => expert === task).reduce((sum, { y }, _, all) => sum + y / all.length, 0)])),
+    figures: kinds.map((kind) => ({ name: `magnitudes-${kind}`, title: `Average magnitude of updates, ${kind}, by block`, spec: linesSpec({ title: "", x: "block", y: "mean of absolute updates", points: points.filter((point) => point.kind === kind) }) })),
+  };
+}
+
+export const rankmean: readonly Experiment[] = [
+  { id: "rankmean/pairs", what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average", minutes: [4, 20], run: pairs, claims: [
+    { text: "RankMean's average over all pairs is above the plain average's", holds: ({ rows }) => average(rows, "rankmean")! > average(rows, "average")! },
+    { text: "Reversed it is worse", holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")! },
+    { text: "Finer-grained it is within two points", holds: ({ rows }) => Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02 },
+  ] },
+  { id: "rankmean/magnitudes", what: "average magnitude of updates by module", minutes: [1, 2], run: magnitudes, claims: [
+    { text: "Experts move by different amounts: the one that moved most by more than a tenth more than the least", holds: ({ numbers }) => Math.max(...Object.values(numbers!)) > 1.1 * Math.min(...Object.values(numbers!)) },
+  ] },
+];

@@ -1,0 +1,56 @@
+import { basename, join } from "node:path";
+import { distinct } from "../report/rows.js";
+import { locate } from "../run/locate.js";
+import { digest } from "../run/node-file.js";
+import type { MergeHooks } from "../run/options.js";
+import { openOutput } from "../run/output.js";
+import { openLab, type LabOptions } from "./lab.js";
+import { readExpected, readPaper } from "./papers.js";
+import { average } from "./shared.js";
+import type { Experiment } from "./types.js";
+import { writeExperiment, type Record_ } from "./write.js";
+
+export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
+  readonly out: string;
+  /** As the user wrote it: it stands in every file that is made. */
+  readonly command: string;
+}
+
+/**
+ * Makes a paper's table or figure on a family, checks what the paper says of it, and compares its numbers with what is
+ * expected of that family, where something is.
+ * @returns what was written; `missed` names what is outside its expected range
+ */
+export async function reproduce(experiment: Experiment, options: ReproduceOptions, hooks: MergeHooks): Promise<Record_> {
+  const started = performance.now();
+  const { out, command } = options;
+  const places = await locate(options.options);
+  await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
+  const { lab, inputs } = await openLab({ ...options, runs: join(out, "runs") }, hooks);
+  const found = await experiment.run(lab);
+  const tasks = distinct(found.rows.map(({ task }) => task));
+  const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {
+    const here = tasks.filter((task) => found.rows.some((row) => row.method === method && row.task === task));
+    const value = average(found.rows, method, here);
+    return value === undefined ? [] : [[`average, ${method}`, value] as const];
+  });
+  const numbers: Record<string, number> = { ...Object.fromEntries(averages), ...found.numbers };
+  const hashes = [...inputs.values()].sort((a, b) => (`${a.role}/${a.file}` < `${b.role}/${b.file}` ? -1 : 1));
+  const base = hashes.find(({ role, file }) => role === "base" && file.endsWith(".safetensors"))?.sha256;
+  const { families } = await readExpected(experiment);
+  // A range is one of this very command: other tasks, seeds or settings have none.
+  const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.seeds.join() === lab.seeds.join());
+  const missed = Object.entries(range?.numbers ?? {}).flatMap(([name, { value, tolerance }]) => {
+    const mine = numbers[name];
+    return mine !== undefined && Math.abs(mine - value) <= tolerance ? [] : [`${name}: ${mine === undefined ? "it was not found" : mine.toPrecision(4)}, expected ${value} ± ${tolerance} (${range!.name})`];
+  });
+  const record: Record_ = {
+    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, minutes: (performance.now() - started) / 60_000,
+    paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
+  };
+  await writeExperiment(out, record);
+  return record;
+}
+
+/** Where an experiment's results go, where nobody says. */
+export const defaultOut = ({ id }: Experiment, family: string | undefined): string => join("merged", "reproduce", `${id.replace("/", "-")}${family === undefined ? "" : `-${basename(family)}`}`);

@@ -1,0 +1,39 @@
+import { methods } from "../methods/index.js";
+import type { Method } from "../methods/types.js";
+import { averageOf, distinct, type ResultRow } from "../report/rows.js";
+import { resultTable, tableCaption } from "../report/table.js";
+import type { Contender } from "../run/contenders.js";
+import type { Claim, Lab, Produced, Shown } from "./types.js";
+
+export const methodNamed = (name: string): Method => methods.find((one) => one.name === name)!;
+
+/** A method under a name of its own, with some parameters given. */
+export const given = (name: string, method: string, values: Readonly<Record<string, unknown>>): Contender => ({ name, method: methodNamed(method), given: values });
+/** SuperMerge with some settings changed. */
+export const trained = (name: string, settings: Readonly<Record<string, unknown>>): Contender => ({ name, settings });
+
+/** What the base scores: task arithmetic with nothing of anything, so that it is written and measured as the rest is. */
+export const pretrained: Contender = given("pretrained", "task-arithmetic", { lambda: 0 });
+export const dareTies: Contender = given("dare-ties", "ties", { dareP: 0.9 });
+
+/** Rows of some tasks alone. */
+export const onTasks = (rows: readonly ResultRow[], tasks: readonly string[]): ResultRow[] => rows.filter(({ task }) => tasks.includes(task));
+
+/** A table of rows with its caption. */
+export const tableOf = (name: string, rows: readonly ResultRow[], lab: Lab, note = ""): Shown => ({ name, caption: `${note}${note ? "; " : ""}${tableCaption(rows, lab.synthetic, lab.valPerTask)}`, table: resultTable(rows) });
+
+/** A method's average, a fraction; undefined where it has none. */
+export const average = (rows: readonly ResultRow[], method: string, tasks: readonly string[] = distinct(rows.map(({ task }) => task))): number | undefined => averageOf(rows, method, tasks)?.mean;
+
+/** That one method's average is above every other's of these, on some tasks. */
+export const bestOf = (text: string, method: string, others: readonly string[], where: (lab: Lab) => readonly string[] = ({ tasks }) => tasks): Claim => ({
+  text,
+  holds({ rows }: Produced, lab: Lab) {
+    const mine = average(rows, method, where(lab));
+    const theirs = others.map((other) => average(rows, other, where(lab)));
+    return mine === undefined || theirs.some((value) => value === undefined) ? undefined : theirs.every((value) => mine > value!);
+  },
+});
+
+/** Every pair of some things. */
+export const pairsOf = <T>(items: readonly T[]): [T, T][] => items.flatMap((a, i) => items.slice(i + 1).map((b): [T, T] => [a, b]));

@@ -1,0 +1,157 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { size } from "../report/memory.js";
+import { heatmapSpec } from "../report/heatmap.js";
+import { linesSpec } from "../report/lines.js";
+import { scoreOf } from "../report/rows.js";
+import { violinsSpec } from "../report/violins.js";
+import { average, bestOf, dareTies, given, onTasks, pretrained, tableOf, trained } from "./shared.js";
+import type { Experiment, Lab, Produced } from "./types.js";
+
+const languageMethods = ["task-arithmetic", "dare", "ties", dareTies, "supermerge", "hierarchical"];
+const visionMethods = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
+
+async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
+  const { rows } = await lab.compare("in-domain", contenders);
+  return { rows, tables: [tableOf("results", rows, lab)], figures: [] };
+}
+
+async function outOfDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
+  const { rows } = await lab.compare("out-of-domain", [pretrained, ...contenders], { heldOut: lab.heldOut });
+  const merged = rows.filter(({ method, task }) => method !== "individual" && (method !== "pretrained" || lab.heldOut.includes(task)));
+  return { rows: merged, figures: [], tables: [
+    tableOf("held-out", onTasks(merged, lab.heldOut), lab, `tasks that have no part in the merge of ${lab.tasks.join(", ")}`),
+    tableOf("in-domain", onTasks(merged, lab.tasks), lab, "the same models on the tasks that were merged"),
+  ] };
+}
+
+const hierarchicalIsClose = {
+  text: "The hierarchical merge is within two points of SuperMerge's average",
+  holds: ({ rows }: Produced, { tasks }: Lab) => {
+    const [flat, tree] = [average(rows, "supermerge", tasks), average(rows, "hierarchical", tasks)];
+    return flat === undefined || tree === undefined ? undefined : Math.abs(flat - tree) <= 0.02;
+  },
+};
+const heldOut = ({ heldOut: tasks }: Lab) => tasks;
+
+const inDomainTable = (id: string, what: string, contenders: typeof languageMethods, others: readonly string[], minutes: readonly [number, number]): Experiment => ({
+  id, what, minutes, run: (lab) => inDomain(lab, contenders),
+  claims: [bestOf("SuperMerge's average is above every other method's", "supermerge", others), hierarchicalIsClose],
+});
+const outOfDomainTable = (id: string, what: string, contenders: typeof languageMethods, minutes: readonly [number, number], claims: Experiment["claims"]): Experiment => ({ id, what, minutes, heldOut: true, run: (lab) => outOfDomain(lab, contenders), claims });
+
+const lambdas = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
+const swept = { "task-arithmetic": {}, ties: {}, dare: {}, "dare-ties": { dareP: 0.9 } } as const;
+
+/** Figure 2: the average against λ, which has to be searched. */
+async function lambdaSweep(lab: Lab): Promise<Produced> {
+  const contenders = Object.entries(swept).flatMap(([name, values]) => lambdas.map((lambda) => given(`${name}, λ ${lambda}`, name === "dare-ties" ? "ties" : name, { ...values, lambda })));
+  const { rows } = await lab.compare("lambda", [...contenders, "supermerge"]);
+  const points = Object.keys(swept).flatMap((name) => lambdas.map((lambda) => ({ x: lambda, y: 100 * average(rows, `${name}, λ ${lambda}`, lab.tasks)!, series: name })));
+  const line = 100 * average(rows, "supermerge", lab.tasks)!;
+  return {
+    rows, tables: [tableOf("results", rows.filter(({ method }) => method !== "individual"), lab)],
+    figures: [{ name: "lambda", title: "Average accuracy against λ (SuperMerge has none)", spec: linesSpec({ title: "", x: "λ", y: "average accuracy, %", spacing: "linear", zero: false, points: [...points, ...[lambdas[0]!, lambdas.at(-1)!].map((x) => ({ x, y: line, series: "supermerge" }))] }) }],
+  };
+}
+
+/** Figure 3: how task vectors are spread, layer by layer. */
+async function violins(lab: Lab): Promise<Produced> {
+  const spread: { layer: string; expert: string; values: readonly number[] }[] = [];
+  for await (const { name, deltas } of lab.look()) {
+    if (!/weight$/.test(name) || deltas[0]!.length < 256) continue;
+    // Some hundred of a layer's entries, evenly, show how it is spread.
+    const step = Math.max(1, Math.floor(deltas[0]!.length / 400));
+    for (const [e, delta] of deltas.entries()) spread.push({ layer: name, expert: lab.tasks[e]!, values: Array.from({ length: Math.floor(delta.length / step) }, (_, i) => delta[i * step]!) });
+  }
+  const deviation = (values: readonly number[]) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+  const by = lab.tasks.map((task) => spread.filter(({ expert }) => expert === task).map(({ values }) => deviation(values)).filter((value) => value > 0));
+  const numbers = Object.fromEntries(lab.tasks.map((task, i) => [`largest over smallest layer, ${task}`, Math.max(...by[i]!) / Math.min(...by[i]!)]));
+  return {
+    rows: [], numbers, figures: lab.tasks.map((task) => ({ name: `task-vector-${task}`, title: `Task vector of ${task}, layer by layer`, spec: violinsSpec({ title: "", layers: spread.filter(({ expert }) => expert === task).map(({ layer, values }) => ({ layer, values })) }) })),
+    tables: [{ name: "spread", caption: "root mean square of the task vectors' entries: the layer with the most over the one with the least", table: { head: ["expert", "ratio"], body: lab.tasks.map((task) => [task, numbers[`largest over smallest layer, ${task}`]!.toFixed(1)]) } }],
+  };
+}
+
+interface Coefficients { layers: { id: string }[]; tasks: string[]; entries: { layer: string; task: string; coefficient: number }[] }
+
+/** Figure 5: what SuperMerge and AdaMerging learn. */
+async function weights(lab: Lab): Promise<Produced> {
+  const names = ["supermerge", "adamerging"];
+  const [seed] = lab.seeds;
+  const { rows, folder } = await lab.compare("coefficients", names, { keep: true, seeds: [seed!] });
+  const found = await Promise.all(names.map(async (name) => ({ name, of: JSON.parse(await readFile(join(folder(name, seed!), "coefficients.json"), "utf8")) as Coefficients })));
+  const maps = found.map(({ name, of }) => ({ name, title: `Coefficients of ${name}, layers × experts`, spec: heatmapSpec({ title: "", tasks: of.tasks, layers: of.layers.map(({ id }) => id), values: of.layers.map(({ id }) => of.tasks.map((task) => of.entries.find((entry) => entry.layer === id && entry.task === task)!.coefficient)) }) }));
+  const kinds = [["attention", /att|\.[qkv]\b|SelfAttention|[qkvo]_proj/i], ["feed-forward", /inter|mlp|dense|DenseReluDense|fc\d|c_fc/i], ["norms", /norm|ln_/i], ["embeddings", /embed|wte|wpe/i]] as const;
+  const kindOf = (layer: string) => kinds.find(([, pattern]) => pattern.test(layer))?.[0] ?? "other";
+  const body = found.flatMap(({ name, of }) => kinds.map(([kind]) => kind).flatMap((kind) => {
+    const mine = of.entries.filter(({ layer }) => kindOf(layer) === kind).map(({ coefficient }) => coefficient);
+    return mine.length ? [[name, kind, String(mine.length), (mine.reduce((a, b) => a + b, 0) / mine.length).toFixed(3), String(mine.filter((value) => Math.abs(value) < 0.01).length), String(mine.filter((value) => value < 0).length)]] : [];
+  }));
+  const zeros = Object.fromEntries(found.map(({ name, of }) => [`part of nothing, ${name}`, of.entries.filter(({ coefficient }) => Math.abs(coefficient) < 0.01).length / of.entries.length]));
+  return { rows, figures: maps, numbers: zeros, tables: [tableOf("results", rows, lab), { name: "kinds", caption: "coefficients by kind of weight", table: { head: ["method", "kind of weight", "coefficients", "mean", "nothing (within 0.01)", "below nothing"], body } }] };
+}
+
+/** Table 5: what it costs, by the paper's counting and by ours. */
+async function cost(lab: Lab): Promise<Produced> {
+  const { parameters, coefficients, experts, equation6, planned, validation, train } = await lab.cost();
+  // Forward and backward take 6 operations a parameter and token; a merge, 2 a parameter and expert, and as many again for its gradient.
+  const merge = 2 * experts * parameters;
+  const flops = (value: number) => value.toExponential(1);
+  const row = (name: string, trainable: string, memory: string, samples: string, operations: string) => [name, parameters.toLocaleString("en"), trainable, memory, samples, operations];
+  return {
+    rows: [], figures: [],
+    numbers: { coefficients, parameters, "equation 6, all at once, over two at a time": equation6.flat / equation6.pairwise },
+    tables: [{ name: "cost", caption: `${experts} experts; memory by the paper's equation 6, and as planned here (task vectors streamed); an epoch of the examples trained on`, table: {
+      head: ["method", "parameters", "trainable", "peak memory", "training examples", "operations an epoch"],
+      body: [
+        row("full fine-tuning", parameters.toLocaleString("en"), size(equation6.fineTuning), train ? String(train.examples) : "–", train ? flops(6 * parameters * train.tokens) : "–"),
+        row("methods without gradients", "1", size(equation6.flat), String(validation.examples), flops(2 * parameters * validation.tokens + merge)),
+        row("SuperMerge", String(coefficients), size(equation6.flat), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+        row("hierarchical SuperMerge", String(coefficients), size(equation6.pairwise), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+        row("SuperMerge, as planned here", String(coefficients), size(planned), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+      ],
+    } }],
+  };
+}
+
+export const supermerge: readonly Experiment[] = [
+  inDomainTable("supermerge/table-1", "in-domain, language tasks: every method, accuracy and rank", languageMethods, ["task-arithmetic", "dare", "ties", "dare-ties"], [4, 90]),
+  outOfDomainTable("supermerge/table-2", "out-of-domain, language tasks: tasks that have no part in the merge", languageMethods, [4, 90], [
+    bestOf("SuperMerge's average on tasks held out is above task arithmetic's and TIES's, with DARE and without", "supermerge", ["task-arithmetic", "dare", "ties", "dare-ties"], heldOut),
+    { text: "DARE with TIES does worst on them", holds: ({ rows }, lab) => ["task-arithmetic", "dare", "ties", "supermerge", "hierarchical"].every((name) => average(rows, "dare-ties", heldOut(lab))! < average(rows, name, heldOut(lab))!) },
+  ]),
+  inDomainTable("supermerge/table-3", "in-domain, image tasks (AdaMerging++ beside it)", visionMethods, ["task-arithmetic", "ties", "adamerging++"], [8, 180]),
+  {
+    id: "supermerge/table-4", what: "with tanh and without, in-domain and out-of-domain", minutes: [3, 40], heldOut: true,
+    claims: [
+      bestOf("In-domain, tanh is better than no gate", "with tanh", ["without tanh"]),
+      bestOf("Out-of-domain, tanh is better than no gate", "with tanh", ["without tanh"], heldOut),
+    ],
+    async run(lab) {
+      const { rows } = await lab.compare("gate", [trained("with tanh", { gate: "tanh" }), trained("without tanh", { gate: "identity" })], { heldOut: lab.heldOut });
+      const ours = rows.filter(({ method }) => method.includes("tanh"));
+      return { rows: ours, figures: [], tables: [tableOf("in-domain", onTasks(ours, lab.tasks), lab), tableOf("out-of-domain", onTasks(ours, lab.heldOut), lab)] };
+    },
+  },
+  { id: "supermerge/table-5", what: "what it costs: trainable parameters, memory (equation 6 and as planned here), operations an epoch", minutes: [1, 1], run: cost, claims: [
+    { text: "SuperMerge trains fewer than a thousandth of the model's parameters", holds: ({ numbers }) => numbers!["coefficients"]! < numbers!["parameters"]! / 1e3 },
+    { text: "Two experts at a time take less memory than all at once, by equation 6", holds: ({ numbers }, { tasks }) => (tasks.length > 2 ? numbers!["equation 6, all at once, over two at a time"]! > 1 : undefined) },
+  ] },
+  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [8, 180], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)]),
+  { id: "supermerge/figure-2", what: "the average against λ", minutes: [5, 60], run: lambdaSweep, claims: [
+    { text: "λ matters: between the best and the worst lie more than five points, for every method that has one", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => {
+      const values = lambdas.map((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)!);
+      return Math.max(...values) - Math.min(...values) > 0.05;
+    }) },
+    { text: "SuperMerge is above every method at every λ", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => lambdas.every((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)! < average(rows, "supermerge", tasks)!)) },
+  ] },
+  { id: "supermerge/figure-3", what: "task vectors by layer, as violins", minutes: [1, 2], run: violins, claims: [
+    { text: "Layers take part unequally: the most changed of a task vector moves more than twice as far as the least", holds: ({ numbers }) => Object.values(numbers!).every((ratio) => ratio > 2) },
+    { text: "Experts differ in that", holds: ({ numbers }) => new Set(Object.values(numbers!).map((ratio) => ratio.toFixed(1))).size > 1 },
+  ] },
+  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [8, 60], run: weights, claims: [
+    { text: "AdaMerging leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging"]! > numbers!["part of nothing, supermerge"]! },
+    { text: "SuperMerge's average is above AdaMerging's", holds: ({ rows }, { tasks }) => tasks.every((task) => scoreOf(rows, "adamerging", task)) && average(rows, "supermerge", tasks)! > average(rows, "adamerging", tasks)! },
+  ] },
+];

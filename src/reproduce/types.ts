@@ -1,0 +1,89 @@
+import type { Spec } from "vega";
+import type { ResultRow } from "../report/rows.js";
+import type { Table } from "../report/table.js";
+import type { Timed } from "../report/comparison.js";
+import type { Contender } from "../run/contenders.js";
+
+/** What contenders came to, at every seed. */
+export interface Outcome {
+  readonly rows: readonly ResultRow[];
+  readonly times: readonly Timed[];
+  /** Where a contender's model stands, where it was kept. */
+  folder(contender: string, seed: number): string;
+}
+
+export interface CompareMore {
+  readonly tasks?: readonly string[];
+  readonly heldOut?: readonly string[];
+  readonly seeds?: readonly number[];
+  /** Keeps the models, and what stands beside them. */
+  readonly keep?: boolean;
+}
+
+/** One tensor of the family, as float32. */
+export interface Look {
+  readonly name: string;
+  readonly base: Float32Array;
+  /** Each expert's task vector. */
+  readonly deltas: readonly Float32Array[];
+}
+
+/** What an experiment works with. */
+export interface Lab {
+  readonly tasks: readonly string[];
+  /** Tasks that have no part in the merges. */
+  readonly heldOut: readonly string[];
+  readonly seeds: readonly number[];
+  readonly valPerTask: number;
+  readonly synthetic: boolean;
+  /** Runs contenders at every seed. What is done is not done again. @param part names what differs in its tasks */
+  compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
+  /** Every tensor that the models share, one after the other: none is held. */
+  look(): AsyncIterable<Look>;
+  /** What a merge of these experts costs, from the models and the data. */
+  cost(): Promise<Cost>;
+}
+
+export interface Cost {
+  readonly parameters: number;
+  readonly coefficients: number;
+  readonly layers: number;
+  readonly experts: number;
+  /** Bytes by the paper's equation 6: all experts at once, and two at a time. */
+  readonly equation6: { readonly flat: number; readonly pairwise: number; readonly fineTuning: number };
+  /** Bytes of device memory that a step is planned to take here, with the task vectors where they were put. */
+  readonly planned: number;
+  readonly validation: { readonly examples: number; readonly tokens: number };
+  readonly train: { readonly examples: number; readonly tokens: number } | undefined;
+}
+
+export interface Figure { readonly name: string; readonly title: string; readonly spec: Spec }
+export interface Shown { readonly name: string; readonly caption: string; readonly table: Table }
+
+/** What an experiment found. */
+export interface Produced {
+  readonly rows: readonly ResultRow[];
+  readonly tables: readonly Shown[];
+  readonly figures: readonly Figure[];
+  /** Numbers that are compared with what is expected, beside the averages of its methods. */
+  readonly numbers?: Readonly<Record<string, number>>;
+}
+
+/** Something that the paper says, and whether what was found says so too; undefined where it cannot be told. */
+export interface Claim {
+  readonly text: string;
+  holds(found: Produced, lab: Lab): boolean | undefined;
+}
+
+/** A table or figure of a paper. */
+export interface Experiment {
+  /** paper/name; its folder in experiments/ is called paper-name. */
+  readonly id: string;
+  readonly what: string;
+  /** Minutes on two cores: on the family that ships, and on one of 20 million parameters. */
+  readonly minutes: readonly [small: number, real: number];
+  /** It tests tasks that have no part in the merge. */
+  readonly heldOut?: boolean;
+  readonly claims: readonly Claim[];
+  run(lab: Lab): Promise<Produced>;
+}
