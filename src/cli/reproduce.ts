@@ -3,6 +3,7 @@ import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { toText, textOf } from "../report/table.js";
+import { fetchNamed } from "../run/fetch.js";
 import { shippedData } from "../run/locate.js";
 import { addSettings } from "./options.js";
 import { progressPrinter } from "./progress.js";
@@ -26,10 +27,11 @@ export function addReproduce(program: Command): void {
   command
     .option("--list", "list what there is, with the time it takes")
     .option("--held-out <names>", "tasks that have no part in the merges, for what tests those")
+    .option("--config <file>", "a YAML file of settings, such as the config.yaml of an experiment's folder; options win over it")
     .option("--seeds <numbers>", "seeds, separated by commas", "0")
     .option("--json", "print what was found as JSON")
     .addHelpText("after", examples)
-    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; seeds: string; json?: boolean }) => {
+    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; config?: string; seeds: string; json?: boolean }) => {
       const { experiments, experimentOf } = await import("../reproduce/index.js");
       if (options.list || id === undefined) {
         const body = experiments.map(({ id: name, what, minutes: [small, real] }) => [name, what, `${small} min`, `${real} min`]);
@@ -37,11 +39,11 @@ export function addReproduce(program: Command): void {
         return;
       }
       const experiment = experimentOf(id);
-      const own = options["family"] === undefined && options["base"] === undefined;
-      if (!own && options["tasks"] === undefined) throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
+      const own = options["family"] === undefined && options["base"] === undefined && options.config === undefined;
+      if (!own && options["tasks"] === undefined && options.config === undefined) throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
       const seeds = list(options.seeds).map(Number);
       if (!seeds.length || !seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0)) throw new UserError(`--seeds ${options.seeds}: whole numbers, separated by commas`);
-      const chosen = await loadSettings({ ...options, tasks: options["tasks"] ?? shipped.tasks });
+      const chosen = await loadSettings({ ...options, ...(own && { tasks: options["tasks"] ?? shipped.tasks }) }, options.config);
       const heldOut = list(options.heldOut ?? (own && options["tasks"] === undefined ? shipped.heldOut : "")).filter((task) => !chosen.tasks.includes(task));
       if (experiment.heldOut && heldOut.length === 0) throw new UserError(`${id} tests tasks that have no part in the merge: name them with --held-out`);
       const given = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined && !["tasks", "out", "base", "experts", "family", "data", "memoryBudget", "backend", "residency", "blocks"].includes(key)).map((key) => [key, chosen[key as keyof typeof chosen]]));
@@ -52,7 +54,7 @@ export function addReproduce(program: Command): void {
       const out = chosen.out ?? defaultOut(experiment, chosen.family);
       const words = process.argv.slice(2);
       const { found, claims, missed, numbers, minutes } = await reproduce(experiment, {
-        options: { ...chosen, data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
+        options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
       }, { ...printer, stopping: signals.requested });
       printer.end();
       if (options.json) process.stdout.write(`${JSON.stringify({ out, numbers, claims, missed, rows: found.rows }, undefined, 2)}\n`);

@@ -1,4 +1,5 @@
 import type { Spec } from "vega";
+import { shortLayer } from "./names.js";
 
 /** Numbers by row and column, as people look at them: coefficients have a column a layer, a row a task. */
 export interface Heatmap {
@@ -14,10 +15,6 @@ export interface Heatmap {
 }
 
 const cellWidth = 10;
-
-/** "encoder.layer.3.attention.self.query.weight" → what distinguishes it within a picture's width. */
-const short = (layer: string): string =>
-  layer.replace(/^encoder\.layer\./, "").replace("attention.", "att.").replace("embeddings", "emb").replace("LayerNorm", "norm").replace("intermediate", "inter").replace(/\.weight$/, "").replace(/\.bias$/, ".b");
 
 /**
  * A Vega specification. Purple is negative, orange positive, white zero (PuOr, which colour-blind people can tell
@@ -39,7 +36,7 @@ export function heatmapSpec({ title, tasks, layers, values, legend = "coefficien
       { name: "steps", values: shots.map(({ step }) => ({ step })) },
       { name: "all", values: cells },
       { name: "cells", source: "all", transform: [{ type: "filter", expr: "datum.shot === shot" }] },
-      { name: "short", values: [Object.fromEntries(layers.map((layer) => [layer, short(layer)]))] },
+      { name: "short", values: [Object.fromEntries(layers.map((layer) => [layer, shortLayer(layer)]))] },
     ],
     scales: [
       { name: "x", type: "band", domain: [...layers], range: "width" },

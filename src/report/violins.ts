@@ -1,5 +1,6 @@
 import type { Spec } from "vega";
 import { palette } from "./figure.js";
+import { shortLayer } from "./names.js";
 
 /** How numbers are spread, group by group. */
 export interface Violins {
@@ -14,14 +15,14 @@ export function violinsSpec({ title, layers, y = "entry of the task vector" }: V
   return {
     width: layers.length * wide, height: 260, title: { text: title },
     data: [
-      { name: "values", values: layers.flatMap(({ layer, values }) => values.map((value) => ({ layer, value }))) },
+      { name: "values", values: layers.flatMap(({ layer, values }) => values.map((value) => ({ layer: shortLayer(layer), value }))) },
       { name: "density", source: "values", transform: [
         { type: "kde", field: "value", groupby: ["layer"], counts: false, steps: 60, extent: { signal: "domain('y')" } },
         { type: "joinaggregate", groupby: ["layer"], ops: ["max"], fields: ["density"], as: ["most"] },
       ] },
     ],
     scales: [
-      { name: "x", type: "band", domain: layers.map(({ layer }) => layer), range: "width" },
+      { name: "x", type: "band", domain: layers.map(({ layer }) => shortLayer(layer)), range: "width" },
       { name: "y", type: "linear", domain: { data: "values", field: "value" }, range: "height", nice: true },
     ],
     axes: [

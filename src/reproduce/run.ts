@@ -5,7 +5,7 @@ import { digest } from "../run/node-file.js";
 import type { MergeHooks } from "../run/options.js";
 import { openOutput } from "../run/output.js";
 import { openLab, type LabOptions } from "./lab.js";
-import { readExpected, readPaper } from "./papers.js";
+import { readExpected, readPaper, type Expected } from "./papers.js";
 import { average } from "./shared.js";
 import type { Experiment } from "./types.js";
 import { writeExperiment, type Record_ } from "./write.js";
@@ -40,10 +40,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const { families } = await readExpected(experiment);
   // A range is one of this very command: other tasks, seeds or settings have none.
   const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.seeds.join() === lab.seeds.join());
-  const missed = Object.entries(range?.numbers ?? {}).flatMap(([name, { value, tolerance }]) => {
-    const mine = numbers[name];
-    return mine !== undefined && Math.abs(mine - value) <= tolerance ? [] : [`${name}: ${mine === undefined ? "it was not found" : mine.toPrecision(4)}, expected ${value} ± ${tolerance} (${range!.name})`];
-  });
+  const missed = range ? missedOf(numbers, range) : [];
   const record: Record_ = {
     experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, minutes: (performance.now() - started) / 60_000,
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
@@ -51,6 +48,13 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   await writeExperiment(out, record);
   return record;
 }
+
+/** What of some numbers is not within its range. */
+export const missedOf = (numbers: Readonly<Record<string, number>>, { name: family, numbers: ranges }: Expected["families"][number]): string[] =>
+  Object.entries(ranges).flatMap(([name, { value, tolerance }]) => {
+    const mine = numbers[name];
+    return mine !== undefined && Math.abs(mine - value) <= tolerance ? [] : [`${name}: ${mine === undefined ? "it was not found" : mine.toPrecision(4)}, expected ${value} ± ${tolerance} (${family})`];
+  });
 
 /** Where an experiment's results go, where nobody says. */
 export const defaultOut = ({ id }: Experiment, family: string | undefined): string => join("merged", "reproduce", `${id.replace("/", "-")}${family === undefined ? "" : `-${basename(family)}`}`);
