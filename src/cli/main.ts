@@ -5,6 +5,7 @@ import { version } from "../package.js";
 import { addAdd } from "./add.js";
 import { addCompare } from "./compare.js";
 import { addDoctor } from "./doctor.js";
+import { addFinetune } from "./finetune.js";
 import { addMerge } from "./merge.js";
 import { addExport } from "./export.js";
 import { addExplain } from "./explain.js";
@@ -26,7 +27,7 @@ const program = new Command("train-merge")
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addReport, addReproduce, addTasks, addDoctor, addSetup]) add(program);
+for (const add of [addTrain, addFinetune, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addReport, addReproduce, addTasks, addDoctor, addSetup]) add(program);
 for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {

@@ -15,8 +15,14 @@ function one(w: Weights, x: Tensor2D, module: string, options: DenseOptions): Te
   const l = beside?.ia3 && (w(`${module}.ia3_l`) as Tensor1D);
   const input = beside?.ia3 === "in" ? scaled(x, l as Tensor1D) : x;
   const own = linear(input, [layerOf(w, input, module, options)]);
-  const y = beside?.lora ? plus(own, lowRank(input, w(`${module}.lora_A`) as Tensor2D, w(`${module}.lora_B`) as Tensor2D, w(`${module}.lora_d`) as Tensor1D)) : own;
+  const y = beside?.lora ? plus(own, product(w, input, module)) : own;
   return beside?.ia3 === "out" ? scaled(y, l as Tensor1D) : y;
+}
+
+/** What LoRA adds. A merge trains d alone, and its A and B are frozen; fine-tuning trains A and B. */
+function product(w: Weights, x: Tensor2D, module: string): Tensor2D {
+  const [a, b, d] = [w(`${module}.lora_A`) as Tensor2D, w(`${module}.lora_B`) as Tensor2D, w(`${module}.lora_d`) as Tensor1D];
+  return w.frozen?.(`${module}.lora_A`) === false ? linear(scaled(linear(x, [{ weight: a }]), d), [{ weight: b }]) : lowRank(x, a, b, d);
 }
 
 function layerOf(w: Weights, x: Tensor2D, module: string, { transposed, bare }: DenseOptions) {

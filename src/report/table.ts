@@ -12,8 +12,8 @@ export interface Table {
   readonly body: readonly (readonly Cell[])[];
 }
 
-/** Not one merged model but one model a task: shown for reference and not ranked. */
-const unranked = new Set(["individual"]);
+/** Not merged but trained on the tasks, one model a task or one of all: shown for reference and not ranked. */
+const unranked = new Set(["individual", "multitask"]);
 
 const percent = (value: number): string => (100 * value).toFixed(1);
 const spread = ({ half, count }: Interval): string => (count > 1 ? ` ± ${percent(half)}` : "");

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../checkpoint/files.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
@@ -9,6 +10,7 @@ import type { InputHash } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { compareMethods } from "../run/compare.js";
 import { modelFolder } from "../run/contenders.js";
+import { evaluateFolder } from "../run/evaluate.js";
 import { openInputs, recipeOf } from "../run/inputs.js";
 import { locate } from "../run/locate.js";
 import type { MergeHooks, MergeOptions } from "../run/options.js";
@@ -90,6 +92,16 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
         noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
       }
       return { rows, times, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
+    },
+    async multitask() {
+      const folder = join((await locate(options)).base, "..", "multitask");
+      if (!existsSync(join(folder, "heads"))) return [];
+      const rows: ResultRow[] = [];
+      for (const seed of seeds) {
+        const { rows: mine } = await evaluateFolder({ ...options, folder, seed, tasks: options.tasks }, "multitask");
+        rows.push(...mine);
+      }
+      return rows;
     },
     async cost() {
       const opened = await openInputs({ ...options, baselines: false }, await recipeOf(options), join(runs, "cost"), hooks);

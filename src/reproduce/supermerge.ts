@@ -12,7 +12,9 @@ const languageMethods = ["task-arithmetic", "dare", "ties", dareTies, "supermerg
 const visionMethods = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
 
 async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
-  const { rows } = await lab.compare("in-domain", contenders);
+  const { rows: merged } = await lab.compare("in-domain", contenders);
+  const individual = merged.filter(({ method }) => method === "individual");
+  const rows = [...individual, ...(await lab.multitask()), ...merged.filter((row) => !individual.includes(row))];
   return { rows, tables: [tableOf("results", rows, lab)], figures: [] };
 }
 
@@ -59,7 +61,7 @@ async function lambdaSweep(lab: Lab): Promise<Produced> {
 async function violins(lab: Lab): Promise<Produced> {
   const spread: { layer: string; expert: string; values: readonly number[] }[] = [];
   for await (const { name, deltas } of lab.look()) {
-    if (!/weight$/.test(name) || deltas[0]!.length < 256) continue;
+    if (!name.endsWith("weight") || deltas[0]!.length < 256) continue;
     // Some hundred of a layer's entries, evenly, show how it is spread.
     const step = Math.max(1, Math.floor(deltas[0]!.length / 400));
     for (const [e, delta] of deltas.entries()) spread.push({ layer: name, expert: lab.tasks[e]!, values: Array.from({ length: Math.floor(delta.length / step) }, (_, i) => delta[i * step]!) });

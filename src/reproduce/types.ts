@@ -38,6 +38,8 @@ export interface Lab {
   readonly synthetic: boolean;
   /** Runs contenders at every seed. What is done is not done again. @param part names what differs in its tasks */
   compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
+  /** Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in multitask/ beside the family's base. */
+  multitask(): Promise<readonly ResultRow[]>;
   /** Every tensor that the models share, one after the other: none is held. */
   look(): AsyncIterable<Look>;
   /** What a merge of these experts costs, from the models and the data. */

@@ -62,7 +62,7 @@ export async function writeExperiment(out: string, record: Record_): Promise<voi
   if (missed.length) parts.push("## Outside what is expected", "", ...missed.map((line) => `* ${line}`), "");
   sections.push({ title: "Inputs", note: `Together ${inputsHash}.`, html: pairsHtml(inputs.map(({ role, file, sha256 }) => [`${role}, ${file}`, sha256])) });
   if (found.rows.length) await writeText(join(out, "rows.csv"), `${toCsv(found.rows)}\n`);
-  await writeText(join(out, "report.md"), `${parts.join("\n")}`);
+  await writeText(join(out, "report.md"), parts.join("\n"));
   await writeText(join(out, "report.html"), await pageHtml(`${experiment.id}: ${experiment.what}`, `${made.replaceAll("`", "")} ${warning}`, sections));
   await writeText(join(out, "results.json"), {
     id: experiment.id, command, inputsHash, minutes, synthetic, claims, numbers, missed,

@@ -29,6 +29,36 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
   return out;
 }
 
+type Reader = (split: FileSplit) => Promise<{ readonly source: DataFiles; readonly examples: Example[] } | undefined>;
+
+/** Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none. */
+async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
+  if (task.kind === "image") return imageSplits(dataFolder, task);
+  const files = await findSplits(dataFolder, task);
+  return async (split) => {
+    const source = files[split];
+    if (source === undefined) return undefined;
+    const examples: Example[] = [];
+    for (const path of source.files) examples.push(...(await readExamples(path, task)));
+    return examples.length ? { source, examples } : undefined;
+  };
+}
+
+/**
+ * What a task is fine-tuned on, and what the epoch is chosen by: its training file, and its validation file. With one of them
+ * alone, a tenth of its examples, drawn by the seed, choose the epoch. The test file is not read.
+ */
+export async function trainingData(dataFolder: string, task: Task, seed: number): Promise<{ train: Example[]; judge: Example[] }> {
+  const read = await readerOf(dataFolder, task);
+  const [train, judge] = [await read("train"), await read("validation")];
+  const only = train ?? judge;
+  if (!only) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
+  if (train && judge) return { train: train.examples, judge: judge.examples };
+  const order = shuffled(only.examples, `${seed}/judge/${task.id}`);
+  const count = Math.max(1, Math.floor(order.length / 10));
+  return { train: order.slice(count), judge: order.slice(0, count) };
+}
+
 /**
  * Draws a task's validation examples and its test set.
  * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
@@ -38,16 +68,7 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
  *   order of Python's shuffle with seed 42, the first `count` for validation, the rest for the test
  */
 export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number, split: SplitName = "files"): Promise<TaskData> {
-  const images = task.kind === "image" ? await imageSplits(dataFolder, task) : undefined;
-  const files = images ? {} : await findSplits(dataFolder, task);
-  const read = async (split: FileSplit) => {
-    if (images) return images(split);
-    const source = files[split];
-    if (source === undefined) return undefined;
-    const examples = [];
-    for (const path of source.files) examples.push(...(await readExamples(path, task)));
-    return examples.length ? { source, examples } : undefined;
-  };
+  const read = await readerOf(dataFolder, task);
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
   if (split === "paper") {
     const published = (await read("test")) ?? (await read("validation"));

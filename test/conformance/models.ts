@@ -20,7 +20,7 @@ import { expectMerge, type GoldenMerge } from "./merged.js";
 const folder = join(packageFolder, "test", "golden", "models");
 
 interface Golden extends GoldenMerge { pixels?: number[][][][]; head?: number[][]; features?: number[][] }
-const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
+export const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
 
 /** A case's model with its two experts. */
 export async function openCase(name: string, g = read(name)): Promise<{ family: Family; model: Model; vectors: TaskVectors; canonical: (name: string) => string; heads: (Head | undefined)[]; close(): Promise<void> }> {

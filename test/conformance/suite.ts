@@ -7,6 +7,7 @@ import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
 import { familyTests } from "./family.js";
+import { finetuneTests } from "./finetune.js";
 import { generationTests } from "./generation.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
@@ -24,6 +25,7 @@ export async function conformance(name: EngineName, { tolerance = 1e-4, slow = f
     describe("merge", mergeTests);
     describe("adapters", () => adapterTests(tolerance, slow));
     describe("model families", () => modelTests(tolerance, slow));
+    describe("fine-tuning", finetuneTests);
     describe("what language models say", () => generationTests(tolerance, slow));
     describe("the family that ships", () => {
       let mini: Loaded;

@@ -1,0 +1,190 @@
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import { tensor, tidy, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { openMember } from "../checkpoint/family.js";
+import { openSafetensors } from "../checkpoint/safetensors.js";
+import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
+import { Stopped, UserError } from "../errors.js";
+import { withAdapters } from "../models/adapters.js";
+import { forward } from "../models/index.js";
+import { logits } from "../models/head.js";
+import { version } from "../package.js";
+import { loadWeights } from "../statistics/weights.js";
+import { bucketed, cutBatch, isSaid, lossWeight, trainingBatches, type EncodedExample } from "../tasks/batches.js";
+import { encodeMixed, type Encoder } from "../tasks/encoders.js";
+import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { shuffled, trainingData } from "../tasks/split.js";
+import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
+import { learningRate } from "../train/adamw.js";
+import { trainedHead, weightsOf, weightStep, type DeviceMoments, type Trainee } from "../train/weights.js";
+import { checkVocabulary, outputsOf } from "./check.js";
+import { adapterOf, freshHead, type FinetuneOptions, type Lesson } from "./finetune-start.js";
+import { writeExpert } from "./finetune-write.js";
+import { digest } from "./node-file.js";
+import type { MergeHooks } from "./options.js";
+import { openOutput } from "./output.js";
+import { buildModel, encoderFor, readFamily, startFor } from "./prepare.js";
+
+export interface Score { readonly task: string; readonly accuracy: number; readonly loss: number }
+
+/** What a language model learns of an example: to say the right answer. */
+const saying = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
+  const row = rows[answers ? 0 : label]!;
+  return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
+};
+
+async function lessonsOf(tasks: readonly Task[], options: FinetuneOptions, encoder: Encoder, speaks: boolean): Promise<Lesson[]> {
+  const lessons: Lesson[] = [];
+  for (const task of tasks) {
+    const { train, judge } = await trainingData(options.data, task, options.seed);
+    const drawn = options.most === undefined ? train : shuffled(train, `${options.seed}/finetune/${task.id}`).slice(0, options.most);
+    const encoded = encodeMixed(drawn, encoder, task);
+    const fit = speaks ? encoded.map(saying) : encoded;
+    const isChoice = !speaks && encoder.compares(task);
+    lessons.push({
+      task, fit, judge: encodeMixed(judge, encoder, task), isChoice: encoder.compares(task), prefix: `head/${task.id}/`,
+      batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.seed), batches: bucketed(fit, options.batchSize, isChoice).length,
+    });
+  }
+  return lessons;
+}
+
+/** Accuracy and loss on examples, a batch at a time. */
+async function scoreOf(trainee: Trainee, { task, judge, isChoice, prefix }: Lesson, microBatch: number): Promise<Score> {
+  let [correct, loss, over] = [0, 0, 0];
+  const weights = weightsOf(trainee);
+  for (const batch of bucketed(judge, 32, isChoice).flatMap((whole) => cutBatch(whole, microBatch))) {
+    const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), trainedHead(trainee.trained, prefix), batch.choices));
+    const [values, width] = [(await scores.data()) as Float32Array, scores.shape[1]];
+    scores.dispose();
+    over += lossWeight(batch);
+    for (const [i, label] of batch.labels.entries()) {
+      const row = Array.from(values.subarray(i * width, (i + 1) * width));
+      const top = Math.max(...row);
+      loss += isSaid(batch) ? -row[0]! : top + Math.log(row.reduce((sum, value) => sum + Math.exp(value - top), 0)) - row[label]!;
+      if (row.indexOf(top) === label) correct++;
+    }
+  }
+  // Of a text to be said, only the loss is told here.
+  return { task: task.id, accuracy: judge[0]?.answers ? NaN : correct / judge.length, loss: loss / over };
+}
+
+const stateFiles = { json: "finetune.json", tensors: "finetune.safetensors" } as const;
+
+/** Copies every tensor of some maps into one file. */
+async function saveState(out: string, identity: string, step: number, best: unknown, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<void> {
+  const sources = Object.entries(maps).flatMap(([kind, map]) => [...map].map(([name, v]): TensorSource => ({ name: `${kind}/${name}`, dtype: "F32", shape: v.shape, bytes: async () => fromFloat32((await v.data()) as Float32Array, "F32") })));
+  await writeSafetensors(join(out, stateFiles.tensors), sources, { step: String(step) });
+  await writeText(join(out, stateFiles.json), { identity, step, best });
+}
+
+async function loadState(out: string, identity: string, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<{ step: number; best: { loss: number; scores: Score[] } | undefined }> {
+  const path = join(out, stateFiles.json);
+  if (!existsSync(path) || !existsSync(join(out, stateFiles.tensors))) throw new UserError(`--resume: ${out} holds no state of a fine-tuning; start without --resume`);
+  const { identity: saved, step, best } = (await readJson(path)) as { identity: string; step: number; best?: { loss: number; scores: Score[] } };
+  if (saved !== identity) throw new UserError(`--resume: ${path} was made with other settings or data; use the same, or start without --resume`);
+  const file = await openSafetensors(join(out, stateFiles.tensors));
+  try {
+    if (file.metadata?.["step"] !== String(step)) throw new UserError(`--resume: ${path} and ${stateFiles.tensors} are of two moments; start without --resume`);
+    for (const [kind, map] of Object.entries(maps)) {
+      for (const [name, v] of map) {
+        const value = tensor(toFloat32(await file.read(`${kind}/${name}`)), v.shape);
+        v.assign(value);
+        value.dispose();
+      }
+    }
+  } finally {
+    await file.close();
+  }
+  return { step, best };
+}
+
+/**
+ * Fine-tunes a model on a task, or on several at once (the papers' Multitask): every weight, LoRA or (IA)³, with AdamW, a
+ * linear warm-up over a twentieth of the steps and a linear decay, no dropout. A language model learns to say the right
+ * answer. After each epoch it is scored on the validation file; the epoch with the lowest loss is what is written. Stopped, it
+ * goes on from the last whole epoch.
+ */
+export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Promise<{ out: string; scores: readonly Score[] } | undefined> {
+  const { how, epochs, seed, out } = options;
+  const tasks = pickTasks(await loadTasks(options.data), options.tasks);
+  const family = await readFamily(options.base);
+  const base = await openMember("base", options.base, family.canonical);
+  const owned: { dispose(): void }[] = [];
+  try {
+    const readout = family.readouts[0]!;
+    const head = readout === "pool" ? family.head : undefined;
+    const plain = buildModel(base, readout);
+    const { beside, start, fixed: scales } = adapterOf(plain, options);
+    const model = withAdapters(plain, beside);
+    const encoder = await encoderFor(options.base, model, options);
+    checkVocabulary(options.base, encoder, model);
+    await startFor(model, options.backend);
+    const lessons = await lessonsOf(tasks, options, encoder, readout === "score");
+    for (const { task, fit, judge } of lessons) hooks.note(`${task.id}: ${fit.length} training examples, ${judge.length} to choose the epoch by`);
+    const loaded = await loadWeights(plain, base);
+    owned.push(loaded);
+    const fixed = new Map<string, Tensor>(loaded.names.map((name, i) => [name, loaded.tensors[i]!]));
+    for (const [name, { shape, values }] of scales) fixed.set(name, tensor(values, shape));
+    const begin = new Map<string, Tensor>(how === "full" ? fixed : [...start].map(([name, { shape, values }]) => [name, tensor(values, shape)]));
+    if (head) for (const { task, prefix } of lessons) for (const [name, { shape, values }] of freshHead(head, prefix, outputsOf(task), model.width, seed)) begin.set(name, tensor(values, shape));
+    const trained = new Map([...begin].map(([name, value]) => [name, variable(value)]));
+    // Variables have handles of their own.
+    begin.forEach((value) => value.dispose());
+    if (how === "full") fixed.clear();
+    owned.push({ dispose: () => fixed.forEach((value) => value.dispose()) });
+    const zeros = () => new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))]));
+    const moments: DeviceMoments = { first: zeros(), second: zeros() };
+    const bestOf = zeros();
+    owned.push({ dispose: () => [trained, moments.first, moments.second, bestOf].forEach((map) => map.forEach((v) => v.dispose())) });
+    const trainee: Trainee = { model, fixed, trained };
+
+    await openOutput(out, [options.base]);
+    const { resume: _r, out: _o, backend: _b, ...chosen } = options;
+    const identity = digest({ ...chosen, sizes: lessons.map(({ fit, judge }) => [fit.length, judge.length]) });
+    const maps = { weight: trained, first: moments.first, second: moments.second, best: bestOf };
+    let { step, best } = options.resume ? await loadState(out, identity, maps) : { step: 0, best: undefined as { loss: number; scores: Score[] } | undefined };
+    const perEpoch = lessons.reduce((sum, { batches }) => sum + batches, 0);
+    const steps = epochs * perEpoch;
+    const warmup = Math.max(1, Math.round(steps / 20));
+    while (step < steps) {
+      const epoch = Math.floor(step / perEpoch);
+      // Every task's batches, in an order that the seed draws.
+      const order = shuffled(lessons.flatMap((lesson) => Array.from({ length: lesson.batches }, (_, n) => ({ lesson, n }))), `${seed}/epoch/${epoch}`);
+      let total = 0;
+      for (const { lesson, n } of order) {
+        const batch = lesson.batch(epoch * lesson.batches + n);
+        const lr = learningRate(step, steps, options.lr, warmup, "linear");
+        total += await weightStep(trainee, moments, [{ head: trainedHead(trained, lesson.prefix), batch, weight: 1 }], step, { lr, weightDecay: options.weightDecay, clip: 1, microBatch: options.microBatch });
+        hooks.progress(`epoch ${epoch + 1} of ${epochs}`, ++step - epoch * perEpoch, perEpoch);
+        // On wasm nothing waits for a device: signals get their turn here.
+        await setImmediate();
+        if (hooks.stopping()) return undefined;
+      }
+      const scores: Score[] = [];
+      for (const lesson of lessons) scores.push(await scoreOf(trainee, lesson, options.microBatch));
+      const loss = scores.reduce((sum, one) => sum + one.loss, 0);
+      const told = `epoch ${epoch + 1}: training loss ${(total / perEpoch).toFixed(4)}; ${scores.map(({ task, accuracy, loss: one }) => `${task} ${Number.isNaN(accuracy) ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${one.toFixed(4)}`).join("; ")}`;
+      if (!best || loss < best.loss) {
+        best = { loss, scores };
+        for (const [name, v] of trained) bestOf.get(name)!.assign(v);
+      }
+      await saveState(out, identity, step, best, maps);
+      hooks.note(told);
+    }
+    await writeExpert(out, base, { plain, head, lessons, best: bestOf, beside }, options);
+    await rm(join(out, stateFiles.tensors), { force: true });
+    await writeText(join(out, stateFiles.json), { identity, version, settings: { ...chosen, base: basename(options.base), data: basename(options.data) }, scores: best!.scores });
+    return { out, scores: best!.scores };
+  } catch (error) {
+    if (error instanceof Stopped) return undefined;
+    throw error;
+  } finally {
+    owned.forEach((one) => one.dispose());
+    await base.checkpoint.close();
+  }
+}
+
