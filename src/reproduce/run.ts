@@ -42,7 +42,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.seeds.join() === lab.seeds.join());
   const missed = range ? missedOf(numbers, range) : [];
   const record: Record_ = {
-    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, minutes: (performance.now() - started) / 60_000,
+    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, seeds: lab.seeds, minutes: (performance.now() - started) / 60_000,
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };
   await writeExperiment(out, record);

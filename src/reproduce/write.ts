@@ -24,6 +24,8 @@ export interface Record_ {
   readonly inputs: readonly InputHash[];
   readonly minutes: number;
   readonly synthetic: boolean;
+  readonly tasks: readonly string[];
+  readonly seeds: readonly number[];
 }
 
 const verdict = (holds: boolean | undefined): string => (holds === undefined ? "cannot be told" : holds ? "yes" : "no");
@@ -32,7 +34,7 @@ const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) =
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
 export async function writeExperiment(out: string, record: Record_): Promise<void> {
-  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, synthetic } = record;
+  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, synthetic, tasks, seeds } = record;
   const made = `Made by \`${command}\` from inputs ${inputsHash} (results.json lists them) in ${minutes.toFixed(1)} minutes.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";
   const parts: string[] = [`# ${experiment.id}: ${experiment.what}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
@@ -65,7 +67,7 @@ export async function writeExperiment(out: string, record: Record_): Promise<voi
   await writeText(join(out, "report.md"), parts.join("\n"));
   await writeText(join(out, "report.html"), await pageHtml(`${experiment.id}: ${experiment.what}`, `${made.replaceAll("`", "")} ${warning}`, sections));
   await writeText(join(out, "results.json"), {
-    id: experiment.id, command, inputsHash, minutes, synthetic, claims, numbers, missed,
+    id: experiment.id, command, tasks, seeds, inputsHash, minutes, synthetic, claims, numbers, missed,
     // Each row by itself says what made it.
     rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })), inputs, search: {}, settings: {},
   });
