@@ -84,7 +84,8 @@ async function weights(lab: Lab): Promise<Produced> {
   const { rows, folder } = await lab.compare("coefficients", names, { keep: true, seeds: [seed!] });
   const found = await Promise.all(names.map(async (name) => ({ name, of: JSON.parse(await readFile(join(folder(name, seed!), "coefficients.json"), "utf8")) as Coefficients })));
   const maps = found.map(({ name, of }) => ({ name, title: `Coefficients of ${name}, layers × experts`, spec: heatmapSpec({ title: "", tasks: of.tasks, layers: of.layers.map(({ id }) => id), values: of.layers.map(({ id }) => of.tasks.map((task) => of.entries.find((entry) => entry.layer === id && entry.task === task)!.coefficient)) }) }));
-  const kinds = [["attention", /att|\.[qkv]\b|SelfAttention|[qkvo]_proj/i], ["feed-forward", /inter|mlp|dense|DenseReluDense|fc\d|c_fc/i], ["norms", /norm|ln_/i], ["embeddings", /embed|wte|wpe/i]] as const;
+  // In this order: an attention's norm is a norm.
+  const kinds = [["norms", /norm|ln_/i], ["embeddings", /embed|wte|wpe/i], ["attention", /att|\.[qkv]\b|SelfAttention|[qkvo]_proj/i], ["feed-forward", /inter|mlp|dense|DenseReluDense|fc\d|c_fc/i]] as const;
   const kindOf = (layer: string) => kinds.find(([, pattern]) => pattern.test(layer))?.[0] ?? "other";
   const body = found.flatMap(({ name, of }) => kinds.map(([kind]) => kind).flatMap((kind) => {
     const mine = of.entries.filter(({ layer }) => kindOf(layer) === kind).map(({ coefficient }) => coefficient);
@@ -104,7 +105,7 @@ async function cost(lab: Lab): Promise<Produced> {
   return {
     rows: [], figures: [],
     numbers: { coefficients, parameters, "equation 6, all at once, over two at a time": equation6.flat / equation6.pairwise },
-    tables: [{ name: "cost", caption: `${experts} experts; memory by the paper's equation 6, and as planned here (task vectors streamed); an epoch of the examples trained on`, table: {
+    tables: [{ name: "cost", caption: `${experts} experts; memory by the paper's equation 6, which counts no activations, and as planned here, with them; an epoch of the examples trained on`, table: {
       head: ["method", "parameters", "trainable", "peak memory", "training examples", "operations an epoch"],
       body: [
         row("full fine-tuning", parameters.toLocaleString("en"), size(equation6.fineTuning), train ? String(train.examples) : "–", train ? flops(6 * parameters * train.tokens) : "–"),
