@@ -31,8 +31,10 @@ export interface LabOptions {
   readonly runs: string;
 }
 
-/** A lab, and what its numbers were made from: filled as runs are done. */
-export async function openLab({ options, heldOut, seeds, given, runs }: LabOptions, hooks: MergeHooks): Promise<{ lab: Lab; inputs: Map<string, InputHash> }> {
+/** A lab, what its numbers were made from, and the minutes that its merges and searches took: filled as runs are done. */
+export async function openLab({ options, heldOut, seeds, given, runs }: LabOptions, hooks: MergeHooks): Promise<{ lab: Lab; inputs: Map<string, InputHash>; worked(): number }> {
+  // Of merges that were done in an earlier run too.
+  let seconds = 0;
   const inputs = new Map<string, InputHash>();
   const noted = (all: readonly InputHash[]) => all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
   const registry = await loadTasks(options.data);
@@ -89,6 +91,7 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
         if (!made.finished) throw new Stopped("stopped; the same command goes on");
         rows.push(...made.rows);
         times.push(...made.times);
+        seconds += made.times.reduce((sum, { total }) => sum + total, 0);
         noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
       }
       return { rows, times, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
@@ -123,5 +126,5 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
       }
     },
   };
-  return { lab, inputs };
+  return { lab, inputs, worked: () => seconds / 60 };
 }

@@ -26,7 +26,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const { out, command } = options;
   const places = await locate(options.options);
   await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
-  const { lab, inputs } = await openLab({ ...options, runs: join(out, "runs") }, hooks);
+  const { lab, inputs, worked } = await openLab({ ...options, runs: join(out, "runs") }, hooks);
   const found = await experiment.run(lab);
   const tasks = distinct(found.rows.map(({ task }) => task));
   const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {
@@ -42,7 +42,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.seeds.join() === lab.seeds.join());
   const missed = range ? missedOf(numbers, range) : [];
   const record: Record_ = {
-    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, seeds: lab.seeds, minutes: (performance.now() - started) / 60_000,
+    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, seeds: lab.seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };
   await writeExperiment(out, record);

@@ -86,8 +86,8 @@ async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonl
  */
 export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
   const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
-  const named = asked === "all" ? asked : asked.filter((one) => typeof one === "string");
-  const chosen = [...contendersOf(named, options.tasks.length, hooks.note), ...(asked === "all" ? [] : asked.filter((one) => typeof one !== "string"))];
+  const named = (names: readonly string[] | "all") => contendersOf(names, options.tasks.length, hooks.note);
+  const chosen = asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
   await openOutput(out, [recipe.places.base, ...recipe.places.sources.map(({ folder }) => folder)]);
