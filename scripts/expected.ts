@@ -3,14 +3,14 @@
  *
  *   node dist/scripts/expected.js NAME FOLDER…     # FOLDERs as `train-merge reproduce` wrote them, NAME of the family
  *
- * Fractions may differ by 0.03 (other engines round otherwise, and training carries that on), other numbers by a twentieth.
+ * Averages may differ by 0.03 (other engines round otherwise, and training carries that on), other numbers by a twentieth.
  */
 import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Expected } from "../src/reproduce/papers.js";
 
-interface Found { id: string; tasks?: string[]; seeds?: number[]; numbers: Record<string, number>; inputs: { role: string; file: string; sha256: string }[] }
+interface Found { id: string; tasks: string[]; heldOut: string[]; seeds: number[]; numbers: Record<string, number>; inputs: { role: string; file: string; sha256: string }[] }
 
 const [name, ...folders] = process.argv.slice(2);
 for (const folder of folders) {
@@ -18,10 +18,10 @@ for (const folder of folders) {
   const base = found.inputs.find(({ role, file }) => role === "base" && file.endsWith(".safetensors"))!.sha256;
   const path = join("experiments", found.id.replace("/", "-"), "expected.json");
   const before: Expected = existsSync(path) ? (JSON.parse(await readFile(path, "utf8")) as Expected) : { families: [] };
-  const [tasks, seeds] = [found.tasks ?? ["rte", "cb", "copa"], found.seeds ?? [0]];
-  const numbers = Object.fromEntries(Object.entries(found.numbers).map(([key, value]) => [key, { value: Number(value.toPrecision(5)), tolerance: value >= 0 && value <= 1 ? 0.03 : Number(Math.abs(value / 20).toPrecision(2)) }]));
-  const others = before.families.filter((one) => one.base !== base || one.tasks.join() !== tasks.join() || one.seeds.join() !== seeds.join());
+  const { tasks, heldOut, seeds } = found;
+  const numbers = Object.fromEntries(Object.entries(found.numbers).map(([key, value]) => [key, { value: Number(value.toPrecision(5)), tolerance: key.startsWith("average,") ? 0.03 : Number(Math.abs(value / 20).toPrecision(2)) }]));
+  const others = before.families.filter((one) => one.base !== base || one.tasks.join() !== tasks.join() || one.heldOut.join() !== heldOut.join() || one.seeds.join() !== seeds.join());
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `${JSON.stringify({ families: [...others, { name: name!, base, tasks, seeds, numbers }] }, undefined, 1)}\n`);
+  await writeFile(path, `${JSON.stringify({ families: [...others, { name: name!, base, tasks, heldOut, seeds, numbers }] }, undefined, 1)}\n`);
   console.log(path);
 }

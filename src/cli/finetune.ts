@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
@@ -10,9 +12,9 @@ import { stopOnSignal } from "./signals.js";
 
 const examples = `
 Examples:
-  $ train-merge finetune --task rte --out experts/rte                                    every weight of the base that ships
+  $ train-merge finetune --task rte --data data/text --out experts/rte                   every weight of the base that ships
   $ train-merge finetune --task cb --base org/base --data data/text --lora 8 --out experts/cb
-  $ train-merge finetune --multitask --task rte,cb,copa --out multitask                  one model of all of them
+  $ train-merge finetune --multitask --task rte,cb,copa --data data/text --out multitask one model of all of them
 The same command with --resume goes on from the last whole epoch.`;
 
 /** A positive number out of an option. */
@@ -76,9 +78,9 @@ export function addFinetune(program: Command): void {
       }, { ...printer, stopping: signals.requested });
       printer.end();
       if (!done) {
-        printer.note("stopped; the same command with --resume goes on from the last whole epoch");
+        printer.note(existsSync(join(options.out, "finetune.json")) ? "stopped; the same command with --resume goes on from the last whole epoch" : "stopped before the first epoch was whole: there is nothing to go on from");
         process.exitCode = stoppedCode;
       } else if (options.json) process.stdout.write(`${JSON.stringify(done, undefined, 2)}\n`);
-      else process.stdout.write(`${done.scores.map(({ task, accuracy, loss }) => `${task}: ${Number.isNaN(accuracy) ? "" : `${(100 * accuracy).toFixed(1)} % of the validation examples, `}loss ${loss.toFixed(4)}`).join("\n")}\nwritten to ${done.out}\n`);
+      else process.stdout.write(`${done.scores.map(({ task, accuracy, loss }) => `${task}: ${accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} % of the validation examples, `}loss ${loss.toFixed(4)}`).join("\n")}\nwritten to ${done.out}\n`);
     });
 }

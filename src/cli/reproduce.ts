@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { loadSettings } from "../config/load.js";
+import { loadSettings, readConfig } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { toText, textOf } from "../report/table.js";
@@ -46,7 +46,8 @@ export function addReproduce(program: Command): void {
       const chosen = await loadSettings({ ...options, ...(own && { tasks: options["tasks"] ?? shipped.tasks }) }, options.config);
       const heldOut = list(options.heldOut ?? (own && options["tasks"] === undefined ? shipped.heldOut : "")).filter((task) => !chosen.tasks.includes(task));
       if (experiment.heldOut && heldOut.length === 0) throw new UserError(`${id} tests tasks that have no part in the merge: name them with --held-out`);
-      const given = Object.fromEntries(Object.keys(settings).filter((key) => options[key] !== undefined && !["tasks", "out", "base", "experts", "family", "data", "memoryBudget", "backend", "residency", "blocks"].includes(key)).map((key) => [key, chosen[key as keyof typeof chosen]]));
+      const fromFile = options.config === undefined ? {} : await readConfig(options.config);
+      const given = Object.fromEntries(Object.keys(settings).filter((key) => (options[key] !== undefined || key in fromFile) && !["tasks", "out", "base", "experts", "family", "data", "memoryBudget", "backend", "residency", "blocks"].includes(key)).map((key) => [key, chosen[key as keyof typeof chosen]]));
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       signals.training(true);

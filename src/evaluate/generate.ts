@@ -15,18 +15,19 @@ export function speaker(model: Model): Speaker {
   return model as Speaker;
 }
 
-/** Rows, in order, that are read and said together: no more tokens than `most`, or one row. */
-function together(rows: readonly TokenRow[], more: number, most: number): TokenRow[][] {
+/** Rows, in order, that are read and said together: no more tokens than `most`, or one row. A row that the model's places end stands alone: it stops early, and nobody with it. */
+function together(rows: readonly TokenRow[], more: number, most: number, places: number): TokenRow[][] {
   const groups: TokenRow[][] = [];
   let room = -1;
   for (const row of rows) {
     const tokens = row.ids.length + more;
-    if (tokens > room) {
+    const tight = row.ids.length + more > places + 1;
+    if (tight || tokens > room) {
       groups.push([]);
       room = most;
     }
     groups.at(-1)!.push(row);
-    room -= tokens;
+    room = tight ? -1 : room - tokens;
   }
   return groups;
 }
@@ -47,7 +48,7 @@ export async function generate({ model, vectors, table, blockwise = false, micro
   const held = blockwise ? undefined : await open(0);
   try {
     const said: number[][] = [];
-    for (const group of together(rows, most, microBatch)) said.push(...(await say(speaking, group, most, stages.length, held ? () => Promise.resolve(held) : open)));
+    for (const group of together(rows, most, microBatch, speaking.scores === "decoder" ? speaking.maxLength : Infinity)) said.push(...(await say(speaking, group, most, stages.length, held ? () => Promise.resolve(held) : open)));
     return said;
   } finally {
     held?.dispose();

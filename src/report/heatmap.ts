@@ -10,8 +10,8 @@ export interface Heatmap {
   readonly values: readonly (readonly number[])[];
   /** What the colours mean. */
   readonly legend?: string;
-  /** The same at some steps of the training, layers × tasks each: shown under a slider, where there is a page for one. */
-  readonly history?: readonly { readonly step: number; readonly values: readonly (readonly number[])[] }[] | undefined;
+  /** What it was at some steps of the training,  layers × tasks each: shown under a slider, where there is a page for one. */
+  readonly history?: readonly { readonly step: number | string; readonly values: readonly (readonly number[])[] }[] | undefined;
 }
 
 const cellWidth = 10;
@@ -21,7 +21,8 @@ const cellWidth = 10;
  * apart), on a scale that is symmetric so that white always means "this expert has no part in this layer".
  */
 export function heatmapSpec({ title, tasks, layers, values, legend = "coefficient", history = [] }: Heatmap): Spec {
-  const shots = history.length ? history : [{ step: 0, values }];
+  // What was written comes last: it need not be the last step's.
+  const shots = [...history, { step: "as written", values }];
   const bound = Math.max(0.1, ...shots.map(({ values: rows }) => Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))))));
   const cells = shots.flatMap(({ values: rows }, shot) => rows.flatMap((row, layer) => row.map((value, task) => ({ layer: layers[layer]!, task: tasks[task]!, value, shot }))));
   const last = shots.length - 1;
@@ -29,7 +30,7 @@ export function heatmapSpec({ title, tasks, layers, values, legend = "coefficien
     width: Math.max(240, layers.length * cellWidth),
     height: tasks.length * 28,
     title: { text: title },
-    signals: history.length > 1
+    signals: shots.length > 1
       ? [{ name: "shot", value: last, bind: { input: "range", min: 0, max: last, step: 1, name: "training " } }, { name: "at", update: `data('steps')[shot].step` }]
       : [{ name: "shot", value: 0 }],
     data: [
@@ -58,7 +59,7 @@ export function heatmapSpec({ title, tasks, layers, values, legend = "coefficien
           tooltip: { signal: "datum.task + ', ' + datum.layer + ': ' + format(datum.value, '.3f')" },
         } },
       },
-      ...(history.length > 1 ? [{ type: "text" as const, encode: { update: { x: { signal: "width" }, y: { value: -10 }, align: { value: "right" as const }, text: { signal: "'step ' + at" } } } }] : []),
+      ...(shots.length > 1 ? [{ type: "text" as const, encode: { update: { x: { signal: "width" }, y: { value: -10 }, align: { value: "right" as const }, text: { signal: "isNumber(at) ? 'step ' + at : at" } } } }] : []),
     ],
     legends: [{ fill: "colour", title: legend, type: "gradient", gradientLength: Math.max(60, tasks.length * 22), format: ".1f" }],
   };

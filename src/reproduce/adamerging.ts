@@ -19,7 +19,7 @@ export const adamerging: readonly Experiment[] = [{
     const points = curves.flatMap(({ name, log }) => log.map(({ step, validation }) => ({ x: step, y: 100 * mean(validation!.accuracy), series: name })));
     const gains = Object.fromEntries(curves.map(({ name, log }) => [`gain, ${name}`, mean(log.at(-1)!.validation!.accuracy) - mean(log[0]!.validation!.accuracy)]));
     return {
-      rows, numbers: gains, tables: [tableOf("results", rows, lab)],
+      rows, seeds: [seed!], numbers: gains, tables: [tableOf("results", rows, lab)],
       figures: [{ name: "curve", title: "Average accuracy on the validation examples along the training", spec: linesSpec({ title: "", x: "step", y: "average accuracy, %", spacing: "linear", zero: false, points }) }],
     };
   },

@@ -25,7 +25,7 @@ async function experts(lab: Lab): Promise<Produced> {
       const order = shuffled(all, `${seed}/experts`);
       const [tasks, heldOut] = [order.slice(0, k), order.slice(k)];
       const made = await lab.compare(`k${k}-seed${seed}`, contenders, { tasks, heldOut, seeds: [seed] });
-      rows.push(...made.rows.map((row) => ({ ...row, method: `${row.method}, ${k} experts` })));
+      rows.push(...made.rows.filter(({ method, task }) => method !== "pretrained" || heldOut.includes(task)).map((row) => ({ ...row, method: `${row.method}, ${k} experts` })));
       for (const method of methods) {
         found.push({ k, method, where: "held-in", value: relative(made.rows, method, "individual", tasks) });
         if (heldOut.length) found.push({ k, method, where: "held-out", value: relative(made.rows, method, "pretrained", heldOut) });

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { readJson } from "../checkpoint/files.js";
+import { readJson, sha256 } from "../checkpoint/files.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { Stopped } from "../errors.js";
 import { headTensors } from "../models/head.js";
@@ -97,11 +98,14 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
       return { rows, times, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
     },
     async multitask() {
-      const folder = join((await locate(options)).base, "..", "multitask");
+      const { base } = await locate(options);
+      const folder = join(base, "..", "multitask");
       if (!existsSync(join(folder, "heads"))) return [];
+      const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(".safetensors")).sort();
+      for (const file of files) noted([{ role: "multitask", file, sha256: await sha256(join(folder, file)) }]);
       const rows: ResultRow[] = [];
       for (const seed of seeds) {
-        const { rows: mine } = await evaluateFolder({ ...options, folder, seed, tasks: options.tasks }, "multitask");
+        const { rows: mine } = await evaluateFolder({ ...options, folder, base, seed, tasks: options.tasks }, "multitask");
         rows.push(...mine);
       }
       return rows;

@@ -12,7 +12,7 @@ export type Paper = z.infer<typeof paper>;
 /** What a command is expected to find on a family, which is known by its base's weights. */
 const expected = z.object({
   families: z.array(z.object({
-    name: z.string(), base: z.string().regex(/^[0-9a-f]{64}$/), tasks: z.array(z.string()), seeds: z.array(z.number()),
+    name: z.string(), base: z.string().regex(/^[0-9a-f]{64}$/), tasks: z.array(z.string()), heldOut: z.array(z.string()), seeds: z.array(z.number()),
     numbers: z.record(z.string(), z.object({ value: z.number(), tolerance: z.number().min(0) })),
   })),
 });

@@ -1,4 +1,6 @@
 import { basename, join } from "node:path";
+import { writeText } from "../checkpoint/files.js";
+import { version } from "../package.js";
 import { distinct } from "../report/rows.js";
 import { locate } from "../run/locate.js";
 import { digest } from "../run/node-file.js";
@@ -26,6 +28,8 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const { out, command } = options;
   const places = await locate(options.options);
   await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
+  // What a stopped run left is known by this.
+  await writeText(join(out, "reproduce.json"), { version, id: experiment.id });
   const { lab, inputs, worked } = await openLab({ ...options, runs: join(out, "runs") }, hooks);
   const found = await experiment.run(lab);
   const tasks = distinct(found.rows.map(({ task }) => task));
@@ -39,10 +43,10 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   const base = hashes.find(({ role, file }) => role === "base" && file.endsWith(".safetensors"))?.sha256;
   const { families } = await readExpected(experiment);
   // A range is one of this very command: other tasks, seeds or settings have none.
-  const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.seeds.join() === lab.seeds.join());
+  const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.heldOut.join() === lab.heldOut.join() && one.seeds.join() === lab.seeds.join());
   const missed = range ? missedOf(numbers, range) : [];
   const record: Record_ = {
-    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, seeds: lab.seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
+    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, heldOut: lab.heldOut, seeds: found.seeds ?? lab.seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };
   await writeExperiment(out, record);

@@ -69,6 +69,8 @@ export interface Produced {
   readonly figures: readonly Figure[];
   /** Numbers that are compared with what is expected, beside the averages of its methods. */
   readonly numbers?: Readonly<Record<string, number>>;
+  /** The seeds that were run, where not all were. */
+  readonly seeds?: readonly number[];
 }
 
 /** Something that the paper says, and whether what was found says so too; undefined where it cannot be told. */

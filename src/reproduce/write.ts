@@ -27,6 +27,7 @@ export interface Record_ {
   readonly worked: number;
   readonly synthetic: boolean;
   readonly tasks: readonly string[];
+  readonly heldOut: readonly string[];
   readonly seeds: readonly number[];
 }
 
@@ -36,7 +37,7 @@ const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) =
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
 export async function writeExperiment(out: string, record: Record_): Promise<void> {
-  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, seeds } = record;
+  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds } = record;
   const made = `Made by \`${command}\` from inputs ${inputsHash} (results.json lists them)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";
   const parts: string[] = [`# ${experiment.id}: ${experiment.what}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
@@ -69,7 +70,7 @@ export async function writeExperiment(out: string, record: Record_): Promise<voi
   await writeText(join(out, "report.md"), parts.join("\n"));
   await writeText(join(out, "report.html"), await pageHtml(`${experiment.id}: ${experiment.what}`, `${made.replaceAll("`", "")} ${warning}`, sections));
   await writeText(join(out, "results.json"), {
-    id: experiment.id, command, tasks, seeds, inputsHash, minutes, worked, synthetic, claims, numbers, missed,
+    id: experiment.id, command, tasks, heldOut, seeds, inputsHash, minutes, worked, synthetic, claims, numbers, missed,
     // Each row by itself says what made it.
     rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })), inputs, search: {}, settings: {},
   });

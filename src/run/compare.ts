@@ -1,9 +1,9 @@
 import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { z } from "zod";
 import { openExpert } from "../checkpoint/family.js";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { readJson, sha256, writeText } from "../checkpoint/files.js";
 import { Stopped } from "../errors.js";
 import { toRows } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
@@ -11,7 +11,10 @@ import { constantTables } from "../methods/constant.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
 import { metrics, type ResultRow } from "../report/rows.js";
+import type { InputHash } from "../report/card.js";
 import { toMarkdown } from "../report/formats.js";
+import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { loadTaskData } from "../tasks/split.js";
 import { contenders, contendersOf, modelFolder, runContender, type Arena, type Contender } from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
 import { placeOf } from "./finish.js";
@@ -21,6 +24,7 @@ import { digest } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
 import { openOutput, writeHead } from "./output.js";
 import { readFamily } from "./prepare.js";
+import { hashOf } from "./record.js";
 import type { GridPoint } from "./search.js";
 
 export interface CompareOptions extends MergeOptions {
@@ -66,6 +70,25 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
   return [...rows, ...toRows("pretrained", tasks, await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"), "test", seed)];
 }
 
+/** Hashes of what tests on tasks that are held out depend on: their data, and the experts that their heads are of. */
+async function heldOutHashes({ places, head, data, family: { base } }: Inputs, options: MergeOptions, tasks: readonly string[]): Promise<InputHash[]> {
+  const found: InputHash[] = [];
+  const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
+  const { canonical } = await readFamily(places.base);
+  for (const [i, task] of pickTasks(await loadTasks(data), tasks).entries()) {
+    const { sources: { test } } = await loadTaskData(data, task, options.valPerTask, options.seed, options.split);
+    found.push({ role: `${task.id}, held out, data`, file: basename(test.name), sha256: await hashOf(test) });
+    if (!head) continue;
+    const { checkpoint } = await openExpert(task.id, sources[i]!.folder, base, canonical);
+    try {
+      for (const file of checkpoint.files) found.push({ role: `${task.id}, held out, head`, file, sha256: await sha256(join(checkpoint.folder, file)) });
+    } finally {
+      await checkpoint.close();
+    }
+  }
+  return found;
+}
+
 /** Scores of a written merge on tasks that had no part in it; a model with heads is given those of the tasks' own experts. */
 async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonly string[]): Promise<ResultRow[]> {
   const { inputs: { family: { base }, head, data, plan }, options } = arena;
@@ -77,7 +100,7 @@ async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonl
     await writeHead(folder, member, head);
     if (head) await member.checkpoint.close();
   }
-  return (await evaluateFolder({ ...options, folder, data, tasks, placement: plan.chosen }, contender.name)).rows;
+  return (await evaluateFolder({ ...options, folder, base: arena.inputs.places.base, data, tasks, placement: plan.chosen }, contender.name)).rows;
 }
 
 /**
@@ -102,6 +125,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
   const settings = { ...shared, ...given };
+  const hashes = [...inputs.hashes, ...(heldOut?.length ? await heldOutHashes(inputs, plain, heldOut) : [])];
   const arena: Arena = { out, inputs, recipe, options: plain, search, threads, given, hooks };
   try {
     rows.push(...(await references(inputs, options.seed)));
@@ -110,7 +134,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       if (hooks.stopping()) return { out, rows, times, synthetic, finished: false };
       const path = join(out, "methods", `${name}.json`);
       const own = "method" in contender ? { search, ...(contender.given && { values: contender.given }) } : { given, ...(!contenders.includes(contender) && { contender }) };
-      const identity = digest({ version, name, shared, ...own, ...(heldOut && { heldOut }), hashes: inputs.hashes });
+      const identity = digest({ version, name, shared, ...own, ...(heldOut && { heldOut }), hashes });
       const saved = existsSync(path) ? result.safeParse(await readJson(path).catch(() => undefined)) : undefined;
       let done: Result | undefined = saved?.data?.identity === identity && (!keep || existsSync(modelFolder(arena, name))) ? saved.data : undefined;
       if (!done) {
@@ -129,7 +153,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       hooks.note(`${name}: ${(100 * done.rows.reduce((sum, { value }) => sum + value, 0) / done.rows.length).toFixed(1)} % on average, ${done.seconds.total.toFixed(1)} s`);
     }
     await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
-    await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: inputs.hashes });
+    await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: hashes });
     return { out, rows, times, synthetic, finished: true };
   } catch (error) {
     if (error instanceof Stopped) return { out, rows, times, synthetic, finished: false };

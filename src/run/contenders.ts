@@ -101,7 +101,7 @@ async function tryMethod(arena: Arena, contender: Contender & { readonly method:
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
-  const { rows } = await evaluateFolder({ ...options, folder, data, placement: plan.chosen }, contender.name);
+  const { rows } = await evaluateFolder({ ...options, folder, base: inputs.places.base, data, placement: plan.chosen }, contender.name);
   return { rows, seconds, values, search };
 }
 

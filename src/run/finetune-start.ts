@@ -4,6 +4,7 @@ import { UserError } from "../errors.js";
 import type { BesideModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Batch, EncodedExample } from "../tasks/batches.js";
+import type { DataFiles } from "../tasks/files.js";
 import type { Task } from "../tasks/registry.js";
 
 export interface FinetuneOptions {
@@ -30,7 +31,7 @@ export interface FinetuneOptions {
 }
 
 /** A task as it is trained on. */
-export interface Lesson { readonly task: Task; readonly fit: readonly EncodedExample[]; readonly judge: readonly EncodedExample[]; readonly isChoice: boolean; readonly prefix: string; batch(step: number): Batch; readonly batches: number }
+export interface Lesson { readonly task: Task; readonly sources: readonly DataFiles[]; readonly fit: readonly EncodedExample[]; readonly judge: readonly EncodedExample[]; readonly isChoice: boolean; readonly prefix: string; batch(step: number): Batch; readonly batches: number }
 
 /** Numbers that a tensor starts from. */
 export interface Start { readonly shape: number[]; readonly values: Float32Array }

@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { tensor, tidy, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { readJson, sha256, writeText } from "../checkpoint/files.js";
 import { openMember } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -25,10 +25,12 @@ import { adapterOf, freshHead, type FinetuneOptions, type Lesson } from "./finet
 import { writeExpert } from "./finetune-write.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks } from "./options.js";
-import { openOutput } from "./output.js";
+import { hashOf } from "./record.js";
+import { clearMerge, openOutput } from "./output.js";
 import { buildModel, encoderFor, readFamily, startFor } from "./prepare.js";
 
-export interface Score { readonly task: string; readonly accuracy: number; readonly loss: number }
+/** Accuracy is left out where a text is to be said: only its loss is told. */
+export interface Score { readonly task: string; readonly accuracy?: number; readonly loss: number }
 
 /** What a language model learns of an example: to say the right answer. */
 const saying = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
@@ -39,13 +41,16 @@ const saying = ({ rows, label, length, answers }: EncodedExample): EncodedExampl
 async function lessonsOf(tasks: readonly Task[], options: FinetuneOptions, encoder: Encoder, speaks: boolean): Promise<Lesson[]> {
   const lessons: Lesson[] = [];
   for (const task of tasks) {
-    const { train, judge } = await trainingData(options.data, task, options.seed);
+    if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
+    if (task.kind === "generate" && !speaks) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
+    const { train, judge, sources } = await trainingData(options.data, task, options.seed);
     const drawn = options.most === undefined ? train : shuffled(train, `${options.seed}/finetune/${task.id}`).slice(0, options.most);
-    const encoded = encodeMixed(drawn, encoder, task);
+    if (drawn.length === 0) throw new UserError(`${options.data}/${task.id}: there is nothing to train on`);
+    const encoded = encodeMixed(drawn, encoder, task, false);
     const fit = speaks ? encoded.map(saying) : encoded;
     const isChoice = !speaks && encoder.compares(task);
     lessons.push({
-      task, fit, judge: encodeMixed(judge, encoder, task), isChoice: encoder.compares(task), prefix: `head/${task.id}/`,
+      task, sources, fit, judge: encodeMixed(judge, encoder, task, false), isChoice: encoder.compares(task), prefix: `head/${task.id}/`,
       batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.seed), batches: bucketed(fit, options.batchSize, isChoice).length,
     });
   }
@@ -68,24 +73,24 @@ async function scoreOf(trainee: Trainee, { task, judge, isChoice, prefix }: Less
       if (row.indexOf(top) === label) correct++;
     }
   }
-  // Of a text to be said, only the loss is told here.
-  return { task: task.id, accuracy: judge[0]?.answers ? NaN : correct / judge.length, loss: loss / over };
+  return { task: task.id, ...(!judge[0]?.answers && { accuracy: correct / judge.length }), loss: loss / over };
 }
 
 const stateFiles = { json: "finetune.json", tensors: "finetune.safetensors" } as const;
 
 /** Copies every tensor of some maps into one file. */
-async function saveState(out: string, identity: string, step: number, best: unknown, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<void> {
+async function saveState(out: string, identity: string, step: number, best: unknown, taken: ReadonlyMap<string, number>, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<void> {
   const sources = Object.entries(maps).flatMap(([kind, map]) => [...map].map(([name, v]): TensorSource => ({ name: `${kind}/${name}`, dtype: "F32", shape: v.shape, bytes: async () => fromFloat32((await v.data()) as Float32Array, "F32") })));
   await writeSafetensors(join(out, stateFiles.tensors), sources, { step: String(step) });
-  await writeText(join(out, stateFiles.json), { identity, step, best });
+  await writeText(join(out, stateFiles.json), { identity, step, best, taken: Object.fromEntries(taken) });
 }
 
-async function loadState(out: string, identity: string, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<{ step: number; best: { loss: number; scores: Score[] } | undefined }> {
+async function loadState(out: string, identity: string, taken: Map<string, number>, maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>): Promise<{ step: number; best: { loss: number; scores: Score[] } | undefined }> {
   const path = join(out, stateFiles.json);
   if (!existsSync(path) || !existsSync(join(out, stateFiles.tensors))) throw new UserError(`--resume: ${out} holds no state of a fine-tuning; start without --resume`);
-  const { identity: saved, step, best } = (await readJson(path)) as { identity: string; step: number; best?: { loss: number; scores: Score[] } };
+  const { identity: saved, step, best, taken: steps } = (await readJson(path)) as { identity: string; step: number; best?: { loss: number; scores: Score[] }; taken: Record<string, number> };
   if (saved !== identity) throw new UserError(`--resume: ${path} was made with other settings or data; use the same, or start without --resume`);
+  for (const [name, count] of Object.entries(steps)) taken.set(name, count);
   const file = await openSafetensors(join(out, stateFiles.tensors));
   try {
     if (file.metadata?.["step"] !== String(step)) throw new UserError(`--resume: ${path} and ${stateFiles.tensors} are of two moments; start without --resume`);
@@ -136,17 +141,24 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
     begin.forEach((value) => value.dispose());
     if (how === "full") fixed.clear();
     owned.push({ dispose: () => fixed.forEach((value) => value.dispose()) });
-    const zeros = () => new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))]));
-    const moments: DeviceMoments = { first: zeros(), second: zeros() };
+    const zeros = () => new Map([...trained].map(([name, v]) => {
+      const nothing = zerosLike(v);
+      const made = variable(nothing);
+      nothing.dispose();
+      return [name, made];
+    }));
+    const moments: DeviceMoments = { first: zeros(), second: zeros(), taken: new Map() };
     const bestOf = zeros();
     owned.push({ dispose: () => [trained, moments.first, moments.second, bestOf].forEach((map) => map.forEach((v) => v.dispose())) });
     const trainee: Trainee = { model, fixed, trained };
 
     await openOutput(out, [options.base]);
-    const { resume: _r, out: _o, backend: _b, ...chosen } = options;
-    const identity = digest({ ...chosen, sizes: lessons.map(({ fit, judge }) => [fit.length, judge.length]) });
+    if (!options.resume) await clearMerge(out);
+    const { resume: _r, out: _o, backend: _b, base: _p, data: _d, prompts: _q, ...chosen } = options;
+    const files = [...base.checkpoint.files.map((file) => join(base.checkpoint.folder, file)), ...(encoder.prompts?.(tasks) ?? []), ...["tokenizer.json", "preprocessor_config.json"].map((file) => join(options.base, file)).filter(existsSync)];
+    const identity = digest({ version, ...chosen, files: await Promise.all(files.map((path) => sha256(path))), data: await Promise.all(lessons.flatMap(({ sources }) => sources).map(hashOf)) });
     const maps = { weight: trained, first: moments.first, second: moments.second, best: bestOf };
-    let { step, best } = options.resume ? await loadState(out, identity, maps) : { step: 0, best: undefined as { loss: number; scores: Score[] } | undefined };
+    let { step, best } = options.resume ? await loadState(out, identity, moments.taken, maps) : { step: 0, best: undefined as { loss: number; scores: Score[] } | undefined };
     const perEpoch = lessons.reduce((sum, { batches }) => sum + batches, 0);
     const steps = epochs * perEpoch;
     const warmup = Math.max(1, Math.round(steps / 20));
@@ -158,7 +170,7 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
       for (const { lesson, n } of order) {
         const batch = lesson.batch(epoch * lesson.batches + n);
         const lr = learningRate(step, steps, options.lr, warmup, "linear");
-        total += await weightStep(trainee, moments, [{ head: trainedHead(trained, lesson.prefix), batch, weight: 1 }], step, { lr, weightDecay: options.weightDecay, clip: 1, microBatch: options.microBatch });
+        total += await weightStep(trainee, moments, [{ head: trainedHead(trained, lesson.prefix), batch, weight: 1 }], { lr, weightDecay: options.weightDecay, clip: 1, microBatch: options.microBatch });
         hooks.progress(`epoch ${epoch + 1} of ${epochs}`, ++step - epoch * perEpoch, perEpoch);
         // On wasm nothing waits for a device: signals get their turn here.
         await setImmediate();
@@ -167,12 +179,12 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
       const scores: Score[] = [];
       for (const lesson of lessons) scores.push(await scoreOf(trainee, lesson, options.microBatch));
       const loss = scores.reduce((sum, one) => sum + one.loss, 0);
-      const told = `epoch ${epoch + 1}: training loss ${(total / perEpoch).toFixed(4)}; ${scores.map(({ task, accuracy, loss: one }) => `${task} ${Number.isNaN(accuracy) ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${one.toFixed(4)}`).join("; ")}`;
+      const told = `epoch ${epoch + 1}: training loss ${(total / perEpoch).toFixed(4)}; ${scores.map(({ task, accuracy, loss: one }) => `${task} ${accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${one.toFixed(4)}`).join("; ")}`;
       if (!best || loss < best.loss) {
         best = { loss, scores };
         for (const [name, v] of trained) bestOf.get(name)!.assign(v);
       }
-      await saveState(out, identity, step, best, maps);
+      await saveState(out, identity, step, best, moments.taken, maps);
       hooks.note(told);
     }
     await writeExpert(out, base, { plain, head, lessons, best: bestOf, beside }, options);

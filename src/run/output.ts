@@ -20,7 +20,7 @@ async function isOurs(out: string): Promise<boolean> {
     const content = await readJson(join(out, file)).catch(() => undefined);
     return typeof content === "object" && content !== null && keys.every((key) => key in content);
   };
-  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"])) || (await has("similarity.json", ["identity", "whole"])) || (await has("merge.json", ["version", "method", "models"])) || (await has("compare.json", ["version", "methods"])) || (await has("finetune.json", ["identity"]));
+  return (await has("results.json", ["rows", "search", "settings"])) || (await has("state.json", ["identity", "raw", "moments"])) || (await has("node.json", ["identity", "children"])) || (await has("tree.json", ["leaves", "nodes"])) || (await has("similarity.json", ["identity", "whole"])) || (await has("merge.json", ["version", "method", "models"])) || (await has("compare.json", ["version", "methods"])) || (await has("finetune.json", ["identity"])) || (await has("reproduce.json", ["version", "id"]));
 }
 
 /** What a write that was cut off by a kill may have left. */

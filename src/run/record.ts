@@ -11,7 +11,7 @@ import type { MergeOptions } from "./options.js";
 import type { MemoryPlan } from "./place.js";
 
 /** A file's hash; of several, that of their names and hashes. */
-async function hashOf({ name, files }: DataFiles): Promise<string> {
+export async function hashOf({ name, files }: DataFiles): Promise<string> {
   if (files.length === 1) return sha256(files[0]!);
   const each: string[] = [];
   for (const path of files) each.push(`${await sha256(path)}  ${relative(name, path)}`);

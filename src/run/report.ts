@@ -57,15 +57,16 @@ function curves(log: readonly Record_[], tasks: readonly string[]): Section[] {
 }
 
 /** How many coefficients an expert has, how many of them do nothing, and how many the gate holds. */
-function health({ tasks, entries }: z.infer<typeof coefficients>, gate: GateName): Section {
+function health({ tasks, entries }: z.infer<typeof coefficients>, gate: GateName | undefined): Section {
   const body = tasks.map((task) => {
     const mine = entries.filter((entry) => entry.task === task);
     const dead = mine.filter(({ coefficient }) => Math.abs(coefficient) < 0.01).length;
-    const held = mine.filter(({ raw }) => gates[gate].slope(raw) < 0.05 * gates[gate].slope(gates[gate].inverse(0.5))).length;
+    // A tree's coefficients are products of its nodes': no gate has them.
+    const held = gate === undefined ? "–" : String(mine.filter(({ raw }) => gates[gate].slope(raw) < 0.05 * gates[gate].slope(gates[gate].inverse(0.5))).length);
     const mean = mine.reduce((sum, { coefficient }) => sum + coefficient, 0) / mine.length;
-    return [task, String(mine.length), mean.toFixed(3), Math.min(...mine.map(({ coefficient }) => coefficient)).toFixed(3), Math.max(...mine.map(({ coefficient }) => coefficient)).toFixed(3), String(dead), String(held)];
+    return [task, String(mine.length), mean.toFixed(3), Math.min(...mine.map(({ coefficient }) => coefficient)).toFixed(3), Math.max(...mine.map(({ coefficient }) => coefficient)).toFixed(3), String(dead), held];
   });
-  return { title: "Dead and saturated coefficients", note: `Dead: within 0.01 of nothing. Saturated: where the gate (${gate}) has less than a twentieth of its slope, so that training no longer moves it.`, html: toHtml({ head: ["expert", "coefficients", "mean", "least", "most", "dead", "saturated"], body }) };
+  return { title: "Dead and saturated coefficients", note: `Dead: within 0.01 of nothing. Saturated: where the gate${gate === undefined ? "" : ` (${gate})`} has less than a twentieth of its slope, so that training no longer moves it.`, html: toHtml({ head: ["expert", "coefficients", "mean", "least", "most", "dead", "saturated"], body }) };
 }
 
 /** Numbers past which a page's heat-map shows fewer steps. */
@@ -82,7 +83,9 @@ export async function reportHtml(folder: string): Promise<string> {
   const { rows, synthetic, settings, inputs } = found;
   const run = await read(folder, "run.json", runFile);
   const table = await read(folder, "coefficients.json", coefficients);
-  const log = await readLog(folder);
+  // A tree's root has a log only where it was polished.
+  const tree = settings["tree"] as { polish?: number } | undefined;
+  const log = tree && !tree.polish ? [] : await readLog(folder);
   const tasks = Array.isArray(settings["tasks"]) ? (settings["tasks"] as string[]) : [];
   const gate = gateNames.find((name) => name === settings["gate"]) ?? "identity";
   const sections: Section[] = [{ title: "Results", note: tableCaption(rows, synthetic, Number(settings["valPerTask"] ?? 0)), html: toHtml(resultTable(rows)) }, ...curves(log, tasks)];
@@ -92,7 +95,7 @@ export async function reportHtml(folder: string): Promise<string> {
     const values = names.map((layer) => table.tasks.map((task) => byPlace.get(`${layer}\n${task}`)!));
     const shots = log.filter((one) => one.coefficients?.length === names.length * k);
     const history = thinned(shots, Math.max(2, Math.floor(mostCells / (names.length * k)))).map(({ step, coefficients: at }) => ({ step, values: names.map((_, row) => at!.slice(row * k, (row + 1) * k)) }));
-    sections.push({ title: "Coefficients", note: `What each expert has of each layer: ${names.length} layers × ${k} experts. The pointer shows a coefficient${history.length > 1 ? ", the slider the training" : ""}.`, figure: heatmapSpec({ title: "", tasks: table.tasks, layers: names, values, history }) }, health(table, gate));
+    sections.push({ title: "Coefficients", note: `What each expert has of each layer: ${names.length} layers × ${k} experts. The pointer shows a coefficient${history.length ? ", the slider the training; on its right is what was written" : ""}.`, figure: heatmapSpec({ title: "", tasks: table.tasks, layers: names, values, history }) }, health(table, tree ? undefined : gate));
   }
   for (const [file, title] of [["tree.svg", "The tree"], ["similarity.svg", "Similarity of the task vectors"]] as const) {
     const path = join(folder, file);

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { UserError } from "../errors.js";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -30,7 +31,7 @@ export interface StatisticsInputs {
 }
 
 /** An example as plain data, its pixels among them. */
-const written = ({ rows, ...rest }: EncodedExample) => ({ ...rest, rows: rows.map((row) => ({ ...row, ...(row.patches && { patches: Buffer.from(row.patches().buffer).toString("base64") }) })) });
+const written = ({ rows, ...rest }: EncodedExample) => ({ ...rest, rows: rows.map((row) => ({ ...row, ...(row.patches && { patches: createHash("sha256").update(Buffer.from(row.patches().buffer)).digest("hex") }) })) });
 
 /** Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all that they depend on. */
 async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashes }: StatisticsInputs, { member, task }: Subject, hooks: Pick<MergeHooks, "progress">): Promise<string> {

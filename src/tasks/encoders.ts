@@ -48,7 +48,17 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, { scores: k
     if (targets.length >= maxLength) throw new UserError(`the answer "${answer.slice(0, 60)}…" has ${targets.length} tokens, which leaves nothing of its prompt in ${maxLength}; raise --max-length`);
     return targets;
   };
-  const row = (prompt: string, answer: string, end: readonly number[]): TokenRow => {
+  /** A prompt that knows nothing of its answer, with room for what is to be said, and the answer with its end. */
+  const sayingRow = (prompt: string, answer: string, room: number): TokenRow => {
+    if (kind === "encoder-decoder") return { ...row(prompt, answer), mean: undefined };
+    const given = tokenizer.whole(prompt, true);
+    const whole = tokenizer.whole(`${prompt} ${answer}`, true);
+    const goesOn = given.every((id, i) => whole[i] === id);
+    const said = goesOn ? whole.slice(given.length) : tokenizer.whole(` ${answer}`, false);
+    const targets = checked([...said, ...speech!.ends.slice(0, 1)], answer);
+    return { ids: given.slice(Math.max(0, given.length - Math.max(1, maxLength - Math.max(room, targets.length)))), types: [], targets };
+  };
+  const row = (prompt: string, answer: string): TokenRow => {
     if (kind === "encoder-decoder") {
       const [ids, targets] = [tokenizer.whole(prompt, true), checked(tokenizer.whole(answer, true), answer)];
       const special = ids.slice(tokenizer.whole(prompt, false).length);
@@ -60,16 +70,16 @@ export function promptRows(tokenizer: TextEncoder, prompts: Prompts, { scores: k
     const shared = given.findIndex((id, i) => whole[i] !== id);
     // Something must stand before it.
     const from = Math.max(1, shared === -1 ? given.length : shared);
-    const targets = checked([...whole.slice(from), ...end], answer);
-    return { ids: whole.slice(Math.max(0, whole.length + end.length - maxLength), from), types: [], targets, mean };
+    const targets = checked(whole.slice(from), answer);
+    return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
   };
   return {
     vocabulary: tokenizer.vocabulary,
     encode: (example, task) => prompts.of(task).map((template) => {
       const { prompt, answers } = template(example);
       // What is said freely must be ended too. Behind an encoder the tokenizer's own end is there already.
-      if (task.kind === "generate") return [{ ...row(prompt, answers[0]!, speech!.ends.slice(0, 1)), mean: undefined }];
-      const rows = answers.map((answer) => row(prompt, answer, []));
+      if (task.kind === "generate") return [sayingRow(prompt, answers[0]!, task.max_new_tokens)];
+      const rows = answers.map((answer) => row(prompt, answer));
       // A decoder behind an encoder looks at the text once a row: there each is counted with it.
       return kind === "decoder" ? sharing(rows) : rows;
     }),
@@ -98,10 +108,11 @@ function kept(row: TokenRow): TokenRow {
   return row.patches ? { ...row, patches: () => (made ??= row.patches!()) } : row;
 }
 
-/** Examples with a template each, in turn: what is trained on, step after step. */
-export const encodeMixed = (examples: readonly Example[], encoder: Encoder, task: Task): EncodedExample[] => examples.map((example, i) => {
+/** Examples with a template each, in turn: what is trained on. @param keep a picture that is made once is kept: for few, that are seen step after step */
+export const encodeMixed = (examples: readonly Example[], encoder: Encoder, task: Task, keep = true): EncodedExample[] => examples.map((example, i) => {
   const variants = encoder.encode(example, task);
-  return encoded(variants[i % variants.length]!.map(kept), example);
+  const rows = variants[i % variants.length]!;
+  return encoded(keep ? rows.map(kept) : rows, example);
 });
 
 /** Examples for a model with heads: {@link textRows}. */

@@ -73,7 +73,10 @@ function folderSplits(folder: string, task: Task): Splits {
     const decode = await loadDecoder();
     const examples: Example[] = [];
     const files: string[] = [];
-    for (const { name } of (await inside(path)).filter((entry) => entry.isDirectory())) {
+    const classes = (await inside(path)).filter((entry) => entry.isDirectory());
+    // Pictures without classes: a published test set hides them.
+    if (classes.length === 0 && (await inside(path)).some(({ name }) => pictureFile.test(name))) return undefined;
+    for (const { name } of classes) {
       const label = labelOf(name, task, join(path, name));
       for (const { name: own } of (await inside(join(path, name))).filter((entry) => entry.isFile())) {
         const file = join(path, name, own);
@@ -102,14 +105,22 @@ function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task)
     if (!source) return undefined;
     const decode = await loadDecoder();
     const examples: Example[] = [];
+    let hidden = 0;
     for (const path of source.files) {
       for await (const { fields, where } of parquetRows(path)) {
+        const label = fields["label"] ?? fields["labels"] ?? fields["fine_label"];
+        // A published test set hides them.
+        if (label === undefined || label === null || label === -1) {
+          hidden++;
+          continue;
+        }
         const bytes = bytesOf(fields["image"] ?? fields["img"], where);
         const picture = (): Picture => decode(bytes, where);
-        examples.push({ texts: [], label: labelOf(fields["label"] ?? fields["labels"] ?? fields["fine_label"], task, where), picture });
+        examples.push({ texts: [], label: labelOf(label, task, where), picture });
       }
     }
-    return { source, examples };
+    if (hidden && examples.length) throw new UserError(`${source.name}: ${hidden} of its pictures have no label, although others have one`);
+    return examples.length ? { source, examples } : undefined;
   };
 }
 

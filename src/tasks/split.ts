@@ -45,18 +45,20 @@ async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
 }
 
 /**
- * What a task is fine-tuned on, and what the epoch is chosen by: its training file, and its validation file. With one of them
- * alone, a tenth of its examples, drawn by the seed, choose the epoch. The test file is not read.
+ * What a task is fine-tuned on, and what the epoch is chosen by. Nothing that {@link loadTaskData} tests on: where the test file's
+ * labels are hidden, merges are tested on the development file, so a tenth of the training examples, drawn by the seed, chooses.
+ * @throws UserError where there is no training file, or nothing beside it
  */
-export async function trainingData(dataFolder: string, task: Task, seed: number): Promise<{ train: Example[]; judge: Example[] }> {
+export async function trainingData(dataFolder: string, task: Task, seed: number): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
   const read = await readerOf(dataFolder, task);
-  const [train, judge] = [await read("train"), await read("validation")];
-  const only = train ?? judge;
-  if (!only) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
-  if (train && judge) return { train: train.examples, judge: judge.examples };
-  const order = shuffled(only.examples, `${seed}/judge/${task.id}`);
+  const train = await read("train");
+  if (!train) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
+  const [tested, judge] = [await read("test"), await read("validation")];
+  if (!tested && !judge) throw new UserError(`${dataFolder}/${task.id}: there is a training file alone, which merges are tested on a part of; put a test or validation file beside it`);
+  if (tested && judge) return { train: train.examples, judge: judge.examples, sources: [train.source, judge.source] };
+  const order = shuffled(train.examples, `${seed}/judge/${task.id}`);
   const count = Math.max(1, Math.floor(order.length / 10));
-  return { train: order.slice(count), judge: order.slice(0, count) };
+  return { train: order.slice(count), judge: order.slice(0, count), sources: [train.source] };
 }
 
 /**

@@ -24,8 +24,8 @@ export const weightsOf = ({ model, fixed, trained }: Trainee): Weights => {
   return Object.assign(found, { frozen: (name: string) => !trained.has(name), beside: (module: string) => model.beside?.get(module) });
 };
 
-/** Running averages of gradients and of their squares, by name. */
-export interface DeviceMoments { readonly first: Map<string, Variable>; readonly second: Map<string, Variable> }
+/** Running averages of gradients and of their squares, by name, and how many steps each has taken: another task's head takes none. */
+export interface DeviceMoments { readonly first: Map<string, Variable>; readonly second: Map<string, Variable>; readonly taken: Map<string, number> }
 
 export interface WeightStep {
   readonly lr: number;
@@ -37,7 +37,7 @@ export interface WeightStep {
 }
 
 /** The jobs' loss and its gradient for everything that is trained, a pass at a time. The gradients are the caller's. */
-async function gradientOf(trainee: Trainee, jobs: readonly Job[], microBatch: number): Promise<{ loss: number; gradients: Tensor[] }> {
+async function gradientOf(trainee: Trainee, jobs: readonly Job[], microBatch: number): Promise<{ loss: number; gradients: (Tensor | undefined)[] }> {
   const { model, trained } = trainee;
   const weights = weightsOf(trainee);
   const variables = [...trained.values()];
@@ -58,7 +58,7 @@ async function gradientOf(trainee: Trainee, jobs: readonly Job[], microBatch: nu
       return both;
     });
   }
-  return { loss, gradients: total.map((gradient, i) => gradient ?? tidy(() => mul(variables[i]!, 0))) };
+  return { loss, gradients: total };
 }
 
 const betas = { first: 0.9, second: 0.999, epsilon: 1e-8 };
@@ -66,24 +66,28 @@ const betas = { first: 0.9, second: 0.999, epsilon: 1e-8 };
 /**
  * One step of AdamW (Loshchilov & Hutter 2019) on everything that is trained, as PyTorch takes it, the gradient cut to a norm
  * first. On the device: beside the weights, two averages and one gradient of what is trained, and a pass's activations.
- * @param taken steps before this one
+ * What the jobs do not reach is left as it is, as PyTorch leaves it.
  * @returns the loss before it
  */
-export async function weightStep(trainee: Trainee, moments: DeviceMoments, jobs: readonly Job[], taken: number, { lr, weightDecay, clip, microBatch }: WeightStep): Promise<number> {
+export async function weightStep(trainee: Trainee, moments: DeviceMoments, jobs: readonly Job[], { lr, weightDecay, clip, microBatch }: WeightStep): Promise<number> {
   const { loss, gradients } = await gradientOf(trainee, jobs, microBatch);
-  if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss} at step ${taken + 1}; try a lower --lr`);
-  const scale = tidy(() => keep(minimum(div(clip, add(sqrt(gradients.map((g) => sum(square(g))).reduce((a, b) => add(a, b))), 1e-6)), 1)));
-  const [bias1, bias2] = [1 - betas.first ** (taken + 1), 1 - betas.second ** (taken + 1)];
+  if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss}; try a lower --lr`);
+  const scale = tidy(() => keep(minimum(div(clip, add(sqrt(gradients.flatMap((g) => (g ? [sum(square(g))] : [])).reduce((a, b) => add(a, b))), 1e-6)), 1)));
   for (const [i, [name, variable]] of [...trainee.trained].entries()) {
+    const own = gradients[i];
+    if (!own) continue;
     const [first, second] = [moments.first.get(name)!, moments.second.get(name)!];
+    const step = (moments.taken.get(name) ?? 0) + 1;
+    moments.taken.set(name, step);
+    const [bias1, bias2] = [1 - betas.first ** step, 1 - betas.second ** step];
     tidy(() => {
-      const gradient = mul(gradients[i]!, scale);
+      const gradient = mul(own, scale);
       first.assign(add(mul(first, betas.first), mul(gradient, 1 - betas.first)));
       second.assign(add(mul(second, betas.second), mul(square(gradient), 1 - betas.second)));
       const kept = mul(variable, 1 - lr * (variable.rank >= 2 ? weightDecay : 0));
       variable.assign(sub(kept, mul(div(first, add(sqrt(mul(second, 1 / bias2)), betas.epsilon)), lr / bias1)));
     });
-    gradients[i]!.dispose();
+    own.dispose();
   }
   scale.dispose();
   return loss;

@@ -62,7 +62,17 @@ test("stopped after an epoch and gone on with, it ends at the same bytes", async
   expect(await contents(join(folder, "parts"))).toEqual(await contents(join(folder, "whole")));
 });
 
+test("a folder that is used again keeps nothing of what stood there", async () => {
+  expect(await cli("finetune", "--task", "cb", "--data", "data", "--epochs", "1", "--lora", "2", ...quick, "--out", "again")).toMatchObject({ code: 0 });
+  expect(await cli("finetune", "--task", "cb", "--data", "data", "--epochs", "1", ...quick, "--out", "again")).toMatchObject({ code: 0 });
+  expect((await readdir(join(folder, "again"))).sort((a, b) => (a < b ? -1 : 1))).toEqual(["config.json", "finetune.json", "model.safetensors", "tokenizer.json"]);
+});
+
 test("bad input gets one line", async () => {
+  await mkdir(join(folder, "data", "ropes"), { recursive: true });
+  await writeFile(join(folder, "data", "ropes", "train.jsonl"), '{"question":"q","background":"b","situation":"s","answers":["a"]}\n');
+  expect((await cli("finetune", "--task", "ropes", "--data", "data", "--out", "x")).stderr).toMatch(/ropes asks for a text, and the model says nothing/);
+  expect((await cli("finetune", "--task", "mnist", "--data", "data", "--out", "x")).stderr).toMatch(/mnist is a task of images, and the model reads texts/);
   expect((await cli("finetune", "--task", "rte,cb", "--out", "x")).stderr).toMatch(/give one task, or --multitask/);
   expect((await cli("finetune", "--task", "rte", "--lora", "4", "--ia3", "--out", "x")).stderr).toMatch(/--lora and --ia3: choose one/);
   expect((await cli("finetune", "--task", "rte", "--lora", "no", "--out", "x")).stderr).toMatch(/--lora no: it must be a whole number/);

@@ -1,4 +1,4 @@
-import { readFile, readdir } from "node:fs/promises";
+import { readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../helpers.js";
@@ -23,6 +23,9 @@ test("a figure of weights: pictures, tables in every form, a page, the inputs' h
   const { inputs, command, numbers } = await json<{ inputs: { role: string }[]; command: string; numbers: Record<string, number> }>(join(folder, "violins", "results.json"));
   expect(inputs.map(({ role }) => role)).toContain("base");
   expect(command).toBe("train-merge reproduce supermerge/figure-3 --out violins");
+  // Stopped before the end, the same command goes on.
+  await rm(join(folder, "violins", "results.json"));
+  expect(await cli("reproduce", "supermerge/figure-3", "--out", "violins")).toMatchObject({ code: 0 });
   expect(Object.keys(numbers)).toEqual(["rte", "cb", "copa"].map((task) => `largest over smallest layer, ${task}`));
 });
 

@@ -27,10 +27,10 @@ export function finetuneTests(): void {
     for (const module of beside.keys()) fixed.set(`${module}.lora_d`, fill([3], 2));
     const trained = new Map<string, Variable>([...start, ["head/weight", head!.weight], ["head/bias", head!.bias!]].map(([name, value]) => [name as string, variable(value as Tensor)]));
     const trainee: Trainee = { model, fixed, trained };
-    const moments = { first: new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))])), second: new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))])) };
+    const moments = { first: new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))])), second: new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))])), taken: new Map<string, number>() };
     const batch = { rows: one.rows.map(({ ids }) => ({ ids, types: ids.map(() => 0) })), labels: one.labels, choices: undefined };
     const losses = [];
-    for (let step = 0; step < g.full.length; step++) losses.push(await weightStep(trainee, moments, [{ head: trainedHead(trained, "head/"), batch, weight: 1 }], step, { ...options, microBatch }));
+    for (let step = 0; step < g.full.length; step++) losses.push(await weightStep(trainee, moments, [{ head: trainedHead(trained, "head/"), batch, weight: 1 }], { ...options, microBatch }));
     for (const map of [trained, moments.first, moments.second]) for (const v of map.values()) v.dispose();
     loaded.dispose();
     await close();

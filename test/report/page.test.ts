@@ -37,8 +37,8 @@ describe.skipIf(!browser)("in a browser", () => {
     expect(/FAILED .*/.exec(stdout)?.[0]).toBeUndefined();
     const drawn = stdout.replaceAll(/<script>.*?<\/script>/gs, "");
     expect(drawn.match(/<svg/g)).toHaveLength(2);
-    expect(/<input type="range"[^>]*max="1"/.test(drawn)).toBe(true);
-    expect(drawn.includes(">step 10<")).toBe(true);
+    expect(/<input type="range"[^>]*max="2"/.test(drawn)).toBe(true);
+    expect(drawn.includes(">as written<")).toBe(true);
     // Six cells, each of which answers to the pointer.
     expect(drawn.match(/<path aria-label="[ab], l[123]: /g)?.length ?? drawn.match(/<g class="mark-rect.*?<\/g>/s)?.[0].match(/<path/g)?.length).toBe(6);
   });

@@ -6,7 +6,7 @@ import type { Example } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Task } from "../../src/tasks/registry.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
-import { loadTaskData } from "../../src/tasks/split.js";
+import { loadTaskData, trainingData } from "../../src/tasks/split.js";
 import { temporaryFolder } from "../helpers.js";
 
 /** Without the rows as they stood in the file. */
@@ -79,6 +79,28 @@ test("validation is drawn by the seed, and the test split stays out of it", asyn
   expect(texts((await loadTaskData(join(folder, "d"), task("rte"), 10, 0)).validation)).toEqual(texts(first.validation));
   expect(texts((await loadTaskData(join(folder, "d"), task("rte"), 10, 1)).validation)).not.toEqual(texts(first.validation));
   expect(texts(first.validation).filter((t) => texts(first.test).includes(t))).toEqual([]);
+});
+
+test("fine-tuning never sees what merges are tested on", async () => {
+  const line = (n: number) => `{"premise":"p${n}","hypothesis":"h","label":"entailment"}\n`;
+  const lines = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => line(from + i)).join("");
+  const firsts = (examples: readonly Example[]) => new Set(examples.map(({ texts }) => texts[0]![0]));
+  // A test file with labels: the validation file chooses.
+  for (const [split, [from, to]] of Object.entries({ train: [0, 20], validation: [20, 25], test: [25, 30] })) await file(`ft/a/rte/${split}.jsonl`, lines(from!, to!));
+  const all = await trainingData(join(folder, "ft/a"), task("rte"), 0);
+  expect([all.train.length, all.judge.length]).toEqual([20, 5]);
+  // Hidden labels: the development file is the test set, and a tenth of the training examples chooses.
+  await file("ft/b/rte/train.jsonl", lines(0, 20));
+  await file("ft/b/rte/validation.jsonl", lines(20, 25));
+  await file("ft/b/rte/test.jsonl", '{"premise":"x","hypothesis":"y"}\n');
+  const hidden = await trainingData(join(folder, "ft/b"), task("rte"), 0);
+  expect([hidden.train.length, hidden.judge.length]).toEqual([18, 2]);
+  const tested = firsts((await loadTaskData(join(folder, "ft/b"), task("rte"), 4, 0)).test);
+  expect([...firsts([...hidden.train, ...hidden.judge])].filter((text) => tested.has(text))).toEqual([]);
+  await file("ft/c/rte/train.jsonl", lines(0, 20));
+  await expect(trainingData(join(folder, "ft/c"), task("rte"), 0)).rejects.toThrow(/a training file alone/);
+  await file("ft/d/rte/validation.jsonl", lines(0, 20));
+  await expect(trainingData(join(folder, "ft/d"), task("rte"), 0)).rejects.toThrow(/there is no training file/);
 });
 
 test("with an unlabelled test set, the development set is test and validation comes from train", async () => {

@@ -83,6 +83,12 @@ describe("sets of pictures", () => {
     await expect(loadTaskData(join(folder, "nothing"), shapes, 1, 0)).rejects.toThrow(/no data for task shapes/);
   });
 
+  test("a published test set, without labels, is none", async () => {
+    for (const [path, name] of [["flat/shapes/train/star/a.png", "colour.png"], ["flat/shapes/val/star/b.png", "colour.png"], ["flat/shapes/test/c.png", "grey.png"]] as const) await put(path, await readFile(join(files, name)));
+    const { sources } = await loadTaskData(join(folder, "flat"), shapes, 1, 0);
+    expect(sources.test.name).toBe(join(folder, "flat/shapes/val"));
+  });
+
   test("MNIST's idx files, packed or not", async () => {
     const idx = (shape: number[], values: number[]) => Buffer.from([0, 0, 8, shape.length, ...shape.flatMap((n) => [0, 0, n >> 8, n & 255]), ...values]);
     const values = Array.from({ length: 24 }, (_, i) => 10 * i);
