@@ -1,6 +1,6 @@
 import { linesSpec } from "../report/lines.js";
 import type { ResultRow } from "../report/rows.js";
-import { average, dareTies, given, pairsOf, tableOf } from "./shared.js";
+import { average, dareTies, everyPair, given, tableOf } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
 
 const rates = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99];
@@ -51,17 +51,7 @@ async function deltas(lab: Lab): Promise<Produced> {
 const merged = ["average", "task-arithmetic", "dare", "ties", dareTies] as const;
 
 /** Table 1 and figure 5: pairs, with DARE and without. */
-async function pairs(lab: Lab): Promise<Produced> {
-  const tables = [];
-  const rows: ResultRow[] = [];
-  for (const pair of pairsOf(lab.tasks)) {
-    const found = await lab.compare(`pair-${pair.join("+")}`, merged, { tasks: pair });
-    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
-    // A task stands in several pairs: its column says in which.
-    rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
-  }
-  return { rows, tables, figures: [] };
-}
+const pairs = (lab: Lab): Promise<Produced> => everyPair(lab, merged);
 
 const at = ({ rows }: Produced, lab: Lab, name: Dropper, rate: number): number => average(rows, rowName(name, rate), lab.tasks)!;
 const compared = (a: string, b: string) => ({ rows }: Produced): boolean => average(rows, a)! >= average(rows, b)!;

@@ -1,21 +1,9 @@
 import { linesSpec } from "../report/lines.js";
-import type { ResultRow } from "../report/rows.js";
-import { average, given, pairsOf, tableOf } from "./shared.js";
+import { average, everyPair, given } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
 
 const variants = { rankmean: {}, "rankmean, finer-grained": { module: "linear" }, "rankmean, reversed": { weigh: "reversed" } } as const;
 const contenders = ["average", ...Object.entries(variants).map(([name, values]) => given(name, "rankmean", values))];
-
-async function pairs(lab: Lab): Promise<Produced> {
-  const tables = [];
-  const rows: ResultRow[] = [];
-  for (const pair of pairsOf(lab.tasks)) {
-    const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
-    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
-    rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
-  }
-  return { rows, tables, figures: [] };
-}
 
 /** Figure 1: how far each module moved. */
 async function magnitudes(lab: Lab): Promise<Produced> {
@@ -45,7 +33,7 @@ async function magnitudes(lab: Lab): Promise<Produced> {
 }
 
 export const rankmean: readonly Experiment[] = [
-  { id: "rankmean/pairs", what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average", minutes: [4, 20], run: pairs, claims: [
+  { id: "rankmean/pairs", what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average", minutes: [4, 20], run: (lab) => everyPair(lab, contenders), claims: [
     { text: "RankMean's average over all pairs is above the plain average's", holds: ({ rows }) => average(rows, "rankmean")! > average(rows, "average")! },
     { text: "Reversed it is worse", holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")! },
     { text: "Finer-grained it is within two points", holds: ({ rows }) => Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02 },

@@ -35,5 +35,15 @@ export const bestOf = (text: string, method: string, others: readonly string[], 
   },
 });
 
-/** Every pair of some things. */
-export const pairsOf = <T>(items: readonly T[]): [T, T][] => items.flatMap((a, i) => items.slice(i + 1).map((b): [T, T] => [a, b]));
+/** Every pair of the experts merged by some contenders: a table a pair, and rows whose task says in which pair it was. */
+export async function everyPair(lab: Lab, contenders: readonly (string | Contender)[]): Promise<Produced> {
+  const pairs = lab.tasks.flatMap((a, i) => lab.tasks.slice(i + 1).map((b): [string, string] => [a, b]));
+  const tables: Shown[] = [];
+  const rows: ResultRow[] = [];
+  for (const pair of pairs) {
+    const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
+    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
+    rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
+  }
+  return { rows, tables, figures: [] };
+}
