@@ -1,7 +1,8 @@
 import type { Table } from "../merge/table.js";
 import { constantTables, lambdaGrid } from "../methods/constant.js";
+import { mean } from "../report/interval.js";
 import type { ResultRow } from "../report/rows.js";
-import { evaluateTasks, mean, type PreparedTask, type Score } from "./evaluate.js";
+import { evaluateTasks, type PreparedTask, type Score } from "./evaluate.js";
 import type { Merge } from "./merge.js";
 
 /** One point of a search: what was tried, and how it did on validation. */

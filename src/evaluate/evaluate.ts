@@ -44,7 +44,24 @@ export interface HeadBatch {
   readonly batch: Batch;
 }
 
-const evaluationBatch = 32;
+/** What was right of a batch, and what was lost, summed; the mean is over `over`. */
+export interface Tally { correct: number; loss: number; over: number }
+
+/** Adds a batch's scores, [examples, width] in rows, to a tally. Texts to be said are lost token by token, and none is right here: that is heard. */
+export function tally(sum: Tally, batch: Batch, values: Float32Array, width: number): void {
+  sum.over += lossWeight(batch);
+  if (isSaid(batch)) {
+    sum.loss -= values.reduce((total, value) => total + value, 0);
+    return;
+  }
+  for (const [i, label] of batch.labels.entries()) {
+    const row = values.subarray(i * width, (i + 1) * width);
+    if (row.indexOf(Math.max(...row)) === label) sum.correct++;
+    sum.loss += negativeLogLikelihood(row, label);
+  }
+}
+
+export const evaluationBatch = 32;
 
 /** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
 function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {
@@ -113,20 +130,10 @@ export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[]
 }
 
 async function evaluateEach(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
-  const sums = tasks.map(() => ({ correct: 0, loss: 0, over: 0 }));
+  const sums = tasks.map((): Tally => ({ correct: 0, loss: 0, over: 0 }));
   const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass)).map((batch) => ({ task, head, batch })));
   for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {
-    const sum = sums[task]!;
-    sum.over += lossWeight(batch);
-    if (isSaid(batch)) {
-      sum.loss -= values.reduce((total, value) => total + value, 0);
-      continue;
-    }
-    batch.labels.forEach((label, i) => {
-      const row = values.subarray(i * width, (i + 1) * width);
-      if (row.indexOf(Math.max(...row)) === label) sum.correct++;
-      sum.loss += negativeLogLikelihood(row, label);
-    });
+    tally(sums[task]!, batch, values, width);
   }
   for (const [i, { speech, [split]: examples }] of tasks.entries()) {
     if (!examples[0]?.answers) continue;
@@ -135,5 +142,3 @@ async function evaluateEach(merge: Merge, tasks: readonly PreparedTask[], split:
   }
   return tasks.map(({ [split]: { length: n } }, i) => ({ accuracy: sums[i]!.correct / n, loss: sums[i]!.loss / sums[i]!.over, n }));
 }
-
-export const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -1,5 +1,5 @@
 import type { PreparedTask } from "./evaluate.js";
-import { generate, speaker } from "./generate.js";
+import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
 
 /** What a model was given, what it said, and what is right. */
@@ -12,7 +12,6 @@ export interface Saying {
 
 /** What a language model goes on to say to the first test examples of every task, for people to read. @throws UserError where it says nothing */
 export async function sayings(merge: Merge, tasks: readonly PreparedTask[], count: number): Promise<Saying[]> {
-  speaker(merge.model);
   const all: Saying[] = [];
   for (const { id, speech, test } of tasks) {
     // Of answers that compete, each row holds the prompt; the label's holds the right one.

@@ -85,6 +85,9 @@ function encoderSide({ segments }: TokenBatch, config: T5Config): Side {
   return { bias, buckets: bucketsOf(bias, config, true) };
 }
 
+/** The encoder of a text that has been read: none of its blocks runs again. */
+const unread: Side = { bias: [], buckets: [] };
+
 const bare = { bare: true };
 
 /** Self-attention of either side, norm in front. */
@@ -221,7 +224,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
       const causal = causalBiases(batch.decoder);
       return {
         batch, memory, x: scalar(0), y: undefined, looked: lookedAt(batch),
-        encoder: encoderSide(batch.encoder, config), decoder: { bias: causal, keys, memory, buckets: bucketsOf(causal, config, false, keys) },
+        encoder: keys ? unread : encoderSide(batch.encoder, config), decoder: { bias: causal, keys, memory, buckets: bucketsOf(causal, config, false, keys) },
       };
     },
     carried: ({ x, y }) => (y ? [x, y] : [x]),

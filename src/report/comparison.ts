@@ -1,3 +1,4 @@
+import { mean } from "./interval.js";
 import { resultTable, type Table } from "./table.js";
 import { distinct, type ResultRow } from "./rows.js";
 
@@ -10,8 +11,8 @@ export interface Timed {
 
 const seconds = (values: readonly number[]): string => {
   if (values.length === 0) return "–";
-  const mean = values.reduce((a, b) => a + b, 0) / values.length;
-  return mean < 9.95 ? mean.toFixed(1) : mean.toFixed(0);
+  const taken = mean(values);
+  return taken < 9.95 ? taken.toFixed(1) : taken.toFixed(0);
 };
 
 /** A result table with the seconds that each method took (means over seeds). */

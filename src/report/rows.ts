@@ -1,19 +1,16 @@
+import { z } from "zod";
 import { interval, mean, type Interval } from "./interval.js";
 
-export const metrics = ["accuracy", "exact-match"] as const;
-
-/** One measured number. Every table, card and figure is made from a list of these. */
-export interface ResultRow {
-  readonly method: string;
-  readonly task: string;
-  readonly split: "validation" | "test";
-  readonly metric: (typeof metrics)[number];
+/** One measured number, as files hold it. Every table, card and figure is made from a list of these. */
+export const resultRow = z.object({
+  method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(["accuracy", "exact-match"]),
   /** A fraction. */
-  readonly value: number;
+  value: z.number(),
   /** Examples it was measured on. */
-  readonly n: number;
-  readonly seed: number;
-}
+  n: z.number(),
+  seed: z.number(),
+});
+export type ResultRow = Readonly<z.infer<typeof resultRow>>;
 
 export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
 

@@ -1,3 +1,4 @@
+import { mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
 import { readLog } from "../run/report.js";
 import { average, tableOf } from "./shared.js";
@@ -15,7 +16,6 @@ export const adamerging: readonly Experiment[] = [{
     const [seed] = lab.seeds;
     const { rows, folder } = await lab.compare("curve", names, { keep: true, seeds: [seed!] });
     const curves = await Promise.all(names.map(async (name) => ({ name, log: (await readLog(folder(name, seed!))).filter(({ validation }) => validation) })));
-    const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
     const points = curves.flatMap(({ name, log }) => log.map(({ step, validation }) => ({ x: step, y: 100 * mean(validation!.accuracy), series: name })));
     const gains = Object.fromEntries(curves.map(({ name, log }) => [`gain, ${name}`, mean(log.at(-1)!.validation!.accuracy) - mean(log[0]!.validation!.accuracy)]));
     return {

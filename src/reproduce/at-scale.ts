@@ -1,4 +1,4 @@
-import { interval } from "../report/interval.js";
+import { interval, mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
 import { scoreOf, type ResultRow } from "../report/rows.js";
 import { shuffled } from "../tasks/split.js";
@@ -10,8 +10,7 @@ const contenders = [pretrained, ...methods.map((name) => (name === "dare-ties" ?
 
 /** A method's scores over another's, task by task, on average. */
 function relative(rows: readonly ResultRow[], method: string, reference: string, tasks: readonly string[]): number {
-  const ratios = tasks.map((task) => scoreOf(rows, method, task)!.mean / scoreOf(rows, reference, task)!.mean);
-  return ratios.reduce((a, b) => a + b, 0) / ratios.length;
+  return mean(tasks.map((task) => scoreOf(rows, method, task)!.mean / scoreOf(rows, reference, task)!.mean));
 }
 
 /** Figures 1 and 2: more and more experts, drawn by the seed; the tasks that are left are held out. */
@@ -51,7 +50,7 @@ export const atScale: readonly Experiment[] = [{
     }) },
     { text: "Merged experts are better than the base on tasks that none of them saw", holds: ({ numbers }) => {
       const values = Object.entries(numbers!).filter(([key]) => key.startsWith("held-out")).map(([, value]) => value);
-      return values.length ? values.reduce((a, b) => a + b, 0) / values.length > 1 : undefined;
+      return values.length ? mean(values) > 1 : undefined;
     } },
   ],
 }];

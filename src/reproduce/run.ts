@@ -10,7 +10,7 @@ import { openLab, type LabOptions } from "./lab.js";
 import { readExpected, readPaper, type Expected } from "./papers.js";
 import { average } from "./shared.js";
 import type { Experiment } from "./types.js";
-import { writeExperiment, type Record_ } from "./write.js";
+import { writeExperiment, type Reproduction } from "./write.js";
 
 export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
   readonly out: string;
@@ -23,7 +23,7 @@ export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
  * expected of that family, where something is.
  * @returns what was written; `missed` names what is outside its expected range
  */
-export async function reproduce(experiment: Experiment, options: ReproduceOptions, hooks: MergeHooks): Promise<Record_> {
+export async function reproduce(experiment: Experiment, options: ReproduceOptions, hooks: MergeHooks): Promise<Reproduction> {
   const started = performance.now();
   const { out, command } = options;
   const places = await locate(options.options);
@@ -45,7 +45,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   // A range is one of this very command: other tasks, seeds or settings have none.
   const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.heldOut.join() === lab.heldOut.join() && one.seeds.join() === lab.seeds.join());
   const missed = range ? missedOf(numbers, range) : [];
-  const record: Record_ = {
+  const record: Reproduction = {
     experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, heldOut: lab.heldOut, seeds: found.seeds ?? lab.seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };

@@ -9,7 +9,7 @@ import type { Paper } from "./papers.js";
 import type { Experiment, Produced } from "./types.js";
 
 /** What is written of an experiment: what it found, and all that a reader needs to check it. */
-export interface Record_ {
+export interface Reproduction {
   readonly experiment: Experiment;
   readonly found: Produced;
   readonly paper: Paper | undefined;
@@ -32,11 +32,11 @@ export interface Record_ {
 }
 
 const verdict = (holds: boolean | undefined): string => (holds === undefined ? "cannot be told" : holds ? "yes" : "no");
-const claimsTable = (claims: Record_["claims"]): Table => ({ head: ["what the paper says", "here"], body: claims.map(({ text, holds }) => [text, verdict(holds)]) });
+const claimsTable = (claims: Reproduction["claims"]): Table => ({ head: ["what the paper says", "here"], body: claims.map(({ text, holds }) => [text, verdict(holds)]) });
 const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) => csvLine(line.map(textOf))).join("\n");
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
-export async function writeExperiment(out: string, record: Record_): Promise<void> {
+export async function writeExperiment(out: string, record: Reproduction): Promise<void> {
   const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds } = record;
   const made = `Made by \`${command}\` from inputs ${inputsHash} (results.json lists them)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";

@@ -2,6 +2,7 @@ import type { Family, Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { HeadNames, Model } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
+import type { Encoder } from "../tasks/encoders.js";
 import type { Task } from "../tasks/registry.js";
 
 const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
@@ -24,6 +25,13 @@ function checkTensor(member: Member, name: string, expected: readonly number[], 
 export function checkFamily(family: Family, model: Model): void {
   for (const [name, shape] of model.parameters) checkTensor(family.base, name, shape, "its config.json");
   for (const expert of family.experts) for (const [name, shape] of model.parameters) checkTensor(expert, name, shape, "the base");
+}
+
+/** Checks that a model takes what a task gives, and gives what it asks for. */
+export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): void {
+  const isImage = task.kind === "image";
+  if (isImage !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${isImage ? "images, and the model reads texts" : "texts, and the model sees images"}`);
+  if (task.kind === "generate" && !encoder.text) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
 }
 
 /** Number of outputs that a task's head must have. */

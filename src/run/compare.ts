@@ -10,7 +10,7 @@ import { evaluateTasks } from "../evaluate/evaluate.js";
 import { constantTables } from "../methods/constant.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
-import { metrics, type ResultRow } from "../report/rows.js";
+import { resultRow, type ResultRow } from "../report/rows.js";
 import type { InputHash } from "../report/card.js";
 import { toMarkdown } from "../report/formats.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
@@ -52,7 +52,7 @@ export interface Compared {
 /** What a method came to: methods/<name>.json, by which a stopped comparison goes on. */
 const result = z.object({
   identity: z.string(),
-  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(metrics), value: z.number(), n: z.number(), seed: z.number() })),
+  rows: z.array(resultRow),
   /** Of all, the search among it; and of the merge (or the training) alone. */
   seconds: z.object({ total: z.number(), merge: z.number() }),
   values: z.record(z.string(), z.unknown()),

@@ -54,7 +54,7 @@ const scaledOut = /(^|[._])(key|value|k|v|k_proj|v_proj|c_attn)$/;
 const scaledIn = /(^|\.)(DenseReluDense\.wo|down_proj|fc2|mlp\.c_proj|\d+\.output\.dense)$/;
 
 /** What an adapter adds to a model: its modules, and where its tensors start. */
-export function adapterOf(model: Model, { how, rank, alpha, seed }: FinetuneOptions): { beside: BesideModules; start: Map<string, Start>; fixed: Map<string, Start> } {
+export function freshAdapter(model: Model, { how, rank, alpha, seed }: FinetuneOptions): { beside: BesideModules; start: Map<string, Start>; fixed: Map<string, Start> } {
   const beside = new Map<string, BesideModules extends ReadonlyMap<string, infer V> ? V : never>();
   const [start, fixed] = [new Map<string, Start>(), new Map<string, Start>()];
   for (const { module, out, input } of how === "full" ? [] : linearModules(model)) {

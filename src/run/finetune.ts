@@ -8,20 +8,21 @@ import { openMember } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { Stopped, UserError } from "../errors.js";
+import { evaluationBatch, tally, type Tally } from "../evaluate/evaluate.js";
 import { withAdapters } from "../models/adapters.js";
 import { forward } from "../models/index.js";
 import { logits } from "../models/head.js";
 import { version } from "../package.js";
 import { loadWeights } from "../statistics/weights.js";
-import { bucketed, cutBatch, isSaid, lossWeight, trainingBatches, type EncodedExample } from "../tasks/batches.js";
+import { bucketed, cutBatch, trainingBatches, type EncodedExample } from "../tasks/batches.js";
 import { encodeMixed, type Encoder } from "../tasks/encoders.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { shuffled, trainingData } from "../tasks/split.js";
 import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightsOf, weightStep, type DeviceMoments, type Trainee } from "../train/weights.js";
-import { checkVocabulary, outputsOf } from "./check.js";
-import { adapterOf, freshHead, type FinetuneOptions, type Lesson } from "./finetune-start.js";
+import { checkKind, checkVocabulary, outputsOf } from "./check.js";
+import { freshAdapter, freshHead, type FinetuneOptions, type Lesson } from "./finetune-start.js";
 import { writeExpert } from "./finetune-write.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks } from "./options.js";
@@ -41,8 +42,7 @@ const saying = ({ rows, label, length, answers }: EncodedExample): EncodedExampl
 async function lessonsOf(tasks: readonly Task[], options: FinetuneOptions, encoder: Encoder, speaks: boolean): Promise<Lesson[]> {
   const lessons: Lesson[] = [];
   for (const task of tasks) {
-    if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
-    if (task.kind === "generate" && !speaks) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
+    checkKind(task, encoder);
     const { train, judge, sources } = await trainingData(options.data, task, options.seed);
     const drawn = options.most === undefined ? train : shuffled(train, `${options.seed}/finetune/${task.id}`).slice(0, options.most);
     if (drawn.length === 0) throw new UserError(`${options.data}/${task.id}: there is nothing to train on`);
@@ -59,21 +59,14 @@ async function lessonsOf(tasks: readonly Task[], options: FinetuneOptions, encod
 
 /** Accuracy and loss on examples, a batch at a time. */
 async function scoreOf(trainee: Trainee, { task, judge, isChoice, prefix }: Lesson, microBatch: number): Promise<Score> {
-  let [correct, loss, over] = [0, 0, 0];
+  const sum: Tally = { correct: 0, loss: 0, over: 0 };
   const weights = weightsOf(trainee);
-  for (const batch of bucketed(judge, 32, isChoice).flatMap((whole) => cutBatch(whole, microBatch))) {
+  for (const batch of bucketed(judge, evaluationBatch, isChoice).flatMap((whole) => cutBatch(whole, microBatch))) {
     const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), trainedHead(trainee.trained, prefix), batch.choices));
-    const [values, width] = [(await scores.data()) as Float32Array, scores.shape[1]];
+    tally(sum, batch, (await scores.data()) as Float32Array, scores.shape[1]);
     scores.dispose();
-    over += lossWeight(batch);
-    for (const [i, label] of batch.labels.entries()) {
-      const row = Array.from(values.subarray(i * width, (i + 1) * width));
-      const top = Math.max(...row);
-      loss += isSaid(batch) ? -row[0]! : top + Math.log(row.reduce((sum, value) => sum + Math.exp(value - top), 0)) - row[label]!;
-      if (row.indexOf(top) === label) correct++;
-    }
   }
-  return { task: task.id, ...(!judge[0]?.answers && { accuracy: correct / judge.length }), loss: loss / over };
+  return { task: task.id, ...(!judge[0]?.answers && { accuracy: sum.correct / judge.length }), loss: sum.loss / sum.over };
 }
 
 const stateFiles = { json: "finetune.json", tensors: "finetune.safetensors" } as const;
@@ -123,7 +116,7 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
     const readout = family.readouts[0]!;
     const head = readout === "pool" ? family.head : undefined;
     const plain = buildModel(base, readout);
-    const { beside, start, fixed: scales } = adapterOf(plain, options);
+    const { beside, start, fixed: scales } = freshAdapter(plain, options);
     const model = withAdapters(plain, beside);
     const encoder = await encoderFor(options.base, model, options);
     checkVocabulary(options.base, encoder, model);

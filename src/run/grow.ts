@@ -18,7 +18,7 @@ import { refuseOthers, slurmExecutor } from "./slurm.js";
 import { finishMerge, placeOf } from "./finish.js";
 import { openInputs, type Inputs } from "./inputs.js";
 import { identityOf, trainRun } from "./merge.js";
-import { metrics } from "../report/rows.js";
+import { resultRow } from "../report/rows.js";
 import { prepareNode } from "./node.js";
 import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
@@ -104,7 +104,7 @@ async function polish(out: string, inputs: Inputs, options: MergeOptions, steps:
 
 /** A finished tree's results.json, as far as it says which tree it is. */
 const finishedTree = z.object({
-  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(metrics), value: z.number(), n: z.number(), seed: z.number() })),
+  rows: z.array(resultRow),
   settings: z.object({ tree: z.object({ root: z.string(), polish: z.number() }) }),
 });
 

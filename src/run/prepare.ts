@@ -15,7 +15,7 @@ import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
-import { labelOrder } from "./check.js";
+import { checkKind, labelOrder } from "./check.js";
 import type { Places } from "./locate.js";
 
 /** Reads a task's head onto the device, as float32; none where the model needs none. */
@@ -94,8 +94,7 @@ export async function encoderFor(folder: string, model: Model, { maxLength, prom
 export async function prepareTask(
   task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
 ): Promise<PreparedTask & Pick<TaskData, "sources">> {
-  if ((task.kind === "image") !== (encoder.sees ?? false)) throw new UserError(`${task.id} is a task of ${task.kind === "image" ? "images, and the model reads texts" : "texts, and the model sees images"}`);
-  if (task.kind === "generate" && !encoder.text) throw new UserError(`${task.id} asks for a text, and the model says nothing: it takes a language model (T5, Llama, Mistral, Qwen2, GPT-2, OPT)`);
+  checkKind(task, encoder);
   const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);

@@ -7,14 +7,15 @@ import { UserError } from "../errors.js";
 import { gateNames, gates, type GateName } from "../merge/gates.js";
 import { escapeHtml, toHtml } from "../report/formats.js";
 import { heatmapSpec } from "../report/heatmap.js";
+import { mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
 import { duration, size } from "../report/memory.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
-import { metrics } from "../report/rows.js";
+import { resultRow } from "../report/rows.js";
 import { resultTable, tableCaption } from "../report/table.js";
 
 const results = z.object({
-  rows: z.array(z.object({ method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(metrics), value: z.number(), n: z.number(), seed: z.number() })),
+  rows: z.array(resultRow),
   synthetic: z.boolean().default(false),
   settings: z.record(z.string(), z.unknown()),
   inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })).default([]),
@@ -25,7 +26,7 @@ const runFile = z.object({
 });
 const coefficients = z.object({ tasks: z.array(z.string()), layers: z.array(z.object({ id: z.string() })), entries: z.array(z.object({ layer: z.string(), task: z.string(), raw: z.number(), coefficient: z.number() })) });
 const record = z.object({ step: z.number(), loss: z.number().optional(), validation: z.object({ loss: z.number(), accuracy: z.array(z.number()) }).optional(), coefficients: z.array(z.number()).optional() });
-type Record_ = z.infer<typeof record>;
+type LogLine = z.infer<typeof record>;
 
 async function read<T>(folder: string, file: string, schema: z.ZodType<T>): Promise<T | undefined> {
   const path = join(folder, file);
@@ -36,7 +37,7 @@ async function read<T>(folder: string, file: string, schema: z.ZodType<T>): Prom
 }
 
 /** A run's log; empty where it has none, as a tree's root. */
-export async function readLog(folder: string): Promise<Record_[]> {
+export async function readLog(folder: string): Promise<LogLine[]> {
   const path = join(folder, "training.jsonl");
   if (!existsSync(path)) return [];
   return (await readFile(path, "utf8")).split("\n").filter(Boolean).map((line) => record.parse(JSON.parse(line)));
@@ -45,7 +46,7 @@ export async function readLog(folder: string): Promise<Record_[]> {
 /** At most so many, the first and the last among them. */
 const thinned = <T>(items: readonly T[], most: number): T[] => items.filter((_, i) => items.length <= most || i === items.length - 1 || i % Math.ceil((items.length - 1) / (most - 1)) === 0);
 
-function curves(log: readonly Record_[], tasks: readonly string[]): Section[] {
+function curves(log: readonly LogLine[], tasks: readonly string[]): Section[] {
   const losses = thinned(log.filter(({ loss }) => loss !== undefined), 400).map(({ step, loss }) => ({ x: step, y: loss!, series: "training, all tasks" }));
   const scored = log.filter(({ validation }) => validation);
   const held = scored.map(({ step, validation }) => ({ x: step, y: validation!.loss, series: "held out, all tasks" }));
@@ -63,8 +64,7 @@ function health({ tasks, entries }: z.infer<typeof coefficients>, gate: GateName
     const dead = mine.filter(({ coefficient }) => Math.abs(coefficient) < 0.01).length;
     // A tree's coefficients are products of its nodes': no gate has them.
     const held = gate === undefined ? "–" : String(mine.filter(({ raw }) => gates[gate].slope(raw) < 0.05 * gates[gate].slope(gates[gate].inverse(0.5))).length);
-    const mean = mine.reduce((sum, { coefficient }) => sum + coefficient, 0) / mine.length;
-    return [task, String(mine.length), mean.toFixed(3), Math.min(...mine.map(({ coefficient }) => coefficient)).toFixed(3), Math.max(...mine.map(({ coefficient }) => coefficient)).toFixed(3), String(dead), held];
+    return [task, String(mine.length), mean(mine.map(({ coefficient }) => coefficient)).toFixed(3), Math.min(...mine.map(({ coefficient }) => coefficient)).toFixed(3), Math.max(...mine.map(({ coefficient }) => coefficient)).toFixed(3), String(dead), held];
   });
   return { title: "Dead and saturated coefficients", note: `Dead: within 0.01 of nothing. Saturated: where the gate${gate === undefined ? "" : ` (${gate})`} has less than a twentieth of its slope, so that training no longer moves it.`, html: toHtml({ head: ["expert", "coefficients", "mean", "least", "most", "dead", "saturated"], body }) };
 }

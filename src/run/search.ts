@@ -1,6 +1,7 @@
 import { rm } from "node:fs/promises";
 import { openMember } from "../checkpoint/family.js";
-import { evaluateTasks, mean } from "../evaluate/evaluate.js";
+import { evaluateTasks } from "../evaluate/evaluate.js";
+import { mean } from "../report/interval.js";
 import { makeTable } from "../merge/table.js";
 import { columnOf } from "../merge/source.js";
 import { loadTaskVectors } from "../merge/vectors.js";

@@ -73,9 +73,10 @@ function folderSplits(folder: string, task: Task): Splits {
     const decode = await loadDecoder();
     const examples: Example[] = [];
     const files: string[] = [];
-    const classes = (await inside(path)).filter((entry) => entry.isDirectory());
+    const entries = await inside(path);
+    const classes = entries.filter((entry) => entry.isDirectory());
     // Pictures without classes: a published test set hides them.
-    if (classes.length === 0 && (await inside(path)).some(({ name }) => pictureFile.test(name))) return undefined;
+    if (classes.length === 0 && entries.some(({ name }) => pictureFile.test(name))) return undefined;
     for (const { name } of classes) {
       const label = labelOf(name, task, join(path, name));
       for (const { name: own } of (await inside(join(path, name))).filter((entry) => entry.isFile())) {
