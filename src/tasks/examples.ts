@@ -52,15 +52,20 @@ function choices(row: Row): string[] {
 /** COPA as published asks for a cause or an effect in a column; the question is put into words. */
 const copaQuestions: Record<string, string> = { cause: "What was the cause of this?", effect: "What happened as a result?" };
 
+/** A class's number of `count`, by its name or its number (with zeros in front or without); undefined where it is none. */
+export function classOf(value: unknown, labels: readonly string[] | null, count: number): number | undefined {
+  const named = typeof value === "string" ? (labels?.indexOf(value) ?? -1) : -1;
+  if (named >= 0) return named;
+  const number = typeof value === "number" || (typeof value === "string" && /^\d+$/.test(value)) ? Number(value) : NaN;
+  return Number.isInteger(number) && number >= 0 && number < count ? number : undefined;
+}
+
 function parseLabel(row: Row, task: Task, count: number): number | undefined {
   const found = pick(row, aliases.label);
   if (!found || found.value === "" || found.value === null || found.value === -1 || found.value === "-1") return undefined;
   const { value } = found;
-  const index = typeof value === "string" ? (task.labels?.indexOf(value) ?? -1) : -1;
-  if (index >= 0) return index;
-  const numeric = typeof value === "number" || typeof value === "boolean" || (typeof value === "string" && /^\d+$/.test(value));
-  const truth = numeric ? Number(value) : NaN;
-  if (Number.isInteger(truth) && truth >= 0 && truth < count) return truth;
+  const truth = classOf(typeof value === "boolean" ? Number(value) : value, task.labels, count);
+  if (truth !== undefined) return truth;
   const known = task.labels ? `${task.labels.join(", ")} or 0 to ${count - 1}` : `0 to ${count - 1}`;
   throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`);
 }

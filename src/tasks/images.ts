@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { UserError } from "../errors.js";
 import { loadDecoder, pictureFile } from "./decode.js";
-import type { Example } from "./examples.js";
+import { classOf, type Example } from "./examples.js";
 import { findFiles, type DataFiles, type FileSplit } from "./files.js";
 import { readIdx } from "./idx.js";
 import { readNpz } from "./npz.js";
@@ -14,12 +14,11 @@ import type { Task } from "./registry.js";
 type Split = { source: DataFiles; examples: Example[] } | undefined;
 type Splits = (split: FileSplit) => Promise<Split>;
 
-/** A class's number, by its name or its number (with zeros in front or without). */
-function labelOf(value: unknown, task: Task, where: string): number {
-  const named = typeof value === "string" ? task.labels!.indexOf(value) : -1;
-  const number = named >= 0 ? named : typeof value === "number" || (typeof value === "string" && /^\d+$/.test(value)) ? Number(value) : NaN;
-  if (Number.isInteger(number) && number >= 0 && number < task.labels!.length) return number;
-  throw new UserError(`${where}: ${JSON.stringify(value)} is no class of ${task.id}; it takes ${task.labels!.slice(0, 12).join(", ")}${task.labels!.length > 12 ? " …" : ""} or 0 to ${task.labels!.length - 1}`);
+/** A class's number. @throws UserError naming the classes that there are */
+function labelOf(value: unknown, { id, labels }: Task, where: string): number {
+  const found = classOf(value, labels, labels!.length);
+  if (found !== undefined) return found;
+  throw new UserError(`${where}: ${JSON.stringify(value)} is no class of ${id}; it takes ${labels!.slice(0, 12).join(", ")}${labels!.length > 12 ? " …" : ""} or 0 to ${labels!.length - 1}`);
 }
 
 /** Examples of two arrays: pictures [n, height, width] or [n, height, width, channels], and n labels. */
