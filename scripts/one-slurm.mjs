@@ -55,13 +55,25 @@ export async function startSlurm(folder) {
   throw new Error(`the cluster did not come up; its logs are in ${root}`);
 }
 
-export function stopSlurm(folder) {
+/** True while the process runs; one that has ended and that nobody has waited for (a zombie) does not. */
+function runs(pid) {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** Ends the daemons and waits until they have: slurmctld writes its state once more as it goes, into a folder that the caller may want to remove. */
+export async function stopSlurm(folder) {
   for (const file of ["slurmd.pid", "slurmctld.pid", "munge/pid"]) {
     const at = join(resolve(folder), file);
-    try {
-      process.kill(Number(readFileSync(at, "utf8").trim()), "SIGTERM");
-    } catch {
-      // It is gone already.
+    if (!existsSync(at)) continue;
+    const pid = Number(readFileSync(at, "utf8").trim());
+    for (let i = 0; runs(pid) && i < 300; i++) {
+      if (i === 0) process.kill(pid, "SIGTERM");
+      if (i === 200) process.kill(pid, "SIGKILL");
+      await new Promise((done) => setTimeout(done, 100));
     }
   }
 }
@@ -74,5 +86,5 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
     process.exit(1);
   }
   if (what === "start") console.log(`export SLURM_CONF=${await startSlurm(folder)}`);
-  else stopSlurm(folder);
+  else await stopSlurm(folder);
 }
