@@ -8,20 +8,21 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Expected } from "../src/reproduce/papers.js";
+import { baseOf, isOf, type Expected } from "../src/reproduce/papers.js";
+import type { InputHash } from "../src/report/card.js";
 
-interface Found { id: string; tasks: string[]; heldOut: string[]; seeds: number[]; numbers: Record<string, number>; inputs: { role: string; file: string; sha256: string }[] }
+interface Found { id: string; tasks: string[]; heldOut: string[]; seeds: number[]; settings: Record<string, unknown>; numbers: Record<string, number>; inputs: InputHash[] }
 
 const [name, ...folders] = process.argv.slice(2);
 for (const folder of folders) {
   const found = JSON.parse(await readFile(join(folder, "results.json"), "utf8")) as Found;
-  const base = found.inputs.find(({ role, file }) => role === "base" && file.endsWith(".safetensors"))!.sha256;
+  const base = baseOf(found.inputs)!;
   const path = join("experiments", found.id.replace("/", "-"), "expected.json");
   const before: Expected = existsSync(path) ? (JSON.parse(await readFile(path, "utf8")) as Expected) : { families: [] };
-  const { tasks, heldOut, seeds } = found;
+  const { tasks, heldOut, seeds, settings: given } = found;
   const numbers = Object.fromEntries(Object.entries(found.numbers).map(([key, value]) => [key, { value: Number(value.toPrecision(5)), tolerance: key.startsWith("average,") ? 0.03 : Number(Math.abs(value / 20).toPrecision(2)) }]));
-  const others = before.families.filter((one) => one.base !== base || one.tasks.join() !== tasks.join() || one.heldOut.join() !== heldOut.join() || one.seeds.join() !== seeds.join());
+  const others = before.families.filter((one) => !isOf({ ...one, given: one.given ?? {} }, { ...found, given }));
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `${JSON.stringify({ families: [...others, { name: name!, base, tasks, heldOut, seeds, numbers }] }, undefined, 1)}\n`);
+  await writeFile(path, `${JSON.stringify({ families: [...others, { name: name!, base, given, tasks, heldOut, seeds, numbers }] }, undefined, 1)}\n`);
   console.log(path);
 }

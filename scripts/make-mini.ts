@@ -3,6 +3,9 @@
  * expert for each task, and saves them as Hugging Face folders.
  *
  *   node dist/scripts/make-mini.js [--backend node] [--out .]
+ *   node dist/scripts/make-mini.js --out merged/mini --train --data-only                    the data alone, with training files
+ *   node dist/scripts/make-mini.js --out merged/mini --name wide --hidden 192 --layers 6    a family of another size
+ *   node dist/scripts/make-mini.js --out merged/mini --name weak --base-steps 200           … on a base that learned less
  *
  * The engine rounds in its own way, so the bytes are equal only on the same one; what ships was made with `node`
  * (some minutes; `wasm` takes several times as long).
@@ -23,15 +26,20 @@ import { accuracyOf, finetune, initialValues, pretrain, toVariables, type Values
 import { dice, draw, tasks, type Row } from "./mini/generate.js";
 import { wordTokenizer } from "./mini/tokenizer.js";
 
-const { values: options } = parseArgs({ options: { backend: { type: "string", default: "auto" }, out: { type: "string", default: "." } } });
+const { values: options } = parseArgs({ options: {
+  backend: { type: "string", default: "auto" }, out: { type: "string", default: "." }, name: { type: "string", default: "mini" },
+  hidden: { type: "string", default: "96" }, layers: { type: "string", default: "4" }, "base-steps": { type: "string", default: "2000" },
+  train: { type: "boolean", default: false }, "data-only": { type: "boolean", default: false },
+} });
+const width = Number(options.hidden);
 const seed = "mini-1";
 const sizes = { train: 4000, validation: 64, test: 500 };
 const config = {
   architectures: ["BertModel"], model_type: "bert", hidden_act: "gelu", position_embedding_type: "absolute",
-  hidden_size: 96, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 384, max_position_embeddings: 48, type_vocab_size: 2,
+  hidden_size: width, num_hidden_layers: Number(options.layers), num_attention_heads: width / 24, intermediate_size: 4 * width, max_position_embeddings: 48, type_vocab_size: 2,
   layer_norm_eps: 1e-12, pad_token_id: 0, initializer_range: 0.05, attention_probs_dropout_prob: 0, hidden_dropout_prob: 0, dtype: "float16",
 };
-const basePlan = { steps: 2000, lr: 2e-3, batchSize: 64, seed: 1 };
+const basePlan = { steps: Number(options["base-steps"]), lr: 2e-3, batchSize: 64, seed: 1 };
 const expertPlan: Record<string, { steps: number; lr: number; batchSize: number; seed: number }> = {
   rte: { steps: 800, lr: 1e-3, batchSize: 32, seed: 2 },
   cb: { steps: 250, lr: 1e-3, batchSize: 32, seed: 3 },
@@ -41,7 +49,7 @@ const expertPlan: Record<string, { steps: number; lr: number; batchSize: number;
 };
 
 const textsOf = ({ text_a, text_b, choices }: Row): string[] => [text_a, ...(text_b ? [text_b] : []), ...(choices ?? [])];
-const checkpoints = join(options.out, "checkpoints", "mini");
+const checkpoints = join(options.out, "checkpoints", options.name);
 const data = join(options.out, "data", "mini");
 
 async function saveModel(folder: string, weights: Values, extra: object): Promise<void> {
@@ -56,11 +64,13 @@ for (const task of Object.keys(tasks)) {
   const taken = new Set<string>();
   const of = (split: "test" | "validation" | "train") => draw(task, `${seed}/${split}`, sizes[split], taken);
   rows[task] = { test: of("test"), validation: of("validation"), train: of("train") };
-  for (const split of ["validation", "test"] as const) {
+  for (const split of ["validation", "test", ...(options.train ? ["train" as const] : [])] as const) {
     await writeText(join(data, task, `${split}.jsonl`), rows[task][split].map((row) => `${JSON.stringify(row)}\n`).join(""));
   }
 }
 await writeText(join(data, "tasks.json"), Object.fromEntries(Object.entries(tasks).map(([id, { kind, labels, what }]) => [id, { kind, labels, synthetic: true, what: `${what} (synthetic)` }])));
+
+if (options["data-only"]) process.exit(0);
 
 const allTexts = Object.values(rows).flatMap((splits) => Object.values(splits).flat()).flatMap(textsOf);
 const tokenizer = wordTokenizer(allTexts);

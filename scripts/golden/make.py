@@ -70,7 +70,7 @@ def adamw():
 
 
 def losses():
-    """Cross-entropy and entropy of logits, with their gradients."""
+    """Cross-entropy, entropy and divergence from told probabilities, of logits, with their gradients."""
     generator = torch.Generator().manual_seed(1)
     z = (torch.randn(5, 4, generator=generator) * 3).requires_grad_()
     labels = torch.tensor([0, 3, 1, 1, 2])
@@ -83,6 +83,10 @@ def losses():
     p = torch.softmax(z, 1)
     guarded = -(p * torch.log(p + 1e-8)).sum(1).mean()
     out["guardedEntropy"] = {"value": guarded.item(), "gradient": torch.autograd.grad(guarded, z)[0].tolist()}
+    told = torch.softmax(torch.randn(5, 4, generator=generator) * 2, 1)
+    told[0] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # 0 log 0
+    divergence = torch.nn.functional.kl_div(torch.log_softmax(z, 1), told, reduction="batchmean")
+    out["divergence"] = {"told": told.tolist(), "value": divergence.item(), "gradient": torch.autograd.grad(divergence, z)[0].tolist()}
     save("losses", out)
 
 

@@ -7,6 +7,7 @@ import { UserError } from "../errors.js";
 import { fetchNamed } from "../run/fetch.js";
 import { stoppedCode } from "../run/options.js";
 import { locateBase, shippedData } from "../run/locate.js";
+import { positive, wholeFromZero } from "./options.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
 
@@ -17,17 +18,10 @@ Examples:
   $ train-merge finetune --multitask --task rte,cb,copa --data data/text --out multitask one model of all of them
 The same command with --resume goes on from the last whole epoch.`;
 
-/** A positive number out of an option. */
-function positive(name: string, text: string, whole: boolean): number {
-  const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value) || (whole && !Number.isSafeInteger(value))) throw new UserError(`--${name} ${text}: it must be a ${whole ? "whole " : ""}number above 0`);
-  return value;
-}
-
 /** Customary rates: fewer numbers take larger steps. */
 const rates = { full: 5e-5, lora: 5e-4, ia3: 3e-3 } as const;
 
-interface Given { task: string; multitask?: boolean; lora?: string; ia3?: boolean; full?: boolean; alpha?: string; epochs: string; lr?: string; weightDecay: string; batchSize: string; most?: string; out: string; resume?: boolean; json?: boolean }
+interface Given { task: string; multitask?: boolean; lora?: string; ia3?: boolean; full?: boolean; alpha?: string; epochs: string; lr?: string; order?: string; weightDecay: string; batchSize: string; most?: string; out: string; resume?: boolean; json?: boolean }
 
 export function addFinetune(program: Command): void {
   program
@@ -52,6 +46,7 @@ export function addFinetune(program: Command): void {
     .addOption(new Option("--prompts <folder>", settings.prompts.help))
     .addOption(new Option("--micro-batch <tokens>", settings.microBatch.help))
     .addOption(new Option("--seed <n>", settings.seed.help))
+    .option("--order <n>", "draws the order of the examples alone (default: --seed draws it, the examples and a new head)")
     .addOption(new Option("--backend <name>", `${settings.backend.help} (default: auto)`))
     .option("--resume", "go on from the last whole epoch in --out")
     .option("--json", "print the scores as JSON")
@@ -74,7 +69,7 @@ export function addFinetune(program: Command): void {
         base: await locateBase({ base, family }), tasks: chosen.tasks, data: chosen.data ?? shippedData, out: options.out, how, rank,
         alpha: options.alpha === undefined ? 2 * rank : positive("alpha", options.alpha, false), epochs: positive("epochs", options.epochs, true), lr: lr === undefined ? rates[how] : positive("lr", lr, false),
         weightDecay: decay, batchSize: chosen.batchSize, microBatch: chosen.microBatch, most: options.most === undefined ? undefined : positive("most", options.most, true),
-        maxLength: chosen.maxLength, prompts: chosen.prompts, seed: chosen.seed, backend: chosen.backend, resume: options.resume ?? false,
+        maxLength: chosen.maxLength, prompts: chosen.prompts, seed: chosen.seed, order: options.order === undefined ? undefined : wholeFromZero("order", options.order), backend: chosen.backend, resume: options.resume ?? false,
       }, { ...printer, stopping: signals.requested });
       printer.end();
       if (!done) {

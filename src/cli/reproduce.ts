@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import type { Command } from "commander";
 import { loadSettings, readConfig } from "../config/load.js";
 import { settings } from "../config/settings.js";
@@ -5,7 +6,7 @@ import { UserError } from "../errors.js";
 import { toText, textOf } from "../report/table.js";
 import { fetchNamed } from "../run/fetch.js";
 import { shippedData } from "../run/locate.js";
-import { addSettings } from "./options.js";
+import { addSettings, positive, wholeFromZero } from "./options.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
 
@@ -27,22 +28,34 @@ export function addReproduce(program: Command): void {
   command
     .option("--list", "list what there is, with the time it takes")
     .option("--held-out <names>", "tasks that have no part in the merges, for what tests those")
+    .option("--families <names>", "families that are compared, for what compares several: a weak and a strong base of each size in turn, small to large")
+    .option("--models <n>", "for what fine-tunes models of its own: how many", "5")
+    .option("--epochs <n>", "… how often they see all examples", "3")
+    .option("--finetune-lr <x>", "… at which learning rate", "5e-5")
+    .option("--most <n>", "… how many training examples are used (default: all)")
     .option("--config <file>", "a YAML file of settings, such as the config.yaml of an experiment's folder; options win over it")
     .option("--seeds <numbers>", "seeds, separated by commas", "0")
     .option("--json", "print what was found as JSON")
     .addHelpText("after", examples)
-    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; config?: string; seeds: string; json?: boolean }) => {
+    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; config?: string; seeds: string; json?: boolean; families?: string; models: string; epochs: string; finetuneLr: string; most?: string }) => {
       const { experiments, experimentOf } = await import("../reproduce/index.js");
       if (options.list || id === undefined) {
-        const body = experiments.map(({ id: name, what, minutes: [small, real] }) => [name, what, `${small} min`, `${real} min`]);
-        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: the size of three models\n`);
+        const body = experiments.map(({ id: name, what, minutes: [small, real], models = 2 }) => [name, what, `${small} min`, `${real} min`, models ? `${models} models` : "–"]);
+        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million", "disk"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: so many models of the family's size while it runs\n(a model that ships has 1 MB, one of 20 million parameters 45 to 90 MB), and some MB of reports; for what fine-tunes models of its own, a task's\n`);
         return;
       }
       const experiment = experimentOf(id);
-      const own = options["family"] === undefined && options["base"] === undefined && options.config === undefined;
+      const families = options.families === undefined ? undefined : list(options.families);
+      if ((families?.length ?? 1) < (experiment.families ?? 1)) throw new UserError(`${id} compares families: name them with --families, a weak and a strong base of each size in turn`);
+      if (families && !experiment.families) throw new UserError(`--families: ${id} looks at one family; name it with --family`);
+      const own = families === undefined && options["family"] === undefined && options["base"] === undefined && options.config === undefined;
       if (!own && options["tasks"] === undefined && options.config === undefined) throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
-      const seeds = list(options.seeds).map(Number);
-      if (!seeds.length || !seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0)) throw new UserError(`--seeds ${options.seeds}: whole numbers, separated by commas`);
+      const seeds = list(options.seeds).map((seed) => wholeFromZero("seeds", seed));
+      if (!seeds.length) throw new UserError("--seeds: give one number or several, separated by commas");
+      const lessons = {
+        models: positive("models", options.models, true), epochs: positive("epochs", options.epochs, true), lr: positive("finetune-lr", options.finetuneLr, false),
+        ...(options.most !== undefined && { most: positive("most", options.most, true) }),
+      };
       const chosen = await loadSettings({ ...options, ...(own && { tasks: options["tasks"] ?? shipped.tasks }) }, options.config);
       const heldOut = list(options.heldOut ?? (own && options["tasks"] === undefined ? shipped.heldOut : "")).filter((task) => !chosen.tasks.includes(task));
       if (experiment.heldOut && heldOut.length === 0) throw new UserError(`${id} tests tasks that have no part in the merge: name them with --held-out`);
@@ -52,10 +65,10 @@ export function addReproduce(program: Command): void {
       const signals = stopOnSignal(printer.note);
       signals.training(true);
       const { reproduce, defaultOut } = await import("../reproduce/run.js");
-      const out = chosen.out ?? defaultOut(experiment, chosen.family);
+      const out = chosen.out ?? defaultOut(experiment, families?.map((name) => basename(name)).join("+") ?? chosen.family);
       const words = process.argv.slice(2);
       const { found, claims, missed, numbers, minutes } = await reproduce(experiment, {
-        options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
+        options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, lessons, families, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
       }, { ...printer, stopping: signals.requested });
       printer.end();
       if (options.json) process.stdout.write(`${JSON.stringify({ out, numbers, claims, missed, rows: found.rows }, undefined, 2)}\n`);

@@ -62,7 +62,7 @@ export const settings = {
   gate: { argument: "<name>", schema: z.enum(gateNames).default("tanh"), help: `what bounds a coefficient: ${gateNames.join(", ")}` },
   init: { argument: "<x>", schema: z.union([z.literal("search"), number(z.number())], { error: "expected a number, or search" }).default("search"), help: "coefficient that every entry starts from; search takes the λ that task arithmetic finds on validation (0.3 for the entropy loss, which may not look at labels)" },
   granularity: { argument: "<name>", schema: z.enum(granularities).default("tensor"), help: `what shares a coefficient: ${granularities.join(", ")}` },
-  loss: { argument: "<name>", schema: z.enum(lossNames).default("cross-entropy"), help: `what is minimised: ${lossNames.join(", ")} (entropy uses no labels)` },
+  loss: { argument: "<name>", schema: z.enum(lossNames).default("cross-entropy"), help: `what is minimised: ${lossNames.join(", ")} (the entropies and distillation, which learns what each expert says, use no labels)` },
   seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
   backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },

@@ -21,6 +21,9 @@ export type Place = Omit<Merge, "table">;
 
 const sizeOf = ({ vectors }: Place): [layers: number, experts: number] => [vectors.layers.length, vectors.experts.length];
 
+/** The column of a task's expert. A column that is a merge itself is called after its tasks: "rte+cb". */
+export const expertOf = ({ vectors }: Place, { id }: PreparedTask): number => vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
+
 /** λ with the best mean validation accuracy; the lower loss decides between equals. */
 export async function searchLambda(place: Place, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
   const points: SearchPoint[] = [];
@@ -42,11 +45,9 @@ export async function evaluateBaselines(
 ): Promise<ResultRow[]> {
   const [n, k] = sizeOf(place);
   const rows: ResultRow[] = [];
-  // A column that is a merge itself is called after its tasks: "rte+cb".
-  const expertOf = ({ id }: PreparedTask) => place.vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
   for (const [i, task] of tasks.entries()) {
     progress("individual", i, k);
-    const table = constantTables.individual(n, k, expertOf(task));
+    const table = constantTables.individual(n, k, expertOf(place, task));
     rows.push(...toRows("individual", [task], await evaluateTasks({ ...place, table }, [task], "test"), "test", seed));
   }
   const tables: [string, Table][] = [

@@ -1,21 +1,27 @@
 /** Losses on logits, each one custom-gradient op: see ops.ts. */
-import { add, cast, div, exp, gather, log, max, mul, neg, oneHot, reshape, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, div, exp, gather, log, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /**
- * Cross-entropy of logits [n, classes] against one-hot targets, mean over n. Softmax is kept for the backward.
+ * Cross-entropy of logits [n, classes] against targets whose rows sum to 1 (one-hot, or probabilities), mean over n. Softmax is kept for the backward.
  * @returns a scalar
  */
-export function crossEntropy(logits: Tensor2D, oneHot: Tensor2D): Tensor {
+export function crossEntropy(logits: Tensor2D, targets: Tensor2D): Tensor {
   const [n] = logits.shape;
   return op([logits], ([z], save) => {
     const { logP, p } = logSoftmax(z!);
-    save([p, oneHot]);
+    save([p, targets]);
     return {
-      value: div(neg(sum(mul(logP, oneHot))), n),
+      value: div(neg(sum(mul(logP, targets))), n),
       backward: (dy, [savedP, target]) => [mul(dy, div(sub(savedP!, target!), n))],
     };
   });
+}
+
+/** Kullback–Leibler divergence of softmax(logits) from probabilities p, both [n, classes]: Σ p (log p − log softmax), mean over n; no gradient goes to p. */
+export function divergence(logits: Tensor2D, p: Tensor2D): Tensor {
+  // 0 log 0 is 0.
+  return add(crossEntropy(logits, p), div(sum(mul(p, log(maximum(p, 1e-30)))), p.shape[0]));
 }
 
 /** Entropy of the softmax of logits [n, classes], mean over n: AdaMerging's loss without labels. */

@@ -13,7 +13,7 @@ export interface Table {
 }
 
 /** Not merged but trained on the tasks, one model a task or one of all: shown for reference and not ranked. */
-const unranked = new Set(["individual", "multitask"]);
+const unranked = new Set(["individual", "multitask", "sub-models, on average"]);
 
 const percent = (value: number): string => (100 * value).toFixed(1);
 const spread = ({ half, count }: Interval): string => (count > 1 ? ` ± ${percent(half)}` : "");

@@ -25,8 +25,9 @@ export const ablations: readonly Experiment[] = [
   ablation("examples", "how many validation examples a task", Object.fromEntries([8, 16, 32, 64, 128, 512].map((n) => [`${n} examples`, { valPerTask: n }])), [8, 60], [
     { text: "More examples do not hurt: the most give more than the fewest", holds: ({ rows }, { tasks }) => average(rows, "512 examples", tasks)! >= average(rows, "8 examples", tasks)! },
   ], "validation examples a task"),
-  ablation("loss", "with labels or without", { "cross-entropy": { loss: "cross-entropy" }, entropy: { loss: "entropy" } }, [3, 20], [
+  ablation("loss", "with labels or without", { "cross-entropy": { loss: "cross-entropy" }, entropy: { loss: "entropy" }, distillation: { loss: "distillation" } }, [4, 20], [
     { text: "Labels help", holds: ({ rows }, { tasks }) => average(rows, "cross-entropy", tasks)! > average(rows, "entropy", tasks)! },
+    { text: "Without labels, what the experts say is a better guide than entropy", holds: ({ rows }, { tasks }) => average(rows, "distillation", tasks)! > average(rows, "entropy", tasks)! },
   ]),
   ablation("steps", "how many steps", Object.fromEntries([10, 25, 50, 100, 200].map((n) => [`${n} steps`, { steps: n }])), [6, 45], [], "steps"),
 ];

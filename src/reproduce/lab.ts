@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { readJson, sha256 } from "../checkpoint/files.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { Stopped } from "../errors.js";
@@ -13,19 +13,21 @@ import { compareMethods } from "../run/compare.js";
 import { modelFolder } from "../run/contenders.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { openInputs, recipeOf } from "../run/inputs.js";
-import { locate } from "../run/locate.js";
+import { locate, shippedFamily } from "../run/locate.js";
 import type { MergeHooks, MergeOptions } from "../run/options.js";
 import { encoderFor, readFamily } from "../run/prepare.js";
 import { hashInputs } from "../run/record.js";
 import { encodeMixed } from "../tasks/encoders.js";
 import { findSplits, readExamples } from "../tasks/files.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
-import type { Cost, Lab, Look } from "./types.js";
+import { ordersOf } from "./orders.js";
+import type { Cost, Lab, Lessons, Look } from "./types.js";
 
 export interface LabOptions {
   readonly options: MergeOptions & { readonly data: string };
   readonly heldOut: readonly string[];
   readonly seeds: readonly number[];
+  readonly lessons: Lessons;
   /** Settings that the user gave. */
   readonly given: Readonly<Record<string, unknown>>;
   /** Where runs live. */
@@ -33,10 +35,22 @@ export interface LabOptions {
 }
 
 /** A lab, what its numbers were made from, and the minutes that its merges and searches took: filled as runs are done. */
-export async function openLab({ options, heldOut, seeds, given, runs }: LabOptions, hooks: MergeHooks): Promise<{ lab: Lab; inputs: Map<string, InputHash>; worked(): number }> {
+interface Open { readonly lab: Lab; readonly inputs: Map<string, InputHash>; worked(): number }
+
+/** The lab of a family; or of several, each with its runs in a folder of its own, as the first one's `families`. */
+export async function openLabs(options: LabOptions, names: readonly string[] | undefined, hooks: MergeHooks): Promise<Open> {
+  const inputs = new Map<string, InputHash>();
+  const families: Lab[] = [];
+  if (!names) return openLab(options, inputs, families, hooks);
+  const open: Open[] = [];
+  for (const family of names) open.push(await openLab({ ...options, options: { ...options.options, family, base: undefined, experts: undefined }, runs: join(options.runs, basename(family)) }, inputs, families, hooks));
+  return { ...open[0]!, worked: () => open.reduce((sum, { worked }) => sum + worked(), 0) };
+}
+
+/** @param families filled with the lab itself */
+async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOptions, inputs: Map<string, InputHash>, families: Lab[], hooks: MergeHooks): Promise<Open> {
   // Of merges that were done in an earlier run too.
   let seconds = 0;
-  const inputs = new Map<string, InputHash>();
   const noted = (all: readonly InputHash[]) => all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
   const registry = await loadTasks(options.data);
   const synthetic = pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic);
@@ -81,6 +95,8 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
   }
 
   const lab: Lab = {
+    name: basename(options.family ?? (options.base === undefined ? shippedFamily : dirname(options.base))),
+    families,
     tasks: options.tasks, heldOut, seeds, synthetic, valPerTask: options.valPerTask, look,
     async compare(part, contenders, { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {}) {
       const rows: ResultRow[] = [];
@@ -110,6 +126,16 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
       }
       return rows;
     },
+    async orders(task, merges) {
+      const rows: ResultRow[] = [];
+      for (const seed of seeds) {
+        const found = await ordersOf({ options, lessons, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) }, hooks);
+        rows.push(...found.rows);
+        seconds += found.seconds;
+        noted(found.inputs);
+      }
+      return rows;
+    },
     async cost() {
       const opened = await openInputs({ ...options, baselines: false }, await recipeOf(options), join(runs, "cost"), hooks);
       try {
@@ -130,5 +156,6 @@ export async function openLab({ options, heldOut, seeds, given, runs }: LabOptio
       }
     },
   };
+  families.push(lab);
   return { lab, inputs, worked: () => seconds / 60 };
 }

@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
 import { packageFolder } from "../package.js";
+import type { InputHash } from "../report/card.js";
+import { digest } from "../run/node-file.js";
 import type { Experiment } from "./types.js";
 
 /** What a paper printed. */
@@ -12,11 +14,27 @@ export type Paper = z.infer<typeof paper>;
 /** What a command is expected to find on a family, which is known by its base's weights. */
 const expected = z.object({
   families: z.array(z.object({
-    name: z.string(), base: z.string().regex(/^[0-9a-f]{64}$/), tasks: z.array(z.string()), heldOut: z.array(z.string()), seeds: z.array(z.number()),
+    name: z.string(),
+    /** The hash of the base's weights (of several families, or of a base in several files: of their hashes). */
+    base: z.string().regex(/^[0-9a-f]{64}$/),
+    /** Settings other than the customary ones. */
+    given: z.record(z.string(), z.unknown()).default({}), tasks: z.array(z.string()), heldOut: z.array(z.string()), seeds: z.array(z.number()),
     numbers: z.record(z.string(), z.object({ value: z.number(), tolerance: z.number().min(0) })),
   })),
 });
 export type Expected = z.infer<typeof expected>;
+
+/** What a range is of: this very command, but for where things lie. */
+export interface Ranged { readonly tasks: readonly string[]; readonly heldOut: readonly string[]; readonly seeds: readonly number[]; readonly given: Readonly<Record<string, unknown>>; readonly inputs: readonly InputHash[] }
+
+export function baseOf(inputs: readonly InputHash[]): string | undefined {
+  const found = inputs.filter(({ role, file }) => role === "base" && file.endsWith(".safetensors")).map(({ sha256 }) => sha256).sort();
+  return found.length > 1 ? digest(found) : found[0];
+}
+
+/** Whether an entry of expected.json is of this command. */
+export const isOf = (one: Omit<Expected["families"][number], "name" | "numbers">, { tasks, heldOut, seeds, given, inputs }: Ranged): boolean =>
+  one.base === baseOf(inputs) && digest([one.tasks, one.heldOut, one.seeds, one.given]) === digest([tasks, heldOut, seeds, given]);
 
 export const folderOf = ({ id }: Experiment): string => join(packageFolder, "experiments", id.replace("/", "-"));
 

@@ -38,7 +38,7 @@ export const rankmean: readonly Experiment[] = [
     { text: "Reversed it is worse", holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")! },
     { text: "Finer-grained it is within two points", holds: ({ rows }) => Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02 },
   ] },
-  { id: "rankmean/magnitudes", what: "average magnitude of updates by module", minutes: [1, 2], run: magnitudes, claims: [
+  { id: "rankmean/magnitudes", what: "average magnitude of updates by module", minutes: [1, 2], models: 0, run: magnitudes, claims: [
     { text: "Experts move by different amounts: the one that moved most by more than a tenth more than the least", holds: ({ numbers }) => Math.max(...Object.values(numbers!)) > 1.1 * Math.min(...Object.values(numbers!)) },
   ] },
 ];

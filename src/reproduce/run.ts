@@ -6,14 +6,16 @@ import { locate } from "../run/locate.js";
 import { digest } from "../run/node-file.js";
 import type { MergeHooks } from "../run/options.js";
 import { openOutput } from "../run/output.js";
-import { openLab, type LabOptions } from "./lab.js";
-import { readExpected, readPaper, type Expected } from "./papers.js";
+import { openLabs, type LabOptions } from "./lab.js";
+import { isOf, readExpected, readPaper, type Expected } from "./papers.js";
 import { average } from "./shared.js";
 import type { Experiment } from "./types.js";
 import { writeExperiment, type Reproduction } from "./write.js";
 
 export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
   readonly out: string;
+  /** Families that are compared (default: the one of the options). */
+  readonly families?: readonly string[] | undefined;
   /** As the user wrote it: it stands in every file that is made. */
   readonly command: string;
 }
@@ -30,7 +32,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
   // What a stopped run left is known by this.
   await writeText(join(out, "reproduce.json"), { version, id: experiment.id });
-  const { lab, inputs, worked } = await openLab({ ...options, runs: join(out, "runs") }, hooks);
+  const { lab, inputs, worked } = await openLabs({ ...options, runs: join(out, "runs") }, options.families, hooks);
   const found = await experiment.run(lab);
   const tasks = distinct(found.rows.map(({ task }) => task));
   const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {
@@ -40,13 +42,13 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   });
   const numbers: Record<string, number> = { ...Object.fromEntries(averages), ...found.numbers };
   const hashes = [...inputs.values()].sort((a, b) => (`${a.role}/${a.file}` < `${b.role}/${b.file}` ? -1 : 1));
-  const base = hashes.find(({ role, file }) => role === "base" && file.endsWith(".safetensors"))?.sha256;
   const { families } = await readExpected(experiment);
-  // A range is one of this very command: other tasks, seeds or settings have none.
-  const range = Object.keys(options.given).length ? undefined : families.find((one) => one.base === base && one.tasks.join() === lab.tasks.join() && one.heldOut.join() === lab.heldOut.join() && one.seeds.join() === lab.seeds.join());
+  const settings = { ...options.given, ...(experiment.trains && options.lessons) };
+  const { tasks: merged, heldOut, seeds } = lab;
+  const range = families.find((one) => isOf(one, { tasks: merged, heldOut, seeds, given: settings, inputs: hashes }));
   const missed = range ? missedOf(numbers, range) : [];
   const record: Reproduction = {
-    experiment, found, command, missed, numbers, inputs: hashes, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: lab.tasks, heldOut: lab.heldOut, seeds: found.seeds ?? lab.seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
+    experiment, found, command, missed, numbers, inputs: hashes, settings, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: merged, heldOut, seeds: found.seeds ?? seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };
   await writeExperiment(out, record);

@@ -36,11 +36,11 @@ const hierarchicalIsClose = {
 };
 const heldOut = ({ heldOut: tasks }: Lab) => tasks;
 
-const inDomainTable = (id: string, what: string, contenders: typeof languageMethods, others: readonly string[], minutes: readonly [number, number]): Experiment => ({
-  id, what, minutes, run: (lab) => inDomain(lab, contenders),
+const inDomainTable = (id: string, what: string, contenders: typeof languageMethods, others: readonly string[], minutes: readonly [number, number], models = 2): Experiment => ({
+  id, what, minutes, models, run: (lab) => inDomain(lab, contenders),
   claims: [bestOf("SuperMerge's average is above every other method's", "supermerge", others), hierarchicalIsClose],
 });
-const outOfDomainTable = (id: string, what: string, contenders: typeof languageMethods, minutes: readonly [number, number], claims: Experiment["claims"]): Experiment => ({ id, what, minutes, heldOut: true, run: (lab) => outOfDomain(lab, contenders), claims });
+const outOfDomainTable = (id: string, what: string, contenders: typeof languageMethods, minutes: readonly [number, number], claims: Experiment["claims"], models = 2): Experiment => ({ id, what, minutes, models, heldOut: true, run: (lab) => outOfDomain(lab, contenders), claims });
 
 const lambdas = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 const swept = { "task-arithmetic": {}, ties: {}, dare: {}, "dare-ties": { dareP: 0.9 } } as const;
@@ -124,7 +124,7 @@ export const supermerge: readonly Experiment[] = [
     bestOf("SuperMerge's average on tasks held out is above task arithmetic's and TIES's, with DARE and without", "supermerge", ["task-arithmetic", "dare", "ties", "dare-ties"], heldOut),
     { text: "DARE with TIES does worst on them", holds: ({ rows }, lab) => ["task-arithmetic", "dare", "ties", "supermerge", "hierarchical"].every((name) => average(rows, "dare-ties", heldOut(lab))! < average(rows, name, heldOut(lab))!) },
   ]),
-  inDomainTable("supermerge/table-3", "in-domain, image tasks (AdaMerging++ beside it)", visionMethods, ["task-arithmetic", "ties", "adamerging++"], [8, 180]),
+  inDomainTable("supermerge/table-3", "in-domain, image tasks (AdaMerging++ beside it)", visionMethods, ["task-arithmetic", "ties", "adamerging++"], [8, 180], 6),
   {
     id: "supermerge/table-4", what: "with tanh and without, in-domain and out-of-domain", minutes: [3, 40], heldOut: true,
     claims: [
@@ -137,11 +137,11 @@ export const supermerge: readonly Experiment[] = [
       return { rows: ours, figures: [], tables: [tableOf("in-domain", onTasks(ours, lab.tasks), lab), tableOf("out-of-domain", onTasks(ours, lab.heldOut), lab)] };
     },
   },
-  { id: "supermerge/table-5", what: "what it costs: trainable parameters, memory (equation 6 and as planned here), operations an epoch", minutes: [1, 1], run: cost, claims: [
+  { id: "supermerge/table-5", what: "what it costs: trainable parameters, memory (equation 6 and as planned here), operations an epoch", minutes: [1, 1], models: 0, run: cost, claims: [
     { text: "SuperMerge trains fewer than a thousandth of the model's parameters", holds: ({ numbers }) => numbers!["coefficients"]! < numbers!["parameters"]! / 1e3 },
     { text: "Two experts at a time take less memory than all at once, by equation 6", holds: ({ numbers }, { tasks }) => (tasks.length > 2 ? numbers!["equation 6, all at once, over two at a time"]! > 1 : undefined) },
   ] },
-  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [8, 180], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)]),
+  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [8, 180], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)], 6),
   { id: "supermerge/figure-2", what: "the average against λ", minutes: [5, 60], run: lambdaSweep, claims: [
     { text: "λ matters: between the best and the worst lie more than five points, for every method that has one", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => {
       const values = lambdas.map((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)!);
@@ -149,11 +149,11 @@ export const supermerge: readonly Experiment[] = [
     }) },
     { text: "SuperMerge is above every method at every λ", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => lambdas.every((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)! < average(rows, "supermerge", tasks)!)) },
   ] },
-  { id: "supermerge/figure-3", what: "task vectors by layer, as violins", minutes: [1, 2], run: violins, claims: [
+  { id: "supermerge/figure-3", what: "task vectors by layer, as violins", minutes: [1, 2], models: 0, run: violins, claims: [
     { text: "Layers take part unequally: the most changed of a task vector moves more than twice as far as the least", holds: ({ numbers }) => Object.values(numbers!).every((ratio) => ratio > 2) },
     { text: "Experts differ in that: the largest ratio is a tenth above the smallest, or more", holds: ({ numbers }) => Math.max(...Object.values(numbers!)) >= 1.1 * Math.min(...Object.values(numbers!)) },
   ] },
-  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [8, 60], run: weights, claims: [
+  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [8, 60], models: 3, run: weights, claims: [
     { text: "AdaMerging leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging"]! > numbers!["part of nothing, supermerge"]! },
     { text: "SuperMerge's average is above AdaMerging's", holds: ({ rows }, { tasks }) => tasks.every((task) => scoreOf(rows, "adamerging", task)) && average(rows, "supermerge", tasks)! > average(rows, "adamerging", tasks)! },
   ] },

@@ -28,8 +28,21 @@ export interface Look {
   readonly deltas: readonly Float32Array[];
 }
 
+/** How an experiment fine-tunes models of its own. */
+export interface Lessons {
+  readonly models: number;
+  readonly epochs: number;
+  readonly lr: number;
+  /** Training examples that are used; all without. */
+  readonly most?: number | undefined;
+}
+
 /** What an experiment works with. */
 export interface Lab {
+  /** What the family is called. */
+  readonly name: string;
+  /** All families that are compared, this one first. */
+  readonly families: readonly Lab[];
   readonly tasks: readonly string[];
   /** Tasks that have no part in the merges. */
   readonly heldOut: readonly string[];
@@ -40,6 +53,8 @@ export interface Lab {
   compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
   /** Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in multitask/ beside the family's base. */
   multitask(): Promise<readonly ResultRow[]>;
+  /** Scores of models of one task that were fine-tuned alike but for the order of its examples, and of their merges, at every seed. */
+  orders(task: string, merges: readonly Contender[]): Promise<readonly ResultRow[]>;
   /** Every tensor that the models share, one after the other: none is held. */
   look(): AsyncIterable<Look>;
   /** What a merge of these experts costs, from the models and the data. */
@@ -86,8 +101,14 @@ export interface Experiment {
   readonly what: string;
   /** Minutes on two cores: on the family that ships, and on one of 20 million parameters. */
   readonly minutes: readonly [small: number, real: number];
+  /** Models of the family's size that lie on disk while it runs (default: 2, the one written and the one that is tried). */
+  readonly models?: number;
   /** It tests tasks that have no part in the merge. */
   readonly heldOut?: boolean;
+  /** It compares so many families, or more. */
+  readonly families?: number;
+  /** It fine-tunes models of its own. */
+  readonly trains?: boolean;
   readonly claims: readonly Claim[];
   run(lab: Lab): Promise<Produced>;
 }

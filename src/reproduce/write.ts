@@ -22,6 +22,8 @@ export interface Reproduction {
   /** A short name of all inputs together. */
   readonly inputsHash: string;
   readonly inputs: readonly InputHash[];
+  /** Those that are not the customary ones. */
+  readonly settings: Readonly<Record<string, unknown>>;
   /** Of this run, and of all merges and searches, an earlier run's among them. */
   readonly minutes: number;
   readonly worked: number;
@@ -37,7 +39,7 @@ const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) =
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
 export async function writeExperiment(out: string, record: Reproduction): Promise<void> {
-  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds } = record;
+  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds, settings } = record;
   const made = `Made by \`${command}\` from inputs ${inputsHash} (results.json lists them)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";
   const parts: string[] = [`# ${experiment.id}: ${experiment.what}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
@@ -72,6 +74,6 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
   await writeText(join(out, "results.json"), {
     id: experiment.id, command, tasks, heldOut, seeds, inputsHash, minutes, worked, synthetic, claims, numbers, missed,
     // Each row by itself says what made it.
-    rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })), inputs, search: {}, settings: {},
+    rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })), inputs, search: {}, settings,
   });
 }

@@ -26,6 +26,8 @@ export interface FinetuneOptions {
   readonly maxLength: number;
   readonly prompts?: string | undefined;
   readonly seed: number;
+  /** Draws the order of the examples alone (default: the seed does). */
+  readonly order?: number | undefined;
   readonly backend: EngineName | "auto";
   readonly resume: boolean;
 }

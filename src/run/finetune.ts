@@ -51,7 +51,7 @@ async function lessonsOf(tasks: readonly Task[], options: FinetuneOptions, encod
     const isChoice = !speaks && encoder.compares(task);
     lessons.push({
       task, sources, fit, judge: encodeMixed(judge, encoder, task, false), isChoice: encoder.compares(task), prefix: `head/${task.id}/`,
-      batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.seed), batches: bucketed(fit, options.batchSize, isChoice).length,
+      batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.order ?? options.seed), batches: bucketed(fit, options.batchSize, isChoice).length,
     });
   }
   return lessons;
@@ -103,7 +103,7 @@ async function loadState(out: string, identity: string, taken: Map<string, numbe
 /**
  * Fine-tunes a model on a task, or on several at once (the papers' Multitask): every weight, LoRA or (IA)³, with AdamW, a
  * linear warm-up over a twentieth of the steps and a linear decay, no dropout. A language model learns to say the right
- * answer. After each epoch it is scored on the validation file; the epoch with the lowest loss is what is written. Stopped, it
+ * answer. Without an epoch, the start is written: the base, with the head that training would begin with. After each epoch it is scored on the validation file; the epoch with the lowest loss is what is written. Stopped, it
  * goes on from the last whole epoch.
  */
 export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Promise<{ out: string; scores: readonly Score[] } | undefined> {
@@ -141,7 +141,8 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
       return [name, made];
     }));
     const moments: DeviceMoments = { first: zeros(), second: zeros(), taken: new Map() };
-    const bestOf = zeros();
+    // Without an epoch, what it began with.
+    const bestOf = new Map([...trained].map(([name, v]) => [name, variable(v)]));
     owned.push({ dispose: () => [trained, moments.first, moments.second, bestOf].forEach((map) => map.forEach((v) => v.dispose())) });
     const trainee: Trainee = { model, fixed, trained };
 
@@ -158,7 +159,7 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
     while (step < steps) {
       const epoch = Math.floor(step / perEpoch);
       // Every task's batches, in an order that the seed draws.
-      const order = shuffled(lessons.flatMap((lesson) => Array.from({ length: lesson.batches }, (_, n) => ({ lesson, n }))), `${seed}/epoch/${epoch}`);
+      const order = shuffled(lessons.flatMap((lesson) => Array.from({ length: lesson.batches }, (_, n) => ({ lesson, n }))), `${options.order ?? seed}/epoch/${epoch}`);
       let total = 0;
       for (const { lesson, n } of order) {
         const batch = lesson.batch(epoch * lesson.batches + n);
@@ -182,8 +183,8 @@ export async function finetune(options: FinetuneOptions, hooks: MergeHooks): Pro
     }
     await writeExpert(out, base, { plain, head, lessons, best: bestOf, beside }, options);
     await rm(join(out, stateFiles.tensors), { force: true });
-    await writeText(join(out, stateFiles.json), { identity, version, settings: { ...chosen, base: basename(options.base), data: basename(options.data) }, scores: best!.scores });
-    return { out, scores: best!.scores };
+    await writeText(join(out, stateFiles.json), { identity, version, settings: { ...chosen, base: basename(options.base), data: basename(options.data) }, scores: best?.scores ?? [] });
+    return { out, scores: best?.scores ?? [] };
   } catch (error) {
     if (error instanceof Stopped) return undefined;
     throw error;

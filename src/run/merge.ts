@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { taught } from "../evaluate/teach.js";
 import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
@@ -27,7 +28,7 @@ function startFrom({ init, loss }: MergeOptions, lambda: number): number {
 /** A trained merge's row in the results. */
 export function methodName({ method = "supermerge", treat = "none", loss, granularity, adaptOn }: MergeOptions): string {
   const treated = treat === "none" || method === "adamerging++" ? "" : ` on ${treat}`;
-  const unlabelled = method === "supermerge" && !usesLabels(loss) ? "-entropy" : "";
+  const unlabelled = method === "supermerge" && !usesLabels(loss) ? `-${loss}` : "";
   const taskWise = method !== "supermerge" && granularity === "model" ? ", task-wise" : "";
   return `${method}${unlabelled}${treated}${taskWise}${adaptOn === "test" ? " (test inputs)" : ""}`;
 }
@@ -47,7 +48,9 @@ export async function trainRun(
   if (resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
-  const result = await train(placeOf(inputs), inputs.tasks, options, start, {
+  const place = placeOf(inputs);
+  const tasks = options.loss === "distillation" ? await taught(place, inputs.tasks, options.adaptOn ?? "validation") : inputs.tasks;
+  const result = await train(place, tasks, options, start, {
     record(record) {
       log.add(record);
       hooks.step(record, inputs.tasks.map(({ id }) => id), options.steps);

@@ -9,6 +9,8 @@ export interface EncodedExample {
   readonly length: number;
   /** Of a text to be said: each of them is right. */
   readonly answers?: readonly string[] | undefined;
+  /** What an expert says of it: a probability a class or choice. */
+  readonly soft?: ArrayLike<number> | undefined;
 }
 
 export interface Batch {
@@ -16,6 +18,8 @@ export interface Batch {
   readonly labels: readonly number[];
   /** Rows an example; undefined where an example is one row: the head gives its classes, or it is a text to be said. */
   readonly choices: number | undefined;
+  /** Of every example, where its expert was asked (see {@link EncodedExample}). */
+  readonly soft?: readonly ArrayLike<number>[] | undefined;
 }
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
@@ -45,7 +49,7 @@ export function cutBatch(batch: Batch, most: number): Batch[] {
   if (cuts.length <= 1) return [batch];
   return cuts.map((from, c) => {
     const to = cuts[c + 1] ?? batch.labels.length;
-    return { ...batch, rows: batch.rows.slice(from * each, to * each), labels: batch.labels.slice(from, to) };
+    return { ...batch, rows: batch.rows.slice(from * each, to * each), labels: batch.labels.slice(from, to), soft: batch.soft?.slice(from, to) };
   });
 }
 
@@ -54,6 +58,7 @@ function toBatch(examples: readonly EncodedExample[], isChoice: boolean): Batch 
     rows: examples.flatMap(({ rows }) => rows),
     labels: examples.map(({ label }) => label),
     choices: isChoice ? examples[0]!.rows.length : undefined,
+    ...(examples[0]!.soft && { soft: examples.map(({ soft }) => soft!) }),
   };
 }
 

@@ -78,15 +78,15 @@ function holdOut(task: PreparedTask, holdout: number): { fit: PreparedTask["vali
 /**
  * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and
  * takes an AdamW step on the raw table. Every `evalEvery` steps, and after the last, the table is scored on the
- * examples held out; the one with the lowest loss is the result (the entropy loss has no labels to score with, so there
- * the last table is).
+ * examples held out; the one with the lowest loss is the result (a loss without labels has nothing to choose by: there the last table
+ * is).
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
   place: Place, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  // The entropy loss chooses nothing by labels: it may train on every example.
+  // A loss without labels chooses nothing by them: it may train on every example.
   const parts = tasks.map((task) => holdOut(task, usesLabels(options.loss) ? options.holdout : 0));
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
   const fits = tasks.map((task, i) => (options.adaptOn === "test" ? task.test : parts[i]!.fit));

@@ -1,9 +1,9 @@
-import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, sum, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, concat, dispose, engine, keep, mul, oneHot, reshape, sum, tensor1d, tensor2d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { logits, type Head } from "../models/head.js";
-import { crossEntropy, entropy, guardedEntropy } from "../models/losses.js";
+import { crossEntropy, divergence, entropy, guardedEntropy } from "../models/losses.js";
 import { along, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import { download, runStage, stageForward, stagesOf, upload, type Boundary, type Stage } from "../stages/stages.js";
@@ -29,6 +29,7 @@ function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss:
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
+  if (loss === "distillation") return divergence(scores, tensor2d(batch.soft!.map((row) => Array.from(row)), scores.shape));
   const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
   return crossEntropy(scores, cast(targets, "float32"));
 }

@@ -38,11 +38,12 @@ export function opTests(tolerance: number): void {
   });
 
   interface Loss { value: number; gradient: number[][] }
-  const losses = golden<{ logits: number[][]; labels: number[]; crossEntropy: Loss; entropy: Loss; guardedEntropy: Loss }>("losses");
+  const losses = golden<{ logits: number[][]; labels: number[]; crossEntropy: Loss; entropy: Loss; guardedEntropy: Loss; divergence: Loss & { told: number[][] } }>("losses");
   const oneHot = () => tensor2d(losses.labels.map((label) => [0, 1, 2, 3].map((c) => (c === label ? 1 : 0))));
   test.each([
     ["crossEntropy", losses.crossEntropy, (z: Tensor) => lossOps.crossEntropy(z as Tensor2D, oneHot())],
     ["entropy", losses.entropy, (z: Tensor) => lossOps.entropy(z as Tensor2D)],
+    ["divergence", losses.divergence, (z: Tensor) => lossOps.divergence(z as Tensor2D, tensor2d(losses.divergence.told))],
     ["guardedEntropy", losses.guardedEntropy, (z: Tensor) => lossOps.guardedEntropy(z as Tensor2D)],
   ] as const)("%s equals PyTorch, value and gradient", async (_, expected, loss) => {
     const z = toTensor(losses.logits);

@@ -9,6 +9,8 @@ import type { Part, TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
 import { passesOf, type Job } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
+import { taught } from "../../src/evaluate/teach.js";
+import { constantTables } from "../../src/methods/constant.js";
 import { relativeError } from "../helpers.js";
 import { goldenTable, load, toBatch, type Loaded } from "./load.js";
 
@@ -57,6 +59,33 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const along = (sign: number) => table.values.map((v, i) => v + (sign * step * gradient.values[i]!) / norm);
     const slope = ((await total(along(1))) - (await total(along(-1)))) / (2 * step);
     expect(Math.abs(slope - norm) / norm).toBeLessThan(0.01);
+  });
+
+  test("distillation: nothing is lost where the merge is the expert, and elsewhere the gradient agrees with finite differences", async () => {
+    const { model, vectors, golden, heads } = where();
+    const [g, ...others] = golden.batches;
+    const width = g!.choices ?? 1;
+    const batch = toBatch(g!);
+    const validation = g!.labels.map((label, i) => ({ rows: batch.rows.slice(i * width, (i + 1) * width), label, length: Math.max(...batch.rows.slice(i * width, (i + 1) * width).map(({ ids }) => ids.length)) }));
+    const [task] = await taught({ model, vectors }, [{ id: g!.task, isChoice: g!.choices !== null, synthetic: true, head: heads[0], validation, test: [] }], "validation");
+    const soft = task!.validation.map((example) => example.soft!);
+    // What PyTorch's expert says of the batch.
+    const expected = g!.individual.map((row) => row.map((z) => Math.exp(z) / row.reduce((sum, other) => sum + Math.exp(other), 0)));
+    expect(relativeError(soft.flatMap((row) => Array.from(row)), expected.flat())).toBeLessThan(1e-4);
+    expect(others.length).toBeGreaterThan(0);
+
+    const job = [{ head: heads[0], batch: { ...batch, soft }, weight: 1 }];
+    const [rows, columns] = [vectors.layers.length, golden.tasks.length];
+    const mine = await coefficientGradient(model, vectors, constantTables.individual(rows, columns, 0), job, { loss: "distillation" });
+    expect(Math.abs(mine.losses[0]!)).toBeLessThan(1e-5);
+    const table = applyGate(goldenTable(rows, columns), "tanh");
+    const total = async (values: Float64Array) => (await coefficientGradient(model, vectors, { ...table, values }, job, { loss: "distillation" })).losses[0]!;
+    const { gradient } = await coefficientGradient(model, vectors, table, job, { loss: "distillation" });
+    const norm = Math.hypot(...gradient.values);
+    expect(Math.hypot(...mine.gradient.values)).toBeLessThan(1e-3 * norm);
+    const step = 0.02;
+    const along = (sign: number) => table.values.map((v, i) => v + (sign * step * gradient.values[i]!) / norm);
+    expect(Math.abs(((await total(along(1))) - (await total(along(-1)))) / (2 * step) - norm) / norm).toBeLessThan(0.01);
   });
 
   test("permuting experts permutes columns", async () => {

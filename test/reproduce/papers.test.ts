@@ -27,7 +27,7 @@ test("no folder is left without its experiment", async () => {
 });
 
 test("what is outside its range is named, and what is missing", () => {
-  const range = { name: "mini", base: "0".repeat(64), tasks: [], heldOut: [], seeds: [], numbers: { a: { value: 0.5, tolerance: 0.1 }, b: { value: 1, tolerance: 0 }, c: { value: 2, tolerance: 1 } } };
+  const range = { name: "mini", base: "0".repeat(64), given: {}, tasks: [], heldOut: [], seeds: [], numbers: { a: { value: 0.5, tolerance: 0.1 }, b: { value: 1, tolerance: 0 }, c: { value: 2, tolerance: 1 } } };
   expect(missedOf({ a: 0.59, b: 1, c: 2.5 }, range)).toEqual([]);
   expect(missedOf({ a: 0.61, b: 1 }, range)).toEqual(["a: 0.6100, expected 0.5 ± 0.1 (mini)", "c: it was not found, expected 2 ± 1 (mini)"]);
 });

@@ -1,0 +1,103 @@
+import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { z } from "zod";
+import { readJson, sha256, writeText } from "../checkpoint/files.js";
+import { openExpert, openMember } from "../checkpoint/family.js";
+import { Stopped, UserError } from "../errors.js";
+import { version } from "../package.js";
+import { resultRow, type ResultRow } from "../report/rows.js";
+import type { InputHash } from "../report/card.js";
+import type { Contender } from "../run/contenders.js";
+import { evaluateFolder } from "../run/evaluate.js";
+import { finetune } from "../run/finetune.js";
+import { locateBase } from "../run/locate.js";
+import { mergeModels } from "../run/models.js";
+import { digest } from "../run/node-file.js";
+import type { MergeHooks, MergeOptions } from "../run/options.js";
+import { writeHead } from "../run/output.js";
+import { readFamily } from "../run/prepare.js";
+import { hashOf } from "../run/record.js";
+import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { loadTaskData, trainingData } from "../tasks/split.js";
+import type { Lessons } from "./types.js";
+
+export interface Orders {
+  readonly options: MergeOptions & { readonly data: string };
+  readonly lessons: Lessons;
+  readonly task: string;
+  readonly seed: number;
+  readonly merges: readonly Contender[];
+  readonly out: string;
+}
+
+const made = z.object({ identity: z.string(), rows: z.array(resultRow), seconds: z.number() });
+
+/**
+ * Fine-tunes a base on one task several times, alike but for the order of the examples, merges the models whole (heads
+ * too: all began from the same one), and tests each model and each merge. What is done is not done again.
+ * @throws Stopped where it was asked to stop
+ */
+export async function ordersOf({ options, lessons, task: id, seed, merges, out }: Orders, hooks: MergeHooks): Promise<{ rows: ResultRow[]; seconds: number; inputs: InputHash[] }> {
+  const base = await locateBase(options);
+  const { data, maxLength, valPerTask, split, score, microBatch, backend, prompts } = options;
+  const [task] = pickTasks(await loadTasks(data), [id]);
+  const { canonical, head } = await readFamily(base);
+  const inputs: InputHash[] = [];
+  const files = await openMember("base", base, canonical);
+  for (const file of files.checkpoint.files) inputs.push({ role: "base", file, sha256: await sha256(join(base, file)) });
+  await files.checkpoint.close();
+  const { sources } = await trainingData(data, task!, seed);
+  const { sources: { test } } = await loadTaskData(data, task!, valPerTask, seed, split);
+  for (const source of [...sources, test]) inputs.push({ role: `${id}, data`, file: source.name, sha256: await hashOf(source) });
+
+  const common = { version, task: id, seed, lessons, maxLength, valPerTask, split, score, inputs };
+  const rows: ResultRow[] = [];
+  let seconds = 0;
+  /** Makes a model in a folder, unless it stands there, and tests it. */
+  async function tested(name: string, of: unknown, make: (folder: string) => Promise<void>): Promise<string> {
+    if (hooks.stopping()) throw new Stopped("stopped; the same command goes on");
+    const folder = join(out, name.replaceAll(/[ ,]+/g, "-"));
+    const identity = digest({ ...common, of });
+    const path = join(folder, "tested.json");
+    const before = existsSync(path) ? made.safeParse(await readJson(path)).data : undefined;
+    if (before?.identity === identity) {
+      rows.push(...before.rows);
+      seconds += before.seconds;
+      return folder;
+    }
+    hooks.note(`${id}, ${name}`);
+    const started = performance.now();
+    await make(folder);
+    const origin = await openMember("base", base, canonical);
+    try {
+      const whole = await openExpert(id, folder, origin, canonical);
+      await writeHead(folder, whole, head);
+      await whole.checkpoint.close();
+    } finally {
+      await origin.checkpoint.close();
+    }
+    const { rows: mine } = await evaluateFolder({ folder, base, data, tasks: [id], seed, maxLength, valPerTask, split, score, prompts, microBatch }, name);
+    const took = (performance.now() - started) / 1000;
+    await writeText(path, { identity, rows: mine, seconds: took });
+    rows.push(...mine);
+    seconds += took;
+    return folder;
+  }
+
+  const { models: count, ...settings } = lessons;
+  const quiet = { ...hooks, note: () => {} };
+  const learn = async (folder: string, order: number, epochs: number) => {
+    const done = await finetune({ ...settings, epochs, base, tasks: [id], data, out: folder, how: "full", rank: 8, alpha: 16, weightDecay: 0.01, batchSize: options.batchSize, microBatch, maxLength, prompts, seed, order, backend, resume: false }, quiet);
+    if (!done) throw new Stopped("stopped; the same command goes on");
+  };
+  // The base with the head that all begin with: what the task vectors are taken against.
+  const start = join(out, "start");
+  await learn(start, 0, 0);
+  const models: string[] = [];
+  for (let order = 0; order < count; order++) models.push(await tested(`order ${order + 1}`, { order }, (folder) => learn(folder, order, settings.epochs)));
+  for (const contender of merges) {
+    if (!("method" in contender)) throw new UserError(`${contender.name}: only what trains nothing merges models of one task here`);
+    await tested(contender.name, { merge: contender.name, given: contender.given }, (folder) => mergeModels({ method: contender.method, given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given }, base: start, models, out: folder, dtype: "F32", shardSize: options.shardSize }, quiet));
+  }
+  return { rows, seconds, inputs };
+}
