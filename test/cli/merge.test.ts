@@ -174,6 +174,15 @@ describe("trained on treated task vectors, and exported", () => {
     expect((await cli("--tasks", "cb,copa", "--adapt-on", "test")).stderr).toMatch(/--adapt-on: test inputs may only be trained on without their labels/);
   });
 
+  test("what the experts say is learned without labels, on test inputs too", async () => {
+    const { code } = await cli("--tasks", "cb,copa", "--loss", "distillation", "--steps", "2", "--backend", "wasm", "--adapt-on", "test", "--out", "distilled");
+    expect(code).toBe(0);
+    const { rows } = await json<{ rows: { method: string }[] }>(join(folder, "distilled", "results.json"));
+    expect(rows.at(-1)!.method).toBe("supermerge-distillation (test inputs)");
+    const [, first] = (await readFile(join(folder, "distilled", "training.jsonl"), "utf8")).trim().split("\n").map((line) => JSON.parse(line) as { losses: number[] });
+    for (const loss of first!.losses) expect(loss).toBeGreaterThan(0);
+  });
+
   test("a trained merge as a mergekit file makes the same model", async () => {
     expect(await cli("--tasks", "cb,copa", "--dtype", "F32", ...quick, "--out", "trained")).toMatchObject({ code: 0 });
     expect(await cli("export", "trained", "--to", "trained.yml")).toMatchObject({ code: 0 });

@@ -1,6 +1,7 @@
-import { readFile, readdir, rm } from "node:fs/promises";
+import { copyFile, cp, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { packageFolder } from "../../src/package.js";
 import { temporaryFolder } from "../helpers.js";
 import { cliIn, json } from "./cli.js";
 
@@ -40,4 +41,43 @@ test("merges at two seeds, tasks held out, and the rows that all is made of", as
   expect(report).toMatch(/\| with tanh \| 69\.6 \| 69\.0 \|/); // the paper's own
   expect(report).toMatch(/\| In-domain, tanh is better than no gate \| (yes|no) \|/);
   expect((await cli("reproduce", "supermerge/table-4", "--tasks", "rte,cb", "--out", "none")).stderr).toMatch(/name them with --held-out/);
+});
+
+test("models of one task, alike but for the order of its examples, and their merges", async () => {
+  await mkdir(join(folder, "learned", "cb"), { recursive: true });
+  const shipped = join(packageFolder, "data", "mini");
+  await copyFile(join(shipped, "tasks.json"), join(folder, "learned", "tasks.json"));
+  for (const [split, from] of [["train", "validation"], ["validation", "validation"], ["test", "test"]]) await copyFile(join(shipped, "cb", `${from}.jsonl`), join(folder, "learned", "cb", `${split}.jsonl`));
+  const args = ["reproduce", "parameter-selection/single-task", "--data", "learned", "--tasks", "cb", "--models", "2", "--epochs", "1", "--finetune-lr", "1e-3", "--most", "32", "--backend", "wasm", "--out", "orders"];
+  expect(await cli(...args)).toMatchObject({ code: 0 });
+  const found = await json<{ settings: unknown; numbers: Record<string, number>; rows: { method: string; value: number }[] }>(join(folder, "orders", "results.json"));
+  expect(found.settings).toEqual({ models: 2, epochs: 1, lr: 1e-3, most: 32 });
+  expect(found.rows.map(({ method }) => method).slice(0, 4)).toEqual(["order 1", "order 2", "average", "parameter-selection"]);
+  const [first, second] = found.rows;
+  expect(found.numbers["average, sub-models, on average"]).toBeCloseTo((first!.value + second!.value) / 2, 10);
+  expect(found.numbers["average, sub-models, the best of each task"]).toBe(Math.max(first!.value, second!.value));
+  // They began alike, heads too, and came out different.
+  const weights = (order: string) => readFile(join(folder, "orders", "runs", "orders-cb", "seed0", order, "model.safetensors"));
+  expect((await weights("order-1")).equals(await weights("order-2"))).toBe(false);
+  // Nothing is done again.
+  const again = await cli(...args);
+  expect(again.code).toBe(0);
+  expect(again.stderr).not.toContain("order 1");
+});
+
+test("several families, beside each other", async () => {
+  await cp(join(packageFolder, "checkpoints", "mini"), join(folder, "checkpoints", "other"), { recursive: true });
+  // A few test examples will do.
+  const shipped = join(packageFolder, "data", "mini");
+  await cp(shipped, join(folder, "few"), { recursive: true });
+  for (const task of ["rte", "cb", "copa"]) await writeFile(join(folder, "few", task, "test.jsonl"), (await readFile(join(shipped, task, "test.jsonl"), "utf8")).split("\n").slice(0, 16).join("\n"));
+  const args = ["reproduce", "at-scale/bases", "--families", "mini,other", "--data", "few", "--tasks", "rte,cb", "--held-out", "copa", "--val-per-task", "4", "--backend", "wasm", "--out", "bases"];
+  expect(await cli(...args)).toMatchObject({ code: 0 });
+  const { numbers } = await json<{ numbers: Record<string, number> }>(join(folder, "bases", "results.json"));
+  for (const k of [2, 3]) {
+    expect(numbers[`held-in, mini, ${k} experts`]).toBeGreaterThan(0.2);
+    expect(numbers[`held-in, other, ${k} experts`]).toBe(numbers[`held-in, mini, ${k} experts`]);
+  }
+  expect((await cli("reproduce", "at-scale/bases", "--tasks", "rte,cb", "--held-out", "copa")).stderr).toMatch(/name them with --families/);
+  expect((await cli("reproduce", "supermerge/figure-3", "--families", "mini,other", "--tasks", "rte,cb")).stderr).toMatch(/looks at one family/);
 });
