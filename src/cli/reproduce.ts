@@ -33,11 +33,12 @@ export function addReproduce(program: Command): void {
     .option("--epochs <n>", "… how often they see all examples", "3")
     .option("--finetune-lr <x>", "… at which learning rate", "5e-5")
     .option("--most <n>", "… how many training examples are used (default: all)")
+    .option("--runs <folder>", "where merges are kept: experiments one after the other may share it, and do nothing again that another did (default: in --out)")
     .option("--config <file>", "a YAML file of settings, such as the config.yaml of an experiment's folder; options win over it")
     .option("--seeds <numbers>", "seeds, separated by commas", "0")
     .option("--json", "print what was found as JSON")
     .addHelpText("after", examples)
-    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; config?: string; seeds: string; json?: boolean; families?: string; models: string; epochs: string; finetuneLr: string; most?: string }) => {
+    .action(async (id: string | undefined, options: Record<string, unknown> & { list?: boolean; heldOut?: string; config?: string; seeds: string; json?: boolean; families?: string; runs?: string; models: string; epochs: string; finetuneLr: string; most?: string }) => {
       const { experiments, experimentOf } = await import("../reproduce/index.js");
       if (options.list || id === undefined) {
         const body = experiments.map(({ id: name, what, minutes: [small, real], models = 2 }) => [name, what, `${small} min`, `${real} min`, models ? `${models} models` : "–"]);
@@ -68,7 +69,7 @@ export function addReproduce(program: Command): void {
       const out = chosen.out ?? defaultOut(experiment, families?.map((name) => basename(name)).join("+") ?? chosen.family);
       const words = process.argv.slice(2);
       const { found, claims, missed, numbers, minutes } = await reproduce(experiment, {
-        options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, lessons, families, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
+        options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData }, heldOut: experiment.heldOut ? heldOut : [], seeds, lessons, families, runs: options.runs, given, out, command: `train-merge ${words.map((word) => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`)).join(" ")}`,
       }, { ...printer, stopping: signals.requested });
       printer.end();
       if (options.json) process.stdout.write(`${JSON.stringify({ out, numbers, claims, missed, rows: found.rows }, undefined, 2)}\n`);

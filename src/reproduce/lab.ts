@@ -30,7 +30,7 @@ export interface LabOptions {
   readonly lessons: Lessons;
   /** Settings that the user gave. */
   readonly given: Readonly<Record<string, unknown>>;
-  /** Where runs live. */
+  /** Where runs live: experiments may share them, and do nothing again that another did. */
   readonly runs: string;
 }
 
@@ -101,7 +101,8 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
     async compare(part, contenders, { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {}) {
       const rows: ResultRow[] = [];
       const times = [];
-      const folderOf = (seed: number) => join(runs, part, `seed${seed}`);
+      // By what is merged, so that experiments which share their runs share merges.
+      const folderOf = (seed: number) => join(runs, `${tasks.join("+")}${outside.length ? `-without-${outside.join("+")}` : ""}`, `seed${seed}`);
       for (const seed of over) {
         hooks.note(`${part}, seed ${seed}`);
         const made = await compareMethods({ ...options, tasks, seed, methods: contenders, search: true, keep, heldOut: outside, given, out: folderOf(seed) }, { ...hooks, note: () => {} });

@@ -13,6 +13,8 @@ import type { Experiment } from "./types.js";
 import { writeExperiment, type Reproduction } from "./write.js";
 
 export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
+  /** Where merges are kept, which other experiments may share (default: in the output folder). */
+  readonly runs?: string | undefined;
   readonly out: string;
   /** Families that are compared (default: the one of the options). */
   readonly families?: readonly string[] | undefined;
@@ -32,7 +34,7 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
   // What a stopped run left is known by this.
   await writeText(join(out, "reproduce.json"), { version, id: experiment.id });
-  const { lab, inputs, worked } = await openLabs({ ...options, runs: join(out, "runs") }, options.families, hooks);
+  const { lab, inputs, worked } = await openLabs({ ...options, runs: options.runs ?? join(out, "runs") }, options.families, hooks);
   const found = await experiment.run(lab);
   const tasks = distinct(found.rows.map(({ task }) => task));
   const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {

@@ -49,7 +49,7 @@ export interface Lab {
   readonly seeds: readonly number[];
   readonly valPerTask: number;
   readonly synthetic: boolean;
-  /** Runs contenders at every seed. What is done is not done again. @param part names what differs in its tasks */
+  /** Runs contenders at every seed. What is done is not done again. @param part says what it is, to whoever watches */
   compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
   /** Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in multitask/ beside the family's base. */
   multitask(): Promise<readonly ResultRow[]>;
