@@ -67,6 +67,6 @@ cores, often beside other work. How many of the paper's claims hold is counted f
 
 ${toMarkdown({ head: ["command", "family", "tasks", "seeds", "minutes", "what the paper says, here"], body }).replaceAll("---:", "---")}
 
-The other folders are experiments of our own: [methods](methods), [real-family](real-family), [vit](vit), [decoder](decoder),
+What the ablations say of the defaults: [defaults.md](defaults.md). The other folders are experiments of our own: [methods](methods), [real-family](real-family), [vit](vit), [decoder](decoder),
 [lora](lora), [tree](tree), [packing](packing), [memory](memory), [disk](disk), [t0-3b](t0-3b).
 `);
