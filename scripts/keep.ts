@@ -1,5 +1,5 @@
 /**
- * Keeps what a reproduction found: its report and pictures in experiments/<id>/<NAME>, its numbers as what is expected from now
+ * Keeps what a reproduction found, one a family: its report and pictures in experiments/<id>/<NAME>, its numbers as what is expected from now
  * on in expected.json, and a line in experiments/README.md.
  *
  *   node dist/scripts/keep.js NAME FOLDER…     # FOLDERs as `train-merge reproduce` wrote them, NAME of the family
@@ -34,13 +34,13 @@ for (const folder of folders) {
   const path = join(folderOf(id), "expected.json");
   const { families: before } = await readExpected(experiments.find((one) => one.id === id)!);
   const numbers = Object.fromEntries(Object.entries(found.numbers).map(([key, value]) => [key, { value: Number(value.toPrecision(5)), tolerance: key.startsWith("average,") ? 0.03 : Number(Math.abs(value / 20).toPrecision(2)) }]));
-  const mine: Kept = { name: name!, base: baseOf(found.inputs)!, given, tasks, heldOut, seeds, numbers, minutes: Number(Math.max(worked, minutes).toFixed(1)), claims };
+  const mine: Kept = { name: name!, base: baseOf(found.inputs)!, given, tasks, heldOut, seeds, numbers, minutes: Number((worked || minutes).toFixed(1)), claims };
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `${JSON.stringify({ families: [...before.filter((one) => one.name !== name || !isOf({ ...one, base: mine.base }, { ...found, given })), mine].sort((a, b) => (a.name < b.name ? -1 : 1)) }, undefined, 1)}\n`);
+  await writeFile(path, `${JSON.stringify({ families: [...before.filter((one) => one.name !== name && !isOf(one, { ...found, given })), mine].sort((a, b) => (a.name < b.name ? -1 : 1)) }, undefined, 1)}\n`);
   const to = join(folderOf(id), name!);
   await rm(to, { recursive: true, force: true });
   await mkdir(to);
-  // The page and the rows are large, and the command makes them; violins of several experts show the same thing.
+  // The page and the rows are large, and the command makes them.
   for (const file of (await readdir(folder)).filter((one) => one === "report.md" || one.endsWith(".png"))) await copyFile(join(folder, file), join(to, file));
   console.log(to);
 }
@@ -62,8 +62,8 @@ for (const experiment of experiments) {
 await writeFile(join("experiments", "README.md"), `# What came out
 
 Each folder holds one table or figure: what it runs, what the paper prints, what the command is expected to find. Of those below
-the command was run, and \`scripts/keep.ts\` kept its report and wrote this list. Minutes are those of its merges and searches on two
-cores, often beside other work. How many of the paper's claims hold is counted from the same run; one that does not is named.
+the command was run, and \`scripts/keep.ts\` kept its report and wrote this list. Minutes are those of its merges and searches (where it has
+none, of the whole run) on two cores, often beside other work. How many of the paper's claims hold is counted from the same run; one that does not is named.
 
 ${toMarkdown({ head: ["command", "family", "tasks", "seeds", "minutes", "what the paper says, here"], body }).replaceAll("---:", "---")}
 

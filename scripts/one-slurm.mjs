@@ -71,8 +71,13 @@ export async function stopSlurm(folder) {
     if (!existsSync(at)) continue;
     const pid = Number(readFileSync(at, "utf8").trim());
     for (let i = 0; runs(pid) && i < 300; i++) {
-      if (i === 0) process.kill(pid, "SIGTERM");
-      if (i === 200) process.kill(pid, "SIGKILL");
+      try {
+        if (i === 0) process.kill(pid, "SIGTERM");
+        if (i === 200) process.kill(pid, "SIGKILL");
+      } catch {
+        // It ended meanwhile, or its number is somebody else's now.
+        break;
+      }
       await new Promise((done) => setTimeout(done, 100));
     }
   }

@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { loadSettings, readConfig } from "../config/load.js";
-import { settings } from "../config/settings.js";
+import { kebab, settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { toText, textOf } from "../report/table.js";
 import { fetchNamed } from "../run/fetch.js";
@@ -42,13 +42,17 @@ export function addReproduce(program: Command): void {
       const { experiments, experimentOf } = await import("../reproduce/index.js");
       if (options.list || id === undefined) {
         const body = experiments.map(({ id: name, what, minutes: [small, real], models = 2 }) => [name, what, `${small} min`, `${real} min`, models ? `${models} models` : "–"]);
-        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million", "disk"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: so many models of the family's size while it runs\n(a model that ships has 1 MB, one of 20 million parameters 45 to 90 MB), and some MB of reports; for what fine-tunes models of its own, a task's\n`);
+        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million", "disk"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: so many models of the family's size while it runs\n(a model that ships has 1 MB, one of 20 million parameters 45 to 90 MB), and some MB of reports; of what fine-tunes models of its own, for each\ntask and seed, five models of float32, their merges and the training's state\n`);
         return;
       }
       const experiment = experimentOf(id);
       const families = options.families === undefined ? undefined : list(options.families);
       if ((families?.length ?? 1) < (experiment.families ?? 1)) throw new UserError(`${id} compares families: name them with --families, a weak and a strong base of each size in turn`);
       if (families && !experiment.families) throw new UserError(`--families: ${id} looks at one family; name it with --family`);
+      const besides = families && ["family", "base", "experts"].find((key) => options[key] !== undefined);
+      if (besides) throw new UserError(`--${besides}: --families names the models already`);
+      const teaching = (["models", "epochs", "finetuneLr", "most"] as const).find((key) => command.getOptionValueSource(key) === "cli");
+      if (teaching && !experiment.trains) throw new UserError(`--${kebab(teaching)}: ${id} fine-tunes no models of its own`);
       const own = families === undefined && options["family"] === undefined && options["base"] === undefined && options.config === undefined;
       if (!own && options["tasks"] === undefined && options.config === undefined) throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
       const seeds = list(options.seeds).map((seed) => wholeFromZero("seeds", seed));

@@ -85,7 +85,7 @@ export const settingsSchema = z
   .strictObject(Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as { [K in keyof typeof settings]: (typeof settings)[K]["schema"] })
   .superRefine((value, context) => {
     const problem = (key: keyof typeof settings, message: string) => context.addIssue({ code: "custom", path: [key], message });
-    if (value.adaptOn === "test" && usesLabels(value.loss)) problem("adaptOn", "test inputs may only be trained on without their labels; choose --loss entropy");
+    if (value.adaptOn === "test" && usesLabels(value.loss)) problem("adaptOn", "test inputs may only be trained on without their labels; choose --loss entropy or distillation");
     if (value.variant !== "original" && value.method === "supermerge") problem("variant", "only adamerging has variants");
     if (value.taskWeights && value.taskWeights.length !== value.tasks.length) problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
     try {

@@ -1,5 +1,5 @@
 import { constantTables } from "../methods/constant.js";
-import { bucketed } from "../tasks/batches.js";
+import { bucketed, cutBatch, tokensAPass } from "../tasks/batches.js";
 import { expertOf, type Place } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
 
@@ -13,7 +13,8 @@ function softmax(values: ArrayLike<number>): number[] {
 
 /**
  * Asks each task's expert (its column at coefficient 1, the others at 0) what it says of the task's examples, and puts the
- * probabilities beside them: what `--loss distillation` learns from. Labels are not looked at. Memory: as an evaluation.
+ * probabilities beside them: what `--loss distillation` learns from. A column that is
+ * a merge itself (in a tree) speaks for its tasks. Labels are not looked at. Memory: as an evaluation.
  */
 export async function taught(place: Place, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<PreparedTask[]> {
   const { layers: { length: n }, experts: { length: k } } = place.vectors;
@@ -22,7 +23,7 @@ export async function taught(place: Place, tasks: readonly PreparedTask[], split
     const examples = task[split];
     const soft: number[][] = [];
     // An example's label is its place here, so that it is known in the batch that it lands in.
-    const batches = bucketed(examples.map((example, label) => ({ ...example, label })), evaluationBatch, task.isChoice);
+    const batches = bucketed(examples.map((example, label) => ({ ...example, label })), evaluationBatch, task.isChoice).flatMap((batch) => cutBatch(batch, place.microBatch ?? tokensAPass));
     const merge = { ...place, table: constantTables.individual(n, k, expertOf(place, task)) };
     for await (const { item: { batch }, values, width } of batchLogits(merge, batches.map((batch) => ({ head: task.head, batch })))) {
       for (const [i, at] of batch.labels.entries()) soft[at] = softmax(values.subarray(i * width, (i + 1) * width));

@@ -53,7 +53,7 @@ const behind = ["average", "task-arithmetic", "fisher", "regmean", "ties"] as co
 const withDare = (method: (typeof behind)[number]) => (method === "task-arithmetic" ? "dare" : `dare-${method}`);
 // RegMean at the α that is customary: a point of its grid inverts every Gram matrix anew.
 const fixed = (method: string) => (method === "regmean" ? { alpha: 0.9 } : {});
-const merged = behind.flatMap((method) => [given(method, method, fixed(method)), method === "task-arithmetic" ? "dare" : method === "ties" ? dareTies : given(withDare(method), method, { ...fixed(method), dareP: 0.9 })]);
+const merged = behind.flatMap((method) => [method === "regmean" ? given(method, method, fixed(method)) : method, method === "task-arithmetic" ? "dare" : method === "ties" ? dareTies : given(withDare(method), method, { ...fixed(method), dareP: 0.9 })]);
 
 /** Table 1 and figure 5: pairs, with DARE and without. */
 async function pairs(lab: Lab): Promise<Produced> {

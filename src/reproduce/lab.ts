@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { readJson, sha256 } from "../checkpoint/files.js";
 import { openFamily, openMember, type Family } from "../checkpoint/family.js";
-import { Stopped } from "../errors.js";
+import { Stopped, UserError } from "../errors.js";
 import { headTensors } from "../models/head.js";
 import { equation6 } from "../plan/memory.js";
 import { rowTokens } from "../models/types.js";
@@ -42,6 +42,8 @@ export async function openLabs(options: LabOptions, names: readonly string[] | u
   const inputs = new Map<string, InputHash>();
   const families: Lab[] = [];
   if (!names) return openLab(options, inputs, families, hooks);
+  const called = names.map((family) => basename(family));
+  if (new Set(called).size !== called.length) throw new UserError(`--families ${names.join(",")}: two of the folders are called alike, and rows go by their names; give them names of their own`);
   const open: Open[] = [];
   for (const family of names) open.push(await openLab({ ...options, options: { ...options.options, family, base: undefined, experts: undefined }, runs: join(options.runs, basename(family)) }, inputs, families, hooks));
   return { ...open[0]!, worked: () => open.reduce((sum, { worked }) => sum + worked(), 0) };

@@ -1,8 +1,10 @@
-import { join } from "node:path";
 import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { z } from "zod";
-import { readJson, sha256, writeText } from "../checkpoint/files.js";
-import { openExpert, openMember } from "../checkpoint/family.js";
+import type { EngineName } from "../backend/index.js";
+import { readJson, writeText } from "../checkpoint/files.js";
+import { openMember } from "../checkpoint/family.js";
 import { Stopped, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { resultRow, type ResultRow } from "../report/rows.js";
@@ -15,8 +17,8 @@ import { mergeModels } from "../run/models.js";
 import { digest } from "../run/node-file.js";
 import type { MergeHooks, MergeOptions } from "../run/options.js";
 import { writeHead } from "../run/output.js";
-import { readFamily } from "../run/prepare.js";
-import { hashOf } from "../run/record.js";
+import { buildModel, encoderFor, readFamily, startFor } from "../run/prepare.js";
+import { hashInputs, hashOf } from "../run/record.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData, trainingData } from "../tasks/split.js";
 import type { Lessons } from "./types.js";
@@ -41,16 +43,24 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
   const base = await locateBase(options);
   const { data, maxLength, valPerTask, split, score, microBatch, backend, prompts } = options;
   const [task] = pickTasks(await loadTasks(data), [id]);
-  const { canonical, head } = await readFamily(base);
+  const { canonical, head, readouts } = await readFamily(base);
   const inputs: InputHash[] = [];
-  const files = await openMember("base", base, canonical);
-  for (const file of files.checkpoint.files) inputs.push({ role: "base", file, sha256: await sha256(join(base, file)) });
-  await files.checkpoint.close();
+  const origin = await openMember("base", base, canonical);
+  let engine: EngineName;
+  try {
+    const model = buildModel(origin, readouts[0]!);
+    engine = await startFor(model, backend);
+    const encoder = await encoderFor(base, model, options);
+    inputs.push(...(await hashInputs({ base: origin, experts: [], close: origin.checkpoint.close }, [], data, [], encoder.prompts?.([task!]))));
+  } finally {
+    await origin.checkpoint.close();
+  }
   const { sources } = await trainingData(data, task!, seed);
   const { sources: { test } } = await loadTaskData(data, task!, valPerTask, seed, split);
-  for (const source of [...sources, test]) inputs.push({ role: `${id}, data`, file: source.name, sha256: await hashOf(source) });
+  for (const source of [...sources, test]) inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
 
-  const common = { version, task: id, seed, lessons, maxLength, valPerTask, split, score, inputs };
+  const { models: count, ...settings } = lessons;
+  const common = { version, engine, task: id, seed, settings, batchSize: options.batchSize, maxLength, valPerTask, split, score, inputs };
   const rows: ResultRow[] = [];
   let seconds = 0;
   /** Makes a model in a folder, unless it stands there, and tests it. */
@@ -67,14 +77,14 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
     }
     hooks.note(`${id}, ${name}`);
     const started = performance.now();
+    // Nothing of what was made otherwise, or half, is taken for this.
+    await rm(folder, { recursive: true, force: true });
     await make(folder);
-    const origin = await openMember("base", base, canonical);
+    const whole = await openMember(id, folder, canonical);
     try {
-      const whole = await openExpert(id, folder, origin, canonical);
       await writeHead(folder, whole, head);
-      await whole.checkpoint.close();
     } finally {
-      await origin.checkpoint.close();
+      await whole.checkpoint.close();
     }
     const { rows: mine } = await evaluateFolder({ folder, base, data, tasks: [id], seed, maxLength, valPerTask, split, score, prompts, microBatch }, name);
     const took = (performance.now() - started) / 1000;
@@ -84,20 +94,28 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
     return folder;
   }
 
-  const { models: count, ...settings } = lessons;
   const quiet = { ...hooks, note: () => {} };
   const learn = async (folder: string, order: number, epochs: number) => {
     const done = await finetune({ ...settings, epochs, base, tasks: [id], data, out: folder, how: "full", rank: 8, alpha: 16, weightDecay: 0.01, batchSize: options.batchSize, microBatch, maxLength, prompts, seed, order, backend, resume: false }, quiet);
     if (!done) throw new Stopped("stopped; the same command goes on");
   };
-  // The base with the head that all begin with: what the task vectors are taken against.
-  const start = join(out, "start");
-  await learn(start, 0, 0);
+  // Other orders at another seed.
+  const orderOf = (order: number) => seed * 1000 + order;
   const models: string[] = [];
-  for (let order = 0; order < count; order++) models.push(await tested(`order ${order + 1}`, { order }, (folder) => learn(folder, order, settings.epochs)));
+  for (let order = 0; order < count; order++) models.push(await tested(`order ${order + 1}`, { order }, (folder) => learn(folder, orderOf(order), settings.epochs)));
+  // The base with the head that all began with: what the task vectors are taken against.
+  let start: string | undefined;
+  const began = async () => {
+    if (start === undefined) {
+      start = join(out, "start");
+      await rm(start, { recursive: true, force: true });
+      await learn(start, 0, 0);
+    }
+    return start;
+  };
   for (const contender of merges) {
     if (!("method" in contender)) throw new UserError(`${contender.name}: only what trains nothing merges models of one task here`);
-    await tested(contender.name, { merge: contender.name, given: contender.given }, (folder) => mergeModels({ method: contender.method, given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given }, base: start, models, out: folder, dtype: "F32", shardSize: options.shardSize }, quiet));
+    await tested(contender.name, { merge: contender.name, given: contender.given, count }, async (folder) => mergeModels({ method: contender.method, given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given }, base: await began(), models, out: folder, dtype: "F32", shardSize: options.shardSize }, quiet));
   }
   return { rows, seconds, inputs };
 }

@@ -20,7 +20,7 @@ const expected = z.object({
     /** Settings other than the customary ones. */
     given: z.record(z.string(), z.unknown()).default({}), tasks: z.array(z.string()), heldOut: z.array(z.string()), seeds: z.array(z.number()),
     numbers: z.record(z.string(), z.object({ value: z.number(), tolerance: z.number().min(0) })),
-    /** How it went when it was kept: minutes of its merges and searches, and what the paper says of it. */
+    /** How it went when it was kept: minutes of its merges and searches (of the whole run where it has none), and what the paper says of it. */
     minutes: z.number().optional(),
     claims: z.array(z.object({ text: z.string(), holds: z.boolean().optional() })).optional(),
   })),

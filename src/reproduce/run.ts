@@ -30,11 +30,12 @@ export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
 export async function reproduce(experiment: Experiment, options: ReproduceOptions, hooks: MergeHooks): Promise<Reproduction> {
   const started = performance.now();
   const { out, command } = options;
-  const places = await locate(options.options);
-  await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
+  const { options: settings, families } = options;
+  const places = await Promise.all(families ? families.map((family) => locate({ family, tasks: settings.tasks })) : [locate(settings)]);
+  await openOutput(out, places.flatMap(({ base, sources }) => [base, ...sources.map(({ folder }) => folder)]));
   // What a stopped run left is known by this.
   await writeText(join(out, "reproduce.json"), { version, id: experiment.id });
-  const { lab, inputs, worked } = await openLabs({ ...options, runs: options.runs ?? join(out, "runs") }, options.families, hooks);
+  const { lab, inputs, worked } = await openLabs({ ...options, runs: options.runs ?? join(out, "runs") }, families, hooks);
   const found = await experiment.run(lab);
   const tasks = distinct(found.rows.map(({ task }) => task));
   const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {
@@ -44,13 +45,13 @@ export async function reproduce(experiment: Experiment, options: ReproduceOption
   });
   const numbers: Record<string, number> = { ...Object.fromEntries(averages), ...found.numbers };
   const hashes = [...inputs.values()].sort((a, b) => (`${a.role}/${a.file}` < `${b.role}/${b.file}` ? -1 : 1));
-  const { families } = await readExpected(experiment);
-  const settings = { ...options.given, ...(experiment.trains && options.lessons) };
+  const { families: ranges } = await readExpected(experiment);
+  const chosen = { ...options.given, ...(experiment.trains && options.lessons) };
   const { tasks: merged, heldOut, seeds } = lab;
-  const range = families.find((one) => isOf(one, { tasks: merged, heldOut, seeds, given: settings, inputs: hashes }));
+  const range = ranges.find((one) => isOf(one, { tasks: merged, heldOut, seeds, given: chosen, inputs: hashes }));
   const missed = range ? missedOf(numbers, range) : [];
   const record: Reproduction = {
-    experiment, found, command, missed, numbers, inputs: hashes, settings, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: merged, heldOut, seeds: found.seeds ?? seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
+    experiment, found, command, missed, numbers, inputs: hashes, settings: chosen, inputsHash: digest(hashes).slice(0, 12), synthetic: lab.synthetic, tasks: merged, heldOut, seeds: found.seeds ?? seeds, minutes: (performance.now() - started) / 60_000, worked: worked(),
     paper: await readPaper(experiment), claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
   };
   await writeExperiment(out, record);

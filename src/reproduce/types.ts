@@ -41,7 +41,7 @@ export interface Lessons {
 export interface Lab {
   /** What the family is called. */
   readonly name: string;
-  /** All families that are compared, this one first. */
+  /** All families that are compared, in the order given; of one family, itself. */
   readonly families: readonly Lab[];
   readonly tasks: readonly string[];
   /** Tasks that have no part in the merges. */

@@ -41,18 +41,25 @@ export interface Finished {
   readonly run: Readonly<Record<string, unknown>>;
 }
 
-/** Test rows of the methods that train nothing. They are of the experts as they are, whatever was done to their task vectors for training. */
-async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda }: Finished, hooks: MergeHooks): Promise<ResultRow[]> {
-  const { family: { base, experts }, plain: model, tasks, plan } = inputs;
-  if (options.treat === undefined || options.treat === "none") return evaluateBaselines(placeOf(inputs), tasks, lambda, options.seed, hooks.progress);
+/** Runs with the experts' own task vectors, which are loaded for as long as it takes where those trained on were treated. */
+export async function withExperts<T>(inputs: Inputs, run: (place: Place) => Promise<T>): Promise<T> {
+  if (!inputs.treated) return run(placeOf(inputs));
+  const { family: { base, experts }, plain: model, plan } = inputs;
   const vectors = await loadTaskVectors({ base, columns: experts.map(columnOf) }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
   try {
-    const place = { ...placeOf(inputs), model, vectors };
-    const search = await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
-    return await evaluateBaselines(place, tasks, bestPoint(search).lambda, options.seed, hooks.progress);
+    return await run({ ...placeOf(inputs), model, vectors });
   } finally {
     vectors.dispose();
   }
+}
+
+/** Test rows of the methods that train nothing. They are of the experts as they are, whatever was done to their task vectors for training. */
+async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda }: Finished, hooks: MergeHooks): Promise<ResultRow[]> {
+  const { tasks, treated } = inputs;
+  return withExperts(inputs, async (place) => {
+    const found = treated ? bestPoint(await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of))).lambda : lambda;
+    return evaluateBaselines(place, tasks, found, options.seed, hooks.progress);
+  });
 }
 
 /**

@@ -48,6 +48,8 @@ export interface Inputs {
   readonly tasks: readonly PreparedTask[];
   readonly hashes: readonly InputHash[];
   readonly vectors: TaskVectors;
+  /** Whether something was done to the task vectors: they are not the experts' own then. */
+  readonly treated: boolean;
   readonly plan: MemoryPlan;
   dispose(): Promise<void>;
 }
@@ -172,7 +174,7 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     }
     hooks.note(`${vectors.layers.length} layers × ${columns.length} experts = ${vectors.layers.length * columns.length} coefficients`);
-    return { name, places, data, engine, model, plain, head, heads: headMembers.heads, family, columns: columnsOf(members), tasks: prepared, hashes, vectors, plan, dispose };
+    return { name, places, data, engine, model, plain, head, heads: headMembers.heads, family, columns: columnsOf(members), tasks: prepared, hashes, vectors, treated: members !== family.experts, plan, dispose };
   } catch (error) {
     await close();
     throw error;

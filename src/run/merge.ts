@@ -7,7 +7,7 @@ import { UserError } from "../errors.js";
 import { version } from "../package.js";
 import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
-import { finishMerge, placeOf } from "./finish.js";
+import { finishMerge, placeOf, withExperts } from "./finish.js";
 import { openInputs, recipeOf, type Inputs, type Recipe } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import { packingCost } from "./packing.js";
@@ -49,7 +49,7 @@ export async function trainRun(
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
   const place = placeOf(inputs);
-  const tasks = options.loss === "distillation" ? await taught(place, inputs.tasks, options.adaptOn ?? "validation") : inputs.tasks;
+  const tasks = options.loss === "distillation" ? await withExperts(inputs, (experts) => taught(experts, inputs.tasks, options.adaptOn ?? "validation")) : inputs.tasks;
   const result = await train(place, tasks, options, start, {
     record(record) {
       log.add(record);
@@ -96,7 +96,7 @@ export async function searchAndTrain(out: string, inputs: Inputs, identity: Read
  */
 export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, given?: Recipe): Promise<MergeResult> {
   const started = performance.now();
-  if (options.adaptOn === "test" && usesLabels(options.loss)) throw new UserError("test inputs may only be trained on without their labels; choose --loss entropy");
+  if (options.adaptOn === "test" && usesLabels(options.loss)) throw new UserError("test inputs may only be trained on without their labels; choose --loss entropy or distillation");
   const found = given ?? (await recipeOf(options));
   const out = options.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
