@@ -42,7 +42,7 @@ export function addReproduce(program: Command): void {
       const { experiments, experimentOf } = await import("../reproduce/index.js");
       if (options.list || id === undefined) {
         const body = experiments.map(({ id: name, what, minutes: [small, real], models = 2 }) => [name, what, `${small} min`, `${real} min`, models ? `${models} models` : "–"]);
-        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million", "disk"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships and on one of 20 million parameters; disk: so many models of the family's size while it runs\n(a model that ships has 1 MB, one of 20 million parameters 45 to 90 MB), and some MB of reports; of what fine-tunes models of its own, for each\ntask and seed, five models of float32, their merges and the training's state\n`);
+        process.stdout.write(`${toText({ head: ["experiment", "what", "mini", "20 million", "disk"], body }, ["left", "left"])}\n\nminutes a seed on two cores, on the family that ships (image tables: on a ViT of one million parameters) and on one of 20 million; disk: so many models of the family's size while it runs\n(a model that ships has 1 MB, one of 20 million parameters 45 to 90 MB), and some MB of reports; of what fine-tunes models of its own, for each\ntask and seed, five models of float32, their merges and the training's state\n`);
         return;
       }
       const experiment = experimentOf(id);

@@ -7,7 +7,7 @@ import type { Experiment, Produced } from "./types.js";
 const names = ["adamerging", "adamerging-task-wise"];
 
 export const adamerging: readonly Experiment[] = [{
-  id: "adamerging/curve", what: "accuracy along AdaMerging's training, layer-wise and task-wise", minutes: [12, 60], models: 3,
+  id: "adamerging/curve", what: "accuracy along AdaMerging's training, layer-wise and task-wise", minutes: [7, 40], models: 3,
   claims: [
     { text: "Layer-wise is above task-wise at the end", holds: ({ rows }, { tasks }) => average(rows, names[0]!, tasks)! > average(rows, names[1]!, tasks)! },
     { text: "Training raises the accuracy that it began with", holds: ({ numbers }) => numbers!["gain, adamerging"]! > 0 },

@@ -94,7 +94,7 @@ function lastOf({ numbers }: Produced, { families }: Lab, i: number): number {
 const sizes = ({ families }: Lab): number[] => families.flatMap((_, i) => (i % 2 === 0 && i + 1 < families.length ? [i] : []));
 
 export const atScale: readonly Experiment[] = [{
-  id: "at-scale/experts", what: "methods × number of experts × seeds: held-in over the expert, held-out over the base", minutes: [6, 90], heldOut: true, run: experts,
+  id: "at-scale/experts", what: "methods × number of experts × seeds: held-in over the expert, held-out over the base", minutes: [2, 15], heldOut: true, run: experts,
   claims: [
     { text: "More experts cost held-in accuracy, for every method", holds: ({ numbers }) => methods.every((method) => {
       const values = Object.entries(numbers!).filter(([key]) => key.startsWith(`held-in, ${method},`)).map(([, value]) => value);
@@ -106,7 +106,7 @@ export const atScale: readonly Experiment[] = [{
     } },
   ],
 }, {
-  id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [10, 180], heldOut: true, families: 2, run: bases,
+  id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [8, 60], heldOut: true, families: 2, run: bases,
   claims: [
     { text: "Experts of the strong base merge better than those of the weak one, at every size", holds: (found, lab) => sizes(lab).every((i) => lastOf(found, lab, i + 1) > lastOf(found, lab, i)) },
     { text: "Larger models merge better, weak or strong", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => lastOf(found, lab, i + 2) > lastOf(found, lab, i))) },

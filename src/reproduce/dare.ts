@@ -66,7 +66,7 @@ const at = ({ rows }: Produced, lab: Lab, name: Dropper, rate: number): number =
 const compared = (a: string, b: string) => ({ rows }: Produced): boolean => average(rows, a)! >= average(rows, b)!;
 
 export const dare: readonly Experiment[] = [
-  { id: "dare/drop-rates", what: "an expert's accuracy as its task vector loses entries: DARE, DropOnly, magnitude pruning", minutes: [3, 25], run: dropRates, claims: [
+  { id: "dare/drop-rates", what: "an expert's accuracy as its task vector loses entries: DARE, DropOnly, magnitude pruning", minutes: [1, 7], run: dropRates, claims: [
     { text: "With 90 % dropped, DARE is within two points of the expert", holds: (found, lab) => at(found, lab, "dare", 0) - at(found, lab, "dare", 0.9) <= 0.02 },
     { text: "Without rescaling it is worse there", holds: (found, lab) => at(found, lab, "drop only", 0.9) < at(found, lab, "dare", 0.9) },
     { text: "Magnitude pruning is worse there than DARE", holds: (found, lab) => at(found, lab, "magnitude pruning", 0.9) < at(found, lab, "dare", 0.9) },
@@ -74,7 +74,7 @@ export const dare: readonly Experiment[] = [
   { id: "dare/deltas", what: "how large the entries of task vectors are (deciles)", minutes: [1, 2], models: 0, run: deltas, claims: [
     { text: "Half of the entries are within 0.005 of nothing, for every expert", holds: ({ numbers }) => Object.values(numbers!).every((median) => median < 0.005) },
   ] },
-  { id: "dare/pairs", what: "pairs merged by five methods, with DARE in front and without", minutes: [5, 60], run: pairs, claims: [
+  { id: "dare/pairs", what: "pairs merged by five methods, with DARE in front and without", minutes: [4, 17], run: pairs, claims: [
     { text: "DARE does not hurt task arithmetic, over all pairs", holds: compared("dare", "task-arithmetic") },
     { text: "DARE does not hurt TIES, over all pairs", holds: compared("dare-ties", "ties") },
     { text: "DARE adds something to the five methods, on average", holds: ({ rows }) => behind.reduce((sum, method) => sum + average(rows, withDare(method))! - average(rows, method)!, 0) > 0 },

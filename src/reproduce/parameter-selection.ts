@@ -35,7 +35,7 @@ async function oneTask(lab: Lab): Promise<Produced> {
 const of = ({ rows, numbers }: Produced, method: string): number => numbers?.[`average, ${method}`] ?? average(rows, method)!;
 
 export const parameterSelection: readonly Experiment[] = [{
-  id: "parameter-selection/single-task", what: "one task, several orders of its examples: the models' weighted average and parameter selection with n resamples", minutes: [10, 60], models: 18, trains: true, run: oneTask,
+  id: "parameter-selection/single-task", what: "one task, several orders of its examples: the models' weighted average and parameter selection with n resamples", minutes: [5, 15], models: 18, trains: true, run: oneTask,
   claims: [
     { text: "The weighted average is above the models that it is made of, on average", holds: (found) => of(found, "average") > of(found, single) },
     { text: "So is parameter selection", holds: (found) => of(found, name(0)) > of(found, single) },
@@ -43,7 +43,7 @@ export const parameterSelection: readonly Experiment[] = [{
     { text: "Resampling raises it, at some n", holds: (found) => resampled.some((one) => of(found, one) > of(found, name(0))) },
   ],
 }, {
-  id: "parameter-selection/multi-task", what: "experts of several tasks: parameter selection with n resamples, beside the weighted average", minutes: [3, 15],
+  id: "parameter-selection/multi-task", what: "experts of several tasks: parameter selection with n resamples, beside the weighted average", minutes: [1, 4],
   claims: [
     { text: "Resampling raises the average over plain selection, at some n", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, name(0))!) },
     { text: "With resampling it is above task arithmetic", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, "task-arithmetic")!) },

@@ -119,14 +119,14 @@ async function cost(lab: Lab): Promise<Produced> {
 }
 
 export const supermerge: readonly Experiment[] = [
-  inDomainTable("supermerge/table-1", "in-domain, language tasks: every method, accuracy and rank", languageMethods, ["task-arithmetic", "dare", "ties", "dare-ties"], [4, 90]),
-  outOfDomainTable("supermerge/table-2", "out-of-domain, language tasks: tasks that have no part in the merge", languageMethods, [4, 90], [
+  inDomainTable("supermerge/table-1", "in-domain, language tasks: every method, accuracy and rank", languageMethods, ["task-arithmetic", "dare", "ties", "dare-ties"], [2, 16]),
+  outOfDomainTable("supermerge/table-2", "out-of-domain, language tasks: tasks that have no part in the merge", languageMethods, [2, 8], [
     bestOf("SuperMerge's average on tasks held out is above task arithmetic's and TIES's, with DARE and without", "supermerge", ["task-arithmetic", "dare", "ties", "dare-ties"], heldOut),
     { text: "DARE with TIES does worst on them", holds: ({ rows }, lab) => ["task-arithmetic", "dare", "ties", "supermerge", "hierarchical"].every((name) => average(rows, "dare-ties", heldOut(lab))! < average(rows, name, heldOut(lab))!) },
   ]),
-  inDomainTable("supermerge/table-3", "in-domain, image tasks (AdaMerging++ beside it)", visionMethods, ["task-arithmetic", "ties", "adamerging++"], [8, 180], 6),
+  inDomainTable("supermerge/table-3", "in-domain, image tasks (AdaMerging++ beside it)", visionMethods, ["task-arithmetic", "ties", "adamerging++"], [10, 40], 6),
   {
-    id: "supermerge/table-4", what: "with tanh and without, in-domain and out-of-domain", minutes: [3, 40], heldOut: true,
+    id: "supermerge/table-4", what: "with tanh and without, in-domain and out-of-domain", minutes: [2, 6], heldOut: true,
     claims: [
       bestOf("In-domain, tanh is better than no gate", "with tanh", ["without tanh"]),
       bestOf("Out-of-domain, tanh is better than no gate", "with tanh", ["without tanh"], heldOut),
@@ -141,8 +141,8 @@ export const supermerge: readonly Experiment[] = [
     { text: "SuperMerge trains fewer than a thousandth of the model's parameters", holds: ({ numbers }) => numbers!["coefficients"]! < numbers!["parameters"]! / 1e3 },
     { text: "Two experts at a time take less memory than all at once, by equation 6", holds: ({ numbers }, { tasks }) => (tasks.length > 2 ? numbers!["equation 6, all at once, over two at a time"]! > 1 : undefined) },
   ] },
-  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [8, 180], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)], 6),
-  { id: "supermerge/figure-2", what: "the average against λ", minutes: [5, 60], run: lambdaSweep, claims: [
+  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [9, 35], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)], 6),
+  { id: "supermerge/figure-2", what: "the average against λ", minutes: [1, 12], run: lambdaSweep, claims: [
     { text: "λ matters: between the best and the worst lie more than five points, for every method that has one", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => {
       const values = lambdas.map((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)!);
       return Math.max(...values) - Math.min(...values) > 0.05;
@@ -153,7 +153,7 @@ export const supermerge: readonly Experiment[] = [
     { text: "Layers take part unequally: the most changed of a task vector moves more than twice as far as the least", holds: ({ numbers }) => Object.values(numbers!).every((ratio) => ratio > 2) },
     { text: "Experts differ in that: the largest ratio is a tenth above the smallest, or more", holds: ({ numbers }) => Math.max(...Object.values(numbers!)) >= 1.1 * Math.min(...Object.values(numbers!)) },
   ] },
-  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [8, 60], models: 3, run: weights, claims: [
+  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [4, 25], models: 3, run: weights, claims: [
     { text: "AdaMerging leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging"]! > numbers!["part of nothing, supermerge"]! },
     { text: "SuperMerge's average is above AdaMerging's", holds: ({ rows }, { tasks }) => tasks.every((task) => scoreOf(rows, "adamerging", task)) && average(rows, "supermerge", tasks)! > average(rows, "adamerging", tasks)! },
   ] },
