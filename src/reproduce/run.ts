@@ -29,8 +29,7 @@ export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
  */
 export async function reproduce(experiment: Experiment, options: ReproduceOptions, hooks: MergeHooks): Promise<Reproduction> {
   const started = performance.now();
-  const { out, command } = options;
-  const { options: settings, families } = options;
+  const { out, command, options: settings, families } = options;
   const places = await Promise.all(families ? families.map((family) => locate({ family, tasks: settings.tasks })) : [locate(settings)]);
   await openOutput(out, places.flatMap(({ base, sources }) => [base, ...sources.map(({ folder }) => folder)]));
   // What a stopped run left is known by this.

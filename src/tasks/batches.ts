@@ -10,7 +10,7 @@ export interface EncodedExample {
   /** Of a text to be said: each of them is right. */
   readonly answers?: readonly string[] | undefined;
   /** What an expert says of it: a probability a class or choice. */
-  readonly soft?: ArrayLike<number> | undefined;
+  readonly soft?: readonly number[] | undefined;
 }
 
 export interface Batch {
@@ -19,7 +19,7 @@ export interface Batch {
   /** Rows an example; undefined where an example is one row: the head gives its classes, or it is a text to be said. */
   readonly choices: number | undefined;
   /** Of every example, where its expert was asked (see {@link EncodedExample}). */
-  readonly soft?: readonly ArrayLike<number>[] | undefined;
+  readonly soft?: readonly (readonly number[])[] | undefined;
 }
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */

@@ -181,6 +181,13 @@ describe("trained on treated task vectors, and exported", () => {
     expect(rows.at(-1)!.method).toBe("supermerge-distillation (test inputs)");
     const [, first] = (await readFile(join(folder, "distilled", "training.jsonl"), "utf8")).trim().split("\n").map((line) => JSON.parse(line) as { losses: number[] });
     for (const loss of first!.losses) expect(loss).toBeGreaterThan(0);
+    // At coefficients of 0 a merge is the base, whatever was done to the task vectors: what is lost tells who the teacher was.
+    const lost = async (treat: string) => {
+      expect(await cli("--tasks", "cb,copa", "--loss", "distillation", "--treat", treat, "--init", "0", "--steps", "1", "--val-per-task", "8", "--backend", "wasm", "--out", `taught-${treat}`)).toMatchObject({ code: 0 });
+      return (JSON.parse((await readFile(join(folder, `taught-${treat}`, "training.jsonl"), "utf8")).trim().split("\n")[1]!) as { losses: number[] }).losses;
+    };
+    const [own, treated] = [await lost("none"), await lost("ties")];
+    own.forEach((loss, i) => expect(treated[i]).toBeCloseTo(loss, 6));
   });
 
   test("a trained merge as a mergekit file makes the same model", async () => {

@@ -80,4 +80,8 @@ test("several families, beside each other", async () => {
   }
   expect((await cli("reproduce", "at-scale/bases", "--tasks", "rte,cb", "--held-out", "copa")).stderr).toMatch(/name them with --families/);
   expect((await cli("reproduce", "supermerge/figure-3", "--families", "mini,other", "--tasks", "rte,cb")).stderr).toMatch(/looks at one family/);
+  expect((await cli(...args, "--family", "mini")).stderr).toMatch(/--family: --families names the models already/);
+  expect((await cli("reproduce", "supermerge/figure-3", "--epochs", "2")).stderr).toMatch(/--epochs: supermerge\/figure-3 fine-tunes no models of its own/);
+  await cp(join(packageFolder, "checkpoints", "mini"), join(folder, "twin", "mini"), { recursive: true });
+  expect((await cli(...args.map((arg) => (arg === "mini,other" ? "mini,twin/mini" : arg)))).stderr).toMatch(/two of the folders are called alike/);
 });
