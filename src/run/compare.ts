@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { openExpert } from "../checkpoint/family.js";
@@ -15,7 +15,7 @@ import type { InputHash } from "../report/card.js";
 import { toMarkdown } from "../report/formats.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
-import { contenders, contendersOf, modelFolder, runContender, type Arena, type Contender } from "./contenders.js";
+import { contendersOf, modelFolder, runContender, settingsOf, type Arena, type Contender } from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
 import { placeOf } from "./finish.js";
 import { openInputs, recipeOf, type Inputs } from "./inputs.js";
@@ -59,6 +59,17 @@ const result = z.object({
   search: z.array(z.object({ values: z.record(z.string(), z.union([z.number(), z.string()])), accuracy: z.number(), loss: z.number() })).optional(),
 });
 type Result = z.infer<typeof result>;
+
+/** What was found before: by this name, or (where no model has to be kept) by another for what was trained alike. */
+async function savedResult(arena: Arena, name: string, identity: string, keep: boolean): Promise<Result | undefined> {
+  const folder = join(arena.out, "methods");
+  const files = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
+  for (const file of [`${name}.json`, ...files]) {
+    const saved = existsSync(join(folder, file)) ? result.safeParse(await readJson(join(folder, file)).catch(() => undefined)).data : undefined;
+    if (saved?.identity === identity && (!keep || existsSync(modelFolder(arena, name)))) return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
+  }
+  return undefined;
+}
 
 /** The rows that are no merge: every expert on its own task, and the base. */
 async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
@@ -133,10 +144,9 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       const { name } = contender;
       if (hooks.stopping()) return { out, rows, times, synthetic, finished: false };
       const path = join(out, "methods", `${name}.json`);
-      const own = "method" in contender ? { search, ...(contender.given && { values: contender.given }) } : { given, ...(!contenders.includes(contender) && { contender }) };
-      const identity = digest({ version, name, shared, ...own, ...(heldOut && { heldOut }), hashes });
-      const saved = existsSync(path) ? result.safeParse(await readJson(path).catch(() => undefined)) : undefined;
-      let done: Result | undefined = saved?.data?.identity === identity && (!keep || existsSync(modelFolder(arena, name))) ? saved.data : undefined;
+      const own = "method" in contender ? { name, search, ...(contender.given && { values: contender.given }) } : { given, settings: settingsOf(contender, arena), ...("tree" in contender && { tree: contender.tree }) };
+      const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
+      let done = await savedResult(arena, name, identity, keep);
       if (!done) {
         hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });

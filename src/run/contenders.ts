@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { readJson, writeText } from "../checkpoint/files.js";
 import { presetOf, trained } from "../config/trained.js";
 import { UserError } from "../errors.js";
@@ -28,6 +29,8 @@ export type Contender = { readonly name: string } & (
   | { readonly settings: Readonly<Record<string, unknown>> }
   | { readonly tree: Partial<TreeOptions>; readonly settings?: Readonly<Record<string, unknown>> | undefined }
 );
+
+export type Trained = Exclude<Contender, { method: Method }>;
 
 const plainTree: TreeOptions = { fanIn: 2, by: "similarity", jobs: 1, polish: 0, keepNodes: false, nodeMethod: "supermerge", executor: "local", slurmOptions: [] };
 
@@ -77,6 +80,12 @@ export interface Made {
   readonly search?: GridPoint[] | undefined;
 }
 
+/** A training's settings that are other than all contenders' own: what is trained alike has the same, whatever it is called. */
+export function settingsOf({ settings: changes = {} }: Trained, { options, given }: Pick<Arena, "options" | "given">): Readonly<Record<string, unknown>> {
+  const all = { ...presetOf(changes["method"], changes["variant"]), ...given, ...changes };
+  return Object.fromEntries(Object.entries(all).filter(([key, value]) => !isDeepStrictEqual((options as unknown as Record<string, unknown>)[key], value)));
+}
+
 /** Where a contender's model is written. */
 export const modelFolder = ({ out }: Pick<Arena, "out">, name: string): string => join(out, "models", name);
 
@@ -106,12 +115,11 @@ async function tryMethod(arena: Arena, contender: Contender & { readonly method:
 }
 
 /** Trains coefficients, flat or in a tree, and measures what was written; undefined where it was asked to stop. */
-async function tryTraining(arena: Arena, contender: Exclude<Contender, { method: Method }>, identity: string): Promise<Made | undefined> {
-  const { options, given, hooks } = arena;
-  const changes = contender.settings ?? {};
-  const own = { ...presetOf(changes["method"], changes["variant"]), ...changes };
+async function tryTraining(arena: Arena, contender: Trained, identity: string): Promise<Made | undefined> {
+  const { options, hooks } = arena;
+  const own = settingsOf(contender, arena);
   const out = modelFolder(arena, contender.name);
-  const settings = { ...options, ...own, ...given, ...changes, out, baselines: false } as MergeOptions;
+  const settings = { ...options, ...own, out, baselines: false } as MergeOptions;
   const started = performance.now();
   // A state is gone on from only where this very training left it.
   const mark = join(arena.out, "methods", `${contender.name}.started`);
@@ -128,5 +136,5 @@ async function tryTraining(arena: Arena, contender: Exclude<Contender, { method:
   const total = (performance.now() - started) / 1000;
   // The merge itself is the last of its rows, whatever stands beside it.
   const last = made.rows.at(-1)!.method;
-  return { rows: made.rows.filter(({ method }) => method === last).map((row) => ({ ...row, method: contender.name })), seconds: { total, merge: run.seconds.train ?? run.seconds.total }, values: { ...own } };
+  return { rows: made.rows.filter(({ method }) => method === last).map((row) => ({ ...row, method: contender.name })), seconds: { total, merge: run.seconds.train ?? run.seconds.total }, values: own };
 }

@@ -8,6 +8,10 @@ import { cliIn, json } from "./cli.js";
 const folder = await temporaryFolder();
 const cli = cliIn(folder);
 
+// The data that ships, with a few test examples a task.
+await cp(join(packageFolder, "data", "mini"), join(folder, "few"), { recursive: true });
+for (const task of ["rte", "cb", "copa"]) await writeFile(join(folder, "few", task, "test.jsonl"), (await readFile(join(packageFolder, "data", "mini", task, "test.jsonl"), "utf8")).split("\n").slice(0, 16).join("\n"));
+
 test("what there is, is listed", async () => {
   const { code, stdout } = await cli("reproduce", "--list");
   expect(code).toBe(0);
@@ -43,6 +47,16 @@ test("merges at two seeds, tasks held out, and the rows that all is made of", as
   expect((await cli("reproduce", "supermerge/table-4", "--tasks", "rte,cb", "--out", "none")).stderr).toMatch(/name them with --held-out/);
 });
 
+test("what was trained alike is not trained again, whatever it is called", async () => {
+  const args = ["--data", "few", "--tasks", "rte,cb", "--steps", "1", "--init", "0.3", "--val-per-task", "4", "--backend", "wasm", "--runs", "alike"];
+  const values = async (name: string, method: string) => (await json<{ rows: { method: string; value: number }[] }>(join(folder, name, "results.json"))).rows.filter((row) => row.method === method).map(({ value }) => value);
+  expect(await cli("reproduce", "ablation/gate", ...args, "--out", "gate")).toMatchObject({ code: 0 });
+  expect(await cli("reproduce", "ablation/granularity", ...args, "--out", "granularity")).toMatchObject({ code: 0 });
+  const trained = (await readdir(join(folder, "alike", "rte+cb", "seed0", "methods"))).filter((file) => file.endsWith(".started")).map((file) => file.replace(".started", "")).sort();
+  expect(trained).toEqual(["block", "clamp", "identity", "model", "module", "sigmoid", "tanh"]);
+  expect(await values("granularity", "tensor")).toEqual(await values("gate", "tanh"));
+});
+
 test("models of one task, alike but for the order of its examples, and their merges", async () => {
   await mkdir(join(folder, "learned", "cb"), { recursive: true });
   const shipped = join(packageFolder, "data", "mini");
@@ -67,10 +81,6 @@ test("models of one task, alike but for the order of its examples, and their mer
 
 test("several families, beside each other", async () => {
   await cp(join(packageFolder, "checkpoints", "mini"), join(folder, "checkpoints", "other"), { recursive: true });
-  // A few test examples will do.
-  const shipped = join(packageFolder, "data", "mini");
-  await cp(shipped, join(folder, "few"), { recursive: true });
-  for (const task of ["rte", "cb", "copa"]) await writeFile(join(folder, "few", task, "test.jsonl"), (await readFile(join(shipped, task, "test.jsonl"), "utf8")).split("\n").slice(0, 16).join("\n"));
   const args = ["reproduce", "at-scale/bases", "--families", "mini,other", "--data", "few", "--tasks", "rte,cb", "--held-out", "copa", "--val-per-task", "4", "--backend", "wasm", "--out", "bases"];
   expect(await cli(...args)).toMatchObject({ code: 0 });
   const { numbers } = await json<{ numbers: Record<string, number> }>(join(folder, "bases", "results.json"));
