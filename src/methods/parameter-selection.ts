@@ -2,7 +2,7 @@ import { drawsFor } from "./random.js";
 import { method, number } from "./types.js";
 
 export const parameterSelection = method({
-  name: "parameter-selection", about: "each entry from one model, drawn at random (Feng et al. 2024); drawn again where that one did not change it", works: "deltas",
+  name: "parameter-selection", about: "each entry from one model, drawn at random (Ju et al. 2024, arXiv 2410.03743); drawn again where that one did not change it", works: "deltas",
   parameters: { resample: number(0, "how often an entry that is unchanged in the model drawn is drawn again", 0), seed: number(0, "draws the models") },
   merge({ name, labels }, { resample, seed }) {
     const k = labels.length;

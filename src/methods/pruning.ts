@@ -53,7 +53,7 @@ export const dareParameters = {
 };
 
 export const dare = method({
-  name: "dare", about: "entries of task vectors dropped at random and the rest rescaled, then added up (Yu et al. 2023)", works: "deltas", scaled: true, grid: { lambda: sumGrid },
+  name: "dare", about: "entries of task vectors dropped at random and the rest rescaled, then added up (Yu et al. 2024)", works: "deltas", scaled: true, grid: { lambda: sumGrid },
   parameters: { ...combination, ...dareParameters, dareP: { ...dareParameters.dareP, default: 0.9 } },
   merge: (_, values) => addUp(values),
 });

@@ -55,7 +55,7 @@ function l1Scales(tensor: TensorReader, fresh: readonly Thinning[], scales: read
 
 export interface DareValues { readonly dareP: readonly number[]; readonly rescale: Rescale; readonly seed: number }
 
-/** DARE (Yu et al. 2023): every entry is dropped with probability p; the rest is multiplied by 1 / (1 − p), or as `rescale` says. */
+/** DARE (Yu et al. 2024): every entry is dropped with probability p; the rest is multiplied by 1 / (1 − p), or as `rescale` says. */
 export const dare: Treatment<DareValues> = thinning<DareValues>(
   ({ name, labels }, { dareP, seed }) => labels.map((label, input): Thinning => {
     const p = dareP[input]!;

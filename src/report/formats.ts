@@ -31,13 +31,13 @@ const quoted = (text: string | number): string => (/[",\n]/.test(String(text)) ?
 /** A line of numbers, for programs. */
 export const csvLine = (cells: readonly (string | number)[]): string => cells.map(quoted).join(",");
 
-/** Every score as a number, a line a method and task, the average last: for programs. */
-export function toCsv(rows: readonly ResultRow[]): string {
+/** Every score as a number, a line a method and task, the average last: for programs. @param more what every line says besides */
+export function toCsv(rows: readonly ResultRow[], more: Readonly<Record<string, string>> = {}): string {
   const tasks = distinct(rows.map(({ task }) => task));
   const lines = distinct(rows.map(({ method }) => method)).flatMap((method) => [...tasks, "average"].flatMap((task) => {
     const score = task === "average" ? averageOf(rows, method, tasks) : scoreOf(rows, method, task);
     const found = rows.find((row) => row.method === method && row.task === task);
-    return score ? [csvLine([method, task, found?.metric ?? "", ...[score.mean, score.mean - score.half, score.mean + score.half].map((value) => Number(value.toFixed(10))), score.count, found?.n ?? ""])] : [];
+    return score ? [csvLine([method, task, found?.metric ?? "", ...[score.mean, score.mean - score.half, score.mean + score.half].map((value) => Number(value.toFixed(10))), score.count, found?.n ?? "", ...Object.values(more)])] : [];
   }));
-  return ["method,task,metric,value,low,high,seeds,examples", ...lines].join("\n");
+  return [csvLine(["method", "task", "metric", "value", "low", "high", "seeds", "examples", ...Object.keys(more)]), ...lines].join("\n");
 }

@@ -21,8 +21,21 @@ const spread = ({ half, count }: Interval): string => (count > 1 ? ` ± ${percen
 /** Rank 1 for the highest; equal values, but for the rounding of sums, share the better rank. */
 const rank = (value: number, others: readonly number[]): number => 1 + others.filter((other) => other > value + 1e-12).length;
 
-/** The first two of several are marked, where there are others to be better than. */
-const marked = (text: string, place: number, of: number): Cell => (of < 3 || place > 2 ? text : { text, mark: place === 1 ? "best" : "second" });
+/** Each method's rank among the others, task by task, on average over the tasks; of those that were tested on all of them. */
+export function averageRanks(rows: readonly ResultRow[], tasks: readonly string[]): Map<string, number> {
+  const all = distinct(rows.map(({ method }) => method)).filter((method) => !unranked.has(method));
+  const columns = tasks.map((task) => all.flatMap((method) => scoreOf(rows, method, task)?.mean ?? []));
+  return new Map(all.flatMap((method) => {
+    const ranks = tasks.flatMap((task, i) => {
+      const score = scoreOf(rows, method, task);
+      return score ? [rank(score.mean, columns[i]!)] : [];
+    });
+    return ranks.length === tasks.length ? [[method, mean(ranks)] as const] : [];
+  }));
+}
+
+/** The best of a column is marked and, of three or more, the second. */
+const marked = (text: string, place: number, of: number): Cell => (of < 2 || place > Math.min(2, of - 1) ? text : { text, mark: place === 1 ? "best" : "second" });
 
 /**
  * Results as people read them: a row a method, a column a task, accuracy in percent with its rank among the merged
@@ -35,19 +48,18 @@ export function resultTable(rows: readonly ResultRow[]): Table {
   const ranked = methods.filter((method) => !unranked.has(method));
   const columns = tasks.map((task) => ({ task, all: ranked.flatMap((method) => scoreOf(rows, method, task)?.mean ?? []) }));
   const totals = ranked.flatMap((method) => averageOf(rows, method, tasks)?.mean ?? []);
+  const ranks = averageRanks(rows, tasks);
   const best = ranked.find((method) => averageOf(rows, method, tasks)?.mean === Math.max(...totals));
   const paired = best !== undefined && distinct(rows.map(({ seed }) => seed)).length > 1 && ranked.length > 1;
 
   const body = methods.map((method) => {
     const shown = ranked.includes(method);
-    const ranks: number[] = [];
     const cells = columns.map(({ task, all }): Cell => {
       const score = scoreOf(rows, method, task);
       if (!score) return "–";
       const text = `${percent(score.mean)}${spread(score)}`;
       if (!shown) return text;
       const place = rank(score.mean, all);
-      ranks.push(place);
       return marked(`${text} (${place})`, place, all.length);
     });
     const average = averageOf(rows, method, tasks);
@@ -56,7 +68,7 @@ export function resultTable(rows: readonly ResultRow[]): Table {
     return [
       isTestAdapted(method) ? `${method} †` : method,
       shown && average ? marked(averageText, rank(average.mean, totals), totals.length) : averageText,
-      shown && ranks.length === tasks.length ? mean(ranks).toFixed(1) : "–",
+      ranks.get(method)?.toFixed(1) ?? "–",
       ...(paired ? [behind ? `${percent(behind.mean)}${spread(behind)}` : "–"] : []),
       ...cells,
     ];
@@ -71,12 +83,12 @@ export function toText({ head, body }: Table, sides: readonly ("left" | "right")
   return lines.map((line) => line.map((cell, i) => (sides[i] === "left" ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ").trimEnd()).join("\n");
 }
 
-/** What the table's numbers mean, in one line that stands above it. */
-export function tableCaption(rows: readonly ResultRow[], synthetic: boolean, valPerTask: number): string {
+/** What the table's numbers mean, in one line that stands above it. @param valPerTask undefined where rows differ in it, and say so */
+export function tableCaption(rows: readonly ResultRow[], synthetic: boolean, valPerTask: number | undefined): string {
   const seeds = distinct(rows.map(({ seed }) => seed));
   const data = synthetic ? "SYNTHETIC data; " : "";
   const exact = distinct(rows.filter(({ metric }) => metric === "exact-match").map(({ task }) => task));
   const over = seeds.length > 1 ? `s ${seeds.join(", ")}: means ± 95 % intervals` : ` ${seeds.join()}`;
   const adapted = rows.some(({ method }) => isTestAdapted(method)) ? "; † adapted on the test inputs, without their labels" : "";
-  return `${data}test accuracy${exact.length ? ` (${exact.join(", ")}: exact match)` : ""} in % (rank among merged models); ${valPerTask} validation examples a task at most; seed${over}${adapted}`;
+  return `${data}test accuracy${exact.length ? ` (${exact.join(", ")}: exact match)` : ""} in % (rank among merged models)${valPerTask === undefined ? "" : `; ${valPerTask} validation examples a task at most`}; seed${over}${adapted}`;
 }

@@ -1,6 +1,6 @@
 import { interval, mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
-import { scoreOf, type ResultRow } from "../report/rows.js";
+import { distinct, scoreOf, type ResultRow } from "../report/rows.js";
 import { shuffled } from "../tasks/split.js";
 import { dareTies, pretrained } from "./shared.js";
 import type { Experiment, Figure, Lab, Produced, Shown } from "./types.js";
@@ -11,7 +11,7 @@ const places = ["held-in", "held-out"] as const;
 type Where = (typeof places)[number];
 
 /** How a method did with k experts, on average over tasks, at a seed: over the experts themselves, or over the base. */
-interface Point { readonly k: number; readonly method: string; readonly where: Where; readonly value: number }
+interface Point { readonly k: number; readonly seed: number; readonly method: string; readonly where: Where; readonly value: number }
 interface Grown { readonly points: readonly Point[]; readonly rows: readonly ResultRow[] }
 
 /** A method's scores over another's, task by task, on average. */
@@ -31,8 +31,8 @@ async function grown(lab: Lab): Promise<Grown> {
       const made = await lab.compare(`k${k}-seed${seed}`, contenders, { tasks, heldOut, seeds: [seed] });
       rows.push(...made.rows.filter(({ method, task }) => method !== "pretrained" || heldOut.includes(task)).map((row) => ({ ...row, method: `${row.method}, ${k} experts` })));
       for (const method of methods) {
-        points.push({ k, method, where: "held-in", value: relative(made.rows, method, "individual", tasks) });
-        if (heldOut.length) points.push({ k, method, where: "held-out", value: relative(made.rows, method, "pretrained", heldOut) });
+        points.push({ k, seed, method, where: "held-in", value: relative(made.rows, method, "individual", tasks) });
+        if (heldOut.length) points.push({ k, seed, method, where: "held-out", value: relative(made.rows, method, "pretrained", heldOut) });
       }
     }
   }
@@ -43,7 +43,11 @@ async function grown(lab: Lab): Promise<Grown> {
 function shown(series: Readonly<Record<string, readonly Point[]>>, called: string, lab: Lab): Pick<Produced, "tables" | "figures" | "numbers"> {
   const names = Object.keys(series);
   const counts = [...new Set(Object.values(series).flatMap((points) => points.map(({ k }) => k)))].sort((a, b) => a - b);
-  const over = (name: string, where: Where, k: number) => interval(series[name]!.filter((point) => point.where === where && point.k === k).map(({ value }) => value));
+  // Methods are no draws from anything: their mean at each seed, and the interval over the seeds.
+  const over = (name: string, where: Where, k: number) => {
+    const here = series[name]!.filter((point) => point.where === where && point.k === k);
+    return interval(distinct(here.map(({ seed }) => seed)).map((seed) => mean(here.filter((point) => point.seed === seed).map(({ value }) => value))));
+  };
   const numbers: Record<string, number> = {};
   const tables: Shown[] = [];
   const figures: Figure[] = [];
@@ -55,15 +59,15 @@ function shown(series: Readonly<Record<string, readonly Point[]>>, called: strin
       return of ? `${of.mean.toFixed(3)}${of.count > 1 ? ` ± ${of.half.toFixed(3)}` : ""}` : "–";
     };
     tables.push({
-      name: where, caption: `${where} accuracy over ${where === "held-in" ? "the expert's" : "the base's"}, mean over tasks${called === "family" ? ", methods" : ""} and seeds ${lab.seeds.join(", ")}`,
+      name: where, caption: `${where} accuracy over ${where === "held-in" ? "the expert's" : "the base's"}, mean over tasks${called === "family" ? ", methods" : ""} and seeds ${lab.seeds.join(", ")}${lab.seeds.length > 1 ? ", ± 95 % intervals over the seeds" : ""}${where === "held-out" ? "; with more experts, fewer tasks are left" : ""}`,
       table: { head: [called, ...counts.map((k) => `${k} experts`)], body: names.map((name) => [name, ...counts.map((k) => cell(name, k))]) },
     });
-    figures.push({ name: where, title: `${where === "held-in" ? "Held-in, over the expert" : "Held-out, over the base"}, against the number of experts`, spec: linesSpec({ title: "", x: "experts", y: "relative accuracy", zero: false, points: known.map(({ name, k, of }) => ({ x: k, y: of.mean, series: name })) }) });
+    figures.push({ name: where, title: `${where === "held-in" ? "Held-in, over the expert" : "Held-out, over the base"}, against the number of experts`, spec: linesSpec({ title: "", x: "experts", y: "relative accuracy", zero: false, points: known.map(({ name, k, of }) => ({ x: k, y: of.mean, low: of.mean - of.half, high: of.mean + of.half, series: name })) }) });
   }
   return { numbers, tables, figures };
 }
 
-/** Figures 1 and 2, on one family: a series a method. */
+/** Figures 1, 2, 5 and 6, on one family: a series a method. */
 async function experts(lab: Lab): Promise<Produced> {
   const { points, rows } = await grown(lab);
   return { rows, ...shown(Object.fromEntries(methods.map((method) => [method, points.filter((point) => point.method === method)])), "method", lab) };
@@ -71,7 +75,7 @@ async function experts(lab: Lab): Promise<Produced> {
 
 const spread = (of: (method: string) => number): number => Math.max(...methods.map(of)) - Math.min(...methods.map(of));
 
-/** Figures 2 to 5: a series a family, over all methods. */
+/** Figures 3, 4 and 7: a series a family, over all methods. */
 async function bases(lab: Lab): Promise<Produced> {
   const found: [string, Grown][] = [];
   for (const one of lab.families) found.push([one.name, await grown(one)]);
@@ -86,11 +90,9 @@ async function bases(lab: Lab): Promise<Produced> {
   };
 }
 
-/** Held-in accuracy of family number i with most experts. */
-function lastOf({ numbers }: Produced, { families }: Lab, i: number): number {
-  const values = Object.entries(numbers!).filter(([key]) => key.startsWith(`held-in, ${families[i]!.name},`)).map(([, value]) => value);
-  return values.at(-1)!;
-}
+/** Held-in accuracy of family number i, on average over the numbers of experts. */
+const heldIn = ({ numbers }: Produced, { families }: Lab, i: number): number =>
+  mean(Object.entries(numbers!).filter(([key]) => key.startsWith(`held-in, ${families[i]!.name},`)).map(([, value]) => value));
 const sizes = ({ families }: Lab): number[] => families.flatMap((_, i) => (i % 2 === 0 && i + 1 < families.length ? [i] : []));
 
 export const atScale: readonly Experiment[] = [{
@@ -100,16 +102,16 @@ export const atScale: readonly Experiment[] = [{
       const values = Object.entries(numbers!).filter(([key]) => key.startsWith(`held-in, ${method},`)).map(([, value]) => value);
       return values.at(-1)! < values[0]!;
     }) },
-    { text: "Merged experts are better than the base on tasks that none of them saw", holds: ({ numbers }) => {
+    { text: "Merged experts are better than the base on tasks that none of them saw, in most cases", holds: ({ numbers }) => {
       const values = Object.entries(numbers!).filter(([key]) => key.startsWith("held-out")).map(([, value]) => value);
-      return values.length ? mean(values) > 1 : undefined;
+      return values.length ? values.filter((value) => value > 1).length > values.length / 2 : undefined;
     } },
   ],
 }, {
   id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [8, 60], heldOut: true, families: 2, run: bases,
   claims: [
-    { text: "Experts of the strong base merge better than those of the weak one, at every size", holds: (found, lab) => sizes(lab).every((i) => lastOf(found, lab, i + 1) > lastOf(found, lab, i)) },
-    { text: "Larger models merge better, weak or strong", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => lastOf(found, lab, i + 2) > lastOf(found, lab, i))) },
+    { text: "Experts of the strong base merge better than those of the weak one, at every size, on average over the numbers of experts", holds: (found, lab) => sizes(lab).every((i) => heldIn(found, lab, i + 1) > heldIn(found, lab, i)) },
+    { text: "Larger models merge better, weak or strong, likewise", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => heldIn(found, lab, i + 2) > heldIn(found, lab, i))) },
     { text: "Methods differ less on the largest, strong base than on the smallest, weak one", holds: ({ numbers }, { families }) => numbers![`largest difference of methods, ${families.at(-1)!.name}`]! < numbers![`largest difference of methods, ${families[0]!.name}`]! },
   ],
 }];

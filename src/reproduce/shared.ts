@@ -20,7 +20,7 @@ export const dareTies: Contender = given("dare-ties", "ties", { dareP: 0.9 });
 export const onTasks = (rows: readonly ResultRow[], tasks: readonly string[]): ResultRow[] => rows.filter(({ task }) => tasks.includes(task));
 
 /** A table of rows with its caption. */
-export const tableOf = (name: string, rows: readonly ResultRow[], lab: Lab, note = ""): Shown => ({ name, caption: `${note}${note ? "; " : ""}${tableCaption(rows, lab.synthetic, lab.valPerTask)}`, table: resultTable(rows) });
+export const tableOf = (name: string, rows: readonly ResultRow[], lab: Pick<Lab, "synthetic"> & { readonly valPerTask?: number | undefined }, note = ""): Shown => ({ name, caption: `${note}${note ? "; " : ""}${tableCaption(rows, lab.synthetic, lab.valPerTask)}`, table: resultTable(rows) });
 
 /** A method's average, a fraction; undefined where it has none. */
 export const average = (rows: readonly ResultRow[], method: string, tasks: readonly string[] = distinct(rows.map(({ task }) => task))): number | undefined => averageOf(rows, method, tasks)?.mean;
@@ -35,7 +35,7 @@ export const bestOf = (text: string, method: string, others: readonly string[], 
   },
 });
 
-/** Every pair of the experts merged by some contenders: a table a pair, and rows whose task says in which pair it was. */
+/** Every pair of the experts merged by some contenders: a table of the averages over all pairs, one a pair, and rows whose task says in which pair it was. */
 export async function everyPair(lab: Lab, contenders: readonly (string | Contender)[]): Promise<Produced> {
   const pairs = lab.tasks.flatMap((a, i) => lab.tasks.slice(i + 1).map((b): [string, string] => [a, b]));
   const tables: Shown[] = [];
@@ -44,6 +44,10 @@ export async function everyPair(lab: Lab, contenders: readonly (string | Contend
     const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
     tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
     rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
+  }
+  if (pairs.length > 1) {
+    const overall = distinct(rows.map(({ method }) => method)).map((method) => [method, averageOf(rows, method, distinct(rows.map(({ task }) => task)))] as const);
+    tables.unshift({ name: "all-pairs", caption: "average accuracy in % over both tasks of every pair, which is what the claims below are about", table: { head: ["method", "average"], body: overall.map(([method, of]) => [method, of ? `${(100 * of.mean).toFixed(1)}${of.count > 1 ? ` ± ${(100 * of.half).toFixed(1)}` : ""}` : "–"]) } });
   }
   return { rows, tables, figures: [] };
 }

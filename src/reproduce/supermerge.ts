@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { UserError } from "../errors.js";
 import { size } from "../report/memory.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { linesSpec } from "../report/lines.js";
 import { scoreOf } from "../report/rows.js";
+import { averageRanks } from "../report/table.js";
 import { violinsSpec } from "../report/violins.js";
 import { average, bestOf, dareTies, given, onTasks, pretrained, tableOf, trained } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
@@ -38,7 +40,14 @@ const heldOut = ({ heldOut: tasks }: Lab) => tasks;
 
 const inDomainTable = (id: string, what: string, contenders: typeof languageMethods, others: readonly string[], minutes: readonly [number, number], models = 2): Experiment => ({
   id, what, minutes, models, run: (lab) => inDomain(lab, contenders),
-  claims: [bestOf("SuperMerge's average is above every other method's", "supermerge", others), hierarchicalIsClose],
+  claims: [
+    bestOf("SuperMerge's average is above every other method's", "supermerge", others),
+    { text: "So is its average rank", holds: ({ rows }, { tasks }) => {
+      const ranks = averageRanks(rows.filter(({ method }) => ["supermerge", "hierarchical", ...others].includes(method)), tasks);
+      return ranks.has("supermerge") ? others.every((other) => (ranks.get(other) ?? Infinity) > ranks.get("supermerge")!) : undefined;
+    } },
+    hierarchicalIsClose,
+  ],
 });
 const outOfDomainTable = (id: string, what: string, contenders: typeof languageMethods, minutes: readonly [number, number], claims: Experiment["claims"], models = 2): Experiment => ({ id, what, minutes, models, heldOut: true, run: (lab) => outOfDomain(lab, contenders), claims });
 
@@ -57,21 +66,29 @@ async function lambdaSweep(lab: Lab): Promise<Produced> {
   };
 }
 
+const unlike = "largest over smallest expert, of one layer";
+
 /** Figure 3: how task vectors are spread, layer by layer. */
 async function violins(lab: Lab): Promise<Produced> {
   const spread: { layer: string; expert: string; values: readonly number[] }[] = [];
+  const still = new Set<string>();
   for await (const { name, deltas } of lab.look()) {
     if (!name.endsWith("weight") || deltas[0]!.length < 256) continue;
     // Some hundred of a layer's entries, evenly, show how it is spread.
     const step = Math.max(1, Math.floor(deltas[0]!.length / 400));
     for (const [e, delta] of deltas.entries()) spread.push({ layer: name, expert: lab.tasks[e]!, values: Array.from({ length: Math.floor(delta.length / step) }, (_, i) => delta[i * step]!) });
+    // Frozen embeddings have no shape to draw.
+    if (spread.slice(-deltas.length).some(({ values }) => values.every((value) => value === 0))) still.add(name);
   }
+  const moved = spread.filter(({ layer }) => !still.has(layer));
+  if (!moved.length) throw new UserError("no weight matrix is changed by every expert: there is nothing to draw");
   const deviation = (values: readonly number[]) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
-  const by = lab.tasks.map((task) => spread.filter(({ expert }) => expert === task).map(({ values }) => deviation(values)).filter((value) => value > 0));
-  const numbers = Object.fromEntries(lab.tasks.map((task, i) => [`largest over smallest layer, ${task}`, Math.max(...by[i]!) / Math.min(...by[i]!)]));
+  const by = lab.tasks.map((task) => moved.filter(({ expert }) => expert === task).map(({ values }) => deviation(values)));
+  const apart = by[0]!.map((_, layer) => Math.max(...by.map((one) => one[layer]!)) / Math.min(...by.map((one) => one[layer]!)));
+  const numbers: Record<string, number> = { ...Object.fromEntries(lab.tasks.map((task, i) => [`largest over smallest layer, ${task}`, Math.max(...by[i]!) / Math.min(...by[i]!)])), [unlike]: Math.max(...apart) };
   return {
-    rows: [], numbers, figures: lab.tasks.map((task) => ({ name: `task-vector-${task}`, title: `Task vector of ${task}, layer by layer`, spec: violinsSpec({ title: "", layers: spread.filter(({ expert }) => expert === task).map(({ layer, values }) => ({ layer, values })) }) })),
-    tables: [{ name: "spread", caption: "root mean square of the task vectors' entries: the layer with the most over the one with the least", table: { head: ["expert", "ratio"], body: lab.tasks.map((task) => [task, numbers[`largest over smallest layer, ${task}`]!.toFixed(1)]) } }],
+    rows: [], numbers, figures: lab.tasks.map((task) => ({ name: `task-vector-${task}`, title: `Task vector of ${task}, layer by layer`, spec: violinsSpec({ title: "", layers: moved.filter(({ expert }) => expert === task).map(({ layer, values }) => ({ layer, values })) }) })),
+    tables: [{ name: "spread", caption: `root mean square of the task vectors' entries: the layer with the most over the one with the least; in the last row, of one layer, the expert with the most over the one with the least${still.size ? `. ${still.size} layers that did not move are left out` : ""}`, table: { head: ["expert", "ratio"], body: [...lab.tasks.map((task) => [task, numbers[`largest over smallest layer, ${task}`]!.toFixed(1)]), ["the layer in which they differ most", numbers[unlike]!.toFixed(1)]] } }],
   };
 }
 
@@ -91,14 +108,15 @@ async function weights(lab: Lab): Promise<Produced> {
     const mine = of.entries.filter(({ layer }) => kindOf(layer) === kind).map(({ coefficient }) => coefficient);
     return mine.length ? [[name, kind, String(mine.length), (mine.reduce((a, b) => a + b, 0) / mine.length).toFixed(3), String(mine.filter((value) => Math.abs(value) < 0.01).length), String(mine.filter((value) => value < 0).length)]] : [];
   }));
-  const zeros = Object.fromEntries(found.map(({ name, of }) => [`part of nothing, ${name}`, of.entries.filter(({ coefficient }) => Math.abs(coefficient) < 0.01).length / of.entries.length]));
-  return { rows, seeds: [seed!], figures: maps, numbers: zeros, tables: [tableOf("results", rows, lab), { name: "kinds", caption: "coefficients by kind of weight", table: { head: ["method", "kind of weight", "coefficients", "mean", "nothing (within 0.01)", "below nothing"], body } }] };
+  const part = ({ entries }: Coefficients, is: (coefficient: number) => boolean) => entries.filter(({ coefficient }) => is(coefficient)).length / entries.length;
+  const numbers = Object.fromEntries(found.flatMap(({ name, of }) => [[`part of nothing, ${name}`, part(of, (value) => Math.abs(value) < 0.01)], [`part below nothing, ${name}`, part(of, (value) => value < 0)]]));
+  return { rows, seeds: [seed!], figures: maps, numbers, tables: [tableOf("results", rows, lab), { name: "kinds", caption: "coefficients by kind of weight", table: { head: ["method", "kind of weight", "coefficients", "mean", "nothing (within 0.01)", "below nothing"], body } }] };
 }
 
 /** Table 5: what it costs, by the paper's counting and by ours. */
 async function cost(lab: Lab): Promise<Produced> {
   const { parameters, coefficients, experts, equation6, planned, validation, train } = await lab.cost();
-  // Forward and backward take 6 operations a parameter and token; a merge, 2 a parameter and expert, and as many again for its gradient.
+  // A rule of ours, for the paper gives none: forward and backward take 6 operations a parameter and token; a merge, 2 a parameter and expert, and as many again for its gradient.
   const merge = 2 * experts * parameters;
   const flops = (value: number) => value.toExponential(1);
   const row = (name: string, trainable: string, memory: string, samples: string, operations: string) => [name, parameters.toLocaleString("en"), trainable, memory, samples, operations];
@@ -141,20 +159,25 @@ export const supermerge: readonly Experiment[] = [
     { text: "SuperMerge trains fewer than a thousandth of the model's parameters", holds: ({ numbers }) => numbers!["coefficients"]! < numbers!["parameters"]! / 1e3 },
     { text: "Two experts at a time take less memory than all at once, by equation 6", holds: ({ numbers }, { tasks }) => (tasks.length > 2 ? numbers!["equation 6, all at once, over two at a time"]! > 1 : undefined) },
   ] },
-  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [9, 35], [bestOf("On image tasks held out, task arithmetic is above SuperMerge (which learned for others)", "task-arithmetic", ["supermerge"], heldOut)], 6),
+  outOfDomainTable("supermerge/table-6", "out-of-domain, image tasks", visionMethods, [9, 35], ["task-arithmetic", "ties"].map((name) => bestOf(`On image tasks held out, ${name} is above SuperMerge and AdaMerging++ (which learned for others)`, name, ["supermerge", "adamerging++"], heldOut)), 6),
   { id: "supermerge/figure-2", what: "the average against λ", minutes: [1, 12], run: lambdaSweep, claims: [
-    { text: "λ matters: between the best and the worst lie more than five points, for every method that has one", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => {
+    { text: "λ must be searched: between the best and the worst lie more than five points, for every method that has one", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => {
       const values = lambdas.map((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)!);
       return Math.max(...values) - Math.min(...values) > 0.05;
     }) },
-    { text: "SuperMerge is above every method at every λ", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => lambdas.every((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)! < average(rows, "supermerge", tasks)!)) },
+    { text: "DARE and TIES fall on both sides of their best λ, by more than two points", holds: ({ rows }, { tasks }) => ["dare", "ties"].every((name) => {
+      const values = lambdas.map((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)!);
+      return Math.max(...values) - Math.max(values[0]!, values.at(-1)!) > 0.02;
+    }) },
+    { text: "(not in the paper) SuperMerge is above every method at every λ", holds: ({ rows }, { tasks }) => Object.keys(swept).every((name) => lambdas.every((lambda) => average(rows, `${name}, λ ${lambda}`, tasks)! < average(rows, "supermerge", tasks)!)) },
   ] },
   { id: "supermerge/figure-3", what: "task vectors by layer, as violins", minutes: [1, 2], models: 0, run: violins, claims: [
-    { text: "Layers take part unequally: the most changed of a task vector moves more than twice as far as the least", holds: ({ numbers }) => Object.values(numbers!).every((ratio) => ratio > 2) },
-    { text: "Experts differ in that: the largest ratio is a tenth above the smallest, or more", holds: ({ numbers }) => Math.max(...Object.values(numbers!)) >= 1.1 * Math.min(...Object.values(numbers!)) },
+    { text: "Layers take part unequally: of those that moved, the most changed moves more than twice as far as the least, in every expert", holds: ({ numbers }) => Object.entries(numbers!).every(([name, ratio]) => name === unlike || ratio > 2) },
+    { text: "One layer is changed unlike by two tasks: somewhere, more than twice as far by one", holds: ({ numbers }) => numbers![unlike]! > 2 },
   ] },
   { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging beside SuperMerge, and by kind of weight", minutes: [4, 25], models: 3, run: weights, claims: [
     { text: "AdaMerging leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging"]! > numbers!["part of nothing, supermerge"]! },
+    { text: "SuperMerge takes some layers of some experts away: coefficients below nothing, which AdaMerging has none of", holds: ({ numbers }) => numbers!["part below nothing, supermerge"]! > 0 && numbers!["part below nothing, adamerging"] === 0 },
     { text: "SuperMerge's average is above AdaMerging's", holds: ({ rows }, { tasks }) => tasks.every((task) => scoreOf(rows, "adamerging", task)) && average(rows, "supermerge", tasks)! > average(rows, "adamerging", tasks)! },
   ] },
 ];

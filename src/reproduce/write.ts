@@ -34,13 +34,13 @@ export interface Reproduction {
 }
 
 const verdict = (holds: boolean | undefined): string => (holds === undefined ? "cannot be told" : holds ? "yes" : "no");
-const claimsTable = (claims: Reproduction["claims"]): Table => ({ head: ["what the paper says", "here"], body: claims.map(({ text, holds }) => [text, verdict(holds)]) });
+const claimsTable = ({ claims, paper }: Reproduction): Table => ({ head: [paper ? "what the paper says" : "what one would expect", "here"], body: claims.map(({ text, holds }) => [text, verdict(holds)]) });
 const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) => csvLine(line.map(textOf))).join("\n");
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
 export async function writeExperiment(out: string, record: Reproduction): Promise<void> {
   const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds, settings } = record;
-  const made = `Made by \`${command}\` from inputs ${inputsHash} (results.json lists them)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
+  const made = `Made by \`${command}\` from inputs ${inputsHash} (below)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";
   const parts: string[] = [`# ${experiment.id}: ${experiment.what}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
   const sections: Section[] = [];
@@ -59,16 +59,19 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
     sections.push({ title, figure: spec });
   }
   if (claims.length) {
-    parts.push("## What the paper says, and what was found", "", toMarkdown(claimsTable(claims)), "");
-    sections.push({ title: "What the paper says, and what was found", html: toHtml(claimsTable(claims)) });
+    // An ablation of our own has no paper.
+    const title = `What ${paper ? "the paper says" : "one would expect"}, and what was found`;
+    parts.push(`## ${title}`, "", toMarkdown(claimsTable(record)), "");
+    sections.push({ title, html: toHtml(claimsTable(record)) });
   }
   if (paper) {
     parts.push(`## The paper's own numbers`, paper.source, "", ...(paper.table ? [toMarkdown(paper.table), ""] : []), ...paper.says.map((line) => `* ${line}`), "");
     if (paper.table) sections.push({ title: "The paper's own numbers", note: paper.source, html: toHtml(paper.table) });
   }
+  parts.push("## Inputs", `Together ${inputsHash}.`, "", toMarkdown({ head: ["of", "file", "SHA-256"], body: inputs.map(({ role, file, sha256 }) => [role, file, sha256]) }), "");
   if (missed.length) parts.push("## Outside what is expected", "", ...missed.map((line) => `* ${line}`), "");
   sections.push({ title: "Inputs", note: `Together ${inputsHash}.`, html: pairsHtml(inputs.map(({ role, file, sha256 }) => [`${role}, ${file}`, sha256])) });
-  if (found.rows.length) await writeText(join(out, "rows.csv"), `${toCsv(found.rows)}\n`);
+  if (found.rows.length) await writeText(join(out, "rows.csv"), `${toCsv(found.rows, { command, inputs: inputsHash })}\n`);
   await writeText(join(out, "report.md"), parts.join("\n"));
   await writeText(join(out, "report.html"), await pageHtml(`${experiment.id}: ${experiment.what}`, `${made.replaceAll("`", "")} ${warning}`, sections));
   await writeText(join(out, "results.json"), {
