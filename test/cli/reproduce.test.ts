@@ -25,13 +25,16 @@ test("a figure of weights: pictures, tables in every form, a page, the inputs' h
   expect(stdout).toContain("Layers take part unequally");
   const files = await readdir(join(folder, "violins"));
   for (const file of ["report.md", "report.html", "results.json", "spread.md", "spread.tex", "spread.csv", "task-vector-rte.svg", "task-vector-rte.png"]) expect(files).toContain(file);
-  const { inputs, command, numbers } = await json<{ inputs: { role: string }[]; command: string; numbers: Record<string, number> }>(join(folder, "violins", "results.json"));
+  const { inputs, command, numbers } = await json<{ inputs: { role: string; sha256: string }[]; command: string; numbers: Record<string, number> }>(join(folder, "violins", "results.json"));
   expect(inputs.map(({ role }) => role)).toContain("base");
   expect(command).toBe("train-merge reproduce supermerge/figure-3 --out violins");
   // Stopped before the end, the same command goes on.
   await rm(join(folder, "violins", "results.json"));
   expect(await cli("reproduce", "supermerge/figure-3", "--out", "violins")).toMatchObject({ code: 0 });
-  expect(Object.keys(numbers)).toEqual(["rte", "cb", "copa"].map((task) => `largest over smallest layer, ${task}`));
+  expect(Object.keys(numbers)).toEqual([...["rte", "cb", "copa"].map((task) => `largest over smallest layer, ${task}`), "largest over smallest expert, of one layer"]);
+  // The report alone says what it was made from.
+  const report = await readFile(join(folder, "violins", "report.md"), "utf8");
+  for (const { sha256 } of inputs) expect(report).toContain(sha256);
 });
 
 test("merges at two seeds, tasks held out, and the rows that all is made of", async () => {
