@@ -17,8 +17,14 @@ export interface Lines {
 export function linesSpec({ title, x, y, points, spacing = "even", zero = true }: Lines): Spec {
   const series = [...new Set(points.map((point) => point.series))];
   // Curves that lie on one another stay visible: the earlier is the wider.
-  const values = points.map(({ low, high, ...point }) => ({ ...point, low: low ?? point.y, high: high ?? point.y, wide: Math.min(4, 1.5 + 0.4 * (series.length - series.indexOf(point.series))) }));
   const linear = spacing === "linear";
+  const spread = points.some(({ low, high }) => low !== high);
+  const values = points.map(({ low, high, ...point }) => {
+    const place = series.indexOf(point.series);
+    // Intervals stand side by side.
+    return { ...point, low: low ?? point.y, high: high ?? point.y, wide: Math.min(4, 1.5 + 0.4 * (series.length - place)), aside: spread && !linear ? 5 * (place - (series.length - 1) / 2) : 0 };
+  });
+  const at = { scale: "x", field: "x", offset: { field: "aside" } };
   return {
     width: 420, height: 260, title: { text: title },
     data: [{ name: "points", values }],
@@ -31,12 +37,12 @@ export function linesSpec({ title, x, y, points, spacing = "even", zero = true }
     marks: [{
       type: "group", from: { facet: { name: "one", data: "points", groupby: "series" } },
       marks: [
-        { type: "area", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "low" }, y2: { scale: "y", field: "high" }, fill: { scale: "colour", field: "series" }, fillOpacity: { value: 0.15 } } } },
-        { type: "line", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, stroke: { scale: "colour", field: "series" }, strokeWidth: { field: "wide" } } } },
+        ...(spread ? [{ type: "rule" as const, from: { data: "one" }, encode: { enter: { x: at, y: { scale: "y", field: "low" }, y2: { scale: "y", field: "high" }, stroke: { scale: "colour", field: "series" }, strokeWidth: { value: 1.2 } } } }] : []),
+        { type: "line", from: { data: "one" }, encode: { enter: { x: at, y: { scale: "y", field: "y" }, stroke: { scale: "colour", field: "series" }, strokeWidth: { field: "wide" } } } },
         ...(points.length > 40 * series.length ? [] : [{
           type: "symbol" as const, from: { data: "one" },
           encode: { enter: {
-            x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, fill: { scale: "colour", field: "series" }, size: { signal: "16 * datum.wide" },
+            x: at, y: { scale: "y", field: "y" }, fill: { scale: "colour", field: "series" }, size: { signal: "16 * datum.wide" },
             tooltip: { signal: "datum.series + ', ' + datum.x + ': ' + format(datum.y, '.4~g')" },
           } },
         }]),
