@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
 import { EngineProblem, type Loaded } from "./problem.js";
@@ -30,6 +32,18 @@ async function importOptional<T>(name: string): Promise<T> {
 /** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
 const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
 
+const vulkan = "libvulkan.so.1";
+
+/** Whether the linker surely finds no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. Systems without the linker's list are not judged. */
+function lacksVulkan(): boolean {
+  const list = "/etc/ld.so.cache";
+  if (process.platform !== "linux" || !existsSync(list)) return false;
+  const named = (process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean);
+  return !readFileSync(list).includes(vulkan) && ![...named, "/lib", "/usr/lib", "/lib64", "/usr/lib64"].some((folder) => existsSync(join(folder, vulkan)));
+}
+
+const noCard = (): EngineProblem => new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
+
 /**
  * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits (WebGPU's defaults stop at
  * 128 MB a tensor) and the merge op's kernels.
@@ -38,10 +52,11 @@ const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === tr
 export async function loadWebgpu(): Promise<Loaded> {
   const { create, globals } = await importOptional<Dawn>("webgpu");
   const { WebGPUBackend } = await importOptional<Tfjs>("@tensorflow/tfjs-backend-webgpu");
+  if (lacksVulkan()) throw noCard();
   Object.assign(globalThis, globals);
   const gpu = create([]);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
+  if (!adapter) throw noCard();
   const device = await adapter.requestDevice({
     requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
     requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
