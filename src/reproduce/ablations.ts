@@ -28,7 +28,7 @@ export const ablations: readonly Experiment[] = [
   ablation("granularity", "one coefficient a tensor, a module, a block, a model", { tensor: { granularity: "tensor" }, module: { granularity: "module" }, block: { granularity: "block" }, model: { granularity: "model" } }, [2, 9]),
   ablation("examples", "how many validation examples a task", Object.fromEntries(counts.map((n) => [`${n} examples`, { valPerTask: n }])), [3, 15], [
     { text: "The most examples give more than the fewest", holds: ({ rows }, { tasks }) => average(rows, "512 examples", tasks)! > average(rows, "8 examples", tasks)! },
-    { text: "Between them, no step to more examples loses more than a point", holds: ({ rows }, { tasks }) => {
+    { text: "No step to more examples loses more than a point", holds: ({ rows }, { tasks }) => {
       const values = counts.map((n) => average(rows, `${n} examples`, tasks)!);
       return values.every((value, i) => i === 0 || value >= values[i - 1]! - 0.01);
     } },

@@ -10,8 +10,8 @@ export const adamerging: readonly Experiment[] = [{
   id: "adamerging/curve", what: "accuracy along AdaMerging's training, layer-wise and task-wise", minutes: [7, 40], models: 3,
   claims: [
     { text: "Layer-wise is above task-wise at the end, on the test examples", holds: ({ rows }, { tasks }) => average(rows, names[0]!, tasks)! > average(rows, names[1]!, tasks)! },
-    { text: "So it is on the validation examples, whose inputs were trained on", holds: ({ numbers }) => numbers!["validation at the end, adamerging"]! > numbers!["validation at the end, adamerging-task-wise"]! },
-    { text: "Training raises the accuracy that it began with", holds: ({ numbers }) => numbers!["gain, adamerging"]! > 0 },
+    { text: "Layer-wise is above task-wise at the end, on the validation examples that they adapted to", holds: ({ numbers }) => numbers!["validation at the end, adamerging"]! > numbers!["validation at the end, adamerging-task-wise"]! },
+    { text: "Layer-wise training raises the accuracy on the validation examples", holds: ({ numbers }) => numbers!["gain, adamerging"]! > 0 },
   ],
   async run(lab): Promise<Produced> {
     const [seed] = lab.seeds;

@@ -98,7 +98,7 @@ const sizes = ({ families }: Lab): number[] => families.flatMap((_, i) => (i % 2
 export const atScale: readonly Experiment[] = [{
   id: "at-scale/experts", what: "methods × number of experts × seeds: held-in over the expert, held-out over the base", minutes: [2, 15], heldOut: true, run: experts,
   claims: [
-    { text: "More experts cost held-in accuracy, for every method", holds: ({ numbers }) => methods.every((method) => {
+    { text: "The most experts have less held-in accuracy than the fewest, for every method", holds: ({ numbers }) => methods.every((method) => {
       const values = Object.entries(numbers!).filter(([key]) => key.startsWith(`held-in, ${method},`)).map(([, value]) => value);
       return values.at(-1)! < values[0]!;
     }) },
@@ -110,8 +110,8 @@ export const atScale: readonly Experiment[] = [{
 }, {
   id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [8, 60], heldOut: true, families: 2, run: bases,
   claims: [
-    { text: "Experts of the strong base merge better than those of the weak one, at every size, on average over the numbers of experts", holds: (found, lab) => sizes(lab).every((i) => heldIn(found, lab, i + 1) > heldIn(found, lab, i)) },
-    { text: "Larger models merge better, weak or strong, likewise", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => heldIn(found, lab, i + 2) > heldIn(found, lab, i))) },
-    { text: "Methods differ less on the largest, strong base than on the smallest, weak one", holds: ({ numbers }, { families }) => numbers![`largest difference of methods, ${families.at(-1)!.name}`]! < numbers![`largest difference of methods, ${families[0]!.name}`]! },
+    { text: "Experts of the strong base merge better than those of the weak one, at every size, on average over the numbers of experts and methods", holds: (found, lab) => sizes(lab).every((i) => heldIn(found, lab, i + 1) > heldIn(found, lab, i)) },
+    { text: "Larger models merge better, weak or strong, on average over the numbers of experts and methods", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => heldIn(found, lab, i + 2) > heldIn(found, lab, i))) },
+    { text: "Held-in with the most experts, methods differ less on the largest, strong base than on the smallest, weak one", holds: ({ numbers }, { families }) => numbers![`largest difference of methods, ${families.at(-1)!.name}`]! < numbers![`largest difference of methods, ${families[0]!.name}`]! },
   ],
 }];

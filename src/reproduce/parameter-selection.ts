@@ -38,15 +38,15 @@ export const parameterSelection: readonly Experiment[] = [{
   id: "parameter-selection/single-task", what: "one task, several orders of its examples: the models' weighted average and parameter selection with n resamples", minutes: [5, 15], models: 18, trains: true, run: oneTask,
   claims: [
     { text: "The weighted average is above the models that it is made of, on average", holds: (found) => of(found, "average") > of(found, single) },
-    { text: "So is parameter selection", holds: (found) => of(found, name(0)) > of(found, single) },
+    { text: "Parameter selection is above the models that it is made of, on average", holds: (found) => of(found, name(0)) > of(found, single) },
     { text: "Parameter selection is above the weighted average", holds: (found) => of(found, name(0)) > of(found, "average") },
-    { text: "Resampling raises it, at some n", holds: (found) => resampled.some((one) => of(found, one) > of(found, name(0))) },
+    { text: "Resampling raises parameter selection, at some n", holds: (found) => resampled.some((one) => of(found, one) > of(found, name(0))) },
   ],
 }, {
   id: "parameter-selection/multi-task", what: "experts of several tasks: parameter selection with n resamples, beside the weighted average", minutes: [1, 4],
   claims: [
-    { text: "Resampling raises the average over plain selection, at some n", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, name(0))!) },
-    { text: "With resampling, at some n, it is above the weighted average", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, "average")!) },
+    { text: "Resampling raises parameter selection's average, at some n", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, name(0))!) },
+    { text: "With resampling, at some n, parameter selection is above the weighted average", holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, "average")!) },
   ],
   async run(lab) {
     const { rows } = await lab.compare("selection", ["average", "task-arithmetic", ...selections]);

@@ -42,12 +42,12 @@ async function magnitudes(lab: Lab): Promise<Produced> {
 export const rankmean: readonly Experiment[] = [
   { id: "rankmean/pairs", what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average", minutes: [1, 4], run: (lab) => everyPair(lab, contenders), claims: [
     { text: "RankMean's average over all pairs is above the plain average's", holds: ({ rows }) => average(rows, "rankmean")! > average(rows, "average")! },
-    { text: "Reversed it is worse", holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")! },
-    { text: "Finer-grained it is within two points", holds: ({ rows }) => Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02 },
+    { text: "RankMean, reversed, is worse", holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")! },
+    { text: "RankMean, finer-grained, is within two points of it", holds: ({ rows }) => Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02 },
   ] },
   { id: "rankmean/magnitudes", what: "average magnitude of updates by module", minutes: [1, 2], models: 0, run: magnitudes, claims: [
-    { text: "Experts spread their updates unlike over the modules: somewhere, one by more than a tenth more of its own mean than another", holds: ({ numbers }) => numbers![apart]! > 1.1 },
-    { text: "They move by different amounts: the one that moved most by more than a tenth more than the least", holds: ({ numbers }) => {
+    { text: "Experts spread their updates unlike over the modules: in some module, one expert's mean update over its own average is more than a tenth above another's", holds: ({ numbers }) => numbers![apart]! > 1.1 },
+    { text: "Experts move by different amounts: the one that moved most by more than a tenth more than the least", holds: ({ numbers }) => {
       const means = Object.entries(numbers!).flatMap(([name, value]) => (name === apart ? [] : [value]));
       return Math.max(...means) > 1.1 * Math.min(...means);
     } },

@@ -61,7 +61,7 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
   if (claims.length) {
     // An ablation of our own has no paper.
     const title = `What ${paper ? "the paper says" : "one would expect"}, and what was found`;
-    parts.push(`## ${title}`, "", toMarkdown(claimsTable(record)), "");
+    parts.push(`## ${title}`, "Where a claim has a number, such as two points or a tenth, the number is ours.", "", toMarkdown(claimsTable(record)), "");
     sections.push({ title, html: toHtml(claimsTable(record)) });
   }
   if (paper) {
