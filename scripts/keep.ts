@@ -62,8 +62,8 @@ for (const experiment of experiments) {
 }
 await writeFile(join("experiments", "README.md"), `# What came out
 
-Each folder holds one table or figure: what it runs, what the paper prints, what the command is expected to find. Of those below
-the command was run, and \`scripts/keep.ts\` kept its report and wrote this list. Minutes are those of its merges and searches (where it has
+Each folder holds one table or figure: what it runs, what the paper prints, what the command is expected to find. The commands below were
+run, and \`scripts/keep.ts\` kept their reports and wrote this list. Minutes are those of its merges and searches (where it has
 none, of the whole run) on two cores, often beside other work. How many of the claims hold (the paper's; of an ablation, what one would expect) is counted from the same run; one that does not is named.
 
 ${toMarkdown({ head: ["command", "family", "tasks", "seeds", "minutes", "what it claims, here"], body }).replaceAll("---:", "---")}
