@@ -108,7 +108,7 @@ export const atScale: readonly Experiment[] = [{
     } },
   ],
 }, {
-  id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [8, 60], heldOut: true, families: 2, run: bases,
+  id: "at-scale/bases", what: "the same on a weak and a strong base of each size: --families SMALL-WEAK,SMALL-STRONG,LARGE-WEAK,LARGE-STRONG", minutes: [8, 25], heldOut: true, families: 2, run: bases,
   claims: [
     { text: "Experts of the strong base merge better than those of the weak one, at every size, on average over the numbers of experts and methods", holds: (found, lab) => sizes(lab).every((i) => heldIn(found, lab, i + 1) > heldIn(found, lab, i)) },
     { text: "Larger models merge better, weak or strong, on average over the numbers of experts and methods", holds: (found, lab) => (lab.families.length < 4 ? undefined : lab.families.slice(2).every((_, i) => heldIn(found, lab, i + 2) > heldIn(found, lab, i))) },
