@@ -66,7 +66,7 @@ Each folder holds one table or figure: what it runs, what the paper prints, what
 run, and \`scripts/keep.ts\` kept their reports and wrote this list. Minutes are those of its merges and searches (where it has
 none, of the whole run) on two cores, often beside other work. How many of the claims hold (the paper's; of an ablation, what one would expect) is counted from the same run; one that does not is named.
 
-${toMarkdown({ head: ["command", "family", "tasks", "seeds", "minutes", "what it claims, here"], body }).replaceAll("---:", "---")}
+${toMarkdown({ head: ["command", "family", "tasks", "seeds", "minutes", "claims that hold"], body }).replaceAll("---:", "---")}
 
 What the ablations say of the defaults: [defaults.md](defaults.md). The other folders are experiments of our own: [methods](methods), [real-family](real-family), [vit](vit), [decoder](decoder),
 [lora](lora), [tree](tree), [packing](packing), [memory](memory), [disk](disk), [t0-3b](t0-3b).
