@@ -16,7 +16,9 @@ export interface Table {
 const unranked = new Set(["individual", "multitask", "sub-models, on average"]);
 
 const percent = (value: number): string => (100 * value).toFixed(1);
-const spread = ({ half, count }: Interval): string => (count > 1 ? ` ± ${percent(half)}` : "");
+
+/** In percent, with its interval where there are several seeds; a dash for what was not measured. */
+export const percentOf = (of: Interval | undefined): string => (of ? `${percent(of.mean)}${of.count > 1 ? ` ± ${percent(of.half)}` : ""}` : "–");
 
 /** Rank 1 for the highest; equal values, but for the rounding of sums, share the better rank. */
 const rank = (value: number, others: readonly number[]): number => 1 + others.filter((other) => other > value + 1e-12).length;
@@ -57,19 +59,19 @@ export function resultTable(rows: readonly ResultRow[]): Table {
     const cells = columns.map(({ task, all }): Cell => {
       const score = scoreOf(rows, method, task);
       if (!score) return "–";
-      const text = `${percent(score.mean)}${spread(score)}`;
+      const text = percentOf(score);
       if (!shown) return text;
       const place = rank(score.mean, all);
       return marked(`${text} (${place})`, place, all.length);
     });
     const average = averageOf(rows, method, tasks);
-    const averageText: Cell = average ? `${percent(average.mean)}${spread(average)}` : "–";
+    const averageText = percentOf(average);
     const behind = shown && paired && method !== best ? differenceOf(rows, method, best, tasks) : undefined;
     return [
       isTestAdapted(method) ? `${method} †` : method,
       shown && average ? marked(averageText, rank(average.mean, totals), totals.length) : averageText,
       ranks.get(method)?.toFixed(1) ?? "–",
-      ...(paired ? [behind ? `${percent(behind.mean)}${spread(behind)}` : "–"] : []),
+      ...(paired ? [percentOf(behind)] : []),
       ...cells,
     ];
   });

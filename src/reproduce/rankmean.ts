@@ -31,7 +31,7 @@ async function magnitudes(lab: Lab): Promise<Produced> {
   const kinds = [...new Set(points.map(({ kind }) => kind))];
   const means = Object.fromEntries(lab.tasks.map((task) => [task, mean(points.filter(({ expert }) => expert === task).map(({ y }) => y))]));
   // A module's updates over the expert's own mean: how far experts differ in that, whatever they moved in all.
-  const modules = kinds.flatMap((kind) => distinct(points.filter((point) => point.kind === kind).map(({ x }) => x)).map((x) => points.filter((point) => point.kind === kind && point.x === x).map(({ y, expert }) => y / means[expert]!)));
+  const modules = kinds.flatMap((kind) => distinct(points.map(({ x }) => x)).map((x) => points.filter((point) => point.kind === kind && point.x === x).map(({ y, expert }) => y / means[expert]!))).filter(({ length }) => length > 0);
   return {
     rows: [], tables: [],
     numbers: { ...Object.fromEntries(lab.tasks.map((task) => [`mean |update|, ${task}`, means[task]!])), [apart]: Math.max(...modules.map((shares) => Math.max(...shares) / Math.min(...shares))) },

@@ -1,7 +1,7 @@
 import { methods } from "../methods/index.js";
 import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
-import { resultTable, tableCaption } from "../report/table.js";
+import { percentOf, resultTable, tableCaption } from "../report/table.js";
 import type { Contender } from "../run/contenders.js";
 import type { Claim, Lab, Produced, Shown } from "./types.js";
 
@@ -46,8 +46,9 @@ export async function everyPair(lab: Lab, contenders: readonly (string | Contend
     rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
   }
   if (pairs.length > 1) {
-    const overall = distinct(rows.map(({ method }) => method)).map((method) => [method, averageOf(rows, method, distinct(rows.map(({ task }) => task)))] as const);
-    tables.unshift({ name: "all-pairs", caption: "average accuracy in % over both tasks of every pair, which is what the claims below are about", table: { head: ["method", "average"], body: overall.map(([method, of]) => [method, of ? `${(100 * of.mean).toFixed(1)}${of.count > 1 ? ` ± ${(100 * of.half).toFixed(1)}` : ""}` : "–"]) } });
+    const tasks = distinct(rows.map(({ task }) => task));
+    const body = distinct(rows.map(({ method }) => method)).map((method) => [method, percentOf(averageOf(rows, method, tasks))]);
+    tables.unshift({ name: "all-pairs", caption: "average accuracy in % over both tasks of every pair, which is what the claims below are about", table: { head: ["method", "average"], body } });
   }
   return { rows, tables, figures: [] };
 }

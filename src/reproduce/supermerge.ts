@@ -89,7 +89,7 @@ async function violins(lab: Lab): Promise<Produced> {
   const numbers: Record<string, number> = { ...Object.fromEntries(lab.tasks.map((task, i) => [`largest over smallest layer, ${task}`, Math.max(...by[i]!) / Math.min(...by[i]!)])), [unlike]: Math.max(...apart) };
   return {
     rows: [], numbers, figures: lab.tasks.map((task) => ({ name: `task-vector-${task}`, title: `Task vector of ${task}, layer by layer`, spec: violinsSpec({ title: "", layers: moved.filter(({ expert }) => expert === task).map(({ layer, values }) => ({ layer, values })) }) })),
-    tables: [{ name: "spread", caption: `root mean square of the task vectors' entries: the layer with the most over the one with the least; in the last row, of one layer, the expert with the most over the one with the least${still.size ? `. ${still.size} layers that did not move are left out` : ""}`, table: { head: ["expert", "ratio"], body: [...lab.tasks.map((task) => [task, numbers[`largest over smallest layer, ${task}`]!.toFixed(1)]), ["the layer in which they differ most", numbers[unlike]!.toFixed(1)]] } }],
+    tables: [{ name: "spread", caption: `root mean square of the task vectors' entries: the layer with the most over the one with the least; in the last row, of one layer, the expert with the most over the one with the least${still.size ? `. ${still.size} layers that did not move in some expert are left out` : ""}`, table: { head: ["expert", "ratio"], body: [...lab.tasks.map((task) => [task, numbers[`largest over smallest layer, ${task}`]!.toFixed(1)]), ["the layer in which they differ most", numbers[unlike]!.toFixed(1)]] } }],
   };
 }
 

@@ -61,8 +61,9 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
   if (claims.length) {
     // An ablation of our own has no paper.
     const title = `What ${paper ? "the paper says" : "one would expect"}, and what was found`;
-    parts.push(`## ${title}`, "Where a claim has a number, such as two points or a tenth, the number is ours.", "", toMarkdown(claimsTable(record)), "");
-    sections.push({ title, html: toHtml(claimsTable(record)) });
+    const note = "Where a claim has a number, such as two points or a tenth, the number is ours.";
+    parts.push(`## ${title}`, note, "", toMarkdown(claimsTable(record)), "");
+    sections.push({ title, note, html: toHtml(claimsTable(record)) });
   }
   if (paper) {
     parts.push(`## The paper's own numbers`, paper.source, "", ...(paper.table ? [toMarkdown(paper.table), ""] : []), ...paper.says.map((line) => `* ${line}`), "");

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { toCsv, toHtml, toLatex, toMarkdown } from "../../src/report/formats.js";
 import { interval } from "../../src/report/interval.js";
 import { differenceOf, type ResultRow } from "../../src/report/rows.js";
-import { resultTable, tableCaption, textOf, toText } from "../../src/report/table.js";
+import { averageRanks, resultTable, tableCaption, textOf, toText } from "../../src/report/table.js";
 
 const row = (method: string, task: string, seed: number, value: number): ResultRow => ({ method, task, split: "test", metric: "accuracy", value, n: 100, seed });
 const rows = [0, 1, 2].flatMap((seed) => [
@@ -39,6 +39,17 @@ test("ranks, averages, the best and the second, rows that saw test inputs", () =
   expect(resultTable(rows.filter(({ method, task }) => method !== "average" || task === "a")).body[1]!.map(textOf)).toEqual(["average", "–", "–", "–", "60.0 ± 24.8 (2)", "–"]);
 });
 
+test("average ranks, of those that have every task; of two methods the best alone is marked", () => {
+  expect([...averageRanks(rows, ["a", "b_1"])]).toEqual([["average", 2], ["ties & co", 2], ["adamerging@test", 2]]);
+  const lacking = rows.filter(({ method, task }) => method !== "average" || task === "a");
+  expect([...averageRanks(lacking, ["a", "b_1"])]).toEqual([["ties & co", 1.5], ["adamerging@test", 2]]);
+  const two = resultTable(rows.filter(({ seed, method }) => seed === 0 && method !== "average")).body;
+  expect(two[1]!.slice(1)).toEqual([{ text: "45.0", mark: "best" }, "1.5", { text: "60.0 (1)", mark: "best" }, "30.0 (2)"]);
+  expect(two[2]!.slice(1)).toEqual(["40.0", "1.5", "20.0 (2)", { text: "60.0 (1)", mark: "best" }]);
+  // Where rows differ in how many examples they saw, no number is said of all.
+  expect(tableCaption(rows, false, undefined)).not.toContain("validation examples");
+});
+
 test("a table in every form", () => {
   const one = resultTable(rows.filter(({ seed }) => seed === 0));
   expect(toText(one).split("\n")[1]).toBe("individual            85.0     –      90.0      80.0");
@@ -53,5 +64,7 @@ test("a table in every form", () => {
   expect(toHtml(one)).toContain("<tr><td>ties &amp; co</td><td><strong>45.0</strong></td>");
   const csv = toCsv(rows).split("\n");
   expect(csv[0]).toBe("method,task,metric,value,low,high,seeds,examples");
+  expect(toCsv(rows, { command: "a, b", inputs: "f" }).split("\n").map((line) => line.split(",").length)).toEqual(csv.map((line, i) => line.split(",").length + (i === 0 ? 2 : 3)));
+  expect(toCsv(rows, { command: "a, b", inputs: "f" })).toMatch(/,"a, b",f$/);
   expect(csv.find((line) => line.startsWith("adamerging@test,average"))).toMatch(/^adamerging@test,average,,0\.4,0\.4,0\.4,3,$/);
 });
