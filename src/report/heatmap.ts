@@ -45,7 +45,7 @@ export function heatmapSpec({ title, tasks, layers, values, legend = "coefficien
       { name: "colour", type: "linear", domain: [-bound, 0, bound], range: ["#542788", "#f7f7f7", "#b35806"], interpolate: "lab" },
     ],
     axes: [
-      { orient: "bottom", scale: "x", domain: false, ticks: false, labelAngle: -90, labelAlign: "right", labelBaseline: "middle", labelFontSize: 8, labelLimit: 200, title: "layer",
+      { orient: "bottom", scale: "x", domain: false, ticks: false, labelAngle: -90, labelAlign: "right", labelBaseline: "middle", labelFontSize: 8, labelLimit: 200,
         encode: { labels: { update: { text: { signal: `data('short')[0][datum.value]` } } } } },
       { orient: "left", scale: "y", domain: false, ticks: false, labelFontSize: 11, title: "expert" },
     ],

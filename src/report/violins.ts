@@ -26,7 +26,7 @@ export function violinsSpec({ title, layers, y = "entry of the task vector" }: V
       { name: "y", type: "linear", domain: { data: "values", field: "value" }, range: "height", nice: true },
     ],
     axes: [
-      { orient: "bottom", scale: "x", labelAngle: -90, labelAlign: "right", labelBaseline: "middle", labelFontSize: 8, labelLimit: 220, ticks: false, title: "layer" },
+      { orient: "bottom", scale: "x", labelAngle: -90, labelAlign: "right", labelBaseline: "middle", labelFontSize: 8, labelLimit: 220, ticks: false },
       { orient: "left", scale: "y", title: y, grid: true },
     ],
     marks: [{
