@@ -41,7 +41,8 @@ const based = (values: readonly number[], first = 0.3, last = 0.1) => counted({
 const means = (...values: readonly number[]) => Object.fromEntries(values.map((value, i) => [`mean |update|, ${lab.tasks[i]}`, value]));
 const modules = "largest over smallest part of an expert's own mean, of one module";
 const layers = (ratios: readonly number[], unlike: number) => counted({ ...Object.fromEntries(ratios.map((value, i) => [`largest over smallest layer, ${lab.tasks[i]}`, value])), "largest over smallest expert, of one layer": unlike });
-const learned = (nothing: readonly [number, number], below: readonly [number, number]) => counted({ "part of nothing, supermerge": nothing[0], "part of nothing, adamerging": nothing[1], "part below nothing, supermerge": below[0], "part below nothing, adamerging": below[1] });
+const learned = (nothing: readonly [number, number], below: readonly [number, number]) => counted({ "part of nothing, supermerge": nothing[0], "part of nothing, adamerging++": nothing[1], "part below nothing, supermerge": below[0], "part below nothing, adamerging++": below[1] });
+const halves = (earlier: number, later: number) => counted({ "mean |coefficient| of the earlier half, supermerge": earlier, "mean |coefficient| of the later half, supermerge": later });
 const counts = (values: readonly number[]) => of(Object.fromEntries([8, 16, 32, 64, 128, 512].map((n, i) => [`${n} examples`, values[i]!])));
 const losses = (labels: number, entropy: number, distillation: number) => of({ "cross-entropy": labels, entropy, distillation });
 
@@ -75,7 +76,8 @@ const cases: Readonly<Record<string, readonly (readonly [Produced, Produced])[]>
   "supermerge/figure-5": [
     [learned([0.01, 0.2], [0, 0]), learned([0.2, 0.1], [0, 0])],
     [learned([0, 0], [0.1, 0]), learned([0, 0], [0.1, 0.05])],
-    [of({ supermerge: 0.7, adamerging: 0.6 }), of({ supermerge: 0.6, adamerging: 0.7 })],
+    [halves(0.3, 0.4), halves(0.4, 0.3)],
+    [of({ supermerge: 0.7, "adamerging++": 0.6 }), of({ supermerge: 0.6, "adamerging++": 0.7 })],
   ],
   "adamerging/curve": [
     [of({ adamerging: 0.7, "adamerging-task-wise": 0.6 }), of({ adamerging: 0.6, "adamerging-task-wise": 0.6 })],
