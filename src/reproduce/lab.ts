@@ -9,7 +9,7 @@ import { equation6 } from "../plan/memory.js";
 import { rowTokens } from "../models/types.js";
 import type { InputHash } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
-import { compareMethods } from "../run/compare.js";
+import { compareMethods, type Compared } from "../run/compare.js";
 import { modelFolder } from "../run/contenders.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { openInputs, recipeOf } from "../run/inputs.js";
@@ -103,6 +103,7 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
     async compare(part, contenders, { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {}) {
       const rows: ResultRow[] = [];
       const times = [];
+      const values = new Map<number, Compared["values"]>();
       // By what is merged, so that experiments which share their runs share merges.
       const folderOf = (seed: number) => join(runs, `${tasks.join("+")}${outside.length ? `-without-${outside.join("+")}` : ""}`, `seed${seed}`);
       for (const seed of over) {
@@ -111,10 +112,11 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
         if (!made.finished) throw new Stopped("stopped; the same command goes on");
         rows.push(...made.rows);
         times.push(...made.times);
+        values.set(seed, made.values);
         seconds += made.times.reduce((sum, { total }) => sum + total, 0);
         noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
       }
-      return { rows, times, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
+      return { rows, times, values: (name, seed) => values.get(seed)![name]!, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
     },
     async multitask() {
       const { base } = await locate(options);

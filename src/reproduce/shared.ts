@@ -3,18 +3,25 @@ import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable, tableCaption } from "../report/table.js";
 import type { Contender } from "../run/contenders.js";
-import type { Claim, Lab, Produced, Shown } from "./types.js";
+import type { Claim, Lab, Outcome, Produced, Shown } from "./types.js";
 
 export const methodNamed = (name: string): Method => methods.find((one) => one.name === name)!;
 
 /** A method under a name of its own, with some parameters given. */
-export const given = (name: string, method: string, values: Readonly<Record<string, unknown>>): Contender => ({ name, method: methodNamed(method), given: values });
+export const given = (name: string, method: string, values?: Readonly<Record<string, unknown>>): Contender => ({ name, method: methodNamed(method), given: values });
 /** SuperMerge with some settings changed. */
 export const trained = (name: string, settings: Readonly<Record<string, unknown>>): Contender => ({ name, settings });
 
 /** What the base scores: task arithmetic with nothing of anything, so that it is written and measured as the rest is. */
 export const pretrained: Contender = given("pretrained", "task-arithmetic", { lambda: 0 });
 export const dareTies: Contender = given("dare-ties", "ties", { dareP: 0.9 });
+
+/** DARE's paper searches p from 0.1 to 0.9; every second step of it, to take half as long. */
+export const dareRates = [0.1, 0.3, 0.5, 0.7, 0.9];
+/** A method with DARE in front of it, whose p is searched beside what the method searches. */
+export const behindDare = (name: string, method: string, values?: Readonly<Record<string, unknown>>): Contender => ({ name, method: methodNamed(method), given: values, grid: { dareP: dareRates } });
+/** The p that was found for such a method, seed by seed. */
+export const rateOf = (outcome: Outcome, name: string, { seeds }: Lab): number[] => seeds.map((seed) => (outcome.values(name, seed)["dareP"] as readonly number[])[0]!);
 
 /** Rows of some tasks alone. */
 export const onTasks = (rows: readonly ResultRow[], tasks: readonly string[]): ResultRow[] => rows.filter(({ task }) => tasks.includes(task));
@@ -35,13 +42,15 @@ export const bestOf = (text: string, method: string, others: readonly string[], 
   },
 });
 
-/** Every pair of the experts merged by some contenders: a table of the averages over all pairs, one a pair, and rows whose task says in which pair it was. */
-export async function everyPair(lab: Lab, contenders: readonly (string | Contender)[]): Promise<Produced> {
+/** Every pair of the experts merged by some contenders: what each came to, a table of the averages over all pairs, one a pair, and rows whose task says in which pair it was. */
+export async function everyPair(lab: Lab, contenders: readonly (string | Contender)[]): Promise<Produced & { readonly outcomes: readonly Outcome[] }> {
   const pairs = lab.tasks.flatMap((a, i) => lab.tasks.slice(i + 1).map((b): [string, string] => [a, b]));
   const tables: Shown[] = [];
   const rows: ResultRow[] = [];
+  const outcomes: Outcome[] = [];
   for (const pair of pairs) {
     const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
+    outcomes.push(found);
     tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
     rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
   }
@@ -50,5 +59,5 @@ export async function everyPair(lab: Lab, contenders: readonly (string | Contend
     const body = distinct(rows.map(({ method }) => method)).map((method) => [method, percentOf(averageOf(rows, method, tasks))]);
     tables.unshift({ name: "all-pairs", caption: "average accuracy in % over both tasks of every pair, which is what the claims below are about", table: { head: ["method", "average"], body } });
   }
-  return { rows, tables, figures: [] };
+  return { rows, tables, figures: [], outcomes };
 }

@@ -7,24 +7,30 @@ import { heatmapSpec } from "../report/heatmap.js";
 import { linesSpec } from "../report/lines.js";
 import { averageRanks } from "../report/table.js";
 import { violinsSpec } from "../report/violins.js";
-import { average, bestOf, dareTies, given, onTasks, pretrained, tableOf, trained } from "./shared.js";
-import type { Experiment, Lab, Produced } from "./types.js";
+import { average, behindDare, bestOf, given, onTasks, pretrained, rateOf, tableOf, trained } from "./shared.js";
+import type { Experiment, Lab, Outcome, Produced } from "./types.js";
 
-const languageMethods = ["task-arithmetic", "dare", "ties", dareTies, "supermerge", "hierarchical"];
-const visionMethods = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
+const languageMethods = ["task-arithmetic", behindDare("dare", "task-arithmetic"), "ties", behindDare("dare-ties", "ties"), "supermerge", "hierarchical"];
+const visionMethods: typeof languageMethods = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
+
+/** What the search found for DARE's p. */
+const rates = (outcome: Outcome, contenders: typeof languageMethods, lab: Lab): string =>
+  contenders.flatMap((one) => (typeof one !== "string" && "grid" in one ? [`${one.name}'s p, chosen on the validation examples: ${rateOf(outcome, one.name, lab).join(", ")}`] : [])).join("; ");
 
 async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
-  const { rows: merged } = await lab.compare("in-domain", contenders);
+  const outcome = await lab.compare("in-domain", contenders);
+  const { rows: merged } = outcome;
   const individual = merged.filter(({ method }) => method === "individual");
   const rows = [...individual, ...(await lab.multitask()), ...merged.filter((row) => !individual.includes(row))];
-  return { rows, tables: [tableOf("results", rows, lab)], figures: [] };
+  return { rows, tables: [tableOf("results", rows, lab, rates(outcome, contenders, lab))], figures: [] };
 }
 
 async function outOfDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
-  const { rows } = await lab.compare("out-of-domain", [pretrained, ...contenders], { heldOut: lab.heldOut });
+  const outcome = await lab.compare("out-of-domain", [pretrained, ...contenders], { heldOut: lab.heldOut });
+  const { rows } = outcome;
   const merged = rows.filter(({ method, task }) => method !== "individual" && (method !== "pretrained" || lab.heldOut.includes(task)));
   return { rows: merged, figures: [], tables: [
-    tableOf("held-out", onTasks(merged, lab.heldOut), lab, `tasks that have no part in the merge of ${lab.tasks.join(", ")}`),
+    tableOf("held-out", onTasks(merged, lab.heldOut), lab, `tasks that have no part in the merge of ${[lab.tasks.join(", "), rates(outcome, contenders, lab)].filter(Boolean).join("; ")}`),
     tableOf("in-domain", onTasks(merged, lab.tasks), lab, "the same models on the tasks that were merged"),
   ] };
 }

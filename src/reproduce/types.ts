@@ -8,6 +8,8 @@ import type { Contender } from "../run/contenders.js";
 export interface Outcome {
   readonly rows: readonly ResultRow[];
   readonly times: readonly Timed[];
+  /** The parameters that a contender was merged with: given, found or customary. */
+  values(contender: string, seed: number): Readonly<Record<string, unknown>>;
   /** Where a contender's model stands, where it was kept. */
   folder(contender: string, seed: number): string;
 }

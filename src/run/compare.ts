@@ -45,6 +45,8 @@ export interface Compared {
   readonly out: string;
   readonly rows: readonly ResultRow[];
   readonly times: readonly Timed[];
+  /** By method, the parameters that it was merged with. */
+  readonly values: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   readonly synthetic: boolean;
   readonly finished: boolean;
 }
@@ -130,6 +132,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const inputs = await openInputs(options, recipe, out, hooks);
   const rows: ResultRow[] = [];
   const times: Timed[] = [];
+  const values: Record<string, Result["values"]> = {};
   const searches: Record<string, readonly GridPoint[]> = {};
   const synthetic = inputs.tasks.some((task) => task.synthetic);
   // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
@@ -142,16 +145,16 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     rows.push(...(await references(inputs, options.seed)));
     for (const [i, contender] of chosen.entries()) {
       const { name } = contender;
-      if (hooks.stopping()) return { out, rows, times, synthetic, finished: false };
+      if (hooks.stopping()) return { out, rows, times, values, synthetic, finished: false };
       const path = join(out, "methods", `${name}.json`);
-      const own = "method" in contender ? { name, search, ...(contender.given && { values: contender.given }) } : { given, settings: settingsOf(contender, arena), ...("tree" in contender && { tree: contender.tree }) };
+      const own = "method" in contender ? { name, search, ...(contender.given && { values: contender.given }), ...(contender.grid && { grid: contender.grid }) } : { given, settings: settingsOf(contender, arena), ...("tree" in contender && { tree: contender.tree }) };
       const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
       let done = await savedResult(arena, name, identity, keep);
       if (!done) {
         hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });
         const made = await runContender(arena, contender, identity);
-        if (!made) return { out, rows, times, synthetic, finished: false };
+        if (!made) return { out, rows, times, values, synthetic, finished: false };
         if (heldOut?.length) made.rows.push(...(await measureHeldOut(arena, contender, heldOut)));
         if (!keep) await rm(modelFolder(arena, name), { recursive: true, force: true });
         done = { identity, ...made };
@@ -159,14 +162,15 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       }
       rows.push(...done.rows);
       times.push({ method: name, ...done.seconds });
+      values[name] = done.values;
       if (done.search) searches[name] = done.search;
       hooks.note(`${name}: ${(100 * done.rows.reduce((sum, { value }) => sum + value, 0) / done.rows.length).toFixed(1)} % on average, ${done.seconds.total.toFixed(1)} s`);
     }
     await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
     await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: hashes });
-    return { out, rows, times, synthetic, finished: true };
+    return { out, rows, times, values, synthetic, finished: true };
   } catch (error) {
-    if (error instanceof Stopped) return { out, rows, times, synthetic, finished: false };
+    if (error instanceof Stopped) return { out, rows, times, values, synthetic, finished: false };
     throw error;
   } finally {
     await inputs.dispose();

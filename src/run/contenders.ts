@@ -21,16 +21,23 @@ import { bestOf, searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "./statistics.js";
 import type { TreeOptions } from "./tree.js";
 
+/** A method that trains nothing; parameters that are not given are searched, or the customary ones. */
+interface Plain {
+  readonly method: Method;
+  readonly given?: Readonly<Record<string, unknown>> | undefined;
+  /** What a search tries beside the method's own grid. */
+  readonly grid?: Method["grid"];
+}
+
 /** A way to merge the experts, with a row of its own in a comparison. */
 export type Contender = { readonly name: string } & (
-  /** A method that trains nothing; parameters that are not given are searched, or the customary ones. */
-  | { readonly method: Method; readonly given?: Readonly<Record<string, unknown>> | undefined }
+  | Plain
   /** Trained coefficients: what is other than in SuperMerge. */
   | { readonly settings: Readonly<Record<string, unknown>> }
   | { readonly tree: Partial<TreeOptions>; readonly settings?: Readonly<Record<string, unknown>> | undefined }
 );
 
-export type Trained = Exclude<Contender, { method: Method }>;
+export type Trained = Exclude<Contender, Plain>;
 
 const plainTree: TreeOptions = { fanIn: 2, by: "similarity", jobs: 1, polish: 0, keepNodes: false, nodeMethod: "supermerge", executor: "local", slurmOptions: [] };
 
@@ -95,15 +102,15 @@ export function runContender(arena: Arena, contender: Contender, identity: strin
 }
 
 /** Merges with a method that trains nothing, and measures what it wrote. */
-async function tryMethod(arena: Arena, contender: Contender & { readonly method: Method; readonly given?: Readonly<Record<string, unknown>> | undefined }): Promise<Made> {
-  const { method } = contender;
+async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Made> {
+  const method = { ...contender.method, grid: { ...contender.method.grid, ...contender.grid } };
   const { inputs, options, hooks } = arena;
   const started = performance.now();
   const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
   const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...contender.given };
   const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
   const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: arena.threads, statistics, heads: { members: heads, names: head } };
-  const searched = arena.search && Object.keys(method.grid ?? {}).some((key) => !(key in given));
+  const searched = arena.search && Object.keys(method.grid).some((key) => !(key in given));
   const search = searched ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks) : undefined;
   const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
   const folder = modelFolder(arena, contender.name);
