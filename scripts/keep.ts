@@ -22,7 +22,7 @@ interface Found {
 }
 
 const families: Record<string, string> = {
-  mini: "the synthetic family", minilm: "MiniLM's experts", vit: "our ViT's experts", sizes: "four synthetic families", "mini-dev": "the synthetic family's other tasks", "minilm-dev": "MiniLM's experts of other tasks",
+  mini: "the synthetic family", minilm: "MiniLM's experts", vit: "our ViT's experts", sizes: "four synthetic families", "mini-dev": "the synthetic family's other tasks", "minilm-dev": "MiniLM's experts of other tasks", "minilm-eight": "MiniLM's experts of eight tasks",
   "minilm-sizes": "MiniLM of two sizes, each as it is and tuned on other tasks",
 };
 const called = (name: string): string => families[name] ?? name;
