@@ -32,15 +32,13 @@ async function importOptional<T>(name: string): Promise<T> {
 /** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
 const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
 
-const vulkan = "libvulkan.so.1";
+/** Whether the linker finds a library: by its list (the file that ldconfig writes), or in a folder that it looks through. Without a list it is not judged: true. */
+export const linkerFinds = (library: string, list: string, folders: readonly string[]): boolean =>
+  !existsSync(list) || readFileSync(list).includes(library) || folders.some((folder) => existsSync(join(folder, library)));
 
-/** Whether the linker surely finds no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. Systems without the linker's list are not judged. */
-function lacksVulkan(): boolean {
-  const list = "/etc/ld.so.cache";
-  if (process.platform !== "linux" || !existsSync(list)) return false;
-  const named = (process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean);
-  return !readFileSync(list).includes(vulkan) && ![...named, "/lib", "/usr/lib", "/lib64", "/usr/lib64"].some((folder) => existsSync(join(folder, vulkan)));
-}
+/** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
+const lacksVulkan = (): boolean => process.platform === "linux"
+  && !linkerFinds("libvulkan.so.1", "/etc/ld.so.cache", [...(process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean), "/lib", "/usr/lib", "/lib64", "/usr/lib64"]);
 
 const noCard = (): EngineProblem => new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
 
