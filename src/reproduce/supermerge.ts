@@ -13,9 +13,11 @@ import type { Experiment, Lab, Outcome, Produced } from "./types.js";
 const languageMethods = ["task-arithmetic", behindDare("dare", "task-arithmetic"), "ties", behindDare("dare-ties", "ties"), "supermerge", "hierarchical"];
 const visionMethods: typeof languageMethods = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
 
-/** What the search found for DARE's p. */
-const rates = (outcome: Outcome, contenders: typeof languageMethods, lab: Lab): string =>
-  contenders.flatMap((one) => (typeof one !== "string" && "grid" in one ? [`${one.name}'s p, chosen on the validation examples: ${rateOf(outcome, one.name, lab).join(", ")}`] : [])).join("; ");
+/** What the search found for DARE's p; nothing where no contender searches it. */
+function rates(outcome: Outcome, contenders: typeof languageMethods, lab: Lab): string {
+  const found = contenders.flatMap((one) => (typeof one !== "string" && "grid" in one ? [`${rateOf(outcome, one.name, lab).join(", ")} (${one.name})`] : []));
+  return found.length ? `DARE's p as the validation examples chose it${lab.seeds.length > 1 ? ", seed by seed" : ""}: ${found.join("; ")}` : "";
+}
 
 async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
   const outcome = await lab.compare("in-domain", contenders);
