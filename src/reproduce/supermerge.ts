@@ -1,12 +1,9 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { UserError } from "../errors.js";
-import { mean } from "../report/interval.js";
 import { size } from "../report/memory.js";
-import { heatmapSpec } from "../report/heatmap.js";
 import { linesSpec } from "../report/lines.js";
 import { averageRanks } from "../report/table.js";
 import { violinsSpec } from "../report/violins.js";
+import { coefficients } from "./coefficients.js";
 import { average, behindDare, bestOf, given, onTasks, pretrained, rateOf, tableOf, trained } from "./shared.js";
 import type { Experiment, Lab, Outcome, Produced } from "./types.js";
 
@@ -101,53 +98,24 @@ async function violins(lab: Lab): Promise<Produced> {
   };
 }
 
-interface Coefficients { layers: { id: string }[]; tasks: string[]; entries: { layer: string; task: string; coefficient: number }[] }
-
-/** Figure 5: what SuperMerge and AdaMerging learn; the paper's AdaMerging is AdaMerging++ (its footnote 3). */
-async function weights(lab: Lab): Promise<Produced> {
-  const names = ["supermerge", "adamerging++"];
-  const [seed] = lab.seeds;
-  const { rows, folder } = await lab.compare("coefficients", names, { keep: true, seeds: [seed!] });
-  const found = await Promise.all(names.map(async (name) => ({ name, of: JSON.parse(await readFile(join(folder(name, seed!), "coefficients.json"), "utf8")) as Coefficients })));
-  const maps = found.map(({ name, of }) => ({ name, title: `Coefficients of ${name}, layers × experts`, spec: heatmapSpec({ title: "", tasks: of.tasks, layers: of.layers.map(({ id }) => id), values: of.layers.map(({ id }) => of.tasks.map((task) => of.entries.find((entry) => entry.layer === id && entry.task === task)!.coefficient)) }) }));
-  // In this order: an attention's norm is a norm.
-  const kinds = [["norms", /norm|ln_/i], ["embeddings", /embed|wte|wpe/i], ["attention", /att|\.[qkv]\b|SelfAttention|[qkvo]_proj/i], ["feed-forward", /inter|mlp|dense|DenseReluDense|fc\d|c_fc/i]] as const;
-  const kindOf = (layer: string) => kinds.find(([, pattern]) => pattern.test(layer))?.[0] ?? "other";
-  const body = found.flatMap(({ name, of }) => kinds.map(([kind]) => kind).flatMap((kind) => {
-    const mine = of.entries.filter(({ layer }) => kindOf(layer) === kind).map(({ coefficient }) => coefficient);
-    return mine.length ? [[name, kind, String(mine.length), (mine.reduce((a, b) => a + b, 0) / mine.length).toFixed(3), String(mine.filter((value) => Math.abs(value) < 0.01).length), String(mine.filter((value) => value < 0).length)]] : [];
-  }));
-  const part = ({ entries }: Coefficients, is: (coefficient: number) => boolean) => entries.filter(({ coefficient }) => is(coefficient)).length / entries.length;
-  // Layers are in the model's order.
-  const half = ({ layers, entries }: Coefficients, which: 0 | 1) => {
-    const mine = new Set(layers.filter((_, i) => (i < layers.length / 2) === (which === 0)).map(({ id }) => id));
-    return mean(entries.filter(({ layer }) => mine.has(layer)).map(({ coefficient }) => Math.abs(coefficient)));
-  };
-  const numbers = Object.fromEntries(found.flatMap(({ name, of }) => [
-    [`part of nothing, ${name}`, part(of, (value) => Math.abs(value) < 0.01)], [`part below nothing, ${name}`, part(of, (value) => value < 0)],
-    [`mean |coefficient| of the earlier half, ${name}`, half(of, 0)], [`mean |coefficient| of the later half, ${name}`, half(of, 1)],
-  ]));
-  return { rows, seeds: [seed!], figures: maps, numbers, tables: [tableOf("results", rows, lab), { name: "kinds", caption: "coefficients by kind of weight", table: { head: ["method", "kind of weight", "coefficients", "mean", "nothing (within 0.01)", "below nothing"], body } }] };
-}
-
 /** Table 5: what it costs, by the paper's counting and by ours. */
 async function cost(lab: Lab): Promise<Produced> {
-  const { parameters, coefficients, experts, equation6, planned, validation, train } = await lab.cost();
+  const { parameters, coefficients: trainable, experts, equation6, planned, validation, train } = await lab.cost();
   // A rule of ours, for the paper gives none: forward and backward take 6 operations a parameter and token; a merge, 2 a parameter and expert, and as many again for its gradient.
   const merge = 2 * experts * parameters;
   const flops = (value: number) => value.toExponential(1);
   const row = (name: string, trainable: string, memory: string, samples: string, operations: string) => [name, parameters.toLocaleString("en"), trainable, memory, samples, operations];
   return {
     rows: [], figures: [],
-    numbers: { coefficients, parameters, "equation 6, all at once, over two at a time": equation6.flat / equation6.pairwise },
+    numbers: { coefficients: trainable, parameters, "equation 6, all at once, over two at a time": equation6.flat / equation6.pairwise },
     tables: [{ name: "cost", caption: `${experts} experts; memory by the paper's equation 6, which counts no activations, and as planned here, with them; an epoch of the examples trained on`, table: {
       head: ["method", "parameters", "trainable", "peak memory", "training examples", "operations an epoch"],
       body: [
         row("full fine-tuning", parameters.toLocaleString("en"), size(equation6.fineTuning), train ? String(train.examples) : "–", train ? flops(6 * parameters * train.tokens) : "–"),
         row("methods without gradients", "1", size(equation6.flat), String(validation.examples), flops(2 * parameters * validation.tokens + merge)),
-        row("SuperMerge", String(coefficients), size(equation6.flat), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
-        row("hierarchical SuperMerge", String(coefficients), size(equation6.pairwise), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
-        row("SuperMerge, as planned here", String(coefficients), size(planned), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+        row("SuperMerge", String(trainable), size(equation6.flat), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+        row("hierarchical SuperMerge", String(trainable), size(equation6.pairwise), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
+        row("SuperMerge, as planned here", String(trainable), size(planned), String(validation.examples), flops(6 * parameters * validation.tokens + 2 * merge)),
       ],
     } }],
   };
@@ -191,7 +159,7 @@ export const supermerge: readonly Experiment[] = [
     { text: "Layers take part unequally: of those that moved, the most changed moves more than twice as far as the least, in every expert", holds: ({ numbers }) => Object.entries(numbers!).every(([name, ratio]) => name === unlike || ratio > 2) },
     { text: "One layer is changed unlike by two tasks: somewhere, more than twice as far by one", holds: ({ numbers }) => numbers![unlike]! > 2 },
   ] },
-  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging++ beside SuperMerge, and by kind of weight", minutes: [4, 25], models: 3, run: weights, claims: [
+  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging++ beside SuperMerge, and by kind of weight", minutes: [4, 25], models: 3, run: coefficients, claims: [
     { text: "AdaMerging++ leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging++"]! > numbers!["part of nothing, supermerge"]! },
     { text: "SuperMerge takes some layers of some experts away: coefficients below nothing, which AdaMerging++ has none of", holds: ({ numbers }) => numbers!["part below nothing, supermerge"]! > 0 && numbers!["part below nothing, adamerging++"] === 0 },
     { text: "SuperMerge's coefficients of the earlier half of the layers are nearer to nothing than those of the later half, on average", holds: ({ numbers }) => numbers!["mean |coefficient| of the earlier half, supermerge"]! < numbers!["mean |coefficient| of the later half, supermerge"]! },
