@@ -41,8 +41,9 @@ for (const folder of folders) {
   const to = join(folderOf(id), name!);
   await rm(to, { recursive: true, force: true });
   await mkdir(to);
-  // The page and the rows are large, and the command makes them.
-  for (const file of (await readdir(folder)).filter((one) => one === "report.md" || one.endsWith(".png"))) await copyFile(join(folder, file), join(to, file));
+  // The page and the rows are large, and the command makes them; pictures of an earlier run may stand beside this one's.
+  const report = await readFile(join(folder, "report.md"), "utf8");
+  for (const file of ["report.md", ...(await readdir(folder)).filter((one) => one.endsWith(".png") && report.includes(`](${one})`))]) await copyFile(join(folder, file), join(to, file));
   console.log(to);
 }
 

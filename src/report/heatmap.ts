@@ -10,6 +10,8 @@ export interface Heatmap {
   readonly values: readonly (readonly number[])[];
   /** What the colours mean. */
   readonly legend?: string;
+  /** What the darkest colours stand for, where several maps are compared; else the largest of the map's own. */
+  readonly bound?: number;
   /** What it was at some steps of the training,  layers × tasks each: shown under a slider, where there is a page for one. */
   readonly history?: readonly { readonly step: number | string; readonly values: readonly (readonly number[])[] }[] | undefined;
 }
@@ -20,10 +22,10 @@ const cellWidth = 10;
  * A Vega specification. Purple is negative, orange positive, white zero (PuOr, which colour-blind people can tell
  * apart), on a scale that is symmetric so that white always means "this expert has no part in this layer".
  */
-export function heatmapSpec({ title, tasks, layers, values, legend = "coefficient", history = [] }: Heatmap): Spec {
+export function heatmapSpec({ title, tasks, layers, values, legend = "coefficient", bound: shared, history = [] }: Heatmap): Spec {
   // What was written comes last: it need not be the last step's.
   const shots = [...history, { step: "as written", values }];
-  const bound = Math.max(0.1, ...shots.map(({ values: rows }) => Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))))));
+  const bound = shared ?? Math.max(0.1, ...shots.map(({ values: rows }) => Math.max(...rows.map((row) => Math.max(...row.map(Math.abs))))));
   const cells = shots.flatMap(({ values: rows }, shot) => rows.flatMap((row, layer) => row.map((value, task) => ({ layer: layers[layer]!, task: tasks[task]!, value, shot }))));
   const last = shots.length - 1;
   return {

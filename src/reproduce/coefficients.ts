@@ -36,9 +36,9 @@ const valuesOf = ({ entries }: Learned, layers: readonly string[]): number[] => 
   return entries.filter(({ layer }) => mine.has(layer)).map(({ coefficient }) => coefficient);
 };
 
-function map(name: string, title: string, { tasks, entries }: Learned, layers: readonly string[]): Figure {
+function map(name: string, title: string, { tasks, entries }: Learned, layers: readonly string[], bound: number): Figure {
   const at = new Map(entries.map(({ layer, task, coefficient }) => [`${layer}\n${task}`, coefficient]));
-  return { name, title, spec: heatmapSpec({ title: "", tasks, layers, values: layers.map((layer) => tasks.map((task) => at.get(`${layer}\n${task}`)!)) }) };
+  return { name, title, spec: heatmapSpec({ title: "", tasks, layers, bound, values: layers.map((layer) => tasks.map((task) => at.get(`${layer}\n${task}`)!)) }) };
 }
 
 /** SuperMerge's figure 5: what SuperMerge and AdaMerging learn; the paper's AdaMerging is AdaMerging++ (its footnote 3). */
@@ -60,13 +60,14 @@ export async function coefficients(lab: Lab): Promise<Produced> {
     ];
   }));
   const [ours] = found;
+  const bound = Math.max(...found.flatMap(({ of }) => of.entries.map(({ coefficient }) => Math.abs(coefficient))));
   return {
     rows, seeds: [seed!], numbers,
     tables: [tableOf("results", rows, lab), { name: "kinds", caption: "coefficients by kind of weight", table: { head: ["method", "kind of weight", "coefficients", "mean", "nothing (within 0.01)", "below nothing"], body } }],
     figures: [
-      ...found.map(({ name, of }) => map(name, `Coefficients of ${name}, layers × experts`, of, idsOf(of))),
+      ...found.map(({ name, of }) => map(name, `Coefficients of ${name}, layers × experts`, of, idsOf(of), bound)),
       // The paper's part b, which is SuperMerge's alone.
-      ...[...byKind(idsOf(ours!.of))].map(([kind, layers]) => map(`supermerge-${kind.replace(", ", "-")}`, `Coefficients of supermerge, ${kind}`, ours!.of, layers)),
+      ...[...byKind(idsOf(ours!.of))].map(([kind, layers]) => map(`supermerge-${kind.replace(", ", "-")}`, `Coefficients of supermerge, ${kind}`, ours!.of, layers, bound)),
     ],
   };
 }
