@@ -159,7 +159,7 @@ export const supermerge: readonly Experiment[] = [
     { text: "Layers take part unequally: of those that moved, the most changed moves more than twice as far as the least, in every expert", holds: ({ numbers }) => Object.entries(numbers!).every(([name, ratio]) => name === unlike || ratio > 2) },
     { text: "One layer is changed unlike by two tasks: somewhere, more than twice as far by one", holds: ({ numbers }) => numbers![unlike]! > 2 },
   ] },
-  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging++ beside SuperMerge, and by kind of weight", minutes: [4, 25], models: 3, run: coefficients, claims: [
+  { id: "supermerge/figure-5", what: "coefficients by layer and task, AdaMerging++ beside SuperMerge, and by kind of weight", minutes: [3, 20], models: 3, run: coefficients, claims: [
     { text: "AdaMerging++ leaves more of its coefficients at nothing than SuperMerge does", holds: ({ numbers }) => numbers!["part of nothing, adamerging++"]! > numbers!["part of nothing, supermerge"]! },
     { text: "SuperMerge takes some layers of some experts away: coefficients below nothing, which AdaMerging++ has none of", holds: ({ numbers }) => numbers!["part below nothing, supermerge"]! > 0 && numbers!["part below nothing, adamerging++"] === 0 },
     { text: "SuperMerge's coefficients of the earlier half of the layers are nearer to nothing than those of the later half, on average", holds: ({ numbers }) => numbers!["mean |coefficient| of the earlier half, supermerge"]! < numbers!["mean |coefficient| of the later half, supermerge"]! },
