@@ -60,6 +60,18 @@ test("what was trained alike is not trained again, whatever it is called", async
   expect(await values("granularity", "tensor")).toEqual(await values("gate", "tanh"));
 });
 
+test("DARE's p is searched beside what the method in front of which it stands searches", async () => {
+  expect(await cli("reproduce", "dare/pairs", "--data", "few", "--tasks", "rte,cb", "--val-per-task", "4", "--backend", "wasm", "--runs", "dropped", "--out", "pairs")).toMatchObject({ code: 0 });
+  const { search } = await json<{ search: Record<string, { values: { dareP?: number; lambda?: number }; accuracy: number; loss: number }[]> }>(join(folder, "dropped", "rte+cb", "seed0", "results.json"));
+  const rates = (name: string) => [...new Set(search[name]!.map(({ values }) => values.dareP))];
+  expect(rates("task-arithmetic")).toEqual([undefined]);
+  for (const name of ["dare", "dare-average", "dare-fisher", "dare-regmean", "dare-ties"]) expect(rates(name), name).toEqual([0.1, 0.3, 0.5, 0.7, 0.9]);
+  expect(search["dare"]).toHaveLength(5 * search["task-arithmetic"]!.length);
+  // What is said to be found is the best of them.
+  const [best] = [...search["dare"]!].sort((a, b) => b.accuracy - a.accuracy || a.loss - b.loss);
+  expect(await readFile(join(folder, "pairs", "gains.csv"), "utf8")).toMatch(new RegExp(`^task-arithmetic,-?[0-9.]+,${best!.values.dareP}$`, "m"));
+});
+
 test("models of one task, alike but for the order of its examples, and their merges", async () => {
   await mkdir(join(folder, "learned", "cb"), { recursive: true });
   const shipped = join(packageFolder, "data", "mini");
