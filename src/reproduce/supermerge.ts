@@ -123,7 +123,7 @@ async function cost(lab: Lab): Promise<Produced> {
 
 export const supermerge: readonly Experiment[] = [
   inDomainTable("supermerge/table-1", "in-domain, language tasks: every method, accuracy and rank", languageMethods, ["task-arithmetic", "dare", "ties", "dare-ties"], [2, 16]),
-  outOfDomainTable("supermerge/table-2", "out-of-domain, language tasks: tasks that have no part in the merge", languageMethods, [2, 8], [
+  outOfDomainTable("supermerge/table-2", "out-of-domain, language tasks: tasks that have no part in the merge", languageMethods, [2, 10], [
     bestOf("SuperMerge's average on tasks held out is above task arithmetic's and TIES's, with DARE and without", "supermerge", ["task-arithmetic", "dare", "ties", "dare-ties"], heldOut),
     { text: "DARE with TIES does worst on tasks held out", holds: ({ rows }, lab) => ["task-arithmetic", "dare", "ties", "supermerge", "hierarchical"].every((name) => average(rows, "dare-ties", heldOut(lab))! < average(rows, name, heldOut(lab))!) },
   ]),
