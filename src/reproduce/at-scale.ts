@@ -2,11 +2,11 @@ import { interval, mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
 import { distinct, scoreOf, type ResultRow } from "../report/rows.js";
 import { shuffled } from "../tasks/split.js";
-import { dareTies, pretrained } from "./shared.js";
+import { given, pretrained } from "./shared.js";
 import type { Experiment, Figure, Lab, Produced, Shown } from "./types.js";
 
 const methods = ["average", "task-arithmetic", "ties", "dare-ties"];
-const contenders = [pretrained, ...methods.map((name) => (name === "dare-ties" ? dareTies : name))];
+const contenders = [pretrained, ...methods.map((name) => (name === "dare-ties" ? given(name, "ties", { dareP: 0.9 }) : name))];
 const places = ["held-in", "held-out"] as const;
 type Where = (typeof places)[number];
 

@@ -14,7 +14,6 @@ export const trained = (name: string, settings: Readonly<Record<string, unknown>
 
 /** What the base scores: task arithmetic with nothing of anything, so that it is written and measured as the rest is. */
 export const pretrained: Contender = given("pretrained", "task-arithmetic", { lambda: 0 });
-export const dareTies: Contender = given("dare-ties", "ties", { dareP: 0.9 });
 
 /** DARE's paper searches p from 0.1 to 0.9; every second step of it, to take half as long. */
 export const dareRates = [0.1, 0.3, 0.5, 0.7, 0.9];

@@ -135,6 +135,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const values: Record<string, Result["values"]> = {};
   const searches: Record<string, readonly GridPoint[]> = {};
   const synthetic = inputs.tasks.some((task) => task.synthetic);
+  const compared = (finished: boolean): Compared => ({ out, rows, times, values, synthetic, finished });
   // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
   const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
@@ -145,7 +146,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     rows.push(...(await references(inputs, options.seed)));
     for (const [i, contender] of chosen.entries()) {
       const { name } = contender;
-      if (hooks.stopping()) return { out, rows, times, values, synthetic, finished: false };
+      if (hooks.stopping()) return compared(false);
       const path = join(out, "methods", `${name}.json`);
       const own = "method" in contender ? { name, search, ...(contender.given && { values: contender.given }), ...(contender.grid && { grid: contender.grid }) } : { given, settings: settingsOf(contender, arena), ...("tree" in contender && { tree: contender.tree }) };
       const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
@@ -154,7 +155,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
         hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });
         const made = await runContender(arena, contender, identity);
-        if (!made) return { out, rows, times, values, synthetic, finished: false };
+        if (!made) return compared(false);
         if (heldOut?.length) made.rows.push(...(await measureHeldOut(arena, contender, heldOut)));
         if (!keep) await rm(modelFolder(arena, name), { recursive: true, force: true });
         done = { identity, ...made };
@@ -168,9 +169,9 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     }
     await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
     await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: hashes });
-    return { out, rows, times, values, synthetic, finished: true };
+    return compared(true);
   } catch (error) {
-    if (error instanceof Stopped) return { out, rows, times, values, synthetic, finished: false };
+    if (error instanceof Stopped) return compared(false);
     throw error;
   } finally {
     await inputs.dispose();
