@@ -7,6 +7,8 @@ export { cacheFolder } from "./cache.js";
 export { engineNames, type EngineName } from "./engines.js";
 export { deviceMemory, freeMemory, watchMemory } from "./memory.js";
 export { surveyEngines, type EngineStatus } from "./survey.js";
+export { webgpuCounts } from "./webgpu.js";
+export type { WebgpuCounts } from "./webgpu-queue.js";
 
 /**
  * Starts one engine and makes it tfjs's current back end.
@@ -21,8 +23,11 @@ export async function startNamed(name: EngineName, chosen: boolean, threads?: nu
   return loaded;
 }
 
-/** The engine that runs in this process: it is started once. */
-let running: EngineName | undefined;
+/** The engine that runs in this process, and on what: it is started once. */
+let running: (Loaded & { readonly name: EngineName }) | undefined;
+
+/** What the running engine runs on; undefined where none was started. */
+export const runningOn = (): Readonly<Loaded> | undefined => running;
 
 /**
  * Starts an engine and makes it tfjs's current back end. `auto` takes the first of
@@ -31,12 +36,11 @@ let running: EngineName | undefined;
  * @throws UserError when the named engine does not start: why, and the line that mends it.
  */
 export async function startEngine(choice: EngineName | "auto" = "auto", threads?: number): Promise<EngineName> {
-  if (running !== undefined && (choice === "auto" || choice === running)) return running;
+  if (running !== undefined && (choice === "auto" || choice === running.name)) return running.name;
   let problem = "";
   for (const { name, mend } of engines.filter((engine) => choice === "auto" || engine.name === choice)) {
     try {
-      await startNamed(name, choice !== "auto", threads);
-      running = name;
+      running = { ...(await startNamed(name, choice !== "auto", threads)), name };
       return name;
     } catch (error) {
       const [line] = String(error instanceof Error ? error.message : error).split("\n");

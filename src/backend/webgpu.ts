@@ -5,6 +5,8 @@ import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
 import { EngineProblem, type Loaded } from "./problem.js";
 import { locate } from "./locate.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
+import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
+import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";
 
 /** The parts of WebGPU that starting needs; the package `webgpu` (Dawn) fills them. */
 interface Adapter {
@@ -13,7 +15,10 @@ interface Adapter {
   readonly info: { readonly vendor: string; readonly architecture: string; readonly description: string; readonly isFallbackAdapter?: boolean };
   requestDevice(descriptor: object): Promise<Device>;
 }
-interface Device { addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void }
+interface Device extends BufferMaker<PooledBuffer> {
+  readonly limits: Record<string, number>;
+  addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void;
+}
 interface Dawn { create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> }; globals: object }
 interface Tfjs { WebGPUBackend: new (device: object, info: object) => KernelBackend }
 
@@ -42,6 +47,14 @@ const lacksVulkan = (): boolean => process.platform === "linux"
 
 const noCard = (): EngineProblem => new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
 
+let counts: WebgpuCounts | undefined;
+
+/** What the card was asked to do so far; undefined where the webgpu engine does not run. */
+export const webgpuCounts = (): Readonly<WebgpuCounts> | undefined => counts;
+
+/** For tests: with "default", a card is used within the limits that WebGPU promises everywhere (128 MiB a binding). */
+const limitsVariable = "TRAIN_MERGE_WEBGPU_LIMITS";
+
 /**
  * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits (WebGPU's defaults stop at
  * 128 MB a tensor) and the merge op's kernels.
@@ -57,7 +70,7 @@ export async function loadWebgpu(): Promise<Loaded> {
   if (!adapter) throw noCard();
   const device = await adapter.requestDevice({
     requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
-    requiredLimits: Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
+    requiredLimits: process.env[limitsVariable] === "default" ? {} : Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
   });
   // WebGPU goes on with zeros after an error; a wrong number must not look like a right one.
   device.addEventListener("uncapturederror", ({ error }) => {
@@ -68,6 +81,10 @@ export async function loadWebgpu(): Promise<Loaded> {
   // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
   Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
   const backend = new WebGPUBackend(device, adapter.info);
+  const tensorLimit = Math.min(device.limits["maxStorageBufferBindingSize"]!, device.limits["maxBufferSize"]!);
+  counts = recordWholeStages(backend as unknown as TfjsWebgpuBackend, device, tensorLimit);
+  // merge/limit.ts reads it.
+  Object.assign(backend, { tensorLimit });
   registerBackend("webgpu", () => backend);
   registerWebgpuKernels();
   return { backend: "webgpu", text: adapter.info.description || adapter.info.architecture || adapter.info.vendor, emulated: isSoftware(adapter) };

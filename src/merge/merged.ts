@@ -24,9 +24,10 @@ export async function mergeTensors(vectors: TaskVectors, table: Table, requests:
   const done: Tensor[] = [];
   let pieces: Tensor[] = [];
   const finish = () => {
-    const { ids, name } = requests[done.length]!;
+    const { ids, run, name } = requests[done.length]!;
     const { shape, width } = vectors.tensors.get(name)!;
-    const out = tidy(() => reshape(pieces.length === 1 ? pieces[0]! : concat(pieces, 0), ids ? [ids.length, width] : [...shape]));
+    const outShape = ids || run ? [-1, width] : [...shape];
+    const out = tidy(() => reshape(pieces.length === 1 ? pieces[0]! : concat(pieces, 0), outShape));
     dispose(pieces);
     pieces = [];
     done.push(out);

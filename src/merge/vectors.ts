@@ -3,15 +3,19 @@ import { rowCount, runsOf, type Member, type Run } from "../checkpoint/family.js
 import { toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { disposeDeltas, uploadDeltas, type Deltas } from "./deltas.js";
 import type { Layer } from "./layers.js";
-import type { PackedRows, Packing } from "./packing.js";
+import { rowsTogether } from "./limit.js";
+import { sliceRows, type PackedRows, type Packing } from "./packing.js";
 import { partBytes, type Residency } from "./residency.js";
 import { scanFamily, type PackingError, type Scan, type ScanOptions } from "./scan.js";
 import { fileRows, hostRows, type Column, type FamilyTensor, type ReadRows } from "./source.js";
 
-/** A tensor that is asked for, whole or some rows of it (each once, rising). */
+/** A tensor that is asked for, whole or some rows of it. */
 export interface Request {
   readonly name: string;
+  /** These rows, each once, rising. */
   readonly ids?: Int32Array | undefined;
+  /** These rows: one of the pieces that {@link piecesOf} cuts a tensor into. */
+  readonly run?: Run | undefined;
 }
 
 /** Some rows of a requested tensor on the device. It is the vectors' own, and gone when the next part is asked for. */
@@ -79,40 +83,79 @@ export function cutRuns(runs: readonly Run[], most: number): Run[][] {
   return parts;
 }
 
-interface Resident { readonly base: Tensor; readonly deltas: Deltas | undefined }
+/** The rows of a tensor, in pieces of {@link rowsTogether}: what the device holds together. */
+export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts">): Run[] {
+  const most = rowsTogether(tensor);
+  return Array.from({ length: Math.ceil(tensor.rows / most) }, (_, i) => [i * most, Math.min(tensor.rows, (i + 1) * most)] as const);
+}
+
+/** A piece of a tensor on the device. */
+interface Resident {
+  readonly run: Run;
+  readonly base: Tensor;
+  readonly deltas: Deltas | undefined;
+}
+
+/** The pieces that a request is about, each with its rows: of a table, those that were asked for. */
+function heldParts(held: readonly Resident[], { ids, run }: Request): { resident: Resident; local: Int32Array | undefined; rows: number }[] {
+  if (!ids) {
+    const wanted = held.filter(({ run: [from, to] }) => run === undefined || (from >= run[0] && to <= run[1]));
+    return wanted.map((resident) => ({ resident, local: undefined, rows: resident.run[1] - resident.run[0] }));
+  }
+  const parts = held.map((resident) => {
+    const [from, to] = resident.run;
+    const local = ids.filter((id) => id >= from && id < to).map((id) => id - from);
+    return { resident, local, rows: local.length };
+  });
+  return parts.filter(({ rows }) => rows > 0);
+}
 
 /** A part before its rows are there. */
 interface Piece extends Pick<Part, "request" | "tensor" | "from" | "whole"> {
   readonly runs: readonly Run[];
+  readonly rows: number;
   readonly held: Resident | undefined;
-  readonly ids: Int32Array | undefined;
+  /** Of a held table, the rows of the piece that were asked for. */
+  readonly local: Int32Array | undefined;
 }
 
-function streamOf(tensors: ReadonlyMap<string, FamilyTensor>, resident: ReadonlyMap<string, Resident>, read: ReadRows, packing: Packing): TaskVectors["stream"] {
+/** A request as the pieces that bring it to the device. */
+function piecesOfRequest(asked: Request, request: number, tensor: FamilyTensor, held: readonly Resident[] | undefined): Piece[] {
+  const parts: Pick<Piece, "runs" | "rows" | "held" | "local">[] = held
+    ? heldParts(held, asked).map(({ resident, local, rows }) => ({ runs: [], rows, held: resident, local }))
+    : cutRuns(
+        asked.ids ? runsOf(asked.ids) : [asked.run ?? [0, tensor.rows]],
+        Math.max(1, Math.floor(partBytes / (4 * tensor.width * Math.max(1, tensor.experts.length)))),
+      ).map((runs) => ({ runs, rows: rowCount(runs), held: undefined, local: undefined }));
+  let from = 0;
+  return parts.map((part) => {
+    const piece = { ...part, request, tensor, from, whole: parts.length === 1 };
+    from += part.rows;
+    return piece;
+  });
+}
+
+function streamOf(
+  tensors: ReadonlyMap<string, FamilyTensor>,
+  resident: ReadonlyMap<string, readonly Resident[]>,
+  read: ReadRows,
+  packing: Packing,
+): TaskVectors["stream"] {
   return async function* stream(requests) {
-    const work = requests.flatMap(({ name, ids }, request): Piece[] => {
-      const tensor = tensors.get(name);
-      if (!tensor) throw new Error(`the model asks for "${name}", which was not loaded`);
-      const held = resident.get(name);
-      const whole: Run[] = [[0, tensor.rows]];
-      if (held) return [{ request, tensor, from: 0, runs: whole, whole: true, held, ids }];
-      const parts = cutRuns(ids ? runsOf(ids) : whole, Math.max(1, Math.floor(partBytes / (4 * tensor.width * Math.max(1, tensor.experts.length)))));
-      let from = 0;
-      return parts.map((runs) => {
-        const item = { request, tensor, from, runs, whole: parts.length === 1, held, ids };
-        from += rowCount(runs);
-        return item;
-      });
+    const work = requests.flatMap((asked, request) => {
+      const tensor = tensors.get(asked.name);
+      if (!tensor) throw new Error(`the model asks for "${asked.name}", which was not loaded`);
+      return piecesOfRequest(asked, request, tensor, resident.get(asked.name));
     });
     const ahead = new Map<number, ReturnType<ReadRows>>();
-    for (const [i, { held, ids, runs, ...part }] of work.entries()) {
+    for (const [i, { held, local, runs: _, ...part }] of work.entries()) {
       if (held) {
         // Of a table on the device (one that nobody changed) only the rows that were asked for are taken.
-        const base = ids ? tidy(() => gather(held.base, tensor1d(ids, "int32"))) : held.base;
+        const base = local ? tidy(() => gather(held.base, tensor1d(local, "int32"))) : held.base;
         try {
-          yield { ...part, rows: base.size / part.tensor.width, base, deltas: held.deltas };
+          yield { ...part, base, deltas: held.deltas };
         } finally {
-          if (ids) base.dispose();
+          if (local) base.dispose();
         }
         continue;
       }
@@ -127,11 +170,11 @@ function streamOf(tensors: ReadonlyMap<string, FamilyTensor>, resident: Readonly
       const host = await ahead.get(i)!;
       ahead.delete(i);
       const { width, experts } = part.tensor;
-      const rows = rowCount(runs);
+      const { rows } = part;
       const base: Tensor = tensor2d(host.base, [rows, width]);
       const deltas = experts.length ? uploadDeltas(host.vectors, experts, rows, width, packing) : undefined;
       try {
-        yield { ...part, rows, base, deltas };
+        yield { ...part, base, deltas };
       } finally {
         base.dispose();
         if (deltas) disposeDeltas(deltas);
@@ -140,18 +183,38 @@ function streamOf(tensors: ReadonlyMap<string, FamilyTensor>, resident: Readonly
   };
 }
 
-function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packing: Packing, resident: ReadonlyMap<string, Resident>, read: ReadRows): TaskVectors {
+function disposePieces(pieces: readonly Resident[]): void {
+  for (const { base, deltas } of pieces) {
+    base.dispose();
+    if (deltas) disposeDeltas(deltas);
+  }
+}
+
+/** Puts a tensor on the device, in as many pieces as the engine's limit asks for. */
+function toDevice(base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[], packing: Packing): Resident[] {
+  const values = toFloat32(base);
+  const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
+  const rows = values.length / width;
+  const pieces = piecesOf({ rows, width, experts });
+  return pieces.map((run) => {
+    const [from, to] = run;
+    const shape = pieces.length === 1 ? [...base.shape] : [to - from, width];
+    const deltas = () => uploadDeltas(vectors.map((vector) => sliceRows(vector, [run], rows, width)), experts, to - from, width, packing);
+    return {
+      run,
+      base: tensor(values.subarray(from * width, to * width), shape, "float32"),
+      deltas: vectors.length ? deltas() : undefined,
+    };
+  });
+}
+
+function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packing: Packing, resident: ReadonlyMap<string, readonly Resident[]>, read: ReadRows): TaskVectors {
   return {
     experts: family.columns.map(({ label }) => label), layers: scan.layers, tensors: scan.tensors, residency, packing,
     packingErrors: scan.packingErrors,
     stream: streamOf(scan.tensors, resident, read, packing),
     fromFiles: () => assemble(family, { ...scan, packingErrors: [] }, "disk", "f32", new Map(), fileRows(family.base, family.columns, "f32", new Map())),
-    dispose() {
-      for (const { base, deltas } of resident.values()) {
-        base.dispose();
-        if (deltas) disposeDeltas(deltas);
-      }
-    },
+    dispose: () => [...resident.values()].forEach(disposePieces),
   };
 }
 
@@ -165,28 +228,18 @@ function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packin
  */
 export async function loadTaskVectors(family: ColumnFamily, names: readonly string[], options: VectorOptions): Promise<TaskVectors> {
   const { residency = "device", packing = "f32", tables } = options;
-  const resident = new Map<string, Resident>();
+  const resident = new Map<string, Resident[]>();
   const kept = new Map<string, { base: HostTensor; vectors: readonly PackedRows[] }>();
   try {
-    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : (name, base, experts, vectors) => {
-      if (residency === "host" || (tables.has(name) && vectors.length)) {
-        kept.set(name, { base, vectors });
-        return;
-      }
-      const values = toFloat32(base);
-      const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
-      resident.set(name, {
-        base: tensor(values, [...base.shape], "float32"),
-        deltas: vectors.length ? uploadDeltas(vectors, experts, values.length / width, width, packing) : undefined,
-      });
-    });
+    const keep = (name: string, base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[]): void => {
+      if (residency === "host" || (tables.has(name) && vectors.length)) kept.set(name, { base, vectors });
+      else resident.set(name, toDevice(base, experts, vectors, packing));
+    };
+    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : keep);
     const read = residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
     return assemble(family, scan, residency, packing, resident, read);
   } catch (error) {
-    for (const { base, deltas } of resident.values()) {
-      base.dispose();
-      if (deltas) disposeDeltas(deltas);
-    }
+    [...resident.values()].forEach(disposePieces);
     throw error;
   }
 }

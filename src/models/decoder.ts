@@ -1,7 +1,7 @@
 import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { tokenOfRows, type State } from "./encoder.js";
-import { linear, rows } from "./ops.js";
-import { placesOf, score } from "./readout.js";
+import { rows } from "./ops.js";
+import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
 import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
 
 /**
@@ -44,11 +44,11 @@ export function lastBlock<S extends State>(readout: Readout, { id, shapes, norma
     id,
     shapes: new Map([...shapes, [unembedding, size]]),
     run(w, state) {
-      const out = w(unembedding) as Tensor2D;
-      if (state.memory) return { ...state, x: linear(normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)), [{ weight: out, frozen: true }]) };
+      const out = unembeddingOf(w, unembedding);
+      if (state.memory) return { ...state, x: tokenScores(normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)), out) };
       const places = placesOf(state.batch);
       const said = normalise(w, rows(state.x as Tensor2D, tensor1d(places.at, "int32")));
-      return { ...state, x: score(said, out, places, w.frozen?.(unembedding)) };
+      return { ...state, x: score(said, out, places) };
     },
   };
 }

@@ -1,5 +1,5 @@
 /** Losses on logits, each one custom-gradient op: see ops.ts. */
-import { add, cast, div, exp, gather, log, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, div, exp, gather, log, matMul, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /**
@@ -74,6 +74,59 @@ export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
     return {
       value: reshape(gather(reshape(logP, [-1]), tensor1d(targets.map((id, row) => row * vocabulary + id), "int32")), [-1, 1]),
       backward: (dy, [savedP, ids]) => [mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!))],
+    };
+  });
+}
+
+/** log Σ exp over the rows of all pieces' scores, [m, 1], a piece at a time: its largest score so far, and the sum beside it. */
+function logSumExp(x: Tensor2D, pieces: readonly Tensor[]): Tensor {
+  let highest: Tensor | undefined;
+  let total: Tensor | undefined;
+  for (const piece of pieces) {
+    [highest, total] = tidy(() => {
+      const z = matMul(x, piece as Tensor2D, false, true);
+      const own = max(z, -1, true);
+      const most = highest ? maximum(highest, own) : own;
+      const exponentials = sum(exp(sub(z, most)), -1, true);
+      return [most, total && highest ? add(exponentials, mul(total, exp(sub(highest, most)))) : exponentials];
+    }) as [Tensor, Tensor];
+  }
+  return add(highest!, log(total!));
+}
+
+/**
+ * {@link tokenLogProb} of x Wᵀ where W [vocabulary, width] comes in pieces of its rows: logits exist for one piece at a
+ * time, forward and back, so that neither they nor W need fit one tensor. Held for the backward: x, W and a number a row.
+ * @param x [m, width]
+ * @param frozen nobody asks for W's gradient
+ * @returns [m, 1]
+ */
+export function tokenLogProbOfPieces(x: Tensor2D, pieces: readonly Tensor2D[], targets: Int32Array, frozen: boolean): Tensor2D {
+  const starts = pieces.map((_, i) => pieces.slice(0, i).reduce((rows, { shape }) => rows + shape[0], 0));
+  /** 1 at each row's target, where it is among the piece's rows: [m, rows of the piece]. */
+  const chosen = (i: number): Tensor => {
+    const rows = pieces[i]!.shape[0];
+    return cast(oneHot(tensor1d(targets.map((id) => (id >= starts[i]! && id < starts[i]! + rows ? id - starts[i]! : -1)), "int32"), rows), "float32");
+  };
+  return op<Tensor2D>(frozen ? [x] : [x, ...pieces], ([input], save) => {
+    const total = logSumExp(input as Tensor2D, pieces);
+    const ofTargets = pieces.map((piece, i) => tidy(() => sum(mul(matMul(input as Tensor2D, piece, false, true), chosen(i)), -1, true)));
+    save([input!, total, ...pieces]);
+    return {
+      value: sub<Tensor2D>(ofTargets.reduce((a, b) => add(a, b)), total),
+      backward(dy, [savedX, savedTotal, ...savedPieces]) {
+        let dx: Tensor | undefined;
+        const gradients = savedPieces.map((piece, i) => {
+          const [forX, forPiece] = tidy(() => {
+            const z = matMul(savedX as Tensor2D, piece as Tensor2D, false, true);
+            const dz = mul(dy, sub(chosen(i), exp(sub(z, savedTotal!)))) as Tensor2D;
+            return [matMul(dz, piece as Tensor2D), frozen ? undefined : matMul(dz, savedX as Tensor2D, true, false)].filter((t) => t !== undefined);
+          }) as [Tensor, Tensor | undefined];
+          dx = dx ? add(dx, forX) : forX;
+          return forPiece;
+        });
+        return frozen ? [dx!] : [dx!, ...gradients.map((g) => g!)];
+      },
     };
   });
 }

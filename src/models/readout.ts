@@ -1,7 +1,7 @@
 import { matMul, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { linear, op } from "./ops.js";
-import { tokenLogProb } from "./losses.js";
-import type { TokenBatch } from "./types.js";
+import { joined, linear, op } from "./ops.js";
+import { tokenLogProb, tokenLogProbOfPieces } from "./losses.js";
+import type { TokenBatch, Weights } from "./types.js";
 
 /** Where a language model's predictions of targets stand among a batch's tokens, row after row. */
 export interface Places {
@@ -38,10 +38,28 @@ function summed(x: Tensor2D, { owners, rows: count }: Places): Tensor2D {
   });
 }
 
+/** The output layer of a language model: [vocabulary, width], in pieces of its rows where it is large. */
+export interface Unembedding {
+  readonly pieces: readonly Tensor2D[];
+  /** Nobody asks for its gradient. */
+  readonly frozen: boolean | undefined;
+}
+
+export const unembeddingOf = (weights: Weights, name: string): Unembedding => ({
+  pieces: weights.pieces?.(name) ?? [weights(name) as Tensor2D],
+  frozen: weights.frozen?.(name),
+});
+
+/** Scores of every token of the vocabulary, [n, vocabulary], without a gradient for the output layer. */
+export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
+  joined(pieces.map((weight) => linear(x, [{ weight, frozen: true }])), 1);
+
 /**
  * Σ log p(target) of every row: [rows, 1].
  * @param said [predictions, width]: the activations at the places, normalised
- * @param unembedding [vocabulary, width]
  */
-export const score = (said: Tensor2D, unembedding: Tensor2D, places: Places, frozen: boolean | undefined): Tensor2D =>
-  summed(tokenLogProb(linear(said, [{ weight: unembedding, frozen }]), places.targets), places);
+export function score(said: Tensor2D, { pieces, frozen }: Unembedding, places: Places): Tensor2D {
+  const [only] = pieces;
+  const logProbs = pieces.length === 1 ? tokenLogProb(linear(said, [{ weight: only!, frozen }]), places.targets) : tokenLogProbOfPieces(said, pieces, places.targets, frozen ?? false);
+  return summed(logProbs, places);
+}

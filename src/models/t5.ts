@@ -6,8 +6,8 @@ import { dense, denseShapes, parametersOf, rms } from "./dense.js";
 import { endsOf } from "./decoder.js";
 import { layout } from "./layout.js";
 import { attendBack } from "./memory.js";
-import { linear, lookup, multiplied, plus, rows, times } from "./ops.js";
-import { placesOf, score } from "./readout.js";
+import { lookup, multiplied, plus, rows, times } from "./ops.js";
+import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
 import type { Block, BuildOptions, Config, Memory, Model, ModelFamily, SegmentBias, TokenBatch, TokenRow, Weights } from "./types.js";
 
 /** Encoder rows (each text once, however many targets it has) and decoder rows. */
@@ -198,14 +198,14 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
   const leave: Block<T5State> = {
     id: "decoder.final_layer_norm", shapes: new Map([["decoder.final_layer_norm.weight", [width]], [unembedding, [vocabulary, width]]]),
     run(w, state) {
-      const out = w(unembedding) as Tensor2D;
+      const out = unembeddingOf(w, unembedding);
       const normal = (at: Int32Array) => {
         const y = rms(w, "decoder.final_layer_norm", rows(state.y as Tensor2D, tensor1d(at, "int32")), epsilon);
         return scales ? multiplied(y, width ** -0.5) : y;
       };
-      if (state.memory) return { ...state, y: linear(normal(state.batch.decoder.first), [{ weight: out, frozen: true }]) };
+      if (state.memory) return { ...state, y: tokenScores(normal(state.batch.decoder.first), out) };
       const places = placesOf(state.batch.decoder);
-      return { ...state, y: score(normal(places.at), out, places, w.frozen?.(unembedding)) };
+      return { ...state, y: score(normal(places.at), out, places) };
     },
   };
   const blocks = [enter, ...Array.from({ length: layers }, (_, i) => encoderLayer(config, i)), turn, ...Array.from({ length: decoderLayers }, (_, i) => decoderLayer(config, i)), leave];

@@ -5,6 +5,8 @@ export interface Weights {
   (name: string): Tensor;
   /** Some rows of a table, [m, width], for who need not make the whole table; absent where the table is there anyway. */
   rows?(name: string, ids: Int32Array): Tensor2D;
+  /** A matrix in pieces of its rows, one below the other, where it may be too large for one tensor; absent where it never is. */
+  pieces?(name: string): readonly Tensor2D[];
   /** True where nobody asks for the weight's gradient; absent where somebody may. */
   frozen?(name: string): boolean;
   /** Told what a linear layer is given, [n, in], by the name of its weight, where somebody wants to know. */

@@ -1,8 +1,9 @@
 import { dispose, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { tensorLimit } from "../merge/limit.js";
 import { mergeTensors } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
-import type { Request, TaskVectors } from "../merge/vectors.js";
-import { rows } from "../models/ops.js";
+import { piecesOf, type Request, type TaskVectors } from "../merge/vectors.js";
+import { joined, rows } from "../models/ops.js";
 import type { Model, Weights } from "../models/types.js";
 import type { Stage } from "./stages.js";
 
@@ -28,31 +29,65 @@ function tableRows(model: Model, batches: readonly unknown[]): Map<string, Int32
   return new Map([...sets].map(([name, set]) => [name, Int32Array.from(set).sort()]));
 }
 
+/** What a stage asks for of a tensor: the rows of a table, the whole tensor, or all of it in pieces where it is too large. */
+function requestsOf(name: string, vectors: TaskVectors, tables: ReadonlyMap<string, Int32Array>): Request[] {
+  const ids = tables.get(name);
+  if (ids) return [{ name, ids }];
+  const tensor = vectors.tensors.get(name);
+  // Where only the task vectors of all experts together are too large, the merged tensor still is one.
+  if (!tensor || 4 * tensor.rows * tensor.width <= tensorLimit()) return [{ name }];
+  return piecesOf(tensor).map((run) => ({ name, run }));
+}
+
+/** Rows of a tensor in pieces, in the order in which they are asked for. */
+function rowsOfPieces(pieces: readonly { readonly run: readonly [from: number, to: number]; readonly tensor: Tensor2D }[], ids: Int32Array): Tensor2D {
+  const order: number[] = [];
+  const found = pieces.flatMap(({ run: [from, to], tensor }) => {
+    const at = Array.from(ids, (_, i) => i).filter((i) => ids[i]! >= from && ids[i]! < to);
+    if (at.length === 0) return [];
+    order.push(...at);
+    return [rows(tensor, tensor1d(at.map((i) => ids[i]! - from), "int32"))];
+  });
+  const back = new Int32Array(order.length);
+  order.forEach((i, place) => (back[i] = place));
+  return rows(joined(found, 0), tensor1d(back, "int32"));
+}
+
 /** Merges what a stage reads, and of its tables only the rows that the batches it will see name. */
 export async function openStage(model: Model, vectors: TaskVectors, table: Table, stage: Stage, batches: readonly unknown[]): Promise<StageWeights> {
   // Two blocks may read one tensor: an embedding that is the output layer too, a bias that all layers share.
   const names = [...new Set(stage.blocks.flatMap(({ shapes }) => [...shapes.keys()]))];
   const rowsOf = names.some((name) => model.tables.has(name)) ? tableRows(model, batches) : new Map<string, Int32Array>();
-  const requests = names.map((name): Request => ({ name, ids: model.tables.has(name) ? rowsOf.get(name)! : undefined }));
+  const requests = names.flatMap((name) => requestsOf(name, vectors, rowsOf));
   const tensors = await mergeTensors(vectors, table, requests);
-  const byName = new Map(requests.map((request, i) => [request.name, { request, tensor: tensors[i]! }]));
+  const merged = requests.map((request, i) => ({ request, tensor: tensors[i]! }));
+  const byName = new Map<string, { readonly request: Request; readonly tensor: Tensor }[]>();
+  for (const one of merged) byName.set(one.request.name, [...(byName.get(one.request.name) ?? []), one]);
   const places = new Map([...rowsOf].map(([name, ids]) => [name, new Map(Array.from(ids, (id, at) => [id, at]))]));
   const isChanged = (name: string) => vectors.tensors.get(name)!.experts.length > 0;
+  const all = (name: string) => {
+    const entries = byName.get(name);
+    if (!entries) throw new Error(`a block asks for "${name}", which is not among its names`);
+    return entries;
+  };
   const found = (name: string): Tensor => {
-    const entry = byName.get(name);
-    if (!entry) throw new Error(`a block asks for "${name}", which is not among its names`);
-    return entry.tensor;
+    const [entry, ...others] = all(name);
+    if (others.length > 0) throw new Error(`"${name}" is too large for one tensor on this engine, and a block asks for all of it`);
+    return entry!.tensor;
   };
   return {
     weights: Object.assign(found, {
       frozen: (name: string) => !isChanged(name),
       beside: (module: string) => model.beside?.get(module),
+      pieces: (name: string) => all(name).map(({ tensor }) => tensor as Tensor2D),
       rows(name: string, ids: Int32Array): Tensor2D {
+        const entries = all(name);
+        if (entries.length > 1) return rowsOfPieces(entries.map(({ request, tensor }) => ({ run: request.run!, tensor: tensor as Tensor2D })), ids);
         const place = places.get(name);
         return rows(found(name) as Tensor2D, tensor1d(place ? ids.map((id) => place.get(id)!) : ids, "int32"));
       },
     }),
-    changed: [...byName.values()].filter(({ request }) => isChanged(request.name)),
+    changed: merged.filter(({ request }) => isChanged(request.name)),
     dispose: () => dispose(tensors),
   };
 }

@@ -43,7 +43,7 @@ export async function openCase(name: string, g = read(name)): Promise<{ family: 
 /** RoBERTa's and BERT's heads have biases, GPT-2's and Llama's none. */
 const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap<string, string>) => (head && head.bias !== undefined && !actual.has(head.bias) ? { ...head, bias: undefined } : head);
 
-const rowsOf = (g: Golden, model: Model): TokenRow[] => (g.pixels ? g.pixels.map((image) => imageRow(() => image.flat(2), model.image!)) : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })));
+export const rowsOf = (g: Golden, model: Model): TokenRow[] => (g.pixels ? g.pixels.map((image) => imageRow(() => image.flat(2), model.image!)) : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })));
 
 /** Every model family against transformers: logits, loss and ∂L/∂w, whole and block by block. */
 export function modelTests(tolerance: number, slow: boolean): void {

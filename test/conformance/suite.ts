@@ -1,14 +1,15 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { beforeAll, describe } from "vitest";
-import { startEngine, type EngineName } from "../../src/backend/index.js";
+import { beforeAll, describe, vi } from "vitest";
+import { runningOn, startEngine, type EngineName } from "../../src/backend/index.js";
 import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
 import { familyTests } from "./family.js";
 import { finetuneTests } from "./finetune.js";
 import { generationTests } from "./generation.js";
+import { limitTests } from "./limits.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
 import { modelTests } from "./models.js";
@@ -16,15 +17,18 @@ import { opTests } from "./ops.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
-/** The suite every engine must pass. A `slow` one is spared the 22.7-million-parameter family. */
-export async function conformance(name: EngineName, { tolerance = 1e-4, slow = false }: { tolerance?: number; slow?: boolean } = {}): Promise<void> {
+/** The suite every engine must pass. A `slow` one, as an emulated card is, is spared the 22.7-million-parameter family. */
+export async function conformance(name: EngineName, { tolerance = 1e-4, slow: known = false }: { tolerance?: number; slow?: boolean } = {}): Promise<void> {
   const problem = await startEngine(name).then(() => undefined, (error: Error) => error.message);
+  const slow = known || runningOn()?.emulated === true;
+  if (slow) vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
   if (problem !== undefined) console.log(`conformance of ${name} skipped: ${problem}`);
   describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
     describe("ops", () => opTests(1e-5));
     describe("merge", mergeTests);
     describe("adapters", () => adapterTests(tolerance, slow));
     describe("model families", () => modelTests(tolerance, slow));
+    describe("tensors over the engine's limit", () => limitTests(tolerance));
     describe("fine-tuning", finetuneTests);
     describe("what language models say", () => generationTests(tolerance, slow));
     describe("the family that ships", () => {
