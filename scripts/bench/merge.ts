@@ -1,21 +1,24 @@
 /**
  * The merge op and its gradient alone, in GB/s of what they must move, against a plain copy on the same engine's machine.
  *
- *   node dist/scripts/bench/merge.js --engines node,wasm --parameters 100e6 --k 8 [--packings f32,bf16,int8] [--python PYTHON] [--rounds 5] [--out FILE.json]
+ *   node dist/scripts/bench/merge.js --engines node,wasm --parameters 100e6 --k 8 [--packings f32,bf16,int8] [--python PYTHON]
+ *     [--device cpu|cuda] [--rounds 5] [--out FILE.json]
  *
  * Merge: reads the base and k deltas, writes the result. Products: reads the gradient and k deltas. Tensors of 4 M
- * entries, as in a large model. The copy: memory to memory, as many bytes, by PyTorch with all cores where --python has
- * it, else by Node.
+ * entries, as in a large model. The copy: memory to memory, as many bytes, on --device by PyTorch (with all cores) where
+ * --python has it, else by Node. PyTorch does the same merges beside it, as it comes and compiled (torch_merge.py).
  */
 import { execFileSync } from "node:child_process";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
+import { reshape, slice, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
 import { startEngine, type EngineName } from "../../src/backend/index.js";
 import { writeText } from "../../src/checkpoint/files.js";
 import { uploadDeltas } from "../../src/merge/deltas.js";
 import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { mergeForward, mergeGradient } from "../../src/merge/op.js";
+import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 
 const tensorSize = 4 * 2 ** 20;
@@ -34,17 +37,21 @@ async function measure(engine: EngineName, packing: Packing, parameters: number,
   const stacks = Array.from({ length: count }, () => uploadDeltas(experts.map((e) => packRows(one.subarray(e * tensorSize, (e + 1) * tensorSize), tensorSize / width, width, packing)), experts, tensorSize / width, width, packing));
   const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));
   const c = tensor1d(new Float32Array(k).fill(0.3));
+  // Several times over, so that what is read back at the end, and waiting for it, are a small part.
+  const times = engine === "webgpu" || engine === "node-gpu" ? 8 : 1;
   const pass = async (what: (i: number) => Tensor): Promise<number> => {
     const start = performance.now();
-    let last = what(0);
-    for (let i = 1; i < count; i++) {
-      last.dispose();
-      last = what(i);
+    let last: Tensor | undefined;
+    for (let i = 0; i < times * count; i++) {
+      last?.dispose();
+      last = what(i % count);
     }
-    // The queue runs in order: the last one's end is everybody's. Its download is a small part of a pass.
-    await last.data();
-    last.dispose();
-    return performance.now() - start;
+    // The queue runs in order: when one number of the last is there, all are done.
+    const end = tidy(() => slice(reshape(last!, [-1]), [0], [1]));
+    await end.data();
+    end.dispose();
+    last!.dispose();
+    return (performance.now() - start) / times;
   };
   const [merges, products]: [number[], number[]] = [[], []];
   for (let round = 0; round < rounds + 1; round++) {
@@ -56,26 +63,39 @@ async function measure(engine: EngineName, packing: Packing, parameters: number,
   return { engine, packing, merge: speed(deltas + 8 * count * tensorSize, merges), products: speed(deltas + 4 * count * tensorSize, products) };
 }
 
-/** GB/s, read and written, of copying `bytes / 2` from one place to another. */
-function copySpeed(python: string, bytes: number): { by: string; speed: number } {
-  const size = Math.floor(bytes / 2 / 4);
-  const program = `import torch,time\na=torch.ones(${size});b=torch.empty_like(a)\nt=[]\nfor _ in range(6):\n s=time.perf_counter();b.copy_(a);t.append(time.perf_counter()-s)\nprint(sorted(t[1:])[2])`;
+interface TorchRow {
+  way: string;
+  packing: Packing;
+  merge: number;
+  products: number;
+}
+
+/** What torch_merge.py measured on a device: GB/s of a copy, and of the same merges. Undefined where there is no PyTorch. */
+function torchSpeeds(python: string, device: string, parameters: number, k: number): { copy: number; rows: TorchRow[] } | undefined {
+  const program = join(packageFolder, "scripts", "bench", "torch_merge.py");
   try {
-    return { by: "PyTorch", speed: (size * 8) / Number(execFileSync(python, ["-c", program], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })) / 1e9 };
+    const answer = execFileSync(python, [program, device, String(parameters), String(k)], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+    return JSON.parse(answer.trim().split("\n").at(-1)!) as { copy: number; rows: TorchRow[] };
   } catch {
-    const [from, to] = [new Float32Array(size).fill(1), new Float32Array(size)];
-    const times = Array.from({ length: 6 }, () => {
-      const start = performance.now();
-      to.set(from);
-      return performance.now() - start;
-    });
-    return { by: "Node, one thread", speed: (size * 8) / median(times.slice(1)) / 1e6 };
+    return undefined;
   }
+}
+
+/** GB/s, read and written, of copying `bytes / 2` from one place to another with one thread. */
+function copySpeed(bytes: number): number {
+  const size = Math.floor(bytes / 2 / 4);
+  const [from, to] = [new Float32Array(size).fill(1), new Float32Array(size)];
+  const times = Array.from({ length: 6 }, () => {
+    const start = performance.now();
+    to.set(from);
+    return performance.now() - start;
+  });
+  return (size * 8) / median(times.slice(1)) / 1e6;
 }
 
 const { values: o } = parseArgs({ options: {
   engines: { type: "string", default: "node,wasm" }, parameters: { type: "string", default: "100e6" }, k: { type: "string", default: "8" }, packings: { type: "string", default: packings.filter((packing) => packing !== "sparse").join(",") },
-  python: { type: "string", default: ".venv/bin/python" }, rounds: { type: "string", default: "5" }, out: { type: "string" }, one: { type: "boolean" },
+  python: { type: "string", default: ".venv/bin/python" }, device: { type: "string", default: "cpu" }, rounds: { type: "string", default: "5" }, out: { type: "string" }, one: { type: "boolean" },
 } });
 const [parameters, k] = [Number(o.parameters), Number(o.k)];
 if (o.one) {
@@ -83,7 +103,8 @@ if (o.one) {
   console.log(JSON.stringify(row));
   process.exit(0);
 }
-const copy = copySpeed(o.python, 4 * parameters * (k + 2));
+const torch = torchSpeeds(o.python, o.device, parameters, k);
+const copy = torch ? { by: `PyTorch, ${o.device}`, speed: torch.copy } : { by: "Node, one thread", speed: copySpeed(4 * parameters * (k + 2)) };
 const rows: Row[] = [];
 for (const engine of o.engines.split(",")) {
   for (const packing of o.packings.split(",")) {
@@ -95,6 +116,7 @@ for (const engine of o.engines.split(",")) {
     }
   }
 }
+for (const { way, ...row } of torch?.rows ?? []) rows.push({ engine: `PyTorch ${way}, ${o.device}`, ...row });
 const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
 console.log(`merge op, ${parameters / 1e6} M parameters, k = ${k}: GB/s (ratio to a plain copy of ${copy.speed.toFixed(1)} GB/s by ${copy.by})\n`);
 console.log(toMarkdown({ head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"], body: rows.map(({ engine, packing, merge, products }) => [engine, packing, cell(merge), cell(products)]) }));

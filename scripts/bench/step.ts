@@ -2,10 +2,10 @@
  * Times training steps, their parts and evaluation of every engine that runs here beside PyTorch: same weights, same
  * batches, in turns.
  *
- *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON [--rounds 5] [--engines node,wasm] [--out FILE.json]
+ *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON [--rounds 5] [--engines node,wasm]
+ *     [--peers stacked,adamerging,stacked+compile,stacked+tf32] [--device cpu|cuda] [--folder KEEP] [--out FILE.json]
  *
- * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a synthetic 12 × 768 encoder;
- * 4 GB of disk; PyTorch takes 12 GB for each of its two ways, and --peers stacked or --peers adamerging runs one of them). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
+ * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a random 12 × 768 encoder; 2 GB of disk; PyTorch takes 12 GB for each of its two ways, and --peers stacked or --peers adamerging runs one of them). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -17,14 +17,20 @@ import { parseArgs } from "node:util";
 import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
-import { realCase, syntheticCase, type Case } from "./cases.js";
+import { randomCase, realCase, type Case } from "./cases.js";
 
 interface Answer { ms?: number; peak?: number; losses?: number[]; tokensPerSecond?: number; parts?: Record<string, number> }
 interface Worker { name: string; ask(command?: object): Promise<Answer>; child: ChildProcess }
 
-function startWorker(name: string, command: string, args: string[]): Worker {
+/** Such as "PyTorch, stacked deltas, compile, tf32" for stacked+compile+tf32. */
+function peerName(variant: string): string {
+  const [way, ...extras] = variant.split("+");
+  return [way === "stacked" ? "PyTorch, stacked deltas" : "PyTorch, AdaMerging's arithmetic", ...extras].join(", ");
+}
+
+function startWorker(name: string, command: string, args: string[], device = "cpu"): Worker {
   // PyTorch's threads spin while they wait unless told not to, and stall whatever else runs.
-  const env = { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0", TF_CPP_MIN_LOG_LEVEL: "2", HF_HUB_OFFLINE: "1" };
+  const env = { ...process.env, DEVICE: device, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0", TF_CPP_MIN_LOG_LEVEL: "2", HF_HUB_OFFLINE: "1" };
   const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env });
   let complaint = "";
   child.stderr.on("data", (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-2000)));
@@ -45,15 +51,15 @@ const median = (values: number[]): number => [...values].sort((a, b) => a - b)[M
 
 interface Result { name: string; ms: number; rounds: number[]; peakBytes: number; tokensPerSecond: number; parts: Record<string, number> }
 
-interface How { python: string; peers: readonly string[]; engines: readonly string[]; rounds: number; steps: number }
+interface How { python: string; device: string; peers: readonly string[]; engines: readonly string[]; rounds: number; steps: number }
 
-async function measure({ base, experts, batches }: Case, folder: string, { python, peers, engines, rounds, steps }: How): Promise<Result[]> {
+async function measure({ base, experts, batches }: Case, folder: string, { python, device, peers, engines, rounds, steps }: How): Promise<Result[]> {
   const batchFile = join(folder, "batches.json");
   await writeText(batchFile, [...batches]);
   const here = dirname(fileURLToPath(import.meta.url));
   const torch = join(packageFolder, "scripts", "bench", "torch_step.py");
   const candidates = [
-    ...peers.map((variant) => () => startWorker(variant === "stacked" ? "PyTorch, stacked deltas" : "PyTorch, AdaMerging's arithmetic", python, [torch, base, batchFile, variant, ...experts])),
+    ...peers.map((variant) => () => startWorker(peerName(variant), python, [torch, base, batchFile, variant, ...experts], device)),
     ...engines.map((engine) => () => startWorker(`train-merge, ${engine}`, process.execPath, [join(here, "worker.js"), engine, base, batchFile, ...experts])),
   ];
   const workers: Worker[] = [];
@@ -87,8 +93,8 @@ async function measure({ base, experts, batches }: Case, folder: string, { pytho
 }
 
 function tables(results: readonly Result[]): string {
-  const stacked = results.find(({ name }) => name.includes("stacked"))?.ms;
-  const adamerging = results.find(({ name }) => name.includes("AdaMerging"))?.ms;
+  const stacked = results.find(({ name }) => name === peerName("stacked"))?.ms;
+  const adamerging = results.find(({ name }) => name === peerName("adamerging"))?.ms;
   const ratio = (ms: number, of: number | undefined) => (of === undefined ? "–" : (ms / of).toFixed(2));
   const part = (parts: Record<string, number>, name: string) => parts[name]?.toFixed(0) ?? "in backward";
   return toMarkdown({
@@ -103,13 +109,15 @@ async function main(): Promise<void> {
   const { values: o } = parseArgs({ options: {
     case: { type: "string", default: "mini-3" }, data: { type: "string", default: join(packageFolder, "data", "mini") }, python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") },
     rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "2" }, peers: { type: "string", default: "stacked,adamerging" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
+    device: { type: "string", default: "cpu" }, folder: { type: "string" },
   } });
   const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
   const makers: Record<string, () => Promise<Case>> = {
     "mini-3": () => realCase("mini", ["rte", "cb", "copa"], 3, join(packageFolder, "data", "mini"), 16),
     "minilm-3": () => realCase("minilm", ["rte", "cb", "copa"], 3, o.data, 16),
     "minilm-8": () => realCase("minilm", ["rte", "cb", "copa", "sst2", "trec6"], 8, o.data, 16),
-    "base-8": () => syntheticCase(folder, 12, 768, 8, 8, 64),
+    "base-8": () => randomCase("encoder", join(o.folder ?? folder, "encoder"), 8, 64),
+    "small-4": () => randomCase("encoder-small", join(o.folder ?? folder, "encoder-small"), 4, 32),
   };
   const all: object[] = [];
   for (const name of o.case.split(",")) {
@@ -118,7 +126,7 @@ async function main(): Promise<void> {
     const chosen = await make();
     if (o["keep-batches"]) await writeText(o["keep-batches"], [...chosen.batches]);
     const results = await measure(chosen, folder, {
-      python: o.python, peers: o.peers.split(","), engines: o.engines.split(","), rounds: Number(o.rounds), steps: Number(o["steps-a-round"]),
+      python: o.python, device: o.device, peers: o.peers.split(",").filter(Boolean), engines: o.engines.split(","), rounds: Number(o.rounds), steps: Number(o["steps-a-round"]),
     });
     const given = chosen.batches.reduce((sum, { size, length }) => sum + size * length, 0);
     const real = chosen.batches.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);

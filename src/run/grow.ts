@@ -145,7 +145,9 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
   await clearResults(out);
   const inputs = await openInputs({ ...options, granularity: "tensor" }, plan.recipe, out, hooks);
   try {
-    const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of));
+    // Nobody asks for λ where no baseline is measured.
+    const asked = options.baselines !== false;
+    const search = asked ? await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of)) : [];
     let table: Table | undefined;
     if (flat) {
       table = tableOf(inputs, flat);
@@ -157,7 +159,7 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
     }
     return await finishMerge(out, inputs, options, {
       raw: table, table, method: tree.polish ? "hierarchical+polish" : tree.nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${tree.nodeMethod}`, title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
-      search, lambda: bestPoint(search).lambda, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
+      search, lambda: asked ? bestPoint(search).lambda : NaN, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
     }, hooks);
   } finally {
     await inputs.dispose();
