@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { reshape, slice, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
-import { startEngine, type EngineName } from "../../src/backend/index.js";
+import { runningOn, startEngine, type EngineName } from "../../src/backend/index.js";
 import { writeText } from "../../src/checkpoint/files.js";
 import { uploadDeltas } from "../../src/merge/deltas.js";
 import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
@@ -38,7 +38,7 @@ async function measure(engine: EngineName, packing: Packing, parameters: number,
   const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));
   const c = tensor1d(new Float32Array(k).fill(0.3));
   // Several times over, so that what is read back at the end, and waiting for it, are a small part.
-  const times = engine === "webgpu" || engine === "node-gpu" ? 8 : 1;
+  const times = ["webgpu", "node-gpu"].includes(engine) && !runningOn()?.emulated ? 8 : 1;
   const pass = async (what: (i: number) => Tensor): Promise<number> => {
     const start = performance.now();
     let last: Tensor | undefined;

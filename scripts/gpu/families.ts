@@ -61,6 +61,7 @@ const numbered = (count: number): string[] => Array.from({ length: count }, (_, 
 export const kinds: Readonly<Record<string, Kind>> = {
   encoder: { what: "encoder 12 × 768, 110 M", config: encoder(12, 768, 30522), tasks: numbered(8) },
   decoder: { what: "decoder 28 × 1024, 0.6 B", config: decoder(28, 1024, 3072, 16, 151936), tasks: ["rte", "cb", "copa"] },
+  wide: { what: "decoder 1 × 2048 with 151,936 tokens", config: decoder(1, 2048, 256, 16, 151936), tasks: ["rte", "cb"] },
   "encoder-small": { what: "encoder 2 × 128", config: encoder(2, 128, 4000), tasks: numbered(4) },
   "decoder-small": { what: "decoder 2 × 128", config: decoder(2, 128, 256, 2, 4000), tasks: ["rte", "cb", "copa"] },
 };

@@ -77,9 +77,18 @@ async function main(order: Order): Promise<Outcome> {
     planned = Math.max(...plan.nodes.map(({ device }) => device));
     placement = `${results.length} nodes`;
   }
-  const { entries } = await json<{ entries: { coefficient: number }[] }>(join(order.out, "coefficients.json"));
   const seconds = (performance.now() - started) / 1000;
-  return { planned, placement, counted, seconds, coefficients: entries.map(({ coefficient }) => coefficient) };
+  return { planned, placement, counted, seconds, coefficients: await coefficientsOf(order) };
+}
+
+/** Of a flat merge what the last step left, whichever step is kept; of a tree its coefficients. */
+async function coefficientsOf({ way, out }: Order): Promise<number[]> {
+  if (way === "flat") {
+    const { raw } = await json<{ raw: { values: number[] } }>(join(out, "state.json"));
+    return raw.values.map(Math.tanh);
+  }
+  const { entries } = await json<{ entries: { coefficient: number }[] }>(join(out, "coefficients.json"));
+  return entries.map(({ coefficient }) => coefficient);
 }
 
 const outcome = await main(JSON.parse(process.argv[2]!) as Order);

@@ -18,6 +18,8 @@ export interface Engine {
   readonly what: string;
   /** What must be there, for people. */
   readonly needs: string;
+  /** Which cards it was run on, by date, and what stands untested; for those that need one. */
+  readonly tried?: string;
   /** The one line that makes it available, where the problem has none of its own. */
   readonly mend: string;
   /** @throws Error saying in a line why it cannot run, EngineProblem where it knows what mends that */
@@ -46,12 +48,14 @@ export const engines: readonly Engine[] = [
   {
     name: "node-gpu", what: "TensorFlow on an NVIDIA card",
     needs: "an NVIDIA card with its driver, and TensorFlow with CUDA (pip), a C++ compiler to set it up",
+    tried: "on no card yet",
     mend: "train-merge setup native --gpu",
     load: () => loadNative(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
   },
   {
     name: "webgpu", what: "a card through Vulkan, Metal or D3D12",
     needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
+    tried: "on SwiftShader, which emulates a card (2026-11-26: the conformance suite, the step, a binding of 128 MiB); on no real card yet",
     mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
     load: loadWebgpu,
   },

@@ -4,8 +4,9 @@ import { pathToFileURL } from "node:url";
 import util from "node:util";
 import { findBackend } from "@tensorflow/tfjs-core";
 import { nativeFolder } from "./cache.js";
+import { cudaFacts, cudaProblem } from "./cuda.js";
 import { registerNativeKernels } from "./native-kernels.js";
-import { EngineProblem, type Loaded } from "./problem.js";
+import type { Loaded } from "./problem.js";
 import { locate } from "./locate.js";
 
 /** The part of tfjs-node's back end that we use beside its kernels. */
@@ -44,7 +45,7 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   }
   registerNativeKernels();
   const { isUsingGpuDevice } = findBackend("tensorflow") as unknown as NativeBackend;
-  if (device === "gpu" && !isUsingGpuDevice) throw new EngineProblem("TensorFlow finds no card it can use", "see that nvidia-smi lists a card, then train-merge setup native --gpu");
+  if (device === "gpu" && !isUsingGpuDevice) throw cudaProblem(cudaFacts(folder));
   const text = path === built ? readFileSync(join(folder, "tensorflow.txt"), "utf8").trim() : "TensorFlow as @tensorflow/tfjs-node brings it";
   return { backend: "tensorflow", text };
 }

@@ -7,6 +7,8 @@ export interface EngineStatus {
   readonly name: EngineName;
   readonly what: string;
   readonly needs: string;
+  /** Which cards it was run on, and when; absent where it needs none. */
+  readonly tried?: string;
   readonly found: boolean;
   /** Whether `auto` would take it: an emulated card it passes over. */
   readonly automatic: boolean;
@@ -36,8 +38,8 @@ function probe(name: EngineName): Promise<Probe> {
 
 /** Tries every engine, each in a process of its own: one that crashes takes nothing with it, and none is left running. */
 export async function surveyEngines(): Promise<EngineStatus[]> {
-  return Promise.all(engines.map(async ({ name, what, needs, mend }) => {
+  return Promise.all(engines.map(async ({ name, what, needs, tried, mend }) => {
     const found = await probe(name);
-    return { name, what, needs, ...found, ...(!found.found && { mend: found.mend ?? mend }) };
+    return { name, what, needs, ...(tried !== undefined && { tried }), ...found, ...(!found.found && { mend: found.mend ?? mend }) };
   }));
 }

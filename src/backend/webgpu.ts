@@ -1,7 +1,6 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
+import { linkerFinds, linkerFolders, linkerList } from "./linker.js";
 import { EngineProblem, type Loaded } from "./problem.js";
 import { locate } from "./locate.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
@@ -37,13 +36,8 @@ async function importOptional<T>(name: string): Promise<T> {
 /** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
 const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
 
-/** Whether the linker finds a library: by its list (the file that ldconfig writes), or in a folder that it looks through. Without a list it is not judged: true. */
-export const linkerFinds = (library: string, list: string, folders: readonly string[]): boolean =>
-  !existsSync(list) || readFileSync(list).includes(library) || folders.some((folder) => existsSync(join(folder, library)));
-
 /** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
-const lacksVulkan = (): boolean => process.platform === "linux"
-  && !linkerFinds("libvulkan.so.1", "/etc/ld.so.cache", [...(process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean), "/lib", "/usr/lib", "/lib64", "/usr/lib64"]);
+const lacksVulkan = (): boolean => process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
 
 const noCard = (): EngineProblem => new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
 

@@ -21,9 +21,12 @@ export function addDoctor(program: Command): void {
         process.stdout.write(`${JSON.stringify({ chosen, engines, machine }, undefined, 2)}\n`);
         return;
       }
-      const lines = engines.flatMap(({ name, what, needs, found, detail, problem, mend }) => found
-        ? [`${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`]
-        : [`  ${name.padEnd(9)} no: ${problem}`, `${" ".repeat(12)}needs ${needs}`, ...(mend === undefined ? [] : [`${" ".repeat(12)}mend: ${mend}`])]);
+      const indent = " ".repeat(12);
+      const lines = engines.flatMap(({ name, what, needs, tried, found, detail, problem, mend }) => {
+        const first = found ? `${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})` : `  ${name.padEnd(9)} no: ${problem}`;
+        const lacking = found ? [] : [`${indent}needs ${needs}`, ...(mend === undefined ? [] : [`${indent}mend: ${mend}`])];
+        return [first, ...lacking, ...(tried === undefined ? [] : [`${indent}run so far ${tried}`])];
+      });
       process.stdout.write([
         `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,
         `${machine.cores} cores, ${gigabytes(machine.memoryBytes)} memory, ${gigabytes(machine.freeBytes)} free`,

@@ -76,7 +76,8 @@ async function nodeTable(folder: string, node: NodeFile, inputs: Inputs, options
   const identity = { node: node.identity };
   // Another node's state, or a damaged one, is no reason to stop: this node begins anew.
   const resume = await loadState(folder, identity).then(() => true, () => false);
-  const trained = await searchAndTrain(folder, inputs, identity, options, resume, hooks);
+  // A node shows no baseline, so λ is looked for only where the coefficients start from it.
+  const trained = await searchAndTrain(folder, inputs, identity, { ...options, baselines: false }, resume, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trained.options), options.gate) : undefined;
 }
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { linkerFinds } from "../../src/backend/webgpu.js";
+import { linkerFinds } from "../../src/backend/linker.js";
 
 const folder = mkdtempSync(join(tmpdir(), "linker-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -19,4 +19,8 @@ test("a library is found in the linker's list, or in a folder that it looks thro
 
 test("a system without the list is not judged", () => {
   expect(linkerFinds("libvulkan.so.1", join(folder, "none"), [])).toBe(true);
+});
+
+test("a library is not found by a name that begins like its own", () => {
+  expect(linkerFinds("libvulkan.so", list, [])).toBe(false);
 });
