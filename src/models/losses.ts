@@ -1,5 +1,5 @@
 /** Losses on logits, each one custom-gradient op: see ops.ts. */
-import { add, cast, div, exp, gather, log, matMul, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, cast, div, exp, gather, log, matMul, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, tensor2d, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /**
@@ -103,14 +103,20 @@ function logSumExp(x: Tensor2D, pieces: readonly Tensor[]): Tensor {
  */
 export function tokenLogProbOfPieces(x: Tensor2D, pieces: readonly Tensor2D[], targets: Int32Array, frozen: boolean): Tensor2D {
   const starts = pieces.map((_, i) => pieces.slice(0, i).reduce((rows, { shape }) => rows + shape[0], 0));
+  /** Each row's target as a row of the piece; −1 where it is in another. */
+  const within = (i: number): Int32Array => targets.map((id) => (id >= starts[i]! && id < starts[i]! + pieces[i]!.shape[0] ? id - starts[i]! : -1));
   /** 1 at each row's target, where it is among the piece's rows: [m, rows of the piece]. */
-  const chosen = (i: number): Tensor => {
-    const rows = pieces[i]!.shape[0];
-    return cast(oneHot(tensor1d(targets.map((id) => (id >= starts[i]! && id < starts[i]! + rows ? id - starts[i]! : -1)), "int32"), rows), "float32");
+  const chosen = (i: number): Tensor => cast(oneHot(tensor1d(within(i), "int32"), pieces[i]!.shape[0]), "float32");
+  /** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
+  const targetScores = (x: Tensor2D, i: number): Tensor => {
+    const ids = within(i);
+    const isHere = tensor2d(Float32Array.from(ids, (id) => (id < 0 ? 0 : 1)), [ids.length, 1]);
+    const weights = gather(pieces[i]!, tensor1d(ids.map((id) => Math.max(0, id)), "int32"));
+    return mul(sum(mul(x, weights), -1, true), isHere);
   };
   return op<Tensor2D>(frozen ? [x] : [x, ...pieces], ([input], save) => {
     const total = logSumExp(input as Tensor2D, pieces);
-    const ofTargets = pieces.map((piece, i) => tidy(() => sum(mul(matMul(input as Tensor2D, piece, false, true), chosen(i)), -1, true)));
+    const ofTargets = pieces.map((_, i) => targetScores(input as Tensor2D, i));
     save([input!, total, ...pieces]);
     return {
       value: sub<Tensor2D>(ofTargets.reduce((a, b) => add(a, b)), total),
