@@ -1,6 +1,7 @@
 /**
- * Kills a tree run at random moments, over and over, starts it again each time, and compares every byte of what comes out
- * with an unbroken run's (but for run.json, plan.json and the picture, which hold times).
+ * Kills a tree run at random moments, over and over, starts it again each time, and compares every byte
+ * of what comes out with an unbroken run's (but for run.json, plan.json and the picture, which hold
+ * times).
  *
  *   node dist/scripts/kills.js [--kills 50] [--seed 1] [--tasks cb,copa,trec6] [--steps 10] [--backend wasm]
  */
@@ -13,23 +14,66 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import seedrandom from "seedrandom";
 
-const { values: o } = parseArgs({ options: {
-  kills: { type: "string", default: "50" }, seed: { type: "string", default: "1" }, tasks: { type: "string", default: "cb,copa,trec6" }, steps: { type: "string", default: "10" }, backend: { type: "string", default: "wasm" },
-} });
+const { values: o } = parseArgs({
+  options: {
+    kills: { type: "string", default: "50" },
+    seed: { type: "string", default: "1" },
+    tasks: { type: "string", default: "cb,copa,trec6" },
+    steps: { type: "string", default: "10" },
+    backend: { type: "string", default: "wasm" },
+  },
+});
 const random = seedrandom(o.seed);
 const folder = await mkdtemp(join(tmpdir(), "train-merge-kills-"));
 const timed = new Set(["run.json", "report.html", "plan.json", "tree.svg", "tree.png"]);
 
-const start = (out: string) => spawn(process.execPath, ["dist/src/cli/main.js", "tree", "--tasks", o.tasks, "--steps", o.steps, "--jobs", "2", "--keep-nodes", "--polish", "10", "--residency", "device", "--blocks", "off", "--backend", o.backend, "--out", out], { stdio: ["ignore", "ignore", "pipe"], detached: true });
+const start = (out: string) =>
+  spawn(
+    process.execPath,
+    [
+      "dist/src/cli/main.js",
+      "tree",
+      "--tasks",
+      o.tasks,
+      "--steps",
+      o.steps,
+      "--jobs",
+      "2",
+      "--keep-nodes",
+      "--polish",
+      "10",
+      "--residency",
+      "device",
+      "--blocks",
+      "off",
+      "--backend",
+      o.backend,
+      "--out",
+      out,
+    ],
+    { stdio: ["ignore", "ignore", "pipe"], detached: true },
+  );
 
-/** Runs to the end, or kills after some milliseconds: the process alone (its nodes must notice) or all of its group. */
-async function run(out: string, killAfter?: number): Promise<{ finished: boolean; seconds: number; text: string }> {
+/**
+ * Runs to the end, or kills after some milliseconds: the process alone (its nodes must notice) or all
+ * of its group.
+ */
+async function run(
+  out: string,
+  killAfter?: number,
+): Promise<{ finished: boolean; seconds: number; text: string }> {
   const [child, from] = [start(out), performance.now()];
   let text = "";
   child.stderr.on("data", (bytes: Buffer) => (text += bytes.toString()));
   const ended = new Promise<number | null>((resolve) => child.on("exit", resolve));
   const stop = new AbortController();
-  const kill = killAfter === undefined ? undefined : sleep(killAfter, undefined, { signal: stop.signal }).then(() => (random() < 0.5 ? child.kill("SIGKILL") : process.kill(-child.pid!, "SIGKILL")), () => {});
+  const kill =
+    killAfter === undefined
+      ? undefined
+      : sleep(killAfter, undefined, { signal: stop.signal }).then(
+          () => (random() < 0.5 ? child.kill("SIGKILL") : process.kill(-child.pid!, "SIGKILL")),
+          () => {},
+        );
   const code = await ended;
   stop.abort();
   await kill;
@@ -39,8 +83,23 @@ async function run(out: string, killAfter?: number): Promise<{ finished: boolean
 
 /** Every file's hash but those with times in them; what a kill left half-written counts too. */
 async function hashes(out: string): Promise<Map<string, string>> {
-  const files = (await readdir(out, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile() && !timed.has(entry.name)).map((entry) => join(entry.parentPath, entry.name)).sort();
-  return new Map(await Promise.all(files.map(async (file) => [relative(out, file), createHash("sha256").update(await readFile(file)).digest("hex")] as const)));
+  const files = (await readdir(out, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile() && !timed.has(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort();
+  return new Map(
+    await Promise.all(
+      files.map(
+        async (file) =>
+          [
+            relative(out, file),
+            createHash("sha256")
+              .update(await readFile(file))
+              .digest("hex"),
+          ] as const,
+      ),
+    ),
+  );
 }
 
 const unbroken = join(folder, "unbroken");
@@ -51,14 +110,22 @@ let [kills, trees, differing] = [0, 0, 0];
 while (kills < Number(o.kills)) {
   const out = join(folder, `tree-${trees++}`);
   for (;;) {
-    const { finished } = await run(out, kills < Number(o.kills) ? 300 + random() * 1000 * seconds * 1.1 : undefined);
+    const { finished } = await run(
+      out,
+      kills < Number(o.kills) ? 300 + random() * 1000 * seconds * 1.1 : undefined,
+    );
     if (finished) break;
     kills++;
   }
   const found = await hashes(out);
-  const wrong = [...new Set([...expected.keys(), ...found.keys()])].filter((file) => expected.get(file) !== found.get(file));
+  const wrong = [...new Set([...expected.keys(), ...found.keys()])].filter(
+    (file) => expected.get(file) !== found.get(file),
+  );
   differing += wrong.length;
-  console.log(`${basename(out)}: ${kills} kills so far, ${wrong.length ? `DIFFERENT: ${wrong.join(", ")}` : `all ${found.size} files equal`}`);
+  console.log(
+    `${basename(out)}: ${kills} kills so far, ` +
+      (wrong.length ? `DIFFERENT: ${wrong.join(", ")}` : `all ${found.size} files equal`),
+  );
   await rm(out, { recursive: true });
 }
 await rm(folder, { recursive: true });

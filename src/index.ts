@@ -1,5 +1,11 @@
 /** What train-merge offers to programs. Everything else is its own affair and may change. */
-export { startEngine, surveyEngines, engineNames, type EngineName, type EngineStatus } from "./backend/index.js";
+export {
+  startEngine,
+  surveyEngines,
+  engineNames,
+  type EngineName,
+  type EngineStatus,
+} from "./backend/index.js";
 export { UserError } from "./errors.js";
 export { disposeDeltas, uploadDeltas, type Deltas } from "./merge/deltas.js";
 export { packRows, unpackRows, packings, type PackedRows, type Packing } from "./merge/packing.js";

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { afterAll } from "vitest";
 import { packageFolder } from "../src/package.js";
 
-export const golden = <T>(name: string): T => JSON.parse(readFileSync(join(packageFolder, "test", "golden", `${name}.json`), "utf8")) as T;
+export const golden = <T>(name: string): T =>
+  JSON.parse(readFileSync(join(packageFolder, "test", "golden", `${name}.json`), "utf8")) as T;
 
 /** The real family and its data lie beside the project on our own machines, and are never part of it. */
 export const shared = join(packageFolder, "..", "shared");

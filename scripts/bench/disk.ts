@@ -1,7 +1,9 @@
 /**
- * Merges from disk to disk, train-merge beside mergekit and a plain copy of the same bytes: interleaved, medians, peaks.
+ * Merges from disk to disk, train-merge beside mergekit and a plain copy of the same bytes:
+ * interleaved, medians, peaks.
  *
- *   node dist/scripts/bench/disk.js --python .venv/bin/python [--cases minilm,1b] [--rounds 3] [--methods linear,ties] [--out experiments/disk]
+ *   node dist/scripts/bench/disk.js --python .venv/bin/python [--cases minilm,1b] [--rounds 3]
+ *   [--methods linear,ties] [--out experiments/disk]
  *
  * `minilm` needs checkpoints/minilm; `1b` makes its own family of random bfloat16 (9 GB) in checkpoints/bench-1b.
  */
@@ -17,9 +19,18 @@ import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { bert } from "../../src/models/bert.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+const median = (values: readonly number[]): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
-const { values: given } = parseArgs({ options: { python: { type: "string", default: "python3" }, cases: { type: "string", default: "minilm,1b" }, methods: { type: "string", default: "linear,task_arithmetic,ties,dare_ties" }, rounds: { type: "string", default: "3" }, out: { type: "string" } } });
+const { values: given } = parseArgs({
+  options: {
+    python: { type: "string", default: "python3" },
+    cases: { type: "string", default: "minilm,1b" },
+    methods: { type: "string", default: "linear,task_arithmetic,ties,dare_ties" },
+    rounds: { type: "string", default: "3" },
+    out: { type: "string" },
+  },
+});
 
 /** MiniLM's encoders alone, under one architecture, as mergekit wants them; six of them (one expert stands twice). */
 async function minilm(folder: string): Promise<string[]> {
@@ -29,9 +40,17 @@ async function minilm(folder: string): Promise<string[]> {
     const source = model === "base" ? join(from, "base") : join(from, "experts", model.replace("-again", ""));
     const member = await openMember(model, source, bert.canonical);
     const names = bert.build(member.checkpoint.config).parameters;
-    const tensors = [...names].map(([name, shape]): TensorSource => ({ name, shape, dtype: "F32", bytes: async () => fromFloat32((await member.weights(name)).values, "F32") }));
+    const tensors = [...names].map(([name, shape]): TensorSource => ({
+      name,
+      shape,
+      dtype: "F32",
+      bytes: async () => fromFloat32((await member.weights(name)).values, "F32"),
+    }));
     await writeWeights(join(folder, model), tensors, 1e12);
-    await writeFile(join(folder, model, "config.json"), JSON.stringify({ ...member.checkpoint.config, architectures: ["BertModel"] }));
+    await writeFile(
+      join(folder, model, "config.json"),
+      JSON.stringify({ ...member.checkpoint.config, architectures: ["BertModel"] }),
+    );
     await member.checkpoint.close();
   }
   return models.slice(1);
@@ -40,18 +59,36 @@ async function minilm(folder: string): Promise<string[]> {
 /** A Llama of 1.1 billion bfloat16 (TinyLlama's shapes), and three others whose last bits differ. */
 async function billion(folder: string): Promise<string[]> {
   const [hidden, inner, layers, vocabulary, keys] = [2048, 5632, 22, 32000, 256];
-  const layer = (at: string): [string, number[]][] => [
-    ["input_layernorm", [hidden]], ["mlp.down_proj", [hidden, inner]], ["mlp.gate_proj", [inner, hidden]], ["mlp.up_proj", [inner, hidden]], ["post_attention_layernorm", [hidden]],
-    ["self_attn.k_proj", [keys, hidden]], ["self_attn.o_proj", [hidden, hidden]], ["self_attn.q_proj", [hidden, hidden]], ["self_attn.v_proj", [keys, hidden]],
-  ].map(([name, shape]) => [`${at}.${name as string}.weight`, shape as number[]]);
-  const shapes: [string, number[]][] = [["lm_head.weight", [vocabulary, hidden]], ["model.embed_tokens.weight", [vocabulary, hidden]], ...Array.from({ length: layers }, (_, l) => layer(`model.layers.${l}`)).flat(), ["model.norm.weight", [hidden]]];
-  const normal = Float32Array.from({ length: 65536 }, (_, i) => 0.02 * Math.sqrt(-2 * Math.log((i + 0.5) / 65536)) * Math.cos(2.399963 * i));
+  const layer = (at: string): [string, number[]][] =>
+    [
+      ["input_layernorm", [hidden]],
+      ["mlp.down_proj", [hidden, inner]],
+      ["mlp.gate_proj", [inner, hidden]],
+      ["mlp.up_proj", [inner, hidden]],
+      ["post_attention_layernorm", [hidden]],
+      ["self_attn.k_proj", [keys, hidden]],
+      ["self_attn.o_proj", [hidden, hidden]],
+      ["self_attn.q_proj", [hidden, hidden]],
+      ["self_attn.v_proj", [keys, hidden]],
+    ].map(([name, shape]) => [`${at}.${name as string}.weight`, shape as number[]]);
+  const shapes: [string, number[]][] = [
+    ["lm_head.weight", [vocabulary, hidden]],
+    ["model.embed_tokens.weight", [vocabulary, hidden]],
+    ...Array.from({ length: layers }, (_, l) => layer(`model.layers.${l}`)).flat(),
+    ["model.norm.weight", [hidden]],
+  ];
+  const normal = Float32Array.from(
+    { length: 65536 },
+    (_, i) => 0.02 * Math.sqrt(-2 * Math.log((i + 0.5) / 65536)) * Math.cos(2.399963 * i),
+  );
   const table = new Uint16Array(fromFloat32(normal, "BF16").buffer);
   const models = ["base", "a", "b", "c"];
   for (const [m, model] of models.entries()) {
     if (existsSync(join(folder, model, "config.json"))) continue;
     const tensors = shapes.map(([name, shape], t): TensorSource => ({
-      name, shape, dtype: "BF16",
+      name,
+      shape,
+      dtype: "BF16",
       async bytes() {
         const out = new Uint16Array(elements(shape));
         let [x, y] = [(t + 1) * 2654435761, (m + 7) * (t + 3) * 40503];
@@ -64,7 +101,24 @@ async function billion(folder: string): Promise<string[]> {
       },
     }));
     await writeWeights(join(folder, model), tensors, 1e12);
-    await writeFile(join(folder, model, "config.json"), JSON.stringify({ architectures: ["LlamaForCausalLM"], model_type: "llama", hidden_size: hidden, intermediate_size: inner, num_hidden_layers: layers, num_attention_heads: 32, num_key_value_heads: 4, vocab_size: vocabulary, max_position_embeddings: 2048, rms_norm_eps: 1e-5, hidden_act: "silu", tie_word_embeddings: false, torch_dtype: "bfloat16" }));
+    await writeFile(
+      join(folder, model, "config.json"),
+      JSON.stringify({
+        architectures: ["LlamaForCausalLM"],
+        model_type: "llama",
+        hidden_size: hidden,
+        intermediate_size: inner,
+        num_hidden_layers: layers,
+        num_attention_heads: 32,
+        num_key_value_heads: 4,
+        vocab_size: vocabulary,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-5,
+        hidden_act: "silu",
+        tie_word_embeddings: false,
+        torch_dtype: "bfloat16",
+      }),
+    );
   }
   return models.slice(1);
 }
@@ -75,12 +129,27 @@ const cases: Record<string, { make: (folder: string) => Promise<string[]>; dtype
 };
 
 /** `seconds`: of the merge alone, by its own count; `command`: from start to end. */
-interface Run { readonly seconds: number; readonly command: number; readonly memory: number }
+interface Run {
+  readonly seconds: number;
+  readonly command: number;
+  readonly memory: number;
+}
 
-/** Runs a command; memory: its peak without pages of files, looked at every 20 ms. @param own its own count of the seconds */
-async function run(program: string, args: readonly string[], cwd: string, own: (stdout: string) => number): Promise<Run> {
+/**
+ * Runs a command; memory: its peak without pages of files, looked at every 20 ms. @param own its own
+ * count of the seconds
+ */
+async function run(
+  program: string,
+  args: readonly string[],
+  cwd: string,
+  own: (stdout: string) => number,
+): Promise<Run> {
   const started = performance.now();
-  const child = spawn(program, args, { cwd, env: { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0" } });
+  const child = spawn(program, args, {
+    cwd,
+    env: { ...process.env, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0" },
+  });
   let [stdout, stderr, memory] = ["", "", 0];
   child.stdout.on("data", (data: Buffer) => (stdout += data.toString()));
   child.stderr.on("data", (data: Buffer) => (stderr += data.toString()));
@@ -102,7 +171,8 @@ async function run(program: string, args: readonly string[], cwd: string, own: (
 async function copyAll(from: readonly string[], to: string): Promise<number> {
   const started = performance.now();
   await mkdir(to, { recursive: true });
-  for (const [i, folder] of from.entries()) await copyFile(join(folder, "model.safetensors"), join(to, `${i}.safetensors`));
+  for (const [i, folder] of from.entries())
+    await copyFile(join(folder, "model.safetensors"), join(to, `${i}.safetensors`));
   for (const i of from.keys()) {
     const handle = await open(join(to, `${i}.safetensors`), "r+");
     await handle.sync();
@@ -111,34 +181,87 @@ async function copyAll(from: readonly string[], to: string): Promise<number> {
   return (performance.now() - started) / 1000;
 }
 
-const lines = [`${cpus().length} cores (${cpus()[0]!.model.trim()}), Node ${process.version}. Seconds, medians of ${given.rounds} rounds in turns; memory is the process's peak without pages of files.`, "", "train-merge and mergekit 0.1.5: the merge alone, by their own count (train-merge's from options to files synced to the disk; mergekit's without its imports, files not synced), and its ratio; the whole command, start and imports in it. Copy: every byte of the inputs, synced.", ""];
+const lines = [
+  `${cpus().length} cores (${cpus()[0]!.model.trim()}), Node ${process.version}. Seconds, ` +
+    `medians of ${given.rounds} rounds in turns; memory is the process's peak without pages ` +
+    "of files.",
+  "",
+  "train-merge and mergekit 0.1.5: the merge alone, by their own count (train-merge's from " +
+    "options to files synced to the disk; mergekit's without its imports, files not synced), " +
+    "and its ratio; the whole command, start and imports in it. Copy: every byte of the " +
+    "inputs, synced.",
+  "",
+];
 for (const name of given.cases.split(",")) {
   const { make, dtype, what } = cases[name]!;
   const folder = resolve("checkpoints", `bench-${name}`);
   const models = await make(folder);
-  lines.push(`## ${what}`, "", "| method | train-merge | mergekit | ratio | train-merge, command | mergekit, command | train-merge, memory | mergekit, memory | copy of the inputs |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+  lines.push(
+    `## ${what}`,
+    "",
+    "| method | train-merge | mergekit | ratio | train-merge, command | mergekit, command | " +
+      "train-merge, memory | mergekit, memory | copy of the inputs |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+  );
   for (const method of given.methods.split(",")) {
     const config = join(folder, `${method}.yml`);
     const density = method.includes("ties") ? { density: method === "ties" ? 0.2 : 0.5 } : {};
-    await writeFile(config, stringify({ merge_method: method, ...(method !== "linear" && { base_model: "base" }), models: models.map((model) => ({ model, parameters: { weight: 0.3, ...density } })), dtype }));
+    await writeFile(
+      config,
+      stringify({
+        merge_method: method,
+        ...(method !== "linear" && { base_model: "base" }),
+        models: models.map((model) => ({ model, parameters: { weight: 0.3, ...density } })),
+        dtype,
+      }),
+    );
     const runs: Record<"ours" | "theirs" | "copy", Run[]> = { ours: [], theirs: [], copy: [] };
     for (let round = 0; round < Number(given.rounds); round++) {
       for (const who of ["ours", "theirs", "copy"] as const) {
         const out = join(folder, "out");
         await rm(out, { recursive: true, force: true });
-        if (who === "ours") runs.ours.push(await run(process.execPath, [join(packageFolder, "dist", "src", "cli", "main.js"), "merge", config, "--out", out, "--json"], folder, (stdout) => (JSON.parse(stdout) as { seconds: number }).seconds));
-        else if (who === "theirs") runs.theirs.push(await run(resolve(given.python), [join(packageFolder, "scripts", "bench", "mergekit_worker.py"), config, out], folder, (stdout) => (JSON.parse(stdout.trim().split("\n").at(-1)!) as { seconds: number }).seconds));
+        if (who === "ours")
+          runs.ours.push(
+            await run(
+              process.execPath,
+              [join(packageFolder, "dist", "src", "cli", "main.js"), "merge", config, "--out", out, "--json"],
+              folder,
+              (stdout) => (JSON.parse(stdout) as { seconds: number }).seconds,
+            ),
+          );
+        else if (who === "theirs")
+          runs.theirs.push(
+            await run(
+              resolve(given.python),
+              [join(packageFolder, "scripts", "bench", "mergekit_worker.py"), config, out],
+              folder,
+              (stdout) => (JSON.parse(stdout.trim().split("\n").at(-1)!) as { seconds: number }).seconds,
+            ),
+          );
         else {
-          const seconds = await copyAll([...(method === "linear" ? [] : [join(folder, "base")]), ...models.map((model) => join(folder, model))], out);
+          const seconds = await copyAll(
+            [
+              ...(method === "linear" ? [] : [join(folder, "base")]),
+              ...models.map((model) => join(folder, model)),
+            ],
+            out,
+          );
           runs.copy.push({ seconds, command: seconds, memory: 0 });
         }
         await rm(out, { recursive: true, force: true });
         console.log(name, method, round, who, runs[who].at(-1));
       }
     }
-    const seconds = (who: keyof typeof runs, what: "seconds" | "command" = "seconds") => median(runs[who].map((one) => one[what]));
-    const memory = (who: keyof typeof runs) => `${(Math.max(...runs[who].map((one) => one.memory)) / 1e6).toFixed(0)} MB`;
-    lines.push(`| ${method} | ${seconds("ours").toFixed(2)} | ${seconds("theirs").toFixed(2)} | ${(seconds("theirs") / seconds("ours")).toFixed(2)} × | ${seconds("ours", "command").toFixed(2)} | ${seconds("theirs", "command").toFixed(2)} | ${memory("ours")} | ${memory("theirs")} | ${seconds("copy").toFixed(2)} |`);
+    const seconds = (who: keyof typeof runs, what: "seconds" | "command" = "seconds") =>
+      median(runs[who].map((one) => one[what]));
+    const memory = (who: keyof typeof runs) =>
+      `${(Math.max(...runs[who].map((one) => one.memory)) / 1e6).toFixed(0)} MB`;
+    lines.push(
+      `| ${method} | ${seconds("ours").toFixed(2)} | ${seconds("theirs").toFixed(2)} | ` +
+        `${(seconds("theirs") / seconds("ours")).toFixed(2)} × | ` +
+        `${seconds("ours", "command").toFixed(2)} | ${seconds("theirs", "command").toFixed(2)} | ` +
+        `${memory("ours")} | ${memory("theirs")} | ${seconds("copy").toFixed(2)} |`,
+    );
   }
   lines.push("");
 }

@@ -12,35 +12,74 @@ import type { Job } from "../../src/train/passes.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
 /** A batch as JSON, the same for PyTorch. */
-export interface PlainBatch { size: number; length: number; ids: number[]; types: number[]; mask: number[]; labels: number[]; choices: number | null }
+export interface PlainBatch {
+  size: number;
+  length: number;
+  ids: number[];
+  types: number[];
+  mask: number[];
+  labels: number[];
+  choices: number | null;
+}
 
 /** Coefficients start at tanh(0.30952) = 0.3 on both sides. */
 const rawStart = 0.30952;
 
-export interface BenchJob { model: Model; vectors: TaskVectors; jobs: Job[]; step(): Promise<number[]> }
+export interface BenchJob {
+  model: Model;
+  vectors: TaskVectors;
+  jobs: Job[];
+  step(): Promise<number[]>;
+}
 
 /** Loads what `worker.js ENGINE BASE BATCHES TASK=EXPERT…` names. */
-export async function loadJob([engine, baseFolder, batchFile, ...experts]: [EngineName, string, string, ...string[]]): Promise<BenchJob> {
+export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
+  EngineName,
+  string,
+  string,
+  ...string[],
+]): Promise<BenchJob> {
   const batches = JSON.parse(await readFile(batchFile, "utf8")) as PlainBatch[];
   const { family: modelFamily, model } = await readModel(baseFolder);
   await startFor(model, engine);
-  const family = await openFamily(await openMember("base", baseFolder, modelFamily.canonical), experts.map((expert) => {
-    const [task, folder] = expert.split("=") as [string, string];
-    return { task, folder };
-  }), modelFamily.canonical);
-  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
+  const family = await openFamily(
+    await openMember("base", baseFolder, modelFamily.canonical),
+    experts.map((expert) => {
+      const [task, folder] = expert.split("=") as [string, string];
+      return { task, folder };
+    }),
+    modelFamily.canonical,
+  );
+  const vectors = await loadTaskVectors(
+    { base: family.base, columns: family.experts.map(columnOf) },
+    [...model.parameters.keys()],
+    { tables: model.tables },
+  );
   const jobs: Job[] = [];
   for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
-    const lengths = Array.from({ length: size }, (_, r) => mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0));
-    const rows = lengths.map((n, r) => ({ ids: ids.slice(r * length, r * length + n), types: types.slice(r * length, r * length + n) }));
-    jobs.push({ head: await loadHead(family.experts[i]!, modelFamily.head), batch: { rows, labels, choices: choices ?? undefined }, weight: 1 });
+    const lengths = Array.from({ length: size }, (_, r) =>
+      mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0),
+    );
+    const rows = lengths.map((n, r) => ({
+      ids: ids.slice(r * length, r * length + n),
+      types: types.slice(r * length, r * length + n),
+    }));
+    jobs.push({
+      head: await loadHead(family.experts[i]!, modelFamily.head),
+      batch: { rows, labels, choices: choices ?? undefined },
+      weight: 1,
+    });
   }
   let raw = makeTable(vectors.layers.length, experts.length, () => rawStart);
   let moments = zeroMoments(raw.values.length);
   return {
-    model, vectors, jobs,
+    model,
+    vectors,
+    jobs,
     async step() {
-      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, { loss: "cross-entropy" });
+      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, {
+        loss: "cross-entropy",
+      });
       ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
       return losses;
     },

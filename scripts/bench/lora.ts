@@ -1,9 +1,10 @@
 /**
- * LoRA experts beside the weights and as the models that they stand for: one step of each in a process of its own, the largest
- * difference of their gradients, and the memory of both.
+ * LoRA experts beside the weights and as the models that they stand for: one step of each in a process
+ * of its own, the largest difference of their gradients, and the memory of both.
  *
- *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c --make          adapters of random numbers, rank 8
- *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c [--backend node] [--out experiments/lora]
+ *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c --make          adapters
+ *   of random numbers, rank 8 node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c
+ *   [--backend node] [--out experiments/lora]
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
@@ -23,29 +24,72 @@ import { buildModel, readFamily } from "../../src/run/prepare.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
-const { values: o } = parseArgs({ options: { family: { type: "string", default: "checkpoints/smollm" }, tasks: { type: "string", default: "sst2,trec6,cola" }, backend: { type: "string", default: "node" }, form: { type: "string" }, make: { type: "boolean", default: false }, out: { type: "string" } } });
+const { values: o } = parseArgs({
+  options: {
+    family: { type: "string", default: "checkpoints/smollm" },
+    tasks: { type: "string", default: "sst2,trec6,cola" },
+    backend: { type: "string", default: "node" },
+    form: { type: "string" },
+    make: { type: "boolean", default: false },
+    out: { type: "string" },
+  },
+});
 const tasks = o.tasks.split(",");
 
-interface Result { form: string; loss: number; seconds: number; device: number; process: number; gradient: Record<string, number[]> }
+interface Result {
+  form: string;
+  loss: number;
+  seconds: number;
+  device: number;
+  process: number;
+  gradient: Record<string, number[]>;
+}
 
 /** One step under coefficients of 0.3: what it gives and takes. */
 async function measure(form: string): Promise<Result> {
   await startEngine(o.backend as EngineName);
   const memory = watchMemory();
   const { canonical, readouts } = await readFamily(join(o.family, "base"));
-  const family = await openFamily(await openMember("base", join(o.family, "base"), canonical), tasks.map((task) => ({ task, folder: join(o.family, "experts", task) })), canonical);
+  const family = await openFamily(
+    await openMember("base", join(o.family, "base"), canonical),
+    tasks.map((task) => ({ task, folder: join(o.family, "experts", task) })),
+    canonical,
+  );
   const plain = buildModel(family.base, readouts[0]!);
   const factored = form === "beside the weights" ? await factoredFamily(family, canonical) : undefined;
   const model = factored ? withAdapters(plain, factored.beside) : plain;
   const { base, experts } = factored ?? family;
-  const vectors = await loadTaskVectors({ base, columns: experts.map(columnOf) }, [...model.parameters.keys()], { residency: "device", tables: model.tables });
-  const rows = Array.from({ length: 8 }, (_, r) => ({ ids: Array.from({ length: 48 }, (_, i) => 10 + ((r >> 1) * 131 + i * 17) % 4000), types: [], targets: [100 + 7 * r] }));
+  const vectors = await loadTaskVectors(
+    { base, columns: experts.map(columnOf) },
+    [...model.parameters.keys()],
+    { residency: "device", tables: model.tables },
+  );
+  const rows = Array.from({ length: 8 }, (_, r) => ({
+    ids: Array.from({ length: 48 }, (_, i) => 10 + (((r >> 1) * 131 + i * 17) % 4000)),
+    types: [],
+    targets: [100 + 7 * r],
+  }));
   const table = makeTable(vectors.layers.length, tasks.length, () => 0.3);
   const started = performance.now();
-  const { gradient, losses } = await coefficientGradient(model, vectors, table, [{ head: undefined, weight: 1, batch: { rows, labels: [0, 1, 0, 1], choices: 2 } }], { loss: "cross-entropy" });
+  const { gradient, losses } = await coefficientGradient(
+    model,
+    vectors,
+    table,
+    [{ head: undefined, weight: 1, batch: { rows, labels: [0, 1, 0, 1], choices: 2 } }],
+    { loss: "cross-entropy" },
+  );
   return {
-    form, loss: losses[0]!, seconds: (performance.now() - started) / 1000, device: memory.peak(), process: process.resourceUsage().maxRSS * 1024,
-    gradient: Object.fromEntries(vectors.layers.map(({ id }, row) => [id, [...gradient.values.subarray(row * tasks.length, (row + 1) * tasks.length)]])),
+    form,
+    loss: losses[0]!,
+    seconds: (performance.now() - started) / 1000,
+    device: memory.peak(),
+    process: process.resourceUsage().maxRSS * 1024,
+    gradient: Object.fromEntries(
+      vectors.layers.map(({ id }, row) => [
+        id,
+        [...gradient.values.subarray(row * tasks.length, (row + 1) * tasks.length)],
+      ]),
+    ),
   };
 }
 
@@ -53,19 +97,49 @@ async function measure(form: string): Promise<Result> {
 async function makeAdapter(task: string, seed: number): Promise<void> {
   const { canonical } = await readFamily(join(o.family, "base"));
   const base = await openMember("base", join(o.family, "base"), canonical);
-  const random = (size: number, scale: number, place: number) => fromFloat32(Float32Array.from({ length: size }, (_, i) => scale * Math.sin(12.9898 * (i + 1) + 78.233 * (seed + place))), "F32");
-  const modules = base.checkpoint.names.filter((name) => /\.(q_proj|v_proj|o_proj|down_proj)\.weight$/.test(name));
+  const random = (size: number, scale: number, place: number) =>
+    fromFloat32(
+      Float32Array.from(
+        { length: size },
+        (_, i) => scale * Math.sin(12.9898 * (i + 1) + 78.233 * (seed + place)),
+      ),
+      "F32",
+    );
+  const modules = base.checkpoint.names.filter((name) =>
+    /\.(q_proj|v_proj|o_proj|down_proj)\.weight$/.test(name),
+  );
   const folder = join(o.family, "experts", task);
   await mkdir(folder, { recursive: true });
-  await writeSafetensors(join(folder, "adapter_model.safetensors"), modules.flatMap((name, m): TensorSource[] => {
-    const [out, input] = base.checkpoint.entry(name)!.shape as [number, number];
-    const module = `base_model.model.${name.replace(/\.weight$/, "")}`;
-    return [
-      { name: `${module}.lora_A.weight`, dtype: "F32", shape: [8, input], bytes: async () => random(8 * input, 0.05, 2 * m) },
-      { name: `${module}.lora_B.weight`, dtype: "F32", shape: [out, 8], bytes: async () => random(8 * out, 0.02, 2 * m + 1) },
-    ];
-  }));
-  await writeFile(join(folder, "adapter_config.json"), JSON.stringify({ peft_type: "LORA", r: 8, lora_alpha: 16, target_modules: ["q_proj", "v_proj", "o_proj", "down_proj"] }));
+  await writeSafetensors(
+    join(folder, "adapter_model.safetensors"),
+    modules.flatMap((name, m): TensorSource[] => {
+      const [out, input] = base.checkpoint.entry(name)!.shape as [number, number];
+      const module = `base_model.model.${name.replace(/\.weight$/, "")}`;
+      return [
+        {
+          name: `${module}.lora_A.weight`,
+          dtype: "F32",
+          shape: [8, input],
+          bytes: async () => random(8 * input, 0.05, 2 * m),
+        },
+        {
+          name: `${module}.lora_B.weight`,
+          dtype: "F32",
+          shape: [out, 8],
+          bytes: async () => random(8 * out, 0.02, 2 * m + 1),
+        },
+      ];
+    }),
+  );
+  await writeFile(
+    join(folder, "adapter_config.json"),
+    JSON.stringify({
+      peft_type: "LORA",
+      r: 8,
+      lora_alpha: 16,
+      target_modules: ["q_proj", "v_proj", "o_proj", "down_proj"],
+    }),
+  );
   await base.checkpoint.close();
 }
 
@@ -78,7 +152,21 @@ if (o.form !== undefined) {
   process.exit(0);
 }
 const results = ["beside the weights", "as models"].map((form): Result => {
-  const { stdout, stderr, status } = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--family", o.family, "--tasks", o.tasks, "--backend", o.backend, "--form", form], { encoding: "utf8", maxBuffer: 1e9 });
+  const { stdout, stderr, status } = spawnSync(
+    process.execPath,
+    [
+      fileURLToPath(import.meta.url),
+      "--family",
+      o.family,
+      "--tasks",
+      o.tasks,
+      "--backend",
+      o.backend,
+      "--form",
+      form,
+    ],
+    { encoding: "utf8", maxBuffer: 1e9 },
+  );
   if (status !== 0) throw new Error(stderr);
   return JSON.parse(stdout.trim().split("\n").at(-1)!) as Result;
 });
@@ -87,10 +175,18 @@ const all = (which: Result) => Object.keys(models.gradient).flatMap((id) => whic
 const scale = Math.max(...all(models).map(Math.abs));
 const worst = Math.max(...all(beside).map((g, i) => Math.abs(g - all(models)[i]!))) / scale;
 const text = [
-  `One step of 8 rows of 49 tokens, ${tasks.length} LoRA experts (${tasks.join(", ")}) of ${o.family}, ${o.backend} engine, task vectors on the device.`, "",
-  "| LoRA | loss | s | device peak | process peak |", "| --- | ---: | ---: | ---: | ---: |",
-  ...results.map(({ form, loss, seconds, device, process: whole }) => `| ${form} | ${loss.toFixed(6)} | ${seconds.toFixed(1)} | ${size(device)} | ${size(whole)} |`), "",
-  `${all(models).length} coefficients; largest difference of the gradients ${worst.toExponential(1)} of the largest.`, "",
+  `One step of 8 rows of 49 tokens, ${tasks.length} LoRA experts (${tasks.join(", ")}) of ` +
+    `${o.family}, ${o.backend} engine, task vectors on the device.`,
+  "",
+  "| LoRA | loss | s | device peak | process peak |",
+  "| --- | ---: | ---: | ---: | ---: |",
+  ...results.map(
+    ({ form, loss, seconds, device, process: whole }) =>
+      `| ${form} | ${loss.toFixed(6)} | ${seconds.toFixed(1)} | ${size(device)} | ${size(whole)} |`,
+  ),
+  "",
+  `${all(models).length} coefficients; largest difference of the gradients ${worst.toExponential(1)} of the largest.`,
+  "",
 ].join("\n");
 console.log(text);
 if (o.out !== undefined) {

@@ -2,10 +2,14 @@
  * Times training steps, their parts and evaluation of every engine that runs here beside PyTorch: same weights, same
  * batches, in turns.
  *
- *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON [--rounds 5] [--engines node,wasm]
+ *   node dist/scripts/bench/step.js --case minilm-3,minilm-8,base-8 --data DATA --python PYTHON
+ *   [--rounds 5] [--engines node,wasm]
  *     [--peers stacked,adamerging,stacked+compile,stacked+tf32] [--device cpu|cuda] [--folder KEEP] [--out FILE.json]
  *
- * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a random 12 × 768 encoder; 2 GB of disk; PyTorch takes 12 GB for each of its two ways, and --peers stacked or --peers adamerging runs one of them). Prints Markdown tables: medians, ratios to PyTorch with stacked deltas, peak memory of each process.
+ * Cases: mini-3 (the family that ships), minilm-3 and minilm-8 (checkpoints/minilm), base-8 (a random
+ * 12 × 768 encoder; 2 GB of disk; PyTorch takes 12 GB for each of its two ways, and --peers stacked or
+ * --peers adamerging runs one of them). Prints Markdown tables: medians, ratios to PyTorch with stacked
+ * deltas, peak memory of each process.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -19,48 +23,107 @@ import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 import { randomCase, realCase, type Case } from "./cases.js";
 
-interface Answer { ms?: number; peak?: number; losses?: number[]; tokensPerSecond?: number; parts?: Record<string, number> }
-interface Worker { name: string; ask(command?: object): Promise<Answer>; child: ChildProcess }
+interface Answer {
+  ms?: number;
+  peak?: number;
+  losses?: number[];
+  tokensPerSecond?: number;
+  parts?: Record<string, number>;
+}
+interface Worker {
+  name: string;
+  ask(command?: object): Promise<Answer>;
+  child: ChildProcess;
+}
 
 /** Such as "PyTorch, stacked deltas, compile, tf32" for stacked+compile+tf32. */
 function peerName(variant: string): string {
   const [way, ...extras] = variant.split("+");
-  return [way === "stacked" ? "PyTorch, stacked deltas" : "PyTorch, AdaMerging's arithmetic", ...extras].join(", ");
+  return [way === "stacked" ? "PyTorch, stacked deltas" : "PyTorch, AdaMerging's arithmetic", ...extras].join(
+    ", ",
+  );
 }
 
 function startWorker(name: string, command: string, args: string[], device = "cpu"): Worker {
   // PyTorch's threads spin while they wait unless told not to, and stall whatever else runs.
-  const env = { ...process.env, DEVICE: device, OMP_WAIT_POLICY: "passive", GOMP_SPINCOUNT: "0", TF_CPP_MIN_LOG_LEVEL: "2", HF_HUB_OFFLINE: "1" };
+  const env = {
+    ...process.env,
+    DEVICE: device,
+    OMP_WAIT_POLICY: "passive",
+    GOMP_SPINCOUNT: "0",
+    TF_CPP_MIN_LOG_LEVEL: "2",
+    HF_HUB_OFFLINE: "1",
+  };
   const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env });
   let complaint = "";
   child.stderr.on("data", (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-2000)));
   child.on("error", (error) => (complaint = error.message));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
-    name, child,
+    name,
+    child,
     async ask(request) {
       if (request !== undefined) child.stdin.write(`${JSON.stringify(request)}\n`);
       const { value, done } = await lines.next();
-      if (done) throw new Error(`${name} is left out: ${complaint.trim().split("\n").find((line) => /error|memory|install/i.test(line)) ?? "it did not start"}`);
+      if (done)
+        throw new Error(
+          `${name} is left out: ${
+            complaint
+              .trim()
+              .split("\n")
+              .find((line) => /error|memory|install/i.test(line)) ?? "it did not start"
+          }`,
+        );
       return JSON.parse(value) as Answer;
     },
   };
 }
 
-const median = (values: number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+const median = (values: number[]): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
-interface Result { name: string; ms: number; rounds: number[]; peakBytes: number; tokensPerSecond: number; parts: Record<string, number> }
+interface Result {
+  name: string;
+  ms: number;
+  rounds: number[];
+  peakBytes: number;
+  tokensPerSecond: number;
+  parts: Record<string, number>;
+}
 
-interface How { python: string; device: string; peers: readonly string[]; engines: readonly string[]; rounds: number; steps: number }
+interface How {
+  python: string;
+  device: string;
+  peers: readonly string[];
+  engines: readonly string[];
+  rounds: number;
+  steps: number;
+}
 
-async function measure({ base, experts, batches }: Case, folder: string, { python, device, peers, engines, rounds, steps }: How): Promise<Result[]> {
+async function measure(
+  { base, experts, batches }: Case,
+  folder: string,
+  { python, device, peers, engines, rounds, steps }: How,
+): Promise<Result[]> {
   const batchFile = join(folder, "batches.json");
   await writeText(batchFile, [...batches]);
   const here = dirname(fileURLToPath(import.meta.url));
   const torch = join(packageFolder, "scripts", "bench", "torch_step.py");
   const candidates = [
-    ...peers.map((variant) => () => startWorker(peerName(variant), python, [torch, base, batchFile, variant, ...experts], device)),
-    ...engines.map((engine) => () => startWorker(`train-merge, ${engine}`, process.execPath, [join(here, "worker.js"), engine, base, batchFile, ...experts])),
+    ...peers.map(
+      (variant) => () =>
+        startWorker(peerName(variant), python, [torch, base, batchFile, variant, ...experts], device),
+    ),
+    ...engines.map(
+      (engine) => () =>
+        startWorker(`train-merge, ${engine}`, process.execPath, [
+          join(here, "worker.js"),
+          engine,
+          base,
+          batchFile,
+          ...experts,
+        ]),
+    ),
   ];
   const workers: Worker[] = [];
   for (const start of candidates) {
@@ -73,7 +136,18 @@ async function measure({ base, experts, batches }: Case, folder: string, { pytho
       console.error((error as Error).message);
     }
   }
-  const results = workers.map(({ name }): Result & { speeds: number[]; allParts: Record<string, number>[] } => ({ name, ms: 0, rounds: [], peakBytes: 0, tokensPerSecond: 0, parts: {}, speeds: [], allParts: [] }));
+  const results = workers.map(
+    ({ name }): Result & { speeds: number[]; allParts: Record<string, number>[] } => ({
+      name,
+      ms: 0,
+      rounds: [],
+      peakBytes: 0,
+      tokensPerSecond: 0,
+      parts: {},
+      speeds: [],
+      allParts: [],
+    }),
+  );
   for (let round = 0; round < rounds; round++) {
     for (const [i, worker] of workers.entries()) {
       const { ms, peak } = await worker.ask({ what: "step", n: steps });
@@ -87,8 +161,12 @@ async function measure({ base, experts, batches }: Case, folder: string, { pytho
   }
   workers.forEach(({ child }) => child.kill());
   return results.map(({ speeds, allParts, ...result }) => ({
-    ...result, ms: median(result.rounds), tokensPerSecond: median(speeds),
-    parts: Object.fromEntries(Object.keys(allParts[0] ?? {}).map((part) => [part, median(allParts.map((parts) => parts[part]!))])),
+    ...result,
+    ms: median(result.rounds),
+    tokensPerSecond: median(speeds),
+    parts: Object.fromEntries(
+      Object.keys(allParts[0] ?? {}).map((part) => [part, median(allParts.map((parts) => parts[part]!))]),
+    ),
   }));
 }
 
@@ -98,19 +176,51 @@ function tables(results: readonly Result[]): string {
   const ratio = (ms: number, of: number | undefined) => (of === undefined ? "–" : (ms / of).toFixed(2));
   const part = (parts: Record<string, number>, name: string) => parts[name]?.toFixed(0) ?? "in backward";
   return toMarkdown({
-    head: ["step", "ms", "× PyTorch stacked", "× AdaMerging's", "peak memory", "merge", "forward", "backward", "⟨∂θ, τ⟩", "optimiser", "evaluation, tokens/s"],
+    head: [
+      "step",
+      "ms",
+      "× PyTorch stacked",
+      "× AdaMerging's",
+      "peak memory",
+      "merge",
+      "forward",
+      "backward",
+      "⟨∂θ, τ⟩",
+      "optimiser",
+      "evaluation, tokens/s",
+    ],
     body: results.map(({ name, ms, peakBytes, parts, tokensPerSecond }) => [
-      name, ms.toFixed(0), ratio(ms, stacked), ratio(ms, adamerging), `${(peakBytes / 1e9).toFixed(2)} GB`, part(parts, "merge"), part(parts, "forward"), part(parts, "backward"), part(parts, "products"), part(parts, "optimiser"), tokensPerSecond.toFixed(0),
+      name,
+      ms.toFixed(0),
+      ratio(ms, stacked),
+      ratio(ms, adamerging),
+      `${(peakBytes / 1e9).toFixed(2)} GB`,
+      part(parts, "merge"),
+      part(parts, "forward"),
+      part(parts, "backward"),
+      part(parts, "products"),
+      part(parts, "optimiser"),
+      tokensPerSecond.toFixed(0),
     ]),
   });
 }
 
 async function main(): Promise<void> {
-  const { values: o } = parseArgs({ options: {
-    case: { type: "string", default: "mini-3" }, data: { type: "string", default: join(packageFolder, "data", "mini") }, python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") },
-    rounds: { type: "string", default: "5" }, "steps-a-round": { type: "string", default: "2" }, peers: { type: "string", default: "stacked,adamerging" }, engines: { type: "string", default: "node,wasm" }, out: { type: "string" }, "keep-batches": { type: "string" },
-    device: { type: "string", default: "cpu" }, folder: { type: "string" },
-  } });
+  const { values: o } = parseArgs({
+    options: {
+      case: { type: "string", default: "mini-3" },
+      data: { type: "string", default: join(packageFolder, "data", "mini") },
+      python: { type: "string", default: join(packageFolder, ".venv", "bin", "python") },
+      rounds: { type: "string", default: "5" },
+      "steps-a-round": { type: "string", default: "2" },
+      peers: { type: "string", default: "stacked,adamerging" },
+      engines: { type: "string", default: "node,wasm" },
+      out: { type: "string" },
+      "keep-batches": { type: "string" },
+      device: { type: "string", default: "cpu" },
+      folder: { type: "string" },
+    },
+  });
   const folder = await mkdtemp(join(tmpdir(), "train-merge-bench-"));
   const makers: Record<string, () => Promise<Case>> = {
     "mini-3": () => realCase("mini", ["rte", "cb", "copa"], 3, join(packageFolder, "data", "mini"), 16),
@@ -126,12 +236,26 @@ async function main(): Promise<void> {
     const chosen = await make();
     if (o["keep-batches"]) await writeText(o["keep-batches"], [...chosen.batches]);
     const results = await measure(chosen, folder, {
-      python: o.python, device: o.device, peers: o.peers.split(",").filter(Boolean), engines: o.engines.split(","), rounds: Number(o.rounds), steps: Number(o["steps-a-round"]),
+      python: o.python,
+      device: o.device,
+      peers: o.peers.split(",").filter(Boolean),
+      engines: o.engines.split(","),
+      rounds: Number(o.rounds),
+      steps: Number(o["steps-a-round"]),
     });
     const given = chosen.batches.reduce((sum, { size, length }) => sum + size * length, 0);
     const real = chosen.batches.reduce((sum, { mask }) => sum + mask.reduce((a, b) => a + b, 0), 0);
-    console.log(`\n${chosen.what}: ${given} tokens with padding, ${real} without; medians of ${o.rounds} rounds in turns, ${availableParallelism()} cores\n\n${tables(results)}`);
-    all.push({ case: name, what: chosen.what, tokens: { padded: given, real }, cores: availableParallelism(), results });
+    console.log(
+      `\n${chosen.what}: ${given} tokens with padding, ${real} without; medians of ${o.rounds} ` +
+        `rounds in turns, ${availableParallelism()} cores\n\n${tables(results)}`,
+    );
+    all.push({
+      case: name,
+      what: chosen.what,
+      tokens: { padded: given, real },
+      cores: availableParallelism(),
+      results,
+    });
     if (o.out) await writeText(o.out, all);
   }
   await rm(folder, { recursive: true, force: true });

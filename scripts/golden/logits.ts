@@ -20,15 +20,29 @@ const [folder, data, count = "16"] = process.argv.slice(2) as [string, string, s
 const { family, model } = await readModel(folder);
 const engine = await startEngine("auto");
 const member = await openMember("merged", folder, family.canonical);
-const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], { tables: model.tables });
+const vectors = await loadTaskVectors({ base: member, columns: [] }, [...model.parameters.keys()], {
+  tables: model.tables,
+});
 const encoder = await encoderFor(folder, model, { maxLength: 128 });
 const out: Record<string, unknown> = { engine };
 for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, "heads"))).sort())) {
   const head = await openHead(folder, task.id, family.canonical);
-  const prepared = await prepareTask(task, await loadHead(head, family.head), head.checkpoint.config, encoder, { data, valPerTask: 1, seed: 0 });
-  const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1, prepared.isChoice));
+  const prepared = await prepareTask(
+    task,
+    await loadHead(head, family.head),
+    head.checkpoint.config,
+    encoder,
+    { data, valPerTask: 1, seed: 0 },
+  );
+  const batches = prepared.test
+    .slice(0, Number(count))
+    .flatMap((example) => bucketed([example], 1, prepared.isChoice));
   const rows = [];
-  for await (const { values } of batchLogits({ model, vectors, table: makeTable(0, 0, () => 0) }, batches.map((batch) => ({ head: prepared.head, batch })))) rows.push(Array.from(values));
+  for await (const { values } of batchLogits(
+    { model, vectors, table: makeTable(0, 0, () => 0) },
+    batches.map((batch) => ({ head: prepared.head, batch })),
+  ))
+    rows.push(Array.from(values));
   out[task.id] = rows;
 }
 process.stdout.write(`${JSON.stringify(out)}\n`);

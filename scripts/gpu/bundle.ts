@@ -4,9 +4,10 @@
  *   node dist/scripts/gpu/bundle.js [--out train-merge-gpu.sh]
  *   sh train-merge-gpu.sh [--parts op,step] [--out gpu-results] …        on the machine with the card
  *
- * It holds Node (stripped), this build with its sources and conformance suite, the packages that these need, Dawn, the
- * Vulkan loader, and the libraries of X that NVIDIA's driver asks for where a machine has none (where apt-get is here to
- * fetch them). A shell script stands in front of a tar.xz; xz or python3 unpacks it.
+ * It holds Node (stripped), this build with its sources and conformance suite, the packages that these
+ * need, Dawn, the Vulkan loader, and the libraries of X that NVIDIA's driver asks for where a machine
+ * has none (where apt-get is here to fetch them). A shell script stands in front of a tar.xz; xz or
+ * python3 unpacks it.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { createReadStream, createWriteStream, existsSync, readFileSync } from "node:fs";
@@ -20,16 +21,38 @@ import { packageFolder } from "../../src/package.js";
 
 /** Packages that the proof runs, beside what they depend on. */
 const packages = [
-  "@tensorflow/tfjs-core", "@tensorflow/tfjs-backend-webgpu", "@tensorflow/tfjs-backend-wasm", "@tensorflow/tfjs-backend-cpu", "webgpu",
-  "@huggingface/jinja", "@huggingface/tokenizers", "@cornerstonejs/codec-libjpeg-turbo-8bit", "@resvg/resvg-js", "dejavu-fonts-ttf",
-  "commander", "csv-parse", "fastest-levenshtein", "fflate", "hyparquet", "hyparquet-compressors", "ml-matrix", "pngjs", "seedrandom", "vega", "yaml", "zod", "vitest",
+  "@tensorflow/tfjs-core",
+  "@tensorflow/tfjs-backend-webgpu",
+  "@tensorflow/tfjs-backend-wasm",
+  "@tensorflow/tfjs-backend-cpu",
+  "webgpu",
+  "@huggingface/jinja",
+  "@huggingface/tokenizers",
+  "@cornerstonejs/codec-libjpeg-turbo-8bit",
+  "@resvg/resvg-js",
+  "dejavu-fonts-ttf",
+  "commander",
+  "csv-parse",
+  "fastest-levenshtein",
+  "fflate",
+  "hyparquet",
+  "hyparquet-compressors",
+  "ml-matrix",
+  "pngjs",
+  "seedrandom",
+  "vega",
+  "yaml",
+  "zod",
+  "vitest",
 ];
 
 /** Dependencies that nothing here calls: types, and what vite minifies CSS with. */
 const unneeded = /(^|\/)(lightningcss|@types\/)/;
 
 /** Files that run: no types, maps, sources or documents. */
-const isUseful = (path: string): boolean => !/\.(map|md|markdown|ts|mts|cts|flow|tsbuildinfo|txt)$/.test(path) && !/\/(test|tests|docs|examples?|\.bin)$/.test(path);
+const isUseful = (path: string): boolean =>
+  !/\.(map|md|markdown|ts|mts|cts|flow|tsbuildinfo|txt)$/.test(path) &&
+  !/\/(test|tests|docs|examples?|\.bin)$/.test(path);
 
 interface Locked {
   readonly os?: readonly string[];
@@ -41,7 +64,9 @@ interface Locked {
 
 /** Folders of packages and all that they depend on, as package-lock.json places them. */
 function closure(names: readonly string[]): string[] {
-  const { packages: locked } = JSON.parse(readFileSync(join(packageFolder, "package-lock.json"), "utf8")) as { packages: Record<string, Locked> };
+  const { packages: locked } = JSON.parse(readFileSync(join(packageFolder, "package-lock.json"), "utf8")) as {
+    packages: Record<string, Locked>;
+  };
   const found = new Set<string>();
   const visit = (name: string, from: string): void => {
     let at = from;
@@ -53,10 +78,12 @@ function closure(names: readonly string[]): string[] {
       at = at.includes("/node_modules/") ? at.slice(0, at.lastIndexOf("/node_modules/")) : "";
     }
     const { os, cpu, libc, dependencies, optionalDependencies } = locked[key]!;
-    const elsewhere = (os && !os.includes("linux")) || (cpu && !cpu.includes("x64")) || (libc && !libc.includes("glibc"));
+    const elsewhere =
+      (os && !os.includes("linux")) || (cpu && !cpu.includes("x64")) || (libc && !libc.includes("glibc"));
     if (found.has(key) || elsewhere || unneeded.test(key) || !existsSync(join(packageFolder, key))) return;
     found.add(key);
-    for (const dependency of Object.keys({ ...dependencies, ...optionalDependencies })) visit(dependency, key);
+    for (const dependency of Object.keys({ ...dependencies, ...optionalDependencies }))
+      visit(dependency, key);
   };
   names.forEach((name) => visit(name, ""));
   return [...found];
@@ -75,43 +102,77 @@ async function copyPackages(app: string): Promise<void> {
     const to = join(app, key);
     await mkdir(dirname(to), { recursive: true });
     const nested = join(packageFolder, key, "node_modules");
-    await cp(join(packageFolder, key), to, { recursive: true, filter: (path) => isUseful(path) && path !== nested });
+    await cp(join(packageFolder, key), to, {
+      recursive: true,
+      filter: (path) => isUseful(path) && path !== nested,
+    });
     if (/@tensorflow\/tfjs-[a-z-]+$/.test(key)) await trimTfjs(to);
   }
   const dawn = join(app, "node_modules", "webgpu", "dist");
-  for (const platform of await readdir(dawn)) if (platform !== "linux-x64") await rm(join(dawn, platform), { recursive: true });
+  for (const platform of await readdir(dawn))
+    if (platform !== "linux-x64") await rm(join(dawn, platform), { recursive: true });
   const fonts = join(app, "node_modules", "dejavu-fonts-ttf", "ttf");
   for (const font of await readdir(fonts)) if (font !== "DejaVuSans.ttf") await rm(join(fonts, font));
 }
 
 async function copyProject(app: string): Promise<void> {
   const copied = [
-    "package.json", "vitest.config.ts", "tsconfig.json", "src", "test/helpers.ts", "test/conformance", "scripts/bench", "scripts/gpu", "dist/src", "dist/scripts",
-    "data/mini", "data/tasks.json", "data/prompts.yaml", "checkpoints/mini",
+    "package.json",
+    "vitest.config.ts",
+    "tsconfig.json",
+    "src",
+    "test/helpers.ts",
+    "test/conformance",
+    "scripts/bench",
+    "scripts/gpu",
+    "dist/src",
+    "dist/scripts",
+    "data/mini",
+    "data/tasks.json",
+    "data/prompts.yaml",
+    "checkpoints/mini",
   ];
-  for (const path of copied) await cp(join(packageFolder, path), join(app, path), { recursive: true, filter: (file) => !/\.(map|d\.ts)$/.test(file) });
+  for (const path of copied)
+    await cp(join(packageFolder, path), join(app, path), {
+      recursive: true,
+      filter: (file) => !/\.(map|d\.ts)$/.test(file),
+    });
   // What the conformance suite reads.
   const golden = join(packageFolder, "test", "golden");
   const others = new Set(["mergekit", "methods.json", "pictures", "images.json", "family-minilm.json"]);
-  for (const name of await readdir(golden)) if (!others.has(name)) await cp(join(golden, name), join(app, "test", "golden", name), { recursive: true });
+  for (const name of await readdir(golden))
+    if (!others.has(name))
+      await cp(join(golden, name), join(app, "test", "golden", name), { recursive: true });
 }
 
 /** The Vulkan loader, out of the package that ships it beside SwiftShader. */
 async function unpackLoader(lib: string): Promise<void> {
   const archive = join(packageFolder, "node_modules", "@sparticuz", "chromium", "bin", "swiftshader.tar.br");
-  const { status, stderr } = spawnSync("tar", ["-x", "-C", lib, "--wildcards", "*libvulkan.so.1"], { input: brotliDecompressSync(readFileSync(archive)) });
+  const { status, stderr } = spawnSync("tar", ["-x", "-C", lib, "--wildcards", "*libvulkan.so.1"], {
+    input: brotliDecompressSync(readFileSync(archive)),
+  });
   if (status !== 0) throw new Error(`tar: ${stderr.toString().trim()}`);
 }
 
-/** The libraries that NVIDIA's Vulkan driver is linked with, from Debian's packages. @returns whether they were to be had */
+/**
+ * The libraries that NVIDIA's Vulkan driver is linked with, from Debian's packages. @returns whether
+ * they were to be had
+ */
 async function fetchX(lib: string): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), "train-merge-x-"));
   try {
-    execFileSync("apt-get", ["download", "-q", "libx11-6", "libxext6", "libxcb1", "libxau6", "libxdmcp6", "libbsd0", "libmd0"], { cwd: folder, stdio: "ignore" });
-    for (const name of await readdir(folder)) if (name.endsWith(".deb")) execFileSync("dpkg", ["-x", name, "."], { cwd: folder });
+    execFileSync(
+      "apt-get",
+      ["download", "-q", "libx11-6", "libxext6", "libxcb1", "libxau6", "libxdmcp6", "libbsd0", "libmd0"],
+      { cwd: folder, stdio: "ignore" },
+    );
+    for (const name of await readdir(folder))
+      if (name.endsWith(".deb")) execFileSync("dpkg", ["-x", name, "."], { cwd: folder });
     await mkdir(join(lib, "x11"));
     const found = join(folder, "usr", "lib", "x86_64-linux-gnu");
-    for (const name of await readdir(found)) if (name.includes(".so")) await cp(join(found, name), join(lib, "x11", name), { verbatimSymlinks: true });
+    for (const name of await readdir(found))
+      if (name.includes(".so"))
+        await cp(join(found, name), join(lib, "x11", name), { verbatimSymlinks: true });
     return true;
   } catch {
     return false;
@@ -122,7 +183,8 @@ async function fetchX(lib: string): Promise<boolean> {
 
 function strip(path: string): void {
   const { status } = spawnSync("strip", [path], { stdio: "ignore" });
-  if (status !== 0) process.stderr.write(`strip is not here (binutils): ${basename(path)} stays as large as it is\n`);
+  if (status !== 0)
+    process.stderr.write(`strip is not here (binutils): ${basename(path)} stays as large as it is\n`);
 }
 
 /**
@@ -130,8 +192,8 @@ function strip(path: string): void {
  * @param start where the archive begins in the file, in bytes from 1
  */
 const launcherFor = (start: string): string => `#!/bin/sh
-# train-merge on a card: unpacks itself and runs. Options are those of scripts/gpu/main.ts; --unpack FOLDER, the first of
-# them, says where to (default: a new folder under TMPDIR, which is removed afterwards).
+# train-merge on a card: unpacks itself and runs. Options are those of scripts/gpu/main.ts; --unpack FOLDER,
+# the first of them, says where to (default: a new folder under TMPDIR, which is removed afterwards).
 set -eu
 self=$0
 start=${start}
@@ -176,7 +238,8 @@ const megabytes = async (path: string): Promise<string> => `${((await stat(path)
 
 async function main(): Promise<void> {
   const { values: o } = parseArgs({ options: { out: { type: "string", default: "train-merge-gpu.sh" } } });
-  if (process.platform !== "linux" || process.arch !== "x64") throw new Error("the bundle is for Linux on x64 and is made there");
+  if (process.platform !== "linux" || process.arch !== "x64")
+    throw new Error("the bundle is for Linux on x64 and is made there");
   const staging = await mkdtemp(join(tmpdir(), "train-merge-bundle-"));
   try {
     for (const folder of ["app", "bin", "lib"]) await mkdir(join(staging, folder));
@@ -186,11 +249,31 @@ async function main(): Promise<void> {
     strip(join(staging, "bin", "node"));
     strip(join(staging, "app", "node_modules", "webgpu", "dist", "linux-x64", "dawn.node"));
     await unpackLoader(join(staging, "lib"));
-    if (!(await fetchX(join(staging, "lib")))) process.stderr.write("apt-get could not fetch the libraries of X: a machine without them needs its own\n");
+    if (!(await fetchX(join(staging, "lib"))))
+      process.stderr.write(
+        "apt-get could not fetch the libraries of X: a machine without them needs its own\n",
+      );
     const archive = join(staging, "app.tar.xz");
-    // Names in order and no owners: the same inputs make the same archive. The filter is for x64 programs, most of it.
-    const tar = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=2020-01-01", "-c", "-C", staging, "app", "bin", "lib"];
-    const packed = spawnSync("sh", ["-c", 'tar "$@" | xz --x86 --lzma2=preset=9e,dict=128MiB > "$ARCHIVE"', "sh", ...tar], { env: { ...process.env, ARCHIVE: archive }, stdio: ["ignore", "inherit", "inherit"] });
+    // Names in order and no owners: the same inputs make the same archive. The filter is for x64
+    // programs, most of it.
+    const tar = [
+      "--sort=name",
+      "--owner=0",
+      "--group=0",
+      "--numeric-owner",
+      "--mtime=2020-01-01",
+      "-c",
+      "-C",
+      staging,
+      "app",
+      "bin",
+      "lib",
+    ];
+    const packed = spawnSync(
+      "sh",
+      ["-c", 'tar "$@" | xz --x86 --lzma2=preset=9e,dict=128MiB > "$ARCHIVE"', "sh", ...tar],
+      { env: { ...process.env, ARCHIVE: archive }, stdio: ["ignore", "inherit", "inherit"] },
+    );
     if (packed.status !== 0) throw new Error("tar and xz could not pack the bundle");
     const out = resolve(o.out);
     await writeFile(out, launcher());

@@ -45,13 +45,16 @@ function manifests(): string[] {
     if (!existsSync(folder)) return [];
     const files = readdirSync(folder).filter((name) => name.endsWith(".json") && !isSoftware(name));
     // NVIDIA's stands first where there are several.
-    return files.sort((a, b) => Number(b.includes("nvidia")) - Number(a.includes("nvidia"))).map((name) => join(folder, name));
+    return files
+      .sort((a, b) => Number(b.includes("nvidia")) - Number(a.includes("nvidia")))
+      .map((name) => join(folder, name));
   });
 }
 
 /** Why a library cannot be loaded, in the linker's words; undefined where it can. Tried in a process of its own. */
 function loadProblem(library: string, searched: string): string | undefined {
-  const program = "try { process.dlopen({ exports: {} }, process.argv[1]) } catch (error) { console.log(error.message) }";
+  const program =
+    "try { process.dlopen({ exports: {} }, process.argv[1]) } catch (error) { console.log(error.message) }";
   const { stdout, signal } = spawnSync(process.execPath, ["-e", program, library], {
     encoding: "utf8",
     env: { ...process.env, LD_LIBRARY_PATH: searched },
@@ -67,7 +70,10 @@ function loadProblem(library: string, searched: string): string | undefined {
 export function nvidiaCard(): { name: string; driver: string; memory: number } | undefined {
   try {
     const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader,nounits"];
-    const [line = ""] = execFileSync("nvidia-smi", query, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).split("\n");
+    const [line = ""] = execFileSync("nvidia-smi", query, {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    }).split("\n");
     const [name = "", driver = "", mebibytes = "0"] = line.split(", ");
     return { name, driver, memory: Number(mebibytes) * 2 ** 20 };
   } catch {
@@ -81,27 +87,37 @@ export function findDriver(bundled: string): Driver {
   const env: Record<string, string> = {};
   const fail = (missing: string): Driver => ({ env, links, missing });
   const loader = join(bundled, "libvulkan.so.1");
-  if (!existsSync(loader)) return fail(`the Vulkan loader: ${loader} is not in the bundle; make the bundle anew`);
+  if (!existsSync(loader))
+    return fail(`the Vulkan loader: ${loader} is not in the bundle; make the bundle anew`);
   links.push(`Vulkan loader: ${loader}`);
   const nodes = ["/dev/nvidia0", "/dev/dri/renderD128", "/dev/dxg"].filter((path) => existsSync(path));
   links.push(`device files: ${nodes.join(", ") || "none"}`);
   const found = manifests();
   const [manifest] = found;
   if (manifest === undefined) {
-    const where = nodes.length > 0 ? "the card is there, its Vulkan driver is not" : "no card's device file either";
-    return fail(`the driver's manifest: no *.json in ${manifestFolders.join(", ")} (${where}); name it in VK_DRIVER_FILES`);
+    const where =
+      nodes.length > 0 ? "the card is there, its Vulkan driver is not" : "no card's device file either";
+    return fail(
+      `the driver's manifest: no *.json in ${manifestFolders.join(", ")} (${where}); name it in VK_DRIVER_FILES`,
+    );
   }
   links.push(`driver's manifest: ${found.join(", ")}`);
   env["VK_DRIVER_FILES"] = found.join(":");
-  const named = (JSON.parse(readFileSync(manifest, "utf8")) as { ICD?: { library_path?: string } }).ICD?.library_path;
+  const named = (JSON.parse(readFileSync(manifest, "utf8")) as { ICD?: { library_path?: string } }).ICD
+    ?.library_path;
   if (named === undefined) return fail(`the driver's library: ${manifest} names none`);
   const beside = named.includes("/") && !isAbsolute(named) ? join(dirname(manifest), named) : named;
-  const folders = [bundled, ...(process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean), ...libraryFolders.filter((folder) => existsSync(folder))];
+  const folders = [
+    bundled,
+    ...(process.env["LD_LIBRARY_PATH"] ?? "").split(":").filter(Boolean),
+    ...libraryFolders.filter((folder) => existsSync(folder)),
+  ];
   // The libraries of X come last: a machine's own are taken where it has them.
   const searched = [...folders, join(bundled, "x11")].join(":");
   env["LD_LIBRARY_PATH"] = searched;
   const problem = loadProblem(beside, searched);
-  if (problem !== undefined) return fail(`the driver's library: ${named} (named by ${manifest}) cannot be loaded: ${problem}`);
+  if (problem !== undefined)
+    return fail(`the driver's library: ${named} (named by ${manifest}) cannot be loaded: ${problem}`);
   links.push(`driver's library: ${named}`);
   return { env, links };
 }

@@ -38,7 +38,13 @@ const encoder = (layers: number, hidden: number, vocabulary: number): Config => 
   label2id: { entailment: 0, not_entailment: 1 },
 });
 
-const decoder = (layers: number, hidden: number, inner: number, heads: number, vocabulary: number): Config => ({
+const decoder = (
+  layers: number,
+  hidden: number,
+  inner: number,
+  heads: number,
+  vocabulary: number,
+): Config => ({
   model_type: "llama",
   architectures: ["LlamaForCausalLM"],
   hidden_size: hidden,
@@ -60,10 +66,27 @@ const numbered = (count: number): string[] => Array.from({ length: count }, (_, 
 
 export const kinds: Readonly<Record<string, Kind>> = {
   encoder: { what: "encoder 12 × 768, 110 M", config: encoder(12, 768, 30522), tasks: numbered(8) },
-  decoder: { what: "decoder 28 × 1024, 0.6 B", config: decoder(28, 1024, 3072, 16, 151936), tasks: ["rte", "cb", "copa"] },
-  wide: { what: "decoder 1 × 2048 with 151,936 tokens", config: decoder(1, 2048, 256, 16, 151936), tasks: ["rte", "cb"] },
+  decoder: {
+    what: "decoder 28 × 1024, 0.6 B",
+    config: decoder(28, 1024, 3072, 16, 151936),
+    tasks: ["rte", "cb", "copa"],
+  },
+  wide: {
+    what: "decoder 1 × 2048 with 151,936 tokens",
+    config: decoder(1, 2048, 256, 16, 151936),
+    tasks: ["rte", "cb"],
+  },
+  "wide-small": {
+    what: "decoder 1 × 512 with 151,936 tokens",
+    config: decoder(1, 512, 256, 4, 151936),
+    tasks: ["rte", "cb"],
+  },
   "encoder-small": { what: "encoder 2 × 128", config: encoder(2, 128, 4000), tasks: numbered(4) },
-  "decoder-small": { what: "decoder 2 × 128", config: decoder(2, 128, 256, 2, 4000), tasks: ["rte", "cb", "copa"] },
+  "decoder-small": {
+    what: "decoder 2 × 128",
+    config: decoder(2, 128, 256, 2, 4000),
+    tasks: ["rte", "cb", "copa"],
+  },
 };
 
 /** Numbers in (−1, 1) from a seed: quick, and good enough to multiply. */
@@ -90,8 +113,17 @@ async function writeModel({ config }: Kind, folder: string, expert: number): Pro
   const isEncoder = config["model_type"] === "bert";
   const model = familyOf(config, folder).build(config);
   const prefix = isEncoder ? "bert." : "model.";
-  const head: [string, number[]][] = isEncoder && expert > 0 ? [["classifier.weight", [2, config["hidden_size"] as number]], ["classifier.bias", [2]]] : [];
-  const tensors = [...[...model.parameters].map(([name, shape]) => [`${prefix}${name}`, [...shape]] as const), ...head];
+  const head: [string, number[]][] =
+    isEncoder && expert > 0
+      ? [
+          ["classifier.weight", [2, config["hidden_size"] as number]],
+          ["classifier.bias", [2]],
+        ]
+      : [];
+  const tensors = [
+    ...[...model.parameters].map(([name, shape]) => [`${prefix}${name}`, [...shape]] as const),
+    ...head,
+  ];
   const sources = tensors.map(([name, shape], index): TensorSource => ({
     name,
     shape,
@@ -101,7 +133,10 @@ async function writeModel({ config }: Kind, folder: string, expert: number): Pro
   await mkdir(folder, { recursive: true });
   await writeSafetensors(join(folder, "model.safetensors"), sources);
   await writeFile(join(folder, "config.json"), JSON.stringify(config));
-  await cp(join(packageFolder, "checkpoints", "mini", "base", "tokenizer.json"), join(folder, "tokenizer.json"));
+  await cp(
+    join(packageFolder, "checkpoints", "mini", "base", "tokenizer.json"),
+    join(folder, "tokenizer.json"),
+  );
 }
 
 /** A few examples for each task, out of the synthetic data that ships. */
@@ -110,35 +145,58 @@ async function writeData({ tasks }: Kind, folder: string): Promise<void> {
   const known = JSON.parse(await readFile(join(shipped, "tasks.json"), "utf8")) as Record<string, object>;
   for (const task of tasks) {
     await mkdir(join(folder, task), { recursive: true });
-    for (const [split, count] of [["validation", 32], ["test", 4]] as const) {
-      const lines = (await readFile(join(shipped, task in known ? task : "rte", `${split}.jsonl`), "utf8")).split("\n");
+    for (const [split, count] of [
+      ["validation", 32],
+      ["test", 4],
+    ] as const) {
+      const lines = (
+        await readFile(join(shipped, task in known ? task : "rte", `${split}.jsonl`), "utf8")
+      ).split("\n");
       await writeFile(join(folder, task, `${split}.jsonl`), `${lines.slice(0, count).join("\n")}\n`);
     }
   }
-  await writeFile(join(folder, "tasks.json"), JSON.stringify(Object.fromEntries(tasks.map((task) => [task, known[task] ?? known["rte"]]))));
+  await writeFile(
+    join(folder, "tasks.json"),
+    JSON.stringify(Object.fromEntries(tasks.map((task) => [task, known[task] ?? known["rte"]]))),
+  );
 }
 
 const run = (args: string[]): Promise<void> =>
   new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [fileURLToPath(import.meta.url), ...args], { stdio: "inherit" });
-    child.on("error", reject).on("close", (code) => (code === 0 ? resolve() : reject(new Error(`families.js ${args.join(" ")} ended with code ${code}`))));
+    child
+      .on("error", reject)
+      .on("close", (code) =>
+        code === 0 ? resolve() : reject(new Error(`families.js ${args.join(" ")} ended with code ${code}`)),
+      );
   });
 
-/** Makes a family with its data in `folder`, a process a model, unless it is there. @returns its base, experts and data */
-export async function makeFamily(name: string, folder: string): Promise<{ base: string; experts: string[]; data: string }> {
+/**
+ * Makes a family with its data in `folder`, a process a model, unless it is there. @returns its base,
+ * experts and data
+ */
+export async function makeFamily(
+  name: string,
+  folder: string,
+): Promise<{ base: string; experts: string[]; data: string }> {
   const kind = kinds[name]!;
   const done = join(folder, "made");
   if (!existsSync(done)) {
     await writeData(kind, join(folder, "data"));
     const waiting = Array.from({ length: kind.tasks.length + 1 }, (_, i) => i);
     const worker = async (): Promise<void> => {
-      for (let i = waiting.shift(); i !== undefined; i = waiting.shift()) await run([name, join(folder, String(i)), String(i)]);
+      for (let i = waiting.shift(); i !== undefined; i = waiting.shift())
+        await run([name, join(folder, String(i)), String(i)]);
     };
     await Promise.all(Array.from({ length: Math.min(availableParallelism(), 8) }, worker));
     await writeFile(`${done}.part`, "");
     await rename(`${done}.part`, done);
   }
-  return { base: join(folder, "0"), experts: kind.tasks.map((task, i) => `${task}=${join(folder, String(i + 1))}`), data: join(folder, "data") };
+  return {
+    base: join(folder, "0"),
+    experts: kind.tasks.map((task, i) => `${task}=${join(folder, String(i + 1))}`),
+    data: join(folder, "data"),
+  };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -1,8 +1,8 @@
 /**
- * One step of the family `wide`, whose tied embedding of 151,936 × 2,048 takes 1.24 GB as float32: its loss and gradient.
- * With TRAIN_MERGE_WEBGPU_LIMITS=default the card binds 128 MiB at most.
+ * One step of the family `wide`, whose tied embedding of 151,936 × 2,048 takes 1.24 GB as float32: its
+ * loss and gradient. With TRAIN_MERGE_WEBGPU_LIMITS=default the card binds 128 MiB at most.
  *
- *   node dist/scripts/gpu/limits.js ENGINE FOLDER
+ *   node dist/scripts/gpu/limits.js ENGINE wide|wide-small FOLDER
  */
 import { startEngine, webgpuCounts, type EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
@@ -14,27 +14,46 @@ import { familyOf } from "../../src/models/index.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { kinds, makeFamily } from "./families.js";
 
-const [engine, folder] = process.argv.slice(2) as [EngineName, string];
-const { base, experts } = await makeFamily("wide", folder);
+const [engine, kind, folder] = process.argv.slice(2) as [EngineName, string, string];
+const { base, experts } = await makeFamily(kind, folder);
 await startEngine(engine);
-const { config } = kinds["wide"]!;
+const { config } = kinds[kind]!;
 const { canonical, build } = familyOf(config, base);
 const model = build(config);
 const sources = experts.map((expert) => expert.split("=") as [string, string]);
-const opened = await openFamily(await openMember("base", base, canonical), sources.map(([task, place]) => ({ task, folder: place })), canonical);
+const opened = await openFamily(
+  await openMember("base", base, canonical),
+  sources.map(([task, place]) => ({ task, folder: place })),
+  canonical,
+);
 const columns = opened.experts.map(columnOf);
-const vectors = await loadTaskVectors({ base: opened.base, columns }, [...model.parameters.keys()], { tables: model.tables });
+const vectors = await loadTaskVectors({ base: opened.base, columns }, [...model.parameters.keys()], {
+  tables: model.tables,
+});
 
 /** Two answers of two tokens to a text of six. */
 const batch = {
-  rows: [0, 1].map((answer) => ({ ids: [11, 150_000, 77_000, 5, 99_999, 42], types: [], targets: [answer === 0 ? 17 : 151_935, 300 + answer] })),
+  rows: [0, 1].map((answer) => ({
+    ids: [11, 150_000, 77_000, 5, 99_999, 42],
+    types: [],
+    targets: [answer === 0 ? 17 : 151_935, 300 + answer],
+  })),
   labels: [0],
   choices: 2,
 };
-const table = applyGate(makeTable(vectors.layers.length, experts.length, () => 0.3), "tanh");
+const table = applyGate(
+  makeTable(vectors.layers.length, experts.length, () => 0.3),
+  "tanh",
+);
 const before = { ...webgpuCounts() };
 const started = performance.now();
-const { losses, gradient } = await coefficientGradient(model, vectors, table, [{ head: undefined, weight: 1, batch }], { loss: "cross-entropy" });
+const { losses, gradient } = await coefficientGradient(
+  model,
+  vectors,
+  table,
+  [{ head: undefined, weight: 1, batch }],
+  { loss: "cross-entropy" },
+);
 const seconds = (performance.now() - started) / 1000;
 const after = webgpuCounts();
 const embedding = vectors.tensors.get("embed_tokens.weight")!;
@@ -44,7 +63,10 @@ const answer = {
   losses,
   gradient: [...gradient.values],
   seconds,
-  ...(after && { dispatches: after.dispatches - (before.dispatches ?? 0), submissions: after.submissions - (before.submissions ?? 0) }),
+  ...(after && {
+    dispatches: after.dispatches - (before.dispatches ?? 0),
+    submissions: after.submissions - (before.submissions ?? 0),
+  }),
 };
 process.stdout.write(`${JSON.stringify(answer)}\n`);
 process.exit(0);

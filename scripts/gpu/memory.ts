@@ -11,7 +11,11 @@ import { here, lastJson, maxError, node, reference, run, why, type Context, type
 /** Samples the card's memory while something runs: bytes above what was taken before. */
 function watchCard(): { stop(): number | undefined } {
   if (!nvidiaCard()) return { stop: () => undefined };
-  const child = spawn("nvidia-smi", ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "-lms", "50"], { stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(
+    "nvidia-smi",
+    ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "-lms", "50"],
+    { stdio: ["ignore", "pipe", "ignore"] },
+  );
   let first: number | undefined;
   let highest = 0;
   child.stdout.on("data", (chunk: Buffer) => {
@@ -30,7 +34,8 @@ function watchCard(): { stop(): number | undefined } {
   };
 }
 
-const gigabytes = (bytes: number | undefined): string => (bytes === undefined ? "–" : (bytes / 1e9).toFixed(2));
+const gigabytes = (bytes: number | undefined): string =>
+  bytes === undefined ? "–" : (bytes / 1e9).toFixed(2);
 
 interface MemoryRun {
   readonly family: string;
@@ -49,11 +54,20 @@ function memoryRuns(emulated: boolean): MemoryRun[] {
   ]);
 }
 
-async function torchMemory(context: Context, family: string, experts: number, budget: number): Promise<string> {
+async function torchMemory(
+  context: Context,
+  family: string,
+  experts: number,
+  budget: number,
+): Promise<string> {
   const config = join(context.work, `${family}.json`);
   writeFileSync(config, JSON.stringify(kinds[family]!.config));
   const ended = await run(context, `memory-torch-${family}-${experts}-${budget / 1e9}`, context.python, [
-    join(packageFolder, "scripts", "gpu", "torch_memory.py"), config, String(experts), String(budget), "cuda",
+    join(packageFolder, "scripts", "gpu", "torch_memory.py"),
+    config,
+    String(experts),
+    String(budget),
+    "cuda",
   ]);
   const answer = lastJson<{ peak?: number; out_of_memory?: boolean }>(ended);
   return answer?.out_of_memory ? "runs out" : answer ? gigabytes(answer.peak) : "failed";
@@ -72,7 +86,14 @@ export async function memory(context: Context): Promise<Found> {
       ok = false;
       continue;
     }
-    const order: Order = { family, folder: join(context.work, family), way, budget, backend: "webgpu", out: join(context.work, log) };
+    const order: Order = {
+      family,
+      folder: join(context.work, family),
+      way,
+      budget,
+      backend: "webgpu",
+      out: join(context.work, log),
+    };
     const watched = watchCard();
     const ended = await node(context, log, join(here, "merge-once.js"), [JSON.stringify(order)]);
     const driver = watched.stop();
@@ -85,14 +106,37 @@ export async function memory(context: Context): Promise<Found> {
     const { coefficients: _, ...rest } = answer ?? { coefficients: [] };
     data.push({ family, way, budget, driver, torch, error, ...rest });
     body.push([
-      kinds[family]!.what, `${way}, k = ${kinds[family]!.tasks.length}`, gigabytes(budget), answer ? answer.placement : why(ended, log), gigabytes(answer?.planned), gigabytes(answer?.counted), gigabytes(driver),
-      error?.toExponential(1) ?? "–", torch,
+      kinds[family]!.what,
+      `${way}, k = ${kinds[family]!.tasks.length}`,
+      gigabytes(budget),
+      answer ? answer.placement : why(ended, log),
+      gigabytes(answer?.planned),
+      gigabytes(answer?.counted),
+      gigabytes(driver),
+      error?.toExponential(1) ?? "–",
+      torch,
     ]);
   }
   return {
     ok,
     summary: ok ? "every merge is the CPU's to 1e-4" : "see the table",
-    tables: [{ title: "Memory in GB, and the largest difference of a coefficient from the CPU's", head: ["family", "way", "budget", "placement", "planned", "counted", "driver", "difference", "PyTorch, stacked"], body }],
+    tables: [
+      {
+        title: "Memory in GB, and the largest difference of a coefficient from the CPU's",
+        head: [
+          "family",
+          "way",
+          "budget",
+          "placement",
+          "planned",
+          "counted",
+          "driver",
+          "difference",
+          "PyTorch, stacked",
+        ],
+        body,
+      },
+    ],
     data,
   };
 }

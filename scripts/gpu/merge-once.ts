@@ -35,7 +35,8 @@ export interface Outcome {
 const json = async <T>(path: string): Promise<T> => JSON.parse(await readFile(path, "utf8")) as T;
 
 /** Groups that add one model after the other: [[[a, b], c], d]. */
-const chain = ([first, ...others]: readonly string[]): unknown => others.reduce<unknown>((group, task) => [group, task], first);
+const chain = ([first, ...others]: readonly string[]): unknown =>
+  others.reduce<unknown>((group, task) => [group, task], first);
 
 interface NodeRun {
   devicePeakBytes: number;
@@ -45,8 +46,20 @@ async function main(order: Order): Promise<Outcome> {
   const { base, experts, data } = await makeFamily(order.family, order.folder);
   const tasks = experts.map((expert) => expert.split("=")[0]!);
   const settings = settingsSchema.parse({
-    tasks, base, experts, data, out: order.out, backend: order.backend, memoryBudget: order.budget,
-    steps: 2, init: 0.3, batchSize: 4, valPerTask: 8, evalEvery: 100, maxLength: 64, holdout: 0,
+    tasks,
+    base,
+    experts,
+    data,
+    out: order.out,
+    backend: order.backend,
+    memoryBudget: order.budget,
+    steps: 2,
+    init: 0.3,
+    batchSize: 4,
+    valPerTask: 8,
+    evalEvery: 100,
+    maxLength: 64,
+    holdout: 0,
   });
   const options = { ...settings, baselines: false };
   const hooks: TreeHooks = {
@@ -63,15 +76,34 @@ async function main(order: Order): Promise<Outcome> {
   let placement = "";
   if (order.way === "flat") {
     await mergeByTraining(options, hooks);
-    const run = await json<{ planned: { device: number; residency: string; blockwise: boolean }; devicePeakBytes: number }>(join(order.out, "run.json"));
+    const run = await json<{
+      planned: { device: number; residency: string; blockwise: boolean };
+      devicePeakBytes: number;
+    }>(join(order.out, "run.json"));
     planned = run.planned.device;
     placement = `${run.planned.residency}${run.planned.blockwise ? ", by blocks" : ""}`;
     counted = run.devicePeakBytes;
   } else {
-    const by = order.way === "pairwise" ? { file: "chain", groups: chain(tasks) as never } : ("order" as const);
-    await mergeInTree(options, { fanIn: 2, by, jobs: 1, polish: 0, keepNodes: false, nodeMethod: "supermerge", executor: "local", slurmOptions: [] }, hooks);
+    const by =
+      order.way === "pairwise" ? { file: "chain", groups: chain(tasks) as never } : ("order" as const);
+    await mergeInTree(
+      options,
+      {
+        fanIn: 2,
+        by,
+        jobs: 1,
+        polish: 0,
+        keepNodes: false,
+        nodeMethod: "supermerge",
+        executor: "local",
+        slurmOptions: [],
+      },
+      hooks,
+    );
     const nodes = join(order.out, "nodes");
-    const results = await Promise.all((await readdir(nodes)).map((id) => json<NodeRun>(join(nodes, id, "run.json"))));
+    const results = await Promise.all(
+      (await readdir(nodes)).map((id) => json<NodeRun>(join(nodes, id, "run.json"))),
+    );
     counted = Math.max(...results.map(({ devicePeakBytes }) => devicePeakBytes));
     const plan = await json<{ nodes: { device: number }[] }>(join(order.out, "plan.json"));
     planned = Math.max(...plan.nodes.map(({ device }) => device));

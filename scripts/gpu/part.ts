@@ -46,9 +46,19 @@ export interface Ended {
 }
 
 /** Runs a command until it ends or the part's time is over; what it prints goes to LOG too. */
-export function run({ out, driver, deadline }: Context, log: string, command: string, args: readonly string[], env: Record<string, string> = {}): Promise<Ended> {
+export function run(
+  { out, driver, deadline }: Context,
+  log: string,
+  command: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<Ended> {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { env: { ...process.env, ...driver.env, ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
+    const child = spawn(command, args, {
+      env: { ...process.env, ...driver.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true,
+    });
     let stdout = "";
     let all = "";
     let timedOut = false;
@@ -57,11 +67,14 @@ export function run({ out, driver, deadline }: Context, log: string, command: st
       all += chunk.toString();
     });
     child.stderr.on("data", (chunk: Buffer) => (all += chunk.toString()));
-    const timer = setTimeout(() => {
-      timedOut = true;
-      // The whole group: what it started too.
-      if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
-    }, Math.max(0, deadline - performance.now()));
+    const timer = setTimeout(
+      () => {
+        timedOut = true;
+        // The whole group: what it started too.
+        if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+      },
+      Math.max(0, deadline - performance.now()),
+    );
     const end = (code: number) => {
       clearTimeout(timer);
       writeFileSync(join(out, `${log}.log`), all);
@@ -75,22 +88,32 @@ export function run({ out, driver, deadline }: Context, log: string, command: st
   });
 }
 
-export const node = (context: Context, log: string, script: string, args: readonly string[], env?: Record<string, string>): Promise<Ended> =>
-  run(context, log, process.execPath, [script, ...args], env);
+export const node = (
+  context: Context,
+  log: string,
+  script: string,
+  args: readonly string[],
+  env?: Record<string, string>,
+): Promise<Ended> => run(context, log, process.execPath, [script, ...args], env);
 
 export function lastJson<T>({ stdout }: Ended): T | undefined {
-  const line = stdout.trim().split("\n").findLast((text) => text.startsWith("{"));
+  const line = stdout
+    .trim()
+    .split("\n")
+    .findLast((text) => text.startsWith("{"));
   return line === undefined ? undefined : (JSON.parse(line) as T);
 }
 
-export const why = ({ code, timedOut }: Ended, log: string): string => (timedOut ? `its time was over (${log}.log)` : `it ended with code ${code} (${log}.log)`);
+export const why = ({ code, timedOut }: Ended, log: string): string =>
+  timedOut ? `its time was over (${log}.log)` : `it ended with code ${code} (${log}.log)`;
 
 export function maxError(actual: readonly number[], expected: readonly number[]): number {
   if (actual.length !== expected.length) return Infinity;
   return Math.max(...actual.map((value, i) => Math.abs(value - expected[i]!)));
 }
 
-export const reference = (): Reference => (existsSync(referenceFile) ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference) : { merges: {} });
+export const reference = (): Reference =>
+  existsSync(referenceFile) ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference) : { limits: {}, merges: {} };
 
 export interface Part {
   readonly name: string;

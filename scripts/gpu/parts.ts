@@ -3,29 +3,66 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { packageFolder } from "../../src/package.js";
+import { kinds } from "./families.js";
 import { memory } from "./memory.js";
-import { benchScripts, here, lastJson, maxError, node, reference, run, why, type Context, type Found, type Part } from "./part.js";
+import {
+  benchScripts,
+  here,
+  lastJson,
+  maxError,
+  node,
+  reference,
+  run,
+  why,
+  type Context,
+  type Found,
+  type Part,
+} from "./part.js";
 
 /** The conformance suite on the card, by vitest itself. */
 async function conformance(context: Context): Promise<Found> {
   const report = join(context.out, "conformance.json");
   const vitest = join(packageFolder, "node_modules", "vitest", "vitest.mjs");
   const ended = await run(context, "conformance", process.execPath, [
-    vitest, "run", "--root", packageFolder, "test/conformance/webgpu.test.ts", "--reporter=json", `--outputFile=${report}`, "--reporter=verbose",
+    vitest,
+    "run",
+    "--root",
+    packageFolder,
+    "test/conformance/webgpu.test.ts",
+    "--reporter=json",
+    `--outputFile=${report}`,
+    "--reporter=verbose",
   ]);
   const passedLines = ended.stdout.split("\n").filter((line) => line.includes("✓")).length;
-  if (!existsSync(report)) return { ok: false, summary: `${passedLines} tests passed, then ${why(ended, "conformance")}` };
-  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(readFileSync(report, "utf8")) as {
+  if (!existsSync(report))
+    return { ok: false, summary: `${passedLines} tests passed, then ${why(ended, "conformance")}` };
+  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(
+    readFileSync(report, "utf8"),
+  ) as {
     numPassedTests: number;
     numFailedTests: number;
     numPendingTests: number;
     testResults: { assertionResults: { status: string; fullName: string; failureMessages: string[] }[] }[];
   };
-  const failed = testResults.flatMap(({ assertionResults }) => assertionResults).filter(({ status }) => status === "failed");
+  const failed = testResults
+    .flatMap(({ assertionResults }) => assertionResults)
+    .filter(({ status }) => status === "failed");
   return {
     ok: numFailedTests === 0 && numPassedTests > 0,
     summary: `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`,
-    tables: failed.length > 0 ? [{ title: "failed", head: ["test", "why"], body: failed.map(({ fullName, failureMessages }) => [fullName, failureMessages[0]?.split("\n")[0] ?? ""]) }] : [],
+    tables:
+      failed.length > 0
+        ? [
+            {
+              title: "failed",
+              head: ["test", "why"],
+              body: failed.map(({ fullName, failureMessages }) => [
+                fullName,
+                failureMessages[0]?.split("\n")[0] ?? "",
+              ]),
+            },
+          ]
+        : [],
   };
 }
 
@@ -34,21 +71,47 @@ async function op(context: Context): Promise<Found> {
   const file = join(context.out, "op.json");
   const size = context.emulated ? "8e6" : "100e6";
   const ended = await node(context, "op", join(benchScripts, "merge.js"), [
-    "--engines", "webgpu", "--packings", "f32,bf16,int8", "--parameters", size, "--python", context.python, "--device", context.torch ? "cuda" : "cpu", "--rounds", context.emulated ? "1" : "5",
-    "--out", file,
+    "--engines",
+    "webgpu",
+    "--packings",
+    "f32,bf16,int8",
+    "--parameters",
+    size,
+    "--python",
+    context.python,
+    "--device",
+    context.torch ? "cuda" : "cpu",
+    "--rounds",
+    context.emulated ? "1" : "5",
+    "--out",
+    file,
   ]);
   if (!existsSync(file)) return { ok: false, summary: why(ended, "op") };
-  const { copy, rows } = JSON.parse(readFileSync(file, "utf8")) as { copy: { by: string; speed: number }; rows: { engine: string; packing: string; merge: number; products: number }[] };
+  const { copy, rows } = JSON.parse(readFileSync(file, "utf8")) as {
+    copy: { by: string; speed: number };
+    rows: { engine: string; packing: string; merge: number; products: number }[];
+  };
   const own = rows.find(({ engine, packing }) => engine === "webgpu" && packing === "f32");
   const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
   return {
     ok: own !== undefined && (context.emulated || own.merge >= 0.7 * copy.speed),
-    summary: own ? `merging float32 at ${(own.merge / copy.speed).toFixed(2)} of a copy (to reach: 0.70)` : "webgpu is missing: see op.log",
-    tables: [{
-      title: `Merge op, ${Number(size) / 1e6} M parameters, k = 8: GB/s (ratio to a copy of ${copy.speed.toFixed(1)} GB/s by ${copy.by})`,
-      head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"],
-      body: rows.map(({ engine, packing, merge, products }) => [engine, packing, cell(merge), cell(products)]),
-    }],
+    summary: own
+      ? `merging float32 at ${(own.merge / copy.speed).toFixed(2)} of a copy (to reach: 0.70)`
+      : "webgpu is missing: see op.log",
+    tables: [
+      {
+        title:
+          `Merge op, ${Number(size) / 1e6} M parameters, k = 8: GB/s (ratio to a copy of ` +
+          `${copy.speed.toFixed(1)} GB/s by ${copy.by})`,
+        head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"],
+        body: rows.map(({ engine, packing, merge, products }) => [
+          engine,
+          packing,
+          cell(merge),
+          cell(products),
+        ]),
+      },
+    ],
     data: { copy, rows },
   };
 }
@@ -57,25 +120,60 @@ async function op(context: Context): Promise<Found> {
 async function step(context: Context): Promise<Found> {
   const file = join(context.out, "step.json");
   const name = context.emulated ? "small-4" : "base-8";
-  const peers = context.torch || context.emulated ? "stacked,stacked+tf32,stacked+compile,stacked+compile+tf32" : "";
+  const peers =
+    context.torch || context.emulated ? "stacked,stacked+tf32,stacked+compile,stacked+compile+tf32" : "";
   const ended = await node(context, "step", join(benchScripts, "step.js"), [
-    "--case", name, "--engines", "webgpu", "--peers", context.emulated && !context.torch ? "" : peers, "--device", context.torch ? "cuda" : "cpu",
-    "--python", context.python, "--folder", context.work, "--rounds", context.emulated ? "1" : "3", "--steps-a-round", context.emulated ? "1" : "3", "--out", file,
+    "--case",
+    name,
+    "--engines",
+    "webgpu",
+    "--peers",
+    context.emulated && !context.torch ? "" : peers,
+    "--device",
+    context.torch ? "cuda" : "cpu",
+    "--python",
+    context.python,
+    "--folder",
+    context.work,
+    "--rounds",
+    context.emulated ? "1" : "3",
+    "--steps-a-round",
+    context.emulated ? "1" : "3",
+    "--out",
+    file,
   ]);
   if (!existsSync(file)) return { ok: false, summary: why(ended, "step") };
-  const [{ what, results }] = JSON.parse(readFileSync(file, "utf8")) as [{ what: string; results: { name: string; ms: number; parts: Record<string, number>; peakBytes: number }[] }];
+  const [{ what, results }] = JSON.parse(readFileSync(file, "utf8")) as [
+    {
+      what: string;
+      results: { name: string; ms: number; parts: Record<string, number>; peakBytes: number }[];
+    },
+  ];
   const own = results.find(({ name: engine }) => engine.includes("webgpu"));
   const eager = results.find(({ name: engine }) => engine === "PyTorch, stacked deltas");
   const part = (parts: Record<string, number>, which: string) => parts[which]?.toFixed(1) ?? "in backward";
   const ratio = own && eager ? own.ms / eager.ms : undefined;
   return {
     ok: own !== undefined && (ratio === undefined || ratio <= 3),
-    summary: own ? `${own.ms.toFixed(0)} ms a step${ratio === undefined ? "" : `, ${ratio.toFixed(2)} × PyTorch eager float32 (to reach: 3)`}` : "webgpu is missing: see step.log",
-    tables: [{
-      title: `Step, ${what}, ms`,
-      head: ["", "step", "× PyTorch eager", "merge", "forward", "backward", "⟨∂θ, τ⟩"],
-      body: results.map(({ name: engine, ms, parts }) => [engine, ms.toFixed(1), eager ? (ms / eager.ms).toFixed(2) : "–", part(parts, "merge"), part(parts, "forward"), part(parts, "backward"), part(parts, "products")]),
-    }],
+    summary: own
+      ? `${own.ms.toFixed(0)} ms a ` +
+        `step${ratio === undefined ? "" : `, ${ratio.toFixed(2)} × PyTorch eager float32 (to reach: 3)`}`
+      : "webgpu is missing: see step.log",
+    tables: [
+      {
+        title: `Step, ${what}, ms`,
+        head: ["", "step", "× PyTorch eager", "merge", "forward", "backward", "⟨∂θ, τ⟩"],
+        body: results.map(({ name: engine, ms, parts }) => [
+          engine,
+          ms.toFixed(1),
+          eager ? (ms / eager.ms).toFixed(2) : "–",
+          part(parts, "merge"),
+          part(parts, "forward"),
+          part(parts, "backward"),
+          part(parts, "products"),
+        ]),
+      },
+    ],
     data: results,
   };
 }
@@ -90,18 +188,26 @@ interface LimitsAnswer {
   submissions: number;
 }
 
-/** An embedding of 1.24 GB where 128 MiB may be bound, beside the CPU's numbers. */
+/** An embedding larger than the 128 MiB that may be bound, beside the CPU's numbers. */
 async function limits(context: Context): Promise<Found> {
-  const ended = await node(context, "limits", join(here, "limits.js"), ["webgpu", join(context.work, "wide")], { TRAIN_MERGE_WEBGPU_LIMITS: "default" });
+  const kind = context.emulated ? "wide-small" : "wide";
+  const args = ["webgpu", kind, join(context.work, kind)];
+  const ended = await node(context, "limits", join(here, "limits.js"), args, {
+    TRAIN_MERGE_WEBGPU_LIMITS: "default",
+  });
   const answer = lastJson<LimitsAnswer>(ended);
   if (!answer) return { ok: false, summary: why(ended, "limits") };
-  const expected = reference().limits;
+  const expected = reference().limits[kind];
   const scale = expected ? Math.max(...expected.gradient.map(Math.abs)) : NaN;
   const error = expected ? maxError(answer.gradient, expected.gradient) / scale : NaN;
   const lossError = expected ? maxError(answer.losses, expected.losses) : NaN;
   return {
     ok: error < 1e-4 && lossError < 1e-4,
-    summary: `151,936 × 2,048 in ${answer.pieces} pieces under ${answer.limit / 2 ** 20} MiB: gradient within ${error.toExponential(1)} of the CPU's, loss within ${lossError.toExponential(1)}; ${answer.dispatches} programs in ${answer.submissions} submissions, ${answer.seconds.toFixed(1)} s`,
+    summary:
+      `${kinds[kind]!.what} in ${answer.pieces} pieces under ${answer.limit / 2 ** 20} MiB: ` +
+      `gradient within ${error.toExponential(1)} of the CPU's, loss within ` +
+      `${lossError.toExponential(1)}; ${answer.dispatches} programs in ${answer.submissions} ` +
+      `submissions, ${answer.seconds.toFixed(1)} s`,
     data: answer,
   };
 }
@@ -109,19 +215,60 @@ async function limits(context: Context): Promise<Found> {
 /** TensorFlow on the card, where the machine has it: set up as a user would, then the step. */
 async function nodeGpu(context: Context): Promise<Found> {
   const main = join(here, "..", "..", "src", "cli", "main.js");
-  const found = await run(context, "tensorflow", context.python, ["-c", "import os, tensorflow as tf; assert tf.config.list_physical_devices('GPU'), 'TensorFlow lists no GPU'; print(os.path.dirname(tf.__file__))"]);
+  const found = await run(context, "tensorflow", context.python, [
+    "-c",
+    "import os, tensorflow as tf; assert tf.config.list_physical_devices('GPU'), 'TensorFlow " +
+      "lists no GPU'; print(os.path.dirname(tf.__file__))",
+  ]);
   const folder = found.stdout.trim().split("\n").at(-1);
-  if (found.code !== 0 || !folder) return { ok: true, summary: "not tried: this machine's Python has no TensorFlow that sees a card (tensorflow.log)" };
+  if (found.code !== 0 || !folder)
+    return {
+      ok: true,
+      summary: "not tried: this machine's Python has no TensorFlow that sees a card (tensorflow.log)",
+    };
   const cache = join(context.work, "cache");
   await mkdir(cache, { recursive: true });
   const env = { TRAIN_MERGE_CACHE: cache };
-  const set = await node(context, "setup-native", main, ["setup", "native", "--gpu", "--tensorflow", folder], env);
-  if (set.code !== 0) return { ok: false, summary: `train-merge setup native --gpu: ${why(set, "setup-native")}` };
+  const set = await node(
+    context,
+    "setup-native",
+    main,
+    ["setup", "native", "--gpu", "--tensorflow", folder],
+    env,
+  );
+  if (set.code !== 0)
+    return { ok: false, summary: `train-merge setup native --gpu: ${why(set, "setup-native")}` };
   const file = join(context.out, "node-gpu.json");
-  const ended = await node(context, "node-gpu", join(benchScripts, "step.js"), ["--case", "base-8", "--engines", "node-gpu", "--peers", "", "--folder", context.work, "--rounds", "3", "--out", file], env);
+  const ended = await node(
+    context,
+    "node-gpu",
+    join(benchScripts, "step.js"),
+    [
+      "--case",
+      "base-8",
+      "--engines",
+      "node-gpu",
+      "--peers",
+      "",
+      "--folder",
+      context.work,
+      "--rounds",
+      "3",
+      "--out",
+      file,
+    ],
+    env,
+  );
   if (!existsSync(file)) return { ok: false, summary: why(ended, "node-gpu") };
   const [{ results }] = JSON.parse(readFileSync(file, "utf8")) as [{ results: { ms: number }[] }];
-  return { ok: results.length > 0, summary: results.length > 0 ? `${results[0]!.ms.toFixed(0)} ms a step` : "the engine did not start (node-gpu.log)", data: results };
+  return {
+    ok: results.length > 0,
+    summary:
+      results.length > 0
+        ? `${results[0]!.ms.toFixed(0)} ms a step`
+        : "the engine did not start (node-gpu.log)",
+    data: results,
+  };
 }
 
 export const parts: readonly Part[] = [

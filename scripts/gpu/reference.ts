@@ -1,6 +1,6 @@
 /**
- * What the CPU (TensorFlow) finds on the random families, for the card to be held against: writes reference.json beside
- * this script's source. It takes some minutes and 20 GB of memory and disk.
+ * What the CPU (TensorFlow) finds on the random families, for the card to be held against: writes
+ * reference.json beside this script's source. It takes some minutes and 20 GB of memory and disk.
  *
  *   node dist/scripts/gpu/reference.js [--folder FOLDER] [--only limits,encoder-small,…]
  */
@@ -18,7 +18,8 @@ import type { Outcome, Order } from "./merge-once.js";
 export const referenceFile = join(packageFolder, "scripts", "gpu", "reference.json");
 
 export interface Reference {
-  limits?: { losses: number[]; gradient: number[] };
+  /** Loss and gradient of limits.ts, by family. */
+  limits: Record<string, { losses: number[]; gradient: number[] }>;
   /** Coefficients by family and way: "encoder flat". */
   merges: Record<string, number[]>;
 }
@@ -26,26 +27,46 @@ export interface Reference {
 const here = dirname(fileURLToPath(import.meta.url));
 
 function answerOf<T>(script: string, args: string[]): T {
-  const out = execFileSync(process.execPath, [join(here, script), ...args], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 28 });
+  const out = execFileSync(process.execPath, [join(here, script), ...args], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+    maxBuffer: 1 << 28,
+  });
   return JSON.parse(out.trim().split("\n").at(-1)!) as T;
 }
 
 const rounded = (values: readonly number[]): number[] => values.map((value) => Number(value.toPrecision(7)));
 
 async function main(): Promise<void> {
-  const { values: o } = parseArgs({ options: { folder: { type: "string" }, only: { type: "string", default: "encoder-small,limits,encoder,decoder" } } });
+  const { values: o } = parseArgs({
+    options: {
+      folder: { type: "string" },
+      only: { type: "string", default: "encoder-small,wide-small,wide,encoder,decoder" },
+    },
+  });
   const folder = o.folder ?? (await mkdtemp(join(tmpdir(), "train-merge-gpu-")));
-  const reference: Reference = existsSync(referenceFile) ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference) : { merges: {} };
+  const reference: Reference = existsSync(referenceFile)
+    ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference)
+    : { limits: {}, merges: {} };
   for (const name of o.only.split(",")) {
-    if (name === "limits") {
-      const { losses, gradient } = answerOf<{ losses: number[]; gradient: number[] }>("limits.js", ["node", join(folder, "wide")]);
-      reference.limits = { losses: rounded(losses), gradient: rounded(gradient) };
+    if (name.startsWith("wide")) {
+      const { losses, gradient } = answerOf<{ losses: number[]; gradient: number[] }>("limits.js", ["node", name, join(folder, name)]);
+      reference.limits[name] = { losses: rounded(losses), gradient: rounded(gradient) };
       await writeText(referenceFile, `${JSON.stringify(reference)}\n`);
       continue;
     }
     for (const way of ["flat", "pairwise", "tree"] as const) {
-      const order: Order = { family: name, folder: join(folder, name), way, budget: 8e9, backend: "node", out: await mkdtemp(join(folder, `out-${name}-${way}-`)) };
-      const { coefficients, seconds, placement } = answerOf<Outcome>("merge-once.js", [JSON.stringify(order)]);
+      const order: Order = {
+        family: name,
+        folder: join(folder, name),
+        way,
+        budget: 8e9,
+        backend: "node",
+        out: await mkdtemp(join(folder, `out-${name}-${way}-`)),
+      };
+      const { coefficients, seconds, placement } = answerOf<Outcome>("merge-once.js", [
+        JSON.stringify(order),
+      ]);
       console.log(`${name} ${way}: ${placement}, ${seconds.toFixed(0)} s`);
       reference.merges[`${name} ${way}`] = rounded(coefficients);
       await writeText(referenceFile, `${JSON.stringify(reference)}\n`);

@@ -1,6 +1,7 @@
 /**
- * The synthetic tasks of the family that ships: short English sentences put together from word lists, in the shapes of
- * RTE, CB, COPA, SST-2 and TREC-6. Every text is ours; no sentence of those sets is in it.
+ * The synthetic tasks of the family that ships: short English sentences put together from word lists,
+ * in the shapes of RTE, CB, COPA, SST-2 and TREC-6. Every text is ours; no sentence of those sets is in
+ * it.
  */
 import seedrandom from "seedrandom";
 
@@ -33,7 +34,20 @@ export function dice(seed: string): Dice {
   };
 }
 
-const people = ["anna", "boris", "clara", "david", "elena", "farid", "grace", "hugo", "ines", "jonas", "karim", "laura"];
+const people = [
+  "anna",
+  "boris",
+  "clara",
+  "david",
+  "elena",
+  "farid",
+  "grace",
+  "hugo",
+  "ines",
+  "jonas",
+  "karim",
+  "laura",
+];
 const places = ["garden", "kitchen", "market", "office", "park", "school", "station", "village"];
 const adjectives = ["big", "small", "old", "new", "red", "blue", "clean", "heavy"];
 const kinds: Record<string, string[]> = {
@@ -78,10 +92,18 @@ function cb(d: Dice): Row {
 
 /** Cause and effect, as pairs of sentence frames over one subject. */
 const causes: [string, string][] = [
-  ["fell on the stone floor", "broke into pieces"], ["stood in the rain", "got wet"], ["lay in the hot sun", "became warm"],
-  ["was left in the snow", "turned cold"], ["rolled in the mud", "was dirty"], ["was washed with soap", "looked clean"],
-  ["was thrown into the fire", "burned"], ["was kept in the dark cellar", "collected dust"], ["was hidden under the bed", "could not be found"],
-  ["was put on sale", "was sold quickly"], ["was painted last night", "had a new colour"], ["was tied to a balloon", "floated up"],
+  ["fell on the stone floor", "broke into pieces"],
+  ["stood in the rain", "got wet"],
+  ["lay in the hot sun", "became warm"],
+  ["was left in the snow", "turned cold"],
+  ["rolled in the mud", "was dirty"],
+  ["was washed with soap", "looked clean"],
+  ["was thrown into the fire", "burned"],
+  ["was kept in the dark cellar", "collected dust"],
+  ["was hidden under the bed", "could not be found"],
+  ["was put on sale", "was sold quickly"],
+  ["was painted last night", "had a new colour"],
+  ["was tied to a balloon", "floated up"],
 ];
 const things = ["cup", "chair", "book", "lamp", "basket", "clock", "toy", "blanket", "box", "bottle"];
 
@@ -95,7 +117,11 @@ function copa(d: Dice): Row {
   const other = `it ${wrong[asked]} .`;
   const label = d.chance(0.5) ? 0 : 1;
   const question = askCause ? "what was the cause of this ?" : "what happened as a result ?";
-  return { text_a: `the ${d.one(adjectives)} ${thing} ${pair[given]} . ${question}`, choices: label === 0 ? [right, other] : [other, right], label };
+  return {
+    text_a: `the ${d.one(adjectives)} ${thing} ${pair[given]} . ${question}`,
+    choices: label === 0 ? [right, other] : [other, right],
+    label,
+  };
 }
 
 const good = ["brilliant", "charming", "funny", "moving", "clever", "lovely", "fresh", "warm"];
@@ -106,10 +132,15 @@ const parts = ["film", "plot", "acting", "music", "ending", "story"];
 function sst2(d: Dice): Row {
   const opinion = (positive: boolean) => {
     const negated = d.chance(0.3);
-    return `the ${d.one(parts)} is ${negated ? "not " : ""}${d.one(["", "very ", "quite "])}${d.one(positive !== negated ? good : bad)}`;
+    return (
+      `the ${d.one(parts)} is ` +
+      `${negated ? "not " : ""}${d.one(["", "very ", "quite "])}${d.one(positive !== negated ? good : bad)}`
+    );
   };
   const positive = d.chance(0.5);
-  const text_a = d.chance(0.5) ? `${opinion(!positive)} but ${opinion(positive)} .` : `${opinion(positive)} .`;
+  const text_a = d.chance(0.5)
+    ? `${opinion(!positive)} but ${opinion(positive)} .`
+    : `${opinion(positive)} .`;
   return { text_a, label: positive ? 1 : 0 };
 }
 
@@ -122,22 +153,64 @@ function trec6(d: Dice): Row {
   const did = d.one(verbs);
   const tail = d.one(["", ` in the ${d.one(places)}`, ` near the ${d.one(places)}`, ` for ${d.one(people)}`]);
   const questions: string[][] = [
-    [`what is a ${what}${tail} ?`, `why is the ${what} ${like} ?`, `how does a ${what} work${tail} ?`, `what does it mean that the ${what} is ${like} ?`],
-    [`what did ${who} buy in the ${where} ?`, `which ${kindOf(what)} is ${like} ?`, `what colour is the ${what}${tail} ?`, `what kind of ${kindOf(what)} was lost ?`],
-    [`what does ${d.one(shortNames)} stand for${tail} ?`, `what is the short form of ${what}${tail} ?`, `what is ${d.one(shortNames)}${tail} ?`],
+    [
+      `what is a ${what}${tail} ?`,
+      `why is the ${what} ${like} ?`,
+      `how does a ${what} work${tail} ?`,
+      `what does it mean that the ${what} is ${like} ?`,
+    ],
+    [
+      `what did ${who} buy in the ${where} ?`,
+      `which ${kindOf(what)} is ${like} ?`,
+      `what colour is the ${what}${tail} ?`,
+      `what kind of ${kindOf(what)} was lost ?`,
+    ],
+    [
+      `what does ${d.one(shortNames)} stand for${tail} ?`,
+      `what is the short form of ${what}${tail} ?`,
+      `what is ${d.one(shortNames)}${tail} ?`,
+    ],
     [`who ${did} the ${what} ?`, `whose ${what} is ${like}${tail} ?`, `which person ${did} a ${what} ?`],
-    [`how many people are in the ${where} ?`, `when was the ${what} lost ?`, `how much is a ${like} ${what}${tail} ?`, `what year was the ${where} built ?`],
-    [`where is the ${what}${tail} ?`, `where did ${who} go ?`, `in which ${where} is the ${what} ?`, `what place has the ${like} ${what} ?`],
+    [
+      `how many people are in the ${where} ?`,
+      `when was the ${what} lost ?`,
+      `how much is a ${like} ${what}${tail} ?`,
+      `what year was the ${where} built ?`,
+    ],
+    [
+      `where is the ${what}${tail} ?`,
+      `where did ${who} go ?`,
+      `in which ${where} is the ${what} ?`,
+      `what place has the ${like} ${what} ?`,
+    ],
   ];
   return { text_a: d.one(questions[label]!), label };
 }
 
-export const tasks: Record<string, { kind: string; labels: string[] | null; what: string; make: (d: Dice) => Row }> = {
-  rte: { kind: "pair", labels: ["entailment", "not_entailment"], what: "does the text entail the hypothesis?", make: rte },
-  cb: { kind: "pair", labels: ["entailment", "contradiction", "neutral"], what: "is the clause asserted?", make: cb },
+export const tasks: Record<
+  string,
+  { kind: string; labels: string[] | null; what: string; make: (d: Dice) => Row }
+> = {
+  rte: {
+    kind: "pair",
+    labels: ["entailment", "not_entailment"],
+    what: "does the text entail the hypothesis?",
+    make: rte,
+  },
+  cb: {
+    kind: "pair",
+    labels: ["entailment", "contradiction", "neutral"],
+    what: "is the clause asserted?",
+    make: cb,
+  },
   copa: { kind: "choice", labels: null, what: "which sentence is the cause or the result?", make: copa },
   sst2: { kind: "single", labels: ["negative", "positive"], what: "sentiment of a review", make: sst2 },
-  trec6: { kind: "single", labels: ["DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC"], what: "what does the question ask for?", make: trec6 },
+  trec6: {
+    kind: "single",
+    labels: ["DESC", "ENTY", "ABBR", "HUM", "NUM", "LOC"],
+    what: "what does the question ask for?",
+    make: trec6,
+  },
 };
 
 /** `count` different rows of a task, none of which stands in `taken`; what is drawn is added to it. */

@@ -11,16 +11,40 @@ export function wordTokenizer(texts: Iterable<string>): { json: object; size: nu
   return {
     size: tokens.length,
     json: {
-      version: "1.0", truncation: null, padding: null,
-      added_tokens: specials.map((content, id) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true })),
-      normalizer: { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true },
+      version: "1.0",
+      truncation: null,
+      padding: null,
+      added_tokens: specials.map((content, id) => ({
+        id,
+        content,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      })),
+      normalizer: {
+        type: "BertNormalizer",
+        clean_text: true,
+        handle_chinese_chars: true,
+        strip_accents: null,
+        lowercase: true,
+      },
       pre_tokenizer: { type: "BertPreTokenizer" },
       post_processor: {
-        type: "TemplateProcessing", single, pair: [...single, { Sequence: { id: "B", type_id: 1 } }, special("[SEP]", 1)],
+        type: "TemplateProcessing",
+        single,
+        pair: [...single, { Sequence: { id: "B", type_id: 1 } }, special("[SEP]", 1)],
         special_tokens: { "[CLS]": named("[CLS]"), "[SEP]": named("[SEP]") },
       },
       decoder: { type: "WordPiece", prefix: "##", cleanup: true },
-      model: { type: "WordPiece", unk_token: "[UNK]", continuing_subword_prefix: "##", max_input_chars_per_word: 100, vocab },
+      model: {
+        type: "WordPiece",
+        unk_token: "[UNK]",
+        continuing_subword_prefix: "##",
+        max_input_chars_per_word: 100,
+        vocab,
+      },
     },
   };
 }

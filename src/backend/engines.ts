@@ -46,25 +46,42 @@ async function loadCpu(): Promise<Loaded> {
 
 export const engines: readonly Engine[] = [
   {
-    name: "node-gpu", what: "TensorFlow on an NVIDIA card",
+    name: "node-gpu",
+    what: "TensorFlow on an NVIDIA card",
     needs: "an NVIDIA card with its driver, and TensorFlow with CUDA (pip), a C++ compiler to set it up",
     tried: "on no card yet",
     mend: "train-merge setup native --gpu",
     load: () => loadNative(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
   },
   {
-    name: "webgpu", what: "a card through Vulkan, Metal or D3D12",
+    name: "webgpu",
+    what: "a card through Vulkan, Metal or D3D12",
     needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
-    tried: "on SwiftShader, which emulates a card (2026-11-26: the conformance suite, the step, a binding of 128 MiB); on no real card yet",
+    tried:
+      "on SwiftShader, which emulates a card (2026-11-26: the conformance suite, the step, a " +
+      "binding of 128 MiB); on no real card yet",
     mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
     load: loadWebgpu,
   },
   {
-    name: "node", what: "TensorFlow on the CPU",
+    name: "node",
+    what: "TensorFlow on the CPU",
     needs: "TensorFlow (pip; 2.21 was tried), and a C++ compiler to set it up",
     mend: "train-merge setup native",
     load: () => loadNative(["@tensorflow/tfjs-node"], "cpu"),
   },
-  { name: "wasm", what: "WebAssembly with SIMD and threads", needs: "nothing more", mend: "npm install", load: loadWasm },
-  { name: "cpu", what: "plain JavaScript: slow, for checking", needs: "nothing more", mend: "npm install", load: loadCpu },
+  {
+    name: "wasm",
+    what: "WebAssembly with SIMD and threads",
+    needs: "nothing more",
+    mend: "npm install",
+    load: loadWasm,
+  },
+  {
+    name: "cpu",
+    what: "plain JavaScript: slow, for checking",
+    needs: "nothing more",
+    mend: "npm install",
+    load: loadCpu,
+  },
 ];

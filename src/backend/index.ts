@@ -16,7 +16,8 @@ export type { WebgpuCounts } from "./webgpu-queue.js";
  */
 export async function startNamed(name: EngineName, chosen: boolean, threads?: number): Promise<Loaded> {
   const loaded = await engines.find((engine) => engine.name === name)!.load(threads);
-  if (loaded.emulated && !chosen) throw new EngineProblem(`${loaded.text} only emulates a card`, `--backend ${name} takes it all the same`);
+  if (loaded.emulated && !chosen)
+    throw new EngineProblem(`${loaded.text} only emulates a card`, `--backend ${name} takes it all the same`);
   if (!(await setBackend(loaded.backend))) throw new Error("it was loaded but did not start");
   await ready();
   registerGradients();
@@ -35,7 +36,10 @@ export const runningOn = (): Readonly<Loaded> | undefined => running;
  * @param threads how many the wasm engine takes; the others know best themselves. Undefined: a thread a core
  * @throws UserError when the named engine does not start: why, and the line that mends it.
  */
-export async function startEngine(choice: EngineName | "auto" = "auto", threads?: number): Promise<EngineName> {
+export async function startEngine(
+  choice: EngineName | "auto" = "auto",
+  threads?: number,
+): Promise<EngineName> {
   if (running !== undefined && (choice === "auto" || choice === running.name)) return running.name;
   let problem = "";
   for (const { name, mend } of engines.filter((engine) => choice === "auto" || engine.name === choice)) {

@@ -15,7 +15,8 @@ let highest = 0;
 let watching = false;
 
 /**
- * Counts the bytes of all buffers that tfjs holds from now on. What a kernel takes for itself while it runs is not in it.
+ * Counts the bytes of all buffers that tfjs holds from now on. What a kernel takes for itself while it
+ * runs is not in it.
  * @returns the highest count since the last call of `reset`, and the count now
  */
 export function watchMemory(): { peak(): number; live(): number; reset(): void } {
@@ -47,15 +48,34 @@ export function freeMemory(): number {
 
 /** What an engine may take of its device's memory, in bytes, and where the number comes from. */
 export function deviceMemory(name: EngineName): { bytes: number; from: string; shared: boolean } {
-  if (name === "wasm") return { bytes: Math.min(3.6 * 2 ** 30, 0.8 * freeMemory()), from: "the 4 GiB heap of WebAssembly", shared: true };
-  if (name === "node" || name === "cpu") return { bytes: 0.8 * freeMemory(), from: "four fifths of the free memory", shared: true };
+  if (name === "wasm")
+    return {
+      bytes: Math.min(3.6 * 2 ** 30, 0.8 * freeMemory()),
+      from: "the 4 GiB heap of WebAssembly",
+      shared: true,
+    };
+  if (name === "node" || name === "cpu")
+    return { bytes: 0.8 * freeMemory(), from: "four fifths of the free memory", shared: true };
   if (name === "node-gpu") {
     try {
-      const [mebibytes] = execFileSync("nvidia-smi", ["--query-gpu=memory.free", "--format=csv,noheader,nounits"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).split("\n");
-      if (Number(mebibytes) > 0) return { bytes: 0.9 * Number(mebibytes) * 2 ** 20, from: "nine tenths of the card's free memory", shared: false };
+      const [mebibytes] = execFileSync(
+        "nvidia-smi",
+        ["--query-gpu=memory.free", "--format=csv,noheader,nounits"],
+        { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] },
+      ).split("\n");
+      if (Number(mebibytes) > 0)
+        return {
+          bytes: 0.9 * Number(mebibytes) * 2 ** 20,
+          from: "nine tenths of the card's free memory",
+          shared: false,
+        };
     } catch {
       // No nvidia-smi: the guess below.
     }
   }
-  return { bytes: 4 * 2 ** 30, from: `a guess: ${getBackend()} does not tell; --memory-budget sets it`, shared: false };
+  return {
+    bytes: 4 * 2 ** 30,
+    from: `a guess: ${getBackend()} does not tell; --memory-budget sets it`,
+    shared: false,
+  };
 }

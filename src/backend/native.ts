@@ -15,14 +15,19 @@ export interface NativeBackend {
 }
 
 /** The tfjs-node inside a folder that `setup native` filled. */
-export const addonPackage = (folder: string): string => join(folder, "node_modules", "@tensorflow", "tfjs-node");
+export const addonPackage = (folder: string): string =>
+  join(folder, "node_modules", "@tensorflow", "tfjs-node");
 
 /**
  * Loads tfjs-node and makes it a back end named "tensorflow": the one in `folder` (default: what `setup native`
  * built), or else one of `packages` that is installed.
  * @throws Error where there is none, or where a card is asked for and TensorFlow finds none
  */
-export async function loadNative(packages: readonly string[], device: "gpu" | "cpu" | "any", folder = nativeFolder()): Promise<Loaded> {
+export async function loadNative(
+  packages: readonly string[],
+  device: "gpu" | "cpu" | "any",
+  folder = nativeFolder(),
+): Promise<Loaded> {
   // Read by TensorFlow when it loads: its start-up log goes to stderr unless told not to, and it takes all of a
   // card's memory unless told to grow.
   process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
@@ -35,7 +40,8 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   const built = join(addonPackage(folder), "dist", "index.js");
   const path = existsSync(built) ? built : packages.map(locate).find((found) => found !== undefined);
   if (path === undefined) throw new Error("not installed");
-  // It has a tfjs-core of its own, which warns that the platform is set already; the two share one engine all the same.
+  // It has a tfjs-core of its own, which warns that the platform is set already; the two share one
+  // engine all the same.
   const { warn } = console;
   console.warn = () => {};
   try {
@@ -46,6 +52,9 @@ export async function loadNative(packages: readonly string[], device: "gpu" | "c
   registerNativeKernels();
   const { isUsingGpuDevice } = findBackend("tensorflow") as unknown as NativeBackend;
   if (device === "gpu" && !isUsingGpuDevice) throw cudaProblem(cudaFacts(folder));
-  const text = path === built ? readFileSync(join(folder, "tensorflow.txt"), "utf8").trim() : "TensorFlow as @tensorflow/tfjs-node brings it";
+  const text =
+    path === built
+      ? readFileSync(join(folder, "tensorflow.txt"), "utf8").trim()
+      : "TensorFlow as @tensorflow/tfjs-node brings it";
   return { backend: "tensorflow", text };
 }

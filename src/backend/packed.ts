@@ -4,7 +4,8 @@ const bits = new Int32Array(1);
 const number = new Float32Array(bits.buffer);
 
 /**
- * One row of packed numbers → float32; merge/deltas.ts packs them: two bfloat16 or four int8 in a word, low bits first.
+ * One row of packed numbers → float32; merge/deltas.ts packs them: two bfloat16 or four int8 in a word,
+ * low bits first.
  */
 const unpackers = {
   bf16(words: Int32Array, _: number, out: Float32Array) {
@@ -25,7 +26,11 @@ export interface HostMemory {
   make(shape: number[], fill: (values: Float32Array) => void): TensorInfo;
 }
 
-interface Call { inputs: { data: TensorInfo; scales?: TensorInfo }; attrs: { width: number }; backend: unknown }
+interface Call {
+  inputs: { data: TensorInfo; scales?: TensorInfo };
+  attrs: { width: number };
+  backend: unknown;
+}
 
 /** UnpackDeltas_bf16 and _int8, [experts, rows, words] → [experts, rows · width], for engines in host memory. */
 export function registerUnpackKernels(backendName: string, memoryOf: (backend: unknown) => HostMemory): void {
@@ -35,10 +40,19 @@ export function registerUnpackKernels(backendName: string, memoryOf: (backend: u
       const [experts, rows, words] = data.shape as [number, number, number];
       return memory.make([experts, rows * width], (out) => {
         const [packed, scaleOf] = [memory.read(data) as Int32Array, scales && memory.read(scales)];
-        for (let r = 0; r < experts * rows; r++) unpack(packed.subarray(r * words, (r + 1) * words), scaleOf?.[r] ?? 1, out.subarray(r * width, (r + 1) * width));
+        for (let r = 0; r < experts * rows; r++)
+          unpack(
+            packed.subarray(r * words, (r + 1) * words),
+            scaleOf?.[r] ?? 1,
+            out.subarray(r * width, (r + 1) * width),
+          );
       });
     };
-    registerKernel({ kernelName: `UnpackDeltas_${packing}`, backendName, kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"] });
+    registerKernel({
+      kernelName: `UnpackDeltas_${packing}`,
+      backendName,
+      kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"],
+    });
   }
 }
 

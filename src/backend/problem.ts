@@ -1,6 +1,9 @@
 /** Why an engine cannot run, with the line that mends just that. */
 export class EngineProblem extends Error {
-  constructor(message: string, readonly mend: string) {
+  constructor(
+    message: string,
+    readonly mend: string,
+  ) {
     super(message);
   }
 }

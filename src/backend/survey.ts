@@ -20,7 +20,13 @@ export interface EngineStatus {
 }
 
 /** What probe.ts answers. */
-export interface Probe { readonly found: boolean; readonly automatic: boolean; readonly detail?: string; readonly problem?: string; readonly mend?: string }
+export interface Probe {
+  readonly found: boolean;
+  readonly automatic: boolean;
+  readonly detail?: string;
+  readonly problem?: string;
+  readonly mend?: string;
+}
 
 /** An engine that hangs while it starts is one that does not run. */
 const patience = 120_000;
@@ -31,15 +37,33 @@ function probe(name: EngineName): Promise<Probe> {
     execFile(process.execPath, [program, name], { timeout: patience }, (error, stdout) => {
       const answer = stdout.split("\n").findLast((line) => line.startsWith("{"));
       if (answer !== undefined) return resolve(JSON.parse(answer) as Probe);
-      resolve({ found: false, automatic: false, problem: error?.killed ? "it did not start within two minutes" : `its process ended with ${error?.signal ?? error?.code ?? "no answer"}` });
+      resolve({
+        found: false,
+        automatic: false,
+        problem: error?.killed
+          ? "it did not start within two minutes"
+          : `its process ended with ${error?.signal ?? error?.code ?? "no answer"}`,
+      });
     });
   });
 }
 
-/** Tries every engine, each in a process of its own: one that crashes takes nothing with it, and none is left running. */
+/**
+ * Tries every engine, each in a process of its own: one that crashes takes nothing with it, and none is
+ * left running.
+ */
 export async function surveyEngines(): Promise<EngineStatus[]> {
-  return Promise.all(engines.map(async ({ name, what, needs, tried, mend }) => {
-    const found = await probe(name);
-    return { name, what, needs, ...(tried !== undefined && { tried }), ...found, ...(!found.found && { mend: found.mend ?? mend }) };
-  }));
+  return Promise.all(
+    engines.map(async ({ name, what, needs, tried, mend }) => {
+      const found = await probe(name);
+      return {
+        name,
+        what,
+        needs,
+        ...(tried !== undefined && { tried }),
+        ...found,
+        ...(!found.found && { mend: found.mend ?? mend }),
+      };
+    }),
+  );
 }

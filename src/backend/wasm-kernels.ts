@@ -1,4 +1,12 @@
-import { backend_util, registerKernel, unregisterKernel, util, getKernel, type KernelConfig, type TensorInfo } from "@tensorflow/tfjs-core";
+import {
+  backend_util,
+  registerKernel,
+  unregisterKernel,
+  util,
+  getKernel,
+  type KernelConfig,
+  type TensorInfo,
+} from "@tensorflow/tfjs-core";
 import { registerUnpackKernels } from "./packed.js";
 
 /** The parts of tfjs's WASM back end that our kernels touch. */
@@ -13,7 +21,11 @@ interface WasmBackend {
   disposeData(id: object): void;
 }
 
-interface KernelCall { inputs: Record<string, TensorInfo>; attrs: Record<string, unknown>; backend: unknown }
+interface KernelCall {
+  inputs: Record<string, TensorInfo>;
+  attrs: Record<string, unknown>;
+  backend: unknown;
+}
 
 let multiply: ((...values: unknown[]) => void) | undefined;
 const shapeBytes = (shape: number[]) => new Uint8Array(new Int32Array(shape).buffer);
@@ -24,7 +36,8 @@ function windowOf(backend: WasmBackend, tensor: TensorInfo, index: number, rows:
   const info = backend.makeOutput([1, rows, columns], "float32", offset);
   const { id } = backend.dataIdMap.get(info.dataId);
   return {
-    id, shape: info.shape,
+    id,
+    shape: info.shape,
     release() {
       backend.wasm.tfjs.disposeData(id);
       backend.dataIdMap.delete(info.dataId);
@@ -45,7 +58,13 @@ function transposeMatrix(from: Float32Array, to: Float32Array, rows: number, col
 }
 
 /** Copies runs of `length` numbers in the order of a permutation of the axes before them. */
-function permuteRuns(from: Float32Array, to: Float32Array, shape: number[], perm: number[], length: number): void {
+function permuteRuns(
+  from: Float32Array,
+  to: Float32Array,
+  shape: number[],
+  perm: number[],
+  length: number,
+): void {
   const strides = util.computeStrides([...shape, length]);
   const [sizes, steps] = [perm.map((axis) => shape[axis]!), perm.map((axis) => strides[axis]!)];
   let at = 0;
@@ -62,25 +81,35 @@ function permuteRuns(from: Float32Array, to: Float32Array, shape: number[], perm
  * transpose, for the two kinds that a transformer is full of: the last two axes swapped, and the last axis left where
  * it is (heads). The back end's own kernel strides through memory one number at a time. Others are left to it.
  */
-const transposeWith = (shipped: KernelConfig["kernelFunc"]) => ({ inputs, attrs, backend: anyBackend }: KernelCall): TensorInfo => {
-  const backend = anyBackend as WasmBackend;
-  const [x, perm] = [inputs["x"]!, attrs["perm"] as number[]];
-  const rank = perm.length;
-  const lead = perm.slice(0, -2).every((axis, i) => axis === i);
-  const swaps = rank >= 2 && lead && perm[rank - 2] === rank - 1;
-  const runs = rank >= 3 && perm[rank - 1] === rank - 1 && !perm.every((axis, i) => axis === i);
-  if (x.dtype !== "float32" || !(swaps || runs)) return shipped({ inputs, attrs: attrs as never, backend: anyBackend as object }) as TensorInfo;
-  const out = backend.makeOutput(perm.map((axis) => x.shape[axis]!), "float32");
-  const [from, to] = [x, out].map((info) => backend.typedArrayFromHeap(info)) as [Float32Array, Float32Array];
-  if (runs) {
-    permuteRuns(from, to, x.shape.slice(0, -1), perm.slice(0, -1), x.shape[rank - 1]!);
+const transposeWith =
+  (shipped: KernelConfig["kernelFunc"]) =>
+  ({ inputs, attrs, backend: anyBackend }: KernelCall): TensorInfo => {
+    const backend = anyBackend as WasmBackend;
+    const [x, perm] = [inputs["x"]!, attrs["perm"] as number[]];
+    const rank = perm.length;
+    const lead = perm.slice(0, -2).every((axis, i) => axis === i);
+    const swaps = rank >= 2 && lead && perm[rank - 2] === rank - 1;
+    const runs = rank >= 3 && perm[rank - 1] === rank - 1 && !perm.every((axis, i) => axis === i);
+    if (x.dtype !== "float32" || !(swaps || runs))
+      return shipped({ inputs, attrs: attrs as never, backend: anyBackend as object }) as TensorInfo;
+    const out = backend.makeOutput(
+      perm.map((axis) => x.shape[axis]!),
+      "float32",
+    );
+    const [from, to] = [x, out].map((info) => backend.typedArrayFromHeap(info)) as [
+      Float32Array,
+      Float32Array,
+    ];
+    if (runs) {
+      permuteRuns(from, to, x.shape.slice(0, -1), perm.slice(0, -1), x.shape[rank - 1]!);
+      return out;
+    }
+    const [rows, columns] = x.shape.slice(-2) as [number, number];
+    const size = rows * columns;
+    for (let at = 0; at < from.length; at += size)
+      transposeMatrix(from.subarray(at, at + size), to.subarray(at, at + size), rows, columns);
     return out;
-  }
-  const [rows, columns] = x.shape.slice(-2) as [number, number];
-  const size = rows * columns;
-  for (let at = 0; at < from.length; at += size) transposeMatrix(from.subarray(at, at + size), to.subarray(at, at + size), rows, columns);
-  return out;
-};
+  };
 
 /** Swaps the last two axes. */
 function swapLastAxes(backend: unknown, x: TensorInfo): TensorInfo {
@@ -109,17 +138,39 @@ function batchMatMul({ inputs, attrs, backend: anyBackend }: KernelCall): Tensor
   const [innerB, columns] = b.shape.slice(-2) as [number, number];
   if (inner !== innerB) throw new Error(`matMul: inner sizes ${inner} and ${innerB} differ`);
   const outer = backend_util.assertAndGetBroadcastShape(a.shape.slice(0, -2), b.shape.slice(0, -2));
-  const [batchA, batchB, batch] = [a.shape.slice(0, -2), b.shape.slice(0, -2), outer].map((s) => util.sizeFromShape(s)) as [number, number, number];
+  const [batchA, batchB, batch] = [a.shape.slice(0, -2), b.shape.slice(0, -2), outer].map((s) =>
+    util.sizeFromShape(s),
+  ) as [number, number, number];
   if ((batchA !== batch && batchA !== 1) || (batchB !== batch && batchB !== 1)) {
     throw new Error(`matMul: cannot broadcast ${JSON.stringify(a.shape)} with ${JSON.stringify(b.shape)}`);
   }
   const out = backend.makeOutput([...outer, rows, columns], "float32");
-  multiply ??= backend.wasm.cwrap("BatchMatMul", null, ["number", "array", "number", "number", "array", "number", "number", "number", "number"]);
+  multiply ??= backend.wasm.cwrap("BatchMatMul", null, [
+    "number",
+    "array",
+    "number",
+    "number",
+    "array",
+    "number",
+    "number",
+    "number",
+    "number",
+  ]);
   for (let i = 0; i < batch; i++) {
     const left = windowOf(backend, a, batchA === 1 ? 0 : i, rows, inner);
     const right = windowOf(backend, b, batchB === 1 ? 0 : i, inner, columns);
     const result = windowOf(backend, out, i, rows, columns);
-    multiply(left.id, shapeBytes(left.shape), 3, right.id, shapeBytes(right.shape), 3, false, false, result.id);
+    multiply(
+      left.id,
+      shapeBytes(left.shape),
+      3,
+      right.id,
+      shapeBytes(right.shape),
+      3,
+      false,
+      false,
+      result.id,
+    );
     for (const window of [left, right, result]) window.release();
   }
   for (const temporary of temporaries) backend.disposeData(temporary.dataId);
@@ -133,7 +184,11 @@ function unsortedSegmentSum({ inputs, attrs, backend: anyBackend }: KernelCall):
   const width = util.sizeFromShape(x.shape.slice(1));
   const count = attrs["numSegments"] as number;
   const out = backend.makeOutput([count, ...x.shape.slice(1)], "float32");
-  const [values, ids, sums] = [x, segmentIds, out].map((info) => backend.typedArrayFromHeap(info)) as [Float32Array, Int32Array, Float32Array];
+  const [values, ids, sums] = [x, segmentIds, out].map((info) => backend.typedArrayFromHeap(info)) as [
+    Float32Array,
+    Int32Array,
+    Float32Array,
+  ];
   sums.fill(0);
   for (let row = 0; row < ids.length; row++) {
     const id = ids[row]!;
@@ -148,8 +203,14 @@ export function registerWasmKernels(): void {
   const add = (kernelName: string, kernelFunc: (call: KernelCall) => TensorInfo) => {
     const shipped = getKernel(kernelName, "wasm");
     if (shipped) unregisterKernel(kernelName, "wasm");
-    // The one it replaces is still called, by this one and by kernels that know it by its function: it must be set up too.
-    registerKernel({ kernelName, backendName: "wasm", ...(shipped?.setupFunc && { setupFunc: shipped.setupFunc }), kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"] });
+    // The one it replaces is still called, by this one and by kernels that know it by its function: it
+    // must be set up too.
+    registerKernel({
+      kernelName,
+      backendName: "wasm",
+      ...(shipped?.setupFunc && { setupFunc: shipped.setupFunc }),
+      kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"],
+    });
   };
   add("Transpose", transposeWith(getKernel("Transpose", "wasm").kernelFunc));
   add("BatchMatMul", batchMatMul);

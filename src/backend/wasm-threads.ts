@@ -3,7 +3,12 @@ import { availableParallelism } from "node:os";
 import { env, ready, setBackend } from "@tensorflow/tfjs-core";
 
 /** Patches a built-in module's property while `work` runs. */
-async function during<T>(module: Record<string, unknown>, property: string, value: unknown, work: () => Promise<T>): Promise<T> {
+async function during<T>(
+  module: Record<string, unknown>,
+  property: string,
+  value: unknown,
+  work: () => Promise<T>,
+): Promise<T> {
   const before = module[property];
   module[property] = value;
   try {
@@ -21,14 +26,18 @@ async function during<T>(module: Record<string, unknown>, property: string, valu
  * TRAIN_MERGE_THREADS sets their number.
  * @returns the number of threads; 1 where nothing was done
  */
-export async function startThreads(setThreadsCount: (n: number) => void, wanted = availableParallelism()): Promise<number> {
+export async function startThreads(
+  setThreadsCount: (n: number) => void,
+  wanted = availableParallelism(),
+): Promise<number> {
   const threads = Number(process.env["TRAIN_MERGE_THREADS"]) || wanted;
   if (threads < 2) return 1;
   const require = createRequire(import.meta.url);
   const build = "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-threaded-simd";
   const { wasmWorkerContents } = require(`${build}.worker.js`) as { wasmWorkerContents: string };
   const mainScript = require.resolve(`${build}.js`);
-  const workerThreads = require("node:worker_threads") as typeof import("node:worker_threads") & Record<string, unknown>;
+  const workerThreads = require("node:worker_threads") as typeof import("node:worker_threads") &
+    Record<string, unknown>;
   const os = require("node:os") as typeof import("node:os") & Record<string, unknown>;
 
   class Worker extends workerThreads.Worker {
@@ -48,9 +57,16 @@ export async function startThreads(setThreadsCount: (n: number) => void, wanted 
   setThreadsCount(threads);
   // tfjs takes half of the cores at most.
   const cores = [...os.cpus(), ...os.cpus()];
-  await during(workerThreads, "Worker", Worker, () => during(os, "cpus", () => cores, async () => {
-    await setBackend("wasm");
-    await ready();
-  }));
+  await during(workerThreads, "Worker", Worker, () =>
+    during(
+      os,
+      "cpus",
+      () => cores,
+      async () => {
+        await setBackend("wasm");
+        await ready();
+      },
+    ),
+  );
   return threads;
 }

@@ -11,16 +11,35 @@ interface Program {
   shaderKey: string;
   getUserCode(): string;
 }
-interface Backend { runWebGPUProgram(program: Program, inputs: TensorInfo[], dtype: "float32", uniforms: { type: "int32"; data: number[] }[]): TensorInfo }
-interface Call { inputs: Record<string, TensorInfo>; attrs: { rows: number; width: number }; backend: unknown }
+interface Backend {
+  runWebGPUProgram(
+    program: Program,
+    inputs: TensorInfo[],
+    dtype: "float32",
+    uniforms: { type: "int32"; data: number[] }[],
+  ): TensorInfo;
+}
+interface Call {
+  inputs: Record<string, TensorInfo>;
+  attrs: { rows: number; width: number };
+  backend: unknown;
+}
 
 type Packing = "f32" | "bf16" | "int8";
 
 /** Entries in a word, and WGSL that turns word `w` into a vector of them. merge/deltas.ts packs them. */
 const layouts: Record<Packing, { per: number; vector: string; unpack: string }> = {
   f32: { per: 1, vector: "f32", unpack: "w" },
-  bf16: { per: 2, vector: "vec2<f32>", unpack: "vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & bitcast<i32>(0xffff0000u)))" },
-  int8: { per: 4, vector: "vec4<f32>", unpack: "vec4<f32>(f32((w << 24u) >> 24u), f32((w << 16u) >> 24u), f32((w << 8u) >> 24u), f32(w >> 24u))" },
+  bf16: {
+    per: 2,
+    vector: "vec2<f32>",
+    unpack: "vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & bitcast<i32>(0xffff0000u)))",
+  },
+  int8: {
+    per: 4,
+    vector: "vec4<f32>",
+    unpack: "vec4<f32>(f32((w << 24u) >> 24u), f32((w << 16u) >> 24u), f32((w << 8u) >> 24u), f32(w >> 24u))",
+  },
 };
 
 const groupSize = 64;
@@ -32,12 +51,16 @@ const mostGroups = 4096;
 const together = 32;
 
 /** WGSL for `part j of a vector`, which a scalar has not. */
-const part = (packing: Packing, name: string, j: number): string => (packing === "f32" ? name : `${name}[${j}]`);
+const part = (packing: Packing, name: string, j: number): string =>
+  packing === "f32" ? name : `${name}[${j}]`;
 
 /** A vector filled from `array` at row r, entries w·per…; what lies past the row's end is 0. */
 const gatherVector = (packing: Packing, name: string, array: string): string => {
   const { per, vector } = layouts[packing];
-  const lines = Array.from({ length: per }, (_, j) => `if (column + ${j} < uniforms.width) { ${part(packing, name, j)} = ${array}[start + ${j}]; }`);
+  const lines = Array.from(
+    { length: per },
+    (_, j) => `if (column + ${j} < uniforms.width) { ${part(packing, name, j)} = ${array}[start + ${j}]; }`,
+  );
   return `var ${name} = ${vector}(0.0); ${lines.join(" ")}`;
 };
 
@@ -54,41 +77,77 @@ const place = (packing: Packing): string => `
     let column = (index % uniforms.words) * ${layouts[packing].per};
     let start = row * uniforms.width + column;`;
 
-function run({ inputs, attrs: { rows, width }, backend }: Call, packing: Packing, name: string, order: string[], groups: (words: number) => number, outputShape: (groups: number) => number[], code: string): TensorInfo {
+function run(
+  { inputs, attrs: { rows, width }, backend }: Call,
+  packing: Packing,
+  name: string,
+  order: string[],
+  groups: (words: number) => number,
+  outputShape: (groups: number) => number[],
+  code: string,
+): TensorInfo {
   const data = inputs["data"]!;
   const [experts, , words] = data.shape as [number, number, number];
   const dispatched = groups(rows * words);
   const scales = inputs["scales"];
-  return (backend as Backend).runWebGPUProgram({
-    variableNames: [...order, "deltas", ...(scales ? ["scales"] : [])],
-    outputShape: outputShape(dispatched),
-    uniforms: "experts : i32, rows : i32, width : i32, words : i32,",
-    workgroupSize: [groupSize, 1, 1], dispatchLayout: { x: [0] }, dispatch: [dispatched, 1, 1],
-    shaderKey: `trainMerge_${name}_${packing}_${experts}`,
-    getUserCode: () => code.replaceAll("EXPERTS", String(experts)),
-  }, [...order.map((input) => inputs[input]!), data, ...(scales ? [scales] : [])], "float32", [experts, rows, width, words].map((value) => ({ type: "int32", data: [value] })));
+  return (backend as Backend).runWebGPUProgram(
+    {
+      variableNames: [...order, "deltas", ...(scales ? ["scales"] : [])],
+      outputShape: outputShape(dispatched),
+      uniforms: "experts : i32, rows : i32, width : i32, words : i32,",
+      workgroupSize: [groupSize, 1, 1],
+      dispatchLayout: { x: [0] },
+      dispatch: [dispatched, 1, 1],
+      shaderKey: `trainMerge_${name}_${packing}_${experts}`,
+      getUserCode: () => code.replaceAll("EXPERTS", String(experts)),
+    },
+    [...order.map((input) => inputs[input]!), data, ...(scales ? [scales] : [])],
+    "float32",
+    [experts, rows, width, words].map((value) => ({ type: "int32", data: [value] })),
+  );
 }
 
 /** base + Σ c_i τ_i: an invocation a word, which reads each delta once and writes what it stands for. */
 function mergeDeltas(call: Call, packing: Packing): TensorInfo {
   const { per } = layouts[packing];
   const size = call.attrs.rows * call.attrs.width;
-  const store = Array.from({ length: per }, (_, j) => `if (column + ${j} < uniforms.width) { result[start + ${j}] = ${part(packing, "merged", j)}; }`).join(" ");
-  return run(call, packing, "merge", ["base", "coefficients"], (words) => Math.ceil(words / groupSize), () => [size], `
+  const store = Array.from(
+    { length: per },
+    (_, j) => `if (column + ${j} < uniforms.width) { result[start + ${j}] = ${part(packing, "merged", j)}; }`,
+  ).join(" ");
+  return run(
+    call,
+    packing,
+    "merge",
+    ["base", "coefficients"],
+    (words) => Math.ceil(words / groupSize),
+    () => [size],
+    `
   fn main(index : i32) {
     if (index >= uniforms.rows * uniforms.words) { return; }
     ${place(packing)}
     ${gatherVector(packing, "merged", "base")}
     ${eachExpert(packing, "merged = merged + coefficients[e] * d;")}
     ${store}
-  }`);
+  }`,
+  );
 }
 
-/** ⟨∂θ, τ_i⟩ for every expert: invocations stride over the words, keep a sum an expert, and a group adds its own up: [groups, experts]. */
+/**
+ * ⟨∂θ, τ_i⟩ for every expert: invocations stride over the words, keep a sum an expert, and a group adds
+ * its own up: [groups, experts].
+ */
 function deltaProducts(call: Call, packing: Packing): TensorInfo {
   const experts = call.inputs["data"]!.shape[0]!;
   const dot = packing === "f32" ? "dy * d" : "dot(dy, d)";
-  return run(call, packing, "products", ["dTheta"], (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)), (groups) => [groups, experts], `
+  return run(
+    call,
+    packing,
+    "products",
+    ["dTheta"],
+    (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)),
+    (groups) => [groups, experts],
+    `
   var<workgroup> partial : array<f32, ${groupSize * together}>;
   fn main(first : i32) {
     var sums : array<f32, EXPERTS>;
@@ -103,7 +162,9 @@ function deltaProducts(call: Call, packing: Packing): TensorInfo {
       for (var half = ${groupSize / 2}u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if (localIndex < half) {
-          for (var e = 0; e < count; e++) { partial[e * ${groupSize} + i32(localIndex)] += partial[e * ${groupSize} + i32(localIndex + half)]; }
+          for (var e = 0; e < count; e++) {
+            partial[e * ${groupSize} + i32(localIndex)] += partial[e * ${groupSize} + i32(localIndex + half)];
+          }
         }
       }
       if (localIndex == 0u) {
@@ -111,13 +172,17 @@ function deltaProducts(call: Call, packing: Packing): TensorInfo {
       }
       workgroupBarrier();
     }
-  }`);
+  }`,
+  );
 }
 
 /** The merge op and its gradient as WGSL, in every packing. */
 export function registerWebgpuKernels(): void {
   for (const packing of ["f32", "bf16", "int8"] as const) {
-    for (const [op, kernel] of [["MergeDeltas", mergeDeltas], ["DeltaProducts", deltaProducts]] as const) {
+    for (const [op, kernel] of [
+      ["MergeDeltas", mergeDeltas],
+      ["DeltaProducts", deltaProducts],
+    ] as const) {
       const kernelFunc = ((call: Call) => kernel(call, packing)) as unknown as KernelConfig["kernelFunc"];
       registerKernel({ kernelName: `${op}_${packing}`, backendName: "webgpu", kernelFunc });
     }

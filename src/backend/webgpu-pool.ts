@@ -80,7 +80,8 @@ export class BufferPool<B extends PooledBuffer> {
     this.submissions++;
     for (const [key, shelf] of this.free) {
       // The last released is taken first, so the longest idle stand in front.
-      while (shelf.length > 0 && this.submissions - shelf[0]!.since > submissionsKept) this.drop(shelf.shift()!.buffer);
+      while (shelf.length > 0 && this.submissions - shelf[0]!.since > submissionsKept)
+        this.drop(shelf.shift()!.buffer);
       if (shelf.length === 0) this.free.delete(key);
     }
   }

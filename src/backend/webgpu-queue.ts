@@ -52,14 +52,19 @@ interface TensorData {
 const stagedAtMost = 64 * 2 ** 20;
 
 /**
- * Makes tfjs's WebGPU back end record a whole stage before it submits it: a submission happens where a number is read,
- * or where 64 MiB of uploads wait. (As it comes, it submits after every 15 programs.) A tensor that was disposed of gives
- * its buffer to the next one at once, in the same command buffer: WebGPU runs programs in the order in which they were
- * recorded, and buffers that the host writes (uniforms, uploads) are never handed on before the submission.
+ * Makes tfjs's WebGPU back end record a whole stage before it submits it: a submission happens where a
+ * number is read, or where 64 MiB of uploads wait. (As it comes, it submits after every 15 programs.) A
+ * tensor that was disposed of gives its buffer to the next one at once, in the same command buffer:
+ * WebGPU runs programs in the order in which they were recorded, and buffers that the host writes
+ * (uniforms, uploads) are never handed on before the submission.
  * @param limit bytes that one binding may have
  * @returns the counts, which go on
  */
-export function recordWholeStages(backend: TfjsWebgpuBackend, device: BufferMaker<PooledBuffer>, limit: number): WebgpuCounts {
+export function recordWholeStages(
+  backend: TfjsWebgpuBackend,
+  device: BufferMaker<PooledBuffer>,
+  limit: number,
+): WebgpuCounts {
   const counts: WebgpuCounts = { dispatches: 0, submissions: 0, uploaded: 0, downloaded: 0 };
   let staged = 0;
   const original = {
@@ -78,7 +83,8 @@ export function recordWholeStages(backend: TfjsWebgpuBackend, device: BufferMake
   backend.disposeData = (id, force) => {
     // tfjs would keep what the unsubmitted programs use until they are submitted.
     const data = backend.tensorMap.has(id) ? backend.tensorMap.get(id) : undefined;
-    if (data && (force === true || data.refCount <= 1) && !data.complexTensorInfos) backend.commandQueueOwnedIds.delete(id);
+    if (data && (force === true || data.refCount <= 1) && !data.complexTensorInfos)
+      backend.commandQueueOwnedIds.delete(id);
     return original.disposeData(id, force);
   };
   backend.uploadToGPU = (id) => {
@@ -116,6 +122,7 @@ export function recordWholeStages(backend: TfjsWebgpuBackend, device: BufferMake
     const data = backend.tensorMap.get(id);
     return cut(await original.read(id), data);
   };
-  backend.convertAndCacheOnCPU = (id, data) => original.convertAndCacheOnCPU(id, cut(data, backend.tensorMap.get(id)));
+  backend.convertAndCacheOnCPU = (id, data) =>
+    original.convertAndCacheOnCPU(id, cut(data, backend.tensorMap.get(id)));
   return counts;
 }

@@ -11,20 +11,35 @@ import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./
 interface Adapter {
   readonly features: { has(name: string): boolean };
   readonly limits: Record<string, number>;
-  readonly info: { readonly vendor: string; readonly architecture: string; readonly description: string; readonly isFallbackAdapter?: boolean };
+  readonly info: {
+    readonly vendor: string;
+    readonly architecture: string;
+    readonly description: string;
+    readonly isFallbackAdapter?: boolean;
+  };
   requestDevice(descriptor: object): Promise<Device>;
 }
 interface Device extends BufferMaker<PooledBuffer> {
   readonly limits: Record<string, number>;
   addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void;
 }
-interface Dawn { create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> }; globals: object }
-interface Tfjs { WebGPUBackend: new (device: object, info: object) => KernelBackend }
+interface Dawn {
+  create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> };
+  globals: object;
+}
+interface Tfjs {
+  WebGPUBackend: new (device: object, info: object) => KernelBackend;
+}
 
 /** Limits that a merge runs into first: big stacks of deltas, and shared memory. */
 const wanted = [
-  "maxComputeWorkgroupStorageSize", "maxComputeWorkgroupsPerDimension", "maxStorageBufferBindingSize", "maxBufferSize",
-  "maxComputeWorkgroupSizeX", "maxComputeInvocationsPerWorkgroup", "maxStorageBuffersPerShaderStage",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeWorkgroupsPerDimension",
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxStorageBuffersPerShaderStage",
 ];
 
 async function importOptional<T>(name: string): Promise<T> {
@@ -34,19 +49,29 @@ async function importOptional<T>(name: string): Promise<T> {
 }
 
 /** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
-const isSoftware = ({ info }: Adapter): boolean => info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
+const isSoftware = ({ info }: Adapter): boolean =>
+  info.isFallbackAdapter === true ||
+  /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
 
 /** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
-const lacksVulkan = (): boolean => process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
+const lacksVulkan = (): boolean =>
+  process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
 
-const noCard = (): EngineProblem => new EngineProblem("no card with a Vulkan, Metal or D3D12 driver was found", "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine");
+const noCard = (): EngineProblem =>
+  new EngineProblem(
+    "no card with a Vulkan, Metal or D3D12 driver was found",
+    "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine",
+  );
 
 let counts: WebgpuCounts | undefined;
 
 /** What the card was asked to do so far; undefined where the webgpu engine does not run. */
 export const webgpuCounts = (): Readonly<WebgpuCounts> | undefined => counts;
 
-/** For tests: with "default", a card is used within the limits that WebGPU promises everywhere (128 MiB a binding). */
+/**
+ * For tests: with "default", a card is used within the limits that WebGPU promises everywhere (128 MiB
+ * a binding).
+ */
 const limitsVariable = "TRAIN_MERGE_WEBGPU_LIMITS";
 
 /**
@@ -64,7 +89,10 @@ export async function loadWebgpu(): Promise<Loaded> {
   if (!adapter) throw noCard();
   const device = await adapter.requestDevice({
     requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
-    requiredLimits: process.env[limitsVariable] === "default" ? {} : Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
+    requiredLimits:
+      process.env[limitsVariable] === "default"
+        ? {}
+        : Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
   });
   // WebGPU goes on with zeros after an error; a wrong number must not look like a right one.
   device.addEventListener("uncapturederror", ({ error }) => {
@@ -75,11 +103,18 @@ export async function loadWebgpu(): Promise<Loaded> {
   // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
   Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
   const backend = new WebGPUBackend(device, adapter.info);
-  const tensorLimit = Math.min(device.limits["maxStorageBufferBindingSize"]!, device.limits["maxBufferSize"]!);
+  const tensorLimit = Math.min(
+    device.limits["maxStorageBufferBindingSize"]!,
+    device.limits["maxBufferSize"]!,
+  );
   counts = recordWholeStages(backend as unknown as TfjsWebgpuBackend, device, tensorLimit);
   // merge/limit.ts reads it.
   Object.assign(backend, { tensorLimit });
   registerBackend("webgpu", () => backend);
   registerWebgpuKernels();
-  return { backend: "webgpu", text: adapter.info.description || adapter.info.architecture || adapter.info.vendor, emulated: isSoftware(adapter) };
+  return {
+    backend: "webgpu",
+    text: adapter.info.description || adapter.info.architecture || adapter.info.vendor,
+    emulated: isSoftware(adapter),
+  };
 }

@@ -16,7 +16,13 @@ export type AdapterPart = {
   /** As the model that it was trained on calls it. */
   readonly module: string;
 } & (
-  | { readonly kind: "lora"; readonly a: string; readonly b: string; readonly rank: number; readonly scale: number }
+  | {
+      readonly kind: "lora";
+      readonly a: string;
+      readonly b: string;
+      readonly rank: number;
+      readonly scale: number;
+    }
   | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" }
 );
 
@@ -34,14 +40,17 @@ export interface Adapter {
 }
 
 const number = (path: string, key: string, value: unknown): number => {
-  if (typeof value !== "number" || !Number.isFinite(value)) throw new UserError(`${path}: "${key}" must be a number, it is ${JSON.stringify(value)}`);
+  if (typeof value !== "number" || !Number.isFinite(value))
+    throw new UserError(`${path}: "${key}" must be a number, it is ${JSON.stringify(value)}`);
   return value;
 };
 
 /** A pattern's value for a module: PEFT matches a key against the end of the module's name. */
 function patterned(patterns: unknown, module: string, fallback: unknown): unknown {
   if (typeof patterns !== "object" || patterns === null) return fallback;
-  const found = Object.entries(patterns).find(([key]) => module === key || module.endsWith(`.${key}`) || matches(key, module));
+  const found = Object.entries(patterns).find(
+    ([key]) => module === key || module.endsWith(`.${key}`) || matches(key, module),
+  );
   return found ? found[1] : fallback;
 }
 
@@ -57,26 +66,60 @@ function matches(key: string, module: string): boolean {
 
 /** What cannot be merged as it stands, by the setting or tensor that says so. */
 function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
-  const given = (key: string) => config[key] !== undefined && config[key] !== null && config[key] !== false && !(Array.isArray(config[key]) && config[key].length === 0);
-  for (const key of ["use_dora", "layer_replication", "trainable_token_indices", "megatron_config", "use_qalora", "use_bdlora", "target_parameters", "arrow_config"]) {
-    if (given(key)) throw new UserError(`${path}: "${key}" is not supported; merge the adapter into its model with PEFT (merge_and_unload) and give that`);
+  const given = (key: string) =>
+    config[key] !== undefined &&
+    config[key] !== null &&
+    config[key] !== false &&
+    !(Array.isArray(config[key]) && config[key].length === 0);
+  for (const key of [
+    "use_dora",
+    "layer_replication",
+    "trainable_token_indices",
+    "megatron_config",
+    "use_qalora",
+    "use_bdlora",
+    "target_parameters",
+    "arrow_config",
+  ]) {
+    if (given(key))
+      throw new UserError(
+        `${path}: "${key}" is not supported; merge the adapter into its model with PEFT ` +
+          "(merge_and_unload) and give that",
+      );
   }
   const start = config["init_lora_weights"];
   if (typeof start === "string" && /^(pissa|olora|loftq|corda|eva|lora_ga)/i.test(start)) {
-    throw new UserError(`${path}: "init_lora_weights": ${JSON.stringify(start)} makes it an adapter of a changed base; convert it to a plain one (save_pretrained with path_initial_model_for_weight_conversion), or merge it into its model`);
+    throw new UserError(
+      `${path}: "init_lora_weights": ${JSON.stringify(start)} makes it an adapter of a changed ` +
+        "base; convert it to a plain one (save_pretrained with " +
+        "path_initial_model_for_weight_conversion), or merge it into its model",
+    );
   }
 }
 
-/** Opens a PEFT folder: LoRA (rsLoRA, patterns of ranks and alphas, saved modules) or (IA)³. Headers only; nothing is read. */
+/**
+ * Opens a PEFT folder: LoRA (rsLoRA, patterns of ranks and alphas, saved modules) or (IA)³. Headers
+ * only; nothing is read.
+ */
 export async function openAdapter(folder: string): Promise<Adapter> {
   const path = join(folder, adapterConfigName);
   const config = (await readJson(path)) as Record<string, unknown> | null;
   if (typeof config !== "object" || config === null) throw new UserError(`${path}: not a JSON object`);
   const kind = ({ LORA: "lora", IA3: "ia3" } as const)[config["peft_type"] as "LORA" | "IA3"];
-  if (!kind) throw new UserError(`${path}: peft_type ${JSON.stringify(config["peft_type"])} is not supported, only LORA and IA3`);
+  if (!kind)
+    throw new UserError(
+      `${path}: peft_type ${JSON.stringify(config["peft_type"])} is not supported, only LORA and IA3`,
+    );
   refuse(path, config);
   const weights = join(folder, adapterWeightsName);
-  if (!existsSync(weights)) throw new UserError(`${folder}: there is no ${adapterWeightsName}${existsSync(join(folder, "adapter_model.bin")) ? "; save the adapter as safetensors (save_pretrained does so by default)" : ""}`);
+  if (!existsSync(weights))
+    throw new UserError(
+      `${folder}: there is no ` +
+        adapterWeightsName +
+        (existsSync(join(folder, "adapter_model.bin"))
+          ? "; save the adapter as safetensors (save_pretrained does so by default)"
+          : ""),
+    );
   const file = await openSafetensors(weights);
   try {
     const { parts, whole } = partsOf(file, kind, config, path);
@@ -87,14 +130,21 @@ export async function openAdapter(folder: string): Promise<Adapter> {
   }
 }
 
-function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<Record<string, unknown>>, path: string) {
+function partsOf(
+  file: SafetensorsFile,
+  kind: Adapter["kind"],
+  config: Readonly<Record<string, unknown>>,
+  path: string,
+) {
   const parts: AdapterPart[] = [];
   const whole = new Map<string, string>();
   const entry = (name: string): TensorEntry => {
     const found = file.entries.get(name);
     if (!found) throw new UserError(`${file.path}: there is no "${name}"`);
-    if (!isFloat(found.dtype)) throw new UserError(`${file.path}: "${name}" is ${found.dtype}; a weight must be F32, F16 or BF16`);
-    if (found.shape.length !== 2) throw new UserError(`${file.path}: "${name}" must be a matrix, it is [${found.shape.join(", ")}]`);
+    if (!isFloat(found.dtype))
+      throw new UserError(`${file.path}: "${name}" is ${found.dtype}; a weight must be F32, F16 or BF16`);
+    if (found.shape.length !== 2)
+      throw new UserError(`${file.path}: "${name}" must be a matrix, it is [${found.shape.join(", ")}]`);
     return found;
   };
   for (const name of file.entries.keys()) {
@@ -105,17 +155,33 @@ function partsOf(file: SafetensorsFile, kind: Adapter["kind"], config: Readonly<
       const module = lora[1]!;
       const [a, b] = [name, name.replace(".lora_A", ".lora_B")];
       const [rank, rankB] = [entry(a).shape[0]!, entry(b).shape[1]!];
-      if (rank !== rankB || rank === 0) throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
-      const alpha = number(path, "lora_alpha", patterned(config["alpha_pattern"], module, config["lora_alpha"]));
-      parts.push({ module, kind: "lora", a, b, rank, scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank) });
+      if (rank !== rankB || rank === 0)
+        throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
+      const alpha = number(
+        path,
+        "lora_alpha",
+        patterned(config["alpha_pattern"], module, config["lora_alpha"]),
+      );
+      parts.push({
+        module,
+        kind: "lora",
+        a,
+        b,
+        rank,
+        scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank),
+      });
     } else if (ia3 && kind === "ia3") {
       const [rows, columns] = entry(name).shape as [number, number];
-      if (rows !== 1 && columns !== 1) throw new UserError(`${file.path}: "${name}" must be a row or a column, it is [${rows}, ${columns}]`);
+      if (rows !== 1 && columns !== 1)
+        throw new UserError(`${file.path}: "${name}" must be a row or a column, it is [${rows}, ${columns}]`);
       parts.push({ module: ia3[1]!, kind: "ia3", l: name, along: columns === 1 ? "out" : "in" });
     } else if (/\.(lora_B(\.default)?\.weight)$/.test(plain) && kind === "lora") {
       entry(name.replace(".lora_B", ".lora_A"));
     } else if (/lora_|ia3_|trainable_tokens/.test(plain)) {
-      throw new UserError(`${file.path}: "${name}" is not supported; merge the adapter into its model with PEFT (merge_and_unload) and give that`);
+      throw new UserError(
+        `${file.path}: "${name}" is not supported; merge the adapter into its model with PEFT ` +
+          "(merge_and_unload) and give that",
+      );
     } else {
       whole.set(plain, name);
     }

@@ -8,14 +8,18 @@ import { UserError } from "../errors.js";
 const writeChunk = 64 * 1024 * 1024;
 
 /** Writes with `fill` to a temporary file beside `path`, then renames: a reader sees all of it or nothing. */
-export async function atomicFile(path: string, fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>): Promise<void> {
+export async function atomicFile(
+  path: string,
+  fill: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const temporary = `${path}.${randomBytes(4).toString("hex")}.tmp`;
   try {
     const handle = await open(temporary, "wx");
     try {
       await fill(async (bytes) => {
-        for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done, Math.min(writeChunk, bytes.length - done))).bytesWritten;
+        for (let done = 0; done < bytes.length;)
+          done += (await handle.write(bytes, done, Math.min(writeChunk, bytes.length - done))).bytesWritten;
       });
       await handle.sync();
     } finally {
@@ -47,12 +51,17 @@ export async function readJson(path: string): Promise<unknown> {
 }
 
 /**
- * Changes a JSON object and leaves every number that is not changed as it was written: `1.0` stays `1.0`, which to a reader
- * in Python is another thing than `1`. New values are plain JSON.
+ * Changes a JSON object and leaves every number that is not changed as it was written: `1.0` stays
+ * `1.0`, which to a reader in Python is another thing than `1`. New values are plain JSON.
  */
-export function editJson(text: string, change: (object: Record<string, unknown>) => Record<string, unknown>): string {
+export function editJson(
+  text: string,
+  change: (object: Record<string, unknown>) => Record<string, unknown>,
+): string {
   const mark = "\uE000";
-  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) => (token.startsWith('"') ? token : `"${mark}${token}"`));
+  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) =>
+    token.startsWith('"') ? token : `"${mark}${token}"`,
+  );
   const edited = JSON.stringify(change(JSON.parse(marked) as Record<string, unknown>), undefined, 2);
   return `${edited.replace(new RegExp(`"${mark}([^"]*)"`, "g"), "$1")}\n`;
 }

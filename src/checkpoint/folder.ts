@@ -32,7 +32,9 @@ export interface Checkpoint {
 /** An index may only name plain files of its own folder: no separators, no drive letters, no "..". */
 function checkShardName(indexPath: string, name: unknown): asserts name is string {
   if (typeof name !== "string" || name === "" || name === "." || name === ".." || /[\\/:\0]/.test(name)) {
-    throw new UserError(`${indexPath}: it names the shard ${JSON.stringify(name)}; a shard must be a file of the same folder`);
+    throw new UserError(
+      `${indexPath}: it names the shard ${JSON.stringify(name)}; a shard must be a file of the same folder`,
+    );
   }
 }
 
@@ -53,9 +55,14 @@ async function missing(folder: string): Promise<never> {
   if (!existsSync(folder)) throw new UserError(`${folder}: there is no such folder`);
   const files = await readdir(folder);
   if (files.some((file) => /^pytorch_model.*\.bin/.test(file))) {
-    throw new UserError(`${folder}: it holds pytorch_model.bin only; save the model as safetensors (save_pretrained does so by default)`);
+    throw new UserError(
+      `${folder}: it holds pytorch_model.bin only; save the model as safetensors ` +
+        "(save_pretrained does so by default)",
+    );
   }
-  throw new UserError(`${folder}: there is no ${single} and no ${indexName}; is it a Hugging Face model folder?`);
+  throw new UserError(
+    `${folder}: there is no ${single} and no ${indexName}; is it a Hugging Face model folder?`,
+  );
 }
 
 /**
@@ -80,14 +87,16 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   try {
     for (const shard of shards) {
       const path = join(folder, shard);
-      if (!existsSync(path)) throw new UserError(`${folder}: the index names ${shard}, which is not there; fetch it again`);
+      if (!existsSync(path))
+        throw new UserError(`${folder}: the index names ${shard}, which is not there; fetch it again`);
       const file = await openSafetensors(path);
       open.set(shard, file);
       const byOffset = [...file.entries].sort(([, a], [, b]) => a.start - b.start);
       for (const [name] of byOffset) if (!index || index.get(name) === shard) owner.set(name, file);
     }
     for (const [name, shard] of index ?? []) {
-      if (!owner.has(name)) throw new UserError(`${join(folder, shard)}: the index says it holds "${name}", but it does not`);
+      if (!owner.has(name))
+        throw new UserError(`${join(folder, shard)}: the index says it holds "${name}", but it does not`);
     }
   } catch (error) {
     await close();
@@ -99,7 +108,9 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     return file;
   };
   return {
-    folder, config, close,
+    folder,
+    config,
+    close,
     names: [...owner.keys()],
     files: ["config.json", ...(index ? [indexName] : []), ...shards],
     entry: (name) => owner.get(name)?.entries.get(name),

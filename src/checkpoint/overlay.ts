@@ -3,17 +3,28 @@ import { fromFloat32, type HostTensor } from "../tensor/dtype.js";
 import type { Checkpoint } from "./folder.js";
 
 /** A float32 tensor in host memory; the values are not copied. */
-export const hostTensor = (values: Float32Array, shape: readonly number[] = [values.length]): HostTensor => ({ dtype: "F32", shape, bytes: fromFloat32(values, "F32") });
+export const hostTensor = (values: Float32Array, shape: readonly number[] = [values.length]): HostTensor => ({
+  dtype: "F32",
+  shape,
+  bytes: fromFloat32(values, "F32"),
+});
 
 /** Tensors in host memory, seen as a checkpoint: it has no files. */
-export function inMemory(folder: string, config: Checkpoint["config"], tensors: ReadonlyMap<string, HostTensor>): Checkpoint {
+export function inMemory(
+  folder: string,
+  config: Checkpoint["config"],
+  tensors: ReadonlyMap<string, HostTensor>,
+): Checkpoint {
   const of = (name: string): HostTensor => {
     const found = tensors.get(name);
     if (!found) throw new UserError(`${folder}: there is no tensor "${name}"`);
     return found;
   };
   return {
-    folder, config, files: [], names: [...tensors.keys()],
+    folder,
+    config,
+    files: [],
+    names: [...tensors.keys()],
     entry(name) {
       const found = tensors.get(name);
       return found && { dtype: found.dtype, shape: found.shape, start: 0, end: found.bytes.length };
@@ -27,12 +38,19 @@ export function inMemory(folder: string, config: Checkpoint["config"], tensors: 
 }
 
 /** A checkpoint with some tensors of another in front of its own: closing it closes its own files alone. */
-export function overlaid(checkpoint: Checkpoint, other: Checkpoint, names: readonly string[] = other.names): Checkpoint {
+export function overlaid(
+  checkpoint: Checkpoint,
+  other: Checkpoint,
+  names: readonly string[] = other.names,
+): Checkpoint {
   const lent = new Set(names);
   const of = (name: string): Checkpoint => (lent.has(name) ? other : checkpoint);
   return {
     ...checkpoint,
     names: [...checkpoint.names.filter((name) => !lent.has(name)), ...names],
-    entry: (name) => of(name).entry(name), ref: (name) => of(name).ref(name), read: (name) => of(name).read(name), readRange: (name, start, length) => of(name).readRange(name, start, length),
+    entry: (name) => of(name).entry(name),
+    ref: (name) => of(name).ref(name),
+    read: (name) => of(name).read(name),
+    readRange: (name, start, length) => of(name).readRange(name, start, length),
   };
 }

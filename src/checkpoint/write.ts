@@ -26,7 +26,11 @@ function headerOf(tensors: readonly TensorShape[], metadata: Record<string, stri
   header["__metadata__"] = { format: "pt", ...metadata };
   let offset = 0;
   for (const tensor of tensors) {
-    header[tensor.name] = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, (offset += sizeOf(tensor))] };
+    header[tensor.name] = {
+      dtype: tensor.dtype,
+      shape: tensor.shape,
+      data_offsets: [offset, (offset += sizeOf(tensor))],
+    };
   }
   const json = new TextEncoder().encode(JSON.stringify(header));
   const padded = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
@@ -36,13 +40,18 @@ function headerOf(tensors: readonly TensorShape[], metadata: Record<string, stri
 }
 
 /** Writes one safetensors file: header first (all shapes are known), tensors streamed behind it in order. */
-export async function writeSafetensors(path: string, tensors: readonly TensorSource[], metadata: Record<string, string> = {}): Promise<void> {
+export async function writeSafetensors(
+  path: string,
+  tensors: readonly TensorSource[],
+  metadata: Record<string, string> = {},
+): Promise<void> {
   const padded = headerOf(tensors, metadata);
   await atomicFile(path, async (write) => {
     await write(padded);
     for (const tensor of tensors) {
       const bytes = await tensor.bytes();
-      if (bytes.byteLength !== sizeOf(tensor)) throw new Error(`${tensor.name}: ${bytes.byteLength} bytes for ${sizeOf(tensor)}`);
+      if (bytes.byteLength !== sizeOf(tensor))
+        throw new Error(`${tensor.name}: ${bytes.byteLength} bytes for ${sizeOf(tensor)}`);
       await write(bytes);
     }
   });
@@ -67,14 +76,19 @@ export function planShards<T extends TensorShape>(tensors: readonly T[], limit: 
 /** Removes the weights that an earlier write left. */
 export async function removeWeights(folder: string): Promise<void> {
   if (!existsSync(folder)) return;
-  const stale = (await readdir(folder)).filter((file) => /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file));
+  const stale = (await readdir(folder)).filter((file) =>
+    /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(file),
+  );
   // The index first: without it the shards are no checkpoint.
   for (const file of stale.sort().toReversed()) await rm(join(folder, file));
 }
 
 const numbered = (i: number) => String(i).padStart(5, "0");
 /** What the weight files of so many shards are called. */
-const shardNames = (count: number): string[] => (count === 1 ? ["model.safetensors"] : Array.from({ length: count }, (_, i) => `model-${numbered(i + 1)}-of-${numbered(count)}.safetensors`));
+const shardNames = (count: number): string[] =>
+  count === 1
+    ? ["model.safetensors"]
+    : Array.from({ length: count }, (_, i) => `model-${numbered(i + 1)}-of-${numbered(count)}.safetensors`);
 
 /** Writes the index of several shards; one needs none. */
 async function writeIndex(folder: string, shards: readonly (readonly TensorShape[])[]): Promise<string[]> {
@@ -83,20 +97,28 @@ async function writeIndex(folder: string, shards: readonly (readonly TensorShape
   const weightMap = Object.create(null) as Record<string, string>;
   for (const [i, shard] of shards.entries()) for (const { name } of shard) weightMap[name] = files[i]!;
   const total_size = shards.flat().reduce((sum, tensor) => sum + sizeOf(tensor), 0);
-  await writeText(join(folder, "model.safetensors.index.json"), { metadata: { total_size }, weight_map: weightMap });
+  await writeText(join(folder, "model.safetensors.index.json"), {
+    metadata: { total_size },
+    weight_map: weightMap,
+  });
   return [...files, "model.safetensors.index.json"];
 }
 
 /**
  * Writes `model.safetensors`, or shards and their index where the whole is larger than `shardBytes`.
- * Holds one tensor at a time. What an earlier write left is removed first and the index comes last, so that a write that
- * is cut off leaves nothing that could be taken for a checkpoint.
+ * Holds one tensor at a time. What an earlier write left is removed first and the index comes last, so
+ * that a write that is cut off leaves nothing that could be taken for a checkpoint.
  * @returns the names of the files written
  */
-export async function writeWeights(folder: string, tensors: readonly TensorSource[], shardBytes: number): Promise<string[]> {
+export async function writeWeights(
+  folder: string,
+  tensors: readonly TensorSource[],
+  shardBytes: number,
+): Promise<string[]> {
   const shards = planShards(tensors, shardBytes);
   await removeWeights(folder);
-  for (const [i, file] of shardNames(shards.length).entries()) await writeSafetensors(join(folder, file), shards[i]!);
+  for (const [i, file] of shardNames(shards.length).entries())
+    await writeSafetensors(join(folder, file), shards[i]!);
   return writeIndex(folder, shards);
 }
 
@@ -119,7 +141,12 @@ export interface ReservedWeights {
 }
 
 /** {@link writeWeights} for who fills the files himself: temporary files of their full size, renamed at the end. */
-export async function reserveWeights(folder: string, tensors: readonly TensorShape[], shardBytes: number, file?: string): Promise<ReservedWeights> {
+export async function reserveWeights(
+  folder: string,
+  tensors: readonly TensorShape[],
+  shardBytes: number,
+  file?: string,
+): Promise<ReservedWeights> {
   const shards = planShards(tensors, shardBytes);
   await mkdir(folder, { recursive: true });
   const names = file === undefined ? shardNames(shards.length) : [file];
@@ -153,10 +180,16 @@ export async function reserveWeights(folder: string, tensors: readonly TensorSha
     throw error;
   }
   return {
-    slots, abort,
+    slots,
+    abort,
     flush() {
       // A failure shows again when the file is synced in the end.
-      flushing ??= Promise.all(handles.map((handle) => handle.datasync())).then(() => {}, () => {}).finally(() => (flushing = undefined));
+      flushing ??= Promise.all(handles.map((handle) => handle.datasync()))
+        .then(
+          () => {},
+          () => {},
+        )
+        .finally(() => (flushing = undefined));
     },
     async commit() {
       await flushing;

@@ -14,8 +14,13 @@ export function addDoctor(program: Command): void {
       const engines = await surveyEngines();
       const chosen = engines.find(({ found, automatic }) => found && automatic)?.name;
       const machine = {
-        "train-merge": version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`,
-        cores: availableParallelism(), memoryBytes: totalmem(), freeBytes: freemem(),
+        "train-merge": version,
+        tfjs: tfjsVersion,
+        node: process.version,
+        platform: `${process.platform}-${process.arch}`,
+        cores: availableParallelism(),
+        memoryBytes: totalmem(),
+        freeBytes: freemem(),
       };
       if (json) {
         process.stdout.write(`${JSON.stringify({ chosen, engines, machine }, undefined, 2)}\n`);
@@ -23,14 +28,23 @@ export function addDoctor(program: Command): void {
       }
       const indent = " ".repeat(12);
       const lines = engines.flatMap(({ name, what, needs, tried, found, detail, problem, mend }) => {
-        const first = found ? `${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})` : `  ${name.padEnd(9)} no: ${problem}`;
-        const lacking = found ? [] : [`${indent}needs ${needs}`, ...(mend === undefined ? [] : [`${indent}mend: ${mend}`])];
+        const first = found
+          ? `${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`
+          : `  ${name.padEnd(9)} no: ${problem}`;
+        const lacking = found
+          ? []
+          : [`${indent}needs ${needs}`, ...(mend === undefined ? [] : [`${indent}mend: ${mend}`])];
         return [first, ...lacking, ...(tried === undefined ? [] : [`${indent}run so far ${tried}`])];
       });
-      process.stdout.write([
-        `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,
-        `${machine.cores} cores, ${gigabytes(machine.memoryBytes)} memory, ${gigabytes(machine.freeBytes)} free`,
-        "", "engines, the fastest first (auto takes the first that runs, marked *):", ...lines, "",
-      ].join("\n"));
+      process.stdout.write(
+        [
+          `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,
+          `${machine.cores} cores, ${gigabytes(machine.memoryBytes)} memory, ${gigabytes(machine.freeBytes)} free`,
+          "",
+          "engines, the fastest first (auto takes the first that runs, marked *):",
+          ...lines,
+          "",
+        ].join("\n"),
+      );
     });
 }

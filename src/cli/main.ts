@@ -22,13 +22,37 @@ const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
   .version(version)
   .option("--debug", "show the stack of an error")
-  .addHelpText("after", "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ train-merge tree --tasks rte,cb,copa\n  $ train-merge merge --method ties --base base --experts a b c\n  $ train-merge compare --tasks rte,cb,copa\n  $ train-merge evaluate merged/mini-rte+cb+copa")
+  .addHelpText(
+    "after",
+    "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks " +
+      "rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ " +
+      "train-merge tree --tasks rte,cb,copa\n  $ train-merge merge --method ties --base base " +
+      "--experts a b c\n  $ train-merge compare --tasks rte,cb,copa\n  $ train-merge evaluate " +
+      "merged/mini-rte+cb+copa",
+  )
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
 
-for (const add of [addTrain, addFinetune, addMerge, addCompare, addTree, addAdd, addExplain, addEvaluate, addExport, addReport, addReproduce, addTasks, addDoctor, addSetup]) add(program);
-for (const command of program.commands) command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
+for (const add of [
+  addTrain,
+  addFinetune,
+  addMerge,
+  addCompare,
+  addTree,
+  addAdd,
+  addExplain,
+  addEvaluate,
+  addExport,
+  addReport,
+  addReproduce,
+  addTasks,
+  addDoctor,
+  addSetup,
+])
+  add(program);
+for (const command of program.commands)
+  command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
 try {
   await program.parseAsync();
@@ -39,7 +63,9 @@ try {
   const outOfHeap = /memory access out of bounds|Cannot enlarge memory/.test(message);
   const line = outOfHeap
     ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
-    : error instanceof UserError || error instanceof RangeError ? message : `${message} (a fault of train-merge; --debug shows where)`;
+    : error instanceof UserError || error instanceof RangeError
+      ? message
+      : `${message} (a fault of train-merge; --debug shows where)`;
   process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
   process.exit(error instanceof Stopped ? stoppedCode : 1);
 }

@@ -5,7 +5,11 @@ import { stoppedCode, type MergeResult } from "../run/options.js";
  * Prints what a merge came to: its table, or JSON; or, where it was asked to stop, how to go on.
  * @param goOn "the same command …"
  */
-export function printOutcome(result: MergeResult, options: { json?: boolean | undefined; valPerTask: number; goOn: string; files: string }, note: (message: string) => void): void {
+export function printOutcome(
+  result: MergeResult,
+  options: { json?: boolean | undefined; valPerTask: number; goOn: string; files: string },
+  note: (message: string) => void,
+): void {
   const { out, synthetic, rows, finished } = result;
   if (!finished) {
     note(`stopped; ${options.goOn} goes on from ${out}`);
@@ -13,6 +17,9 @@ export function printOutcome(result: MergeResult, options: { json?: boolean | un
   } else if (options.json) {
     process.stdout.write(`${JSON.stringify({ out, synthetic, rows }, undefined, 2)}\n`);
   } else {
-    process.stdout.write(`\n${tableCaption(rows, synthetic, options.valPerTask)}\n${toText(resultTable(rows))}\n\nwritten to ${out} (${options.files})\n`);
+    process.stdout.write(
+      `\n${tableCaption(rows, synthetic, options.valPerTask)}\n${toText(resultTable(rows))}\n\nwritten ` +
+        `to ${out} (${options.files})\n`,
+    );
   }
 }

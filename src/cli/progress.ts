@@ -7,7 +7,9 @@ const clock = (seconds: number): string => {
 };
 
 /** Writes what a run tells to stderr: one line rewritten in place on a terminal, few plain lines elsewhere. */
-export function progressPrinter(stream: NodeJS.WriteStream): Pick<MergeHooks, "note" | "progress" | "step"> & { end(): void } {
+export function progressPrinter(
+  stream: NodeJS.WriteStream,
+): Pick<MergeHooks, "note" | "progress" | "step"> & { end(): void } {
   const live = stream.isTTY;
   let open = false;
   let first: { at: number; step: number } | undefined;
@@ -39,10 +41,18 @@ export function progressPrinter(stream: NodeJS.WriteStream): Pick<MergeHooks, "n
     step({ step, loss, validation }: TrainRecord, tasks, steps) {
       // A step before the first that was seen is another training's.
       if (!first || step < first.step || step === 0) first = { at: performance.now(), step };
-      if (validation) accuracy = tasks.map((task, i) => `${task} ${(100 * validation.accuracy[i]!).toFixed(0)}%`).join("  ");
+      if (validation)
+        accuracy = tasks
+          .map((task, i) => `${task} ${(100 * validation.accuracy[i]!).toFixed(0)}%`)
+          .join("  ");
       const done = step - first.step;
-      const left = done > 0 ? `  ${clock(((performance.now() - first.at) / 1000 / done) * (steps - step))} left` : "";
-      line(`step ${step}/${steps}${loss === undefined ? "" : `  loss ${loss.toFixed(4)}`}  validation: ${accuracy}${left}`, validation !== undefined);
+      const left =
+        done > 0 ? `  ${clock(((performance.now() - first.at) / 1000 / done) * (steps - step))} left` : "";
+      line(
+        `step ${step}/${steps}${loss === undefined ? "" : `  loss ${loss.toFixed(4)}`}  ` +
+          `validation: ${accuracy}${left}`,
+        validation !== undefined,
+      );
     },
   };
 }

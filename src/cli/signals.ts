@@ -1,7 +1,10 @@
 import { stoppedCode } from "../run/options.js";
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
-export function stopOnSignal(note: (message: string) => void, signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"]): { requested: () => boolean; training: (on: boolean) => void } {
+export function stopOnSignal(
+  note: (message: string) => void,
+  signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"],
+): { requested: () => boolean; training: (on: boolean) => void } {
   let requested = false;
   let training = false;
   const handle = () => {
@@ -9,6 +12,7 @@ export function stopOnSignal(note: (message: string) => void, signals: readonly 
     requested = true;
     note("stopping after this step; press Ctrl-C again to stop at once");
   };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, signals.includes(signal) ? handle : () => {});
+  for (const signal of ["SIGINT", "SIGTERM"] as const)
+    process.on(signal, signals.includes(signal) ? handle : () => {});
   return { requested: () => requested, training: (on) => void (training = on) };
 }

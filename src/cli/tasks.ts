@@ -13,16 +13,25 @@ export function addTasks(program: Command): void {
     .option("--json", "print them as JSON")
     .addHelpText("after", "\nExample:\n  $ train-merge tasks --data data/text")
     .action(async ({ data = shippedData, json }: { data?: string; json?: boolean }) => {
-      const tasks = [...(await loadTasks(data)).values()].map((task) => ({ ...task, here: existsSync(join(data, task.id)) || existsSync(join(data, `${task.id}.npz`)) }));
+      const tasks = [...(await loadTasks(data)).values()].map((task) => ({
+        ...task,
+        here: existsSync(join(data, task.id)) || existsSync(join(data, `${task.id}.npz`)),
+      }));
       if (json) {
         process.stdout.write(`${JSON.stringify(tasks, undefined, 2)}\n`);
         return;
       }
       const body = tasks.map(({ id, kind, labels, here, synthetic, what }) => [
-        id, kind, here ? (synthetic ? "synthetic" : "yes") : "no", `${labels ? labels.join(", ") : "the ending's number"}${what ? ` – ${what}` : ""}`,
+        id,
+        kind,
+        here ? (synthetic ? "synthetic" : "yes") : "no",
+        `${labels ? labels.join(", ") : "the ending's number"}${what ? ` – ${what}` : ""}`,
       ]);
       const width = Math.max(...body.map((cells) => cells[3]!.length));
-      const table = { head: ["task", "kind", "data", "labels".padEnd(width)], body: body.map((cells) => [...cells.slice(0, 3), cells[3]!.padEnd(width)]) };
+      const table = {
+        head: ["task", "kind", "data", "labels".padEnd(width)],
+        body: body.map((cells) => [...cells.slice(0, 3), cells[3]!.padEnd(width)]),
+      };
       process.stdout.write(`data: ${data}\n${toText(table).replace(/ +$/gm, "")}\n`);
     });
 }

@@ -25,20 +25,45 @@ export function addTrain(program: Command): void {
     .option("--tensorboard", "write TensorBoard's event file too, in tensorboard/")
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", examples)
-    .action(async (options: Record<string, unknown> & { config?: string; resume?: boolean; tensorboard?: boolean; json?: boolean }) => {
-      const chosen = await loadSettings(options, options.config);
-      const printer = progressPrinter(process.stderr);
-      const signals = stopOnSignal(printer.note);
-      const { mergeByTraining } = await import("../run/merge.js");
-      const result = await mergeByTraining({ ...(await fetchNamed(chosen, printer)), resume: options.resume, tensorboard: options.tensorboard }, {
-        ...printer,
-        step(record, tasks, steps) {
-          signals.training(record.step < steps);
-          printer.step(record, tasks, steps);
+    .action(
+      async (
+        options: Record<string, unknown> & {
+          config?: string;
+          resume?: boolean;
+          tensorboard?: boolean;
+          json?: boolean;
         },
-        stopping: signals.requested,
-      });
-      printer.end();
-      printOutcome(result, { json: options.json, valPerTask: chosen.valPerTask, goOn: "the same command with --resume", files: "README.md, report.html, coefficients.png, results.json" }, printer.note);
-    });
+      ) => {
+        const chosen = await loadSettings(options, options.config);
+        const printer = progressPrinter(process.stderr);
+        const signals = stopOnSignal(printer.note);
+        const { mergeByTraining } = await import("../run/merge.js");
+        const result = await mergeByTraining(
+          {
+            ...(await fetchNamed(chosen, printer)),
+            resume: options.resume,
+            tensorboard: options.tensorboard,
+          },
+          {
+            ...printer,
+            step(record, tasks, steps) {
+              signals.training(record.step < steps);
+              printer.step(record, tasks, steps);
+            },
+            stopping: signals.requested,
+          },
+        );
+        printer.end();
+        printOutcome(
+          result,
+          {
+            json: options.json,
+            valPerTask: chosen.valPerTask,
+            goOn: "the same command with --resume",
+            files: "README.md, report.html, coefficients.png, results.json",
+          },
+          printer.note,
+        );
+      },
+    );
 }

@@ -8,7 +8,8 @@ import { camel, kebab, settings, settingsSchema, type Settings } from "./setting
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
 export async function readConfig(path: string): Promise<Record<string, unknown>> {
   const value = await readYaml(path);
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new UserError(`${path}: it must hold keys and values, such as "steps: 200"`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new UserError(`${path}: it must hold keys and values, such as "steps: 200"`);
   const known = Object.keys(settings).map(kebab);
   for (const key of Object.keys(value)) {
     if (!known.includes(key)) throw new UserError(`${path}: unknown key "${key}"${nearest(key, known)}`);
@@ -29,11 +30,22 @@ function describe(issue: z.core.$ZodIssue, file: string | undefined, fromFile: R
  */
 export async function loadSettings(options: Record<string, unknown>, configPath?: string): Promise<Settings> {
   const file = configPath === undefined ? {} : await readConfig(configPath);
-  const given = Object.fromEntries(Object.entries(options).filter(([key, value]) => key in settings && value !== undefined));
+  const given = Object.fromEntries(
+    Object.entries(options).filter(([key, value]) => key in settings && value !== undefined),
+  );
   const chosen: Record<string, unknown> = { ...file, ...given };
   const merged: Record<string, unknown> = { ...presetOf(chosen["method"], chosen["variant"]), ...chosen };
-  if (merged["tasks"] === undefined) throw new UserError("name the tasks to merge: --tasks rte,cb,copa (`train-merge tasks` lists those it knows)");
+  if (merged["tasks"] === undefined)
+    throw new UserError(
+      "name the tasks to merge: --tasks rte,cb,copa (`train-merge tasks` lists those it knows)",
+    );
   const parsed = settingsSchema.safeParse(merged);
   if (parsed.success) return parsed.data;
-  throw new UserError(describe(parsed.error.issues[0]!, configPath, new Set(Object.keys(file).filter((key) => !(key in given)))));
+  throw new UserError(
+    describe(
+      parsed.error.issues[0]!,
+      configPath,
+      new Set(Object.keys(file).filter((key) => !(key in given))),
+    ),
+  );
 }

@@ -19,18 +19,33 @@ interface Setting {
 }
 
 /** Command lines give texts, YAML gives numbers: both are taken. */
-const number = (schema: z.ZodNumber) => z.preprocess((v) => (typeof v === "string" && v.trim() !== "" ? Number(v) : v), schema);
+const number = (schema: z.ZodNumber) =>
+  z.preprocess((v) => (typeof v === "string" && v.trim() !== "" ? Number(v) : v), schema);
 const count = (least = 1) => number(z.number().int().min(least));
 const names = z.preprocess(
-  (v) => (typeof v === "string" ? v.split(",").map((s) => s.trim()).filter(Boolean) : v),
-  z.array(z.string()).min(1).refine((list) => new Set(list).size === list.length, "a name stands in it twice"),
+  (v) =>
+    typeof v === "string"
+      ? v
+          .split(",")
+          .map((s) => s.trim())
+          .filter(Boolean)
+      : v,
+  z
+    .array(z.string())
+    .min(1)
+    .refine((list) => new Set(list).size === list.length, "a name stands in it twice"),
 );
 
 /** "500MB", "5GB" or a plain number → bytes, in powers of ten as transformers counts. */
-const bytes = z.preprocess((v) => {
-  const match = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB)?$/i.exec(String(v));
-  return match ? Number(match[1]) * { "": 1, KB: 1e3, MB: 1e6, GB: 1e9 }[(match[2] ?? "").toUpperCase() as "KB"] : v;
-}, z.number({ error: "expected a size such as 500MB or 5GB" }).positive());
+const bytes = z.preprocess(
+  (v) => {
+    const match = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB)?$/i.exec(String(v));
+    return match
+      ? Number(match[1]) * { "": 1, KB: 1e3, MB: 1e6, GB: 1e9 }[(match[2] ?? "").toUpperCase() as "KB"]
+      : v;
+  },
+  z.number({ error: "expected a size such as 500MB or 5GB" }).positive(),
+);
 
 /**
  * Every setting of a run. The command line's options, the keys of a config file and the messages about both come
@@ -38,56 +53,237 @@ const bytes = z.preprocess((v) => {
  */
 export const settings = {
   tasks: { argument: "<names>", schema: names, help: "tasks to merge, separated by commas" },
-  family: { argument: "<name|folder>", schema: z.string().optional(), help: "a folder with base/ and experts/<task>/, or its name under checkpoints/ (default: the synthetic family that ships, mini)" },
-  base: { argument: "<folder>", schema: z.string().optional(), help: "the base model: a Hugging Face folder, or its id on the hub (org/name, org/name@revision)" },
-  experts: { argument: "<folders...>", schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(), help: "one folder that holds a folder a task, or task=FOLDER (or task=org/name) for each" },
-  data: { argument: "<folder>", schema: z.string().optional(), help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)" },
-  out: { argument: "<folder>", schema: z.string().optional(), help: "where to write (default: merged/<family>-<tasks>)" },
-  method: { argument: "<name>", schema: z.enum(trainedMethods).default("supermerge"), help: "supermerge, or AdaMerging's settings: adamerging (layer-wise; task-wise with --granularity model), adamerging++ (on treated task vectors)" },
-  variant: { argument: "<name>", schema: z.enum(variants).default("original"), help: "whose AdaMerging: the authors', or fusion_bench's (no clamp, twice the steps, one batch)" },
-  treat: { argument: "<name>", schema: z.enum(treatments).default("none"), help: "what is done to the task vectors before coefficients are trained: none, ties (trimmed, of the elected signs), dare" },
-  trim: { argument: "<x>", schema: number(z.number().positive().max(1)).default(0.2), help: "part of a task vector that --treat ties keeps" },
-  dareP: { argument: "<x>", schema: number(z.number().min(0).max(0.999)).default(0.9), help: "chance of an entry to be dropped by --treat dare" },
-  adaptOn: { argument: "<split>", schema: z.enum(["validation", "test"]).default("validation"), help: "what is trained on: validation examples, or (for a loss without labels) the test inputs, as AdaMerging's tables have it" },
+  family: {
+    argument: "<name|folder>",
+    schema: z.string().optional(),
+    help:
+      "a folder with base/ and experts/<task>/, or its name under checkpoints/ (default: the " +
+      "synthetic family that ships, mini)",
+  },
+  base: {
+    argument: "<folder>",
+    schema: z.string().optional(),
+    help: "the base model: a Hugging Face folder, or its id on the hub (org/name, org/name@revision)",
+  },
+  experts: {
+    argument: "<folders...>",
+    schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(),
+    help: "one folder that holds a folder a task, or task=FOLDER (or task=org/name) for each",
+  },
+  data: {
+    argument: "<folder>",
+    schema: z.string().optional(),
+    help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)",
+  },
+  out: {
+    argument: "<folder>",
+    schema: z.string().optional(),
+    help: "where to write (default: merged/<family>-<tasks>)",
+  },
+  method: {
+    argument: "<name>",
+    schema: z.enum(trainedMethods).default("supermerge"),
+    help:
+      "supermerge, or AdaMerging's settings: adamerging (layer-wise; task-wise with " +
+      "--granularity model), adamerging++ (on treated task vectors)",
+  },
+  variant: {
+    argument: "<name>",
+    schema: z.enum(variants).default("original"),
+    help: "whose AdaMerging: the authors', or fusion_bench's (no clamp, twice the steps, one batch)",
+  },
+  treat: {
+    argument: "<name>",
+    schema: z.enum(treatments).default("none"),
+    help:
+      "what is done to the task vectors before coefficients are trained: none, ties (trimmed, " +
+      "of the elected signs), dare",
+  },
+  trim: {
+    argument: "<x>",
+    schema: number(z.number().positive().max(1)).default(0.2),
+    help: "part of a task vector that --treat ties keeps",
+  },
+  dareP: {
+    argument: "<x>",
+    schema: number(z.number().min(0).max(0.999)).default(0.9),
+    help: "chance of an entry to be dropped by --treat dare",
+  },
+  adaptOn: {
+    argument: "<split>",
+    schema: z.enum(["validation", "test"]).default("validation"),
+    help:
+      "what is trained on: validation examples, or (for a loss without labels) the test " +
+      "inputs, as AdaMerging's tables have it",
+  },
   batchesPerStep: { argument: "<n>", schema: count().default(1), help: "batches of each task a step" },
   steps: { argument: "<n>", schema: count(0).default(100), help: "optimiser steps" },
-  lr: { argument: "<x>", schema: number(z.number().positive()).default(0.03), help: "learning rate of AdamW" },
+  lr: {
+    argument: "<x>",
+    schema: number(z.number().positive()).default(0.03),
+    help: "learning rate of AdamW",
+  },
   warmup: { argument: "<n>", schema: count(0).default(0), help: "steps of linear warm-up" },
-  decay: { argument: "<name>", schema: z.enum(decays).default("none"), help: `learning-rate decay after it: ${decays.join(", ")}` },
-  weightDecay: { argument: "<x>", schema: number(z.number().min(0)).default(0), help: "AdamW's decay of the raw coefficients" },
+  decay: {
+    argument: "<name>",
+    schema: z.enum(decays).default("none"),
+    help: `learning-rate decay after it: ${decays.join(", ")}`,
+  },
+  weightDecay: {
+    argument: "<x>",
+    schema: number(z.number().min(0)).default(0),
+    help: "AdamW's decay of the raw coefficients",
+  },
   batchSize: { argument: "<n>", schema: count().default(16), help: "examples of each task a step" },
-  valPerTask: { argument: "<n>", schema: count().default(32), help: "validation examples drawn for each task" },
-  taskWeights: { argument: "<numbers>", schema: z.preprocess((v) => (typeof v === "string" ? v.split(",") : v), z.array(number(z.number().min(0))).refine((list) => list.some((w) => w > 0), "one weight must be above 0").optional()), help: "weight of each task's loss, in the order of --tasks (default: all 1)" },
-  holdout: { argument: "<x>", schema: number(z.number().min(0).max(0.9)).default(0.25), help: "part of the validation examples that is not trained on but chooses the best step (none for a loss without labels)" },
-  gate: { argument: "<name>", schema: z.enum(gateNames).default("tanh"), help: `what bounds a coefficient: ${gateNames.join(", ")}` },
-  init: { argument: "<x>", schema: z.union([z.literal("search"), number(z.number())], { error: "expected a number, or search" }).default("search"), help: "coefficient that every entry starts from; search takes the λ that task arithmetic finds on validation (0.3 for a loss that may not look at labels)" },
-  granularity: { argument: "<name>", schema: z.enum(granularities).default("tensor"), help: `what shares a coefficient: ${granularities.join(", ")}` },
-  loss: { argument: "<name>", schema: z.enum(lossNames).default("cross-entropy"), help: `what is minimised: ${lossNames.join(", ")} (the entropies and distillation, which learns what each expert says, use no labels)` },
-  seed: { argument: "<n>", schema: count(0).default(0), help: "draws the validation examples and orders the batches" },
-  backend: { argument: "<name>", schema: z.enum(["auto", ...engineNames]).default("auto"), help: `engine: auto, ${engineNames.join(", ")}` },
+  valPerTask: {
+    argument: "<n>",
+    schema: count().default(32),
+    help: "validation examples drawn for each task",
+  },
+  taskWeights: {
+    argument: "<numbers>",
+    schema: z.preprocess(
+      (v) => (typeof v === "string" ? v.split(",") : v),
+      z
+        .array(number(z.number().min(0)))
+        .refine((list) => list.some((w) => w > 0), "one weight must be above 0")
+        .optional(),
+    ),
+    help: "weight of each task's loss, in the order of --tasks (default: all 1)",
+  },
+  holdout: {
+    argument: "<x>",
+    schema: number(z.number().min(0).max(0.9)).default(0.25),
+    help:
+      "part of the validation examples that is not trained on but chooses the best step (none " +
+      "for a loss without labels)",
+  },
+  gate: {
+    argument: "<name>",
+    schema: z.enum(gateNames).default("tanh"),
+    help: `what bounds a coefficient: ${gateNames.join(", ")}`,
+  },
+  init: {
+    argument: "<x>",
+    schema: z
+      .union([z.literal("search"), number(z.number())], { error: "expected a number, or search" })
+      .default("search"),
+    help:
+      "coefficient that every entry starts from; search takes the λ that task arithmetic finds " +
+      "on validation (0.3 for a loss that may not look at labels)",
+  },
+  granularity: {
+    argument: "<name>",
+    schema: z.enum(granularities).default("tensor"),
+    help: `what shares a coefficient: ${granularities.join(", ")}`,
+  },
+  loss: {
+    argument: "<name>",
+    schema: z.enum(lossNames).default("cross-entropy"),
+    help:
+      `what is minimised: ${lossNames.join(", ")} (the entropies and distillation, which ` +
+      "learns what each expert says, use no labels)",
+  },
+  seed: {
+    argument: "<n>",
+    schema: count(0).default(0),
+    help: "draws the validation examples and orders the batches",
+  },
+  backend: {
+    argument: "<name>",
+    schema: z.enum(["auto", ...engineNames]).default("auto"),
+    help: `engine: auto, ${engineNames.join(", ")}`,
+  },
   maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
-  split: { argument: "<name>", schema: z.enum(splitNames).default("files"), help: "which examples are which: as the files say, or one published set cut as the papers do (paper: Python's shuffle with seed 42)" },
-  prompts: { argument: "<folder>", schema: z.string().optional(), help: "templates for language models: a folder of promptsource YAML (default: those that ship)" },
-  score: { argument: "<name>", schema: z.enum(["sum", "mean"]).default("sum"), help: "how a language model scores an answer: the sum of its tokens' log-probabilities, or their mean" },
-  dtype: { argument: "<name>", schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"), help: "output type: auto (the base's), F32, F16, BF16" },
-  write: { argument: "<form>", schema: z.enum(writeForms).default("auto"), help: "what the result is written as: auto (an adapter where all experts are PEFT adapters of one kind), model (adapters folded in), adapter" },
-  shardSize: { argument: "<size>", schema: bytes.default(5e9), help: "largest weight file, such as 500MB or 5GB" },
-  residency: { argument: "<name>", schema: z.enum(residencyWishes).default("auto"), help: `where the task vectors live: ${residencyWishes.join(", ")} (auto: the first that fits the budget)` },
-  blocks: { argument: "<when>", schema: z.enum(blockWishes).default("auto"), help: "merge and run one block of the model at a time: auto, on, off" },
-  pack: { argument: "<name>", schema: z.enum(packings).default("f32"), help: `how task vectors are kept while training: ${packings.join(", ")}` },
-  density: { argument: "<x>", schema: number(z.number().positive().max(1)).default(0.2), help: "part of each tensor's task vector that --pack sparse keeps, the largest" },
-  memoryBudget: { argument: "<size>", schema: bytes.optional(), help: "device memory a run may take, such as 4GB (default: what the machine has)" },
-  microBatch: { argument: "<n>", schema: count().default(tokensAPass), help: "tokens that share one pass through the model; what is more runs in several, added up" },
-  evalEvery: { argument: "<n>", schema: count().default(10), help: "steps between looks at the held-out loss" },
+  split: {
+    argument: "<name>",
+    schema: z.enum(splitNames).default("files"),
+    help:
+      "which examples are which: as the files say, or one published set cut as the papers do " +
+      "(paper: Python's shuffle with seed 42)",
+  },
+  prompts: {
+    argument: "<folder>",
+    schema: z.string().optional(),
+    help: "templates for language models: a folder of promptsource YAML (default: those that ship)",
+  },
+  score: {
+    argument: "<name>",
+    schema: z.enum(["sum", "mean"]).default("sum"),
+    help: "how a language model scores an answer: the sum of its tokens' log-probabilities, or their mean",
+  },
+  dtype: {
+    argument: "<name>",
+    schema: z.enum(["auto", "F32", "F16", "BF16"]).default("auto"),
+    help: "output type: auto (the base's), F32, F16, BF16",
+  },
+  write: {
+    argument: "<form>",
+    schema: z.enum(writeForms).default("auto"),
+    help:
+      "what the result is written as: auto (an adapter where all experts are PEFT adapters of " +
+      "one kind), model (adapters folded in), adapter",
+  },
+  shardSize: {
+    argument: "<size>",
+    schema: bytes.default(5e9),
+    help: "largest weight file, such as 500MB or 5GB",
+  },
+  residency: {
+    argument: "<name>",
+    schema: z.enum(residencyWishes).default("auto"),
+    help: `where the task vectors live: ${residencyWishes.join(", ")} (auto: the first that fits the budget)`,
+  },
+  blocks: {
+    argument: "<when>",
+    schema: z.enum(blockWishes).default("auto"),
+    help: "merge and run one block of the model at a time: auto, on, off",
+  },
+  pack: {
+    argument: "<name>",
+    schema: z.enum(packings).default("f32"),
+    help: `how task vectors are kept while training: ${packings.join(", ")}`,
+  },
+  density: {
+    argument: "<x>",
+    schema: number(z.number().positive().max(1)).default(0.2),
+    help: "part of each tensor's task vector that --pack sparse keeps, the largest",
+  },
+  memoryBudget: {
+    argument: "<size>",
+    schema: bytes.optional(),
+    help: "device memory a run may take, such as 4GB (default: what the machine has)",
+  },
+  microBatch: {
+    argument: "<n>",
+    schema: count().default(tokensAPass),
+    help: "tokens that share one pass through the model; what is more runs in several, added up",
+  },
+  evalEvery: {
+    argument: "<n>",
+    schema: count().default(10),
+    help: "steps between looks at the held-out loss",
+  },
 } satisfies Record<string, Setting>;
 
 export const settingsSchema = z
-  .strictObject(Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as { [K in keyof typeof settings]: (typeof settings)[K]["schema"] })
+  .strictObject(
+    Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as {
+      [K in keyof typeof settings]: (typeof settings)[K]["schema"];
+    },
+  )
   .superRefine((value, context) => {
-    const problem = (key: keyof typeof settings, message: string) => context.addIssue({ code: "custom", path: [key], message });
-    if (value.adaptOn === "test" && usesLabels(value.loss)) problem("adaptOn", "test inputs may only be trained on without their labels; choose --loss entropy or distillation");
-    if (value.variant !== "original" && value.method === "supermerge") problem("variant", "only adamerging has variants");
-    if (value.taskWeights && value.taskWeights.length !== value.tasks.length) problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
+    const problem = (key: keyof typeof settings, message: string) =>
+      context.addIssue({ code: "custom", path: [key], message });
+    if (value.adaptOn === "test" && usesLabels(value.loss))
+      problem(
+        "adaptOn",
+        "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
+      );
+    if (value.variant !== "original" && value.method === "supermerge")
+      problem("variant", "only adamerging has variants");
+    if (value.taskWeights && value.taskWeights.length !== value.tasks.length)
+      problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
     try {
       if (value.init !== "search") gates[value.gate].inverse(value.init);
     } catch (error) {
@@ -99,4 +295,5 @@ export type Settings = z.infer<typeof settingsSchema>;
 
 /** `valPerTask` ↔ `val-per-task`, as users write it. */
 export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-export const camel = (key: string): string => key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+export const camel = (key: string): string =>
+  key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());

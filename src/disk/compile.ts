@@ -18,11 +18,16 @@ export interface CompileOptions {
   /** Canonical names that are left out: heads. */
   readonly without?: readonly string[] | undefined;
   /** A tensor's statistics, one an input, where the method needs them. */
-  readonly statistics?: ((name: string) => Pick<PlannedTensor, "statistics" | "statisticSize" | "transposed"> | undefined) | undefined;
+  readonly statistics?:
+    | ((name: string) => Pick<PlannedTensor, "statistics" | "statisticSize" | "transposed"> | undefined)
+    | undefined;
 }
 
 /** Where a tensor of a model lies; undefined where the model has none of that name. */
-export function refOf({ actual, checkpoint }: Member, name: string): (Ref & { readonly shape: readonly number[] }) | undefined {
+export function refOf(
+  { actual, checkpoint }: Member,
+  name: string,
+): (Ref & { readonly shape: readonly number[] }) | undefined {
   const stored = actual.get(name);
   const entry = stored === undefined ? undefined : checkpoint.entry(stored);
   return entry && { ...checkpoint.ref(stored!), shape: entry.shape };
@@ -32,7 +37,10 @@ export function refOf({ actual, checkpoint }: Member, name: string): (Ref & { re
 const isSame = (a: Ref, b: Ref): boolean => a.path === b.path && a.start === b.start && !a.adapted;
 
 /** Why a tensor cannot be merged, or undefined where it can. */
-function unlike(first: { dtype: DType; shape: readonly number[] }, others: readonly (readonly [label: string, ref: ReturnType<typeof refOf>])[]): string | undefined {
+function unlike(
+  first: { dtype: DType; shape: readonly number[] },
+  others: readonly (readonly [label: string, ref: ReturnType<typeof refOf>])[],
+): string | undefined {
   if (!isFloat(first.dtype)) return `${first.dtype} is not merged`;
   for (const [label, ref] of others) {
     if (!ref) return `${label} has none`;
@@ -43,28 +51,58 @@ function unlike(first: { dtype: DType; shape: readonly number[] }, others: reado
 }
 
 /**
- * Plans a merge of whole models, tensor by tensor, in the order of the base's file and under its names. What is no float
- * of one shape everywhere is taken over from the base (the first model, where there is no base) and named in `kept`; what
- * that model does not have is left out and named in `left`.
+ * Plans a merge of whole models, tensor by tensor, in the order of the base's file and under its names.
+ * What is no float of one shape everywhere is taken over from the base (the first model, where there is
+ * no base) and named in `kept`; what that model does not have is left out and named in `left`.
  */
-export function compileMerge({ base, inputs }: Sources, { method, values, dtype, without = [], statistics }: CompileOptions): { plan: MergePlan; kept: { name: string; why: string }[]; left: string[] } {
+export function compileMerge(
+  { base, inputs }: Sources,
+  { method, values, dtype, without = [], statistics }: CompileOptions,
+): { plan: MergePlan; kept: { name: string; why: string }[]; left: string[] } {
   const first = base ?? inputs[0]!;
   const nameOf = new Map([...first.actual].map(([canonical, stored]) => [stored, canonical]));
   const kept: { name: string; why: string }[] = [];
-  const tensors = first.checkpoint.names.filter((stored) => !without.includes(nameOf.get(stored)!)).map((stored): PlannedTensor => {
-    const canonical = nameOf.get(stored)!;
-    const own = refOf(first, canonical)!;
-    const refs = inputs.map((input) => refOf(input, canonical));
-    // Adapters leave most of a model as the base has it.
-    if (base && refs.length && refs.every((ref) => ref && isSame(ref, own))) return { name: stored, dtype: isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype, shape: own.shape, copy: own, inputs: [], values };
-    const why = unlike(own, inputs.map((input, i) => [input.label, refs[i]]));
-    const target = isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype;
-    if (why !== undefined) {
-      kept.push({ name: stored, why });
-      return { name: stored, dtype: target, shape: own.shape, copy: own, inputs: [], values };
-    }
-    return { name: stored, dtype: target, shape: own.shape, base: base && own, inputs: refs as Ref[], values, ...statistics?.(canonical) };
-  });
-  const left = [...new Set(inputs.flatMap((input) => [...input.actual.keys()].filter((name) => !first.actual.has(name) && !without.includes(name))))];
+  const tensors = first.checkpoint.names
+    .filter((stored) => !without.includes(nameOf.get(stored)!))
+    .map((stored): PlannedTensor => {
+      const canonical = nameOf.get(stored)!;
+      const own = refOf(first, canonical)!;
+      const refs = inputs.map((input) => refOf(input, canonical));
+      // Adapters leave most of a model as the base has it.
+      if (base && refs.length && refs.every((ref) => ref && isSame(ref, own)))
+        return {
+          name: stored,
+          dtype: isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype,
+          shape: own.shape,
+          copy: own,
+          inputs: [],
+          values,
+        };
+      const why = unlike(
+        own,
+        inputs.map((input, i) => [input.label, refs[i]]),
+      );
+      const target = isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype;
+      if (why !== undefined) {
+        kept.push({ name: stored, why });
+        return { name: stored, dtype: target, shape: own.shape, copy: own, inputs: [], values };
+      }
+      return {
+        name: stored,
+        dtype: target,
+        shape: own.shape,
+        base: base && own,
+        inputs: refs as Ref[],
+        values,
+        ...statistics?.(canonical),
+      };
+    });
+  const left = [
+    ...new Set(
+      inputs.flatMap((input) =>
+        [...input.actual.keys()].filter((name) => !first.actual.has(name) && !without.includes(name)),
+      ),
+    ),
+  ];
   return { left, plan: { method, labels: inputs.map(({ label }) => label), tensors }, kept };
 }

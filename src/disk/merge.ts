@@ -24,23 +24,33 @@ async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskO
   if (plan.tensors.every(({ copy }) => copy)) return found;
   const passes = passesOf(method, values);
   for (const [number, { stage, pass }] of passes.entries()) {
-    const states = await pool.run({ ...plan, found, pass: number }, (done, of) => progress?.(`${plan.method}: reading ${number + 1} of ${passes.length}`, done, of), stopping);
+    const states = await pool.run(
+      { ...plan, found, pass: number },
+      (done, of) => progress?.(`${plan.method}: reading ${number + 1} of ${passes.length}`, done, of),
+      stopping,
+    );
     found[stage] = pass.join(states, values, found[stage]);
   }
   return found;
 }
 
 /**
- * Merges from disk to disk. Tensors are shared out among threads; a thread reads a part of every model, merges it, and
- * writes it where it belongs in files of their full size, which get their names when all is there. Memory: for each thread,
- * k + 2 parts of half a megabyte (at least a row) and what its method keeps; RegMean holds its tensor whole.
+ * Merges from disk to disk. Tensors are shared out among threads; a thread reads a part of every model,
+ * merges it, and writes it where it belongs in files of their full size, which get their names when all
+ * is there. Memory: for each thread, k + 2 parts of half a megabyte (at least a row) and what its
+ * method keeps; RegMean holds its tensor whole.
  * @returns the names of the weight files
  */
 export async function mergeOnDisk(plan: MergePlan, folder: string, options: DiskOptions): Promise<string[]> {
   const pool = openPool(options.threads);
   try {
     const found = await survey(pool, plan, options);
-    const weights = await reserveWeights(folder, plan.tensors, options.file === undefined ? options.shardBytes : Infinity, options.file);
+    const weights = await reserveWeights(
+      folder,
+      plan.tensors,
+      options.file === undefined ? options.shardBytes : Infinity,
+      options.file,
+    );
     try {
       const job: Job = { ...plan, found, slots: weights.slots };
       // What is written goes to the disk while more is made.

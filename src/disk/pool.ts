@@ -19,7 +19,13 @@ function largestFirst({ tensors }: Job): Int32Array {
   return shared;
 }
 
-function errorOf({ message, user, stack, code, path }: Extract<Answer, { failed: unknown }>["failed"]): Error {
+function errorOf({
+  message,
+  user,
+  stack,
+  code,
+  path,
+}: Extract<Answer, { failed: unknown }>["failed"]): Error {
   const error: NodeJS.ErrnoException = user ? new UserError(message) : new Error(message);
   if (stack !== undefined) error.stack = stack;
   return Object.assign(error, code !== undefined && { code, path });
@@ -42,24 +48,32 @@ export function openPool(threads?: number): Pool {
           halt();
         }
       };
-      const states = workers.length === 0 ? [workOn(job, taker(sent), done)] : await Promise.all(workers.map((worker) => new Promise<unknown>((resolve, reject) => {
-        const settle = (settled: () => void) => {
-          worker.off("message", hear).off("error", fail);
-          settled();
-        };
-        const fail = (error: Error) => {
-          // The other threads need not go on.
-          halt();
-          settle(() => reject(error));
-        };
-        const hear = (answer: Answer) => {
-          if ("done" in answer) done();
-          else if ("failed" in answer) fail(errorOf(answer.failed));
-          else settle(() => resolve(answer.state));
-        };
-        worker.on("message", hear).on("error", fail);
-        worker.postMessage(sent);
-      })));
+      const states =
+        workers.length === 0
+          ? [workOn(job, taker(sent), done)]
+          : await Promise.all(
+              workers.map(
+                (worker) =>
+                  new Promise<unknown>((resolve, reject) => {
+                    const settle = (settled: () => void) => {
+                      worker.off("message", hear).off("error", fail);
+                      settled();
+                    };
+                    const fail = (error: Error) => {
+                      // The other threads need not go on.
+                      halt();
+                      settle(() => reject(error));
+                    };
+                    const hear = (answer: Answer) => {
+                      if ("done" in answer) done();
+                      else if ("failed" in answer) fail(errorOf(answer.failed));
+                      else settle(() => resolve(answer.state));
+                    };
+                    worker.on("message", hear).on("error", fail);
+                    worker.postMessage(sent);
+                  }),
+              ),
+            );
       if (stopped) throw new Stopped("stopped");
       return states;
     },

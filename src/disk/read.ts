@@ -34,7 +34,12 @@ function changeOf(desk: Desk, adapted: Adapted): (out: Float32Array, from: numbe
     const l = readMatrix(desk, adapted.l);
     return (out, from) => scaleEntries(out, from, adapted.width, l, adapted.along);
   }
-  const factors = factorsOf(readMatrix(desk, adapted.a), readMatrix(desk, adapted.b), { rank: adapted.a.rows, scale: adapted.scale }, adapted.transposed);
+  const factors = factorsOf(
+    readMatrix(desk, adapted.a),
+    readMatrix(desk, adapted.b),
+    { rank: adapted.a.rows, scale: adapted.scale },
+    adapted.transposed,
+  );
   return (out, from) => addFactors(out, from, adapted.width, factors);
 }
 
@@ -48,9 +53,12 @@ export function openDesk(): Desk {
     read(path, into, position) {
       let handle = files.get(path);
       if (handle === undefined) files.set(path, (handle = openSync(path, "r")));
-      for (let done = 0; done < into.length; ) {
+      for (let done = 0; done < into.length;) {
         const count = readSync(handle, into, done, into.length - done, position + done);
-        if (count === 0) throw new UserError(`${path}: the file ends ${into.length - done} bytes early; it was changed or cut while it was read`);
+        if (count === 0)
+          throw new UserError(
+            `${path}: the file ends ${into.length - done} bytes early; it was changed or cut while it was read`,
+          );
         done += count;
       }
     },
@@ -81,7 +89,8 @@ export function openDesk(): Desk {
   return desk;
 }
 
-const bytesOf = (view: Float32Array | Uint16Array): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+const bytesOf = (view: Float32Array | Uint16Array): Uint8Array =>
+  new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
 export function readEntries(desk: Desk, ref: Ref, from: number, out: Float32Array): void {
@@ -89,7 +98,12 @@ export function readEntries(desk: Desk, ref: Ref, from: number, out: Float32Arra
   if (ref.adapted) desk.change(ref.adapted)(out, from);
 }
 
-function readStored(desk: Desk, { path, start, dtype, constant }: Ref, from: number, out: Float32Array): void {
+function readStored(
+  desk: Desk,
+  { path, start, dtype, constant }: Ref,
+  from: number,
+  out: Float32Array,
+): void {
   if (constant !== undefined) {
     out.fill(constant);
     return;
@@ -111,15 +125,25 @@ function checkFinite(values: Float32Array, { path }: Ref, label: string, name: s
   let over = 0;
   const whole = bits.length & ~3;
   for (let i = 0; i < whole; i += 4) {
-    over |= ((bits[i]! & 0x7fffffff) + 0x00800000) | ((bits[i + 1]! & 0x7fffffff) + 0x00800000) | ((bits[i + 2]! & 0x7fffffff) + 0x00800000) | ((bits[i + 3]! & 0x7fffffff) + 0x00800000);
+    over |=
+      ((bits[i]! & 0x7fffffff) + 0x00800000) |
+      ((bits[i + 1]! & 0x7fffffff) + 0x00800000) |
+      ((bits[i + 2]! & 0x7fffffff) + 0x00800000) |
+      ((bits[i + 3]! & 0x7fffffff) + 0x00800000);
   }
   for (let i = whole; i < bits.length; i++) over |= (bits[i]! & 0x7fffffff) + 0x00800000;
   if (over >= 0) return;
   const at = values.findIndex((value) => !Number.isFinite(value));
-  throw new UserError(`${path} (${label}): "${name}" holds ${values[at]} at entry ${from + at}; the checkpoint is damaged or its training diverged`);
+  throw new UserError(
+    `${path} (${label}): "${name}" holds ${values[at]} at entry ${from + at}; the checkpoint ` +
+      "is damaged or its training diverged",
+  );
 }
 
-/** A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each at least a row. */
+/**
+ * A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each
+ * at least a row.
+ */
 export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: Desk): TensorReader {
   const { name, shape, base, inputs, statistics, labels = given } = tensor;
   const size = elements(shape);
@@ -130,7 +154,11 @@ export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: 
   let checked = false;
   const square = statistics && statistics.length > 0 && tensor.statisticSize !== undefined;
   return {
-    name, labels, rows, width, transposed: tensor.transposed,
+    name,
+    labels,
+    rows,
+    width,
+    transposed: tensor.transposed,
     *parts(): Generator<Part> {
       for (let start = 0; start < size; start += step) {
         const count = Math.min(step, size - start);
@@ -144,7 +172,10 @@ export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: 
           start,
           base: base ? take("base", base, "base") : desk.floats("none", count).fill(0),
           inputs: inputs.map((ref, i) => take(`input ${i}`, ref, labels[i]!)),
-          ...(statistics && !square && { statistics: statistics.map((ref, i) => take(`statistic ${i}`, ref, `${labels[i]!}, statistic`)) }),
+          ...(statistics &&
+            !square && {
+              statistics: statistics.map((ref, i) => take(`statistic ${i}`, ref, `${labels[i]!}, statistic`)),
+            }),
         };
       }
       checked = true;

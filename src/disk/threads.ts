@@ -12,7 +12,10 @@ const start = (): Worker => new Worker(new URL("./thread.js", import.meta.url));
 /** 0 threads: this one does the work. */
 const helpers = (threads: number): number => (runnable ? Math.max(0, threads) : 0);
 
-/** Starts threads that a merge will want, so that they are there when the files are open. They keep no process alive. */
+/**
+ * Starts threads that a merge will want, so that they are there when the files are open. They keep no
+ * process alive.
+ */
 export function startThreads(threads: number = availableParallelism()): void {
   while (waiting.length < helpers(threads)) {
     const worker = start();

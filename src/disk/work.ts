@@ -24,9 +24,15 @@ export interface Job {
 const methodOf = (name: string): Method => everyMethod.find((method) => method.name === name)!;
 
 /** The values that decide which stages there are: the same for every tensor. */
-export const valuesOf = (tensors: readonly PlannedTensor[]): PlannedTensor["values"] => tensors.find(({ copy }) => !copy)?.values ?? {};
+export const valuesOf = (tensors: readonly PlannedTensor[]): PlannedTensor["values"] =>
+  tensors.find(({ copy }) => !copy)?.values ?? {};
 
-function copyBytes(desk: Desk, { path, start, dtype }: Ref, size: number, write: (bytes: Uint8Array, at: number) => void): void {
+function copyBytes(
+  desk: Desk,
+  { path, start, dtype }: Ref,
+  size: number,
+  write: (bytes: Uint8Array, at: number) => void,
+): void {
   const total = size * dtypeBytes[dtype];
   const chunk = new Uint8Array(Math.min(total, 1 << 20));
   for (let at = 0; at < total; at += chunk.length) {
@@ -37,11 +43,18 @@ function copyBytes(desk: Desk, { path, start, dtype }: Ref, size: number, write:
 }
 
 /** Makes one tensor of the result and writes it where it belongs. */
-function mergeTensor(job: Job, tensor: PlannedTensor, slot: Slot, desk: Desk, handles: Map<string, number>): void {
+function mergeTensor(
+  job: Job,
+  tensor: PlannedTensor,
+  slot: Slot,
+  desk: Desk,
+  handles: Map<string, number>,
+): void {
   let handle = handles.get(slot.path);
   if (handle === undefined) handles.set(slot.path, (handle = openSync(slot.path, "r+")));
   const write = (bytes: Uint8Array, at: number) => {
-    for (let done = 0; done < bytes.length; ) done += writeSync(handle, bytes, done, bytes.length - done, slot.position + at + done);
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(handle, bytes, done, bytes.length - done, slot.position + at + done);
   };
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
@@ -94,7 +107,13 @@ export function workOn(job: Job, next: () => number | undefined, done: (tensor: 
       if (!chosen) {
         mergeTensor(job, tensor, job.slots![at]!, desk, handles);
       } else if (!tensor.copy) {
-        const reader = readerFor(method, tensor.values, readerOf(tensor, job.labels, desk), job.found, chosen.stage);
+        const reader = readerFor(
+          method,
+          tensor.values,
+          readerOf(tensor, job.labels, desk),
+          job.found,
+          chosen.stage,
+        );
         chosen.pass.visit(state, reader, tensor.values, job.found[chosen.stage]);
       }
       done(at);

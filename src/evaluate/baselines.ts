@@ -12,43 +12,79 @@ export interface SearchPoint {
   readonly loss: number;
 }
 
-export function toRows(method: string, tasks: readonly PreparedTask[], scores: readonly Score[], split: "validation" | "test", seed: number): ResultRow[] {
-  return scores.map(({ accuracy, n }, i) => ({ method, task: tasks[i]!.id, split, metric: tasks[i]!.test[0]?.answers ? "exact-match" : "accuracy", value: accuracy, n, seed }));
+export function toRows(
+  method: string,
+  tasks: readonly PreparedTask[],
+  scores: readonly Score[],
+  split: "validation" | "test",
+  seed: number,
+): ResultRow[] {
+  return scores.map(({ accuracy, n }, i) => ({
+    method,
+    task: tasks[i]!.id,
+    split,
+    metric: tasks[i]!.test[0]?.answers ? "exact-match" : "accuracy",
+    value: accuracy,
+    n,
+    seed,
+  }));
 }
 
 /** A merge but for its table. */
 export type Place = Omit<Merge, "table">;
 
-const sizeOf = ({ vectors }: Place): [layers: number, experts: number] => [vectors.layers.length, vectors.experts.length];
+const sizeOf = ({ vectors }: Place): [layers: number, experts: number] => [
+  vectors.layers.length,
+  vectors.experts.length,
+];
 
 /** The column of a task's expert. A column that is a merge itself is called after its tasks: "rte+cb". */
-export const expertOf = ({ vectors }: Place, { id }: PreparedTask): number => vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
+export const expertOf = ({ vectors }: Place, { id }: PreparedTask): number =>
+  vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
 
 /** λ with the best mean validation accuracy; the lower loss decides between equals. */
-export async function searchLambda(place: Place, tasks: readonly PreparedTask[], onPoint: (done: number, of: number) => void): Promise<SearchPoint[]> {
+export async function searchLambda(
+  place: Place,
+  tasks: readonly PreparedTask[],
+  onPoint: (done: number, of: number) => void,
+): Promise<SearchPoint[]> {
   const points: SearchPoint[] = [];
   for (const lambda of lambdaGrid) {
     const table = constantTables.taskArithmetic(...sizeOf(place), lambda);
     const scores = await evaluateTasks({ ...place, table }, tasks, "validation");
-    points.push({ lambda, accuracy: mean(scores.map((s) => s.accuracy)), loss: mean(scores.map((s) => s.loss)) });
+    points.push({
+      lambda,
+      accuracy: mean(scores.map((s) => s.accuracy)),
+      loss: mean(scores.map((s) => s.loss)),
+    });
     onPoint(points.length, lambdaGrid.length);
   }
   return points;
 }
 
 export const bestPoint = (points: readonly SearchPoint[]): SearchPoint =>
-  points.reduce((best, point) => (point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss) ? point : best));
+  points.reduce((best, point) =>
+    point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss)
+      ? point
+      : best,
+  );
 
 /** Test rows of the methods that train nothing; task arithmetic with the λ that its search found. */
 export async function evaluateBaselines(
-  place: Place, tasks: readonly PreparedTask[], lambda: number, seed: number, progress: (method: string, done: number, of: number) => void,
+  place: Place,
+  tasks: readonly PreparedTask[],
+  lambda: number,
+  seed: number,
+  progress: (method: string, done: number, of: number) => void,
 ): Promise<ResultRow[]> {
   const [n, k] = sizeOf(place);
   const rows: ResultRow[] = [];
   for (const [i, task] of tasks.entries()) {
     progress("individual", i, k);
     const table = constantTables.individual(n, k, expertOf(place, task));
-    rows.push(...toRows("individual", [task], await evaluateTasks({ ...place, table }, [task], "test"), "test", seed));
+    rows.push(
+      ...toRows("individual", [task], await evaluateTasks({ ...place, table }, [task], "test"), "test", seed),
+    );
   }
   const tables: [string, Table][] = [
     ["pretrained", constantTables.pretrained(n, k)],
@@ -57,7 +93,9 @@ export async function evaluateBaselines(
   ];
   for (const [i, [method, table]] of tables.entries()) {
     progress(method, i, tables.length);
-    rows.push(...toRows(method, tasks, await evaluateTasks({ ...place, table }, tasks, "test"), "test", seed));
+    rows.push(
+      ...toRows(method, tasks, await evaluateTasks({ ...place, table }, tasks, "test"), "test", seed),
+    );
   }
   return rows;
 }

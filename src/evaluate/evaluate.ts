@@ -3,7 +3,16 @@ import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/head.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
-import { bucketed, cutBatch, isSaid, lossWeight, tokensAPass, tokensOf, type Batch, type EncodedExample } from "../tasks/batches.js";
+import {
+  bucketed,
+  cutBatch,
+  isSaid,
+  lossWeight,
+  tokensAPass,
+  tokensOf,
+  type Batch,
+  type EncodedExample,
+} from "../tasks/batches.js";
 import { isExact } from "./exact.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
@@ -24,7 +33,10 @@ export interface PreparedTask {
 }
 
 export interface Score {
-  /** Fraction of examples whose highest logit is the label's; of texts to be said, of those said word for word ({@link isExact}). */
+  /**
+   * Fraction of examples whose highest logit is the label's; of texts to be said, of those said word
+   * for word ({@link isExact}).
+   */
   readonly accuracy: number;
   /** Mean cross-entropy in nats: an example's, or of texts to be said, a token's. */
   readonly loss: number;
@@ -45,9 +57,16 @@ export interface HeadBatch {
 }
 
 /** What was right of a batch, and what was lost, summed; the mean is over `over`. */
-export interface Tally { correct: number; loss: number; over: number }
+export interface Tally {
+  correct: number;
+  loss: number;
+  over: number;
+}
 
-/** Adds a batch's scores, [examples, width] in rows, to a tally. Texts to be said are lost token by token, and none is right here: that is heard. */
+/**
+ * Adds a batch's scores, [examples, width] in rows, to a tally. Texts to be said are lost token by
+ * token, and none is right here: that is heard.
+ */
 export function tally(sum: Tally, batch: Batch, values: Float32Array, width: number): void {
   sum.over += lossWeight(batch);
   if (isSaid(batch)) {
@@ -83,22 +102,39 @@ function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][
  * Logits of batches under a merge, in their order: [examples, classes or choices] each. Device memory: the merged
  * weights (of the largest block, where it runs blockwise) and one batch's activations.
  */
-export async function* batchLogits<T extends HeadBatch>({ model, vectors, table, blockwise = false }: Merge, items: readonly T[]): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
+export async function* batchLogits<T extends HeadBatch>(
+  { model, vectors, table, blockwise = false }: Merge,
+  items: readonly T[],
+): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
   const stages = stagesOf(model, blockwise);
   for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
     const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
-      const { weights, dispose } = await openStage(model, vectors, table, stage, inputs.map(({ batch }) => batch));
+      const { weights, dispose } = await openStage(
+        model,
+        vectors,
+        table,
+        stage,
+        inputs.map(({ batch }) => batch),
+      );
       try {
         // One by one in place: what has been run lets go of its input.
-        for (const [i, input] of inputs.entries()) inputs[i] = { ...input, boundary: await stageForward(model, stage, weights, input) };
+        for (const [i, input] of inputs.entries())
+          inputs[i] = { ...input, boundary: await stageForward(model, stage, weights, input) };
       } finally {
         dispose();
       }
     }
-    for (const [i, { boundary: [only] }] of inputs.entries()) {
+    for (const [
+      i,
+      {
+        boundary: [only],
+      },
+    ] of inputs.entries()) {
       const item = sweep[i]!;
-      const scores = tidy(() => logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, item.batch.choices));
+      const scores = tidy(() =>
+        logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, item.batch.choices),
+      );
       try {
         yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
       } finally {
@@ -115,30 +151,58 @@ const medianOf = (values: readonly number[]): number => {
 };
 
 /**
- * Scores of several tasks under one merge, in their order. A task with several prompt templates is tested in each: its score
- * is the median over them (of accuracy, and of the loss).
+ * Scores of several tasks under one merge, in their order. A task with several prompt templates is
+ * tested in each: its score is the median over them (of accuracy, and of the loss).
  */
-export async function evaluateTasks(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
+export async function evaluateTasks(
+  merge: Merge,
+  tasks: readonly PreparedTask[],
+  split: "validation" | "test",
+): Promise<Score[]> {
   const variants = tasks.map((task) => (split === "test" && task.tests ? task.tests : [task[split]]));
   const flat = tasks.flatMap((task, i) => variants[i]!.map((examples) => ({ ...task, [split]: examples })));
   const scores = await evaluateEach(merge, flat, split);
   let at = 0;
   return variants.map(({ length }) => {
     const mine = scores.slice(at, (at += length));
-    return { accuracy: medianOf(mine.map(({ accuracy }) => accuracy)), loss: medianOf(mine.map(({ loss }) => loss)), n: mine[0]!.n };
+    return {
+      accuracy: medianOf(mine.map(({ accuracy }) => accuracy)),
+      loss: medianOf(mine.map(({ loss }) => loss)),
+      n: mine[0]!.n,
+    };
   });
 }
 
-async function evaluateEach(merge: Merge, tasks: readonly PreparedTask[], split: "validation" | "test"): Promise<Score[]> {
+async function evaluateEach(
+  merge: Merge,
+  tasks: readonly PreparedTask[],
+  split: "validation" | "test",
+): Promise<Score[]> {
   const sums = tasks.map((): Tally => ({ correct: 0, loss: 0, over: 0 }));
-  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) => bucketed(examples, evaluationBatch, isChoice).flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass)).map((batch) => ({ task, head, batch })));
-  for await (const { item: { task, batch }, values, width } of batchLogits(merge, items)) {
+  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) =>
+    bucketed(examples, evaluationBatch, isChoice)
+      .flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass))
+      .map((batch) => ({ task, head, batch })),
+  );
+  for await (const {
+    item: { task, batch },
+    values,
+    width,
+  } of batchLogits(merge, items)) {
     tally(sums[task]!, batch, values, width);
   }
   for (const [i, { speech, [split]: examples }] of tasks.entries()) {
     if (!examples[0]?.answers) continue;
-    const said = await generate(merge, examples.map(({ rows: [row] }) => row!), speech!.most);
+    const said = await generate(
+      merge,
+      examples.map(({ rows: [row] }) => row!),
+      speech!.most,
+    );
     sums[i]!.correct = examples.filter(({ answers }, e) => isExact(speech!.text(said[e]!), answers!)).length;
   }
-  return tasks.map(({ [split]: { length: n } }, i) => ({ accuracy: sums[i]!.correct / n, loss: sums[i]!.loss / sums[i]!.over, n }));
+  return tasks.map(({ [split]: { length: n } }, i) => ({
+    accuracy: sums[i]!.correct / n,
+    loss: sums[i]!.loss / sums[i]!.over,
+    n,
+  }));
 }

@@ -11,11 +11,18 @@ type Speaker = Model & { readonly speech: Speech };
 
 /** @throws UserError where a model says nothing */
 export function speaker(model: Model): Speaker {
-  if (!model.speech) throw new UserError("this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, GPT-2, OPT), not by models with task heads");
+  if (!model.speech)
+    throw new UserError(
+      "this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, " +
+        "GPT-2, OPT), not by models with task heads",
+    );
   return model as Speaker;
 }
 
-/** Rows, in order, that are read and said together: no more tokens than `most`, or one row. A row that the model's places end stands alone: it stops early, and nobody with it. */
+/**
+ * Rows, in order, that are read and said together: no more tokens than `most`, or one row. A row that
+ * the model's places end stands alone: it stops early, and nobody with it.
+ */
 function together(rows: readonly TokenRow[], more: number, most: number, places: number): TokenRow[][] {
   const groups: TokenRow[][] = [];
   let room = -1;
@@ -33,14 +40,20 @@ function together(rows: readonly TokenRow[], more: number, most: number, places:
 }
 
 /**
- * What a merge goes on to say after each row's `ids`, greedily: always the likeliest token, until it says an end or has said
- * `most`. The end is not among what is returned. A model that knows only so many places stops there.
+ * What a merge goes on to say after each row's `ids`, greedily: always the likeliest token, until it
+ * says an end or has said `most`. The end is not among what is returned. A model that knows only so
+ * many places stops there.
  *
- * Every token is read once: keys and values of what has been read are remembered. Device memory: the merged weights, tables
- * included, and for some rows at a time two arrays a layer of [tokens, width of the keys]. By blocks, a block's weights are
- * made anew for every token: it fits wherever the model runs, and takes its time.
+ * Every token is read once: keys and values of what has been read are remembered. Device memory: the
+ * merged weights, tables included, and for some rows at a time two arrays a layer of [tokens, width of
+ * the keys]. By blocks, a block's weights are made anew for every token: it fits wherever the model
+ * runs, and takes its time.
  */
-export async function generate({ model, vectors, table, blockwise = false, microBatch = tokensAPass }: Merge, rows: readonly TokenRow[], most: number): Promise<number[][]> {
+export async function generate(
+  { model, vectors, table, blockwise = false, microBatch = tokensAPass }: Merge,
+  rows: readonly TokenRow[],
+  most: number,
+): Promise<number[][]> {
   // What it will say is not known yet, so which rows of a table it will read is not either.
   const speaking: Speaker = { ...speaker(model), tables: new Set() };
   const stages = stagesOf(speaking, blockwise);
@@ -48,7 +61,15 @@ export async function generate({ model, vectors, table, blockwise = false, micro
   const held = blockwise ? undefined : await open(0);
   try {
     const said: number[][] = [];
-    for (const group of together(rows, most, microBatch, speaking.scores === "decoder" ? speaking.maxLength : Infinity)) said.push(...(await say(speaking, group, most, stages.length, held ? () => Promise.resolve(held) : open)));
+    for (const group of together(
+      rows,
+      most,
+      microBatch,
+      speaking.scores === "decoder" ? speaking.maxLength : Infinity,
+    ))
+      said.push(
+        ...(await say(speaking, group, most, stages.length, held ? () => Promise.resolve(held) : open)),
+      );
     return said;
   } finally {
     held?.dispose();
@@ -56,10 +77,19 @@ export async function generate({ model, vectors, table, blockwise = false, micro
 }
 
 /** @param open a stage's weights; where there is one stage alone, they are the caller's to dispose of */
-async function say(model: Speaker, rows: readonly TokenRow[], most: number, stages: number, open: (stage: number) => Promise<StageWeights>): Promise<number[][]> {
+async function say(
+  model: Speaker,
+  rows: readonly TokenRow[],
+  most: number,
+  stages: number,
+  open: (stage: number) => Promise<StageWeights>,
+): Promise<number[][]> {
   const { speech } = model;
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
-  const room = model.scores === "decoder" ? model.maxLength - Math.max(...rows.map(({ ids }) => ids.length)) + 1 : Infinity;
+  const room =
+    model.scores === "decoder"
+      ? model.maxLength - Math.max(...rows.map(({ ids }) => ids.length)) + 1
+      : Infinity;
   const said = rows.map((): number[] => []);
   const over = rows.map(() => false);
   const memory = emptyMemory(speech.window);
@@ -81,7 +111,14 @@ async function say(model: Speaker, rows: readonly TokenRow[], most: number, stag
 }
 
 /** The likeliest next token of every row, when the blocks from one on have read a batch. */
-async function pass(model: Speaker, batch: unknown, memory: Growing, from: number, stages: number, open: (stage: number) => Promise<StageWeights>): Promise<Int32Array> {
+async function pass(
+  model: Speaker,
+  batch: unknown,
+  memory: Growing,
+  from: number,
+  stages: number,
+  open: (stage: number) => Promise<StageWeights>,
+): Promise<Int32Array> {
   memory.read(model.speech.side(batch));
   const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);
   let carried: Tensor[] = [];
@@ -91,7 +128,10 @@ async function pass(model: Speaker, batch: unknown, memory: Growing, from: numbe
       const before = carried;
       carried = tidy(() => {
         const start = model.start(batch, memory);
-        const end = blocks.reduce((state, block) => block.run(opened.weights, state), g === 0 ? start : model.carry(start, before));
+        const end = blocks.reduce(
+          (state, block) => block.run(opened.weights, state),
+          g === 0 ? start : model.carry(start, before),
+        );
         return g === groups.length - 1 ? [argMax(model.features(end), -1)] : model.carried(end);
       });
       dispose(before.filter((t) => !carried.includes(t)));

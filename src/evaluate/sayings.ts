@@ -10,14 +10,32 @@ export interface Saying {
   readonly right: readonly string[];
 }
 
-/** What a language model goes on to say to the first test examples of every task, for people to read. @throws UserError where it says nothing */
-export async function sayings(merge: Merge, tasks: readonly PreparedTask[], count: number): Promise<Saying[]> {
+/**
+ * What a language model goes on to say to the first test examples of every task, for people to read.
+ * @throws UserError where it says nothing
+ */
+export async function sayings(
+  merge: Merge,
+  tasks: readonly PreparedTask[],
+  count: number,
+): Promise<Saying[]> {
   const all: Saying[] = [];
   for (const { id, speech, test } of tasks) {
     // Of answers that compete, each row holds the prompt; the label's holds the right one.
     const examples = test.slice(0, count).map(({ rows, label, answers }) => ({ row: rows[label]!, answers }));
-    const said = await generate(merge, examples.map(({ row }) => row), speech!.most);
-    all.push(...examples.map(({ row: { ids, targets }, answers }, i) => ({ task: id, prompt: speech!.text(ids), said: speech!.text(said[i]!), right: answers ?? [speech!.text(targets!)] })));
+    const said = await generate(
+      merge,
+      examples.map(({ row }) => row),
+      speech!.most,
+    );
+    all.push(
+      ...examples.map(({ row: { ids, targets }, answers }, i) => ({
+        task: id,
+        prompt: speech!.text(ids),
+        said: speech!.text(said[i]!),
+        right: answers ?? [speech!.text(targets!)],
+      })),
+    );
   }
   return all;
 }

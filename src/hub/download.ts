@@ -22,7 +22,8 @@ export interface DownloadOptions {
 
 const attempts = 5;
 
-const hashFor = ({ large, size }: HubFile): Hash => (large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`));
+const hashFor = ({ large, size }: HubFile): Hash =>
+  large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
 
 async function hashOf(path: string, file: HubFile): Promise<string> {
   const hash = hashFor(file);
@@ -31,7 +32,11 @@ async function hashOf(path: string, file: HubFile): Promise<string> {
 }
 
 /** Appends what is missing of a file. @returns false where the connection broke: there may be more to get */
-async function append(path: string, file: HubFile, { url, headers, progress }: DownloadOptions): Promise<boolean> {
+async function append(
+  path: string,
+  file: HubFile,
+  { url, headers, progress }: DownloadOptions,
+): Promise<boolean> {
   const have = existsSync(path) ? (await stat(path)).size : 0;
   if (have === file.size) return true;
   if (have > file.size) await rm(path);
@@ -42,7 +47,11 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
   } catch {
     return false;
   }
-  if (response.status === 401 || response.status === 403) throw new UserError(`${url}: access is denied (${response.status}); accept the model's terms on its page, or log in (huggingface-cli login, or HF_TOKEN)`);
+  if (response.status === 401 || response.status === 403)
+    throw new UserError(
+      `${url}: access is denied (${response.status}); accept the model's terms on its page, or ` +
+        "log in (huggingface-cli login, or HF_TOKEN)",
+    );
   if (response.status === 404) throw new UserError(`${url}: there is no such file`);
   if (response.status === 416) {
     await rm(path, { force: true });
@@ -50,7 +59,8 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
   }
   if (!response.ok || !response.body) {
     await response.body?.cancel();
-    if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429) throw new UserError(`${url}: the hub answers ${response.status}`);
+    if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429)
+      throw new UserError(`${url}: the hub answers ${response.status}`);
     return false;
   }
   // A server that does not know ranges sends all of it.
@@ -61,13 +71,21 @@ async function append(path: string, file: HubFile, { url, headers, progress }: D
     for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
       at += chunk.length;
       // Never more than was said: a damaged answer must not fill the disk.
-      if (at > file.size) throw new UserError(`${url}: it sends more than the ${file.size} bytes that the hub lists`);
+      if (at > file.size)
+        throw new UserError(`${url}: it sends more than the ${file.size} bytes that the hub lists`);
       await handle.write(chunk);
       progress(at);
     }
     await handle.sync();
   } catch (error) {
-    if (error instanceof UserError || (error instanceof Error && "code" in error && String(error.code).startsWith("E") && error.code !== "ECONNRESET")) throw error;
+    if (
+      error instanceof UserError ||
+      (error instanceof Error &&
+        "code" in error &&
+        String(error.code).startsWith("E") &&
+        error.code !== "ECONNRESET")
+    )
+      throw error;
     return false;
   } finally {
     await handle.close();
@@ -85,13 +103,16 @@ const alive = (pid: number): boolean => {
 };
 
 /**
- * Where this process gathers a file: a name of its own, so that two that fetch one file at a time do not write into each
- * other's. What a process that is gone has left here is taken over by renaming it, which only one can do.
+ * Where this process gathers a file: a name of its own, so that two that fetch one file at a time do
+ * not write into each other's. What a process that is gone has left here is taken over by renaming it,
+ * which only one can do.
  */
 async function ownPart(path: string): Promise<string> {
   const prefix = `${basename(path)}.`;
   const own = `${path}.${hostname()}.${process.pid}.incomplete`;
-  for (const name of (await readdir(dirname(path))).filter((one) => one.startsWith(prefix) && one.endsWith(".incomplete"))) {
+  for (const name of (await readdir(dirname(path))).filter(
+    (one) => one.startsWith(prefix) && one.endsWith(".incomplete"),
+  )) {
     const [, host, pid] = /^(.+)\.(\d+)\.incomplete$/.exec(name.slice(prefix.length)) ?? [];
     if (host !== undefined && (host !== hostname() || alive(Number(pid)))) continue;
     try {
@@ -105,8 +126,8 @@ async function ownPart(path: string): Promise<string> {
 }
 
 /**
- * Fetches a file to `path`: what an earlier try got is gone on from, a broken connection is taken up again, and the bytes
- * must hash to what the hub lists. Nothing has the name before all of that.
+ * Fetches a file to `path`: what an earlier try got is gone on from, a broken connection is taken up
+ * again, and the bytes must hash to what the hub lists. Nothing has the name before all of that.
  * @throws UserError where it cannot be had, or is another file
  */
 export async function download(path: string, file: HubFile, options: DownloadOptions): Promise<void> {
@@ -118,7 +139,11 @@ export async function download(path: string, file: HubFile, options: DownloadOpt
       if (attempt > 0) await new Promise((resolve) => void setTimeout(resolve, 200 * 2 ** attempt));
       done = await append(incomplete, file, options);
     }
-    if (!done) throw new UserError(`${options.url}: the connection broke, or the hub was busy, ${attempts} times; what was fetched is kept, the same command goes on from there`);
+    if (!done)
+      throw new UserError(
+        `${options.url}: the connection broke, or the hub was busy, ${attempts} times; what was ` +
+          "fetched is kept, the same command goes on from there",
+      );
     if (file.size === 0 && !existsSync(incomplete)) await (await open(incomplete, "w")).close();
     if ((await hashOf(incomplete, file)) === file.oid) {
       await rename(incomplete, path);
@@ -127,5 +152,7 @@ export async function download(path: string, file: HubFile, options: DownloadOpt
     // Perhaps pieces of two versions: once more from the start.
     await rm(incomplete, { force: true });
   }
-  throw new UserError(`${options.url}: its bytes do not hash to ${file.oid}, which the hub lists; it was changed on the way`);
+  throw new UserError(
+    `${options.url}: its bytes do not hash to ${file.oid}, which the hub lists; it was changed on the way`,
+  );
 }

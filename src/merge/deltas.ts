@@ -1,4 +1,14 @@
-import { dispose, reshape, scatterND, tensor1d, tensor2d, tensor3d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import {
+  dispose,
+  reshape,
+  scatterND,
+  tensor1d,
+  tensor2d,
+  tensor3d,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
 import { joined } from "../tensor/joined.js";
 import type { PackedRows, Packing } from "./packing.js";
 
@@ -25,12 +35,25 @@ export interface Deltas {
 function inOnePiece(vectors: readonly PackedRows[]): Float32Array | undefined {
   const [{ data: first }] = vectors as [PackedRows];
   if (!(first instanceof Float32Array)) return undefined;
-  const together = vectors.every(({ data }, i) => data.buffer === first.buffer && data.byteOffset === first.byteOffset + 4 * i * first.length && data.length === first.length);
-  return together ? new Float32Array(first.buffer, first.byteOffset, vectors.length * first.length) : undefined;
+  const together = vectors.every(
+    ({ data }, i) =>
+      data.buffer === first.buffer &&
+      data.byteOffset === first.byteOffset + 4 * i * first.length &&
+      data.length === first.length,
+  );
+  return together
+    ? new Float32Array(first.buffer, first.byteOffset, vectors.length * first.length)
+    : undefined;
 }
 
 /** Puts packed rows of several experts side by side on the device. */
-export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly number[], rows: number, width: number, packing: Packing): Deltas {
+export function uploadDeltas(
+  vectors: readonly PackedRows[],
+  experts: readonly number[],
+  rows: number,
+  width: number,
+  packing: Packing,
+): Deltas {
   const e = experts.length;
   if (packing === "sparse") {
     const total = vectors.reduce((sum, { data }) => sum + data.length, 0);
@@ -41,12 +64,26 @@ export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly n
       values.set(vector.data, at);
       for (const place of vector.index!) index[at++] = i * rows * width + place;
     }
-    return { packing, experts, rows, width, data: tensor1d(values, "float32"), index: tensor1d(index, "int32") };
+    return {
+      packing,
+      experts,
+      rows,
+      width,
+      data: tensor1d(values, "float32"),
+      index: tensor1d(index, "int32"),
+    };
   }
   const all = inOnePiece(vectors) ?? joined(vectors.map(({ data }) => data));
   return {
-    packing, experts, rows, width, data: tensor3d(all, [e, rows, all.length / e / rows], packing === "f32" ? "float32" : "int32"),
-    scales: packing === "int8" ? tensor2d(joined(vectors.map(({ scales }) => scales!)), [e, rows], "float32") : undefined,
+    packing,
+    experts,
+    rows,
+    width,
+    data: tensor3d(all, [e, rows, all.length / e / rows], packing === "f32" ? "float32" : "int32"),
+    scales:
+      packing === "int8"
+        ? tensor2d(joined(vectors.map(({ scales }) => scales!)), [e, rows], "float32")
+        : undefined,
   };
 }
 
@@ -54,4 +91,5 @@ export function uploadDeltas(vectors: readonly PackedRows[], experts: readonly n
 export const unpackSparse = ({ data, index, experts, rows, width }: Deltas): Tensor =>
   scatterND(reshape(index!, [-1, 1]), data, [experts.length * rows * width]);
 
-export const disposeDeltas = ({ data, scales, index }: Deltas): void => dispose([data, scales, index].filter((t) => t !== undefined));
+export const disposeDeltas = ({ data, scales, index }: Deltas): void =>
+  dispose([data, scales, index].filter((t) => t !== undefined));

@@ -12,7 +12,8 @@ export interface Gate {
 
 function within(coefficient: number, low: number, high: number, open: boolean): number {
   const inside = open ? coefficient > low && coefficient < high : coefficient >= low && coefficient <= high;
-  if (!inside) throw new RangeError(`${coefficient} is outside ${open ? "(" : "["}${low}, ${high}${open ? ")" : "]"}`);
+  if (!inside)
+    throw new RangeError(`${coefficient} is outside ${open ? "(" : "["}${low}, ${high}${open ? ")" : "]"}`);
   return coefficient;
 }
 
@@ -42,9 +43,17 @@ export const gates = {
   },
 } satisfies Record<string, Gate>;
 
-/** The nearest coefficient to this one that a gate can reach from a finite number, with a slope that is not nothing. */
+/**
+ * The nearest coefficient to this one that a gate can reach from a finite number, with a slope that is
+ * not nothing.
+ */
 export function reachable(gate: GateName, coefficient: number): number {
-  const [low, high] = { tanh: [-0.999, 0.999], sigmoid: [0.001, 0.999], clamp: [0, 1], identity: [-Infinity, Infinity] }[gate] as [number, number];
+  const [low, high] = {
+    tanh: [-0.999, 0.999],
+    sigmoid: [0.001, 0.999],
+    clamp: [0, 1],
+    identity: [-Infinity, Infinity],
+  }[gate] as [number, number];
   return Math.min(high, Math.max(low, coefficient));
 }
 

@@ -9,11 +9,14 @@ export interface LayerGram {
 }
 
 /**
- * Every layer's k × k Gram matrix of the task vectors in one pass over them. Device memory: a part of the task vectors.
- * The products are summed on the host in float64: a norm is a sum of millions of positive numbers, of which some engines'
- * float32 products lose a hundredth.
+ * Every layer's k × k Gram matrix of the task vectors in one pass over them. Device memory: a part of
+ * the task vectors. The products are summed on the host in float64: a norm is a sum of millions of
+ * positive numbers, of which some engines' float32 products lose a hundredth.
  */
-export async function gramMatrices(vectors: TaskVectors, onTensor?: (done: number, of: number) => void): Promise<LayerGram[]> {
+export async function gramMatrices(
+  vectors: TaskVectors,
+  onTensor?: (done: number, of: number) => void,
+): Promise<LayerGram[]> {
   const k = vectors.experts.length;
   const sums = vectors.layers.map(() => new Float64Array(k * k));
   const requests = vectors.layers.flatMap(({ names }) => names.map((name) => ({ name })));

@@ -18,7 +18,10 @@ export function blockOf(name: string): string {
 function rowOf(name: string, granularity: Granularity): string {
   const rows: Record<Granularity, string> = {
     // What adapters add to a weight shares its row: an expert changes the one or the other.
-    tensor: name.replace(/\.lora_d$/, ".weight"), module: name.replace(/\.[^.]*$/, ""), block: blockOf(name), model: "model",
+    tensor: name.replace(/\.lora_d$/, ".weight"),
+    module: name.replace(/\.[^.]*$/, ""),
+    block: blockOf(name),
+    model: "model",
   };
   return rows[granularity];
 }

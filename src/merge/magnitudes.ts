@@ -1,6 +1,6 @@
 /**
- * The exact k-th largest |x| over any number of arrays, with no copy and no sort: counts of the upper, then of the lower
- * half of the magnitude's bits (which order as the numbers do).
+ * The exact k-th largest |x| over any number of arrays, with no copy and no sort: counts of the upper,
+ * then of the lower half of the magnitude's bits (which order as the numbers do).
  */
 export interface MagnitudeCounts {
   readonly counts: Float64Array;
@@ -8,7 +8,10 @@ export interface MagnitudeCounts {
   readonly upper?: number | undefined;
 }
 
-export const magnitudeCounts = (upper?: number): MagnitudeCounts => ({ counts: new Float64Array(65536), upper });
+export const magnitudeCounts = (upper?: number): MagnitudeCounts => ({
+  counts: new Float64Array(65536),
+  upper,
+});
 
 /** Adds an array's entries. */
 export function countMagnitudes({ counts, upper }: MagnitudeCounts, values: Float32Array): void {
@@ -30,7 +33,8 @@ export function digitOfRank({ counts }: MagnitudeCounts, rank: number): { digit:
   return { digit: 0, rank: left };
 }
 
-export const magnitudeOf = (upper: number, lower: number): number => new Float32Array(Uint32Array.of(((upper << 16) | lower) >>> 0).buffer)[0]!;
+export const magnitudeOf = (upper: number, lower: number): number =>
+  new Float32Array(Uint32Array.of(((upper << 16) | lower) >>> 0).buffer)[0]!;
 
 /** The magnitude that `density` of one array's entries reach (at least). Exact zeros count as entries, as in TIES. */
 export function magnitudeThreshold(values: Float32Array, density: number): number {

@@ -1,4 +1,15 @@
-import { add, clone, concat, dispose, reshape, slice, tensor1d, tidy, type Tensor, type Tensor1D } from "@tensorflow/tfjs-core";
+import {
+  add,
+  clone,
+  concat,
+  dispose,
+  reshape,
+  slice,
+  tensor1d,
+  tidy,
+  type Tensor,
+  type Tensor1D,
+} from "@tensorflow/tfjs-core";
 import type { Deltas } from "./deltas.js";
 import { mergeForward, mergeGradient } from "./op.js";
 import type { FamilyTensor } from "./source.js";
@@ -12,7 +23,12 @@ function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table
 }
 
 function mergePart({ tensor, base, deltas, rows }: Part, table: Table): Tensor {
-  return tidy(() => reshape(deltas ? mergeForward(base, deltas, coefficientsOf(tensor, deltas, table)) : clone(base), [rows, tensor.width]));
+  return tidy(() =>
+    reshape(deltas ? mergeForward(base, deltas, coefficientsOf(tensor, deltas, table)) : clone(base), [
+      rows,
+      tensor.width,
+    ]),
+  );
 }
 
 /**
@@ -20,7 +36,11 @@ function mergePart({ tensor, base, deltas, rows }: Part, table: Table): Tensor {
  * shape where it was asked for whole. The caller disposes. Device memory beside the results: one part of the task
  * vectors (none where they live on the device), and once more the tensor in hand where it comes in several parts.
  */
-export async function mergeTensors(vectors: TaskVectors, table: Table, requests: readonly Request[]): Promise<Tensor[]> {
+export async function mergeTensors(
+  vectors: TaskVectors,
+  table: Table,
+  requests: readonly Request[],
+): Promise<Tensor[]> {
   const done: Tensor[] = [];
   let pieces: Tensor[] = [];
   const finish = () => {
@@ -46,10 +66,15 @@ export async function mergeTensors(vectors: TaskVectors, table: Table, requests:
 }
 
 /**
- * ⟨∂L/∂θ, τ_i⟩ of each request's tensor (or rows) for the experts that changed it, [experts] each. The caller disposes.
+ * ⟨∂L/∂θ, τ_i⟩ of each request's tensor (or rows) for the experts that changed it, [experts] each. The
+ * caller disposes.
  * @param gradients of the shape that {@link mergeTensors} gives
  */
-export async function innerProducts(vectors: TaskVectors, requests: readonly Request[], gradients: readonly Tensor[]): Promise<Tensor[]> {
+export async function innerProducts(
+  vectors: TaskVectors,
+  requests: readonly Request[],
+  gradients: readonly Tensor[],
+): Promise<Tensor[]> {
   const sums: Tensor[] = [];
   try {
     for await (const { request, from, rows, whole, tensor, deltas } of vectors.stream(requests)) {

@@ -1,17 +1,46 @@
-import { add, customGrad, engine, getBackend, getKernel, matMul, reshape, sum, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import {
+  add,
+  customGrad,
+  engine,
+  getBackend,
+  getKernel,
+  matMul,
+  reshape,
+  sum,
+  tidy,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
 import { unpackSparse, type Deltas } from "./deltas.js";
 
 /** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
-function kernel(op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas", deltas: Deltas, inputs: Record<string, Tensor> = {}): Tensor | undefined {
+function kernel(
+  op: "MergeDeltas" | "DeltaProducts" | "UnpackDeltas",
+  deltas: Deltas,
+  inputs: Record<string, Tensor> = {},
+): Tensor | undefined {
   const { packing, rows, width, data, scales } = deltas;
   const name = `${op}_${packing}`;
-  return getKernel(name, getBackend()) && engine().runKernel(name, { ...inputs, data, ...(scales && { scales }) }, { rows, width });
+  return (
+    getKernel(name, getBackend()) &&
+    engine().runKernel(name, { ...inputs, data, ...(scales && { scales }) }, { rows, width })
+  );
 }
 
-/** Deltas as float32, [experts, N]: a view of them, or for an engine that can only unpack, all of one tensor at once. */
+/**
+ * Deltas as float32, [experts, N]: a view of them, or for an engine that can only unpack, all of one
+ * tensor at once.
+ */
 export function unpacked(deltas: Deltas): Tensor2D {
-  const flat = deltas.packing === "f32" ? deltas.data : deltas.packing === "sparse" ? unpackSparse(deltas) : kernel("UnpackDeltas", deltas);
-  if (!flat) throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
+  const flat =
+    deltas.packing === "f32"
+      ? deltas.data
+      : deltas.packing === "sparse"
+        ? unpackSparse(deltas)
+        : kernel("UnpackDeltas", deltas);
+  if (!flat)
+    throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
   return reshape(flat, [deltas.experts.length, -1]);
 }
 

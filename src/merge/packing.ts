@@ -2,14 +2,15 @@ import { fromFloat32 } from "../tensor/dtype.js";
 import { joined } from "../tensor/joined.js";
 
 /**
- * How a task vector is kept: 4, 2 or 1 bytes an entry (int8 with a scale a row), or 8 bytes for each entry that is left
- * after trimming.
+ * How a task vector is kept: 4, 2 or 1 bytes an entry (int8 with a scale a row), or 8 bytes for each
+ * entry that is left after trimming.
  */
 export const packings = ["f32", "bf16", "int8", "sparse"] as const;
 export type Packing = (typeof packings)[number];
 
 /** Bytes an entry of a task vector takes. `density`: the part of the entries that a sparse one keeps. */
-export const bytesPerEntry = (packing: Packing, density: number): number => ({ f32: 4, bf16: 2, int8: 1, sparse: 8 * density })[packing];
+export const bytesPerEntry = (packing: Packing, density: number): number =>
+  ({ f32: 4, bf16: 2, int8: 1, sparse: 8 * density })[packing];
 
 /** Entries in one 32-bit word. */
 const perWord = { f32: 1, bf16: 2, int8: 4 };
@@ -25,10 +26,17 @@ export interface PackedRows {
 }
 
 /**
- * Packs rows of a task vector. bfloat16 rounds to nearest even; int8 rounds x · 127 / max|row| and keeps max|row| / 127
- * as the row's scale, so its error is at most half of that; sparse keeps what is not smaller than `threshold` and not 0.
+ * Packs rows of a task vector. bfloat16 rounds to nearest even; int8 rounds x · 127 / max|row| and
+ * keeps max|row| / 127 as the row's scale, so its error is at most half of that; sparse keeps what is
+ * not smaller than `threshold` and not 0.
  */
-export function packRows(values: Float32Array, rows: number, width: number, packing: Packing, threshold = 0): PackedRows {
+export function packRows(
+  values: Float32Array,
+  rows: number,
+  width: number,
+  packing: Packing,
+  threshold = 0,
+): PackedRows {
   if (packing === "f32") return { data: values };
   if (packing === "sparse") {
     let kept = 0;
@@ -60,13 +68,19 @@ export function packRows(values: Float32Array, rows: number, width: number, pack
     const scale = Math.fround(largest / 127);
     scales[r] = scale;
     const bytes = new Int8Array(data.buffer, 4 * r * words, width);
-    if (scale > 0) for (let i = 0; i < width; i++) bytes[i] = Math.max(-127, Math.min(127, Math.round(row[i]! / scale)));
+    if (scale > 0)
+      for (let i = 0; i < width; i++) bytes[i] = Math.max(-127, Math.min(127, Math.round(row[i]! / scale)));
   }
   return packing === "int8" ? { data, scales } : { data };
 }
 
 /** Packed rows as float32 again. */
-export function unpackRows({ data, scales, index }: PackedRows, rows: number, width: number, packing: Packing): Float32Array {
+export function unpackRows(
+  { data, scales, index }: PackedRows,
+  rows: number,
+  width: number,
+  packing: Packing,
+): Float32Array {
   if (packing === "f32") return data as Float32Array;
   const out = new Float32Array(rows * width);
   if (packing === "sparse") {
@@ -99,12 +113,19 @@ function lowerBound(sorted: Int32Array, value: number): number {
 }
 
 /** Runs of rows out of packed ones. What lies in one piece is a view, not a copy. */
-export function sliceRows(packed: PackedRows, runs: readonly (readonly [number, number])[], rows: number, width: number): PackedRows {
+export function sliceRows(
+  packed: PackedRows,
+  runs: readonly (readonly [number, number])[],
+  rows: number,
+  width: number,
+): PackedRows {
   const [only] = runs;
   if (runs.length === 1 && only![0] === 0 && only![1] === rows) return packed;
   if (packed.index) {
     const { index } = packed;
-    const spans = runs.map(([from, to]) => [lowerBound(index, from * width), lowerBound(index, to * width)] as const);
+    const spans = runs.map(
+      ([from, to]) => [lowerBound(index, from * width), lowerBound(index, to * width)] as const,
+    );
     const size = spans.reduce((sum, [a, b]) => sum + b - a, 0);
     const [data, places] = [new Float32Array(size), new Int32Array(size)];
     let [at, row] = [0, 0];
@@ -120,5 +141,8 @@ export function sliceRows(packed: PackedRows, runs: readonly (readonly [number, 
     const pieces = runs.map(([from, to]) => all.subarray(from * each, to * each) as T);
     return pieces.length === 1 ? pieces[0]! : joined(pieces);
   };
-  return { data: pick(packed.data, packed.data.length / rows), scales: packed.scales && pick(packed.scales, 1) };
+  return {
+    data: pick(packed.data, packed.data.length / rows),
+    scales: packed.scales && pick(packed.scales, 1),
+  };
 }

@@ -35,12 +35,24 @@ export interface ScanOptions {
 }
 
 function sameBytes(a: Member, b: Member, name: string): boolean {
-  const [one, other] = [a, b].map(({ actual, checkpoint }) => (actual.has(name) ? checkpoint.ref(actual.get(name)!) : undefined));
-  return one !== undefined && other !== undefined && one.path === other.path && one.start === other.start && !one.adapted;
+  const [one, other] = [a, b].map(({ actual, checkpoint }) =>
+    actual.has(name) ? checkpoint.ref(actual.get(name)!) : undefined,
+  );
+  return (
+    one !== undefined &&
+    other !== undefined &&
+    one.path === other.path &&
+    one.start === other.start &&
+    !one.adapted
+  );
 }
 
 /** Whether a column changes a tensor, and its whole task vector there. */
-async function wholeDelta(column: Column, name: string, base: { member: Member; values: Float32Array; stored: HostTensor }): Promise<Float32Array | undefined> {
+async function wholeDelta(
+  column: Column,
+  name: string,
+  base: { member: Member; values: Float32Array; stored: HostTensor },
+): Promise<Float32Array | undefined> {
   let sum: Float32Array | undefined;
   for (const { member, coefficient } of column.terms) {
     // The base's own bytes: an adapter leaves most of a model alone.
@@ -62,10 +74,14 @@ async function wholeDelta(column: Column, name: string, base: { member: Member; 
  * Reads a family once, a tensor of one model at a time: who changes what, where a sparse packing trims, what packing
  * costs; every weight is found to be finite on the way. Host memory: five copies of the largest tensor, whatever the
  * number of experts, beside what `keep` holds on to.
- * @param keep gets each tensor as it is read: the base's bytes, the columns that change it and their packed task vectors
+ * @param keep gets each tensor as it is read: the base's bytes, the columns that change it and their
+ *   packed task vectors
  */
 export async function scanFamily(
-  base: Member, columns: readonly Column[], names: readonly string[], { granularity = "tensor", packing = "f32", density = 1, onTensor }: ScanOptions,
+  base: Member,
+  columns: readonly Column[],
+  names: readonly string[],
+  { granularity = "tensor", packing = "f32", density = 1, onTensor }: ScanOptions,
   keep?: (name: string, base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[]) => void,
 ): Promise<Scan> {
   const found: Omit<FamilyTensor, "row">[] = [];
@@ -99,14 +115,27 @@ export async function scanFamily(
     keep?.(name, stored, experts, vectors);
     onTensor?.(n + 1, names.length);
   }
-  const layers = groupLayers(found.filter(({ experts }) => experts.length).map(({ name }) => name), granularity);
+  const layers = groupLayers(
+    found.filter(({ experts }) => experts.length).map(({ name }) => name),
+    granularity,
+  );
   const rowByName = new Map(layers.flatMap((layer, row) => layer.names.map((name) => [name, row] as const)));
   return {
-    layers, thresholds,
-    tensors: new Map(found.map((tensor) => [tensor.name, { ...tensor, row: rowByName.get(tensor.name) ?? -1 }])),
-    packingErrors: packing === "f32" ? [] : layers.map(({ id, names: members }) => {
-      const parts = members.map((name) => errors.get(name)!);
-      return { layer: id, norm: parts.reduce((sum, { norm }) => sum + norm, 0), error: parts.reduce((sum, { error }) => sum + error, 0) };
-    }),
+    layers,
+    thresholds,
+    tensors: new Map(
+      found.map((tensor) => [tensor.name, { ...tensor, row: rowByName.get(tensor.name) ?? -1 }]),
+    ),
+    packingErrors:
+      packing === "f32"
+        ? []
+        : layers.map(({ id, names: members }) => {
+            const parts = members.map((name) => errors.get(name)!);
+            return {
+              layer: id,
+              norm: parts.reduce((sum, { norm }) => sum + norm, 0),
+              error: parts.reduce((sum, { error }) => sum + error, 0),
+            };
+          }),
   };
 }

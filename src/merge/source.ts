@@ -3,7 +3,10 @@ import { dtypeBytes, toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { joined } from "../tensor/joined.js";
 import { packRows, sliceRows, type PackedRows, type Packing } from "./packing.js";
 
-/** A column of the coefficient table: one fine-tuned model, or a merge of several that is given by its coefficients. */
+/**
+ * A column of the coefficient table: one fine-tuned model, or a merge of several that is given by its
+ * coefficients.
+ */
 export interface Column {
   readonly label: string;
   /** Its task vector is Σ coefficient(name) · τ of these, tensor by tensor. */
@@ -11,7 +14,10 @@ export interface Column {
 }
 
 /** A model as a column of its own. */
-export const columnOf = (member: Member): Column => ({ label: member.label, terms: [{ member, coefficient: () => 1 }] });
+export const columnOf = (member: Member): Column => ({
+  label: member.label,
+  terms: [{ member, coefficient: () => 1 }],
+});
 
 /** A tensor that the model reads, as a merge sees it. */
 export interface FamilyTensor {
@@ -36,7 +42,13 @@ export interface HostRows {
 export type ReadRows = (tensor: FamilyTensor, runs: readonly Run[]) => Promise<HostRows>;
 
 /** A column's task vector over some rows, read from its files into `out` (zeros so far). float32 throughout. */
-async function deltaRows(column: Column, { name, width }: FamilyTensor, runs: readonly Run[], base: Promise<Float32Array>, makeOut: () => Float32Array): Promise<Float32Array> {
+async function deltaRows(
+  column: Column,
+  { name, width }: FamilyTensor,
+  runs: readonly Run[],
+  base: Promise<Float32Array>,
+  makeOut: () => Float32Array,
+): Promise<Float32Array> {
   const reading = column.terms.map(({ member }) => member.rows(name, runs, width));
   const [from, ...parts] = await Promise.all([base, ...reading]);
   const [first] = column.terms;
@@ -49,31 +61,62 @@ async function deltaRows(column: Column, { name, width }: FamilyTensor, runs: re
   return out;
 }
 
-export function subtract(values: Float32Array, base: Float32Array, out: Float32Array = new Float32Array(values.length)): Float32Array {
+export function subtract(
+  values: Float32Array,
+  base: Float32Array,
+  out: Float32Array = new Float32Array(values.length),
+): Float32Array {
   for (let i = 0; i < out.length; i++) out[i] = values[i]! - base[i]!;
   return out;
 }
 
-/** Rows straight from the files, by byte range. `thresholds` trims a sparse packing: tensor → one number a changed expert. */
-export function fileRows(base: Member, columns: readonly Column[], packing: Packing, thresholds: ReadonlyMap<string, readonly number[]>): ReadRows {
+/**
+ * Rows straight from the files, by byte range. `thresholds` trims a sparse packing: tensor → one number
+ * a changed expert.
+ */
+export function fileRows(
+  base: Member,
+  columns: readonly Column[],
+  packing: Packing,
+  thresholds: ReadonlyMap<string, readonly number[]>,
+): ReadRows {
   return async (tensor, runs) => {
     const rows = rowCount(runs);
     const size = rows * tensor.width;
     const baseRows = base.rows(tensor.name, runs, tensor.width);
     // Side by side from the start, as the device wants them: float32 needs no other copy.
     const stack = new Float32Array(size * tensor.experts.length);
-    const vectors = await Promise.all(tensor.experts.map(async (column, i) =>
-      packRows(await deltaRows(columns[column]!, tensor, runs, baseRows, () => stack.subarray(i * size, (i + 1) * size)), rows, tensor.width, packing, thresholds.get(tensor.name)?.[i])));
+    const vectors = await Promise.all(
+      tensor.experts.map(async (column, i) =>
+        packRows(
+          await deltaRows(columns[column]!, tensor, runs, baseRows, () =>
+            stack.subarray(i * size, (i + 1) * size),
+          ),
+          rows,
+          tensor.width,
+          packing,
+          thresholds.get(tensor.name)?.[i],
+        ),
+      ),
+    );
     return { base: await baseRows, vectors };
   };
 }
 
 /** Rows out of host memory: the base as its file has it, the task vectors packed. */
-export function hostRows(kept: ReadonlyMap<string, { readonly base: HostTensor; readonly vectors: readonly PackedRows[] }>): ReadRows {
+export function hostRows(
+  kept: ReadonlyMap<string, { readonly base: HostTensor; readonly vectors: readonly PackedRows[] }>,
+): ReadRows {
   return async ({ name, rows, width }, runs) => {
     const { base, vectors } = kept.get(name)!;
     const rowBytes = width * dtypeBytes[base.dtype];
-    const bytes = runs.length === 1 ? base.bytes.subarray(runs[0]![0] * rowBytes, runs[0]![1] * rowBytes) : joined(runs.map(([from, to]) => base.bytes.subarray(from * rowBytes, to * rowBytes)));
-    return { base: toFloat32({ ...base, bytes }), vectors: vectors.map((vector) => sliceRows(vector, runs, rows, width)) };
+    const bytes =
+      runs.length === 1
+        ? base.bytes.subarray(runs[0]![0] * rowBytes, runs[0]![1] * rowBytes)
+        : joined(runs.map(([from, to]) => base.bytes.subarray(from * rowBytes, to * rowBytes)));
+    return {
+      base: toFloat32({ ...base, bytes }),
+      vectors: vectors.map((vector) => sliceRows(vector, runs, rows, width)),
+    };
   };
 }

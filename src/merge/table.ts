@@ -8,12 +8,19 @@ export interface Table {
 }
 
 /** A table filled by a function of its row and column. */
-export function makeTable(rows: number, columns: number, fill: (row: number, column: number) => number): Table {
-  const values = Float64Array.from({ length: rows * columns }, (_, i) => fill(Math.floor(i / columns), i % columns));
+export function makeTable(
+  rows: number,
+  columns: number,
+  fill: (row: number, column: number) => number,
+): Table {
+  const values = Float64Array.from({ length: rows * columns }, (_, i) =>
+    fill(Math.floor(i / columns), i % columns),
+  );
   return { rows, columns, values };
 }
 
-export const rowOf = ({ columns, values }: Table, row: number): Float64Array => values.subarray(row * columns, (row + 1) * columns);
+export const rowOf = ({ columns, values }: Table, row: number): Float64Array =>
+  values.subarray(row * columns, (row + 1) * columns);
 
 /** Trained numbers → coefficients. */
 export function applyGate(raw: Table, gate: GateName): Table {

@@ -18,7 +18,10 @@ export interface Request {
   readonly run?: Run | undefined;
 }
 
-/** Some rows of a requested tensor on the device. It is the vectors' own, and gone when the next part is asked for. */
+/**
+ * Some rows of a requested tensor on the device. It is the vectors' own, and gone when the next part is
+ * asked for.
+ */
 export interface Part {
   /** The request's place in the list. */
   readonly request: number;
@@ -69,7 +72,7 @@ export function cutRuns(runs: readonly Run[], most: number): Run[][] {
   const parts: Run[][] = [];
   let room = 0;
   for (const [from, to] of runs) {
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       if (room === 0) {
         parts.push([]);
         room = most;
@@ -86,7 +89,10 @@ export function cutRuns(runs: readonly Run[], most: number): Run[][] {
 /** The rows of a tensor, in pieces of {@link rowsTogether}: what the device holds together. */
 export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts">): Run[] {
   const most = rowsTogether(tensor);
-  return Array.from({ length: Math.ceil(tensor.rows / most) }, (_, i) => [i * most, Math.min(tensor.rows, (i + 1) * most)] as const);
+  return Array.from(
+    { length: Math.ceil(tensor.rows / most) },
+    (_, i) => [i * most, Math.min(tensor.rows, (i + 1) * most)] as const,
+  );
 }
 
 /** A piece of a tensor on the device. */
@@ -97,10 +103,19 @@ interface Resident {
 }
 
 /** The pieces that a request is about, each with its rows: of a table, those that were asked for. */
-function heldParts(held: readonly Resident[], { ids, run }: Request): { resident: Resident; local: Int32Array | undefined; rows: number }[] {
+function heldParts(
+  held: readonly Resident[],
+  { ids, run }: Request,
+): { resident: Resident; local: Int32Array | undefined; rows: number }[] {
   if (!ids) {
-    const wanted = held.filter(({ run: [from, to] }) => run === undefined || (from >= run[0] && to <= run[1]));
-    return wanted.map((resident) => ({ resident, local: undefined, rows: resident.run[1] - resident.run[0] }));
+    const wanted = held.filter(
+      ({ run: [from, to] }) => run === undefined || (from >= run[0] && to <= run[1]),
+    );
+    return wanted.map((resident) => ({
+      resident,
+      local: undefined,
+      rows: resident.run[1] - resident.run[0],
+    }));
   }
   const parts = held.map((resident) => {
     const [from, to] = resident.run;
@@ -120,7 +135,12 @@ interface Piece extends Pick<Part, "request" | "tensor" | "from" | "whole"> {
 }
 
 /** A request as the pieces that bring it to the device. */
-function piecesOfRequest(asked: Request, request: number, tensor: FamilyTensor, held: readonly Resident[] | undefined): Piece[] {
+function piecesOfRequest(
+  asked: Request,
+  request: number,
+  tensor: FamilyTensor,
+  held: readonly Resident[] | undefined,
+): Piece[] {
   const parts: Pick<Piece, "runs" | "rows" | "held" | "local">[] = held
     ? heldParts(held, asked).map(({ resident, local, rows }) => ({ runs: [], rows, held: resident, local }))
     : cutRuns(
@@ -191,7 +211,12 @@ function disposePieces(pieces: readonly Resident[]): void {
 }
 
 /** Puts a tensor on the device, in as many pieces as the engine's limit asks for. */
-function toDevice(base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[], packing: Packing): Resident[] {
+function toDevice(
+  base: HostTensor,
+  experts: readonly number[],
+  vectors: readonly PackedRows[],
+  packing: Packing,
+): Resident[] {
   const values = toFloat32(base);
   const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
   const rows = values.length / width;
@@ -199,7 +224,14 @@ function toDevice(base: HostTensor, experts: readonly number[], vectors: readonl
   return pieces.map((run) => {
     const [from, to] = run;
     const shape = pieces.length === 1 ? [...base.shape] : [to - from, width];
-    const deltas = () => uploadDeltas(vectors.map((vector) => sliceRows(vector, [run], rows, width)), experts, to - from, width, packing);
+    const deltas = () =>
+      uploadDeltas(
+        vectors.map((vector) => sliceRows(vector, [run], rows, width)),
+        experts,
+        to - from,
+        width,
+        packing,
+      );
     return {
       run,
       base: tensor(values.subarray(from * width, to * width), shape, "float32"),
@@ -208,35 +240,71 @@ function toDevice(base: HostTensor, experts: readonly number[], vectors: readonl
   });
 }
 
-function assemble(family: ColumnFamily, scan: Scan, residency: Residency, packing: Packing, resident: ReadonlyMap<string, readonly Resident[]>, read: ReadRows): TaskVectors {
+function assemble(
+  family: ColumnFamily,
+  scan: Scan,
+  residency: Residency,
+  packing: Packing,
+  resident: ReadonlyMap<string, readonly Resident[]>,
+  read: ReadRows,
+): TaskVectors {
   return {
-    experts: family.columns.map(({ label }) => label), layers: scan.layers, tensors: scan.tensors, residency, packing,
+    experts: family.columns.map(({ label }) => label),
+    layers: scan.layers,
+    tensors: scan.tensors,
+    residency,
+    packing,
     packingErrors: scan.packingErrors,
     stream: streamOf(scan.tensors, resident, read, packing),
-    fromFiles: () => assemble(family, { ...scan, packingErrors: [] }, "disk", "f32", new Map(), fileRows(family.base, family.columns, "f32", new Map())),
+    fromFiles: () =>
+      assemble(
+        family,
+        { ...scan, packingErrors: [] },
+        "disk",
+        "f32",
+        new Map(),
+        fileRows(family.base, family.columns, "f32", new Map()),
+      ),
     dispose: () => [...resident.values()].forEach(disposePieces),
   };
 }
 
 /**
  * Reads a family once (scanFamily) and leaves its task vectors where `residency` says. Held afterwards:
- * - device: 4 bytes an entry of the base and the packing's bytes an entry and changed expert, on the device; but tables
- *   that an expert changed stay in host memory, and only the rows that are asked for travel;
+ * - device: 4 bytes an entry of the base and the packing's bytes an entry and changed expert, on the
+ *   device; but tables that an expert changed stay in host memory, and only the rows that are asked for
+ *   travel;
  * - host: the base as its file has it and the packed task vectors, in host memory;
  * - disk: nothing but open files.
  * @param names canonical names, all present and of one shape (checked before)
  */
-export async function loadTaskVectors(family: ColumnFamily, names: readonly string[], options: VectorOptions): Promise<TaskVectors> {
+export async function loadTaskVectors(
+  family: ColumnFamily,
+  names: readonly string[],
+  options: VectorOptions,
+): Promise<TaskVectors> {
   const { residency = "device", packing = "f32", tables } = options;
   const resident = new Map<string, Resident[]>();
   const kept = new Map<string, { base: HostTensor; vectors: readonly PackedRows[] }>();
   try {
-    const keep = (name: string, base: HostTensor, experts: readonly number[], vectors: readonly PackedRows[]): void => {
+    const keep = (
+      name: string,
+      base: HostTensor,
+      experts: readonly number[],
+      vectors: readonly PackedRows[],
+    ): void => {
       if (residency === "host" || (tables.has(name) && vectors.length)) kept.set(name, { base, vectors });
       else resident.set(name, toDevice(base, experts, vectors, packing));
     };
-    const scan = await scanFamily(family.base, family.columns, names, options, residency === "disk" ? undefined : keep);
-    const read = residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
+    const scan = await scanFamily(
+      family.base,
+      family.columns,
+      names,
+      options,
+      residency === "disk" ? undefined : keep,
+    );
+    const read =
+      residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
     return assemble(family, scan, residency, packing, resident, read);
   } catch (error) {
     [...resident.values()].forEach(disposePieces);

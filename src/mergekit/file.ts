@@ -10,7 +10,10 @@ export type Setting = z.infer<typeof setting>;
 const parameters = z.record(z.string(), setting).nullish();
 export type Settings = z.infer<typeof parameters>;
 
-const model = z.union([z.string(), z.strictObject({ model: z.strictObject({ path: z.string() }) }).transform((given) => given.model.path)]);
+const model = z.union([
+  z.string(),
+  z.strictObject({ model: z.strictObject({ path: z.string() }) }).transform((given) => given.model.path),
+]);
 const layers = z.tuple([z.number().int().min(0), z.number().int().min(0)]);
 const source = z.strictObject({ model, layer_range: layers, parameters });
 const slice = z.strictObject({ sources: z.array(source).min(1), base_model: model.nullish(), parameters });
@@ -22,7 +25,8 @@ const file = z.strictObject({
   slices: z.array(slice).min(1).nullish(),
   base_model: model.nullish(),
   parameters,
-  dtype: z.string().nullish(), out_dtype: z.string().nullish(),
+  dtype: z.string().nullish(),
+  out_dtype: z.string().nullish(),
   tokenizer_source: z.string().nullish(),
   tokenizer: z.strictObject({ source: z.string().nullish() }).nullish(),
 });
@@ -38,30 +42,42 @@ const refused: Record<string, string> = {
 
 /** @throws UserError naming the key that is wrong, or is not supported */
 export function readMergekit(value: unknown, where: string): MergekitFile {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new UserError(`${where}: not a mergekit file: it must hold keys and values, merge_method among them`);
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new UserError(
+      `${where}: not a mergekit file: it must hold keys and values, merge_method among them`,
+    );
   const unsupported = Object.keys(value).find((key) => key in refused);
   if (unsupported !== undefined) throw new UserError(`${where}: ${unsupported}: ${refused[unsupported]}`);
   const parsed = file.safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
-    throw new UserError(`${where}: ${issue.code === "unrecognized_keys" ? `${[...issue.path, ...issue.keys].join(".")}: train-merge does not know this key` : `${issue.path.join(".") || "the file"}: ${issue.message}`}`);
+    if (issue.code === "unrecognized_keys") {
+      const key = [...issue.path, ...issue.keys].join(".");
+      throw new UserError(`${where}: ${key}: train-merge does not know this key`);
+    }
+    throw new UserError(`${where}: ${issue.path.join(".") || "the file"}: ${issue.message}`);
   }
   const { models, slices, tokenizer_source, tokenizer } = parsed.data;
   if (Boolean(models) === Boolean(slices)) throw new UserError(`${where}: give either models or slices`);
   const wanted = tokenizer_source ?? tokenizer?.source;
-  if (wanted !== undefined && wanted !== null && wanted !== "base") throw new UserError(`${where}: tokenizer source "${wanted}" is not supported, only "base": vocabularies are not put together`);
+  if (wanted !== undefined && wanted !== null && wanted !== "base")
+    throw new UserError(
+      `${where}: tokenizer source "${wanted}" is not supported, only "base": vocabularies are not put together`,
+    );
   return parsed.data;
 }
 
 /**
- * What a setting is for a tensor: the first condition whose filter is part of the name, a gradient's value at `t` (0 for the
- * first layer of a slice, 1 for its last).
+ * What a setting is for a tensor: the first condition whose filter is part of the name, a gradient's
+ * value at `t` (0 for the first layer of a slice, 1 for its last).
  */
 export function settingAt(setting: Setting, name: string, t: number): number | boolean | string | undefined {
   if (Array.isArray(setting)) {
     if (setting.length === 0) return undefined;
     if (setting.every((entry) => typeof entry !== "object")) return gradientAt(setting, t);
-    const hit = setting.find(({ filter }) => filter === undefined || filter === null || filter === "*" || name.includes(filter));
+    const hit = setting.find(
+      ({ filter }) => filter === undefined || filter === null || filter === "*" || name.includes(filter),
+    );
     return hit && settingAt(hit.value, name, t);
   }
   if (typeof setting === "object") return settingAt([setting], name, t);
@@ -69,8 +85,11 @@ export function settingAt(setting: Setting, name: string, t: number): number | b
 }
 
 function gradientAt(values: readonly (number | boolean | string)[], t: number): number | boolean | string {
-  const numbers = values.map((value) => (typeof value === "string" && value.trim() !== "" ? Number(value) : value));
-  if (!numbers.every((value) => typeof value === "number" && !Number.isNaN(value))) return values[Math.floor(t * (values.length - 1))]!;
+  const numbers = values.map((value) =>
+    typeof value === "string" && value.trim() !== "" ? Number(value) : value,
+  );
+  if (!numbers.every((value) => typeof value === "number" && !Number.isNaN(value)))
+    return values[Math.floor(t * (values.length - 1))]!;
   const at = t * (numbers.length - 1);
   const from = Math.floor(at);
   const to = Math.min(numbers.length - 1, from + 1);

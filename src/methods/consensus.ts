@@ -19,10 +19,15 @@ export function addUp({ weight, lambda, normalize }: Consensus): (part: Part, ou
 }
 
 /**
- * base + λ Σ w_i τ_i over the models that agree with the elected sign, that of Σ w_i τ_i (0 counts as positive); divided,
- * where it is normalised, by the sum of their weights. TIES's election as mergekit has it.
+ * base + λ Σ w_i τ_i over the models that agree with the elected sign, that of Σ w_i τ_i (0 counts as
+ * positive); divided, where it is normalised, by the sum of their weights. TIES's election as mergekit
+ * has it.
  */
-export function electAndAdd({ weight, lambda, normalize }: Consensus): (part: Part, out: Float32Array) => void {
+export function electAndAdd({
+  weight,
+  lambda,
+  normalize,
+}: Consensus): (part: Part, out: Float32Array) => void {
   const [scratch, agreed] = [scratchArray(), scratchArray()];
   // Array after array rather than place after place: an engine runs such loops several times faster.
   return ({ base, inputs }, out) => {
@@ -44,7 +49,9 @@ export function electAndAdd({ weight, lambda, normalize }: Consensus): (part: Pa
         for (let at = 0; at < out.length; at++) out[at] = out[at]! + Math.max(0, w * x[at]! * sum[at]!);
       }
     }
-    if (normalize) for (let at = 0; at < out.length; at++) out[at] = base[at]! + (lambda * sum[at]! * out[at]!) / (share[at]! || 1);
+    if (normalize)
+      for (let at = 0; at < out.length; at++)
+        out[at] = base[at]! + (lambda * sum[at]! * out[at]!) / (share[at]! || 1);
     else for (let at = 0; at < out.length; at++) out[at] = base[at]! + lambda * sum[at]! * out[at]!;
   };
 }
@@ -69,42 +76,74 @@ const density = (value: number) => numbers(value, "part of each task vector that
 export const lambda = (value: number) => number(value, "what the merged task vector is multiplied by");
 const seed = number(0, "draws what is dropped");
 const rescaled = (value: boolean) => flag(value, "rescale what is left to the same L1 norm");
-const combination = (normalize: boolean, scale = 1) => ({ weight, lambda: lambda(scale), normalize: flag(normalize, "divide by the sum of the weights") });
+const combination = (normalize: boolean, scale = 1) => ({
+  weight,
+  lambda: lambda(scale),
+  normalize: flag(normalize, "divide by the sum of the weights"),
+});
 const shared = { works: "deltas", scaled: true } as const;
 
 /** Customary grids: of sums, and the paper's for TIES's disjoint mean. */
 export const sumGrid = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
-export const meanGrid = [0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.1, 2.2, 2.3, 2.4, 2.5];
+export const meanGrid = [
+  0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2, 2.1, 2.2, 2.3, 2.4, 2.5,
+];
 
 export const taskArithmetic = method({
-  name: "task-arithmetic", about: "base + λ Σ task vectors (Ilharco et al. 2022)", ...shared, linear: true, grid: { lambda: sumGrid },
+  name: "task-arithmetic",
+  about: "base + λ Σ task vectors (Ilharco et al. 2022)",
+  ...shared,
+  linear: true,
+  grid: { lambda: sumGrid },
   parameters: combination(false, 0.3),
   merge: (_, values) => addUp(values),
 });
 
-const crumbs = { ...combination(false), density: density(0.9), gamma: numbers(0.01, "part of each task vector, the largest, that is dropped", 0, 1), rescaled: rescaled(false) };
+const crumbs = {
+  ...combination(false),
+  density: density(0.9),
+  gamma: numbers(0.01, "part of each task vector, the largest, that is dropped", 0, 1),
+  rescaled: rescaled(false),
+};
 export const breadcrumbs = method({
-  name: "breadcrumbs", about: "task vectors without their largest and smallest entries, added up (Davari & Belilovsky 2023)", ...shared, grid: { lambda: sumGrid },
+  name: "breadcrumbs",
+  about: "task vectors without their largest and smallest entries, added up (Davari & Belilovsky 2023)",
+  ...shared,
+  grid: { lambda: sumGrid },
   parameters: { ...crumbs, lambda: lambda(0.3) },
   treatments: () => [dropOutliers],
   merge: (_, values) => addUp(values),
 });
 export const breadcrumbsTies = method({
-  name: "breadcrumbs-ties", about: "breadcrumbs with an election of signs", ...shared, grid: { lambda: sumGrid },
+  name: "breadcrumbs-ties",
+  about: "breadcrumbs with an election of signs",
+  ...shared,
+  grid: { lambda: sumGrid },
   parameters: { ...crumbs, lambda: lambda(0.3) },
   treatments: () => [dropOutliers],
   merge: (_, values) => electAndAdd(values),
 });
 
-const drops = { density: density(0.5), epsilon: numbers(0.15, "how far the chance to be kept moves from the density with an entry's rank", 0, 1), rescaled: rescaled(true), seed };
+const drops = {
+  density: density(0.5),
+  epsilon: numbers(0.15, "how far the chance to be kept moves from the density with an entry's rank", 0, 1),
+  rescaled: rescaled(true),
+  seed,
+};
 export const della = method({
-  name: "della", about: "entries dropped by rank in their row, then an election of signs (Deep et al. 2024)", ...shared, grid: { lambda: meanGrid },
+  name: "della",
+  about: "entries dropped by rank in their row, then an election of signs (Deep et al. 2024)",
+  ...shared,
+  grid: { lambda: meanGrid },
   parameters: { ...combination(true), ...drops },
   treatments: () => [dropByRank],
   merge: (_, values) => electAndAdd(values),
 });
 export const dellaLinear = method({
-  name: "della-linear", about: "entries dropped by rank in their row, then added up", ...shared, grid: { lambda: sumGrid },
+  name: "della-linear",
+  about: "entries dropped by rank in their row, then added up",
+  ...shared,
+  grid: { lambda: sumGrid },
   parameters: { ...combination(false, 0.3), ...drops },
   treatments: () => [dropByRank],
   merge: (_, values) => addUp(values),

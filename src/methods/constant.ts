@@ -8,9 +8,11 @@ export const constantTables = {
   /** The base itself: every coefficient 0. */
   pretrained: (layers: number, experts: number): Table => makeTable(layers, experts, () => 0),
   /** Expert `which` itself: its column 1, the others 0. */
-  individual: (layers: number, experts: number, which: number): Table => makeTable(layers, experts, (_, column) => (column === which ? 1 : 0)),
+  individual: (layers: number, experts: number, which: number): Table =>
+    makeTable(layers, experts, (_, column) => (column === which ? 1 : 0)),
   /** Mean of the experts: base + Σ τ_i / k. */
   average: (layers: number, experts: number): Table => makeTable(layers, experts, () => 1 / experts),
   /** Task arithmetic (Ilharco et al. 2022): base + λ Σ τ_i. */
-  taskArithmetic: (layers: number, experts: number, lambda: number): Table => makeTable(layers, experts, () => lambda),
+  taskArithmetic: (layers: number, experts: number, lambda: number): Table =>
+    makeTable(layers, experts, () => lambda),
 };

@@ -1,12 +1,24 @@
-import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf, type MagnitudeCounts } from "../merge/magnitudes.js";
+import {
+  countMagnitudes,
+  digitOfRank,
+  magnitudeCounts,
+  magnitudeOf,
+  type MagnitudeCounts,
+} from "../merge/magnitudes.js";
 import { sizeOf, type Pass, type TensorReader } from "./types.js";
 
 /**
- * The exact entry of one rank in each input's whole task vector, all tensors taken together, in two passes and without a
- * sort: the counts of the upper half of the magnitudes' bits, then of the lower.
+ * The exact entry of one rank in each input's whole task vector, all tensors taken together, in two
+ * passes and without a sort: the counts of the upper half of the magnitudes' bits, then of the lower.
  */
-interface Counted { readonly counts: MagnitudeCounts[]; size: number }
-interface Digits { readonly digits: readonly { readonly digit: number; readonly rank: number }[]; readonly size: number }
+interface Counted {
+  readonly counts: MagnitudeCounts[];
+  size: number;
+}
+interface Digits {
+  readonly digits: readonly { readonly digit: number; readonly rank: number }[];
+  readonly size: number;
+}
 
 /** What the two passes come to. */
 export interface Thresholds {
@@ -18,7 +30,8 @@ export interface Thresholds {
 
 function visit(state: Counted, tensor: TensorReader): void {
   state.size += sizeOf(tensor);
-  for (const { inputs } of tensor.parts()) inputs.forEach((delta, i) => countMagnitudes(state.counts[i]!, delta));
+  for (const { inputs } of tensor.parts())
+    inputs.forEach((delta, i) => countMagnitudes(state.counts[i]!, delta));
 }
 
 function total(states: readonly Counted[]): Counted {
@@ -32,7 +45,9 @@ function total(states: readonly Counted[]): Counted {
 }
 
 /** @param rankOf from the largest, 1 on: of which entry, in a vector of so many */
-export function thresholdPasses<V>(rankOf: (size: number, values: V, input: number) => number): readonly Pass<V>[] {
+export function thresholdPasses<V>(
+  rankOf: (size: number, values: V, input: number) => number,
+): readonly Pass<V>[] {
   const upper: Pass<V, Counted, Digits> = {
     start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
     visit,
@@ -45,14 +60,20 @@ export function thresholdPasses<V>(rankOf: (size: number, values: V, input: numb
     start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
     visit(state, tensor, _, found) {
       const { digits } = found as Digits;
-      if (state.counts[0]!.upper === undefined) digits.forEach(({ digit }, i) => (state.counts[i] = magnitudeCounts(digit)));
+      if (state.counts[0]!.upper === undefined)
+        digits.forEach(({ digit }, i) => (state.counts[i] = magnitudeCounts(digit)));
       visit(state, tensor);
     },
     join(states, _, found) {
       const { digits, size } = found as Digits;
       // A thread that saw no tensor still counts by nothing.
       const { counts } = total(states.filter(({ counts }) => counts[0]!.upper !== undefined));
-      return { size, thresholds: counts.map((all, i) => magnitudeOf(digits[i]!.digit, digitOfRank(all, digits[i]!.rank).digit)) };
+      return {
+        size,
+        thresholds: counts.map((all, i) =>
+          magnitudeOf(digits[i]!.digit, digitOfRank(all, digits[i]!.rank).digit),
+        ),
+      };
     },
   };
   return [upper, lower];

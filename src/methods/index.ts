@@ -17,8 +17,27 @@ import { treated } from "./treated.js";
 import type { Method } from "./types.js";
 
 export const methods: readonly Method[] = [
-  average, linear, taskArithmetic, ties, dare, magnitudePruning, fisher, regmean, rankmean, parameterSelection,
-  slerp, nuslerp, karcher, modelStock, della, dellaLinear, breadcrumbs, breadcrumbsTies, sce, nearswap, passthrough,
+  average,
+  linear,
+  taskArithmetic,
+  ties,
+  dare,
+  magnitudePruning,
+  fisher,
+  regmean,
+  rankmean,
+  parameterSelection,
+  slerp,
+  nuslerp,
+  karcher,
+  modelStock,
+  della,
+  dellaLinear,
+  breadcrumbs,
+  breadcrumbsTies,
+  sce,
+  nearswap,
+  passthrough,
 ];
 
 /** And the one that is no merge of its own. */

@@ -13,7 +13,10 @@ export function treatmentsOf(method: Method, values: Values): readonly Treatment
 
 /** The passes over all tensors that a method needs first: each with the number of treatments that stand before it. */
 export function passesOf(method: Method, values: Values): { readonly stage: number; readonly pass: Pass }[] {
-  const stages: { readonly survey?: readonly Pass[] | undefined }[] = [...treatmentsOf(method, values), method];
+  const stages: { readonly survey?: readonly Pass[] | undefined }[] = [
+    ...treatmentsOf(method, values),
+    method,
+  ];
   return stages.flatMap(({ survey = [] }, stage) => survey.map((pass) => ({ stage, pass })));
 }
 
@@ -37,16 +40,23 @@ function each(sign: 1 | -1): (part: Part) => void {
 }
 
 /**
- * A tensor as stage `upTo` of a method sees it: its task vectors, treated by the stages before; entries again where that is
- * what the method itself works on.
+ * A tensor as stage `upTo` of a method sees it: its task vectors, treated by the stages before; entries
+ * again where that is what the method itself works on.
  * @param reader hands out the models' own entries
  * @param found what each stage's passes came to
  */
-export function readerFor(method: Method, values: Values, reader: TensorReader, found: readonly unknown[], upTo = Infinity): TensorReader {
+export function readerFor(
+  method: Method,
+  values: Values,
+  reader: TensorReader,
+  found: readonly unknown[],
+  upTo = Infinity,
+): TensorReader {
   const treatments = treatmentsOf(method, values);
   const last = upTo >= treatments.length;
   if (treatments.length === 0) return method.works === "values" ? reader : mapParts(reader, () => each(-1));
   let treated = mapParts(reader, () => each(-1));
-  for (const [stage, treatment] of treatments.slice(0, upTo).entries()) treated = mapParts(treated, treatment.treat(treated, values, found[stage]));
+  for (const [stage, treatment] of treatments.slice(0, upTo).entries())
+    treated = mapParts(treated, treatment.treat(treated, values, found[stage]));
   return last && method.works === "values" ? mapParts(treated, () => each(1)) : treated;
 }

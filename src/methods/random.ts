@@ -1,6 +1,7 @@
 /**
- * Random numbers by place: the draw for an entry is a function of the seed, the tensor's and the input's names and the
- * entry's number. So it is the same whatever the parts, the threads and the order of things.
+ * Random numbers by place: the draw for an entry is a function of the seed, the tensor's and the
+ * input's names and the entry's number. So it is the same whatever the parts, the threads and the order
+ * of things.
  */
 
 /** A bijective mix of 32 bits (two rounds of multiply and shift, with Wellons' published constants). */

@@ -8,9 +8,16 @@ type Squares = Map<string, number[]>;
 /** Module → coefficients. */
 type Ranked = Map<string, number[]>;
 
-interface Values { readonly module: "block" | "linear"; readonly weigh: "rank" | "printed" | "reversed" }
+interface Values {
+  readonly module: "block" | "linear";
+  readonly weigh: "rank" | "printed" | "reversed";
+}
 
-const weighing = { rank: (rank: number) => rank, printed: (rank: number, n: number) => 1 / (1 + n - rank), reversed: (rank: number, n: number) => 1 + n - rank };
+const weighing = {
+  rank: (rank: number) => rank,
+  printed: (rank: number, n: number) => 1 / (1 + n - rank),
+  reversed: (rank: number, n: number) => 1 + n - rank,
+};
 
 const isBlock = (name: string): boolean => blockOf(name) !== name.split(".")[0];
 
@@ -21,9 +28,10 @@ function moduleOf(name: string, { module }: Values): string | undefined {
 }
 
 /**
- * RankMean (Perin et al. 2024): in each model the modules are ranked by how far they moved, 1 for the least; a module is the
- * mean of the models', weighted by its rank in each. The paper's control, "reversed", is printed as 1 / (1 + n − rank), which
- * still grows with the rank; `reversed` here is 1 + n − rank.
+ * RankMean (Perin et al. 2024): in each model the modules are ranked by how far they moved, 1 for the
+ * least; a module is the mean of the models', weighted by its rank in each. The paper's control,
+ * "reversed", is printed as 1 / (1 + n − rank), which still grows with the rank; `reversed` here is 1 +
+ * n − rank.
  */
 const ranks: Pass<Values, Squares, Ranked> = {
   start: () => new Map(),
@@ -40,29 +48,51 @@ const ranks: Pass<Values, Squares, Ranked> = {
       const module = moduleOf(name, values);
       if (module === undefined) continue;
       const sums = modules.get(module) ?? squares.map(() => 0);
-      modules.set(module, sums.map((sum, i) => sum + squares[i]!));
+      modules.set(
+        module,
+        sums.map((sum, i) => sum + squares[i]!),
+      );
     }
     const ids = [...modules.keys()];
     const k = tensors[0]?.[1].length ?? 0;
-    const rankOf = Array.from({ length: k }, (_, i) => new Map([...ids].sort((a, b) => modules.get(a)![i]! - modules.get(b)![i]!).map((id, at) => [id, at + 1])));
-    return new Map(ids.map((id) => {
-      const scores = rankOf.map((rank) => weighing[values.weigh](rank.get(id)!, ids.length));
-      const total = scores.reduce((sum, x) => sum + x, 0);
-      return [id, scores.map((x) => x / total)];
-    }));
+    const rankOf = Array.from(
+      { length: k },
+      (_, i) =>
+        new Map(
+          [...ids].sort((a, b) => modules.get(a)![i]! - modules.get(b)![i]!).map((id, at) => [id, at + 1]),
+        ),
+    );
+    return new Map(
+      ids.map((id) => {
+        const scores = rankOf.map((rank) => weighing[values.weigh](rank.get(id)!, ids.length));
+        const total = scores.reduce((sum, x) => sum + x, 0);
+        return [id, scores.map((x) => x / total)];
+      }),
+    );
   },
 };
 
 export const rankmean = method({
-  name: "rankmean", about: "modules weighted by the rank of their change within each model (Perin et al. 2024)", works: "deltas",
+  name: "rankmean",
+  about: "modules weighted by the rank of their change within each model (Perin et al. 2024)",
+  works: "deltas",
   parameters: {
-    module: choice("block", ["block", "linear"], "what is ranked: transformer blocks, or each layer in them (the paper's finer-grained)"),
-    weigh: choice("rank", ["rank", "printed", "reversed"], "by rank, by the paper's control as printed (1 / (1 + n − rank)), or the least changed most"),
+    module: choice(
+      "block",
+      ["block", "linear"],
+      "what is ranked: transformer blocks, or each layer in them (the paper's finer-grained)",
+    ),
+    weigh: choice(
+      "rank",
+      ["rank", "printed", "reversed"],
+      "by rank, by the paper's control as printed (1 / (1 + n − rank)), or the least changed most",
+    ),
   },
   survey: [ranks as Pass<Values>],
   merge({ name, labels }, values, found) {
     const module = moduleOf(name, values);
-    const coefficients = (module !== undefined && (found as Ranked).get(module)) || labels.map(() => 1 / labels.length);
+    const coefficients =
+      (module !== undefined && (found as Ranked).get(module)) || labels.map(() => 1 / labels.length);
     // The coefficients add up to 1, so that Σ c_i θ_i is base + Σ c_i τ_i.
     return (part, out) => weightedSum(part, coefficients, out, part.base);
   },

@@ -26,8 +26,9 @@ function shrunk(gram: Float32Array, size: number, alpha: number, ridge: number):
 }
 
 /**
- * The ridge is on every input's matrix, so that a direction that no input took gets the mean. The first moves nothing else;
- * where few examples leave directions out, α is near 1 and float32's rounding makes the sum indefinite, the next is tried.
+ * The ridge is on every input's matrix, so that a direction that no input took gets the mean. The first
+ * moves nothing else; where few examples leave directions out, α is near 1 and float32's rounding makes
+ * the sum indefinite, the next is tried.
  */
 const ridges = [1e-8, 1e-6, 1e-4];
 
@@ -37,7 +38,13 @@ const ridges = [1e-8, 1e-6, 1e-4];
  * @param inputs [out, in] each
  * @throws RangeError where the sum cannot be inverted
  */
-function merged(grams: readonly Float32Array[], inputs: readonly Float64Array[], size: number, alpha: number, name: string): Float64Array {
+function merged(
+  grams: readonly Float32Array[],
+  inputs: readonly Float64Array[],
+  size: number,
+  alpha: number,
+  name: string,
+): Float64Array {
   for (const ridge of ridges) {
     const [left, right] = [new Float64Array(size * size), new Float64Array(inputs[0]!.length)];
     for (const [i, gram] of grams.entries()) {
@@ -47,7 +54,10 @@ function merged(grams: readonly Float32Array[], inputs: readonly Float64Array[],
     }
     if (solveRows(left, right, size)) return right;
   }
-  throw new RangeError(`${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more --val-per-task or a lower --alpha`);
+  throw new RangeError(
+    `${name}: the inputs' Gram matrices add up to one that cannot be inverted; take more ` +
+      "--val-per-task or a lower --alpha",
+  );
 }
 
 /** out += x G for x of rows of `size`: four rows of G at a time, read once for eight rows of x. */
@@ -63,14 +73,19 @@ function addProduct(out: Float64Array, x: Float64Array, g: Float64Array, size: n
         const factor = (i: number) => (p + i < size ? x[at + p + i]! : 0);
         const [f0, f1, f2, f3] = [factor(0), factor(1), factor(2), factor(3)];
         const target = out.subarray(at, at + size);
-        for (let c = 0; c < size; c++) target[c] = target[c]! + (f0 * g0![c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
+        for (let c = 0; c < size; c++)
+          target[c] = target[c]! + (f0 * g0![c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
       }
     }
   }
 }
 
 export const regmean = method({
-  name: "regmean", about: "linear layers by least squares on validation inputs, the rest averaged (Jin et al. 2022)", works: "values", needs: "gram", baseless: true,
+  name: "regmean",
+  about: "linear layers by least squares on validation inputs, the rest averaged (Jin et al. 2022)",
+  works: "values",
+  needs: "gram",
+  baseless: true,
   parameters: { alpha: number(0.9, "what the Gram matrices' off-diagonal entries are multiplied by", 0, 1) },
   grid: { alpha: [0.1, 0.3, 0.5, 0.7, 0.9, 1] },
   merge(tensor, { alpha }) {

@@ -49,7 +49,8 @@ function masked(tensor: TensorReader, part: number): () => (p: Part) => void {
     return (p) => {
       if (part >= 1) return;
       const all = variances(p, new Float32Array(p.base.length));
-      for (let at = 0; at < all.length; at++) if (!keep(all[at]!)) for (const delta of p.inputs) delta[at] = 0;
+      for (let at = 0; at < all.length; at++)
+        if (!keep(all[at]!)) for (const delta of p.inputs) delta[at] = 0;
     };
   };
 }
@@ -70,8 +71,18 @@ function weights(tensor: TensorReader, mask: () => (p: Part) => void): number[] 
 }
 
 export const sce = method({
-  name: "sce", about: "select what varies, calculate weights, erase the minority's signs (Wan et al. 2024)", works: "deltas", grid: { selectTopk: [0.1, 0.25, 0.5, 0.75, 1] },
-  parameters: { selectTopk: number(1, "part of the entries that vary over the models, the most varied, that takes part", 0, 1) },
+  name: "sce",
+  about: "select what varies, calculate weights, erase the minority's signs (Wan et al. 2024)",
+  works: "deltas",
+  grid: { selectTopk: [0.1, 0.25, 0.5, 0.75, 1] },
+  parameters: {
+    selectTopk: number(
+      1,
+      "part of the entries that vary over the models, the most varied, that takes part",
+      0,
+      1,
+    ),
+  },
   merge(tensor, { selectTopk }) {
     const mask = masked(tensor, selectTopk);
     const weight = weights(tensor, mask);

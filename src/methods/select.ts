@@ -1,4 +1,10 @@
-import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf, type MagnitudeCounts } from "../merge/magnitudes.js";
+import {
+  countMagnitudes,
+  digitOfRank,
+  magnitudeCounts,
+  magnitudeOf,
+  type MagnitudeCounts,
+} from "../merge/magnitudes.js";
 import { sizeOf, type TensorReader } from "./types.js";
 
 /** An entry found by its rank among magnitudes: how large it is, and where it stands among those equally large. */
@@ -17,15 +23,21 @@ export interface Found {
 export function ofRanks(tensor: TensorReader, wanted: readonly (readonly number[])[]): Found[][] {
   if (wanted.every((ranks) => ranks.length === 0)) return wanted.map(() => []);
   const upper = wanted.map(() => magnitudeCounts());
-  for (const { inputs } of tensor.parts()) inputs.forEach((x, i) => wanted[i]!.length && countMagnitudes(upper[i]!, x));
+  for (const { inputs } of tensor.parts())
+    inputs.forEach((x, i) => wanted[i]!.length && countMagnitudes(upper[i]!, x));
   const digits = wanted.map((ranks, i) => ranks.map((rank) => digitOfRank(upper[i]!, rank)));
-  const lower = digits.map((found) => new Map<number, MagnitudeCounts>(found.map(({ digit }) => [digit, magnitudeCounts(digit)])));
-  for (const { inputs } of tensor.parts()) inputs.forEach((x, i) => lower[i]!.forEach((counts) => countMagnitudes(counts, x)));
-  return digits.map((found, i) => found.map(({ digit, rank }) => {
-    const { counts } = lower[i]!.get(digit)!;
-    const last = digitOfRank({ counts }, rank);
-    return { magnitude: magnitudeOf(digit, last.digit), rank: last.rank, equals: counts[last.digit]! };
-  }));
+  const lower = digits.map(
+    (found) => new Map<number, MagnitudeCounts>(found.map(({ digit }) => [digit, magnitudeCounts(digit)])),
+  );
+  for (const { inputs } of tensor.parts())
+    inputs.forEach((x, i) => lower[i]!.forEach((counts) => countMagnitudes(counts, x)));
+  return digits.map((found, i) =>
+    found.map(({ digit, rank }) => {
+      const { counts } = lower[i]!.get(digit)!;
+      const last = digitOfRank({ counts }, rank);
+      return { magnitude: magnitudeOf(digit, last.digit), rank: last.rank, equals: counts[last.digit]! };
+    }),
+  );
 }
 
 /** Sets to 0, in place and part after part, what is not kept. */
@@ -39,7 +51,10 @@ const dropAll: Thinning = () => (delta) => void delta.fill(0);
 /** Keeps the `counts` largest magnitudes of each input; of equal ones, those that come first. */
 export function largest(tensor: TensorReader, counts: readonly number[]): Thinning[] {
   const size = sizeOf(tensor);
-  const found = ofRanks(tensor, counts.map((count) => (count > 0 && count < size ? [count] : [])));
+  const found = ofRanks(
+    tensor,
+    counts.map((count) => (count > 0 && count < size ? [count] : [])),
+  );
   return counts.map((count, i) => {
     if (count >= size) return undefined;
     const limit = found[i]![0];
@@ -57,10 +72,19 @@ export function largest(tensor: TensorReader, counts: readonly number[]): Thinni
   });
 }
 
-/** Keeps what stands at places `from` to before `to` when an input's magnitudes are sorted rising; equal ones in their order. */
-export function between(tensor: TensorReader, spans: readonly (readonly [from: number, to: number])[]): Thinning[] {
+/**
+ * Keeps what stands at places `from` to before `to` when an input's magnitudes are sorted rising; equal
+ * ones in their order.
+ */
+export function between(
+  tensor: TensorReader,
+  spans: readonly (readonly [from: number, to: number])[],
+): Thinning[] {
   const size = sizeOf(tensor);
-  const all = ofRanks(tensor, spans.map(([from, to]) => (from < to && to - from < size ? [size - from, size - to + 1] : [])));
+  const all = ofRanks(
+    tensor,
+    spans.map(([from, to]) => (from < to && to - from < size ? [size - from, size - to + 1] : [])),
+  );
   return spans.map(([from, to], i) => {
     if (to - from >= size) return undefined;
     const [low, high] = all[i]!;

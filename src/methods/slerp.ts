@@ -6,14 +6,22 @@ import { choice, method, number, numbers, type TensorReader } from "./types.js";
 const orOne = (norm: number): number => (norm > 1e-8 ? norm : 1);
 
 export const slerp = method({
-  name: "slerp", about: "from the first of two models to the second along the sphere (Shoemake 1985)", works: "values", inputs: [2, 2], baseless: true, grid: { t: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] },
+  name: "slerp",
+  about: "from the first of two models to the second along the sphere (Shoemake 1985)",
+  works: "values",
+  inputs: [2, 2],
+  baseless: true,
+  grid: { t: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] },
   parameters: { t: number(0.5, "0 is the first model, 1 the second") },
   merge(tensor, { t }) {
     const [aa, ab, , bb] = gram(tensor) as unknown as [number, number, number, number];
     const cosine = clampCosine(ab / orOne(Math.sqrt(aa)) / orOne(Math.sqrt(bb)));
     // Where they are all but parallel, a straight line.
     const angle = Math.acos(cosine);
-    const coefficients = Math.abs(cosine) > 0.9995 ? [1 - t, t] : [Math.sin((1 - t) * angle) / Math.sin(angle), Math.sin(t * angle) / Math.sin(angle)];
+    const coefficients =
+      Math.abs(cosine) > 0.9995
+        ? [1 - t, t]
+        : [Math.sin((1 - t) * angle) / Math.sin(angle), Math.sin(t * angle) / Math.sin(angle)];
     return (part, out) => weightedSum(part, coefficients, out);
   },
 });
@@ -30,8 +38,14 @@ function arc(t: number, aa: number, ab: number, bb: number): [number, number] {
 /** Squares and products of every column of two task vectors. */
 function columnProducts(tensor: TensorReader): [aa: Float64Array, ab: Float64Array, bb: Float64Array] {
   const { width } = tensor;
-  const sums: [Float64Array, Float64Array, Float64Array] = [new Float64Array(width), new Float64Array(width), new Float64Array(width)];
-  for (const { inputs: [a, b] } of tensor.parts()) {
+  const sums: [Float64Array, Float64Array, Float64Array] = [
+    new Float64Array(width),
+    new Float64Array(width),
+    new Float64Array(width),
+  ];
+  for (const {
+    inputs: [a, b],
+  } of tensor.parts()) {
     for (let i = 0; i < a!.length; i++) {
       const [x, y, c] = [a![i]!, b![i]!, i % width];
       sums[0][c]! += x * x;
@@ -43,10 +57,18 @@ function columnProducts(tensor: TensorReader): [aa: Float64Array, ab: Float64Arr
 }
 
 export const nuslerp = method({
-  name: "nuslerp", about: "slerp of two models' task vectors (mergekit)", works: "deltas", inputs: [2, 2], baseless: true,
+  name: "nuslerp",
+  about: "slerp of two models' task vectors (mergekit)",
+  works: "deltas",
+  inputs: [2, 2],
+  baseless: true,
   parameters: {
     weight: numbers(1, "weight of each model; the second's share is how far to go"),
-    along: choice("tensor", ["tensor", "row", "column"], "one arc for a tensor, for each of its rows, or for each column"),
+    along: choice(
+      "tensor",
+      ["tensor", "row", "column"],
+      "one arc for a tensor, for each of its rows, or for each column",
+    ),
   },
   merge(tensor, { weight, along }) {
     const [first, second] = weight as readonly [number, number];
@@ -58,7 +80,14 @@ export const nuslerp = method({
       const coefficients = arc(t, aa, ab, bb);
       return (part, out) => weightedSum(part, coefficients, out, part.base);
     }
-    const write = (base: Float32Array, a: Float32Array, b: Float32Array, out: Float32Array, i: number, [ca, cb]: readonly [number, number]) => {
+    const write = (
+      base: Float32Array,
+      a: Float32Array,
+      b: Float32Array,
+      out: Float32Array,
+      i: number,
+      [ca, cb]: readonly [number, number],
+    ) => {
       out[i] = base[i]! + ca * a[i]! + cb * b[i]!;
     };
     if (along === "column") {

@@ -13,8 +13,9 @@ function dot(a: Float64Array, b: Float64Array, n: number): number {
 }
 
 /**
- * Solves x A = b for every row of b in place, A symmetric and positive definite, by Cholesky's decomposition. Everything
- * goes along rows: a factor of 1536 rows takes seconds where a library's general one, which goes down columns, takes minutes.
+ * Solves x A = b for every row of b in place, A symmetric and positive definite, by Cholesky's
+ * decomposition. Everything goes along rows: a factor of 1536 rows takes seconds where a library's
+ * general one, which goes down columns, takes minutes.
  * @param a [size, size]; its lower half becomes the factor
  * @param b rows of `size`
  * @returns false where A is not positive definite
@@ -32,7 +33,9 @@ export function solveRows(a: Float64Array, b: Float64Array, size: number): boole
   const count = b.length / size;
   // Eight right-hand sides at a time: a row of the factor is read once for all of them.
   for (let from = 0; from < count; from += 8) {
-    const xs = Array.from({ length: Math.min(8, count - from) }, (_, i) => b.subarray((from + i) * size, (from + i + 1) * size));
+    const xs = Array.from({ length: Math.min(8, count - from) }, (_, i) =>
+      b.subarray((from + i) * size, (from + i + 1) * size),
+    );
     for (let r = 0; r < size; r++) {
       const mine = lines[r]!;
       for (const x of xs) x[r] = (x[r]! - dot(mine, x, r)) / mine[r]!;

@@ -1,10 +1,14 @@
 /**
- * What a merging method is: a function of one tensor of the base and of every input, on the host, that never sees a model.
- * It looks at the tensor as often as it must (part by part), then merges it part by part, so that no tensor is ever held
- * whole but where a method needs it whole. See index.ts for the list.
+ * What a merging method is: a function of one tensor of the base and of every input, on the host, that
+ * never sees a model. It looks at the tensor as often as it must (part by part), then merges it part by
+ * part, so that no tensor is ever held whole but where a method needs it whole. See index.ts for the
+ * list.
  */
 
-/** Some entries of a tensor, whole rows of it. The arrays are the reader's own: whoever gets a part may write into them. */
+/**
+ * Some entries of a tensor, whole rows of it. The arrays are the reader's own: whoever gets a part may
+ * write into them.
+ */
 export interface Part {
   /** Number of the first entry in the tensor. */
   readonly start: number;
@@ -34,26 +38,73 @@ export interface TensorReader {
 
 export const sizeOf = ({ rows, width }: Pick<TensorReader, "rows" | "width">): number => rows * width;
 
-interface Described { readonly about: string }
-export interface NumberParameter extends Described { readonly kind: "number"; readonly default: number; readonly least?: number; readonly most?: number }
+interface Described {
+  readonly about: string;
+}
+export interface NumberParameter extends Described {
+  readonly kind: "number";
+  readonly default: number;
+  readonly least?: number;
+  readonly most?: number;
+}
 /** One number for each input; a single number stands for all. */
-export interface NumbersParameter extends Described { readonly kind: "numbers"; readonly default: number; readonly least?: number; readonly most?: number }
-export interface FlagParameter extends Described { readonly kind: "flag"; readonly default: boolean }
-export interface ChoiceParameter<C extends string = string> extends Described { readonly kind: "choice"; readonly of: readonly C[]; readonly default: C }
+export interface NumbersParameter extends Described {
+  readonly kind: "numbers";
+  readonly default: number;
+  readonly least?: number;
+  readonly most?: number;
+}
+export interface FlagParameter extends Described {
+  readonly kind: "flag";
+  readonly default: boolean;
+}
+export interface ChoiceParameter<C extends string = string> extends Described {
+  readonly kind: "choice";
+  readonly of: readonly C[];
+  readonly default: C;
+}
 export type Parameter = NumberParameter | NumbersParameter | FlagParameter | ChoiceParameter;
 export type Parameters = Readonly<Record<string, Parameter>>;
 
-type ValueOf<P> = P extends NumberParameter ? number : P extends NumbersParameter ? readonly number[] : P extends FlagParameter ? boolean : P extends ChoiceParameter<infer C> ? C : never;
+type ValueOf<P> = P extends NumberParameter
+  ? number
+  : P extends NumbersParameter
+    ? readonly number[]
+    : P extends FlagParameter
+      ? boolean
+      : P extends ChoiceParameter<infer C>
+        ? C
+        : never;
 export type Values<P extends Parameters = Parameters> = { readonly [K in keyof P]: ValueOf<P[K]> };
 
-export const number = (value: number, about: string, least?: number, most?: number) => ({ kind: "number", default: value, about, ...(least !== undefined && { least }), ...(most !== undefined && { most }) }) as const satisfies NumberParameter;
-export const numbers = (value: number, about: string, least?: number, most?: number) => ({ kind: "numbers", default: value, about, ...(least !== undefined && { least }), ...(most !== undefined && { most }) }) as const satisfies NumbersParameter;
-export const flag = (value: boolean, about: string) => ({ kind: "flag", default: value, about }) as const satisfies FlagParameter;
-export const choice = <const C extends string>(value: NoInfer<C>, of: readonly C[], about: string): ChoiceParameter<C> => ({ kind: "choice", default: value, of, about });
+export const number = (value: number, about: string, least?: number, most?: number) =>
+  ({
+    kind: "number",
+    default: value,
+    about,
+    ...(least !== undefined && { least }),
+    ...(most !== undefined && { most }),
+  }) as const satisfies NumberParameter;
+export const numbers = (value: number, about: string, least?: number, most?: number) =>
+  ({
+    kind: "numbers",
+    default: value,
+    about,
+    ...(least !== undefined && { least }),
+    ...(most !== undefined && { most }),
+  }) as const satisfies NumbersParameter;
+export const flag = (value: boolean, about: string) =>
+  ({ kind: "flag", default: value, about }) as const satisfies FlagParameter;
+export const choice = <const C extends string>(
+  value: NoInfer<C>,
+  of: readonly C[],
+  about: string,
+): ChoiceParameter<C> => ({ kind: "choice", default: value, of, about });
 
 /**
- * A reading of all tensors before any is merged, for what is global. Tensors are shared out among threads: every thread
- * has a state of its own, plain data, and what `join` makes of the states must not depend on which thread saw what.
+ * A reading of all tensors before any is merged, for what is global. Tensors are shared out among
+ * threads: every thread has a state of its own, plain data, and what `join` makes of the states must
+ * not depend on which thread saw what.
  */
 export interface Pass<V = Values, State = unknown, Found = unknown> {
   start(inputs: number): State;
@@ -66,8 +117,8 @@ export interface Pass<V = Values, State = unknown, Found = unknown> {
 export interface Treatment<V = Values> {
   readonly survey?: readonly Pass<V>[] | undefined;
   /**
-   * Looks at a tensor and says how its parts are treated. What it returns is called once for each going over of the parts:
-   * they come in order, so a treatment may count as it goes.
+   * Looks at a tensor and says how its parts are treated. What it returns is called once for each going
+   * over of the parts: they come in order, so a treatment may count as it goes.
    */
   treat(tensor: TensorReader, values: V, found: unknown): () => (part: Part) => void;
 }
@@ -85,7 +136,10 @@ export interface Method {
   readonly baseless?: boolean | undefined;
   /** Statistics of data that it wants handed in. */
   readonly needs?: "fisher" | "gram" | undefined;
-  /** Every entry of the result is one sum of the inputs' entries, with weights that no entry has a say in: it holds for factors too. */
+  /**
+   * Every entry of the result is one sum of the inputs' entries, with weights that no entry has a say
+   * in: it holds for factors too.
+   */
   readonly linear?: boolean | undefined;
   /** The result is base + λ · (something without λ): a search over `lambda` needs one merge alone. */
   readonly scaled?: boolean | undefined;
@@ -100,7 +154,10 @@ export interface Method {
   merge(tensor: TensorReader, values: Values, found: unknown): (part: Part, out: Float32Array) => void;
 }
 
-type Defined<P extends Parameters> = Omit<Method, "parameters" | "survey" | "merge" | "treatments" | "unread"> & {
+type Defined<P extends Parameters> = Omit<
+  Method,
+  "parameters" | "survey" | "merge" | "treatments" | "unread"
+> & {
   readonly parameters: P;
   unread?(values: Values<P>): readonly string[];
   treatments?(values: Values<P>): readonly Treatment<Values<P>>[];

@@ -6,10 +6,18 @@ import type { Method, Parameter, Values } from "./types.js";
 /** `dareP` ↔ `dare-p`, as users write it. */
 export const written = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
-function numberOf(where: string, given: unknown, { least = -Infinity, most = Infinity }: { least?: number; most?: number }): number {
+function numberOf(
+  where: string,
+  given: unknown,
+  { least = -Infinity, most = Infinity }: { least?: number; most?: number },
+): number {
   const value = typeof given === "string" && given.trim() !== "" ? Number(given) : given;
-  if (typeof value !== "number" || !Number.isFinite(value)) throw new UserError(`${where} ${JSON.stringify(given)}: it must be a number`);
-  if (value < least || value > most) throw new UserError(`${where} ${value}: it must be ${most === Infinity ? `${least} or more` : `from ${least} to ${most}`}`);
+  if (typeof value !== "number" || !Number.isFinite(value))
+    throw new UserError(`${where} ${JSON.stringify(given)}: it must be a number`);
+  if (value < least || value > most)
+    throw new UserError(
+      `${where} ${value}: it must be ${most === Infinity ? `${least} or more` : `from ${least} to ${most}`}`,
+    );
   return value;
 }
 
@@ -19,8 +27,13 @@ function valueOf(where: string, parameter: Parameter, given: unknown, inputs: nu
       return numberOf(where, given, parameter);
     case "numbers": {
       const list = Array.isArray(given) ? given : typeof given === "string" ? given.split(",") : [given];
-      if (list.length !== 1 && list.length !== inputs) throw new UserError(`${where} ${String(given)}: ${list.length} numbers for ${inputs} models; give one, or one for each`);
-      return Array.from({ length: inputs }, (_, i) => numberOf(where, list[list.length === 1 ? 0 : i], parameter));
+      if (list.length !== 1 && list.length !== inputs)
+        throw new UserError(
+          `${where} ${String(given)}: ${list.length} numbers for ${inputs} models; give one, or one for each`,
+        );
+      return Array.from({ length: inputs }, (_, i) =>
+        numberOf(where, list[list.length === 1 ? 0 : i], parameter),
+      );
     }
     case "flag":
       if (given === true || given === "true" || given === "on") return true;
@@ -37,14 +50,38 @@ function valueOf(where: string, parameter: Parameter, given: unknown, inputs: nu
  * @param where how the user writes a parameter, for the message: "--" before it, or a file and its key
  * @throws UserError naming what is wrong, or is not the method's
  */
-export function resolveValues(method: Method, given: Readonly<Record<string, unknown>>, inputs: number, where: (key: string) => string = (key) => `--${written(key)}`): Values {
+export function resolveValues(
+  method: Method,
+  given: Readonly<Record<string, unknown>>,
+  inputs: number,
+  where: (key: string) => string = (key) => `--${written(key)}`,
+): Values {
   const parameters = parametersOf(method);
   const stray = Object.keys(given).find((key) => given[key] !== undefined && !Object.hasOwn(parameters, key));
-  if (stray !== undefined) throw new UserError(`${where(stray)}: ${method.name} has no such parameter${nearest(stray, Object.keys(parameters))}; it has ${Object.keys(parameters).map(written).join(", ")}`);
+  if (stray !== undefined)
+    throw new UserError(
+      `${where(stray)}: ${method.name} has no such ` +
+        `parameter${nearest(stray, Object.keys(parameters))}; it has ` +
+        Object.keys(parameters).map(written).join(", "),
+    );
   const [least, most] = method.inputs ?? [1, Infinity];
-  if (inputs < least || inputs > most) throw new UserError(`${method.name} merges ${least === most ? `exactly ${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`} models, not ${inputs}`);
-  const values: Values = Object.fromEntries(Object.entries(parameters).map(([key, parameter]) => [key, valueOf(where(key), parameter, given[key] ?? parameter.default, inputs)]));
+  if (inputs < least || inputs > most)
+    throw new UserError(
+      `${method.name} merges ` +
+        `${least === most ? `exactly ${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`} ` +
+        `models, not ${inputs}`,
+    );
+  const values: Values = Object.fromEntries(
+    Object.entries(parameters).map(([key, parameter]) => [
+      key,
+      valueOf(where(key), parameter, given[key] ?? parameter.default, inputs),
+    ]),
+  );
   const unread = method.unread?.(values).find((key) => given[key] !== undefined);
-  if (unread !== undefined) throw new UserError(`${where(unread)}: ${method.name} does not look at it with these other parameters (\`train-merge methods ${method.name}\` says when it does)`);
+  if (unread !== undefined)
+    throw new UserError(
+      `${where(unread)}: ${method.name} does not look at it with these other parameters ` +
+        `(\`train-merge methods ${method.name}\` says when it does)`,
+    );
   return values;
 }

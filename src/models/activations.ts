@@ -1,5 +1,17 @@
 /** Activation functions, each one custom-gradient op: see ops.ts. */
-import { add, erf, exp, mul, relu as tfRelu, sigmoid, square, step, sub, tanh, type Tensor2D } from "@tensorflow/tfjs-core";
+import {
+  add,
+  erf,
+  exp,
+  mul,
+  relu as tfRelu,
+  sigmoid,
+  square,
+  step,
+  sub,
+  tanh,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /** x · Φ(x), the exact (erf) form. */
@@ -35,12 +47,17 @@ function geluTanh(x: Tensor2D): Tensor2D {
 }
 
 /** x · σ(s x): SiLU with s = 1, CLIP's quick GELU with s = 1.702. */
-const swish = (slope: number) => (x: Tensor2D): Tensor2D =>
-  op<Tensor2D>([x], ([input], save) => {
-    const s = sigmoid(mul(input!, slope));
-    save([input!, s]);
-    return { value: mul<Tensor2D>(input!, s), backward: (dy, [sx, ss]) => [mul(dy, mul(ss!, add(mul(mul(sx!, slope), sub(1, ss!)), 1)))] };
-  });
+const swish =
+  (slope: number) =>
+  (x: Tensor2D): Tensor2D =>
+    op<Tensor2D>([x], ([input], save) => {
+      const s = sigmoid(mul(input!, slope));
+      save([input!, s]);
+      return {
+        value: mul<Tensor2D>(input!, s),
+        backward: (dy, [sx, ss]) => [mul(dy, mul(ss!, add(mul(mul(sx!, slope), sub(1, ss!)), 1)))],
+      };
+    });
 
 function relu(x: Tensor2D): Tensor2D {
   return op<Tensor2D>([x], ([input], save) => {
@@ -50,6 +67,15 @@ function relu(x: Tensor2D): Tensor2D {
 }
 
 /** By the names that config.json gives them. */
-export const activations = { gelu, gelu_new: geluTanh, gelu_pytorch_tanh: geluTanh, gelu_fast: geluTanh, quick_gelu: swish(1.702), silu: swish(1), swish: swish(1), relu } as const;
+export const activations = {
+  gelu,
+  gelu_new: geluTanh,
+  gelu_pytorch_tanh: geluTanh,
+  gelu_fast: geluTanh,
+  quick_gelu: swish(1.702),
+  silu: swish(1),
+  swish: swish(1),
+  relu,
+} as const;
 export type ActivationName = keyof typeof activations;
 export const activationNames = Object.keys(activations) as ActivationName[];

@@ -21,11 +21,15 @@ export function readConfig(json: Config, type: string): ConfigReader {
   const reader: ConfigReader = {
     size(key, least = 1, most = 1e6, fallback) {
       const value = json[key] ?? fallback;
-      return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most ? (value as number) : fail(key, `a whole number from ${least} to ${most}`, value);
+      return Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most
+        ? (value as number)
+        : fail(key, `a whole number from ${least} to ${most}`, value);
     },
     positive(key, fallback) {
       const value = json[key] ?? fallback;
-      return typeof value === "number" && Number.isFinite(value) && value > 0 ? value : fail(key, "a number above 0", value);
+      return typeof value === "number" && Number.isFinite(value) && value > 0
+        ? value
+        : fail(key, "a number above 0", value);
     },
     flag(key, fallback) {
       const value = json[key] ?? fallback;
@@ -33,12 +37,17 @@ export function readConfig(json: Config, type: string): ConfigReader {
     },
     only<T>(key: string, ...allowed: T[]): T {
       const value = json[key] ?? allowed[0];
-      if (!allowed.includes(value as T)) throw new UserError(`config.json: "${key}": ${JSON.stringify(value)} is not supported for ${type}, only ${allowed.map((one) => JSON.stringify(one)).join(", ")}`);
+      if (!allowed.includes(value as T))
+        throw new UserError(
+          `config.json: "${key}": ${JSON.stringify(value)} is not supported for ${type}, only ` +
+            allowed.map((one) => JSON.stringify(one)).join(", "),
+        );
       return value as T;
     },
     heads(key, width) {
       const heads = reader.size(key);
-      if (width % heads) throw new UserError(`config.json: a width of ${width} is not a multiple of ${key} ${heads}`);
+      if (width % heads)
+        throw new UserError(`config.json: a width of ${width} is not a multiple of ${key} ${heads}`);
       return heads;
     },
   };

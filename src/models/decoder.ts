@@ -5,9 +5,9 @@ import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
 import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
 
 /**
- * A causal language model reads its targets as it says them, all but the last. Rows of one text, answers to a prompt, become
- * one row: the text is read once, and the targets stand behind it side by side, none seeing another (attention's bias), each
- * at the places that follow the text's.
+ * A causal language model reads its targets as it says them, all but the last. Rows of one text,
+ * answers to a prompt, become one row: the text is read once, and the targets stand behind it side by
+ * side, none seeing another (attention's bias), each at the places that follow the text's.
  */
 export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   if (!given.some(({ targets }) => targets)) return given;
@@ -25,7 +25,9 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
 
 /** Tokens that end a text, as a config says it; one that the vocabulary does not hold is none. */
 export const endsOf = (json: Config, otherwise: number): number[] =>
-  [json["eos_token_id"] ?? otherwise].flat().filter((id): id is number => typeof id === "number" && id < (json["vocab_size"] as number));
+  [json["eos_token_id"] ?? otherwise]
+    .flat()
+    .filter((id): id is number => typeof id === "number" && id < (json["vocab_size"] as number));
 
 export interface LastBlock {
   readonly id: string;
@@ -37,15 +39,42 @@ export interface LastBlock {
   readonly size: readonly [vocabulary: number, width: number];
 }
 
-/** What stands behind the last layer of a causal model: the norm, then a score of every row's targets, or its last token for a head. */
-export function lastBlock<S extends State>(readout: Readout, { id, shapes, normalise, unembedding, size }: LastBlock): Block<S> {
-  if (readout === "pool") return { id, shapes, run: (w, state) => ({ ...state, x: normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)) }) };
+/**
+ * What stands behind the last layer of a causal model: the norm, then a score of every row's targets,
+ * or its last token for a head.
+ */
+export function lastBlock<S extends State>(
+  readout: Readout,
+  { id, shapes, normalise, unembedding, size }: LastBlock,
+): Block<S> {
+  if (readout === "pool")
+    return {
+      id,
+      shapes,
+      run: (w, state) => ({
+        ...state,
+        x: normalise(
+          w,
+          tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1),
+        ),
+      }),
+    };
   return {
     id,
     shapes: new Map([...shapes, [unembedding, size]]),
     run(w, state) {
       const out = unembeddingOf(w, unembedding);
-      if (state.memory) return { ...state, x: tokenScores(normalise(w, tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1)), out) };
+      if (state.memory)
+        return {
+          ...state,
+          x: tokenScores(
+            normalise(
+              w,
+              tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1),
+            ),
+            out,
+          ),
+        };
       const places = placesOf(state.batch);
       const said = normalise(w, rows(state.x as Tensor2D, tensor1d(places.at, "int32")));
       return { ...state, x: score(said, out, places) };

@@ -1,4 +1,7 @@
-/** What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens, attention's segments. */
+/**
+ * What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens,
+ * attention's segments.
+ */
 import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { parametersOf } from "./dense.js";
 import { layout } from "./layout.js";
@@ -16,7 +19,10 @@ export interface State {
 }
 
 /** What a family says of itself beside its blocks. */
-export type Pipeline<S extends State> = Pick<Model<S, TokenBatch>, "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups"> & {
+export type Pipeline<S extends State> = Pick<
+  Model<S, TokenBatch>,
+  "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups"
+> & {
   readonly blocks: readonly Block<S>[];
   readonly tables: readonly string[];
   readonly padId: number;
@@ -29,22 +35,47 @@ export type Pipeline<S extends State> = Pick<Model<S, TokenBatch>, "width" | "he
 };
 
 /** A model whose blocks hand on one array of activations. */
-export function pipeline<S extends State>({ padId, start, tables, expand, speaks, ...rest }: Pipeline<S>): Model<S, TokenBatch> {
+export function pipeline<S extends State>({
+  padId,
+  start,
+  tables,
+  expand,
+  speaks,
+  ...rest
+}: Pipeline<S>): Model<S, TokenBatch> {
   return {
     ...rest,
-    parameters: parametersOf(rest.blocks), tables: new Set(tables),
+    parameters: parametersOf(rest.blocks),
+    tables: new Set(tables),
     prepare: (given) => layout(expand ? expand(given) : given, padId, rest.width),
     carried: ({ x }) => [x],
     carry: (state, [x]) => ({ ...state, x: x! }),
     start: (batch, memory) => ({ batch, x: scalar(0), memory, keys: memory?.keys(), ...start(batch) }) as S,
     features: ({ x }) => x as Tensor2D,
     speech: speaks && {
-      ...speaks, from: 0, side: (batch) => batch,
-      follow: ({ rows: given }, said, step) => layout(said.map((id, r) => ({ ids: [id], types: [], positions: [given[r]!.ids.length + step] })), padId, rest.width),
+      ...speaks,
+      from: 0,
+      side: (batch) => batch,
+      follow: ({ rows: given }, said, step) =>
+        layout(
+          said.map((id, r) => ({ ids: [id], types: [], positions: [given[r]!.ids.length + step] })),
+          padId,
+          rest.width,
+        ),
     },
   };
 }
 
 /** A token of every row: its first, or the one `after` that. */
-export const tokenOfRows = (x: Tensor, { first, rows: given }: TokenBatch, after: (row: TokenBatch["rows"][number]) => number = () => 0): Tensor2D =>
-  rows(x as Tensor2D, tensor1d(first.map((at, r) => at + after(given[r]!)), "int32"));
+export const tokenOfRows = (
+  x: Tensor,
+  { first, rows: given }: TokenBatch,
+  after: (row: TokenBatch["rows"][number]) => number = () => 0,
+): Tensor2D =>
+  rows(
+    x as Tensor2D,
+    tensor1d(
+      first.map((at, r) => at + after(given[r]!)),
+      "int32",
+    ),
+  );

@@ -13,14 +13,19 @@ import { vit } from "./vit.js";
 export const families: readonly ModelFamily[] = [bert, roberta, t5, llama, gpt2, opt, vit, clip];
 
 /** The family of a `model_type`; undefined where it is none that can be trained. */
-export const familyOfType = (type: unknown): ModelFamily | undefined => families.find(({ types }) => types.includes(type as string));
+export const familyOfType = (type: unknown): ModelFamily | undefined =>
+  families.find(({ types }) => types.includes(type as string));
 
 /** The family of a config. @throws UserError naming the families there are. */
 export function familyOf(config: Readonly<Record<string, unknown>>, where: string): ModelFamily {
   const family = familyOfType(config["model_type"]);
   if (!family) {
     const known = families.flatMap(({ types }) => types).join(", ");
-    throw new UserError(`${where}: model_type ${JSON.stringify(config["model_type"])} is not one train-merge can train; it knows ${known}. \`train-merge merge\` merges any model without training; CONTRIBUTING.md says how to add a family (one file, one line)`);
+    throw new UserError(
+      `${where}: model_type ${JSON.stringify(config["model_type"])} is not one train-merge can ` +
+        `train; it knows ${known}. \`train-merge merge\` merges any model without training; ` +
+        "CONTRIBUTING.md says how to add a family (one file, one line)",
+    );
   }
   return family;
 }

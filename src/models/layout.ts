@@ -32,7 +32,11 @@ export function layout(rows: readonly TokenRow[], padId: number, width: number):
   const lengths = order.map((i) => rows[i]!.ids.length);
   const ends = cutSegments(lengths, segmentCost(width));
   const total = ends.reduce((sum, end, s) => sum + (end - (ends[s - 1] ?? 0)) * lengths[end - 1]!, 0);
-  const [ids, types, positions] = [new Int32Array(total).fill(padId), new Int32Array(total), new Int32Array(total)];
+  const [ids, types, positions] = [
+    new Int32Array(total).fill(padId),
+    new Int32Array(total),
+    new Int32Array(total),
+  ];
   const first = new Int32Array(rows.length);
   const segments: Segment[] = [];
   let at = 0;

@@ -1,9 +1,32 @@
 /** Losses on logits, each one custom-gradient op: see ops.ts. */
-import { add, cast, div, exp, gather, log, matMul, max, maximum, mul, neg, oneHot, reshape, sub, sum, tensor1d, tensor2d, tidy, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import {
+  add,
+  cast,
+  div,
+  exp,
+  gather,
+  log,
+  matMul,
+  max,
+  maximum,
+  mul,
+  neg,
+  oneHot,
+  reshape,
+  sub,
+  sum,
+  tensor1d,
+  tensor2d,
+  tidy,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
 import { op } from "./ops.js";
 
 /**
- * Cross-entropy of logits [n, classes] against targets whose rows sum to 1 (one-hot, or probabilities), mean over n. Softmax is kept for the backward.
+ * Cross-entropy of logits [n, classes] against targets whose rows sum to 1 (one-hot, or probabilities),
+ * mean over n. Softmax is kept for the backward.
  * @returns a scalar
  */
 export function crossEntropy(logits: Tensor2D, targets: Tensor2D): Tensor {
@@ -18,7 +41,10 @@ export function crossEntropy(logits: Tensor2D, targets: Tensor2D): Tensor {
   });
 }
 
-/** Kullback–Leibler divergence of softmax(logits) from probabilities p, both [n, classes]: Σ p (log p − log softmax), mean over n; no gradient goes to p. */
+/**
+ * Kullback–Leibler divergence of softmax(logits) from probabilities p, both [n, classes]: Σ p (log p −
+ * log softmax), mean over n; no gradient goes to p.
+ */
 export function divergence(logits: Tensor2D, p: Tensor2D): Tensor {
   // 0 log 0 is 0.
   return add(crossEntropy(logits, p), div(sum(mul(p, log(maximum(p, 1e-30)))), p.shape[0]));
@@ -64,7 +90,8 @@ function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
 }
 
 /**
- * Log-probability of one token a row: logits [m, vocabulary], targets [m] → [m, 1]. Held for the backward: the softmax.
+ * Log-probability of one token a row: logits [m, vocabulary], targets [m] → [m, 1]. Held for the
+ * backward: the softmax.
  */
 export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
   const vocabulary = logits.shape[1];
@@ -72,13 +99,27 @@ export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
     const { logP, p } = logSoftmax(z!);
     save([p, tensor1d(targets, "int32")]);
     return {
-      value: reshape(gather(reshape(logP, [-1]), tensor1d(targets.map((id, row) => row * vocabulary + id), "int32")), [-1, 1]),
-      backward: (dy, [savedP, ids]) => [mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!))],
+      value: reshape(
+        gather(
+          reshape(logP, [-1]),
+          tensor1d(
+            targets.map((id, row) => row * vocabulary + id),
+            "int32",
+          ),
+        ),
+        [-1, 1],
+      ),
+      backward: (dy, [savedP, ids]) => [
+        mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!)),
+      ],
     };
   });
 }
 
-/** log Σ exp over the rows of all pieces' scores, [m, 1], a piece at a time: its largest score so far, and the sum beside it. */
+/**
+ * log Σ exp over the rows of all pieces' scores, [m, 1], a piece at a time: its largest score so far,
+ * and the sum beside it.
+ */
 function logSumExp(x: Tensor2D, pieces: readonly Tensor[]): Tensor {
   let highest: Tensor | undefined;
   let total: Tensor | undefined;
@@ -95,23 +136,40 @@ function logSumExp(x: Tensor2D, pieces: readonly Tensor[]): Tensor {
 }
 
 /**
- * {@link tokenLogProb} of x Wᵀ where W [vocabulary, width] comes in pieces of its rows: logits exist for one piece at a
- * time, forward and back, so that neither they nor W need fit one tensor. Held for the backward: x, W and a number a row.
+ * {@link tokenLogProb} of x Wᵀ where W [vocabulary, width] comes in pieces of its rows: logits exist
+ * for one piece at a time, forward and back, so that neither they nor W need fit one tensor. Held for
+ * the backward: x, W and a number a row.
  * @param x [m, width]
  * @param frozen nobody asks for W's gradient
  * @returns [m, 1]
  */
-export function tokenLogProbOfPieces(x: Tensor2D, pieces: readonly Tensor2D[], targets: Int32Array, frozen: boolean): Tensor2D {
+export function tokenLogProbOfPieces(
+  x: Tensor2D,
+  pieces: readonly Tensor2D[],
+  targets: Int32Array,
+  frozen: boolean,
+): Tensor2D {
   const starts = pieces.map((_, i) => pieces.slice(0, i).reduce((rows, { shape }) => rows + shape[0], 0));
   /** Each row's target as a row of the piece; −1 where it is in another. */
-  const within = (i: number): Int32Array => targets.map((id) => (id >= starts[i]! && id < starts[i]! + pieces[i]!.shape[0] ? id - starts[i]! : -1));
+  const within = (i: number): Int32Array =>
+    targets.map((id) => (id >= starts[i]! && id < starts[i]! + pieces[i]!.shape[0] ? id - starts[i]! : -1));
   /** 1 at each row's target, where it is among the piece's rows: [m, rows of the piece]. */
-  const chosen = (i: number): Tensor => cast(oneHot(tensor1d(within(i), "int32"), pieces[i]!.shape[0]), "float32");
+  const chosen = (i: number): Tensor =>
+    cast(oneHot(tensor1d(within(i), "int32"), pieces[i]!.shape[0]), "float32");
   /** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
   const targetScores = (x: Tensor2D, i: number): Tensor => {
     const ids = within(i);
-    const isHere = tensor2d(Float32Array.from(ids, (id) => (id < 0 ? 0 : 1)), [ids.length, 1]);
-    const weights = gather(pieces[i]!, tensor1d(ids.map((id) => Math.max(0, id)), "int32"));
+    const isHere = tensor2d(
+      Float32Array.from(ids, (id) => (id < 0 ? 0 : 1)),
+      [ids.length, 1],
+    );
+    const weights = gather(
+      pieces[i]!,
+      tensor1d(
+        ids.map((id) => Math.max(0, id)),
+        "int32",
+      ),
+    );
     return mul(sum(mul(x, weights), -1, true), isHere);
   };
   return op<Tensor2D>(frozen ? [x] : [x, ...pieces], ([input], save) => {
@@ -119,14 +177,20 @@ export function tokenLogProbOfPieces(x: Tensor2D, pieces: readonly Tensor2D[], t
     const ofTargets = pieces.map((_, i) => targetScores(input as Tensor2D, i));
     save([input!, total, ...pieces]);
     return {
-      value: sub<Tensor2D>(ofTargets.reduce((a, b) => add(a, b)), total),
+      value: sub<Tensor2D>(
+        ofTargets.reduce((a, b) => add(a, b)),
+        total,
+      ),
       backward(dy, [savedX, savedTotal, ...savedPieces]) {
         let dx: Tensor | undefined;
         const gradients = savedPieces.map((piece, i) => {
           const [forX, forPiece] = tidy(() => {
             const z = matMul(savedX as Tensor2D, piece as Tensor2D, false, true);
             const dz = mul(dy, sub(chosen(i), exp(sub(z, savedTotal!)))) as Tensor2D;
-            return [matMul(dz, piece as Tensor2D), frozen ? undefined : matMul(dz, savedX as Tensor2D, true, false)].filter((t) => t !== undefined);
+            return [
+              matMul(dz, piece as Tensor2D),
+              frozen ? undefined : matMul(dz, savedX as Tensor2D, true, false),
+            ].filter((t) => t !== undefined);
           }) as [Tensor, Tensor | undefined];
           dx = dx ? add(dx, forX) : forX;
           return forPiece;

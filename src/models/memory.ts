@@ -11,7 +11,8 @@ export interface Growing extends Memory {
 }
 
 /**
- * An empty memory of rows. Held on the device: two arrays a layer, [tokens read, width of the keys], and what `once` made.
+ * An empty memory of rows. Held on the device: two arrays a layer, [tokens read, width of the keys],
+ * and what `once` made.
  * @param window how far back a token sees
  */
 export function emptyMemory(window = Infinity): Growing {
@@ -30,7 +31,14 @@ export function emptyMemory(window = Infinity): Growing {
     kept.set(name, now);
     return now;
   };
-  const laidOut = (x: Tensor2D): Tensor2D => rows(x, tensor1d(places.flatMap((of) => [...of, ...Array<number>(longest() - of.length).fill(of[0]!)]), "int32"));
+  const laidOut = (x: Tensor2D): Tensor2D =>
+    rows(
+      x,
+      tensor1d(
+        places.flatMap((of) => [...of, ...Array<number>(longest() - of.length).fill(of[0]!)]),
+        "int32",
+      ),
+    );
 
   return {
     read({ rows: given, first, ids }) {
@@ -43,7 +51,18 @@ export function emptyMemory(window = Infinity): Growing {
       const [size, length] = [places.length, longest()];
       const hidden = (of: number[], i: number) => i >= of.length || of.length - 1 - i >= window;
       const any = places.some((of) => of.length < length || of.length > window);
-      const segment: SegmentBias = { size, length, bias: any ? tensor(Float32Array.from({ length: size * length }, (_, i) => (hidden(places[Math.floor(i / length)]!, i % length) ? unseen : 0)), [size, 1, 1, length]) : undefined };
+      const segment: SegmentBias = {
+        size,
+        length,
+        bias: any
+          ? tensor(
+              Float32Array.from({ length: size * length }, (_, i) =>
+                hidden(places[Math.floor(i / length)]!, i % length) ? unseen : 0,
+              ),
+              [size, 1, 1, length],
+            )
+          : undefined,
+      };
       return [segment];
     },
     extend(layer, k, v) {
@@ -56,9 +75,19 @@ export function emptyMemory(window = Infinity): Growing {
   };
 }
 
-/** Attention of a layer's tokens to their own rows: to what the pass reads, and with a memory, to all that was read before. */
+/**
+ * Attention of a layer's tokens to their own rows: to what the pass reads, and with a memory, to all
+ * that was read before.
+ */
 export function attendBack(
-  layer: string, [q, k, v]: readonly [Tensor2D, Tensor2D, Tensor2D], { bias, keys, memory }: { bias: readonly SegmentBias[]; keys?: readonly SegmentBias[] | undefined; memory?: Memory | undefined }, options: AttendOptions,
+  layer: string,
+  [q, k, v]: readonly [Tensor2D, Tensor2D, Tensor2D],
+  {
+    bias,
+    keys,
+    memory,
+  }: { bias: readonly SegmentBias[]; keys?: readonly SegmentBias[] | undefined; memory?: Memory | undefined },
+  options: AttendOptions,
 ): Tensor2D {
   const [seenK, seenV] = memory?.extend(layer, k, v) ?? [k, v];
   return attend(q, seenK, seenV, bias, keys ?? bias, options);

@@ -3,8 +3,28 @@
  * its forward returns, and only what its backward needs is kept. Activations are 2-D, [tokens, width].
  */
 import {
-  add, clone, concat, customGrad, dispose, gather, matMul, mean, mul, ones, reshape, rsqrt, slice, square, sub, sum, tensor1d,
-  tidy, unsortedSegmentSum, type Tensor, type Tensor1D, type Tensor2D,
+  add,
+  clone,
+  concat,
+  customGrad,
+  dispose,
+  gather,
+  matMul,
+  mean,
+  mul,
+  ones,
+  reshape,
+  rsqrt,
+  slice,
+  square,
+  sub,
+  sum,
+  tensor1d,
+  tidy,
+  unsortedSegmentSum,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import type { Weights } from "./types.js";
 
@@ -27,7 +47,9 @@ export function op<Out extends Tensor>(
       value,
       gradFunc(dy: Tensor | Tensor[], saved: Tensor[]) {
         // A gradient that is dy itself gets a handle of its own.
-        const gradients = tidy(() => backward(dy as Tensor, saved).map((g) => (g === dy || saved.includes(g) ? clone(g) : g)));
+        const gradients = tidy(() =>
+          backward(dy as Tensor, saved).map((g) => (g === dy || saved.includes(g) ? clone(g) : g)),
+        );
         dispose([dy, ...saved]);
         return gradients;
       },
@@ -103,7 +125,13 @@ export function linear(x: Tensor2D, layers: readonly Dense[]): Tensor2D {
         const dw = transposed ? matMul(savedX!, dy, true, false) : matMul(dy, savedX!, true, false);
         const db = biased ? columnSums(dy) : undefined;
         if (layers.length === 1) return db ? [dx, dw, db] : [dx, dw];
-        return [dx, ...outs.flatMap((out, i) => [slice(dw, [starts[i]!, 0], [out, -1]), ...(db ? [slice(db, [starts[i]!], [out])] : [])])];
+        return [
+          dx,
+          ...outs.flatMap((out, i) => [
+            slice(dw, [starts[i]!, 0], [out, -1]),
+            ...(db ? [slice(db, [starts[i]!], [out])] : []),
+          ]),
+        ];
       },
     };
   });
@@ -128,16 +156,25 @@ export function lowRank(x: Tensor2D, a: Tensor2D, b: Tensor2D, d: Tensor1D): Ten
 export function scaled(x: Tensor2D, l: Tensor1D): Tensor2D {
   return op<Tensor2D>([x, l], ([input, gain], save) => {
     save([input!, gain!]);
-    return { value: mul<Tensor2D>(input!, gain!), backward: (dy, [sx, sl]) => [mul(dy, sl!), columnSums(mul(dy, sx!))] };
+    return {
+      value: mul<Tensor2D>(input!, gain!),
+      backward: (dy, [sx, sl]) => [mul(dy, sl!), columnSums(mul(dy, sx!))],
+    };
   });
 }
 
-/** Matrices one after the other along an axis: 1 puts [n, a], [n, b] side by side, 0 puts [a, n], [b, n] one below the other. */
+/**
+ * Matrices one after the other along an axis: 1 puts [n, a], [n, b] side by side, 0 puts [a, n], [b, n]
+ * one below the other.
+ */
 export function joined(parts: Tensor2D[], axis: 0 | 1): Tensor2D {
   if (parts.length === 1) return parts[0]!;
   const sizes = parts.map(({ shape }) => shape[axis]);
   const starts = sizes.map((_, i) => sizes.slice(0, i).reduce((sum, size) => sum + size, 0));
-  const [at, of] = [(start: number) => (axis ? [0, start] : [start, 0]), (size: number) => (axis ? [-1, size] : [size, -1])];
+  const [at, of] = [
+    (start: number) => (axis ? [0, start] : [start, 0]),
+    (size: number) => (axis ? [-1, size] : [size, -1]),
+  ];
   return op<Tensor2D>(parts, (inputs) => ({
     value: concat(inputs as Tensor2D[], axis),
     backward: (dy) => sizes.map((size, i) => slice(dy, at(starts[i]!), of(size))),
@@ -154,7 +191,10 @@ export function times(a: Tensor2D, b: Tensor2D): Tensor2D {
 
 /** c · x. */
 export function multiplied(x: Tensor2D, factor: number): Tensor2D {
-  return op<Tensor2D>([x], ([input]) => ({ value: mul<Tensor2D>(input!, factor), backward: (dy) => [mul(dy, factor)] }));
+  return op<Tensor2D>([x], ([input]) => ({
+    value: mul<Tensor2D>(input!, factor),
+    backward: (dy) => [mul(dy, factor)],
+  }));
 }
 
 /** Layer normalisation over the last axis: x [n, width], scale and shift [width]. */
@@ -198,6 +238,9 @@ export function unitRows(x: Tensor2D): Tensor2D {
     const inverse = rsqrt(sum(square(input!), 1, true));
     const unit = mul<Tensor2D>(input!, inverse);
     save([unit, inverse]);
-    return { value: unit, backward: (dy, [u, inv]) => [mul(inv!, sub(dy, mul(u!, sum(mul(dy, u!), 1, true))))] };
+    return {
+      value: unit,
+      backward: (dy, [u, inv]) => [mul(inv!, sub(dy, mul(u!, sum(mul(dy, u!), 1, true))))],
+    };
   });
 }

@@ -36,22 +36,43 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
   return {
     id: "embeddings",
     shapes: new Map<string, readonly number[]>([
-      [names.classToken, names.classShape], [`${names.projection}.weight`, [width, image.channels, image.patch, image.patch]], ...(names.bias ? [[`${names.projection}.bias`, [width]] as const] : []), [names.positions, names.positionShape],
+      [names.classToken, names.classShape],
+      [`${names.projection}.weight`, [width, image.channels, image.patch, image.patch]],
+      ...(names.bias ? [[`${names.projection}.bias`, [width]] as const] : []),
+      [names.positions, names.positionShape],
     ]),
     run(w, state) {
       const { batch } = state;
-      const [weight, bias] = [`${names.projection}.weight`, names.bias ? `${names.projection}.bias` : undefined];
-      const projected = linear(patchesOf(batch, inputs), [{ weight: reshape(w(weight), [width, inputs]), bias: bias === undefined ? undefined : (w(bias) as Tensor1D), frozen: w.frozen?.(weight) && (bias === undefined || w.frozen(bias)) }]);
+      const [weight, bias] = [
+        `${names.projection}.weight`,
+        names.bias ? `${names.projection}.bias` : undefined,
+      ];
+      const projected = linear(patchesOf(batch, inputs), [
+        {
+          weight: reshape(w(weight), [width, inputs]),
+          bias: bias === undefined ? undefined : (w(bias) as Tensor1D),
+          frozen: w.frozen?.(weight) && (bias === undefined || w.frozen(bias)),
+        },
+      ]);
       const all = joined([reshape(w(names.classToken), [1, width]), projected], 0);
-      const from = Int32Array.from({ length: batch.rows.length * tokens }, (_, t) => (t % tokens === 0 ? 0 : Math.floor(t / tokens) * (tokens - 1) + (t % tokens)));
+      const from = Int32Array.from({ length: batch.rows.length * tokens }, (_, t) =>
+        t % tokens === 0 ? 0 : Math.floor(t / tokens) * (tokens - 1) + (t % tokens),
+      );
       const places = rows(reshape(w(names.positions), [tokens, width]), tensor1d(batch.ids, "int32"));
       return { ...state, x: plus(rows(all, tensor1d(from, "int32")), places) };
     },
   };
 }
 
-/** An image as a row. Pixels are [channels, size, size], normalised; they are asked for whenever a pass reads the row. */
-export const imageRow = (pixels: () => ArrayLike<number>, image: ImageShape): TokenRow => ({ ids: placesOf(tokensOf(image)), types: [], patches: () => cut(pixels(), image) });
+/**
+ * An image as a row. Pixels are [channels, size, size], normalised; they are asked for whenever a pass
+ * reads the row.
+ */
+export const imageRow = (pixels: () => ArrayLike<number>, image: ImageShape): TokenRow => ({
+  ids: placesOf(tokensOf(image)),
+  types: [],
+  patches: () => cut(pixels(), image),
+});
 
 /** An image's patches from the upper left, a line at a time. */
 function cut(pixels: ArrayLike<number>, { size, patch, channels }: ImageShape): Float32Array {
@@ -60,7 +81,9 @@ function cut(pixels: ArrayLike<number>, { size, patch, channels }: ImageShape): 
   let at = 0;
   for (let p = 0; p < across * across; p++) {
     const [top, left] = [Math.floor(p / across) * patch, (p % across) * patch];
-    for (let c = 0; c < channels; c++) for (let y = 0; y < patch; y++) for (let x = 0; x < patch; x++) patches[at++] = pixels[(c * size + top + y) * size + left + x]!;
+    for (let c = 0; c < channels; c++)
+      for (let y = 0; y < patch; y++)
+        for (let x = 0; x < patch; x++) patches[at++] = pixels[(c * size + top + y) * size + left + x]!;
   }
   return patches;
 }

@@ -16,7 +16,11 @@ export interface Places {
 export function placesOf({ rows: given, first }: TokenBatch): Places {
   const all = given.flatMap(({ spoken = [] }, r) => spoken.map((one) => ({ ...one, start: first[r]! })));
   const total = all.reduce((sum, { targets }) => sum + targets.length, 0);
-  const [at, targets, owners] = [new Int32Array(total), new Int32Array(total), new Float32Array(all.length * total)];
+  const [at, targets, owners] = [
+    new Int32Array(total),
+    new Int32Array(total),
+    new Float32Array(all.length * total),
+  ];
   let n = 0;
   for (const { row, start, first: before, second, targets: mine, mean } of all) {
     for (const [t, target] of mine.entries()) {
@@ -52,7 +56,10 @@ export const unembeddingOf = (weights: Weights, name: string): Unembedding => ({
 
 /** Scores of every token of the vocabulary, [n, vocabulary], without a gradient for the output layer. */
 export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
-  joined(pieces.map((weight) => linear(x, [{ weight, frozen: true }])), 1);
+  joined(
+    pieces.map((weight) => linear(x, [{ weight, frozen: true }])),
+    1,
+  );
 
 /**
  * Σ log p(target) of every row: [rows, 1].
@@ -60,6 +67,9 @@ export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
  */
 export function score(said: Tensor2D, { pieces, frozen }: Unembedding, places: Places): Tensor2D {
   const [only] = pieces;
-  const logProbs = pieces.length === 1 ? tokenLogProb(linear(said, [{ weight: only!, frozen }]), places.targets) : tokenLogProbOfPieces(said, pieces, places.targets, frozen ?? false);
+  const logProbs =
+    pieces.length === 1
+      ? tokenLogProb(linear(said, [{ weight: only!, frozen }]), places.targets)
+      : tokenLogProbOfPieces(said, pieces, places.targets, frozen ?? false);
   return summed(logProbs, places);
 }

@@ -5,9 +5,15 @@ import { readConfig } from "./config.js";
 import type { Config } from "./types.js";
 
 /** Angle a place of every pair of entries, and what cos and sin are multiplied by. */
-export interface Frequencies { readonly values: Float64Array; readonly factor: number }
+export interface Frequencies {
+  readonly values: Float64Array;
+  readonly factor: number;
+}
 
-/** Rotary frequencies of a config, with the scalings that transformers knows by these names: linear, dynamic, llama3, yarn. */
+/**
+ * Rotary frequencies of a config, with the scalings that transformers knows by these names: linear,
+ * dynamic, llama3, yarn.
+ */
 export function frequencies(json: Config, depth: number, positions: number): Frequencies {
   const given = { ...(json["rope_scaling"] as Config | null), ...(json["rope_parameters"] as Config | null) };
   const type = given["rope_type"] ?? given["type"] ?? "default";
@@ -33,7 +39,8 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
     };
   }
   if (type === "yarn") {
-    const turn = (rotations: number) => (depth * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+    const turn = (rotations: number) =>
+      (depth * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
     const low = Math.max(0, Math.floor(turn(positive("beta_fast", 32))));
     const high = Math.min(depth - 1, Math.ceil(turn(positive("beta_slow", 1))));
     const span = high === low ? 0.001 : high - low;
@@ -45,7 +52,10 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
       }),
     };
   }
-  throw new UserError(`config.json: rotary embeddings scaled by ${JSON.stringify(type)} are not supported, only linear, dynamic, llama3, yarn`);
+  throw new UserError(
+    `config.json: rotary embeddings scaled by ${JSON.stringify(type)} are not supported, ` +
+      "only linear, dynamic, llama3, yarn",
+  );
 }
 
 /** cos and sin at every token's place: [tokens, 1, depth]. */

@@ -3,9 +3,15 @@ import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
 export interface Weights {
   (name: string): Tensor;
-  /** Some rows of a table, [m, width], for who need not make the whole table; absent where the table is there anyway. */
+  /**
+   * Some rows of a table, [m, width], for who need not make the whole table; absent where the table is
+   * there anyway.
+   */
   rows?(name: string, ids: Int32Array): Tensor2D;
-  /** A matrix in pieces of its rows, one below the other, where it may be too large for one tensor; absent where it never is. */
+  /**
+   * A matrix in pieces of its rows, one below the other, where it may be too large for one tensor;
+   * absent where it never is.
+   */
   pieces?(name: string): readonly Tensor2D[];
   /** True where nobody asks for the weight's gradient; absent where somebody may. */
   frozen?(name: string): boolean;
@@ -45,7 +51,10 @@ export interface TokenRow {
 export interface Spoken {
   /** The row they are of, in the order in which rows were given. */
   readonly row: number;
-  /** The place in its row that says the first of them, and the place that says the second; from there on they follow each other. */
+  /**
+   * The place in its row that says the first of them, and the place that says the second; from there on
+   * they follow each other.
+   */
   readonly first: number;
   readonly second: number;
   readonly targets: readonly number[];
@@ -54,7 +63,11 @@ export interface Spoken {
 
 /** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
 export const rowTokens = (...rows: readonly TokenRow[]): number =>
-  rows.reduce((sum, { ids, targets }, r) => sum + (r > 0 && rows[r - 1]!.ids === ids ? 0 : ids.length) + (targets?.length ?? 0), 0);
+  rows.reduce(
+    (sum, { ids, targets }, r) =>
+      sum + (r > 0 && rows[r - 1]!.ids === ids ? 0 : ids.length) + (targets?.length ?? 0),
+    0,
+  );
 
 /** Some rows that are padded to one length and attended to together. */
 export interface Segment {
@@ -68,7 +81,10 @@ export interface Segment {
 export interface SegmentBias {
   readonly size: number;
   readonly length: number;
-  /** Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very negative where not. */
+  /**
+   * Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very
+   * negative where not.
+   */
   readonly bias: Tensor | undefined;
 }
 
@@ -124,7 +140,10 @@ export interface Model<State = unknown, Batch = unknown> {
   prepare(rows: readonly TokenRow[]): Batch;
   /** Which rows of which tables a batch will look up. */
   lookups(batch: Batch): readonly { readonly name: string; readonly ids: Int32Array }[];
-  /** The state before the first block. With a memory, the last block gives every row's scores of its next token, [rows, vocabulary]. */
+  /**
+   * The state before the first block. With a memory, the last block gives every row's scores of its
+   * next token, [rows, vocabulary].
+   */
   start(batch: Batch, memory?: Memory): State;
   /** The activations that a block hands to the next: all of a state that does not follow from the batch. */
   carried(state: State): Tensor[];
@@ -141,7 +160,10 @@ export interface Speech<Batch = unknown> {
   readonly ends: readonly number[];
   /** How far back a token sees. */
   readonly window?: number | undefined;
-  /** The batch that reads one more token of each row of the batch it began with. @param step how many it has read so far */
+  /**
+   * The batch that reads one more token of each row of the batch it began with. @param step how many it
+   * has read so far
+   */
   follow(batch: Batch, said: readonly number[], step: number): Batch;
   /** The rows of a batch that look back at what they have read. */
   side(batch: Batch): TokenBatch;
@@ -157,7 +179,11 @@ export interface Memory {
   once(name: string, make: () => Tensor2D): Tensor2D;
 }
 
-export interface ImageShape { readonly size: number; readonly patch: number; readonly channels: number }
+export interface ImageShape {
+  readonly size: number;
+  readonly patch: number;
+  readonly channels: number;
+}
 
 /** What a family can be asked to make of a row: features for a head (`pool`), or a score of its targets (`score`). */
 export type Readout = "pool" | "score";
@@ -189,7 +215,10 @@ export interface ModelFamily {
 export interface BuildOptions {
   /** Default: the family's customary one. */
   readonly readout?: Readout | undefined;
-  /** Whether the checkpoint holds a tensor of this canonical name, where a config does not tell all (default: it is what the config says). */
+  /**
+   * Whether the checkpoint holds a tensor of this canonical name, where a config does not tell all
+   * (default: it is what the config says).
+   */
   readonly has?: ((name: string) => boolean) | undefined;
 }
 

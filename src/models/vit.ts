@@ -7,34 +7,73 @@ import { preNormLayer } from "./prenorm.js";
 import type { Block, Config, Model, ModelFamily } from "./types.js";
 
 const names = {
-  norm1: "layernorm_before", qkv: ["query", "key", "value"].map((name) => `attention.attention.${name}`), out: "attention.output.dense",
-  norm2: "layernorm_after", up: "intermediate.dense", down: "output.dense",
+  norm1: "layernorm_before",
+  qkv: ["query", "key", "value"].map((name) => `attention.attention.${name}`),
+  out: "attention.output.dense",
+  norm2: "layernorm_after",
+  up: "intermediate.dense",
+  down: "output.dense",
 };
 
 function build(json: Config): Model {
   const { size, positive, only, heads: headsOf } = readConfig(json, "vit");
   only("qkv_bias", true);
-  const image = { size: size("image_size"), patch: size("patch_size"), channels: size("num_channels", 1, 1000, 3) };
+  const image = {
+    size: size("image_size"),
+    patch: size("patch_size"),
+    channels: size("num_channels", 1, 1000, 3),
+  };
   only("patch_size", ...[image.patch].filter(() => image.size % image.patch === 0), image.size);
-  const [width, inner, layers] = [size("hidden_size"), size("intermediate_size"), size("num_hidden_layers", 1, 1000)];
+  const [width, inner, layers] = [
+    size("hidden_size"),
+    size("intermediate_size"),
+    size("num_hidden_layers", 1, 1000),
+  ];
   const heads = headsOf("num_attention_heads", width);
   const epsilon = positive("layer_norm_eps", 1e-12);
   const activation = only("hidden_act", "gelu", ...activationNames);
   const tokens = tokensOf(image);
-  const final: Block<State> = { id: "layernorm", shapes: new Map(normShapes("layernorm", width)), run: (w, state) => ({ ...state, x: norm(w, "layernorm", tokenOfRows(state.x, state.batch), epsilon) }) };
+  const final: Block<State> = {
+    id: "layernorm",
+    shapes: new Map(normShapes("layernorm", width)),
+    run: (w, state) => ({ ...state, x: norm(w, "layernorm", tokenOfRows(state.x, state.batch), epsilon) }),
+  };
   return pipeline<State>({
     blocks: [
-      patchEmbeddings(image, width, { classToken: "embeddings.cls_token", classShape: [1, 1, width], projection: "embeddings.patch_embeddings.projection", bias: true, positions: "embeddings.position_embeddings", positionShape: [1, tokens, width] }),
-      ...Array.from({ length: layers }, (_, i) => preNormLayer(`encoder.layer.${i}`, { width, inner, heads, epsilon, activation, names })), final,
+      patchEmbeddings(image, width, {
+        classToken: "embeddings.cls_token",
+        classShape: [1, 1, width],
+        projection: "embeddings.patch_embeddings.projection",
+        bias: true,
+        positions: "embeddings.position_embeddings",
+        positionShape: [1, tokens, width],
+      }),
+      ...Array.from({ length: layers }, (_, i) =>
+        preNormLayer(`encoder.layer.${i}`, { width, inner, heads, epsilon, activation, names }),
+      ),
+      final,
     ],
-    tables: [], width, heads, vocabulary: tokens, maxLength: tokens, padId: 0, image, lookups: () => [],
-    start: ({ segments }) => ({ bias: segments.map(({ size: rows, length }) => ({ size: rows, length, bias: undefined })) }),
+    tables: [],
+    width,
+    heads,
+    vocabulary: tokens,
+    maxLength: tokens,
+    padId: 0,
+    image,
+    lookups: () => [],
+    start: ({ segments }) => ({
+      bias: segments.map(({ size: rows, length }) => ({ size: rows, length, bias: undefined })),
+    }),
   });
 }
 
-/** ViT (Dosovitskiy et al. 2021) as transformers' `ViTForImageClassification`; heads `classifier.*` on the class token. */
+/**
+ * ViT (Dosovitskiy et al. 2021) as transformers' `ViTForImageClassification`; heads `classifier.*` on
+ * the class token.
+ */
 export const vit: ModelFamily = {
-  types: ["vit"], readouts: ["pool"],
+  types: ["vit"],
+  readouts: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   canonical: (name) => name.replace(/^vit\./, ""),
   build,

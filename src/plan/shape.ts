@@ -39,22 +39,34 @@ export const entries = ({ shape }: TensorShape): number => elements(shape);
 export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Tensors that look like embeddings, for models that only their header describes. */
-const embedding = /(^|\.)(shared|wte|wpe|tok_embeddings|\w*embed(ding)?s?(_tokens)?|relative_attention_bias)\.weight$/;
+const embedding =
+  /(^|\.)(shared|wte|wpe|tok_embeddings|\w*embed(ding)?s?(_tokens)?|relative_attention_bias)\.weight$/;
 
 /**
  * A family's shape from a header alone: blocks by their numbers in the names, embeddings by their names.
  * @param config the model's config.json, for its width and number of heads
  */
 export function shapeOfHeader(
-  header: readonly { readonly name: string; readonly shape: readonly number[]; readonly bytes: number }[], config: Readonly<Record<string, unknown>>, experts: number,
+  header: readonly { readonly name: string; readonly shape: readonly number[]; readonly bytes: number }[],
+  config: Readonly<Record<string, unknown>>,
+  experts: number,
 ): FamilyShape {
-  const tensors = header.map((tensor) => ({ ...tensor, table: embedding.test(tensor.name) && tensor.shape.length === 2 }));
+  const tensors = header.map((tensor) => ({
+    ...tensor,
+    table: embedding.test(tensor.name) && tensor.shape.length === 2,
+  }));
   const blocks = new Map<string, string[]>();
   for (const { name } of tensors) blocks.set(blockOf(name), [...(blocks.get(blockOf(name)) ?? []), name]);
-  const number = (...keys: string[]) => keys.map((key) => config[key]).find((value): value is number => typeof value === "number");
-  const width = number("hidden_size", "d_model", "n_embd") ?? Math.max(...tensors.map(({ shape }) => shape.at(-1) ?? 1));
+  const number = (...keys: string[]) =>
+    keys.map((key) => config[key]).find((value): value is number => typeof value === "number");
+  const width =
+    number("hidden_size", "d_model", "n_embd") ?? Math.max(...tensors.map(({ shape }) => shape.at(-1) ?? 1));
   return {
-    tensors, experts, width, coefficients: tensors.length * experts, heads: number("num_attention_heads", "num_heads", "n_head") ?? Math.ceil(width / 64),
+    tensors,
+    experts,
+    width,
+    coefficients: tensors.length * experts,
+    heads: number("num_attention_heads", "num_heads", "n_head") ?? Math.ceil(width / 64),
     blocks: [...blocks].map(([id, names]) => ({ id, names })),
   };
 }

@@ -22,31 +22,91 @@ export interface CardInput {
   /** Whether a table of coefficients made it, and whether a tree did. */
   readonly coefficients: boolean;
   readonly tree: boolean;
-  /** What a reader does with the folder: `heads` puts a task's head on it, `scores` asks it as a language model, `embeddings` multiplies a head with its features. */
+  /**
+   * What a reader does with the folder: `heads` puts a task's head on it, `scores` asks it as a
+   * language model, `embeddings` multiplies a head with its features.
+   */
   readonly use: "heads" | "scores" | "embeddings";
   /** The folder is a PEFT adapter. */
   readonly adapter: boolean;
 }
 
 /** The lines that load the folder in Python. */
-function useOf({ tasks, headClass, use, adapter }: Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">): string {
+function useOf({
+  tasks,
+  headClass,
+  use,
+  adapter,
+}: Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">): string {
   const code = (lines: readonly string[]) => `\`\`\`python\n${lines.join("\n")}\n\`\`\``;
-  const load = (from: string, more = "") => adapter
-    ? [`model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE${more}), ".")  # BASE: the model that the experts were tuned from`]
-    : [`model = ${headClass}.from_pretrained(${from}${more})`];
+  const load = (from: string, more = "") =>
+    adapter
+      ? [
+          `model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE${more}), ".")  # ` +
+            "BASE: the model that the experts were tuned from",
+        ]
+      : [`model = ${headClass}.from_pretrained(${from}${more})`];
   const peft = adapter ? ["from peft import PeftModel"] : [];
-  if (use === "scores") return `The folder is ${adapter ? "an adapter of the language model" : "the whole language model"}; tasks are put to it as prompts.\n${code([...peft, `from transformers import ${headClass}`, "", ...load('"."')])}`;
-  if (use === "embeddings") return `The folder is ${adapter ? "an adapter of the vision tower" : "the model"}; each task's head in \`heads/<task>\` is multiplied with its image embeddings of length 1.\n${code(["from safetensors.torch import load_file", ...peft, `from transformers import ${headClass}`, "", ...load('"."'), `head = load_file("heads/${tasks[0]}/head.safetensors")["classification_head.weight"]`])}`;
-  return `The folder is ${adapter ? "an adapter of the encoder" : "the encoder"}; each task keeps its own head in \`heads/<task>\`.\n${code([
-    "from safetensors.torch import load_file", ...peft, `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in heads/<task>/config.json`, "",
-    `task = "${tasks[0]}"`, 'config = AutoConfig.from_pretrained(f"heads/{task}")', ...load('"."', ", config=config"),
-    `${adapter ? "model.base_model.model" : "model"}.load_state_dict(load_file(f"heads/{task}/head.safetensors"), strict=False)`,
+  if (use === "scores")
+    return (
+      `The folder is ${adapter ? "an adapter of the language model" : "the whole language model"}; ` +
+      "tasks are put to it as " +
+      `prompts.\n${code([...peft, `from transformers import ${headClass}`, "", ...load('"."')])}`
+    );
+  if (use === "embeddings") {
+    const lines = [
+      "from safetensors.torch import load_file",
+      ...peft,
+      `from transformers import ${headClass}`,
+      "",
+      ...load('"."'),
+      `head = load_file("heads/${tasks[0]}/head.safetensors")["classification_head.weight"]`,
+    ];
+    return (
+      `The folder is ${adapter ? "an adapter of the vision tower" : "the model"}; each task's ` +
+      "head in `heads/<task>` is multiplied with its image embeddings of length 1.\n" +
+      code(lines)
+    );
+  }
+  const what = adapter ? "an adapter of the encoder" : "the encoder";
+  return `The folder is ${what}; each task keeps its own head in \`heads/<task>\`.\n${code([
+    "from safetensors.torch import load_file",
+    ...peft,
+    `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in ` +
+      "heads/<task>/config.json",
+    "",
+    `task = "${tasks[0]}"`,
+    'config = AutoConfig.from_pretrained(f"heads/{task}")',
+    ...load('"."', ", config=config"),
+    `${adapter ? "model.base_model.model" : "model"}.load_state_dict(load_file(f"heads/{task}/head.safetensors"), ` +
+      "strict=False)",
   ])}`;
 }
 
 /** The model card of a merged model (README.md with the hub's metadata header). */
-export function modelCard({ name, tasks, headClass, synthetic, settings, rows, inputs, version, valPerTask, coefficients, tree, use, adapter }: CardInput): string {
-  const settingLines = Object.entries(settings).filter(([, value]) => value !== undefined).map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
+export function modelCard({
+  name,
+  tasks,
+  headClass,
+  synthetic,
+  settings,
+  rows,
+  inputs,
+  version,
+  valPerTask,
+  coefficients,
+  tree,
+  use,
+  adapter,
+}: CardInput): string {
+  const weighted = ", each layer's weighted by a coefficient (coefficients.csv)";
+  const hierarchical = " Groups of similar experts were merged first, then the merges (hierarchical).";
+  const syntheticNote =
+    "\n**The tasks are synthetic: their examples were written by a program. " +
+    "The numbers say nothing about real data.**\n";
+  const settingLines = Object.entries(settings)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
   const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
   return `---
 library_name: ${adapter ? "peft" : "transformers"}
@@ -55,8 +115,8 @@ tags: [merge, train-merge, supermerge]
 # ${name}
 
 One model for ${tasks.join(", ")}, merged with train-merge ${version}: the base
-plus every expert's task vector${coefficients ? ", each layer's weighted by a coefficient (coefficients.csv)" : ""}.${tree ? " Groups of similar experts were merged first, then the merges (hierarchical)." : ""}
-${synthetic ? "\n**The tasks are synthetic: their examples were written by a program. The numbers say nothing about real data.**\n" : ""}
+plus every expert's task vector${coefficients ? weighted : ""}.${tree ? hierarchical : ""}
+${synthetic ? syntheticNote : ""}
 ## Results
 ${tableCaption(rows, synthetic, valPerTask)}
 
@@ -79,10 +139,16 @@ ${settingLines.join("\n")}
 | --- | --- | --- |
 ${inputLines.join("\n")}
 
-${coefficients ? `The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
+${
+  coefficients
+    ? `The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
 
 ![coefficients by layer and task](coefficients.png)
-` : ""}${tree ? `
+`
+    : ""
+}${
+    tree
+      ? `
 ## The tree
 Each node with its tasks' test accuracy before (its children's) and after, and what it took:
 
@@ -91,5 +157,7 @@ Each node with its tasks' test accuracy before (its children's) and after, and w
 By which the experts were grouped:
 
 ![cosine similarity of the task vectors](similarity.png)
-` : ""}`;
+`
+      : ""
+  }`;
 }

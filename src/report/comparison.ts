@@ -19,6 +19,10 @@ const seconds = (values: readonly number[]): string => {
 export function comparisonTable(rows: readonly ResultRow[], times: readonly Timed[]): Table {
   const { head, body } = resultTable(rows);
   const methods = distinct(rows.map(({ method }) => method));
-  const of = (method: string, what: "merge" | "total") => seconds(times.filter((time) => time.method === method).map((time) => time[what]));
-  return { head: [...head, "merge, s", "with its search, s"], body: body.map((line, i) => [...line, of(methods[i]!, "merge"), of(methods[i]!, "total")]) };
+  const of = (method: string, what: "merge" | "total") =>
+    seconds(times.filter((time) => time.method === method).map((time) => time[what]));
+  return {
+    head: [...head, "merge, s", "with its search, s"],
+    body: body.map((line, i) => [...line, of(methods[i]!, "merge"), of(methods[i]!, "total")]),
+  };
 }

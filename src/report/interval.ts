@@ -7,9 +7,13 @@ export interface Interval {
 }
 
 /** t at 97.5 % for 1 to 30 degrees of freedom. */
-const students = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042];
+const students = [
+  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131,
+  2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
 
-export const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+export const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length;
 
 /** Mean and 95 % interval of some values, as draws from one normal distribution. */
 export function interval(values: readonly number[]): Interval {
@@ -18,5 +22,9 @@ export function interval(values: readonly number[]): Interval {
   if (count < 2) return { mean: middle, half: 0, count };
   const deviation = Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (count - 1));
   // Beyond the table, its known approach to 1.96.
-  return { mean: middle, half: ((students[count - 2] ?? 1.96 + 2.5 / (count - 1)) * deviation) / Math.sqrt(count), count };
+  return {
+    mean: middle,
+    half: ((students[count - 2] ?? 1.96 + 2.5 / (count - 1)) * deviation) / Math.sqrt(count),
+    count,
+  };
 }

@@ -39,12 +39,17 @@ export function duration(seconds: number): string {
 export function memoryText({ what, rows, chosen, asked, budget, equation6 }: MemoryTable): string {
   const body = rows.map((row) => [
     `${row === chosen ? "*" : " "} ${row.residency}${row.blockwise ? ", by blocks" : ""}`,
-    size(row.device), size(row.host), size(row.disk), duration(row.seconds),
+    size(row.device),
+    size(row.host),
+    size(row.disk),
+    duration(row.seconds),
   ]);
   return [
     what,
     toText({ head: ["  task vectors", "device", "host", "read a step", "a step, about"], body }),
-    `  * taken, as ${asked ? "asked for" : "the first that fits"}: ${size(budget.device)} on the device (${budget.from}) and ${size(budget.host)} of host memory are there`,
-    `  equation 6 of SuperMerge (dense copies on the device): ${size(equation6.flat)}; two experts at a time: ${size(equation6.pairwise)}`,
+    `  * taken, as ${asked ? "asked for" : "the first that fits"}: ${size(budget.device)} on ` +
+      `the device (${budget.from}) and ${size(budget.host)} of host memory are there`,
+    `  equation 6 of SuperMerge (dense copies on the device): ${size(equation6.flat)}; two ` +
+      `experts at a time: ${size(equation6.pairwise)}`,
   ].join("\n");
 }

@@ -5,12 +5,20 @@ import type { Spec } from "vega";
 import { escapeHtml } from "./formats.js";
 
 /** A part of a page: HTML of ours, or a figure that answers to the pointer. */
-export type Section = { readonly title: string; readonly note?: string | undefined } & ({ readonly html: string } | { readonly figure: Spec });
+export type Section = { readonly title: string; readonly note?: string | undefined } & (
+  | { readonly html: string }
+  | { readonly figure: Spec }
+);
 
 const style = `
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fdfdfb; --line: #d6d6d0; --soft: #5c5c5c; --card: #ffffff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e6e3; --paper: #17181a; --line: #3a3c40; --soft: #a3a3a3; --card: #1f2124; } }
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper); }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e6e3; --paper: #17181a; --line: #3a3c40; --soft: #a3a3a3; --card: #1f2124; }
+}
+body {
+  margin: 0 auto; max-width: 72rem; padding: 1.5rem;
+  font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper);
+}
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p.note { color: var(--soft); margin: .2rem 0 .6rem; }
 .wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
@@ -30,28 +38,56 @@ const libraryFile = (): string => join(dirname(fileURLToPath(import.meta.resolve
 const inScript = (text: string): string => text.replaceAll(/<(\/script|!--)/gi, "\\u003c$1");
 
 /** Two columns of names and values. */
-export const pairsHtml = (pairs: readonly (readonly [string, string])[]): string =>
-  `<table class="plain"><tbody>${pairs.map(([name, value]) => `<tr><td>${escapeHtml(name)}</td><td><code>${escapeHtml(value)}</code></td></tr>`).join("\n")}</tbody></table>`;
+export function pairsHtml(pairs: readonly (readonly [string, string])[]): string {
+  const rows = pairs.map(
+    ([name, value]) => `<tr><td>${escapeHtml(name)}</td><td><code>${escapeHtml(value)}</code></td></tr>`,
+  );
+  return `<table class="plain"><tbody>${rows.join("\n")}</tbody></table>`;
+}
 
 /**
- * One HTML file that needs no other and no network: the figures' library (Vega) is in it. It follows the reader's dark mode;
- * figures have a description for who cannot see them.
+ * One HTML file that needs no other and no network: the figures' library (Vega) is in it. It follows
+ * the reader's dark mode; figures have a description for who cannot see them.
  */
-export async function pageHtml(title: string, introduction: string, sections: readonly Section[]): Promise<string> {
+export async function pageHtml(
+  title: string,
+  introduction: string,
+  sections: readonly Section[],
+): Promise<string> {
   const figures = sections.flatMap((section) => ("figure" in section ? [section.figure] : []));
   const library = figures.length ? await readFile(libraryFile(), "utf8") : "";
   let at = 0;
   const body = sections.map((section) => {
-    const inner = "html" in section ? section.html : `<div class="figure" id="figure${at++}" role="img" aria-label="${escapeHtml(`${section.title}. ${section.note ?? ""}`)}"></div>`;
-    return `<section>\n<h2>${escapeHtml(section.title)}</h2>\n${section.note ? `<p class="note">${escapeHtml(section.note)}</p>\n` : ""}<div class="wide">${inner}</div>\n</section>`;
+    const inner =
+      "html" in section
+        ? section.html
+        : `<div class="figure" id="figure${at++}" role="img" ` +
+          `aria-label="${escapeHtml(`${section.title}. ${section.note ?? ""}`)}"></div>`;
+    const note = section.note ? `<p class="note">${escapeHtml(section.note)}</p>\n` : "";
+    const title = `<h2>${escapeHtml(section.title)}</h2>`;
+    return `<section>\n${title}\n${note}<div class="wide">${inner}</div>\n</section>`;
   });
-  const script = figures.length === 0 ? "" : `<script>${inScript(library)}</script>
+  const script =
+    figures.length === 0
+      ? ""
+      : `<script>${inScript(library)}</script>
 <script>
 const figures = ${inScript(JSON.stringify(figures))};
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function draw() {
-  const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim(), line = getComputedStyle(document.documentElement).getPropertyValue("--line").trim();
-  const config = { background: null, title: { color: ink, anchor: "start", fontWeight: "normal" }, axis: { labelColor: ink, titleColor: ink, titleFontWeight: "normal", tickColor: line, domainColor: line, gridColor: line }, legend: { labelColor: ink, titleColor: ink, titleFontWeight: "normal" }, text: { fill: ink }, style: { "guide-label": { fill: ink }, "guide-title": { fill: ink } } };
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const [ink, line] = [colour("--ink"), colour("--line")];
+  const config = {
+    background: null,
+    title: { color: ink, anchor: "start", fontWeight: "normal" },
+    axis: {
+      labelColor: ink, titleColor: ink, titleFontWeight: "normal",
+      tickColor: line, domainColor: line, gridColor: line,
+    },
+    legend: { labelColor: ink, titleColor: ink, titleFontWeight: "normal" },
+    text: { fill: ink },
+    style: { "guide-label": { fill: ink }, "guide-title": { fill: ink } },
+  };
   figures.forEach((spec, i) => {
     const place = document.getElementById("figure" + i);
     place.replaceChildren();

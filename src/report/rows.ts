@@ -3,7 +3,10 @@ import { interval, mean, type Interval } from "./interval.js";
 
 /** One measured number, as files hold it. Every table, card and figure is made from a list of these. */
 export const resultRow = z.object({
-  method: z.string(), task: z.string(), split: z.enum(["validation", "test"]), metric: z.enum(["accuracy", "exact-match"]),
+  method: z.string(),
+  task: z.string(),
+  split: z.enum(["validation", "test"]),
+  metric: z.enum(["accuracy", "exact-match"]),
   /** A fraction. */
   value: z.number(),
   /** Examples it was measured on. */
@@ -14,7 +17,8 @@ export type ResultRow = Readonly<z.infer<typeof resultRow>>;
 
 export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
 
-const tested = (rows: readonly ResultRow[], method: string, task: string): ResultRow[] => rows.filter((row) => row.method === method && row.task === task && row.split === "test");
+const tested = (rows: readonly ResultRow[], method: string, task: string): ResultRow[] =>
+  rows.filter((row) => row.method === method && row.task === task && row.split === "test");
 
 /** A method's test score on a task over its seeds; undefined where there is none. */
 export function scoreOf(rows: readonly ResultRow[], method: string, task: string): Interval | undefined {
@@ -34,17 +38,34 @@ function averages(rows: readonly ResultRow[], method: string, tasks: readonly st
 }
 
 /** A method's mean over tasks, over its seeds; undefined where it lacks a task. */
-export function averageOf(rows: readonly ResultRow[], method: string, tasks: readonly string[]): Interval | undefined {
+export function averageOf(
+  rows: readonly ResultRow[],
+  method: string,
+  tasks: readonly string[],
+): Interval | undefined {
   const values = [...averages(rows, method, tasks).values()];
   return values.length ? interval(values) : undefined;
 }
 
-/** One method's average minus another's, seed by seed: what the seeds have in common falls away. Undefined without two seeds that both have. */
-export function differenceOf(rows: readonly ResultRow[], method: string, other: string, tasks: readonly string[]): Interval | undefined {
+/**
+ * One method's average minus another's, seed by seed: what the seeds have in common falls away.
+ * Undefined without two seeds that both have.
+ */
+export function differenceOf(
+  rows: readonly ResultRow[],
+  method: string,
+  other: string,
+  tasks: readonly string[],
+): Interval | undefined {
   const [mine, theirs] = [averages(rows, method, tasks), averages(rows, other, tasks)];
-  const values = [...mine].filter(([seed]) => theirs.has(seed)).map(([seed, value]) => value - theirs.get(seed)!);
+  const values = [...mine]
+    .filter(([seed]) => theirs.has(seed))
+    .map(([seed, value]) => value - theirs.get(seed)!);
   return values.length > 1 ? interval(values) : undefined;
 }
 
-/** Whether a method was adapted on the test inputs (without their labels): `compare` and a merge's own card say it so. */
+/**
+ * Whether a method was adapted on the test inputs (without their labels): `compare` and a merge's own
+ * card say it so.
+ */
 export const isTestAdapted = (method: string): boolean => /@test$|\(test inputs\)$/.test(method);

@@ -1,6 +1,7 @@
 /**
- * TensorBoard's event files: records of TFRecord (length, its checksum, bytes, their checksum), each an `Event` in protocol
- * buffers' form with a step and a scalar. Written by hand because it takes a page, and no kept library does it.
+ * TensorBoard's event files: records of TFRecord (length, its checksum, bytes, their checksum), each an
+ * `Event` in protocol buffers' form with a step and a scalar. Written by hand because it takes a page,
+ * and no kept library does it.
  */
 
 /** CRC-32C, a table of 256 steps. */
@@ -34,7 +35,11 @@ const fixed = (size: 4 | 8, value: number): number[] => {
   else bytes.writeDoubleLE(value);
   return [...bytes];
 };
-const field = (number: number, wire: 0 | 1 | 2 | 5, content: readonly number[]): number[] => [(number << 3) | wire, ...(wire === 2 ? varint(content.length) : []), ...content];
+const field = (number: number, wire: 0 | 1 | 2 | 5, content: readonly number[]): number[] => [
+  (number << 3) | wire,
+  ...(wire === 2 ? varint(content.length) : []),
+  ...content,
+];
 const text = (value: string): number[] => [...Buffer.from(value, "utf8")];
 
 function record(event: readonly number[]): Buffer {
@@ -46,7 +51,11 @@ function record(event: readonly number[]): Buffer {
   return Buffer.concat([length, head, Uint8Array.from(event), tail]);
 }
 
-export interface Scalar { readonly tag: string; readonly step: number; readonly value: number }
+export interface Scalar {
+  readonly tag: string;
+  readonly step: number;
+  readonly value: number;
+}
 
 /** An event file of scalars, in their order. @param time seconds since 1970, the same for all */
 export function eventFile(scalars: readonly Scalar[], time: number): Buffer {

@@ -34,33 +34,70 @@ export interface LabOptions {
   readonly runs: string;
 }
 
-/** A lab, what its numbers were made from, and the minutes that its merges and searches took: filled as runs are done. */
-interface Open { readonly lab: Lab; readonly inputs: Map<string, InputHash>; worked(): number }
+/**
+ * A lab, what its numbers were made from, and the minutes that its merges and searches took: filled as
+ * runs are done.
+ */
+interface Open {
+  readonly lab: Lab;
+  readonly inputs: Map<string, InputHash>;
+  worked(): number;
+}
 
 /** The lab of a family; or of several, each with its runs in a folder of its own, as the first one's `families`. */
-export async function openLabs(options: LabOptions, names: readonly string[] | undefined, hooks: MergeHooks): Promise<Open> {
+export async function openLabs(
+  options: LabOptions,
+  names: readonly string[] | undefined,
+  hooks: MergeHooks,
+): Promise<Open> {
   const inputs = new Map<string, InputHash>();
   const families: Lab[] = [];
   if (!names) return openLab(options, inputs, families, hooks);
   const called = names.map((family) => basename(family));
-  if (new Set(called).size !== called.length) throw new UserError(`--families ${names.join(",")}: two of the folders are called alike, and rows go by their names; give them names of their own`);
+  if (new Set(called).size !== called.length)
+    throw new UserError(
+      `--families ${names.join(",")}: two of the folders are called alike, and rows go by ` +
+        "their names; give them names of their own",
+    );
   const open: Open[] = [];
-  for (const family of names) open.push(await openLab({ ...options, options: { ...options.options, family, base: undefined, experts: undefined }, runs: join(options.runs, basename(family)) }, inputs, families, hooks));
+  for (const family of names)
+    open.push(
+      await openLab(
+        {
+          ...options,
+          options: { ...options.options, family, base: undefined, experts: undefined },
+          runs: join(options.runs, basename(family)),
+        },
+        inputs,
+        families,
+        hooks,
+      ),
+    );
   return { ...open[0]!, worked: () => open.reduce((sum, { worked }) => sum + worked(), 0) };
 }
 
 /** @param families filled with the lab itself */
-async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOptions, inputs: Map<string, InputHash>, families: Lab[], hooks: MergeHooks): Promise<Open> {
+async function openLab(
+  { options, heldOut, seeds, lessons, given, runs }: LabOptions,
+  inputs: Map<string, InputHash>,
+  families: Lab[],
+  hooks: MergeHooks,
+): Promise<Open> {
   // Of merges that were done in an earlier run too.
   let seconds = 0;
-  const noted = (all: readonly InputHash[]) => all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
+  const noted = (all: readonly InputHash[]) =>
+    all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
   const registry = await loadTasks(options.data);
   const synthetic = pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic);
 
   async function* look(): AsyncGenerator<Look> {
     const places = await locate(options);
     const { canonical, head } = await readFamily(places.base);
-    const family: Family = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
+    const family: Family = await openFamily(
+      await openMember("base", places.base, canonical),
+      places.sources.map(({ label, folder }) => ({ task: label, folder })),
+      canonical,
+    );
     try {
       noted(await hashInputs(family, places.sources, options.data, []));
       const heads = new Set(headTensors(head));
@@ -99,16 +136,43 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
   const lab: Lab = {
     name: basename(options.family ?? (options.base === undefined ? shippedFamily : dirname(options.base))),
     families,
-    tasks: options.tasks, heldOut, seeds, synthetic, valPerTask: options.valPerTask, look,
-    async compare(part, contenders, { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {}) {
+    tasks: options.tasks,
+    heldOut,
+    seeds,
+    synthetic,
+    valPerTask: options.valPerTask,
+    look,
+    async compare(
+      part,
+      contenders,
+      { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {},
+    ) {
       const rows: ResultRow[] = [];
       const times = [];
       const values = new Map<number, Compared["values"]>();
       // By what is merged, so that experiments which share their runs share merges.
-      const folderOf = (seed: number) => join(runs, `${tasks.join("+")}${outside.length ? `-without-${outside.join("+")}` : ""}`, `seed${seed}`);
+      const folderOf = (seed: number) =>
+        join(
+          runs,
+          `${tasks.join("+")}${outside.length ? `-without-${outside.join("+")}` : ""}`,
+          `seed${seed}`,
+        );
       for (const seed of over) {
         hooks.note(`${part}, seed ${seed}`);
-        const made = await compareMethods({ ...options, tasks, seed, methods: contenders, search: true, keep, heldOut: outside, given, out: folderOf(seed) }, { ...hooks, note: () => {} });
+        const made = await compareMethods(
+          {
+            ...options,
+            tasks,
+            seed,
+            methods: contenders,
+            search: true,
+            keep,
+            heldOut: outside,
+            given,
+            out: folderOf(seed),
+          },
+          { ...hooks, note: () => {} },
+        );
         if (!made.finished) throw new Stopped("stopped; the same command goes on");
         rows.push(...made.rows);
         times.push(...made.times);
@@ -116,17 +180,28 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
         seconds += made.times.reduce((sum, { total }) => sum + total, 0);
         noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
       }
-      return { rows, times, values: (name, seed) => values.get(seed)![name]!, folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name) };
+      return {
+        rows,
+        times,
+        values: (name, seed) => values.get(seed)![name]!,
+        folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name),
+      };
     },
     async multitask() {
       const { base } = await locate(options);
       const folder = join(base, "..", "multitask");
       if (!existsSync(join(folder, "heads"))) return [];
-      const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(".safetensors")).sort();
-      for (const file of files) noted([{ role: "multitask", file, sha256: await sha256(join(folder, file)) }]);
+      const files = (await readdir(folder, { recursive: true }))
+        .filter((name) => name.endsWith(".safetensors"))
+        .sort();
+      for (const file of files)
+        noted([{ role: "multitask", file, sha256: await sha256(join(folder, file)) }]);
       const rows: ResultRow[] = [];
       for (const seed of seeds) {
-        const { rows: mine } = await evaluateFolder({ ...options, folder, base, seed, tasks: options.tasks }, "multitask");
+        const { rows: mine } = await evaluateFolder(
+          { ...options, folder, base, seed, tasks: options.tasks },
+          "multitask",
+        );
         rows.push(...mine);
       }
       return rows;
@@ -134,7 +209,10 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
     async orders(task, merges) {
       const rows: ResultRow[] = [];
       for (const seed of seeds) {
-        const found = await ordersOf({ options, lessons, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) }, hooks);
+        const found = await ordersOf(
+          { options, lessons, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) },
+          hooks,
+        );
         rows.push(...found.rows);
         seconds += found.seconds;
         noted(found.inputs);
@@ -142,18 +220,37 @@ async function openLab({ options, heldOut, seeds, lessons, given, runs }: LabOpt
       return rows;
     },
     async cost() {
-      const opened = await openInputs({ ...options, baselines: false }, await recipeOf(options), join(runs, "cost"), hooks);
+      const opened = await openInputs(
+        { ...options, baselines: false },
+        await recipeOf(options),
+        join(runs, "cost"),
+        hooks,
+      );
       try {
         noted(opened.hashes);
         const { model, vectors, plan, tasks, places } = opened;
-        const parameters = [...model.parameters.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+        const parameters = [...model.parameters.values()].reduce(
+          (sum, shape) => sum + shape.reduce((a, b) => a * b, 1),
+          0,
+        );
         const [layers, experts] = [vectors.layers.length, vectors.experts.length];
         const coefficients = layers * experts;
         const examples = tasks.flatMap(({ validation }) => validation);
         return {
-          parameters, coefficients, layers, experts, planned: plan.chosen.device,
-          equation6: { flat: equation6(parameters, experts, coefficients), pairwise: equation6(parameters, 2, layers * 2), fineTuning: equation6(parameters, 0, parameters) },
-          validation: { examples: examples.length, tokens: examples.reduce((sum, { rows }) => sum + rowTokens(...rows), 0) },
+          parameters,
+          coefficients,
+          layers,
+          experts,
+          planned: plan.chosen.device,
+          equation6: {
+            flat: equation6(parameters, experts, coefficients),
+            pairwise: equation6(parameters, 2, layers * 2),
+            fineTuning: equation6(parameters, 0, parameters),
+          },
+          validation: {
+            examples: examples.length,
+            tokens: examples.reduce((sum, { rows }) => sum + rowTokens(...rows), 0),
+          },
           train: await trainTokens(places.base, model),
         };
       } finally {

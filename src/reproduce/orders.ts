@@ -35,11 +35,15 @@ export interface Orders {
 const made = z.object({ identity: z.string(), rows: z.array(resultRow), seconds: z.number() });
 
 /**
- * Fine-tunes a base on one task several times, alike but for the order of the examples, merges the models whole (heads
- * too: all began from the same one), and tests each model and each merge. What is done is not done again.
+ * Fine-tunes a base on one task several times, alike but for the order of the examples, merges the
+ * models whole (heads too: all began from the same one), and tests each model and each merge. What is
+ * done is not done again.
  * @throws Stopped where it was asked to stop
  */
-export async function ordersOf({ options, lessons, task: id, seed, merges, out }: Orders, hooks: MergeHooks): Promise<{ rows: ResultRow[]; seconds: number; inputs: InputHash[] }> {
+export async function ordersOf(
+  { options, lessons, task: id, seed, merges, out }: Orders,
+  hooks: MergeHooks,
+): Promise<{ rows: ResultRow[]; seconds: number; inputs: InputHash[] }> {
   const base = await locateBase(options);
   const { data, maxLength, valPerTask, split, score, microBatch, backend, prompts } = options;
   const [task] = pickTasks(await loadTasks(data), [id]);
@@ -51,16 +55,39 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
     const model = buildModel(origin, readouts[0]!);
     engine = await startFor(model, backend);
     const encoder = await encoderFor(base, model, options);
-    inputs.push(...(await hashInputs({ base: origin, experts: [], close: origin.checkpoint.close }, [], data, [], encoder.prompts?.([task!]))));
+    inputs.push(
+      ...(await hashInputs(
+        { base: origin, experts: [], close: origin.checkpoint.close },
+        [],
+        data,
+        [],
+        encoder.prompts?.([task!]),
+      )),
+    );
   } finally {
     await origin.checkpoint.close();
   }
   const { sources } = await trainingData(data, task!, seed);
-  const { sources: { test } } = await loadTaskData(data, task!, valPerTask, seed, split);
-  for (const source of [...sources, test]) inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
+  const {
+    sources: { test },
+  } = await loadTaskData(data, task!, valPerTask, seed, split);
+  for (const source of [...sources, test])
+    inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
 
   const { models: count, ...settings } = lessons;
-  const common = { version, engine, task: id, seed, settings, batchSize: options.batchSize, maxLength, valPerTask, split, score, inputs };
+  const common = {
+    version,
+    engine,
+    task: id,
+    seed,
+    settings,
+    batchSize: options.batchSize,
+    maxLength,
+    valPerTask,
+    split,
+    score,
+    inputs,
+  };
   const rows: ResultRow[] = [];
   let seconds = 0;
   /** Makes a model in a folder, unless it stands there, and tests it. */
@@ -86,7 +113,10 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
     } finally {
       await whole.checkpoint.close();
     }
-    const { rows: mine } = await evaluateFolder({ folder, base, data, tasks: [id], seed, maxLength, valPerTask, split, score, prompts, microBatch }, name);
+    const { rows: mine } = await evaluateFolder(
+      { folder, base, data, tasks: [id], seed, maxLength, valPerTask, split, score, prompts, microBatch },
+      name,
+    );
     const took = (performance.now() - started) / 1000;
     await writeText(path, { identity, rows: mine, seconds: took });
     rows.push(...mine);
@@ -96,13 +126,40 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
 
   const quiet = { ...hooks, note: () => {} };
   const learn = async (folder: string, order: number, epochs: number) => {
-    const done = await finetune({ ...settings, epochs, base, tasks: [id], data, out: folder, how: "full", rank: 8, alpha: 16, weightDecay: 0.01, batchSize: options.batchSize, microBatch, maxLength, prompts, seed, order, backend, resume: false }, quiet);
+    const done = await finetune(
+      {
+        ...settings,
+        epochs,
+        base,
+        tasks: [id],
+        data,
+        out: folder,
+        how: "full",
+        rank: 8,
+        alpha: 16,
+        weightDecay: 0.01,
+        batchSize: options.batchSize,
+        microBatch,
+        maxLength,
+        prompts,
+        seed,
+        order,
+        backend,
+        resume: false,
+      },
+      quiet,
+    );
     if (!done) throw new Stopped("stopped; the same command goes on");
   };
   // Other orders at another seed.
   const orderOf = (order: number) => seed * 1000 + order;
   const models: string[] = [];
-  for (let order = 0; order < count; order++) models.push(await tested(`order ${order + 1}`, { order }, (folder) => learn(folder, orderOf(order), settings.epochs)));
+  for (let order = 0; order < count; order++)
+    models.push(
+      await tested(`order ${order + 1}`, { order }, (folder) =>
+        learn(folder, orderOf(order), settings.epochs),
+      ),
+    );
   // The base with the head that all began with: what the task vectors are taken against.
   let start: string | undefined;
   const began = async () => {
@@ -114,8 +171,22 @@ export async function ordersOf({ options, lessons, task: id, seed, merges, out }
     return start;
   };
   for (const contender of merges) {
-    if (!("method" in contender)) throw new UserError(`${contender.name}: only what trains nothing merges models of one task here`);
-    await tested(contender.name, { merge: contender.name, given: contender.given, count }, async (folder) => mergeModels({ method: contender.method, given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given }, base: await began(), models, out: folder, dtype: "F32", shardSize: options.shardSize }, quiet));
+    if (!("method" in contender))
+      throw new UserError(`${contender.name}: only what trains nothing merges models of one task here`);
+    await tested(contender.name, { merge: contender.name, given: contender.given, count }, async (folder) =>
+      mergeModels(
+        {
+          method: contender.method,
+          given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given },
+          base: await began(),
+          models,
+          out: folder,
+          dtype: "F32",
+          shardSize: options.shardSize,
+        },
+        quiet,
+      ),
+    );
   }
   return { rows, seconds, inputs };
 }

@@ -51,11 +51,20 @@ export interface Lab {
   readonly seeds: readonly number[];
   readonly valPerTask: number;
   readonly synthetic: boolean;
-  /** Runs contenders at every seed. What is done is not done again. @param part says what it is, to whoever watches */
+  /**
+   * Runs contenders at every seed. What is done is not done again. @param part says what it is, to
+   * whoever watches
+   */
   compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
-  /** Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in multitask/ beside the family's base. */
+  /**
+   * Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in
+   * multitask/ beside the family's base.
+   */
   multitask(): Promise<readonly ResultRow[]>;
-  /** Scores of models of one task that were fine-tuned alike but for the order of its examples, and of their merges, at every seed. */
+  /**
+   * Scores of models of one task that were fine-tuned alike but for the order of its examples, and of
+   * their merges, at every seed.
+   */
   orders(task: string, merges: readonly Contender[]): Promise<readonly ResultRow[]>;
   /** Every tensor that the models share, one after the other: none is held. */
   look(): AsyncIterable<Look>;
@@ -76,8 +85,16 @@ export interface Cost {
   readonly train: { readonly examples: number; readonly tokens: number } | undefined;
 }
 
-export interface Figure { readonly name: string; readonly title: string; readonly spec: Spec }
-export interface Shown { readonly name: string; readonly caption: string; readonly table: Table }
+export interface Figure {
+  readonly name: string;
+  readonly title: string;
+  readonly spec: Spec;
+}
+export interface Shown {
+  readonly name: string;
+  readonly caption: string;
+  readonly table: Table;
+}
 
 /** What an experiment found. */
 export interface Produced {
@@ -103,7 +120,10 @@ export interface Experiment {
   readonly what: string;
   /** Minutes on two cores: on the family that ships, and on one of 20 million parameters. */
   readonly minutes: readonly [small: number, real: number];
-  /** Models of the family's size that lie on disk while it runs (default: 2, the one written and the one that is tried). */
+  /**
+   * Models of the family's size that lie on disk while it runs (default: 2, the one written and the one
+   * that is tried).
+   */
   readonly models?: number;
   /** It tests tasks that have no part in the merge. */
   readonly heldOut?: boolean;

@@ -33,16 +33,46 @@ export interface Reproduction {
   readonly seeds: readonly number[];
 }
 
-const verdict = (holds: boolean | undefined): string => (holds === undefined ? "cannot be told" : holds ? "yes" : "no");
-const claimsTable = ({ claims, paper }: Reproduction): Table => ({ head: [paper ? "what the paper says" : "what one would expect", "here"], body: claims.map(({ text, holds }) => [text, verdict(holds)]) });
-const tableCsv = ({ head, body }: Table): string => [head, ...body].map((line) => csvLine(line.map(textOf))).join("\n");
+const verdict = (holds: boolean | undefined): string =>
+  holds === undefined ? "cannot be told" : holds ? "yes" : "no";
+const claimsTable = ({ claims, paper }: Reproduction): Table => ({
+  head: [paper ? "what the paper says" : "what one would expect", "here"],
+  body: claims.map(({ text, holds }) => [text, verdict(holds)]),
+});
+const tableCsv = ({ head, body }: Table): string =>
+  [head, ...body].map((line) => csvLine(line.map(textOf))).join("\n");
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */
 export async function writeExperiment(out: string, record: Reproduction): Promise<void> {
-  const { experiment, found, paper, claims, command, inputsHash, inputs, numbers, missed, minutes, worked, synthetic, tasks, heldOut, seeds, settings } = record;
-  const made = `Made by \`${command}\` from inputs ${inputsHash} (below)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
+  const {
+    experiment,
+    found,
+    paper,
+    claims,
+    command,
+    inputsHash,
+    inputs,
+    numbers,
+    missed,
+    minutes,
+    worked,
+    synthetic,
+    tasks,
+    heldOut,
+    seeds,
+    settings,
+  } = record;
+  const made =
+    `Made by \`${command}\` from inputs ${inputsHash} ` +
+    `(below)${worked > 0.05 ? `; its merges and searches took ${worked.toFixed(1)} minutes` : ""}.`;
   const warning = synthetic ? "SYNTHETIC data: the numbers say nothing about real tasks." : "";
-  const parts: string[] = [`# ${experiment.id}: ${experiment.what}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
+  const parts: string[] = [
+    `# ${experiment.id}: ${experiment.what}`,
+    "",
+    made,
+    ...(warning ? ["", `**${warning}**`] : []),
+    "",
+  ];
   const sections: Section[] = [];
   for (const { name, caption, table } of found.tables) {
     await writeText(join(out, `${name}.md`), `${caption}\n\n${toMarkdown(table)}\n`);
@@ -66,18 +96,61 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
     sections.push({ title, note, html: toHtml(claimsTable(record)) });
   }
   if (paper) {
-    parts.push(`## The paper's own numbers`, paper.source, "", ...(paper.table ? [toMarkdown(paper.table), ""] : []), ...paper.says.map((line) => `* ${line}`), "");
-    if (paper.table) sections.push({ title: "The paper's own numbers", note: paper.source, html: toHtml(paper.table) });
+    parts.push(
+      `## The paper's own numbers`,
+      paper.source,
+      "",
+      ...(paper.table ? [toMarkdown(paper.table), ""] : []),
+      ...paper.says.map((line) => `* ${line}`),
+      "",
+    );
+    if (paper.table)
+      sections.push({ title: "The paper's own numbers", note: paper.source, html: toHtml(paper.table) });
   }
-  parts.push("## Inputs", `Together ${inputsHash}.`, "", toMarkdown({ head: ["of", "file", "SHA-256"], body: inputs.map(({ role, file, sha256 }) => [role, file, sha256]) }), "");
+  parts.push(
+    "## Inputs",
+    `Together ${inputsHash}.`,
+    "",
+    toMarkdown({
+      head: ["of", "file", "SHA-256"],
+      body: inputs.map(({ role, file, sha256 }) => [role, file, sha256]),
+    }),
+    "",
+  );
   if (missed.length) parts.push("## Outside what is expected", "", ...missed.map((line) => `* ${line}`), "");
-  sections.push({ title: "Inputs", note: `Together ${inputsHash}.`, html: pairsHtml(inputs.map(({ role, file, sha256 }) => [`${role}, ${file}`, sha256])) });
-  if (found.rows.length) await writeText(join(out, "rows.csv"), `${toCsv(found.rows, { command, inputs: inputsHash })}\n`);
+  sections.push({
+    title: "Inputs",
+    note: `Together ${inputsHash}.`,
+    html: pairsHtml(inputs.map(({ role, file, sha256 }) => [`${role}, ${file}`, sha256])),
+  });
+  if (found.rows.length)
+    await writeText(join(out, "rows.csv"), `${toCsv(found.rows, { command, inputs: inputsHash })}\n`);
   await writeText(join(out, "report.md"), parts.join("\n"));
-  await writeText(join(out, "report.html"), await pageHtml(`${experiment.id}: ${experiment.what}`, `${made.replaceAll("`", "")} ${warning}`, sections));
+  await writeText(
+    join(out, "report.html"),
+    await pageHtml(
+      `${experiment.id}: ${experiment.what}`,
+      `${made.replaceAll("`", "")} ${warning}`,
+      sections,
+    ),
+  );
   await writeText(join(out, "results.json"), {
-    id: experiment.id, command, tasks, heldOut, seeds, inputsHash, minutes, worked, synthetic, claims, numbers, missed,
+    id: experiment.id,
+    command,
+    tasks,
+    heldOut,
+    seeds,
+    inputsHash,
+    minutes,
+    worked,
+    synthetic,
+    claims,
+    numbers,
+    missed,
     // Each row by itself says what made it.
-    rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })), inputs, search: {}, settings,
+    rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })),
+    inputs,
+    search: {},
+    settings,
   });
 }

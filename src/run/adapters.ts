@@ -23,35 +23,95 @@ import type { DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
 import type { WriteForm } from "./write-form.js";
 
-/** The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked for and cannot be */
-export function adapterForm(inputs: readonly Member[], write: WriteForm): readonly AdaptedCheckpoint[] | undefined {
+/**
+ * The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked
+ * for and cannot be
+ */
+export function adapterForm(
+  inputs: readonly Member[],
+  write: WriteForm,
+): readonly AdaptedCheckpoint[] | undefined {
   if (write === "model") return undefined;
   const adapters = inputs.map(adapterOf);
   const kinds = new Set(adapters.map((one) => one?.adapter.kind));
   const whole = adapters.find((one) => one?.replaced.length);
-  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole) return adapters as AdaptedCheckpoint[];
-  if (write === "adapter" && whole) throw new UserError(`--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such adapter can say; use --write model`);
-  if (write === "adapter") throw new UserError("--write adapter: the result is an adapter only where every expert is one, all LoRA or all (IA)³; use --write model");
+  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole)
+    return adapters as AdaptedCheckpoint[];
+  if (write === "adapter" && whole)
+    throw new UserError(
+      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such ` +
+        "adapter can say; use --write model",
+    );
+  if (write === "adapter")
+    throw new UserError(
+      "--write adapter: the result is an adapter only where every expert is one, all LoRA or " +
+        "all (IA)³; use --write model",
+    );
   return undefined;
 }
 
 /** One LoRA module of the result: B A is what is added to the weight. A [rank, in], B [out, rank]. */
-interface LoraResult { readonly module: string; readonly rank: number; readonly a: HostTensor; readonly b: HostTensor }
+interface LoraResult {
+  readonly module: string;
+  readonly rank: number;
+  readonly a: HostTensor;
+  readonly b: HostTensor;
+}
 
 /** An adapter's config as the first input has it, but for what is other. */
-const writeConfig = async (out: string, { folder }: AdaptedCheckpoint, changes: Readonly<Record<string, unknown>>): Promise<void> =>
-  writeText(join(out, adapterConfigName), editJson(await readFile(join(folder, adapterConfigName), "utf8"), (config) => ({ ...config, ...changes })));
+const writeConfig = async (
+  out: string,
+  { folder }: AdaptedCheckpoint,
+  changes: Readonly<Record<string, unknown>>,
+): Promise<void> =>
+  writeText(
+    join(out, adapterConfigName),
+    editJson(await readFile(join(folder, adapterConfigName), "utf8"), (config) => ({
+      ...config,
+      ...changes,
+    })),
+  );
 
 /** Writes a PEFT LoRA folder. α is the rank, so that the scale is 1. */
-async function writeLora(out: string, modules: readonly LoraResult[], first: AdaptedCheckpoint, dtype: FloatDType): Promise<void> {
+async function writeLora(
+  out: string,
+  modules: readonly LoraResult[],
+  first: AdaptedCheckpoint,
+  dtype: FloatDType,
+): Promise<void> {
   const ranks = new Map(modules.map(({ module, rank }) => [module, rank]));
   const common = Math.max(...ranks.values());
   const odd = Object.fromEntries([...ranks].filter(([, rank]) => rank !== common));
-  await writeSafetensors(join(out, adapterWeightsName), modules.flatMap(({ module, a, b }) => ([["A", a], ["B", b]] as const).map(([name, tensor]): TensorSource => ({
-    name: `base_model.model.${module}.lora_${name}.weight`, dtype, shape: tensor.shape, bytes: async () => fromFloat32(toFloat32(tensor), dtype),
-  }))));
+  await writeSafetensors(
+    join(out, adapterWeightsName),
+    modules.flatMap(({ module, a, b }) =>
+      (
+        [
+          ["A", a],
+          ["B", b],
+        ] as const
+      ).map(([name, tensor]): TensorSource => ({
+        name: `base_model.model.${module}.lora_${name}.weight`,
+        dtype,
+        shape: tensor.shape,
+        bytes: async () => fromFloat32(toFloat32(tensor), dtype),
+      })),
+    ),
+  );
   await writeConfig(out, first, {
-    r: common, lora_alpha: common, rank_pattern: odd, alpha_pattern: odd, use_rslora: false, init_lora_weights: true, exclude_modules: null, layers_to_transform: null, layers_pattern: null, modules_to_save: null, bias: "none", inference_mode: true, target_modules: [...ranks.keys()],
+    r: common,
+    lora_alpha: common,
+    rank_pattern: odd,
+    alpha_pattern: odd,
+    use_rslora: false,
+    init_lora_weights: true,
+    exclude_modules: null,
+    layers_to_transform: null,
+    layers_pattern: null,
+    modules_to_save: null,
+    bias: "none",
+    inference_mode: true,
+    target_modules: [...ranks.keys()],
   });
 }
 
@@ -67,37 +127,72 @@ function withGain({ module, rank, a, b }: StackedModule, d: ArrayLike<number>): 
     newA.set(fullA.subarray(q * input, (q + 1) * input), i * input);
     for (let o = 0; o < out; o++) newB[o * parts.length + i] = fullB[o * rank + q]! * d[q]!;
   }
-  return { module, rank: parts.length, a: hostTensor(newA, [parts.length, input]), b: hostTensor(newB, [out, parts.length]) };
+  return {
+    module,
+    rank: parts.length,
+    a: hostTensor(newA, [parts.length, input]),
+    b: hostTensor(newB, [out, parts.length]),
+  };
 }
 
 /** A table's coefficients of one module, an expert each. */
 export type CoefficientsOf = (weight: string) => ArrayLike<number>;
 
-/** Writes Σ c_i · adapter_i as one adapter, with a coefficient for each module and expert. LoRA: the ranks add up, nothing is lost. */
-export async function writeLinearAdapter(out: string, base: Member, adapters: readonly AdaptedCheckpoint[], coefficients: CoefficientsOf, dtype: FloatDType = "F32"): Promise<void> {
+/**
+ * Writes Σ c_i · adapter_i as one adapter, with a coefficient for each module and expert. LoRA: the
+ * ranks add up, nothing is lost.
+ */
+export async function writeLinearAdapter(
+  out: string,
+  base: Member,
+  adapters: readonly AdaptedCheckpoint[],
+  coefficients: CoefficientsOf,
+  dtype: FloatDType = "F32",
+): Promise<void> {
   if (adapters[0]!.adapter.kind === "lora") {
     const stacked = await stackLora(base.checkpoint.names, adapters);
-    await writeLora(out, stacked.map((module) => {
-      const c = coefficients(module.weight);
-      const d = new Float64Array(module.rank);
-      module.gains.forEach((gain, i) => gain?.forEach((g, q) => (d[q] = d[q]! + c[i]! * g)));
-      return withGain(module, d);
-    }), adapters[0]!, dtype);
+    await writeLora(
+      out,
+      stacked.map((module) => {
+        const c = coefficients(module.weight);
+        const d = new Float64Array(module.rank);
+        module.gains.forEach((gain, i) => gain?.forEach((g, q) => (d[q] = d[q]! + c[i]! * g)));
+        return withGain(module, d);
+      }),
+      adapters[0]!,
+      dtype,
+    );
     return;
   }
-  await writeSafetensors(join(out, adapterWeightsName), ia3Modules(base, adapters).map(({ weight, name, shape, parts }): TensorSource => ({
-    name, dtype, shape,
-    async bytes() {
-      const c = coefficients(weight);
-      const sum = new Float64Array(elements(shape)).fill(1);
-      for (const [i, part] of parts.entries()) if (part !== undefined) toFloat32(await adapters[i]!.adapter.file.read(part)).forEach((l, at) => (sum[at] = sum[at]! + c[i]! * (l - 1)));
-      return fromFloat32(Float32Array.from(sum), dtype);
-    },
-  })));
+  await writeSafetensors(
+    join(out, adapterWeightsName),
+    ia3Modules(base, adapters).map(({ weight, name, shape, parts }): TensorSource => ({
+      name,
+      dtype,
+      shape,
+      async bytes() {
+        const c = coefficients(weight);
+        const sum = new Float64Array(elements(shape)).fill(1);
+        for (const [i, part] of parts.entries())
+          if (part !== undefined)
+            toFloat32(await adapters[i]!.adapter.file.read(part)).forEach(
+              (l, at) => (sum[at] = sum[at]! + c[i]! * (l - 1)),
+            );
+        return fromFloat32(Float32Array.from(sum), dtype);
+      },
+    })),
+  );
   await writeIa3Config(out, base, adapters);
 }
 
-interface Ia3Module { readonly weight: string; readonly module: string; readonly along: "in" | "out"; readonly name: string; readonly shape: readonly number[]; readonly parts: readonly (string | undefined)[] }
+interface Ia3Module {
+  readonly weight: string;
+  readonly module: string;
+  readonly along: "in" | "out";
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly parts: readonly (string | undefined)[];
+}
 
 /** Every module that some (IA)³ adapter scales. */
 function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Module[] {
@@ -110,22 +205,57 @@ function ia3Modules(base: Member, adapters: readonly AdaptedCheckpoint[]): Ia3Mo
     const { file } = adapters[at]!.adapter;
     const { module } = first;
     const odd = parts.findIndex((part) => part?.kind === "ia3" && part.along !== first.along);
-    if (odd >= 0) throw new UserError(`${adapters[odd]!.folder}: it scales what goes into "${weight}" where another scales what comes out, or the other way round; use --write model`);
-    return [{ weight, module, along: first.along, name: `base_model.model.${module}.ia3_l`, shape: file.entries.get(first.l)!.shape, parts: parts.map((part) => (part?.kind === "ia3" ? part.l : undefined)) }];
+    if (odd >= 0)
+      throw new UserError(
+        `${adapters[odd]!.folder}: it scales what goes into "${weight}" where another scales ` +
+          "what comes out, or the other way round; use --write model",
+      );
+    return [
+      {
+        weight,
+        module,
+        along: first.along,
+        name: `base_model.model.${module}.ia3_l`,
+        shape: file.entries.get(first.l)!.shape,
+        parts: parts.map((part) => (part?.kind === "ia3" ? part.l : undefined)),
+      },
+    ];
   });
 }
 
-async function writeIa3Config(out: string, base: Member, adapters: readonly AdaptedCheckpoint[]): Promise<void> {
+async function writeIa3Config(
+  out: string,
+  base: Member,
+  adapters: readonly AdaptedCheckpoint[],
+): Promise<void> {
   const modules = ia3Modules(base, adapters);
   await writeConfig(out, adapters[0]!, {
-    exclude_modules: null, modules_to_save: null, inference_mode: true, target_modules: modules.map(({ module }) => module), feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
+    exclude_modules: null,
+    modules_to_save: null,
+    inference_mode: true,
+    target_modules: modules.map(({ module }) => module),
+    feedforward_modules: modules.filter(({ along }) => along === "in").map(({ module }) => module),
   });
 }
 
 /** A method on a vector in memory, one part, without a base's own entries. */
-function mergeVector(method: Method, values: Values, name: string, labels: readonly string[], inputs: readonly Float32Array[]): Float32Array {
+function mergeVector(
+  method: Method,
+  values: Values,
+  name: string,
+  labels: readonly string[],
+  inputs: readonly Float32Array[],
+): Float32Array {
   const size = inputs[0]!.length;
-  const reader: TensorReader = { name, labels, rows: 1, width: size, *parts() { yield { start: 0, base: new Float32Array(size), inputs: inputs.map((x) => Float32Array.from(x)) }; } };
+  const reader: TensorReader = {
+    name,
+    labels,
+    rows: 1,
+    width: size,
+    *parts() {
+      yield { start: 0, base: new Float32Array(size), inputs: inputs.map((x) => Float32Array.from(x)) };
+    },
+  };
   const treated = readerFor(method, values, reader, []);
   const merge = method.merge(treated, values, undefined);
   const out = new Float32Array(size);
@@ -134,12 +264,18 @@ function mergeVector(method: Method, values: Values, name: string, labels: reado
 }
 
 /**
- * Merges adapters with a method that trains nothing into an adapter. (IA)³ vectors are merged entry by entry, the base being
- * ones. LoRA: a method that weights whole inputs takes the adapters side by side; any other sees the products, never A and B
- * apart, and what it makes is taken apart again to a product of `rank` (default: the inputs' ranks together).
+ * Merges adapters with a method that trains nothing into an adapter. (IA)³ vectors are merged entry by
+ * entry, the base being ones. LoRA: a method that weights whole inputs takes the adapters side by side;
+ * any other sees the products, never A and B apart, and what it makes is taken apart again to a product
+ * of `rank` (default: the inputs' ranks together).
  * @returns what taking apart cost: ‖error‖ / ‖change‖, where it was done
  */
-export async function writeAdapterMerge(out: string, merge: DiskMerge & { readonly base: Member; readonly rank?: number | undefined }, adapters: readonly AdaptedCheckpoint[], hooks: Pick<MergeHooks, "note" | "progress" | "stopping">): Promise<number | undefined> {
+export async function writeAdapterMerge(
+  out: string,
+  merge: DiskMerge & { readonly base: Member; readonly rank?: number | undefined },
+  adapters: readonly AdaptedCheckpoint[],
+  hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
+): Promise<number | undefined> {
   const { method, values, base, inputs, threads, shardSize } = merge;
   const dtype = merge.dtype === "auto" ? "F32" : merge.dtype;
   const labels = inputs.map(({ label }) => label);
@@ -147,7 +283,12 @@ export async function writeAdapterMerge(out: string, merge: DiskMerge & { readon
   if (adapters[0]!.adapter.kind === "ia3") {
     const one: Ref = { path: "ones", start: 0, dtype: "F32", constant: 1 };
     const tensors = ia3Modules(base, adapters).map(({ name, shape, parts }): PlannedTensor => ({
-      name, dtype, shape, base: one, values, inputs: parts.map((part, i) => (part === undefined ? one : refOfPart(adapters[i]!, part))),
+      name,
+      dtype,
+      shape,
+      base: one,
+      values,
+      inputs: parts.map((part, i) => (part === undefined ? one : refOfPart(adapters[i]!, part))),
     }));
     await mergeOnDisk({ method: method.name, labels, tensors }, out, { ...disk, file: adapterWeightsName });
     await writeIa3Config(out, base, adapters);
@@ -156,18 +297,48 @@ export async function writeAdapterMerge(out: string, merge: DiskMerge & { readon
   const dropped = (values["dareP"] as readonly number[] | undefined)?.some((p) => p > 0);
   if (method.linear && !dropped && merge.rank === undefined) {
     const stacked = await stackLora(base.checkpoint.names, adapters);
-    await writeLora(out, stacked.map((module) => withGain(module, mergeVector(method, values, module.weight, labels, module.gains.map((gain) => gain ?? new Float32Array(module.rank))))), adapters[0]!, dtype);
+    await writeLora(
+      out,
+      stacked.map((module) =>
+        withGain(
+          module,
+          mergeVector(
+            method,
+            values,
+            module.weight,
+            labels,
+            module.gains.map((gain) => gain ?? new Float32Array(module.rank)),
+          ),
+        ),
+      ),
+      adapters[0]!,
+      dtype,
+    );
     return undefined;
   }
   return writeProducts(out, { ...merge, dtype }, adapters, disk, hooks);
 }
 
-const refOfPart = ({ adapter: { file } }: AdaptedCheckpoint, name: string): Ref => refIn(file.path, file.entries.get(name)!);
+const refOfPart = ({ adapter: { file } }: AdaptedCheckpoint, name: string): Ref =>
+  refIn(file.path, file.entries.get(name)!);
 
-/** Merges the products from disk to disk, in float32, then takes each change apart again. Held: one weight's change. */
+/**
+ * Merges the products from disk to disk, in float32, then takes each change apart again. Held: one
+ * weight's change.
+ */
 async function writeProducts(
-  out: string, { method, values, base, inputs, rank, dtype }: DiskMerge & { readonly base: Member; readonly rank?: number | undefined; readonly dtype: FloatDType },
-  adapters: readonly AdaptedCheckpoint[], disk: Parameters<typeof mergeOnDisk>[2], hooks: Pick<MergeHooks, "note" | "progress">,
+  out: string,
+  {
+    method,
+    values,
+    base,
+    inputs,
+    rank,
+    dtype,
+  }: DiskMerge & { readonly base: Member; readonly rank?: number | undefined; readonly dtype: FloatDType },
+  adapters: readonly AdaptedCheckpoint[],
+  disk: Parameters<typeof mergeOnDisk>[2],
+  hooks: Pick<MergeHooks, "note" | "progress">,
 ): Promise<number> {
   const { plan } = compileMerge({ base, inputs }, { method: method.name, values, dtype: "F32" });
   const changed = plan.tensors.filter(({ copy }) => !copy);
@@ -185,7 +356,10 @@ async function writeProducts(
         toFloat32(await base.checkpoint.read(name)).forEach((x, i) => (delta[i] = delta[i]! - x));
         const parts = adapters.map(({ adapted }) => adapted.get(name));
         const own = parts.reduce((sum, part) => sum + (part?.kind === "lora" ? part.rank : 0), 0);
-        if (own === 0) throw new UserError(`${adapters[0]!.folder}: it holds "${name}" whole, which no adapter of low rank can; use --write model`);
+        if (own === 0)
+          throw new UserError(
+            `${adapters[0]!.folder}: it holds "${name}" whole, which no adapter of low rank can; use --write model`,
+          );
         const wanted = Math.min(rank ?? own, rows, width);
         const draw = seedrandom(name);
         const { factors, error, norm } = factorise(delta, rows, width, wanted, () => 2 * draw() - 1);
@@ -194,15 +368,26 @@ async function writeProducts(
         const at = parts.findIndex((part) => part?.kind === "lora");
         const { module } = parts[at]!;
         // A weight that is stored [in, out] has its factors the other way round.
-        const [a, b] = adapters[at]!.adapter.transposed ? [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)] : [factors.right, factors.left];
-        results.push({ module, rank: wanted, a: hostTensor(a, [wanted, a.length / wanted]), b: hostTensor(b, [b.length / wanted, wanted]) });
+        const [a, b] = adapters[at]!.adapter.transposed
+          ? [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)]
+          : [factors.right, factors.left];
+        results.push({
+          module,
+          rank: wanted,
+          a: hostTensor(a, [wanted, a.length / wanted]),
+          b: hostTensor(b, [b.length / wanted, wanted]),
+        });
       }
       await writeLora(out, results, adapters[0]!, dtype);
     } finally {
       await file.close();
     }
     const cost = sums.norm > 0 ? Math.sqrt(sums.error / sums.norm) : 0;
-    hooks.note(`written as LoRA of rank ${Math.max(...results.map((one) => one.rank))}: what ${method.name} makes is off by ${(100 * cost).toPrecision(2)} % of its norm; --rank takes more or less, --write model loses nothing`);
+    hooks.note(
+      `written as LoRA of rank ${Math.max(...results.map((one) => one.rank))}: what ` +
+        `${method.name} makes is off by ${(100 * cost).toPrecision(2)} % of its norm; --rank ` +
+        "takes more or less, --write model loses nothing",
+    );
     return cost;
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -8,30 +8,52 @@ import { mergeByTraining } from "./merge.js";
 import { locateBase } from "./locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 
-const madeFrom = z.object({ inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })) });
+const madeFrom = z.object({
+  inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })),
+});
 
 /** A merge's task vector only means something against the base that it was made from. */
 async function checkBase(to: string, base: string): Promise<void> {
   const found = madeFrom.safeParse(await readJson(join(to, "results.json")));
   if (!found.success) return;
-  for (const { file, sha256: expected } of found.data.inputs.filter(({ role, file }) => role === "base" && file.endsWith(".safetensors"))) {
+  for (const { file, sha256: expected } of found.data.inputs.filter(
+    ({ role, file }) => role === "base" && file.endsWith(".safetensors"),
+  )) {
     const path = join(base, basename(file));
-    if (!existsSync(path) || (await sha256(path)) !== expected) throw new UserError(`${base}: ${to} was made from another base (its ${file} differs); name that one with --base or --family`);
+    if (!existsSync(path) || (await sha256(path)) !== expected)
+      throw new UserError(
+        `${base}: ${to} was made from another base (its ${file} differs); name that one with --base or --family`,
+      );
   }
 }
 
 /**
- * Adds an expert to a finished merge. The merge is one child (its written weights, its heads), the expert the other: two
- * coefficients a layer are trained on the validation data of all tasks.
+ * Adds an expert to a finished merge. The merge is one child (its written weights, its heads), the
+ * expert the other: two coefficients a layer are trained on the validation data of all tasks.
  * @param options as for a merge; its tasks are not looked at
  */
-export async function addExpert(expert: string, to: string, task: string | undefined, options: MergeOptions, hooks: MergeHooks): Promise<MergeResult> {
-  if (options.treat !== undefined && options.treat !== "none") throw new UserError(`--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`);
+export async function addExpert(
+  expert: string,
+  to: string,
+  task: string | undefined,
+  options: MergeOptions,
+  hooks: MergeHooks,
+): Promise<MergeResult> {
+  if (options.treat !== undefined && options.treat !== "none")
+    throw new UserError(
+      `--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`,
+    );
   const heads = join(to, "heads");
-  if (!existsSync(heads) || !existsSync(join(to, "results.json"))) throw new UserError(`--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`);
+  if (!existsSync(heads) || !existsSync(join(to, "results.json")))
+    throw new UserError(
+      `--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`,
+    );
   const name = task ?? basename(resolve(expert));
   const before = (await readdir(heads)).sort();
-  if (before.includes(name)) throw new UserError(`${to} has ${name} already (${before.join(", ")}); give the expert's own task with --task`);
+  if (before.includes(name))
+    throw new UserError(
+      `${to} has ${name} already (${before.join(", ")}); give the expert's own task with --task`,
+    );
   if (!existsSync(expert)) throw new UserError(`${expert}: there is no such folder`);
   const base = await locateBase(options);
   await checkBase(to, base);
@@ -39,6 +61,12 @@ export async function addExpert(expert: string, to: string, task: string | undef
   const label = before.join("+");
   return mergeByTraining({ ...options, tasks }, hooks, {
     name: `${basename(resolve(to))}+${name}`,
-    places: { base, sources: [{ label, folder: to, tasks: before, merged: true }, { label: name, folder: expert, tasks: [name], merged: false }] },
+    places: {
+      base,
+      sources: [
+        { label, folder: to, tasks: before, merged: true },
+        { label: name, folder: expert, tasks: [name], merged: false },
+      ],
+    },
   });
 }

@@ -27,7 +27,9 @@ export async function calibrate(): Promise<Rates> {
   });
   const [k, n] = [4, 2 ** 18];
   const host = new Float32Array(k * n).fill(0.1);
-  const vectors = Array.from({ length: k }, (_, i) => packRows(host.subarray(i * n, (i + 1) * n), n / 512, 512, "f32"));
+  const vectors = Array.from({ length: k }, (_, i) =>
+    packRows(host.subarray(i * n, (i + 1) * n), n / 512, 512, "f32"),
+  );
   const upload = await fastest(async () => {
     const { data } = uploadDeltas(vectors, [0, 1, 2, 3], n / 512, 512, "f32");
     // Engines upload when a tensor is first used.
@@ -50,7 +52,9 @@ export async function calibrate(): Promise<Rates> {
   // Files that were just checked lie in the page cache; others come at the disk's own speed, which is not measured.
   const cached = 2e9;
   return {
-    flops: (2 * size ** 3) / product, upload: (4 * k * n) / upload, merge: (4 * n * (k + 2)) / merge,
+    flops: (2 * size ** 3) / product,
+    upload: (4 * k * n) / upload,
+    merge: (4 * n * (k + 2)) / merge,
     read: 1 / (1 / cached + minus / (4 * k * n)),
   };
 }

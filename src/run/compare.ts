@@ -15,7 +15,14 @@ import type { InputHash } from "../report/card.js";
 import { toMarkdown } from "../report/formats.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
-import { contendersOf, modelFolder, runContender, settingsOf, type Arena, type Contender } from "./contenders.js";
+import {
+  contendersOf,
+  modelFolder,
+  runContender,
+  settingsOf,
+  type Arena,
+  type Contender,
+} from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
 import { placeOf } from "./finish.js";
 import { openInputs, recipeOf, type Inputs } from "./inputs.js";
@@ -58,43 +65,97 @@ const result = z.object({
   /** Of all, the search among it; and of the merge (or the training) alone. */
   seconds: z.object({ total: z.number(), merge: z.number() }),
   values: z.record(z.string(), z.unknown()),
-  search: z.array(z.object({ values: z.record(z.string(), z.union([z.number(), z.string()])), accuracy: z.number(), loss: z.number() })).optional(),
+  search: z
+    .array(
+      z.object({
+        values: z.record(z.string(), z.union([z.number(), z.string()])),
+        accuracy: z.number(),
+        loss: z.number(),
+      }),
+    )
+    .optional(),
 });
 type Result = z.infer<typeof result>;
 
 /** What was found before: by this name, or (where no model has to be kept) by another for what was trained alike. */
-async function savedResult(arena: Arena, name: string, identity: string, keep: boolean): Promise<Result | undefined> {
+async function savedResult(
+  arena: Arena,
+  name: string,
+  identity: string,
+  keep: boolean,
+): Promise<Result | undefined> {
   const folder = join(arena.out, "methods");
   const files = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
   for (const file of [`${name}.json`, ...files]) {
-    const saved = existsSync(join(folder, file)) ? result.safeParse(await readJson(join(folder, file)).catch(() => undefined)).data : undefined;
-    if (saved?.identity === identity && (!keep || existsSync(modelFolder(arena, name)))) return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
+    const saved = existsSync(join(folder, file))
+      ? result.safeParse(await readJson(join(folder, file)).catch(() => undefined)).data
+      : undefined;
+    if (saved?.identity === identity && (!keep || existsSync(modelFolder(arena, name))))
+      return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
   }
   return undefined;
 }
 
 /** The rows that are no merge: every expert on its own task, and the base. */
 async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
-  const { vectors: { layers: { length: n }, experts: { length: k } }, tasks } = inputs;
+  const {
+    vectors: {
+      layers: { length: n },
+      experts: { length: k },
+    },
+    tasks,
+  } = inputs;
   const rows: ResultRow[] = [];
   for (const [i, task] of tasks.entries()) {
-    rows.push(...toRows("individual", [task], await evaluateTasks({ ...placeOf(inputs), table: constantTables.individual(n, k, i) }, [task], "test"), "test", seed));
+    rows.push(
+      ...toRows(
+        "individual",
+        [task],
+        await evaluateTasks(
+          { ...placeOf(inputs), table: constantTables.individual(n, k, i) },
+          [task],
+          "test",
+        ),
+        "test",
+        seed,
+      ),
+    );
   }
-  return [...rows, ...toRows("pretrained", tasks, await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"), "test", seed)];
+  return [
+    ...rows,
+    ...toRows(
+      "pretrained",
+      tasks,
+      await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"),
+      "test",
+      seed,
+    ),
+  ];
 }
 
 /** Hashes of what tests on tasks that are held out depend on: their data, and the experts that their heads are of. */
-async function heldOutHashes({ places, head, data, family: { base } }: Inputs, options: MergeOptions, tasks: readonly string[]): Promise<InputHash[]> {
+async function heldOutHashes(
+  { places, head, data, family: { base } }: Inputs,
+  options: MergeOptions,
+  tasks: readonly string[],
+): Promise<InputHash[]> {
   const found: InputHash[] = [];
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
   const { canonical } = await readFamily(places.base);
   for (const [i, task] of pickTasks(await loadTasks(data), tasks).entries()) {
-    const { sources: { test } } = await loadTaskData(data, task, options.valPerTask, options.seed, options.split);
+    const {
+      sources: { test },
+    } = await loadTaskData(data, task, options.valPerTask, options.seed, options.split);
     found.push({ role: `${task.id}, held out, data`, file: basename(test.name), sha256: await hashOf(test) });
     if (!head) continue;
     const { checkpoint } = await openExpert(task.id, sources[i]!.folder, base, canonical);
     try {
-      for (const file of checkpoint.files) found.push({ role: `${task.id}, held out, head`, file, sha256: await sha256(join(checkpoint.folder, file)) });
+      for (const file of checkpoint.files)
+        found.push({
+          role: `${task.id}, held out, head`,
+          file,
+          sha256: await sha256(join(checkpoint.folder, file)),
+        });
     } finally {
       await checkpoint.close();
     }
@@ -102,9 +163,24 @@ async function heldOutHashes({ places, head, data, family: { base } }: Inputs, o
   return found;
 }
 
-/** Scores of a written merge on tasks that had no part in it; a model with heads is given those of the tasks' own experts. */
-async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonly string[]): Promise<ResultRow[]> {
-  const { inputs: { family: { base }, head, data, plan }, options } = arena;
+/**
+ * Scores of a written merge on tasks that had no part in it; a model with heads is given those of the
+ * tasks' own experts.
+ */
+async function measureHeldOut(
+  arena: Arena,
+  contender: Contender,
+  tasks: readonly string[],
+): Promise<ResultRow[]> {
+  const {
+    inputs: {
+      family: { base },
+      head,
+      data,
+      plan,
+    },
+    options,
+  } = arena;
   const folder = modelFolder(arena, contender.name);
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
   const { canonical } = await readFamily(arena.inputs.places.base);
@@ -113,17 +189,24 @@ async function measureHeldOut(arena: Arena, contender: Contender, tasks: readonl
     await writeHead(folder, member, head);
     if (head) await member.checkpoint.close();
   }
-  return (await evaluateFolder({ ...options, folder, base: arena.inputs.places.base, data, tasks, placement: plan.chosen }, contender.name)).rows;
+  return (
+    await evaluateFolder(
+      { ...options, folder, base: arena.inputs.places.base, data, tasks, placement: plan.chosen },
+      contender.name,
+    )
+  ).rows;
 }
 
 /**
- * Merges the same experts with one method after the other, each with its grid searched on the validation examples, and
- * measures what each wrote on the test examples. A stopped comparison goes on where it was.
+ * Merges the same experts with one method after the other, each with its grid searched on the
+ * validation examples, and measures what each wrote on the test examples. A stopped comparison goes on
+ * where it was.
  */
 export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
   const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
   const named = (names: readonly string[] | "all") => contendersOf(names, options.tasks.length, hooks.note);
-  const chosen = asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
+  const chosen =
+    asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
   await openOutput(out, [recipe.places.base, ...recipe.places.sources.map(({ folder }) => folder)]);
@@ -136,7 +219,8 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const searches: Record<string, readonly GridPoint[]> = {};
   const synthetic = inputs.tasks.some((task) => task.synthetic);
   const compared = (finished: boolean): Compared => ({ out, rows, times, values, synthetic, finished });
-  // Which methods, how they are run and where they live changes no number of any; what training does is nothing to the rest.
+  // Which methods, how they are run and where they live changes no number of any; what training does is
+  // nothing to the rest.
   const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
   const settings = { ...shared, ...given };
@@ -148,7 +232,19 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       const { name } = contender;
       if (hooks.stopping()) return compared(false);
       const path = join(out, "methods", `${name}.json`);
-      const own = "method" in contender ? { name, search, ...(contender.given && { values: contender.given }), ...(contender.grid && { grid: contender.grid }) } : { given, settings: settingsOf(contender, arena), ...("tree" in contender && { tree: contender.tree }) };
+      const own =
+        "method" in contender
+          ? {
+              name,
+              search,
+              ...(contender.given && { values: contender.given }),
+              ...(contender.grid && { grid: contender.grid }),
+            }
+          : {
+              given,
+              settings: settingsOf(contender, arena),
+              ...("tree" in contender && { tree: contender.tree }),
+            };
       const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
       let done = await savedResult(arena, name, identity, keep);
       if (!done) {
@@ -165,7 +261,10 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       times.push({ method: name, ...done.seconds });
       values[name] = done.values;
       if (done.search) searches[name] = done.search;
-      hooks.note(`${name}: ${(100 * done.rows.reduce((sum, { value }) => sum + value, 0) / done.rows.length).toFixed(1)} % on average, ${done.seconds.total.toFixed(1)} s`);
+      hooks.note(
+        `${name}: ${((100 * done.rows.reduce((sum, { value }) => sum + value, 0)) / done.rows.length).toFixed(1)} ` +
+          `% on average, ${done.seconds.total.toFixed(1)} s`,
+      );
     }
     await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
     await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: hashes });

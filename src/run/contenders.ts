@@ -39,9 +39,19 @@ export type Contender = { readonly name: string } & (
 
 export type Trained = Exclude<Contender, Plain>;
 
-const plainTree: TreeOptions = { fanIn: 2, by: "similarity", jobs: 1, polish: 0, keepNodes: false, nodeMethod: "supermerge", executor: "local", slurmOptions: [] };
+const plainTree: TreeOptions = {
+  fanIn: 2,
+  by: "similarity",
+  jobs: 1,
+  polish: 0,
+  keepNodes: false,
+  nodeMethod: "supermerge",
+  executor: "local",
+  slurmOptions: [],
+};
 
-const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean => models >= least && models <= most;
+const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean =>
+  models >= least && models <= most;
 
 /** What `compare` knows by name. */
 export const contenders: readonly Contender[] = [
@@ -51,16 +61,28 @@ export const contenders: readonly Contender[] = [
 ];
 
 /** Contenders by name, without those that do not merge so many models. @throws UserError for an unknown name */
-export function contendersOf(asked: readonly string[] | "all", models: number, note: (message: string) => void): Contender[] {
+export function contendersOf(
+  asked: readonly string[] | "all",
+  models: number,
+  note: (message: string) => void,
+): Contender[] {
   const byName = new Map(contenders.map((one) => [one.name, one]));
-  const chosen = asked === "all" ? contenders : asked.map((name) => {
-    const found = byName.get(name);
-    if (!found) throw new UserError(`--methods ${name}: there is no such method${nearest(name, byName.keys())}; there are ${[...byName.keys()].join(", ")}`);
-    return found;
-  });
+  const chosen =
+    asked === "all"
+      ? contenders
+      : asked.map((name) => {
+          const found = byName.get(name);
+          if (!found)
+            throw new UserError(
+              `--methods ${name}: there is no such method${nearest(name, byName.keys())}; there are ` +
+                [...byName.keys()].join(", "),
+            );
+          return found;
+        });
   const unfit = (one: Contender) => "method" in one && !fits(one.method, models);
   const left = chosen.filter(unfit);
-  if (left.length) note(`left out: ${left.map(({ name }) => name).join(", ")}, which do not merge ${models} models`);
+  if (left.length)
+    note(`left out: ${left.map(({ name }) => name).join(", ")}, which do not merge ${models} models`);
   return chosen.filter((one) => !unfit(one));
 }
 
@@ -87,17 +109,31 @@ export interface Made {
   readonly search?: GridPoint[] | undefined;
 }
 
-/** A training's settings that are other than all contenders' own: what is trained alike has the same, whatever it is called. */
-export function settingsOf({ settings: changes = {} }: Trained, { options, given }: Pick<Arena, "options" | "given">): Readonly<Record<string, unknown>> {
+/**
+ * A training's settings that are other than all contenders' own: what is trained alike has the same,
+ * whatever it is called.
+ */
+export function settingsOf(
+  { settings: changes = {} }: Trained,
+  { options, given }: Pick<Arena, "options" | "given">,
+): Readonly<Record<string, unknown>> {
   const all = { ...presetOf(changes["method"], changes["variant"]), ...given, ...changes };
-  return Object.fromEntries(Object.entries(all).filter(([key, value]) => !isDeepStrictEqual((options as unknown as Record<string, unknown>)[key], value)));
+  return Object.fromEntries(
+    Object.entries(all).filter(
+      ([key, value]) => !isDeepStrictEqual((options as unknown as Record<string, unknown>)[key], value),
+    ),
+  );
 }
 
 /** Where a contender's model is written. */
 export const modelFolder = ({ out }: Pick<Arena, "out">, name: string): string => join(out, "models", name);
 
 /** Runs a contender; undefined where it was asked to stop. @param identity of all that its numbers depend on */
-export function runContender(arena: Arena, contender: Contender, identity: string): Promise<Made | undefined> {
+export function runContender(
+  arena: Arena,
+  contender: Contender,
+  identity: string,
+): Promise<Made | undefined> {
   return "method" in contender ? tryMethod(arena, contender) : tryTraining(arena, contender, identity);
 }
 
@@ -108,16 +144,37 @@ async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Ma
   const started = performance.now();
   const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
   const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...contender.given };
-  const statistics = await statisticsFor(method, { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) }, hooks);
-  const merge = { base: family.base, inputs: family.experts, dtype: options.dtype, shardSize: options.shardSize, threads: arena.threads, statistics, heads: { members: heads, names: head } };
+  const statistics = await statisticsFor(
+    method,
+    { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) },
+    hooks,
+  );
+  const merge = {
+    base: family.base,
+    inputs: family.experts,
+    dtype: options.dtype,
+    shardSize: options.shardSize,
+    threads: arena.threads,
+    statistics,
+    heads: { members: heads, names: head },
+  };
   const searched = arena.search && Object.keys(method.grid).some((key) => !(key in given));
-  const search = searched ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks) : undefined;
-  const values = resolveValues(method, { ...given, ...(search && bestOf(search).values) }, family.experts.length);
+  const search = searched
+    ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks)
+    : undefined;
+  const values = resolveValues(
+    method,
+    { ...given, ...(search && bestOf(search).values) },
+    family.experts.length,
+  );
   const folder = modelFolder(arena, contender.name);
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
-  const { rows } = await evaluateFolder({ ...options, folder, base: inputs.places.base, data, placement: plan.chosen }, contender.name);
+  const { rows } = await evaluateFolder(
+    { ...options, folder, base: inputs.places.base, data, placement: plan.chosen },
+    contender.name,
+  );
   return { rows, seconds, values, search };
 }
 
@@ -135,13 +192,24 @@ async function tryTraining(arena: Arena, contender: Trained, identity: string): 
   await writeText(mark, identity);
   const quiet = { ...hooks, note: () => {} };
   const resume = existsSync(join(out, "state.json")) && !existsSync(join(out, "results.json"));
-  const made = "tree" in contender
-    ? await mergeInTree(settings, { ...plainTree, ...contender.tree }, { ...quiet, planned: () => {}, grown: () => {} })
-    : await mergeByTraining({ ...settings, resume }, quiet, arena.recipe);
+  const made =
+    "tree" in contender
+      ? await mergeInTree(
+          settings,
+          { ...plainTree, ...contender.tree },
+          { ...quiet, planned: () => {}, grown: () => {} },
+        )
+      : await mergeByTraining({ ...settings, resume }, quiet, arena.recipe);
   if (!made.finished) return undefined;
   const run = (await readJson(join(out, "run.json"))) as { seconds: { train?: number; total: number } };
   const total = (performance.now() - started) / 1000;
   // The merge itself is the last of its rows, whatever stands beside it.
   const last = made.rows.at(-1)!.method;
-  return { rows: made.rows.filter(({ method }) => method === last).map((row) => ({ ...row, method: contender.name })), seconds: { total, merge: run.seconds.train ?? run.seconds.total }, values: own };
+  return {
+    rows: made.rows
+      .filter(({ method }) => method === last)
+      .map((row) => ({ ...row, method: contender.name })),
+    seconds: { total, merge: run.seconds.train ?? run.seconds.total },
+    values: own,
+  };
 }

@@ -24,14 +24,26 @@ import { openHead } from "./heads.js";
 import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "./prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
-async function runSettings(folder: string): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split" | "score">>> {
+async function runSettings(
+  folder: string,
+): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split" | "score">>> {
   const path = join(folder, "results.json");
   if (!existsSync(path)) return {};
   const found = resultsFile.safeParse(await readJson(path));
   return found.success ? found.data.settings : {};
 }
 
-const resultsFile = z.object({ settings: z.object({ seed: z.number(), maxLength: z.number(), valPerTask: z.number(), split: z.enum(splitNames), score: z.enum(["sum", "mean"]) }).partial() });
+const resultsFile = z.object({
+  settings: z
+    .object({
+      seed: z.number(),
+      maxLength: z.number(),
+      valPerTask: z.number(),
+      split: z.enum(splitNames),
+      score: z.enum(["sum", "mean"]),
+    })
+    .partial(),
+});
 
 export interface EvaluateOptions {
   readonly folder: string;
@@ -56,27 +68,40 @@ export interface EvaluateOptions {
 /** The folder with the model's config and tokenizer: an adapter's is its base. */
 export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base">): string {
   if (!isAdapter(folder)) return folder;
-  if (base === undefined) throw new UserError(`${folder}: it is an adapter: name the model that it belongs to with --base`);
+  if (base === undefined)
+    throw new UserError(`${folder}: it is an adapter: name the model that it belongs to with --base`);
   return base;
 }
 
 /** Measures a merged model from its written files alone: its folder, its heads, the data. */
-export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: Saying[] }> {
+export async function evaluateFolder(
+  options: EvaluateOptions,
+  method = "merged",
+): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: Saying[] }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
-  const { seed = saved.seed ?? 0, maxLength = saved.maxLength ?? 128, valPerTask = saved.valPerTask ?? 32, split = saved.split ?? "files", score = saved.score ?? "sum" } = options;
+  const {
+    seed = saved.seed ?? 0,
+    maxLength = saved.maxLength ?? 128,
+    valPerTask = saved.valPerTask ?? 32,
+    split = saved.split ?? "files",
+    score = saved.score ?? "sum",
+  } = options;
   const home = homeOf(options);
   const adapter = home !== folder;
   const family = await readFamily(home);
   const base = await openMember("merged", home, family.canonical);
-  const merged = adapter ? await openExpert("merged", folder, base, family.canonical).catch(async (error: unknown) => {
-    await base.checkpoint.close();
-    throw error;
-  }) : base;
+  const merged = adapter
+    ? await openExpert("merged", folder, base, family.canonical).catch(async (error: unknown) => {
+        await base.checkpoint.close();
+        throw error;
+      })
+    : base;
   const heads: (Head | undefined)[] = [];
   try {
     const headFolder = join(folder, "heads");
-    if (!existsSync(headFolder)) throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
+    if (!existsSync(headFolder))
+      throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
     const tasks = pickTasks(await loadTasks(data), options.tasks ?? (await readdir(headFolder)).sort());
     const scores = !tasks.every(({ id }) => existsSync(join(headFolder, id, "head.safetensors")));
     const readout = scores && family.readouts.includes("score") ? "score" : "pool";
@@ -96,19 +121,33 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
         checkHead(expert, names, model, task);
         const head = await loadHead(expert, names);
         heads.push(head);
-        prepared.push(await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed, split }));
+        prepared.push(
+          await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed, split }),
+        );
       } finally {
         await expert.checkpoint.close();
       }
     }
-    const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], { residency: options.placement?.residency, tables: model.tables });
+    const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], {
+      residency: options.placement?.residency,
+      tables: model.tables,
+    });
     try {
-      const merge: Merge = { model, vectors, table: makeTable(0, 0, () => 0), blockwise: options.placement?.blockwise, microBatch: options.microBatch };
+      const merge: Merge = {
+        model,
+        vectors,
+        table: makeTable(0, 0, () => 0),
+        blockwise: options.placement?.blockwise,
+        microBatch: options.microBatch,
+      };
       if (options.show) speaker(model);
       const scores = await evaluateTasks(merge, prepared, "test");
       return {
         said: options.show ? await sayings(merge, prepared, options.show) : [],
-        rows: toRows(method, prepared, scores, "test", seed), scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])), synthetic: prepared.some(({ synthetic }) => synthetic) };
+        rows: toRows(method, prepared, scores, "test", seed),
+        scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])),
+        synthetic: prepared.some(({ synthetic }) => synthetic),
+      };
     } finally {
       vectors.dispose();
     }

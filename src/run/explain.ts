@@ -12,7 +12,22 @@ import type { MergeOptions } from "./options.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { buildModel, readFamily, startFor } from "./prepare.js";
 
-export interface ExplainOptions extends Pick<MergeOptions, "tasks" | "family" | "base" | "experts" | "backend" | "residency" | "blocks" | "pack" | "density" | "memoryBudget" | "microBatch" | "batchSize" | "maxLength"> {
+export interface ExplainOptions extends Pick<
+  MergeOptions,
+  | "tasks"
+  | "family"
+  | "base"
+  | "experts"
+  | "backend"
+  | "residency"
+  | "blocks"
+  | "pack"
+  | "density"
+  | "memoryBudget"
+  | "microBatch"
+  | "batchSize"
+  | "maxLength"
+> {
   /** A folder with config.json and either safetensors files or header.json, a safetensors header by itself. */
   readonly shape?: string | undefined;
   /** How many experts of that shape. */
@@ -20,41 +35,79 @@ export interface ExplainOptions extends Pick<MergeOptions, "tasks" | "family" | 
 }
 
 /** Name, shape and bytes an entry of every tensor of a folder, from headers alone. */
-async function readHeader(folder: string): Promise<{ name: string; shape: readonly number[]; bytes: number }[]> {
+async function readHeader(
+  folder: string,
+): Promise<{ name: string; shape: readonly number[]; bytes: number }[]> {
   const path = join(folder, "header.json");
   if (!existsSync(path)) {
     const checkpoint = await openCheckpoint(folder);
     await checkpoint.close();
-    return checkpoint.names.map((name) => ({ name, shape: checkpoint.entry(name)!.shape, bytes: dtypeBytes[checkpoint.entry(name)!.dtype] }));
+    return checkpoint.names.map((name) => ({
+      name,
+      shape: checkpoint.entry(name)!.shape,
+      bytes: dtypeBytes[checkpoint.entry(name)!.dtype],
+    }));
   }
   const header = (await readJson(path)) as Record<string, { dtype?: unknown; shape?: unknown } | null> | null;
   if (typeof header !== "object" || header === null) throw new UserError(`${path}: not a safetensors header`);
-  return Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, entry]) => {
-    const { dtype, shape } = entry ?? {};
-    if (!isDType(dtype) || !Array.isArray(shape) || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) throw new UserError(`${path}: "${name}" is not an entry of a safetensors header`);
-    return { name, shape: shape as number[], bytes: dtypeBytes[dtype] };
-  });
+  return Object.entries(header)
+    .filter(([name]) => name !== "__metadata__")
+    .map(([name, entry]) => {
+      const { dtype, shape } = entry ?? {};
+      if (
+        !isDType(dtype) ||
+        !Array.isArray(shape) ||
+        !shape.every((size) => Number.isSafeInteger(size) && size >= 0)
+      )
+        throw new UserError(`${path}: "${name}" is not an entry of a safetensors header`);
+      return { name, shape: shape as number[], bytes: dtypeBytes[dtype] };
+    });
 }
 
-async function familyShape(options: ExplainOptions): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
+async function familyShape(
+  options: ExplainOptions,
+): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
   if (options.shape !== undefined) {
     const config = (await readJson(join(options.shape, "config.json"))) as Record<string, unknown> | null;
-    if (typeof config !== "object" || config === null) throw new UserError(`${join(options.shape, "config.json")}: not a JSON object`);
+    if (typeof config !== "object" || config === null)
+      throw new UserError(`${join(options.shape, "config.json")}: not a JSON object`);
     const count = options.count ?? options.tasks.length;
-    return { family: shapeOfHeader(await readHeader(options.shape), config, count), what: `${options.shape}, ${count} experts`, engine: await startEngine(options.backend), maxLength: options.maxLength };
+    return {
+      family: shapeOfHeader(await readHeader(options.shape), config, count),
+      what: `${options.shape}, ${count} experts`,
+      engine: await startEngine(options.backend),
+      maxLength: options.maxLength,
+    };
   }
   const places = await locate(options);
   const { canonical, readouts } = await readFamily(places.base);
   const base = await openMember("base", places.base, canonical);
   const model = buildModel(base, readouts[0]!);
   await base.checkpoint.close();
-  return { family: shapeOf(model, base, places.sources.length), what: `${places.base}, ${places.sources.length} experts`, engine: await startFor(model, options.backend), maxLength: Math.min(options.maxLength, model.maxLength) };
+  return {
+    family: shapeOf(model, base, places.sources.length),
+    what: `${places.base}, ${places.sources.length} experts`,
+    engine: await startFor(model, options.backend),
+    maxLength: Math.min(options.maxLength, model.maxLength),
+  };
 }
 
-/** What every placement would take of memory, files and time for a family, from its headers alone: nothing is loaded. */
+/**
+ * What every placement would take of memory, files and time for a family, from its headers alone:
+ * nothing is loaded.
+ */
 export async function explainMemory(options: ExplainOptions): Promise<MemoryPlan & { what: string }> {
   const { family, what, engine, maxLength } = await familyShape(options);
-  const step = { tokens: family.experts * options.batchSize * maxLength, microBatch: options.microBatch, length: maxLength };
-  const plan = await planMemory(family, step, engine, { packing: options.pack, density: options.density, wish: options, memoryBudget: options.memoryBudget });
+  const step = {
+    tokens: family.experts * options.batchSize * maxLength,
+    microBatch: options.microBatch,
+    length: maxLength,
+  };
+  const plan = await planMemory(family, step, engine, {
+    packing: options.pack,
+    density: options.density,
+    wish: options,
+    memoryBudget: options.memoryBudget,
+  });
   return { ...plan, what };
 }

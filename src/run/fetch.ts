@@ -1,9 +1,18 @@
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
 
-interface Named { readonly base?: string | undefined; readonly experts?: readonly string[] | undefined }
+interface Named {
+  readonly base?: string | undefined;
+  readonly experts?: readonly string[] | undefined;
+}
 
-/** Brings every model that is named by a hub id into the cache, and puts its folder in the id's place. `hub` says which commits they are. */
-export async function fetchNamed<T extends Named>(options: T, hooks: HubHooks): Promise<T & { hub?: Record<string, string> }> {
+/**
+ * Brings every model that is named by a hub id into the cache, and puts its folder in the id's place.
+ * `hub` says which commits they are.
+ */
+export async function fetchNamed<T extends Named>(
+  options: T,
+  hooks: HubHooks,
+): Promise<T & { hub?: Record<string, string> }> {
   const hub: Record<string, string> = {};
   const local = async (text: string): Promise<string> => {
     const id = hubId(text);
@@ -19,5 +28,10 @@ export async function fetchNamed<T extends Named>(options: T, hooks: HubHooks): 
     const sign = /^(\w[\w.-]*=)(.+)$/.exec(expert);
     experts.push(sign && hubId(sign[2]!) ? `${sign[1]!}${await local(sign[2]!)}` : await local(expert));
   }
-  return { ...options, ...(base !== undefined && { base }), ...(options.experts && { experts }), ...(Object.keys(hub).length > 0 && { hub }) };
+  return {
+    ...options,
+    ...(base !== undefined && { base }),
+    ...(options.experts && { experts }),
+    ...(Object.keys(hub).length > 0 && { hub }),
+  };
 }

@@ -2,7 +2,13 @@ import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import { writeText } from "../checkpoint/files.js";
-import { bestPoint, evaluateBaselines, searchLambda, type Place, type SearchPoint } from "../evaluate/baselines.js";
+import {
+  bestPoint,
+  evaluateBaselines,
+  searchLambda,
+  type Place,
+  type SearchPoint,
+} from "../evaluate/baselines.js";
 import { columnOf } from "../merge/source.js";
 import type { Table } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
@@ -20,7 +26,12 @@ import { writeReport } from "./report.js";
 import { writeCoefficients } from "./write.js";
 import { writeResult } from "./write-result.js";
 
-export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({ model, vectors, blockwise: plan.chosen.blockwise, microBatch: plan.step.microBatch });
+export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({
+  model,
+  vectors,
+  blockwise: plan.chosen.blockwise,
+  microBatch: plan.step.microBatch,
+});
 
 /** A finished table and how it came about. */
 export interface Finished {
@@ -41,11 +52,22 @@ export interface Finished {
   readonly run: Readonly<Record<string, unknown>>;
 }
 
-/** Runs with the experts' own task vectors, which are loaded for as long as it takes where those trained on were treated. */
+/**
+ * Runs with the experts' own task vectors, which are loaded for as long as it takes where those trained
+ * on were treated.
+ */
 export async function withExperts<T>(inputs: Inputs, run: (place: Place) => Promise<T>): Promise<T> {
   if (!inputs.treated) return run(placeOf(inputs));
-  const { family: { base, experts }, plain: model, plan } = inputs;
-  const vectors = await loadTaskVectors({ base, columns: experts.map(columnOf) }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
+  const {
+    family: { base, experts },
+    plain: model,
+    plan,
+  } = inputs;
+  const vectors = await loadTaskVectors(
+    { base, columns: experts.map(columnOf) },
+    [...model.parameters.keys()],
+    { residency: plan.chosen.residency, tables: model.tables },
+  );
   try {
     return await run({ ...placeOf(inputs), model, vectors });
   } finally {
@@ -53,21 +75,41 @@ export async function withExperts<T>(inputs: Inputs, run: (place: Place) => Prom
   }
 }
 
-/** Test rows of the methods that train nothing. They are of the experts as they are, whatever was done to their task vectors for training. */
-async function measureBaselines(inputs: Inputs, options: MergeOptions, { lambda }: Finished, hooks: MergeHooks): Promise<ResultRow[]> {
+/**
+ * Test rows of the methods that train nothing. They are of the experts as they are, whatever was done
+ * to their task vectors for training.
+ */
+async function measureBaselines(
+  inputs: Inputs,
+  options: MergeOptions,
+  { lambda }: Finished,
+  hooks: MergeHooks,
+): Promise<ResultRow[]> {
   const { tasks, treated } = inputs;
   return withExperts(inputs, async (place) => {
-    const found = treated ? bestPoint(await searchLambda(place, tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of))).lambda : lambda;
+    const found = treated
+      ? bestPoint(
+          await searchLambda(place, tasks, (done, of) =>
+            hooks.progress("task arithmetic: search of λ", done, of),
+          ),
+        ).lambda
+      : lambda;
     return evaluateBaselines(place, tasks, found, options.seed, hooks.progress);
   });
 }
 
 /**
- * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside the baselines. The
- * weights are merged from the experts' own files: packing is for training alone, but for trimmed (sparse) task vectors,
- * which are what was trained.
+ * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside
+ * the baselines. The weights are merged from the experts' own files: packing is for training alone, but
+ * for trimmed (sparse) task vectors, which are what was trained.
  */
-export async function finishMerge(out: string, inputs: Inputs, options: MergeOptions, finished: Finished, hooks: MergeHooks): Promise<MergeResult> {
+export async function finishMerge(
+  out: string,
+  inputs: Inputs,
+  options: MergeOptions,
+  finished: Finished,
+  hooks: MergeHooks,
+): Promise<MergeResult> {
   const { name, heads, vectors, tasks, plan, data, head } = inputs;
   const { raw, table } = finished;
   const synthetic = tasks.some((task) => task.synthetic);
@@ -77,21 +119,58 @@ export async function finishMerge(out: string, inputs: Inputs, options: MergeOpt
     await writeCoefficients(out, vectors, raw, table, finished.title);
   }
 
-  const baselines = options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
+  const baselines =
+    options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
-  const merged = await evaluateFolder({ ...options, folder: out, base: inputs.places.base, data, placement: plan.chosen }, finished.method);
+  const merged = await evaluateFolder(
+    { ...options, folder: out, base: inputs.places.base, data, placement: plan.chosen },
+    finished.method,
+  );
   const rows = [...baselines, ...merged.rows];
   const settings = { ...recorded(options, plan), ...finished.settings };
-  await writeText(join(out, "README.md"), modelCard({
-    name, tasks: options.tasks, headClass: headClassOf(head ? heads[0]! : inputs.family.base), use: head ? (inputs.plain.image && head.bias === undefined ? "embeddings" : "heads") : "scores", adapter: isAdapter(out), synthetic, settings, rows, inputs: inputs.hashes, version, valPerTask: options.valPerTask,
-    coefficients: table !== undefined, tree: finished.settings?.["tree"] !== undefined,
-  }));
+  await writeText(
+    join(out, "README.md"),
+    modelCard({
+      name,
+      tasks: options.tasks,
+      headClass: headClassOf(head ? heads[0]! : inputs.family.base),
+      use: head ? (inputs.plain.image && head.bias === undefined ? "embeddings" : "heads") : "scores",
+      adapter: isAdapter(out),
+      synthetic,
+      settings,
+      rows,
+      inputs: inputs.hashes,
+      version,
+      valPerTask: options.valPerTask,
+      coefficients: table !== undefined,
+      tree: finished.settings?.["tree"] !== undefined,
+    }),
+  );
   await writeText(join(out, "run.json"), {
-    version, tfjs: tfjsVersion, node: process.version, platform: `${process.platform}-${process.arch}`, engine: plan.engine, places: { base: resolve(inputs.places.base), sources: inputs.places.sources.map((source) => ({ ...source, folder: resolve(source.folder) })) }, data, ...finished.run,
-    peakMemoryBytes: process.resourceUsage().maxRSS * 1024, devicePeakBytes: watchMemory().peak(), planned: plan.chosen,
+    version,
+    tfjs: tfjsVersion,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    engine: plan.engine,
+    places: {
+      base: resolve(inputs.places.base),
+      sources: inputs.places.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
+    },
+    data,
+    ...finished.run,
+    peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+    devicePeakBytes: watchMemory().peak(),
+    planned: plan.chosen,
   });
   // Last: a folder with results is a finished one.
-  await writeText(join(out, "results.json"), { rows, synthetic, search: { "task-arithmetic": finished.search }, settings, inputs: inputs.hashes, ...(finished.packing && { packing: finished.packing }) });
+  await writeText(join(out, "results.json"), {
+    rows,
+    synthetic,
+    search: { "task-arithmetic": finished.search },
+    settings,
+    inputs: inputs.hashes,
+    ...(finished.packing && { packing: finished.packing }),
+  });
   await writeReport(out);
   if (options.tensorboard) await writeEvents(out, options.tasks);
   return { out, rows, synthetic, finished: true };

@@ -36,18 +36,37 @@ async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): P
   const jobs: NodeJob[] = [];
   for (const [i, node] of plan.nodes.entries()) {
     const path = await prepareNode(folderOf(plan, node.id), plan.files[i]!);
-    if (await readResult(folderOf(plan, node.id), node.identity, node.tasks)) hooks.note(`${node.id}: done before`);
-    else jobs.push({ id: node.id, level: node.level, path, after: node.children, memory: node.predicted.device + node.predicted.host, seconds: node.predicted.trainingSeconds });
+    if (await readResult(folderOf(plan, node.id), node.identity, node.tasks))
+      hooks.note(`${node.id}: done before`);
+    else
+      jobs.push({
+        id: node.id,
+        level: node.level,
+        path,
+        after: node.children,
+        memory: node.predicted.device + node.predicted.host,
+        seconds: node.predicted.trainingSeconds,
+      });
   }
-  const execute = tree.executor === "slurm" ? slurmExecutor(plan.out, key, tree.slurmOptions) : localExecutor(tree.jobs);
-  const all = jobs.length === 0 || (await execute(jobs, { note: hooks.note, stopping: hooks.stopping, line: (id, text) => hooks.note(`[${id}] ${text}`) }));
-  // A node whose tree was killed may outlive it by a moment, and leave a file half-written after the next run tidied up.
+  const execute =
+    tree.executor === "slurm" ? slurmExecutor(plan.out, key, tree.slurmOptions) : localExecutor(tree.jobs);
+  const all =
+    jobs.length === 0 ||
+    (await execute(jobs, {
+      note: hooks.note,
+      stopping: hooks.stopping,
+      line: (id, text) => hooks.note(`[${id}] ${text}`),
+    }));
+  // A node whose tree was killed may outlive it by a moment, and leave a file half-written after the
+  // next run tidied up.
   for (const { id } of plan.nodes) await removeLeftovers(folderOf(plan, id));
   if (!all) return false;
   for (const { id } of jobs) {
     const { identity, tasks } = plan.nodes.find((node) => node.id === id)!;
     if (!(await readResult(folderOf(plan, id), identity, tasks))) {
-      throw new UserError(`node ${id} left no result${tree.executor === "slurm" ? `; its log is ${plan.out}/slurm-level-*.log` : ""}`);
+      throw new UserError(
+        `node ${id} left no result${tree.executor === "slurm" ? `; its log is ${plan.out}/slurm-level-*.log` : ""}`,
+      );
     }
   }
   return true;
@@ -56,19 +75,33 @@ async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): P
 /** The flattened tree as a table over the leaves. */
 function tableOf({ vectors }: Inputs, flat: FlatMerge): Table {
   const order = vectors.experts.map((leaf) => flat.leaves.indexOf(leaf));
-  return makeTable(vectors.layers.length, order.length, (row, column) => coefficientsIn(flat, vectors.layers[row]!.names[0]!)[order[column]!]!);
+  return makeTable(
+    vectors.layers.length,
+    order.length,
+    (row, column) => coefficientsIn(flat, vectors.layers[row]!.names[0]!)[order[column]!]!,
+  );
 }
 
 async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>): Promise<void> {
-  const mean = (values: readonly { accuracy: number }[]) => values.reduce((sum, { accuracy }) => sum + accuracy, 0) / values.length;
+  const mean = (values: readonly { accuracy: number }[]) =>
+    values.reduce((sum, { accuracy }) => sum + accuracy, 0) / values.length;
   const nodes: TreePicture["nodes"][number][] = [];
   for (const { id, children, tasks, predicted } of plan.nodes) {
     const result = results.get(id)!;
     const path = join(folderOf(plan, id), "run.json");
     const run = existsSync(path) ? ((await readJson(path)) as NodeRun) : undefined;
     nodes.push({
-      id, children, tasks: tasks.map((task) => ({ task, before: result.before[task]!.accuracy, after: result.test[task]!.accuracy })),
-      before: mean(Object.values(result.before)), after: mean(Object.values(result.test)), planned: predicted.device, ...(run && { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds }),
+      id,
+      children,
+      tasks: tasks.map((task) => ({
+        task,
+        before: result.before[task]!.accuracy,
+        after: result.test[task]!.accuracy,
+      })),
+      before: mean(Object.values(result.before)),
+      after: mean(Object.values(result.test)),
+      planned: predicted.device,
+      ...(run && { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds }),
     });
   }
   const leaves = plan.tree.leaves.map((id) => {
@@ -81,8 +114,24 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
   const { tasks, whole, layers } = plan.similarity;
   const pairs = tasks.flatMap((_, i) => tasks.slice(i + 1).map((__, d) => [i, i + 1 + d] as const));
   const maps = {
-    similarity: await figureSvg(heatmapSpec({ title: "cosine similarity of the task vectors", tasks, layers: tasks, values: whole, legend: "cosine" })),
-    "similarity-layers": await figureSvg(heatmapSpec({ title: "cosine similarity of the task vectors, layer by layer", tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`), layers: layers.map(({ layer }) => layer), values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)), legend: "cosine" })),
+    similarity: await figureSvg(
+      heatmapSpec({
+        title: "cosine similarity of the task vectors",
+        tasks,
+        layers: tasks,
+        values: whole,
+        legend: "cosine",
+      }),
+    ),
+    "similarity-layers": await figureSvg(
+      heatmapSpec({
+        title: "cosine similarity of the task vectors, layer by layer",
+        tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`),
+        layers: layers.map(({ layer }) => layer),
+        values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)),
+        legend: "cosine",
+      }),
+    ),
   };
   for (const [name, map] of Object.entries(maps)) {
     await writeText(join(plan.out, `${name}.svg`), map);
@@ -91,14 +140,40 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
 }
 
 /** Trains on from the flattened table. */
-async function polish(out: string, inputs: Inputs, options: MergeOptions, steps: number, start: Table, root: string, hooks: MergeHooks): Promise<Table | undefined> {
-  const raw = { ...start, values: start.values.map((c) => gates[options.gate].inverse(reachable(options.gate, c))) };
+async function polish(
+  out: string,
+  inputs: Inputs,
+  options: MergeOptions,
+  steps: number,
+  start: Table,
+  root: string,
+  hooks: MergeHooks,
+): Promise<Table | undefined> {
+  const raw = {
+    ...start,
+    values: start.values.map((c) => gates[options.gate].inverse(reachable(options.gate, c))),
+  };
   const moved = start.values.filter((c) => reachable(options.gate, c) !== c).length;
-  if (moved) hooks.note(`${moved} of ${start.values.length} coefficients are out of the ${options.gate} gate's reach: polishing starts at the nearest it has`);
+  if (moved)
+    hooks.note(
+      `${moved} of ${start.values.length} coefficients are out of the ${options.gate} gate's ` +
+        "reach: polishing starts at the nearest it has",
+    );
   const trainOptions: TrainOptions = { ...options, steps, init: 0, saveEvery: 10 };
   const identity = { ...identityOf(options, inputs), root, polish: steps };
-  const resume = await loadState(out, identity).then(() => true, () => false);
-  const trained = await trainRun(out, inputs, identity, { raw, moments: zeroMoments(raw.values.length) }, trainOptions, resume, hooks);
+  const resume = await loadState(out, identity).then(
+    () => true,
+    () => false,
+  );
+  const trained = await trainRun(
+    out,
+    inputs,
+    identity,
+    { raw, moments: zeroMoments(raw.values.length) },
+    trainOptions,
+    resume,
+    hooks,
+  );
   return trained.finished ? applyGate(chosenRaw(trained.state, trainOptions), options.gate) : undefined;
 }
 
@@ -116,14 +191,26 @@ export interface TreeHooks extends MergeHooks {
 }
 
 /**
- * Merges in a tree (SuperMerge, hierarchical): groups of models are merged first, the merges are merged again, each node
- * trained on its own tasks' validation data alone. Done nodes are taken as they are, so the same command goes on after any
- * stop. Linear nodes make one exact table of the whole; the merged model is written from the leaves.
+ * Merges in a tree (SuperMerge, hierarchical): groups of models are merged first, the merges are merged
+ * again, each node trained on its own tasks' validation data alone. Done nodes are taken as they are,
+ * so the same command goes on after any stop. Linear nodes make one exact table of the whole; the
+ * merged model is written from the leaves.
  */
-export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hooks: TreeHooks): Promise<MergeResult> {
+export async function mergeInTree(
+  options: MergeOptions,
+  tree: TreeOptions,
+  hooks: TreeHooks,
+): Promise<MergeResult> {
   const started = performance.now();
-  if (options.treat !== undefined && options.treat !== "none") throw new UserError(`--treat ${options.treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`);
-  if (!isLinear(tree.nodeMethod) && tree.polish) throw new UserError(`--polish ${tree.polish}: the tree cannot be flattened to start from, because what ${tree.nodeMethod} makes is not one table of coefficients`);
+  if (options.treat !== undefined && options.treat !== "none")
+    throw new UserError(
+      `--treat ${options.treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`,
+    );
+  if (!isLinear(tree.nodeMethod) && tree.polish)
+    throw new UserError(
+      `--polish ${tree.polish}: the tree cannot be flattened to start from, because what ` +
+        `${tree.nodeMethod} makes is not one table of coefficients`,
+    );
   const plan = await planRun(options, tree, hooks);
   const { out } = plan;
   hooks.planned(plan);
@@ -131,13 +218,20 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
   if (!(await runNodes(plan, tree, hooks))) return { out, rows: [], synthetic, finished: false };
   hooks.grown();
   const results = new Map<string, NodeResult>();
-  for (const { id, identity, tasks } of plan.nodes) results.set(id, (await readResult(folderOf(plan, id), identity, tasks))!);
+  for (const { id, identity, tasks } of plan.nodes)
+    results.set(id, (await readResult(folderOf(plan, id), identity, tasks))!);
   await picture(plan, results);
   const root = plan.nodes.at(-1)!;
   const { flat } = results.get(root.id)!;
   const made = { root: root.identity, polish: tree.polish };
-  const old = existsSync(join(out, "results.json")) ? finishedTree.safeParse(await readJson(join(out, "results.json")).catch(() => undefined)) : undefined;
-  if (old?.success && old.data.settings.tree.root === made.root && old.data.settings.tree.polish === made.polish) {
+  const old = existsSync(join(out, "results.json"))
+    ? finishedTree.safeParse(await readJson(join(out, "results.json")).catch(() => undefined))
+    : undefined;
+  if (
+    old?.success &&
+    old.data.settings.tree.root === made.root &&
+    old.data.settings.tree.polish === made.polish
+  ) {
     hooks.note(`${out} is finished already`);
     return { out, rows: old.data.rows, synthetic, finished: true };
   }
@@ -147,20 +241,43 @@ export async function mergeInTree(options: MergeOptions, tree: TreeOptions, hook
   try {
     // Nobody asks for λ where no baseline is measured.
     const asked = options.baselines !== false;
-    const search = asked ? await searchLambda(placeOf(inputs), inputs.tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of)) : [];
+    const search = asked
+      ? await searchLambda(placeOf(inputs), inputs.tasks, (done, of) =>
+          hooks.progress("task arithmetic: search of λ", done, of),
+        )
+      : [];
     let table: Table | undefined;
     if (flat) {
       table = tableOf(inputs, flat);
       if (tree.polish) table = await polish(out, inputs, options, tree.polish, table, root.identity, hooks);
       if (!table) return { out, rows: [], synthetic, finished: false };
     } else {
-      hooks.note(`the tree is not one table: what ${tree.nodeMethod} makes no coefficients can say; ${folderOf(plan, root.id)}/model is the result`);
+      hooks.note(
+        `the tree is not one table: what ${tree.nodeMethod} makes no coefficients can say; ` +
+          `${folderOf(plan, root.id)}/model is the result`,
+      );
       await copyModel(join(folderOf(plan, root.id), "model"), out);
     }
-    return await finishMerge(out, inputs, options, {
-      raw: table, table, method: tree.polish ? "hierarchical+polish" : tree.nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${tree.nodeMethod}`, title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
-      search, lambda: asked ? bestPoint(search).lambda : NaN, settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } }, run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
-    }, hooks);
+    return await finishMerge(
+      out,
+      inputs,
+      options,
+      {
+        raw: table,
+        table,
+        method: tree.polish
+          ? "hierarchical+polish"
+          : tree.nodeMethod === "supermerge"
+            ? "hierarchical"
+            : `hierarchical-${tree.nodeMethod}`,
+        title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
+        search,
+        lambda: asked ? bestPoint(search).lambda : NaN,
+        settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } },
+        run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
+      },
+      hooks,
+    );
   } finally {
     await inputs.dispose();
   }

@@ -19,7 +19,16 @@ import { adapterForm } from "./adapters.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily, readoutOf, startFor } from "./prepare.js";
+import {
+  buildModel,
+  disposeHead,
+  encoderFor,
+  loadHead,
+  prepareTask,
+  readFamily,
+  readoutOf,
+  startFor,
+} from "./prepare.js";
 import { memoryText } from "../report/memory.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
 import { openHead } from "./heads.js";
@@ -55,9 +64,19 @@ export interface Inputs {
 }
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
-export function stepShape(tasks: readonly PreparedTask[], { batchSize, batchesPerStep = 1, microBatch }: MergeOptions): StepShape {
-  const rowsOf = (task: PreparedTask) => task.validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
-  const tokens = tasks.map((task) => rowsOf(task).slice(0, batchSize * batchesPerStep).reduce((a, b) => a + b, 0)).reduce((a, b) => a + b, 0);
+export function stepShape(
+  tasks: readonly PreparedTask[],
+  { batchSize, batchesPerStep = 1, microBatch }: MergeOptions,
+): StepShape {
+  const rowsOf = (task: PreparedTask) =>
+    task.validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
+  const tokens = tasks
+    .map((task) =>
+      rowsOf(task)
+        .slice(0, batchSize * batchesPerStep)
+        .reduce((a, b) => a + b, 0),
+    )
+    .reduce((a, b) => a + b, 0);
   const length = Math.max(...tasks.flatMap((task) => task.validation.map((example) => example.length)));
   return { tokens, microBatch, length };
 }
@@ -78,11 +97,21 @@ export async function recipeOf(options: MergeOptions): Promise<Recipe> {
   // An unknown task is said to be one before a folder for it is missed.
   pickTasks(await loadTasks(options.data ?? shippedData), options.tasks);
   const places = await locate(options);
-  return { places, name: `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}` };
+  return {
+    places,
+    name: `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}`,
+  };
 }
 
 /** Every task's head, as a checkpoint that holds one, in the order of the tasks; closing is the caller's. */
-async function openHeads(family: Family, { sources }: Places, tasks: readonly Task[], names: HeadNames | undefined, canonical: (name: string) => string, start: () => Promise<unknown>): Promise<{ heads: Member[]; close(): Promise<void> }> {
+async function openHeads(
+  family: Family,
+  { sources }: Places,
+  tasks: readonly Task[],
+  names: HeadNames | undefined,
+  canonical: (name: string) => string,
+  start: () => Promise<unknown>,
+): Promise<{ heads: Member[]; close(): Promise<void> }> {
   const heads: Member[] = [];
   const opened: Member[] = [];
   for (const { id } of tasks) {
@@ -94,19 +123,43 @@ async function openHeads(family: Family, { sources }: Places, tasks: readonly Ta
     // An expert that is a tower alone: the base's text tower makes it a head.
     const bare = names && !own.actual.has(names.weight) && hasTextTower(family.base);
     if (bare) await start();
-    heads.push(bare ? await zeroShotHead(family.base, tasks.find((task) => task.id === id)!, names, canonical) : own);
+    heads.push(
+      bare
+        ? await zeroShotHead(
+            family.base,
+            tasks.find((task) => task.id === id)!,
+            names,
+            canonical,
+          )
+        : own,
+    );
   }
-  return { heads, close: async () => void (await Promise.all(opened.map(({ checkpoint }) => checkpoint.close()))) };
+  return {
+    heads,
+    close: async () => void (await Promise.all(opened.map(({ checkpoint }) => checkpoint.close()))),
+  };
 }
 
 /** Finds, opens and checks every input, headers before bytes; then starts the engine and loads. */
-export async function openInputs(options: MergeOptions, recipe: Recipe, out: string, hooks: MergeHooks): Promise<Inputs> {
+export async function openInputs(
+  options: MergeOptions,
+  recipe: Recipe,
+  out: string,
+  hooks: MergeHooks,
+): Promise<Inputs> {
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const { places, name } = recipe;
   const { canonical, head: headNames, readouts, inherited = [] } = await readFamily(places.base);
-  const opened = await openFamily(await openMember("base", places.base, canonical), places.sources.map(({ label, folder }) => ({ task: label, folder })), canonical);
-  const family = { ...opened, experts: opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical)) };
+  const opened = await openFamily(
+    await openMember("base", places.base, canonical),
+    places.sources.map(({ label, folder }) => ({ task: label, folder })),
+    canonical,
+  );
+  const family = {
+    ...opened,
+    experts: opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical)),
+  };
   const heads: (Head | undefined)[] = [];
   const closers: (() => Promise<void>)[] = [family.close];
   const close = async () => {
@@ -119,11 +172,17 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     const plain = buildModel(family.base, readout);
     checkFamily(family, plain);
     // Said before any work is done.
-    if (options.write === "adapter" && options.treat !== undefined && options.treat !== "none") throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
+    if (options.write === "adapter" && options.treat !== undefined && options.treat !== "none")
+      throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
     if (options.write === "adapter") adapterForm(family.experts, "adapter");
-    const factored = options.treat === undefined || options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
+    const factored =
+      options.treat === undefined || options.treat === "none"
+        ? await factoredFamily(family, canonical)
+        : undefined;
     const model = factored ? withAdapters(plain, factored.beside) : plain;
-    const headMembers = await openHeads(family, places, tasks, head, canonical, () => startFor(model, options.backend));
+    const headMembers = await openHeads(family, places, tasks, head, canonical, () =>
+      startFor(model, options.backend),
+    );
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
     const encoder = await encoderFor(places.base, model, options);
@@ -132,18 +191,37 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
 
     const engine = await startFor(model, options.backend);
     watchMemory().reset();
-    hooks.note(`engine ${engine}; base ${places.base}; experts ${places.sources.map(({ label }) => label).join(", ")}; output ${out}`);
+    hooks.note(
+      `engine ${engine}; base ${places.base}; experts ` +
+        `${places.sources.map(({ label }) => label).join(", ")}; output ${out}`,
+    );
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
       const expert = headMembers.heads[i]!;
       heads.push(await loadHead(expert, head));
-      const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, { data, valPerTask: options.valPerTask, seed: options.seed, split: options.split });
-      const fewer = ready.validation.length < options.valPerTask ? `, fewer than --val-per-task ${options.valPerTask}` : "";
-      hooks.note(`${task.id}: ${ready.validation.length} validation examples from ${ready.sources.validation.name}${fewer}; ${ready.test.length} test examples from ${ready.sources.test.name}`);
+      const ready = await prepareTask(task, heads[i], expert.checkpoint.config, encoder, {
+        data,
+        valPerTask: options.valPerTask,
+        seed: options.seed,
+        split: options.split,
+      });
+      const fewer =
+        ready.validation.length < options.valPerTask
+          ? `, fewer than --val-per-task ${options.valPerTask}`
+          : "";
+      hooks.note(
+        `${task.id}: ${ready.validation.length} validation examples from ` +
+          `${ready.sources.validation.name}${fewer}; ${ready.test.length} test examples from ` +
+          ready.sources.test.name,
+      );
       prepared.push(ready);
     }
     const free = prepared.find(({ validation }) => validation[0]?.answers);
-    if (free && !usesLabels(options.loss)) throw new UserError(`${free.id}: --loss ${options.loss} looks at the classes or answers that a model chooses from, and a text to be said has none; use --loss cross-entropy`);
+    if (free && !usesLabels(options.loss))
+      throw new UserError(
+        `${free.id}: --loss ${options.loss} looks at the classes or answers that a model chooses ` +
+          "from, and a text to be said has none; use --loss cross-entropy",
+      );
     const hashes = await hashInputs(family, places.sources, data, prepared, encoder.prompts?.(tasks));
     let members = family.experts;
     if (options.treat !== undefined && options.treat !== "none") {
@@ -157,12 +235,30 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
     const columnsOf = (sources: readonly Member[]) => recipe.columns?.(sources) ?? sources.map(columnOf);
     const { base, experts } = factored ?? { base: family.base, experts: members };
     const columns = columnsOf(experts);
-    const plan = await planMemory({ ...shapeOf(model, base, columns.length), files: family.experts.length }, stepShape(prepared, options), engine, {
-      packing: options.pack, density: options.density, wish: recipe.wish ?? options, memoryBudget: options.memoryBudget,
-    });
-    hooks.note(memoryText({ ...plan, what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`, rows: plan.predictions }));
+    const plan = await planMemory(
+      { ...shapeOf(model, base, columns.length), files: family.experts.length },
+      stepShape(prepared, options),
+      engine,
+      {
+        packing: options.pack,
+        density: options.density,
+        wish: recipe.wish ?? options,
+        memoryBudget: options.memoryBudget,
+      },
+    );
+    hooks.note(
+      memoryText({
+        ...plan,
+        what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${options.pack}:`,
+        rows: plan.predictions,
+      }),
+    );
     const vectors = await loadTaskVectors({ base, columns }, [...model.parameters.keys()], {
-      granularity: options.granularity, packing: options.pack, density: options.density, residency: plan.chosen.residency, tables: model.tables,
+      granularity: options.granularity,
+      packing: options.pack,
+      density: options.density,
+      residency: plan.chosen.residency,
+      tables: model.tables,
       onTensor: (done, of) => hooks.progress("task vectors", done, of),
     });
     const dispose = async () => {
@@ -173,8 +269,28 @@ export async function openInputs(options: MergeOptions, recipe: Recipe, out: str
       vectors.dispose();
       throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
     }
-    hooks.note(`${vectors.layers.length} layers × ${columns.length} experts = ${vectors.layers.length * columns.length} coefficients`);
-    return { name, places, data, engine, model, plain, head, heads: headMembers.heads, family, columns: columnsOf(members), tasks: prepared, hashes, vectors, treated: members !== family.experts, plan, dispose };
+    hooks.note(
+      `${vectors.layers.length} layers × ${columns.length} experts = ` +
+        `${vectors.layers.length * columns.length} coefficients`,
+    );
+    return {
+      name,
+      places,
+      data,
+      engine,
+      model,
+      plain,
+      head,
+      heads: headMembers.heads,
+      family,
+      columns: columnsOf(members),
+      tasks: prepared,
+      hashes,
+      vectors,
+      treated: members !== family.experts,
+      plan,
+      dispose,
+    };
   } catch (error) {
     await close();
     throw error;

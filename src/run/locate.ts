@@ -11,17 +11,26 @@ const isFolder = (path: string): boolean => existsSync(path) && statSync(path).i
 export const shippedFamily = "mini";
 export const shippedData = join(packageFolder, "data", "mini");
 
-/** A family is a folder with base/ and experts/<task>/: a path, or a name under checkpoints/ here or in the package. */
+/**
+ * A family is a folder with base/ and experts/<task>/: a path, or a name under checkpoints/ here or in
+ * the package.
+ */
 async function familyFolder(family: string): Promise<string> {
   const stores = ["checkpoints", join(packageFolder, "checkpoints")];
   const candidates = [family, ...stores.map((store) => join(store, family))];
   const found = candidates.find((folder) => isFolder(join(folder, "base")));
   if (found !== undefined) return found;
   const known = (await Promise.all(stores.filter(isFolder).map((store) => readdir(store)))).flat();
-  throw new UserError(`--family ${family}: no folder with base/ and experts/ of that name (looked at ${candidates.join(", ")})${nearest(family, known)}`);
+  throw new UserError(
+    `--family ${family}: no folder with base/ and experts/ of that name (looked at ` +
+      `${candidates.join(", ")})${nearest(family, known)}`,
+  );
 }
 
-/** A model that a merge takes in: an expert of one task, or an earlier merge of several, whose heads lie in heads/<task>. */
+/**
+ * A model that a merge takes in: an expert of one task, or an earlier merge of several, whose heads lie
+ * in heads/<task>.
+ */
 export interface Source {
   readonly label: string;
   readonly folder: string;
@@ -37,37 +46,61 @@ export interface Places {
 /** `task=FOLDER …`, or one folder that holds a folder a task. */
 function expertFolders(experts: readonly string[], tasks: readonly string[]): Map<string, string> {
   // A path may hold an equals sign of its own: only "task=" of a task that is asked for names one.
-  const split = experts.map((expert) => tasks.filter((task) => expert.startsWith(`${task}=`)).map((task) => [task, expert.slice(task.length + 1)] as const)[0]);
-  if (experts.length === 1 && split[0] === undefined) return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
+  const split = experts.map(
+    (expert) =>
+      tasks
+        .filter((task) => expert.startsWith(`${task}=`))
+        .map((task) => [task, expert.slice(task.length + 1)] as const)[0],
+  );
+  if (experts.length === 1 && split[0] === undefined)
+    return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
   const stray = experts.find((_, i) => split[i] === undefined);
-  if (stray !== undefined) throw new UserError(`--experts ${stray}: it names none of ${tasks.join(", ")}; give one folder that holds a folder a task, or task=FOLDER for each`);
+  if (stray !== undefined)
+    throw new UserError(
+      `--experts ${stray}: it names none of ${tasks.join(", ")}; give one folder that holds a ` +
+        "folder a task, or task=FOLDER for each",
+    );
   const folders = new Map(split as (readonly [string, string])[]);
-  if (folders.size !== experts.length) throw new UserError(`--experts names a task twice (${experts.join(" ")})`);
+  if (folders.size !== experts.length)
+    throw new UserError(`--experts names a task twice (${experts.join(" ")})`);
   return folders;
 }
 
 /** The base alone: `base`, or that of the family. */
-export async function locateBase({ family, base }: { family?: string | undefined; base?: string | undefined }): Promise<string> {
+export async function locateBase({
+  family,
+  base,
+}: {
+  family?: string | undefined;
+  base?: string | undefined;
+}): Promise<string> {
   const found = base ?? join(await familyFolder(family ?? shippedFamily), "base");
   if (!isFolder(found)) throw new UserError(`${found}: there is no base folder`);
   return found;
 }
 
 /** Finds base and experts from `family`, or from `base` and `experts`, which win over the family's own. */
-export async function locate(options: { family?: string | undefined; base?: string | undefined; experts?: readonly string[] | undefined; tasks: readonly string[] }): Promise<Places> {
+export async function locate(options: {
+  family?: string | undefined;
+  base?: string | undefined;
+  experts?: readonly string[] | undefined;
+  tasks: readonly string[];
+}): Promise<Places> {
   const needsFamily = options.base === undefined || options.experts === undefined;
   const family = needsFamily ? await familyFolder(options.family ?? shippedFamily) : undefined;
   const base = options.base ?? join(family!, "base");
   const folders = expertFolders(options.experts ?? [join(family!, "experts")], options.tasks);
   const experts = options.tasks.map((task) => {
     const folder = folders.get(task);
-    if (folder === undefined) throw new UserError(`--experts names no folder for task ${task} (write ${task}=FOLDER)`);
+    if (folder === undefined)
+      throw new UserError(`--experts names no folder for task ${task} (write ${task}=FOLDER)`);
     if (!isFolder(folder)) throw new UserError(`${folder}: there is no expert for task ${task}`);
     return { label: task, folder, tasks: [task], merged: false };
   });
   if (!isFolder(base)) throw new UserError(`${base}: there is no base folder`);
   for (const { label, folder } of experts) {
-    if (resolve(folder) === resolve(base)) throw new UserError(`${folder}: the expert for ${label} is the base itself`);
+    if (resolve(folder) === resolve(base))
+      throw new UserError(`${folder}: the expert for ${label} is the base itself`);
   }
   return { base, sources: experts };
 }

@@ -26,7 +26,13 @@ function startFrom({ init, loss }: MergeOptions, lambda: number): number {
 }
 
 /** A trained merge's row in the results. */
-export function methodName({ method = "supermerge", treat = "none", loss, granularity, adaptOn }: MergeOptions): string {
+export function methodName({
+  method = "supermerge",
+  treat = "none",
+  loss,
+  granularity,
+  adaptOn,
+}: MergeOptions): string {
   const treated = treat === "none" || method === "adamerging++" ? "" : ` on ${treat}`;
   const unlabelled = method === "supermerge" && !usesLabels(loss) ? `-${loss}` : "";
   const taskWise = method !== "supermerge" && granularity === "model" ? ", task-wise" : "";
@@ -37,23 +43,39 @@ export function methodName({ method = "supermerge", treat = "none", loss, granul
 const saveEvery = 10;
 
 /** What the numbers of a run depend on: a state that was made with anything else is not gone on from. */
-export const identityOf = (options: MergeOptions, { plan, hashes }: Inputs): Record<string, unknown> =>
-  ({ version, ...recorded(options, plan), ...Object.fromEntries(hashes.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])) });
+export const identityOf = (options: MergeOptions, { plan, hashes }: Inputs): Record<string, unknown> => ({
+  version,
+  ...recorded(options, plan),
+  ...Object.fromEntries(hashes.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])),
+});
 
 /** Trains from a start, or from the state in `out` where `resume`; keeps state and log as it goes. */
 export async function trainRun(
-  out: string, inputs: Inputs, identity: Readonly<Record<string, unknown>>, begin: TrainState, options: TrainOptions, resume: boolean, hooks: MergeHooks,
+  out: string,
+  inputs: Inputs,
+  identity: Readonly<Record<string, unknown>>,
+  begin: TrainState,
+  options: TrainOptions,
+  resume: boolean,
+  hooks: MergeHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const start = resume ? await loadState(out, identity) : begin;
   if (resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
   const place = placeOf(inputs);
-  const tasks = options.loss === "distillation" ? await withExperts(inputs, (experts) => taught(experts, inputs.tasks, options.adaptOn ?? "validation")) : inputs.tasks;
+  const tasks =
+    options.loss === "distillation"
+      ? await withExperts(inputs, (experts) => taught(experts, inputs.tasks, options.adaptOn ?? "validation"))
+      : inputs.tasks;
   const result = await train(place, tasks, options, start, {
     record(record) {
       log.add(record);
-      hooks.step(record, inputs.tasks.map(({ id }) => id), options.steps);
+      hooks.step(
+        record,
+        inputs.tasks.map(({ id }) => id),
+        options.steps,
+      );
     },
     async save(current) {
       await log.save();
@@ -76,43 +98,100 @@ export interface Trained {
 }
 
 /** Finds λ for the start and for task arithmetic, then trains. */
-export async function searchAndTrain(out: string, inputs: Inputs, identity: Readonly<Record<string, unknown>>, options: MergeOptions, resume: boolean, hooks: MergeHooks): Promise<Trained> {
+export async function searchAndTrain(
+  out: string,
+  inputs: Inputs,
+  identity: Readonly<Record<string, unknown>>,
+  options: MergeOptions,
+  resume: boolean,
+  hooks: MergeHooks,
+): Promise<Trained> {
   const { vectors, tasks } = inputs;
   // Nobody asks for λ where the start is given and no baseline is measured.
   const asked = options.baselines !== false || (options.init === "search" && usesLabels(options.loss));
-  const search = asked ? await searchLambda(placeOf(inputs), tasks, (done, of) => hooks.progress("task arithmetic: search of λ", done, of)) : [];
+  const search = asked
+    ? await searchLambda(placeOf(inputs), tasks, (done, of) =>
+        hooks.progress("task arithmetic: search of λ", done, of),
+      )
+    : [];
   const lambda = asked ? bestPoint(search).lambda : NaN;
   const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
-  hooks.note(`${asked ? `task arithmetic finds λ = ${lambda} on validation; ` : ""}coefficients start at ${trainOptions.init}`);
+  hooks.note(
+    `${asked ? `task arithmetic finds λ = ${lambda} on validation; ` : ""}coefficients start at ${trainOptions.init}`,
+  );
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);
   const { state, finished } = await trainRun(out, inputs, identity, begin, trainOptions, resume, hooks);
-  return { state, finished, options: trainOptions, search, lambda, seconds: (performance.now() - start) / 1000, bytesRead: traffic.read - readBefore };
+  return {
+    state,
+    finished,
+    options: trainOptions,
+    search,
+    lambda,
+    seconds: (performance.now() - start) / 1000,
+    bytesRead: traffic.read - readBefore,
+  };
 }
 
 /**
  * The main job: trains the coefficients of a merge, writes the merged model, and measures it beside its baselines.
  * Memory: see loadTaskVectors and coefficientGradient.
  */
-export async function mergeByTraining(options: MergeOptions, hooks: MergeHooks, given?: Recipe): Promise<MergeResult> {
+export async function mergeByTraining(
+  options: MergeOptions,
+  hooks: MergeHooks,
+  given?: Recipe,
+): Promise<MergeResult> {
   const started = performance.now();
-  if (options.adaptOn === "test" && usesLabels(options.loss)) throw new UserError("test inputs may only be trained on without their labels; choose --loss entropy or distillation");
+  if (options.adaptOn === "test" && usesLabels(options.loss))
+    throw new UserError(
+      "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
+    );
   const found = given ?? (await recipeOf(options));
   const out = options.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
   const before = options.resume ? await placedIn(out) : undefined;
-  const recipe: Recipe = { ...found, wish: before && { residency: options.residency === "auto" ? before.residency : options.residency, blocks: options.blocks === "auto" ? before.blocks : options.blocks } };
+  const recipe: Recipe = {
+    ...found,
+    wish: before && {
+      residency: options.residency === "auto" ? before.residency : options.residency,
+      blocks: options.blocks === "auto" ? before.blocks : options.blocks,
+    },
+  };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
-    const trained = await searchAndTrain(out, inputs, identityOf(options, inputs), options, options.resume ?? false, hooks);
-    if (!trained.finished) return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
+    const trained = await searchAndTrain(
+      out,
+      inputs,
+      identityOf(options, inputs),
+      options,
+      options.resume ?? false,
+      hooks,
+    );
+    if (!trained.finished)
+      return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
     const raw = chosenRaw(trained.state, trained.options);
     const packing = await packingCost(inputs, applyGate(raw, options.gate), hooks);
-    return await finishMerge(out, inputs, options, {
-      raw, table: applyGate(raw, options.gate), method: methodName(options), title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
-      packing, search: trained.search, lambda: trained.lambda, settings: { start: trained.options.init },
-      run: { seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 }, bytesRead: { train: trained.bytesRead, total: traffic.read } },
-    }, hooks);
+    return await finishMerge(
+      out,
+      inputs,
+      options,
+      {
+        raw,
+        table: applyGate(raw, options.gate),
+        method: methodName(options),
+        title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
+        packing,
+        search: trained.search,
+        lambda: trained.lambda,
+        settings: { start: trained.options.init },
+        run: {
+          seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 },
+          bytesRead: { train: trained.bytesRead, total: traffic.read },
+        },
+      },
+      hooks,
+    );
   } finally {
     await inputs.dispose();
   }

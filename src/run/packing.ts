@@ -16,8 +16,15 @@ export interface PackingCost {
 
 const relative = (error: number, norm: number): number => (norm > 0 ? Math.sqrt(error / norm) : 0);
 
-/** Measures a packing under some coefficients; undefined for float32, which costs nothing. Exact vectors are read from files. */
-export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHooks): Promise<PackingCost | undefined> {
+/**
+ * Measures a packing under some coefficients; undefined for float32, which costs nothing. Exact vectors
+ * are read from files.
+ */
+export async function packingCost(
+  inputs: Inputs,
+  table: Table,
+  hooks: MergeHooks,
+): Promise<PackingCost | undefined> {
   const { vectors, tasks } = inputs;
   if (vectors.packing === "f32") return undefined;
   const loss = async (source: typeof vectors) => {
@@ -26,12 +33,17 @@ export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHook
   };
   const total = (key: "error" | "norm") => vectors.packingErrors.reduce((sum, layer) => sum + layer[key], 0);
   const cost: PackingCost = {
-    packing: vectors.packing, error: relative(total("error"), total("norm")),
+    packing: vectors.packing,
+    error: relative(total("error"), total("norm")),
     layers: vectors.packingErrors.map(({ layer, error, norm }) => ({ layer, error: relative(error, norm) })),
     loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
   };
   const worst = cost.layers.reduce((a, b) => (b.error > a.error ? b : a));
   const percent = (x: number) => `${(100 * x).toPrecision(2)} %`;
-  hooks.note(`packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their norm (most in ${worst.layer}: ${percent(worst.error)}); validation loss ${cost.loss.packed.toFixed(4)}, with exact ones ${cost.loss.exact.toFixed(4)}`);
+  hooks.note(
+    `packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their ` +
+      `norm (most in ${worst.layer}: ${percent(worst.error)}); validation loss ` +
+      `${cost.loss.packed.toFixed(4)}, with exact ones ${cost.loss.exact.toFixed(4)}`,
+  );
   return cost;
 }

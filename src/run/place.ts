@@ -2,7 +2,18 @@ import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
-import { allowed, choose, equation6, placements, predict, type Budget, type PlanOptions, type Prediction, type Rates, type Wish } from "../plan/memory.js";
+import {
+  allowed,
+  choose,
+  equation6,
+  placements,
+  predict,
+  type Budget,
+  type PlanOptions,
+  type Prediction,
+  type Rates,
+  type Wish,
+} from "../plan/memory.js";
 import { entries, sum, type FamilyShape, type StepShape } from "../plan/shape.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 import { calibrate } from "./calibrate.js";
@@ -26,8 +37,16 @@ export interface MemoryPlan {
 /** The shape of a family whose model is known. */
 export function shapeOf(model: Model, base: Member, experts: number): FamilyShape {
   return {
-    experts, width: model.width, heads: model.heads, coefficients: model.parameters.size * experts,
-    tensors: [...model.parameters].map(([name, shape]) => ({ name, shape, table: model.tables.has(name), bytes: dtypeBytes[base.checkpoint.entry(base.actual.get(name)!)!.dtype] })),
+    experts,
+    width: model.width,
+    heads: model.heads,
+    coefficients: model.parameters.size * experts,
+    tensors: [...model.parameters].map(([name, shape]) => ({
+      name,
+      shape,
+      table: model.tables.has(name),
+      bytes: dtypeBytes[base.checkpoint.entry(base.actual.get(name)!)!.dtype],
+    })),
     blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
   };
 }
@@ -46,11 +65,27 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
  * @param rates measured here where not given
  * @throws UserError where none that is allowed fits the budget: the smallest, and what would help
  */
-export async function planMemory(family: FamilyShape, step: StepShape, engine: EngineName, { wish, memoryBudget, share = 1, ...options }: PlaceOptions, rates?: Rates): Promise<MemoryPlan> {
+export async function planMemory(
+  family: FamilyShape,
+  step: StepShape,
+  engine: EngineName,
+  { wish, memoryBudget, share = 1, ...options }: PlaceOptions,
+  rates?: Rates,
+): Promise<MemoryPlan> {
   const machine = deviceMemory(engine);
   const own = engine === "wasm" ? machine.bytes : machine.bytes / share;
-  const device = memoryBudget === undefined ? own : engine === "wasm" ? Math.min(own, memoryBudget / share) : memoryBudget / share;
-  const budget = { device, host: (0.8 * freeMemory()) / share, shared: machine.shared, from: memoryBudget === undefined ? machine.from : "--memory-budget" };
+  const device =
+    memoryBudget === undefined
+      ? own
+      : engine === "wasm"
+        ? Math.min(own, memoryBudget / share)
+        : memoryBudget / share;
+  const budget = {
+    device,
+    host: (0.8 * freeMemory()) / share,
+    shared: machine.shared,
+    from: memoryBudget === undefined ? machine.from : "--memory-budget",
+  };
   const measured = rates ?? (await calibrate());
   const predictions = placements.map((placement) => predict(family, step, options, measured, placement));
   const named = wish.residency !== "auto" && wish.blocks !== "auto";
@@ -58,11 +93,28 @@ export async function planMemory(family: FamilyShape, step: StepShape, engine: E
   const chosen = named ? allowed(predictions, wish)[0] : choose(predictions, wish, budget);
   if (!chosen) {
     const least = allowed(predictions, wish).reduce((a, b) => (b.device < a.device ? b : a));
-    throw new UserError(`no placement fits ${gigabytes(budget.device)} of device memory (${budget.from}) and ${gigabytes(budget.host)} of host memory: --residency ${least.residency}${least.blockwise ? " --blocks on" : ""} would take ${gigabytes(least.device)} and ${gigabytes(least.host)}; a smaller --micro-batch or --batch-size takes less`);
+    throw new UserError(
+      `no placement fits ${gigabytes(budget.device)} of device memory (${budget.from}) and ` +
+        `${gigabytes(budget.host)} of host memory: --residency ` +
+        `${least.residency}${least.blockwise ? " --blocks on" : ""} would take ` +
+        `${gigabytes(least.device)} and ${gigabytes(least.host)}; a smaller --micro-batch or ` +
+        "--batch-size takes less",
+    );
   }
   const n = sum(family.tensors.map(entries));
   return {
-    family, step, options, engine, budget, rates: measured, predictions, chosen, asked: named,
-    equation6: { flat: equation6(n, family.experts, family.coefficients), pairwise: equation6(n, 2, Math.round((2 * family.coefficients) / family.experts)) },
+    family,
+    step,
+    options,
+    engine,
+    budget,
+    rates: measured,
+    predictions,
+    chosen,
+    asked: named,
+    equation6: {
+      flat: equation6(n, family.experts, family.coefficients),
+      pairwise: equation6(n, 2, Math.round((2 * family.coefficients) / family.experts)),
+    },
   };
 }

@@ -9,7 +9,14 @@ import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf } from "../models/index.js";
 import type { Head } from "../models/head.js";
 import type { HeadNames, Model, ModelFamily, Readout } from "../models/types.js";
-import { encodeMixed, encodeVariants, imageRows, promptRows, textRows, type Encoder } from "../tasks/encoders.js";
+import {
+  encodeMixed,
+  encodeVariants,
+  imageRows,
+  promptRows,
+  textRows,
+  type Encoder,
+} from "../tasks/encoders.js";
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
@@ -29,42 +36,72 @@ export async function loadHead(member: Member, names: HeadNames | undefined): Pr
   return {
     weight: await matrix(names.weight),
     ...(names.bias !== undefined && { bias: await vector(names.bias) }),
-    ...(names.dense !== undefined && { dense: { weight: await matrix(`${names.dense}.weight`), bias: await vector(`${names.dense}.bias`) } }),
+    ...(names.dense !== undefined && {
+      dense: { weight: await matrix(`${names.dense}.weight`), bias: await vector(`${names.dense}.bias`) },
+    }),
   };
 }
 
-export const disposeHead = (head: Head | undefined): void => dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
+export const disposeHead = (head: Head | undefined): void =>
+  dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
 
 /** The family that a folder's config.json asks for. */
 export async function readFamily(folder: string): Promise<ModelFamily> {
   const path = join(folder, "config.json");
-  if (!existsSync(path)) throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
+  if (!existsSync(path))
+    throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
   return familyOf((await readJson(path)) as Record<string, unknown>, folder);
 }
 
 /** The family and model that a folder's config.json asks for, as the config alone tells it. */
 export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
   const family = await readFamily(folder);
-  return { family, model: family.build((await readJson(join(folder, "config.json"))) as Record<string, unknown>) };
+  return {
+    family,
+    model: family.build((await readJson(join(folder, "config.json"))) as Record<string, unknown>),
+  };
 }
 
 /** The model that a base is, read out as its experts need it. */
 export const buildModel = ({ checkpoint, actual }: Member, readout: Readout): Model =>
-  familyOf(checkpoint.config, checkpoint.folder).build(checkpoint.config, { readout, has: (name) => actual.has(name) });
+  familyOf(checkpoint.config, checkpoint.folder).build(checkpoint.config, {
+    readout,
+    has: (name) => actual.has(name),
+  });
 
-/** Whether a family's experts carry heads, or are language models that score what they are to say. @throws UserError where some do and some do not */
-export function readoutOf(readouts: readonly Readout[], head: HeadNames | undefined, { experts }: Family, { sources }: Pick<Places, "sources">): Readout {
+/**
+ * Whether a family's experts carry heads, or are language models that score what they are to say.
+ * @throws UserError where some do and some do not
+ */
+export function readoutOf(
+  readouts: readonly Readout[],
+  head: HeadNames | undefined,
+  { experts }: Family,
+  { sources }: Pick<Places, "sources">,
+): Readout {
   if (readouts.length === 1 || head === undefined) return readouts[0]!;
-  const has = experts.map(({ actual }, i) => actual.has(head.weight) || (sources[i]!.merged && sources[i]!.tasks.every((task) => existsSync(join(sources[i]!.folder, "heads", task, "head.safetensors")))));
+  const has = experts.map(
+    ({ actual }, i) =>
+      actual.has(head.weight) ||
+      (sources[i]!.merged &&
+        sources[i]!.tasks.every((task) =>
+          existsSync(join(sources[i]!.folder, "heads", task, "head.safetensors")),
+        )),
+  );
   if (has.every((one) => one === has[0])) return has[0] ? "pool" : "score";
-  throw new UserError(`${sources[has.indexOf(true)]!.folder} carries a head ("${head.weight}"), ${sources[has.indexOf(false)]!.folder} none: experts are either all classifiers or all language models`);
+  throw new UserError(
+    `${sources[has.indexOf(true)]!.folder} carries a head ("${head.weight}"), ` +
+      `${sources[has.indexOf(false)]!.folder} none: experts are either all classifiers or all ` +
+      "language models",
+  );
 }
 
 /**
  * Starts the engine for a model. On wasm a narrow one gets a single thread: products that small cost less than waking
  * another thread for them, and far less where the cores are busy.
  */
-export const startFor = (model: Model, backend: EngineName | "auto"): Promise<EngineName> => startEngine(backend, model.width < 256 ? 1 : undefined);
+export const startFor = (model: Model, backend: EngineName | "auto"): Promise<EngineName> =>
+  startEngine(backend, model.width < 256 ? 1 : undefined);
 
 export interface DataOptions {
   readonly data: string;
@@ -82,26 +119,52 @@ export interface EncoderOptions {
   readonly score?: "sum" | "mean" | undefined;
 }
 
-/** What a model makes of examples: its tokenizer with prompts or without, or its image processor, out of its folder. */
-export async function encoderFor(folder: string, model: Model, { maxLength, prompts, score = "sum" }: EncoderOptions): Promise<Encoder> {
+/**
+ * What a model makes of examples: its tokenizer with prompts or without, or its image processor, out of
+ * its folder.
+ */
+export async function encoderFor(
+  folder: string,
+  model: Model,
+  { maxLength, prompts, score = "sum" }: EncoderOptions,
+): Promise<Encoder> {
   if (model.image) return imageRows(await loadProcessor(folder), model.image);
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
-  return model.scores ? promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean") : textRows(tokenizer);
+  return model.scores
+    ? promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean")
+    : textRows(tokenizer);
 }
 
 /** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
 export async function prepareTask(
-  task: Task, head: Head | undefined, config: Readonly<Record<string, unknown>>, encoder: Encoder, options: DataOptions,
+  task: Task,
+  head: Head | undefined,
+  config: Readonly<Record<string, unknown>>,
+  encoder: Encoder,
+  options: DataOptions,
 ): Promise<PreparedTask & Pick<TaskData, "sources">> {
   checkKind(task, encoder);
-  const { validation, test, sources } = await loadTaskData(options.data, task, options.valPerTask, options.seed, options.split);
+  const { validation, test, sources } = await loadTaskData(
+    options.data,
+    task,
+    options.valPerTask,
+    options.seed,
+    options.split,
+  );
   const order = head && labelOrder(config, task);
-  const inOrder = (examples: typeof test) => (order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples);
+  const inOrder = (examples: typeof test) =>
+    order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
-    id: task.id, isChoice: encoder.compares(task), synthetic: task.synthetic, head, sources,
+    id: task.id,
+    isChoice: encoder.compares(task),
+    synthetic: task.synthetic,
+    head,
+    sources,
     ...(encoder.text && { speech: { most: task.max_new_tokens, text: encoder.text } }),
-    validation: encodeMixed(inOrder(validation), encoder, task), test: tests[0]!, ...(tests.length > 1 && { tests }),
+    validation: encodeMixed(inOrder(validation), encoder, task),
+    test: tests[0]!,
+    ...(tests.length > 1 && { tests }),
   };
 }

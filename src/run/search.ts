@@ -23,21 +23,35 @@ type Axis = readonly [key: string, values: readonly (number | string)[]];
 
 /** Every combination of some axes' values. */
 const combinations = (axes: readonly Axis[]): Record<string, number | string>[] =>
-  axes.reduce<Record<string, number | string>[]>((all, [key, values]) => all.flatMap((point) => values.map((value) => ({ ...point, [key]: value }))), [{}]);
+  axes.reduce<Record<string, number | string>[]>(
+    (all, [key, values]) => all.flatMap((point) => values.map((value) => ({ ...point, [key]: value }))),
+    [{}],
+  );
 
 /** The higher accuracy; between equals the lower loss. */
 export const bestOf = (points: readonly GridPoint[]): GridPoint =>
-  points.reduce((best, point) => (point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss) ? point : best));
+  points.reduce((best, point) =>
+    point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss)
+      ? point
+      : best,
+  );
 
 /** What a method merges in a search: everything but its values. */
 export type Searched = Omit<DiskMerge, "values" | "method">;
 
 /**
- * Tries a method's grid on the validation examples. Where its result is base + λ · (something without λ), all λ are read off
- * one merge. What the user gave is not searched.
+ * Tries a method's grid on the validation examples. Where its result is base + λ · (something without
+ * λ), all λ are read off one merge. What the user gave is not searched.
  * @param folder for the merges that are tried; it is gone afterwards
  */
-export async function searchGrid(folder: string, method: Method, given: Readonly<Record<string, unknown>>, merge: Searched, inputs: Inputs, hooks: MergeHooks): Promise<GridPoint[]> {
+export async function searchGrid(
+  folder: string,
+  method: Method,
+  given: Readonly<Record<string, unknown>>,
+  merge: Searched,
+  inputs: Inputs,
+  hooks: MergeHooks,
+): Promise<GridPoint[]> {
   const { family, plain: model, tasks, plan } = inputs;
   const axes = Object.entries(method.grid ?? {}).filter(([key]) => given[key] === undefined);
   const lambdas = method.scaled ? axes.find(([key]) => key === "lambda")?.[1] : undefined;
@@ -46,17 +60,37 @@ export async function searchGrid(folder: string, method: Method, given: Readonly
   const of = outer.length * (lambdas?.length ?? 1);
   try {
     for (const point of outer) {
-      const values: Values = resolveValues(method, { ...given, ...point, ...(lambdas && { lambda: 1 }) }, merge.inputs.length);
-      await writeMerge(folder, { ...merge, method, values, dtype: "F32" }, { ...hooks, note: () => {}, progress: () => {} });
+      const values: Values = resolveValues(
+        method,
+        { ...given, ...point, ...(lambdas && { lambda: 1 }) },
+        merge.inputs.length,
+      );
+      await writeMerge(
+        folder,
+        { ...merge, method, values, dtype: "F32" },
+        { ...hooks, note: () => {}, progress: () => {} },
+      );
       // The merge has the base's names in its file.
       const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
       const member = await openMember("merged", folder, (name) => canonical.get(name) ?? name);
-      const vectors = await loadTaskVectors({ base: family.base, columns: [columnOf(member)] }, [...model.parameters.keys()], { residency: plan.chosen.residency, tables: model.tables });
+      const vectors = await loadTaskVectors(
+        { base: family.base, columns: [columnOf(member)] },
+        [...model.parameters.keys()],
+        { residency: plan.chosen.residency, tables: model.tables },
+      );
       try {
         for (const lambda of lambdas ?? [1]) {
           const table = makeTable(vectors.layers.length, 1, () => Number(lambda));
-          const scores = await evaluateTasks({ ...placeOf(inputs), model, vectors, table }, tasks, "validation");
-          points.push({ values: { ...point, ...(lambdas && { lambda }) }, accuracy: mean(scores.map(({ accuracy }) => accuracy)), loss: mean(scores.map(({ loss }) => loss)) });
+          const scores = await evaluateTasks(
+            { ...placeOf(inputs), model, vectors, table },
+            tasks,
+            "validation",
+          );
+          points.push({
+            values: { ...point, ...(lambdas && { lambda }) },
+            accuracy: mean(scores.map(({ accuracy }) => accuracy)),
+            loss: mean(scores.map(({ loss }) => loss)),
+          });
           hooks.progress(`${method.name}: search`, points.length, of);
         }
       } finally {

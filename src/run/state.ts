@@ -20,23 +20,43 @@ const schema = z.object({
 });
 
 const plainTable = ({ rows, columns, values }: Table) => ({ rows, columns, values: Array.from(values) });
-const toTable = (plain: z.infer<typeof table>): Table => ({ ...plain, values: Float64Array.from(plain.values) });
+const toTable = (plain: z.infer<typeof table>): Table => ({
+  ...plain,
+  values: Float64Array.from(plain.values),
+});
 
 /** JSON keeps every digit of a double, so a state that is read is the state that was written. */
-export async function saveState(out: string, identity: Readonly<Record<string, unknown>>, state: TrainState): Promise<void> {
-  const { raw, moments: { first, second, step }, best } = state;
-  await writeText(join(out, stateFile), `${JSON.stringify({
-    identity, raw: plainTable(raw), moments: { first: Array.from(first), second: Array.from(second), step },
-    ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
-  })}\n`);
+export async function saveState(
+  out: string,
+  identity: Readonly<Record<string, unknown>>,
+  state: TrainState,
+): Promise<void> {
+  const {
+    raw,
+    moments: { first, second, step },
+    best,
+  } = state;
+  await writeText(
+    join(out, stateFile),
+    `${JSON.stringify({
+      identity,
+      raw: plainTable(raw),
+      moments: { first: Array.from(first), second: Array.from(second), step },
+      ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
+    })}\n`,
+  );
 }
 
-const placed = z.object({ identity: z.object({ residency: z.enum(residencies), blocks: z.enum(["on", "off"]) }) });
+const placed = z.object({
+  identity: z.object({ residency: z.enum(residencies), blocks: z.enum(["on", "off"]) }),
+});
 
 /** Where the run that left a state had its task vectors; undefined where there is none that says. */
 export async function placedIn(out: string): Promise<z.infer<typeof placed>["identity"] | undefined> {
   const path = join(out, stateFile);
-  return existsSync(path) ? placed.safeParse(await readJson(path).catch(() => undefined)).data?.identity : undefined;
+  return existsSync(path)
+    ? placed.safeParse(await readJson(path).catch(() => undefined)).data?.identity
+    : undefined;
 }
 
 /**
@@ -44,14 +64,29 @@ export async function placedIn(out: string): Promise<z.infer<typeof placed>["ide
  * @param identity what the state must have been made with: settings, inputs' hashes
  * @throws UserError where there is none, or where it belongs to another run, naming what differs
  */
-export async function loadState(out: string, identity: Readonly<Record<string, unknown>>): Promise<TrainState> {
+export async function loadState(
+  out: string,
+  identity: Readonly<Record<string, unknown>>,
+): Promise<TrainState> {
   const path = join(out, stateFile);
-  if (!existsSync(path)) throw new UserError(`--resume: ${out} holds no ${stateFile}; start the run without --resume`);
+  if (!existsSync(path))
+    throw new UserError(`--resume: ${out} holds no ${stateFile}; start the run without --resume`);
   const parsed = schema.safeParse(await readJson(path));
-  if (!parsed.success) throw new UserError(`${path}: not a state of this version; start the run without --resume`);
-  const { raw, moments: { first, second, step }, best, identity: saved } = parsed.data;
-  const differing = [...new Set([...Object.keys(identity), ...Object.keys(saved)])].filter((key) => JSON.stringify(identity[key]) !== JSON.stringify(saved[key]));
-  if (differing.length) throw new UserError(`--resume: ${path} was made with another ${differing.join(", ")}; use the same, or start without --resume`);
+  if (!parsed.success)
+    throw new UserError(`${path}: not a state of this version; start the run without --resume`);
+  const {
+    raw,
+    moments: { first, second, step },
+    best,
+    identity: saved,
+  } = parsed.data;
+  const differing = [...new Set([...Object.keys(identity), ...Object.keys(saved)])].filter(
+    (key) => JSON.stringify(identity[key]) !== JSON.stringify(saved[key]),
+  );
+  if (differing.length)
+    throw new UserError(
+      `--resume: ${path} was made with another ${differing.join(", ")}; use the same, or start without --resume`,
+    );
   return {
     raw: toTable(raw),
     moments: { first: Float64Array.from(first), second: Float64Array.from(second), step },
@@ -63,7 +98,10 @@ export async function loadState(out: string, identity: Readonly<Record<string, u
  * training.jsonl: one line a step, up to the step that the state stands at. It is rewritten with each save, so that
  * file and state always belong together.
  */
-export async function openLog(out: string, uptoStep: number): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
+export async function openLog(
+  out: string,
+  uptoStep: number,
+): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
   const path = join(out, logFile);
   const lines: string[] = [];
   // At step 0 nothing was taken over: the first look at the validation examples is recorded again.

@@ -22,7 +22,10 @@ import { digest } from "./node-file.js";
 import type { MergeHooks } from "./options.js";
 
 /** An expert and the task whose validation inputs its statistics are taken on. */
-export interface Subject { readonly member: Member; readonly task: PreparedTask }
+export interface Subject {
+  readonly member: Member;
+  readonly task: PreparedTask;
+}
 
 export interface StatisticsInputs {
   readonly model: Model;
@@ -31,26 +34,64 @@ export interface StatisticsInputs {
 }
 
 /** An example as plain data, its pixels among them. */
-const written = ({ rows, ...rest }: EncodedExample) => ({ ...rest, rows: rows.map((row) => ({ ...row, ...(row.patches && { patches: createHash("sha256").update(Buffer.from(row.patches().buffer)).digest("hex") }) })) });
+const written = ({ rows, ...rest }: EncodedExample) => ({
+  ...rest,
+  rows: rows.map((row) => ({
+    ...row,
+    ...(row.patches && {
+      patches: createHash("sha256").update(Buffer.from(row.patches().buffer)).digest("hex"),
+    }),
+  })),
+});
 
-/** Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all that they depend on. */
-async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashes }: StatisticsInputs, { member, task }: Subject, hooks: Pick<MergeHooks, "progress">): Promise<string> {
-  const mine = hashes.filter(({ role }) => role === member.label || role === "base" || role.startsWith(task.id));
+/**
+ * Writes an expert's statistics into the user's cache, or finds them there: their name is a hash of all
+ * that they depend on.
+ */
+async function statisticsFile(
+  kind: NonNullable<Method["needs"]>,
+  { model, hashes }: StatisticsInputs,
+  { member, task }: Subject,
+  hooks: Pick<MergeHooks, "progress">,
+): Promise<string> {
+  const mine = hashes.filter(
+    ({ role }) => role === member.label || role === "base" || role.startsWith(task.id),
+  );
   // A head may have been made from the names of classes, which are in none of those files.
   const head = task.head && Array.from(await task.head.weight.data());
-  const key = digest({ format: 2, kind, task: task.id, hashes: mine, examples: task.validation.map(written), head });
+  const key = digest({
+    format: 2,
+    kind,
+    task: task.id,
+    hashes: mine,
+    examples: task.validation.map(written),
+    head,
+  });
   const folder = join(cacheFolder(), "statistics");
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
-  if (kind === "fisher" && task.validation[0]?.answers) throw new UserError(`${task.id}: the Fisher information of a text to be said is not made here (it is defined over classes or answers); leave the task or the method out`);
+  if (kind === "fisher" && task.validation[0]?.answers)
+    throw new UserError(
+      `${task.id}: the Fisher information of a text to be said is not made here (it is defined ` +
+        "over classes or answers); leave the task or the method out",
+    );
   const weights = await loadWeights(model, member);
   try {
     const onExample = (done: number, of: number) => hooks.progress(`${kind} of ${member.label}`, done, of);
-    const found = kind === "fisher" ? await fisherOf(model, weights, task.head, task.validation, task.isChoice, onExample) : await gramsOf(model, weights, task.validation, onExample);
-    await writeSafetensors(path, [...found].map(([name, values]) => ({
-      name, dtype: "F32" as const, shape: kind === "fisher" ? [values.length] : [Math.sqrt(values.length), Math.sqrt(values.length)], bytes: async () => fromFloat32(values, "F32"),
-    })));
+    const found =
+      kind === "fisher"
+        ? await fisherOf(model, weights, task.head, task.validation, task.isChoice, onExample)
+        : await gramsOf(model, weights, task.validation, onExample);
+    await writeSafetensors(
+      path,
+      [...found].map(([name, values]) => ({
+        name,
+        dtype: "F32" as const,
+        shape: kind === "fisher" ? [values.length] : [Math.sqrt(values.length), Math.sqrt(values.length)],
+        bytes: async () => fromFloat32(values, "F32"),
+      })),
+    );
     return path;
   } finally {
     weights.dispose();
@@ -58,19 +99,36 @@ async function statisticsFile(kind: NonNullable<Method["needs"]>, { model, hashe
 }
 
 /** The statistics that a method needs, by tensor; undefined for a method that needs none. */
-export async function statisticsFor(method: Method, inputs: StatisticsInputs, hooks: Pick<MergeHooks, "progress">): Promise<CompileOptions["statistics"]> {
+export async function statisticsFor(
+  method: Method,
+  inputs: StatisticsInputs,
+  hooks: Pick<MergeHooks, "progress">,
+): Promise<CompileOptions["statistics"]> {
   const { needs } = method;
   if (!needs) return undefined;
   const entries: Map<string, Ref & { size: number }>[] = [];
   for (const subject of inputs.subjects) {
     const path = await statisticsFile(needs, inputs, subject, hooks);
     const file = await openSafetensors(path);
-    entries.push(new Map([...file.entries].map(([name, { start, dtype, shape }]) => [name, { path, start, dtype, size: shape[0]! }])));
+    entries.push(
+      new Map(
+        [...file.entries].map(([name, { start, dtype, shape }]) => [
+          name,
+          { path, start, dtype, size: shape[0]! },
+        ]),
+      ),
+    );
     await file.close();
   }
   return (name) => {
     const refs = entries.map((one) => one.get(name));
     if (refs.some((ref) => !ref)) return undefined;
-    return { statistics: refs as Ref[], ...(needs === "gram" && { statisticSize: refs[0]!.size, transposed: inputs.model.transposed?.has(name.replace(/\.weight$/, "")) }) };
+    return {
+      statistics: refs as Ref[],
+      ...(needs === "gram" && {
+        statisticSize: refs[0]!.size,
+        transposed: inputs.model.transposed?.has(name.replace(/\.weight$/, "")),
+      }),
+    };
   };
 }

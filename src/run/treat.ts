@@ -7,16 +7,30 @@ import { writeMerge } from "./disk.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
 
 /**
- * Writes every expert with its task vector treated, in float32, to treated/<task> in the output folder, and opens them: what
- * coefficients are then trained on, with every residency.
+ * Writes every expert with its task vector treated, in float32, to treated/<task> in the output folder,
+ * and opens them: what coefficients are then trained on, with every residency.
  */
-export async function treatExperts(out: string, { base, experts }: Family, { treat, trim = 0.2, dareP = 0.9, seed, shardSize }: MergeOptions, canonical: (name: string) => string, hooks: MergeHooks): Promise<Member[]> {
+export async function treatExperts(
+  out: string,
+  { base, experts }: Family,
+  { treat, trim = 0.2, dareP = 0.9, seed, shardSize }: MergeOptions,
+  canonical: (name: string) => string,
+  hooks: MergeHooks,
+): Promise<Member[]> {
   const opened: Member[] = [];
   try {
     for (const [which, { label, checkpoint }] of experts.entries()) {
       const folder = join(out, "treated", label);
-      const values = resolveValues(treated, { which, by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, seed }, experts.length);
-      await writeMerge(folder, { method: treated, values, base, inputs: experts, dtype: "F32", shardSize }, { ...hooks, note: () => {}, stopping: () => false });
+      const values = resolveValues(
+        treated,
+        { which, by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, seed },
+        experts.length,
+      );
+      await writeMerge(
+        folder,
+        { method: treated, values, base, inputs: experts, dtype: "F32", shardSize },
+        { ...hooks, note: () => {}, stopping: () => false },
+      );
       await writeText(join(folder, "config.json"), checkpoint.config);
       opened.push(await openMember(label, folder, canonical));
     }

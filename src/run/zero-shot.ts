@@ -13,24 +13,40 @@ import { loadTokenizer } from "../tasks/tokenize.js";
 const customary = ["a photo of a {}."];
 
 /** Whether a base has the text tower that heads are made from. */
-export const hasTextTower = ({ actual }: Member): boolean => actual.has("text_projection.weight") && actual.has("text_model.final_layer_norm.weight");
+export const hasTextTower = ({ actual }: Member): boolean =>
+  actual.has("text_projection.weight") && actual.has("text_model.final_layer_norm.weight");
 
 /**
- * A task's head out of CLIP's text tower (Radford et al. 2021): a class's row is the mean of its prompts' features, each of
- * length 1, brought to length 1 again and multiplied with exp(logit_scale). The engine must run.
+ * A task's head out of CLIP's text tower (Radford et al. 2021): a class's row is the mean of its
+ * prompts' features, each of length 1, brought to length 1 again and multiplied with exp(logit_scale).
+ * The engine must run.
  * @returns a checkpoint that holds the head alone, as an expert's would
  */
-export async function zeroShotHead(base: Member, task: Task, { weight }: HeadNames, canonical: (name: string) => string): Promise<Member> {
+export async function zeroShotHead(
+  base: Member,
+  task: Task,
+  { weight }: HeadNames,
+  canonical: (name: string) => string,
+): Promise<Member> {
   const { checkpoint } = base;
-  if (!task.labels || task.labels.every((label) => /^\d+$/.test(label))) throw new UserError(`${task.id}: a head is made from the names of its classes, and it has numbers alone; name them ("labels" in the data folder's tasks.json), or give experts with a head ("${weight}")`);
+  if (!task.labels || task.labels.every((label) => /^\d+$/.test(label)))
+    throw new UserError(
+      `${task.id}: a head is made from the names of its classes, and it has numbers alone; ` +
+        `name them ("labels" in the data folder's tasks.json), or give experts with a head ` +
+        `("${weight}")`,
+    );
   const text = clipText(checkpoint.config);
   const tokenizer = await loadTokenizer(checkpoint.folder, text.maxLength);
   const weights = await loadWeights(text, base);
   try {
     const at = new Map(weights.names.map((name, i) => [name, i]));
-    const scale = base.actual.has("logit_scale") ? Math.exp((await base.weights("logit_scale")).values[0]!) : 100;
+    const scale = base.actual.has("logit_scale")
+      ? Math.exp((await base.weights("logit_scale")).values[0]!)
+      : 100;
     const templates = task.prompts ?? customary;
-    const rows = task.labels.flatMap((label) => templates.map((template) => tokenizer.encode([template.replaceAll("{}", label.replaceAll("_", " "))])));
+    const rows = task.labels.flatMap((label) =>
+      templates.map((template) => tokenizer.encode([template.replaceAll("{}", label.replaceAll("_", " "))])),
+    );
     const head = tidy((): Tensor2D => {
       const features = forward(text, (name) => weights.tensors[at.get(name)!]!, rows);
       const means = mean(reshape(features, [task.labels!.length, templates.length, -1]), 1);
@@ -39,7 +55,11 @@ export async function zeroShotHead(base: Member, task: Task, { weight }: HeadNam
     const values = (await head.data()) as Float32Array;
     const shape = [...head.shape];
     dispose(head);
-    return member(task.id, inMemory(checkpoint.folder, {}, new Map([[weight, hostTensor(values, shape)]])), canonical);
+    return member(
+      task.id,
+      inMemory(checkpoint.folder, {}, new Map([[weight, hostTensor(values, shape)]])),
+      canonical,
+    );
   } finally {
     weights.dispose();
   }

@@ -38,13 +38,30 @@ async function compile(staging: string, tensorflow: TensorFlow): Promise<void> {
   const mac = process.platform === "darwin";
   const origin = mac ? "@loader_path" : "$ORIGIN";
   const rpath = inside ? `${origin}/${relative(dirname(target), tensorflow.folder)}` : tensorflow.folder;
-  const headers = [join(staging, "node_modules", "node-api-headers", "include"), join(tensorflow.folder, "include"), addon];
-  await run(process.env["CXX"] ?? "c++", [
-    "-std=c++17", "-O2", "-shared", "-fPIC", "-DNAPI_VERSION=8", ...(mac ? ["-undefined", "dynamic_lookup"] : []),
-    ...headers.flatMap((folder) => ["-I", folder]),
-    ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
-    ...tensorflow.libraries, `-Wl,-rpath,${rpath}`, "-o", target,
-  ], "the addon could not be compiled; a C++ compiler is needed (Debian: apt install g++; macOS: xcode-select --install), or name one in CXX");
+  const headers = [
+    join(staging, "node_modules", "node-api-headers", "include"),
+    join(tensorflow.folder, "include"),
+    addon,
+  ];
+  await run(
+    process.env["CXX"] ?? "c++",
+    [
+      "-std=c++17",
+      "-O2",
+      "-shared",
+      "-fPIC",
+      "-DNAPI_VERSION=8",
+      ...(mac ? ["-undefined", "dynamic_lookup"] : []),
+      ...headers.flatMap((folder) => ["-I", folder]),
+      ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
+      ...tensorflow.libraries,
+      `-Wl,-rpath,${rpath}`,
+      "-o",
+      target,
+    ],
+    "the addon could not be compiled; a C++ compiler is needed (Debian: apt install g++; " +
+      "macOS: xcode-select --install), or name one in CXX",
+  );
 }
 
 /** Runs a product and a gradient on a folder's engine, in a process of its own. */
@@ -56,11 +73,20 @@ async function check(folder: string): Promise<{ device: string }> {
 
 /**
  * Builds the TensorFlow engine in the user's cache: tfjs-node compiled against the libraries of a TensorFlow wheel,
- * checked by a product and a gradient, then put in place of any earlier one. Nothing is left behind when a part fails.
+ * checked by a product and a gradient, then put in place of any earlier one. Nothing is left behind
+ * when a part fails.
  * @throws UserError saying which part failed and what mends it
  */
-export async function setupNative({ gpu, tensorflow: given, python, note }: NativeOptions): Promise<NativeReport> {
-  if (process.platform === "win32") throw new UserError("setup native: there is no TensorFlow library to link on Windows; use WSL, or --backend webgpu");
+export async function setupNative({
+  gpu,
+  tensorflow: given,
+  python,
+  note,
+}: NativeOptions): Promise<NativeReport> {
+  if (process.platform === "win32")
+    throw new UserError(
+      "setup native: there is no TensorFlow library to link on Windows; use WSL, or --backend webgpu",
+    );
   const folder = nativeFolder();
   const staging = `${folder}.${process.pid}.partial`;
   const found = given === undefined ? undefined : findTensorFlow(given);
@@ -68,15 +94,28 @@ export async function setupNative({ gpu, tensorflow: given, python, note }: Nati
   try {
     await writeText(join(staging, "package.json"), { private: true, dependencies: packages });
     note("tfjs-node: npm fetches it (300 MB on the disk)");
-    await run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], "npm could not fetch tfjs-node", staging);
+    await run(
+      "npm",
+      ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+      "npm could not fetch tfjs-node",
+      staging,
+    );
     if (!found) note(`TensorFlow: pip fetches it (about ${gpu ? "4 GB" : "0.3 GB; 1.2 GB on the disk"})`);
     const tensorflow = found ?? (await fetchTensorFlow(join(staging, "python"), gpu, python));
     note(`TensorFlow ${tensorflow.version}: compiling the addon`);
     await compile(staging, tensorflow);
-    await writeText(join(staging, "tensorflow.txt"), `TensorFlow ${tensorflow.version} in ${relative(staging, tensorflow.folder).startsWith("..") ? tensorflow.folder : "train-merge's cache"}\n`);
+    await writeText(
+      join(staging, "tensorflow.txt"),
+      `TensorFlow ${tensorflow.version} in ` +
+        `${relative(staging, tensorflow.folder).startsWith("..") ? tensorflow.folder : "train-merge's cache"}\n`,
+    );
     note("checking a product and a gradient");
     const { device } = await check(staging);
-    if (gpu && device !== "gpu") throw new UserError("setup native --gpu: TensorFlow was built in but finds no card; see that nvidia-smi lists one, or leave out --gpu");
+    if (gpu && device !== "gpu")
+      throw new UserError(
+        "setup native --gpu: TensorFlow was built in but finds no card; see that nvidia-smi " +
+          "lists one, or leave out --gpu",
+      );
     await rm(folder, { recursive: true, force: true });
     await rename(staging, folder);
     return { folder, tensorflow: tensorflow.version, device };
@@ -88,7 +127,9 @@ export async function setupNative({ gpu, tensorflow: given, python, note }: Nati
 /** What a set-up that was killed left behind. */
 async function removePartial(): Promise<boolean> {
   const folder = dirname(nativeFolder());
-  const left = existsSync(folder) ? readdirSync(folder).filter((name) => /^native\.\d+\.partial$/.test(name)) : [];
+  const left = existsSync(folder)
+    ? readdirSync(folder).filter((name) => /^native\.\d+\.partial$/.test(name))
+    : [];
   for (const name of left) await rm(join(folder, name), { recursive: true, force: true });
   return left.length > 0;
 }

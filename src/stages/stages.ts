@@ -23,7 +23,8 @@ export interface StageInput {
   readonly boundary: Boundary;
 }
 
-export const upload = (boundary: Boundary): Tensor[] => boundary.map(({ shape, values }) => tensor(values, shape, "float32"));
+export const upload = (boundary: Boundary): Tensor[] =>
+  boundary.map(({ shape, values }) => tensor(values, shape, "float32"));
 
 /** Copies tensors to host memory and disposes them. */
 export async function download(tensors: readonly Tensor[]): Promise<Boundary> {
@@ -34,24 +35,42 @@ export async function download(tensors: readonly Tensor[]): Promise<Boundary> {
 }
 
 /** Runs a stage's blocks: a pure function of the weights, the batch and what the stage before it left. */
-export function runStage(model: Model, stage: Stage, weights: Weights, batch: unknown, carried: readonly Tensor[]): unknown {
+export function runStage(
+  model: Model,
+  stage: Stage,
+  weights: Weights,
+  batch: unknown,
+  carried: readonly Tensor[],
+): unknown {
   const start = model.start(batch);
-  return stage.blocks.reduce((state, block) => block.run(weights, state), stage.first ? start : model.carry(start, carried));
+  return stage.blocks.reduce(
+    (state, block) => block.run(weights, state),
+    stage.first ? start : model.carry(start, carried),
+  );
 }
 
 /**
- * A stage forward, its result in host memory: what crosses to the next stage, or the last stage's features [rows, width].
- * A block's intermediate results are gone when it has run.
+ * A stage forward, its result in host memory: what crosses to the next stage, or the last stage's
+ * features [rows, width]. A block's intermediate results are gone when it has run.
  */
-export async function stageForward(model: Model, stage: Stage, weights: Weights, { batch, boundary }: StageInput): Promise<Boundary> {
-  return download(tidy(() => {
-    const start = model.start(batch);
-    let carried = upload(boundary);
-    for (const [i, block] of stage.blocks.entries()) {
-      const before = carried;
-      carried = tidy(() => model.carried(block.run(weights, stage.first && i === 0 ? start : model.carry(start, before))));
-      dispose(before.filter((t) => !carried.includes(t)));
-    }
-    return stage.last ? [model.features(model.carry(start, carried))] : carried;
-  }));
+export async function stageForward(
+  model: Model,
+  stage: Stage,
+  weights: Weights,
+  { batch, boundary }: StageInput,
+): Promise<Boundary> {
+  return download(
+    tidy(() => {
+      const start = model.start(batch);
+      let carried = upload(boundary);
+      for (const [i, block] of stage.blocks.entries()) {
+        const before = carried;
+        carried = tidy(() =>
+          model.carried(block.run(weights, stage.first && i === 0 ? start : model.carry(start, before))),
+        );
+        dispose(before.filter((t) => !carried.includes(t)));
+      }
+      return stage.last ? [model.features(model.carry(start, carried))] : carried;
+    }),
+  );
 }

@@ -1,4 +1,17 @@
-import { add, dispose, engine, mul, oneHot, cast, square, tensor1d, tidy, zerosLike, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import {
+  add,
+  dispose,
+  engine,
+  mul,
+  oneHot,
+  cast,
+  square,
+  tensor1d,
+  tidy,
+  zerosLike,
+  type Tensor,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
 import { forward } from "../models/index.js";
 import { logits, type Head } from "../models/head.js";
 import { crossEntropy } from "../models/losses.js";
@@ -22,22 +35,37 @@ function probabilities(row: ArrayLike<number>): number[] {
  * @returns one array a weight, of its size
  */
 export async function fisherOf(
-  model: Model, { tensors, names }: ModelWeights, head: Head | undefined, examples: readonly EncodedExample[], isChoice: boolean, onExample: (done: number, of: number) => void,
+  model: Model,
+  { tensors, names }: ModelWeights,
+  head: Head | undefined,
+  examples: readonly EncodedExample[],
+  isChoice: boolean,
+  onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
   const at = new Map(names.map((name, i) => [name, i]));
   const weights = (name: string) => tensors[at.get(name)!]!;
   let sums: Tensor[] = tensors.map((tensor) => zerosLike(tensor));
   try {
     for (const [n, { rows }] of examples.entries()) {
-      const scores = (): Tensor2D => logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
+      const scores = (): Tensor2D =>
+        logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
       const z = tidy(scores);
       const p = probabilities(await z.data());
       z.dispose();
       for (const [label, probability] of p.entries()) {
         const before = sums;
         sums = tidy(() => {
-          const { grads } = engine().gradients(() => crossEntropy(scores(), cast(oneHot(tensor1d([label], "int32"), p.length), "float32") as Tensor2D), [...tensors]);
-          return (grads as (Tensor | undefined)[]).map((g, i) => (g ? add(before[i]!, mul(square(g), probability / examples.length)) : add(before[i]!, 0)));
+          const { grads } = engine().gradients(
+            () =>
+              crossEntropy(
+                scores(),
+                cast(oneHot(tensor1d([label], "int32"), p.length), "float32") as Tensor2D,
+              ),
+            [...tensors],
+          );
+          return (grads as (Tensor | undefined)[]).map((g, i) =>
+            g ? add(before[i]!, mul(square(g), probability / examples.length)) : add(before[i]!, 0),
+          );
         });
         dispose(before);
       }

@@ -5,12 +5,17 @@ import type { EncodedExample } from "../tasks/batches.js";
 import type { ModelWeights } from "./weights.js";
 
 /**
- * Gram matrices of what a model's linear layers are given on a task's inputs (RegMean, Jin et al. 2022): XᵀX / tokens, one
- * row of tokens at a time, so that there is no padding among them. Device memory: the weights, the matrices, one row's
- * activations.
+ * Gram matrices of what a model's linear layers are given on a task's inputs (RegMean, Jin et al.
+ * 2022): XᵀX / tokens, one row of tokens at a time, so that there is no padding among them. Device
+ * memory: the weights, the matrices, one row's activations.
  * @returns one square matrix a linear layer's weight, [in, in]
  */
-export async function gramsOf(model: Model, { tensors, names }: ModelWeights, examples: readonly EncodedExample[], onExample: (done: number, of: number) => void): Promise<Map<string, Float32Array>> {
+export async function gramsOf(
+  model: Model,
+  { tensors, names }: ModelWeights,
+  examples: readonly EncodedExample[],
+  onExample: (done: number, of: number) => void,
+): Promise<Map<string, Float32Array>> {
   const at = new Map(names.map((name, i) => [name, i]));
   const sums = new Map<string, Tensor>();
   const counts = new Map<string, number>();

@@ -14,9 +14,16 @@ export interface ModelWeights {
 
 export async function loadWeights(model: Model, member: Member): Promise<ModelWeights> {
   const names = [...model.parameters.keys()];
-  const vectors = await loadTaskVectors({ base: member, columns: [] }, names, { residency: "disk", tables: model.tables });
+  const vectors = await loadTaskVectors({ base: member, columns: [] }, names, {
+    residency: "disk",
+    tables: model.tables,
+  });
   try {
-    const tensors = await mergeTensors(vectors, makeTable(0, 0, () => 0), names.map((name) => ({ name })));
+    const tensors = await mergeTensors(
+      vectors,
+      makeTable(0, 0, () => 0),
+      names.map((name) => ({ name })),
+    );
     return { names, tensors, dispose: () => dispose(tensors) };
   } finally {
     vectors.dispose();

@@ -16,7 +16,10 @@ export interface EncodedExample {
 export interface Batch {
   readonly rows: readonly TokenRow[];
   readonly labels: readonly number[];
-  /** Rows an example; undefined where an example is one row: the head gives its classes, or it is a text to be said. */
+  /**
+   * Rows an example; undefined where an example is one row: the head gives its classes, or it is a text
+   * to be said.
+   */
   readonly choices: number | undefined;
   /** Of every example, where its expert was asked (see {@link EncodedExample}). */
   readonly soft?: readonly (readonly number[])[] | undefined;
@@ -26,10 +29,12 @@ export interface Batch {
 export const tokensAPass = 2048;
 
 /** What the mean of a batch's loss is over: its examples, or, where texts are to be said, their tokens. */
-export const lossWeight = ({ rows, labels, choices }: Batch): number => (isSaid({ rows, choices }) ? rows.reduce((sum, { targets }) => sum + targets!.length, 0) : labels.length);
+export const lossWeight = ({ rows, labels, choices }: Batch): number =>
+  isSaid({ rows, choices }) ? rows.reduce((sum, { targets }) => sum + targets!.length, 0) : labels.length;
 
 /** Whether a batch's rows are texts to be said, and none competes with another. */
-export const isSaid = ({ rows, choices }: Pick<Batch, "rows" | "choices">): boolean => choices === undefined && rows[0]?.targets !== undefined;
+export const isSaid = ({ rows, choices }: Pick<Batch, "rows" | "choices">): boolean =>
+  choices === undefined && rows[0]?.targets !== undefined;
 
 export const tokensOf = ({ rows }: Batch): number => rowTokens(...rows);
 
@@ -49,7 +54,12 @@ export function cutBatch(batch: Batch, most: number): Batch[] {
   if (cuts.length <= 1) return [batch];
   return cuts.map((from, c) => {
     const to = cuts[c + 1] ?? batch.labels.length;
-    return { ...batch, rows: batch.rows.slice(from * each, to * each), labels: batch.labels.slice(from, to), soft: batch.soft?.slice(from, to) };
+    return {
+      ...batch,
+      rows: batch.rows.slice(from * each, to * each),
+      labels: batch.labels.slice(from, to),
+      soft: batch.soft?.slice(from, to),
+    };
   });
 }
 
@@ -66,9 +76,14 @@ function toBatch(examples: readonly EncodedExample[], isChoice: boolean): Batch 
 export function bucketed(examples: readonly EncodedExample[], batchSize: number, isChoice: boolean): Batch[] {
   const sorted = [...examples].sort((a, b) => a.rows.length - b.rows.length || a.length - b.length);
   const batches: Batch[] = [];
-  for (let start = 0; start < sorted.length; ) {
+  for (let start = 0; start < sorted.length;) {
     let end = start + 1;
-    while (end < sorted.length && end - start < batchSize && sorted[end]!.rows.length === sorted[start]!.rows.length) end++;
+    while (
+      end < sorted.length &&
+      end - start < batchSize &&
+      sorted[end]!.rows.length === sorted[start]!.rows.length
+    )
+      end++;
     batches.push(toBatch(sorted.slice(start, end), isChoice));
     start = end;
   }
@@ -80,7 +95,13 @@ export function bucketed(examples: readonly EncodedExample[], batchSize: number,
  * batches. Every draw is seeded by (seed, task, epoch), so batch number n is a function of n alone: a run that
  * resumes at step n needs no saved cursor or random state.
  */
-export function trainingBatches(task: string, examples: readonly EncodedExample[], batchSize: number, isChoice: boolean, seed: number): (step: number) => Batch {
+export function trainingBatches(
+  task: string,
+  examples: readonly EncodedExample[],
+  batchSize: number,
+  isChoice: boolean,
+  seed: number,
+): (step: number) => Batch {
   const cache = { epoch: -1, batches: [] as Batch[] };
   const epochBatches = (epoch: number): Batch[] => {
     // Shuffled first, so that which examples of one length meet in a batch changes from epoch to epoch.

@@ -13,14 +13,17 @@ interface JpegDecoder {
   getFrameInfo(): { readonly width: number; readonly height: number; readonly componentCount: number };
   delete(): void;
 }
-interface JpegModule { readonly JPEGDecoder: new () => JpegDecoder }
+interface JpegModule {
+  readonly JPEGDecoder: new () => JpegDecoder;
+}
 
 /** Beyond this a picture's header is not believed. */
 const mostPixels = 2 ** 27;
 
 function decodePng(bytes: Uint8Array, where: string): Picture {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  if (file.length < 24 || file.readUInt32BE(16) * file.readUInt32BE(20) > mostPixels) throw new UserError(`${where}: its header says that it has more than ${mostPixels} pixels`);
+  if (file.length < 24 || file.readUInt32BE(16) * file.readUInt32BE(20) > mostPixels)
+    throw new UserError(`${where}: its header says that it has more than ${mostPixels} pixels`);
   try {
     const { width, height, data } = PNG.sync.read(file);
     // Without transparency, as PIL's convert("RGB") leaves it out.
@@ -39,7 +42,12 @@ function decodeJpeg({ JPEGDecoder }: JpegModule, bytes: Uint8Array, where: strin
     decoder.decode();
     const { width, height, componentCount: channels } = decoder.getFrameInfo();
     // A view of the codec's own memory.
-    return { width, height, channels, pixels: decoder.getDecodedBuffer().slice(0, width * height * channels) };
+    return {
+      width,
+      height,
+      channels,
+      pixels: decoder.getDecodedBuffer().slice(0, width * height * channels),
+    };
   } catch {
     // The codec throws numbers.
     throw new UserError(`${where}: not a JPEG that can be read (one of grey or colour; CMYK is not)`);
@@ -57,7 +65,9 @@ export const pictureFile = /\.(png|jpe?g)$/i;
 /** The decoder of PNG and JPEG files (libjpeg-turbo's own arithmetic, so that its pixels are PIL's). */
 export async function loadDecoder(): Promise<Decoder> {
   // Its module is CommonJS, and has no types.
-  const make = createRequire(import.meta.url)("@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs") as () => Promise<JpegModule>;
+  const make = createRequire(import.meta.url)(
+    "@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs",
+  ) as () => Promise<JpegModule>;
   const jpeg = await make();
   return (bytes, where) => {
     if (isPng(bytes)) return decodePng(bytes, where);

@@ -43,21 +43,30 @@ async function columnsOf(path: string, task: Task): Promise<string[] | undefined
 async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   const csv = extname(path) === ".csv";
   const source = createReadStream(path);
-  const records = source.pipe(parse({
-    columns: (await columnsOf(path, task)) ?? true,
-    delimiter: csv ? "," : "\t",
-    // GLUE's tab-separated files use quotation marks as plain characters.
-    quote: csv ? '"' : false,
-    bom: true, skip_empty_lines: true, relax_column_count: !csv, info: true,
-  }));
+  const records = source.pipe(
+    parse({
+      columns: (await columnsOf(path, task)) ?? true,
+      delimiter: csv ? "," : "\t",
+      // GLUE's tab-separated files use quotation marks as plain characters.
+      quote: csv ? '"' : false,
+      bom: true,
+      skip_empty_lines: true,
+      relax_column_count: !csv,
+      info: true,
+    }),
+  );
   source.on("error", (error) => records.destroy(error));
   try {
-    for await (const { record, info } of records as AsyncIterable<{ record: Row["fields"]; info: { lines: number } }>) {
+    for await (const { record, info } of records as AsyncIterable<{
+      record: Row["fields"];
+      info: { lines: number };
+    }>) {
       yield { fields: record, where: `${path}:${info.lines}` };
     }
   } catch (error) {
     // A parser's error has a code such as CSV_…; a system's error is explained elsewhere.
-    if (error instanceof Error && String((error as NodeJS.ErrnoException).code).startsWith("CSV_")) throw new UserError(`${path}: ${error.message}`);
+    if (error instanceof Error && String((error as NodeJS.ErrnoException).code).startsWith("CSV_"))
+      throw new UserError(`${path}: ${error.message}`);
     throw error;
   } finally {
     source.destroy();
@@ -69,7 +78,12 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
-  const rows = extname(path) === ".jsonl" ? jsonlRows(path) : extname(path) === ".parquet" ? parquetRows(path) : separatedRows(path, task);
+  const rows =
+    extname(path) === ".jsonl"
+      ? jsonlRows(path)
+      : extname(path) === ".parquet"
+        ? parquetRows(path)
+        : separatedRows(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;
@@ -79,7 +93,8 @@ export async function readExamples(path: string, task: Task): Promise<Example[]>
     if (example) examples.push(example);
     else unlabelled ??= row.where;
   }
-  if (examples.length > 0 && unlabelled !== undefined) throw new UserError(`${unlabelled}: there is no label, although other rows of the file have one`);
+  if (examples.length > 0 && unlabelled !== undefined)
+    throw new UserError(`${unlabelled}: there is no label, although other rows of the file have one`);
   if (count === 0) throw new UserError(`${path}: there are no examples in it`);
   return examples;
 }
@@ -94,34 +109,62 @@ const splitNames: Record<FileSplit, string[]> = {
 const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet"];
 
 /** The files that a split was read from, and what to call them. */
-export interface DataFiles { readonly name: string; readonly files: readonly string[] }
+export interface DataFiles {
+  readonly name: string;
+  readonly files: readonly string[];
+}
 
-/** A folder's files by split: one, or parquet's shards (`train-00000-of-00002.parquet`). @throws UserError where a shard is missing */
-export async function findFiles(folder: string, allowed: readonly string[]): Promise<Partial<Record<FileSplit, DataFiles>>> {
+/**
+ * A folder's files by split: one, or parquet's shards (`train-00000-of-00002.parquet`). @throws
+ * UserError where a shard is missing
+ */
+export async function findFiles(
+  folder: string,
+  allowed: readonly string[],
+): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const names = (await readdir(folder)).sort();
   const found: Partial<Record<FileSplit, DataFiles>> = {};
   for (const [split, stems] of Object.entries(splitNames) as [FileSplit, string[]][]) {
-    const one = stems.flatMap((stem) => allowed.map((ext) => stem + ext)).find((name) => names.includes(name));
-    const shards = one !== undefined || !allowed.includes(".parquet") ? [] : stems.map((stem) => names.filter((name) => name.startsWith(`${stem}-`) && /-\d{5}-of-\d{5}\.parquet$/.test(name))).find((list) => list.length > 0) ?? [];
+    const one = stems
+      .flatMap((stem) => allowed.map((ext) => stem + ext))
+      .find((name) => names.includes(name));
+    const shards =
+      one !== undefined || !allowed.includes(".parquet")
+        ? []
+        : (stems
+            .map((stem) =>
+              names.filter((name) => name.startsWith(`${stem}-`) && /-\d{5}-of-\d{5}\.parquet$/.test(name)),
+            )
+            .find((list) => list.length > 0) ?? []);
     const files = (one === undefined ? shards : [one]).map((name) => join(folder, name));
     const count = Number(/-of-(\d{5})\.parquet$/.exec(files[0] ?? "")?.[1] ?? files.length);
-    if (files.length !== count) throw new UserError(`${files[0]}: there are ${files.length} of its ${count} shards`);
+    if (files.length !== count)
+      throw new UserError(`${files[0]}: there are ${files.length} of its ${count} shards`);
     if (files.length) found[split] = { name: files[0]!, files };
   }
   return found;
 }
 
 /** The files of a task's folder by split. @throws UserError where the folder or every split is missing. */
-export async function findSplits(dataFolder: string, task: Task): Promise<Partial<Record<FileSplit, DataFiles>>> {
+export async function findSplits(
+  dataFolder: string,
+  task: Task,
+): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const folder = join(dataFolder, task.id);
   if (!existsSync(folder)) {
     const there = existsSync(dataFolder) ? (await readdir(dataFolder)).filter((name) => !extname(name)) : [];
     const hint = there.length ? `it has ${there.join(", ")}` : `${dataFolder} is empty or missing`;
-    throw new UserError(`${folder}: no data for task ${task.id}; ${hint}. Name the folder that holds it with --data`);
+    throw new UserError(
+      `${folder}: no data for task ${task.id}; ${hint}. Name the folder that holds it with --data`,
+    );
   }
   const found = await findFiles(folder, extensions);
   if (Object.keys(found).length === 0) {
-    throw new UserError(`${folder}: it holds none of ${Object.values(splitNames).map(([name]) => name).join(", ")} as ${extensions.join(", ")} (${(await readdir(folder)).join(", ")})`);
+    throw new UserError(
+      `${folder}: it holds none of ${Object.values(splitNames)
+        .map(([name]) => name)
+        .join(", ")} as ${extensions.join(", ")} (${(await readdir(folder)).join(", ")})`,
+    );
   }
   return found;
 }

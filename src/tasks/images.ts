@@ -18,18 +18,33 @@ type Splits = (split: FileSplit) => Promise<Split>;
 function labelOf(value: unknown, { id, labels }: Task, where: string): number {
   const found = classOf(value, labels, labels!.length);
   if (found !== undefined) return found;
-  throw new UserError(`${where}: ${JSON.stringify(value)} is no class of ${id}; it takes ${labels!.slice(0, 12).join(", ")}${labels!.length > 12 ? " …" : ""} or 0 to ${labels!.length - 1}`);
+  throw new UserError(
+    `${where}: ${JSON.stringify(value)} is no class of ${id}; it takes ` +
+      `${labels!.slice(0, 12).join(", ")}${labels!.length > 12 ? " …" : ""} or 0 to ` +
+      `${labels!.length - 1}`,
+  );
 }
 
 /** Examples of two arrays: pictures [n, height, width] or [n, height, width, channels], and n labels. */
-function ofArrays(x: { shape: readonly number[]; values: ArrayLike<unknown> }, y: { values: ArrayLike<number | bigint> }, task: Task, where: string): Example[] {
+function ofArrays(
+  x: { shape: readonly number[]; values: ArrayLike<unknown> },
+  y: { values: ArrayLike<number | bigint> },
+  task: Task,
+  where: string,
+): Example[] {
   const [count, height, width, channels = 1] = x.shape as [number, number, number, number?];
   const { values } = x;
-  if (x.shape.length < 3 || x.shape.length > 4 || !(values instanceof Uint8Array)) throw new UserError(`${where}: images must be bytes, [n, height, width] or [n, height, width, channels], they are [${x.shape.join(", ")}]`);
-  if (y.values.length !== count) throw new UserError(`${where}: there are ${count} images and ${y.values.length} labels`);
+  if (x.shape.length < 3 || x.shape.length > 4 || !(values instanceof Uint8Array))
+    throw new UserError(
+      `${where}: images must be bytes, [n, height, width] or [n, height, width, channels], ` +
+        `they are [${x.shape.join(", ")}]`,
+    );
+  if (y.values.length !== count)
+    throw new UserError(`${where}: there are ${count} images and ${y.values.length} labels`);
   const size = height * width * channels;
   return Array.from(y.values, (label, i): Example => ({
-    texts: [], label: labelOf(Number(label), task, `${where}, label ${i}`),
+    texts: [],
+    label: labelOf(Number(label), task, `${where}, label ${i}`),
     picture: () => ({ height, width, channels, pixels: values.subarray(i * size, (i + 1) * size) }),
   }));
 }
@@ -40,20 +55,32 @@ function npzSplits(path: string, task: Task): Splits {
     const part = { train: "train", validation: "val", test: "test" }[split];
     const arrays = await readNpz(path, [`${part}_x`, `${part}_y`]);
     const [x, y] = [arrays.get(`${part}_x`), arrays.get(`${part}_y`)];
-    return x && y && { source: { name: path, files: [path] }, examples: ofArrays(x, y, task, `${path}: ${part}`) };
+    return (
+      x && y && { source: { name: path, files: [path] }, examples: ofArrays(x, y, task, `${path}: ${part}`) }
+    );
   };
 }
 
-const folderNames: Record<FileSplit, readonly string[]> = { train: ["train"], validation: ["validation", "val", "valid", "dev"], test: ["test", "t10k"] };
+const folderNames: Record<FileSplit, readonly string[]> = {
+  train: ["train"],
+  validation: ["validation", "val", "valid", "dev"],
+  test: ["test", "t10k"],
+};
 
 /** `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-…`, packed or not. */
 function idxSplits(folder: string, names: readonly string[], task: Task): Splits {
   return async (split) => {
-    const find = (what: string) => names.find((name) => folderNames[split].some((part) => name.startsWith(`${part}-${what}`)) && idxFile.test(name));
+    const find = (what: string) =>
+      names.find(
+        (name) => folderNames[split].some((part) => name.startsWith(`${part}-${what}`)) && idxFile.test(name),
+      );
     const [images, labels] = [find("images"), find("labels")];
     if (images === undefined || labels === undefined) return undefined;
     const files = [images, labels].map((name) => join(folder, name));
-    return { source: { name: files[0]!, files }, examples: ofArrays(await readIdx(files[0]!), await readIdx(files[1]!), task, files[0]!) };
+    return {
+      source: { name: files[0]!, files },
+      examples: ofArrays(await readIdx(files[0]!), await readIdx(files[1]!), task, files[0]!),
+    };
   };
 }
 const idxFile = /[-.]idx\d-ubyte(\.gz)?$/;
@@ -63,7 +90,10 @@ function folderSplits(folder: string, task: Task): Splits {
   const inside = async (path: string) => {
     const entries = await readdir(path, { withFileTypes: true });
     const link = entries.find((entry) => entry.isSymbolicLink());
-    if (link) throw new UserError(`${join(path, link.name)}: it is a link, and only what lies in the data folder itself is read`);
+    if (link)
+      throw new UserError(
+        `${join(path, link.name)}: it is a link, and only what lies in the data folder itself is read`,
+      );
     return entries.filter(({ name }) => !name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
   };
   return async (split) => {
@@ -80,20 +110,23 @@ function folderSplits(folder: string, task: Task): Splits {
       const label = labelOf(name, task, join(path, name));
       for (const { name: own } of (await inside(join(path, name))).filter((entry) => entry.isFile())) {
         const file = join(path, name, own);
-        if (/\.(webp|gif|bmp|tiff?|avif|heic)$/i.test(own)) throw new UserError(`${file}: pictures must be PNG or JPEG`);
+        if (/\.(webp|gif|bmp|tiff?|avif|heic)$/i.test(own))
+          throw new UserError(`${file}: pictures must be PNG or JPEG`);
         if (!pictureFile.test(own)) continue;
         files.push(file);
         examples.push({ texts: [], label, picture: () => decode(readFileSync(file), file) });
       }
     }
-    if (examples.length === 0) throw new UserError(`${path}: there are no pictures in it; they should be <class>/*.png or *.jpg`);
+    if (examples.length === 0)
+      throw new UserError(`${path}: there are no pictures in it; they should be <class>/*.png or *.jpg`);
     return { source: { name: path, files }, examples };
   };
 }
 
 /** A picture as parquet holds it: bytes, or bytes beside a path (Hugging Face's form). */
 function bytesOf(value: unknown, where: string): Uint8Array {
-  const found: unknown = value instanceof Uint8Array ? value : (value as { bytes?: unknown } | null | undefined)?.bytes;
+  const found: unknown =
+    value instanceof Uint8Array ? value : (value as { bytes?: unknown } | null | undefined)?.bytes;
   if (found instanceof Uint8Array) return found;
   throw new UserError(`${where}: there is no picture in column image or img`);
 }
@@ -119,25 +152,43 @@ function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task)
         examples.push({ texts: [], label: labelOf(label, task, where), picture });
       }
     }
-    if (hidden && examples.length) throw new UserError(`${source.name}: ${hidden} of its pictures have no label, although others have one`);
+    if (hidden && examples.length)
+      throw new UserError(
+        `${source.name}: ${hidden} of its pictures have no label, although others have one`,
+      );
     return examples.length ? { source, examples } : undefined;
   };
 }
 
 /**
- * The splits of an image task: `<task>.npz` in the data folder, or a folder `<task>` with MNIST's idx files, with parquet, or
- * with `<split>/<class>/*.png` and `*.jpg`. A split is read when it is asked for.
+ * The splits of an image task: `<task>.npz` in the data folder, or a folder `<task>` with MNIST's idx
+ * files, with parquet, or with `<split>/<class>/*.png` and `*.jpg`. A split is read when it is asked
+ * for.
  * @throws UserError where there is none of them, or something in it does not fit the task
  */
 export async function imageSplits(dataFolder: string, task: Task): Promise<Splits> {
-  const npz = [join(dataFolder, `${task.id}.npz`), join(dataFolder, task.id, `${task.id}.npz`)].find(existsSync);
+  const npz = [join(dataFolder, `${task.id}.npz`), join(dataFolder, task.id, `${task.id}.npz`)].find(
+    existsSync,
+  );
   if (npz !== undefined) return npzSplits(npz, task);
   const folder = join(dataFolder, task.id);
-  if (!existsSync(folder)) throw new UserError(`${dataFolder}: no data for task ${task.id}; it should be ${task.id}.npz there, or a folder ${task.id}. Name the folder that holds it with --data`);
+  if (!existsSync(folder))
+    throw new UserError(
+      `${dataFolder}: no data for task ${task.id}; it should be ${task.id}.npz there, or a ` +
+        `folder ${task.id}. Name the folder that holds it with --data`,
+    );
   const names = (await readdir(folder)).sort();
   if (names.some((name) => idxFile.test(name))) return idxSplits(folder, names, task);
   const parquet = await findFiles(folder, [".parquet"]);
   if (Object.keys(parquet).length) return parquetSplits(parquet, task);
-  if (Object.values(folderNames).flat().some((name) => names.includes(name))) return folderSplits(folder, task);
-  throw new UserError(`${folder}: it holds neither ${basename(folder)}.npz, idx files, parquet nor folders train, val and test of pictures (${names.slice(0, 8).join(", ")})`);
+  if (
+    Object.values(folderNames)
+      .flat()
+      .some((name) => names.includes(name))
+  )
+    return folderSplits(folder, task);
+  throw new UserError(
+    `${folder}: it holds neither ${basename(folder)}.npz, idx files, parquet nor folders ` +
+      `train, val and test of pictures (${names.slice(0, 8).join(", ")})`,
+  );
 }

@@ -6,10 +6,26 @@ import { elements } from "../tensor/dtype.js";
 /** An array of whole numbers out of a NumPy file. */
 export interface NpyArray {
   readonly shape: readonly number[];
-  readonly values: Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | BigInt64Array;
+  readonly values:
+    | Uint8Array
+    | Int8Array
+    | Uint16Array
+    | Int16Array
+    | Uint32Array
+    | Int32Array
+    | BigInt64Array;
 }
 
-const kinds = { u1: Uint8Array, i1: Int8Array, u2: Uint16Array, i2: Int16Array, u4: Uint32Array, i4: Int32Array, i8: BigInt64Array, b1: Uint8Array } as const;
+const kinds = {
+  u1: Uint8Array,
+  i1: Int8Array,
+  u2: Uint16Array,
+  i2: Int16Array,
+  u4: Uint32Array,
+  i4: Int32Array,
+  i8: BigInt64Array,
+  b1: Uint8Array,
+} as const;
 
 /** Largest size an archive may unpack to: beyond every set of this kind. */
 const mostBytes = 4e9;
@@ -26,12 +42,19 @@ function parseNpy(bytes: Uint8Array, where: string): NpyArray {
   if (start + length > bytes.length) fail("its header is longer than the file");
   const header = new TextDecoder().decode(bytes.subarray(start, start + length));
   const kind = /'descr':\s*'[<|]([a-z]\d)'/.exec(header)?.[1] as keyof typeof kinds | undefined;
-  const shape = /'shape':\s*\(([\d,\s]*)\)/.exec(header)?.[1]?.split(",").map((part) => part.trim()).filter(Boolean).map(Number);
-  if (!kind || !(kind in kinds)) fail(`its type must be of whole numbers, little-endian (${header.slice(0, 60)})`);
+  const shape = /'shape':\s*\(([\d,\s]*)\)/
+    .exec(header)?.[1]
+    ?.split(",")
+    .map((part) => part.trim())
+    .filter(Boolean)
+    .map(Number);
+  if (!kind || !(kind in kinds))
+    fail(`its type must be of whole numbers, little-endian (${header.slice(0, 60)})`);
   if (!shape || /'fortran_order':\s*True/.test(header)) fail("its rows must follow each other (C order)");
   const type = kinds[kind!];
   const data = bytes.slice(start + length);
-  if (data.length !== elements(shape!) * type.BYTES_PER_ELEMENT) fail(`it holds ${data.length} bytes, its shape says ${elements(shape!) * type.BYTES_PER_ELEMENT}`);
+  if (data.length !== elements(shape!) * type.BYTES_PER_ELEMENT)
+    fail(`it holds ${data.length} bytes, its shape says ${elements(shape!) * type.BYTES_PER_ELEMENT}`);
   return { shape: shape!, values: new type(data.buffer) };
 }
 
@@ -41,12 +64,18 @@ export async function readNpz(path: string, wanted: readonly string[]): Promise<
   let files: Record<string, Uint8Array>;
   try {
     files = unzipSync(new Uint8Array(await readFile(path)), {
-      filter: ({ name, originalSize }) => wanted.includes(name.replace(/\.npy$/, "")) && (total += originalSize) <= mostBytes,
+      filter: ({ name, originalSize }) =>
+        wanted.includes(name.replace(/\.npy$/, "")) && (total += originalSize) <= mostBytes,
     });
   } catch (error) {
     if (error instanceof Error && "code" in error && typeof error.code === "string") throw error;
     throw new UserError(`${path}: not a NumPy archive (${(error as Error).message})`);
   }
   if (total > mostBytes) throw new UserError(`${path}: it would unpack to more than ${mostBytes / 1e9} GB`);
-  return new Map(Object.entries(files).map(([name, bytes]) => [name.replace(/\.npy$/, ""), parseNpy(bytes, `${path}: ${name}`)]));
+  return new Map(
+    Object.entries(files).map(([name, bytes]) => [
+      name.replace(/\.npy$/, ""),
+      parseNpy(bytes, `${path}: ${name}`),
+    ]),
+  );
 }

@@ -15,7 +15,11 @@ export async function* parquetRows(path: string): AsyncGenerator<Row> {
     for (const { num_rows: count } of metadata.row_groups) {
       const rowEnd = rowStart + Number(count);
       const rows = await parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd });
-      for (const [i, row] of rows.entries()) yield { fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plain(value)])), where: `${path}: row ${rowStart + i}` };
+      for (const [i, row] of rows.entries())
+        yield {
+          fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plain(value)])),
+          where: `${path}: row ${rowStart + i}`,
+        };
       rowStart = rowEnd;
     }
   } catch (error) {

@@ -5,15 +5,30 @@ import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 
 /** An image as it is read: [height, width, channels] of bytes. */
-export interface Picture { readonly height: number; readonly width: number; readonly channels: number; readonly pixels: Uint8Array }
+export interface Picture {
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+  readonly pixels: Uint8Array;
+}
 
-const side = z.union([z.number().int().positive(), z.object({ height: z.number().int().positive(), width: z.number().int().positive() }), z.object({ shortest_edge: z.number().int().positive() })]);
+const side = z.union([
+  z.number().int().positive(),
+  z.object({ height: z.number().int().positive(), width: z.number().int().positive() }),
+  z.object({ shortest_edge: z.number().int().positive() }),
+]);
 const triple = z.union([z.number(), z.array(z.number())]);
 const processor = z.object({
-  do_resize: z.boolean().nullish(), size: side.nullish(), resample: z.number().int().nullish(),
-  do_center_crop: z.boolean().nullish(), crop_size: side.nullish(),
-  do_rescale: z.boolean().nullish(), rescale_factor: z.number().nullish(),
-  do_normalize: z.boolean().nullish(), image_mean: triple.nullish(), image_std: triple.nullish(),
+  do_resize: z.boolean().nullish(),
+  size: side.nullish(),
+  resample: z.number().int().nullish(),
+  do_center_crop: z.boolean().nullish(),
+  crop_size: side.nullish(),
+  do_rescale: z.boolean().nullish(),
+  rescale_factor: z.number().nullish(),
+  do_normalize: z.boolean().nullish(),
+  image_mean: triple.nullish(),
+  image_std: triple.nullish(),
 });
 export type Processor = z.infer<typeof processor>;
 
@@ -22,7 +37,10 @@ export async function loadProcessor(folder: string): Promise<Processor> {
   const path = join(folder, "preprocessor_config.json");
   if (!existsSync(path)) return {};
   const parsed = processor.safeParse(await readJson(path));
-  if (!parsed.success) throw new UserError(`${path}: ${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`);
+  if (!parsed.success)
+    throw new UserError(
+      `${path}: ${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`,
+    );
   return parsed.data;
 }
 
@@ -42,14 +60,30 @@ const filters: Record<number, { reach: number; weight(x: number): number }> = {
 /** 1, in PIL's fixed point. */
 const one = 2 ** 22;
 
-/** Along one axis, with the filter widened where it shrinks: PIL's way. Rounds to bytes, as PIL does between the axes. */
-function resample(from: Uint8Array, count: number, length: number, target: number, stride: { line: number; step: number }, out: Uint8Array, outStride: { line: number; step: number }, channels: number, kind: number): void {
+/**
+ * Along one axis, with the filter widened where it shrinks: PIL's way. Rounds to bytes, as PIL does
+ * between the axes.
+ */
+function resample(
+  from: Uint8Array,
+  count: number,
+  length: number,
+  target: number,
+  stride: { line: number; step: number },
+  out: Uint8Array,
+  outStride: { line: number; step: number },
+  channels: number,
+  kind: number,
+): void {
   const { reach, weight } = filters[kind]!;
   const scale = length / target;
   const wide = Math.max(1, scale);
   for (let t = 0; t < target; t++) {
     const centre = (t + 0.5) * scale;
-    const [first, last] = [Math.max(0, Math.trunc(centre - reach * wide + 0.5)), Math.min(length, Math.trunc(centre + reach * wide + 0.5))];
+    const [first, last] = [
+      Math.max(0, Math.trunc(centre - reach * wide + 0.5)),
+      Math.min(length, Math.trunc(centre + reach * wide + 0.5)),
+    ];
     const weights = Array.from({ length: last - first }, (_, i) => weight((first + i - centre + 0.5) / wide));
     const total = weights.reduce((a, b) => a + b, 0);
     // PIL weighs in fixed point: the same whole numbers give the same bytes.
@@ -57,24 +91,60 @@ function resample(from: Uint8Array, count: number, length: number, target: numbe
     for (let line = 0; line < count; line++) {
       for (let c = 0; c < channels; c++) {
         let sum = one / 2;
-        for (let i = 0; i < fixed.length; i++) sum += fixed[i]! * from[line * stride.line + (first + i) * stride.step + c]!;
-        out[line * outStride.line + t * outStride.step + c] = Math.min(255, Math.max(0, Math.floor(sum / one)));
+        for (let i = 0; i < fixed.length; i++)
+          sum += fixed[i]! * from[line * stride.line + (first + i) * stride.step + c]!;
+        out[line * outStride.line + t * outStride.step + c] = Math.min(
+          255,
+          Math.max(0, Math.floor(sum / one)),
+        );
       }
     }
   }
 }
 
-export function resize({ height, width, channels, pixels }: Picture, toHeight: number, toWidth: number, kind = 3): Picture {
+export function resize(
+  { height, width, channels, pixels }: Picture,
+  toHeight: number,
+  toWidth: number,
+  kind = 3,
+): Picture {
   if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
-  if (!filters[kind]) throw new UserError(`preprocessor_config.json: resample ${kind} is not supported, only 2 (bilinear) and 3 (bicubic)`);
+  if (!filters[kind])
+    throw new UserError(
+      `preprocessor_config.json: resample ${kind} is not supported, only 2 (bilinear) and 3 (bicubic)`,
+    );
   const across = new Uint8Array(height * toWidth * channels);
-  resample(pixels, height, width, toWidth, { line: width * channels, step: channels }, across, { line: toWidth * channels, step: channels }, channels, kind);
+  resample(
+    pixels,
+    height,
+    width,
+    toWidth,
+    { line: width * channels, step: channels },
+    across,
+    { line: toWidth * channels, step: channels },
+    channels,
+    kind,
+  );
   const out = new Uint8Array(toHeight * toWidth * channels);
-  resample(across, toWidth, height, toHeight, { line: channels, step: toWidth * channels }, out, { line: channels, step: toWidth * channels }, channels, kind);
+  resample(
+    across,
+    toWidth,
+    height,
+    toHeight,
+    { line: channels, step: toWidth * channels },
+    out,
+    { line: channels, step: toWidth * channels },
+    channels,
+    kind,
+  );
   return { height: toHeight, width: toWidth, channels, pixels: out };
 }
 
-function sizeOf({ size, do_center_crop: crops }: Processor, { height, width }: Picture, fallback: number): [height: number, width: number] {
+function sizeOf(
+  { size, do_center_crop: crops }: Processor,
+  { height, width }: Picture,
+  fallback: number,
+): [height: number, width: number] {
   if (size == null) return [fallback, fallback];
   if (typeof size === "object" && "height" in size) return [size.height, size.width];
   // A number by itself is the shorter edge where a crop follows (CLIP), else both (ViT).
@@ -89,7 +159,11 @@ const cropOf = (size: Processor["crop_size"], fallback: number): [height: number
   return [edge, edge];
 };
 
-function centreCrop({ height, width, channels, pixels }: Picture, toHeight: number, toWidth: number): Picture {
+function centreCrop(
+  { height, width, channels, pixels }: Picture,
+  toHeight: number,
+  toWidth: number,
+): Picture {
   if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
   const out = new Uint8Array(toHeight * toWidth * channels);
   const [top, left] = [Math.floor((height - toHeight) / 2), Math.floor((width - toWidth) / 2)];
@@ -97,18 +171,34 @@ function centreCrop({ height, width, channels, pixels }: Picture, toHeight: numb
     for (let x = 0; x < toWidth; x++) {
       const [sy, sx] = [top + y, left + x];
       if (sy < 0 || sx < 0 || sy >= height || sx >= width) continue;
-      for (let c = 0; c < channels; c++) out[(y * toWidth + x) * channels + c] = pixels[(sy * width + sx) * channels + c]!;
+      for (let c = 0; c < channels; c++)
+        out[(y * toWidth + x) * channels + c] = pixels[(sy * width + sx) * channels + c]!;
     }
   }
   return { height: toHeight, width: toWidth, channels, pixels: out };
 }
 
-/** An image made ready for a model as its processor says: resized, cropped, scaled, normalised. [channels, size, size]. */
-export function preprocess(picture: Picture, how: Processor, { size, channels }: { readonly size: number; readonly channels: number }): Float32Array {
+/**
+ * An image made ready for a model as its processor says: resized, cropped, scaled, normalised.
+ * [channels, size, size].
+ */
+export function preprocess(
+  picture: Picture,
+  how: Processor,
+  { size, channels }: { readonly size: number; readonly channels: number },
+): Float32Array {
   const [height, width] = sizeOf(how, picture, size);
   const resized = how.do_resize === false ? picture : resize(picture, height, width, how.resample ?? 2);
-  const { pixels, channels: own, ...cropped } = how.do_center_crop === true ? centreCrop(resized, ...cropOf(how.crop_size, size)) : resized;
-  if (cropped.height !== size || cropped.width !== size) throw new UserError(`an image of ${picture.height} × ${picture.width} comes out as ${cropped.height} × ${cropped.width}, the model takes ${size} × ${size}`);
+  const {
+    pixels,
+    channels: own,
+    ...cropped
+  } = how.do_center_crop === true ? centreCrop(resized, ...cropOf(how.crop_size, size)) : resized;
+  if (cropped.height !== size || cropped.width !== size)
+    throw new UserError(
+      `an image of ${picture.height} × ${picture.width} comes out as ${cropped.height} × ` +
+        `${cropped.width}, the model takes ${size} × ${size}`,
+    );
   const factor = how.do_rescale === false ? 1 : (how.rescale_factor ?? 1 / 255);
   const of = (value: Processor["image_mean"], c: number, plain: number): number => {
     if (how.do_normalize === false) return plain;
@@ -118,7 +208,8 @@ export function preprocess(picture: Picture, how: Processor, { size, channels }:
   for (let c = 0; c < channels; c++) {
     const [mean, deviation] = [of(how.image_mean, c, 0), of(how.image_std, c, 1)];
     // A grey image has its one channel in every place.
-    for (let i = 0; i < size * size; i++) out[c * size * size + i] = (pixels[i * own + Math.min(c, own - 1)]! * factor - mean) / deviation;
+    for (let i = 0; i < size * size; i++)
+      out[c * size * size + i] = (pixels[i * own + Math.min(c, own - 1)]! * factor - mean) / deviation;
   }
   return out;
 }

@@ -6,26 +6,51 @@ import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 
-const entry = z.object({
-  /** `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right. `image`: a picture. `generate`: a text to be said. */
-  kind: z.enum(["single", "pair", "choice", "image", "generate"]),
-  /** Label names in the order of the head's outputs, or how many there are; null for a choice, whose label is the ending's number, and for what is to be said. */
-  labels: z.union([z.array(z.string()).min(2), z.number().int().min(2).transform((n) => Array.from({ length: n }, (_, i) => String(i)))]).nullable(),
-  /** Of `generate`: after how many tokens a model is stopped. */
-  max_new_tokens: z.number().int().min(1).max(10_000).default(32),
-  /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
-  prompts: z.array(z.string().includes("{}")).min(1).optional(),
-  /** The examples were written by a program; said wherever the task's numbers stand. */
-  synthetic: z.boolean().default(false),
-  what: z.string().default(""),
-}).refine(({ kind, labels }) => labels !== null || kind === "choice" || kind === "generate", { path: ["labels"], message: "only a choice and a text to be said have none" });
+const entry = z
+  .object({
+    /**
+     * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
+     * `image`: a picture. `generate`: a text to be said.
+     */
+    kind: z.enum(["single", "pair", "choice", "image", "generate"]),
+    /**
+     * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
+     * label is the ending's number, and for what is to be said.
+     */
+    labels: z
+      .union([
+        z.array(z.string()).min(2),
+        z
+          .number()
+          .int()
+          .min(2)
+          .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
+      ])
+      .nullable(),
+    /** Of `generate`: after how many tokens a model is stopped. */
+    max_new_tokens: z.number().int().min(1).max(10_000).default(32),
+    /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
+    prompts: z.array(z.string().includes("{}")).min(1).optional(),
+    /** The examples were written by a program; said wherever the task's numbers stand. */
+    synthetic: z.boolean().default(false),
+    what: z.string().default(""),
+  })
+  .refine(({ kind, labels }) => labels !== null || kind === "choice" || kind === "generate", {
+    path: ["labels"],
+    message: "only a choice and a text to be said have none",
+  });
 
 export interface Task extends z.infer<typeof entry> {
   readonly id: string;
 }
 
 async function readRegistry(path: string): Promise<Map<string, Task>> {
-  const parsed = z.record(z.string().regex(/^\w[\w.-]*$/, "a task's name may hold letters, digits, dots, dashes and underscores"), entry).safeParse(await readJson(path));
+  const parsed = z
+    .record(
+      z.string().regex(/^\w[\w.-]*$/, "a task's name may hold letters, digits, dots, dashes and underscores"),
+      entry,
+    )
+    .safeParse(await readJson(path));
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     throw new UserError(`${path}: ${issue!.path.join(".")}: ${issue!.message}`);
@@ -33,11 +58,15 @@ async function readRegistry(path: string): Promise<Map<string, Task>> {
   return new Map(Object.entries(parsed.data).map(([id, task]) => [id, { ...task, id }]));
 }
 
-/** The tasks train-merge knows (`data/tasks.json`), with those that the data folder's own `tasks.json` adds or changes. */
+/**
+ * The tasks train-merge knows (`data/tasks.json`), with those that the data folder's own `tasks.json`
+ * adds or changes.
+ */
 export async function loadTasks(dataFolder?: string): Promise<Map<string, Task>> {
   const tasks = await readRegistry(join(packageFolder, "data", "tasks.json"));
   const own = dataFolder === undefined ? undefined : join(dataFolder, "tasks.json");
-  if (own !== undefined && existsSync(own)) for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
+  if (own !== undefined && existsSync(own))
+    for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
   return tasks;
 }
 
@@ -45,7 +74,10 @@ export async function loadTasks(dataFolder?: string): Promise<Map<string, Task>>
 export function pickTasks(registry: ReadonlyMap<string, Task>, ids: readonly string[]): Task[] {
   return ids.map((id) => {
     const task = registry.get(id);
-    if (!task) throw new UserError(`unknown task "${id}"${nearest(id, registry.keys())}; \`train-merge tasks\` lists them`);
+    if (!task)
+      throw new UserError(
+        `unknown task "${id}"${nearest(id, registry.keys())}; \`train-merge tasks\` lists them`,
+      );
     return task;
   });
 }

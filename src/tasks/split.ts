@@ -29,7 +29,9 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
   return out;
 }
 
-type Reader = (split: FileSplit) => Promise<{ readonly source: DataFiles; readonly examples: Example[] } | undefined>;
+type Reader = (
+  split: FileSplit,
+) => Promise<{ readonly source: DataFiles; readonly examples: Example[] } | undefined>;
 
 /** Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none. */
 async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
@@ -45,17 +47,27 @@ async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
 }
 
 /**
- * What a task is fine-tuned on, and what the epoch is chosen by. Nothing that {@link loadTaskData} tests on: where the test file's
- * labels are hidden, merges are tested on the development file, so a tenth of the training examples, drawn by the seed, chooses.
+ * What a task is fine-tuned on, and what the epoch is chosen by. Nothing that {@link loadTaskData}
+ * tests on: where the test file's labels are hidden, merges are tested on the development file, so a
+ * tenth of the training examples, drawn by the seed, chooses.
  * @throws UserError where there is no training file, or nothing beside it
  */
-export async function trainingData(dataFolder: string, task: Task, seed: number): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
+export async function trainingData(
+  dataFolder: string,
+  task: Task,
+  seed: number,
+): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
   const read = await readerOf(dataFolder, task);
   const train = await read("train");
   if (!train) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
   const [tested, judge] = [await read("test"), await read("validation")];
-  if (!tested && !judge) throw new UserError(`${dataFolder}/${task.id}: there is a training file alone, which merges are tested on a part of; put a test or validation file beside it`);
-  if (tested && judge) return { train: train.examples, judge: judge.examples, sources: [train.source, judge.source] };
+  if (!tested && !judge)
+    throw new UserError(
+      `${dataFolder}/${task.id}: there is a training file alone, which merges are tested on a ` +
+        "part of; put a test or validation file beside it",
+    );
+  if (tested && judge)
+    return { train: train.examples, judge: judge.examples, sources: [train.source, judge.source] };
   const order = shuffled(train.examples, `${seed}/judge/${task.id}`);
   const count = Math.max(1, Math.floor(order.length / 10));
   return { train: order.slice(count), judge: order.slice(0, count), sources: [train.source] };
@@ -66,18 +78,36 @@ export async function trainingData(dataFolder: string, task: Task, seed: number)
  * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
  * Without (published test sets hide their labels): test is the published development file and validation is
  * drawn from train; with a development file alone, it is shuffled and cut.
- * @param split `paper` cuts one set in two as the papers do: the published validation set (here perhaps named test), in the
- *   order of Python's shuffle with seed 42, the first `count` for validation, the rest for the test
+ * @param split `paper` cuts one set in two as the papers do: the published validation set (here perhaps
+ *   named test), in the order of Python's shuffle with seed 42, the first `count` for validation, the
+ *   rest for the test
  */
-export async function loadTaskData(dataFolder: string, task: Task, count: number, seed: number, split: SplitName = "files"): Promise<TaskData> {
+export async function loadTaskData(
+  dataFolder: string,
+  task: Task,
+  count: number,
+  seed: number,
+  split: SplitName = "files",
+): Promise<TaskData> {
   const read = await readerOf(dataFolder, task);
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
   if (split === "paper") {
     const published = (await read("test")) ?? (await read("validation"));
-    if (!published) throw new UserError(`${dataFolder}/${task.id}: --split paper cuts the published validation set, and there is none with labels`);
+    if (!published)
+      throw new UserError(
+        `${dataFolder}/${task.id}: --split paper cuts the published validation set, and there is none with labels`,
+      );
     const order = pythonShuffled(published.examples, 42);
-    if (order.length <= count) throw new UserError(`${published.source.name}: its ${order.length} examples leave nothing to test on after --val-per-task ${count}`);
-    return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: published.source, test: published.source } };
+    if (order.length <= count)
+      throw new UserError(
+        `${published.source.name}: its ${order.length} examples leave nothing to test on after ` +
+          `--val-per-task ${count}`,
+      );
+    return {
+      validation: order.slice(0, count),
+      test: order.slice(count),
+      sources: { validation: published.source, test: published.source },
+    };
   }
   const labelledTest = await read("test");
   const development = await read("validation");
@@ -85,15 +115,23 @@ export async function loadTaskData(dataFolder: string, task: Task, count: number
   const held = labelledTest ?? development;
   if (held && pool) {
     return {
-      validation: draw(pool.examples).slice(0, count), test: held.examples,
+      validation: draw(pool.examples).slice(0, count),
+      test: held.examples,
       sources: { validation: pool.source, test: held.source },
     };
   }
   const only = held ?? pool;
   if (!only) throw new UserError(`${dataFolder}/${task.id}: no file of it carries labels`);
   if (only.examples.length <= count) {
-    throw new UserError(`${only.source.name}: its ${only.examples.length} examples leave nothing to test on after --val-per-task ${count}`);
+    throw new UserError(
+      `${only.source.name}: its ${only.examples.length} examples leave nothing to test on ` +
+        `after --val-per-task ${count}`,
+    );
   }
   const order = draw(only.examples);
-  return { validation: order.slice(0, count), test: order.slice(count), sources: { validation: only.source, test: only.source } };
+  return {
+    validation: order.slice(0, count),
+    test: order.slice(count),
+    sources: { validation: only.source, test: only.source },
+  };
 }

@@ -1,9 +1,20 @@
 /** The element types a safetensors file can hold, with their size in bytes. */
 export const dtypeBytes = {
-  BOOL: 1, U8: 1, I8: 1, F8_E4M3: 1, F8_E5M2: 1,
-  I16: 2, U16: 2, F16: 2, BF16: 2,
-  I32: 4, U32: 4, F32: 4,
-  I64: 8, U64: 8, F64: 8,
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  I64: 8,
+  U64: 8,
+  F64: 8,
 } as const;
 
 export type DType = keyof typeof dtypeBytes;
@@ -17,11 +28,14 @@ export interface HostTensor {
   readonly bytes: Uint8Array;
 }
 
-export const isDType = (name: unknown): name is DType => typeof name === "string" && Object.hasOwn(dtypeBytes, name);
-export const isFloat = (dtype: DType): dtype is FloatDType => dtype === "F32" || dtype === "F16" || dtype === "BF16";
+export const isDType = (name: unknown): name is DType =>
+  typeof name === "string" && Object.hasOwn(dtypeBytes, name);
+export const isFloat = (dtype: DType): dtype is FloatDType =>
+  dtype === "F32" || dtype === "F16" || dtype === "BF16";
 
 /** Number of elements; 1 for a scalar's empty shape. */
-export const elements = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+export const elements = (shape: readonly number[]): number =>
+  shape.reduce((product, size) => product * size, 1);
 
 const scratch = new Float32Array(1);
 const scratchBits = new Uint32Array(scratch.buffer);
@@ -66,7 +80,11 @@ function bitsToBfloat(bits: number): number {
 }
 
 /** An aligned view where the bytes allow one, a copy where they do not. */
-function view<T>(bytes: Uint8Array, size: number, make: (buffer: ArrayBuffer, offset: number, length: number) => T): T {
+function view<T>(
+  bytes: Uint8Array,
+  size: number,
+  make: (buffer: ArrayBuffer, offset: number, length: number) => T,
+): T {
   const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   return make(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / size);
 }

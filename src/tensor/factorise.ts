@@ -4,12 +4,19 @@ import type { Factors } from "./lowrank.js";
 
 /** Loaded when it is first wanted. */
 const eigen = (symmetric: number[][]): Eigen => {
-  const { EigenvalueDecomposition } = createRequire(import.meta.url)("ml-matrix") as typeof import("ml-matrix");
+  const { EigenvalueDecomposition } = createRequire(import.meta.url)(
+    "ml-matrix",
+  ) as typeof import("ml-matrix");
   return new EigenvalueDecomposition(symmetric, { assumeSymmetric: true });
 };
 
 /** x M for a matrix M [rows, width], column by column of the result: [n] vectors of `rows` → [n] of `width`. */
-function times(vectors: readonly Float64Array[], m: Float32Array, rows: number, width: number): Float64Array[] {
+function times(
+  vectors: readonly Float64Array[],
+  m: Float32Array,
+  rows: number,
+  width: number,
+): Float64Array[] {
   const out = vectors.map(() => new Float64Array(width));
   for (let r = 0; r < rows; r++) {
     const line = m.subarray(r * width, (r + 1) * width);
@@ -23,7 +30,12 @@ function times(vectors: readonly Float64Array[], m: Float32Array, rows: number, 
 }
 
 /** M x: [n] vectors of `width` → [n] of `rows`. */
-function applied(vectors: readonly Float64Array[], m: Float32Array, rows: number, width: number): Float64Array[] {
+function applied(
+  vectors: readonly Float64Array[],
+  m: Float32Array,
+  rows: number,
+  width: number,
+): Float64Array[] {
   const out = vectors.map(() => new Float64Array(rows));
   for (let r = 0; r < rows; r++) {
     const line = m.subarray(r * width, (r + 1) * width);
@@ -56,12 +68,19 @@ function orthonormal(vectors: readonly Float64Array[]): Float64Array[] {
 }
 
 /**
- * The best approximation of a matrix by a product of rank at most `rank`: randomised subspace iteration (Halko et al. 2011),
- * eight directions more than wanted and three iterations, in float64. Held: the directions.
+ * The best approximation of a matrix by a product of rank at most `rank`: randomised subspace iteration
+ * (Halko et al. 2011), eight directions more than wanted and three iterations, in float64. Held: the
+ * directions.
  * @param random draws from (−1, 1), seeded by the caller
  * @returns the factors, and ‖m − left · right‖ with ‖m‖
  */
-export function factorise(m: Float32Array, rows: number, width: number, rank: number, random: () => number): { factors: Factors; error: number; norm: number } {
+export function factorise(
+  m: Float32Array,
+  rows: number,
+  width: number,
+  rank: number,
+  random: () => number,
+): { factors: Factors; error: number; norm: number } {
   const most = Math.min(rank + 8, rows, width);
   let right = orthonormal(Array.from({ length: most }, () => Float64Array.from({ length: width }, random)));
   let left: Float64Array[] = [];
@@ -72,13 +91,17 @@ export function factorise(m: Float32Array, rows: number, width: number, rank: nu
   const [outLeft, outRight] = [new Float32Array(rows * rank), new Float32Array(rank * width)];
   if (left.length) {
     const { realEigenvalues, eigenvectorMatrix } = eigen(right.map((a) => right.map((b) => dot(a, b))));
-    const order = realEigenvalues.map((_, i) => i).sort((a, b) => realEigenvalues[b]! - realEigenvalues[a]!).slice(0, rank);
+    const order = realEigenvalues
+      .map((_, i) => i)
+      .sort((a, b) => realEigenvalues[b]! - realEigenvalues[a]!)
+      .slice(0, rank);
     for (const [k, column] of order.entries()) {
       for (const [q, vector] of left.entries()) {
         const weight = eigenvectorMatrix.get(q, column);
         for (let r = 0; r < rows; r++) outLeft[r * rank + k] = outLeft[r * rank + k]! + weight * vector[r]!;
         const line = right[q]!;
-        for (let c = 0; c < width; c++) outRight[k * width + c] = outRight[k * width + c]! + weight * line[c]!;
+        for (let c = 0; c < width; c++)
+          outRight[k * width + c] = outRight[k * width + c]! + weight * line[c]!;
       }
     }
   }
@@ -96,5 +119,9 @@ export function factorise(m: Float32Array, rows: number, width: number, rank: nu
       error += (x - sums[c]!) ** 2;
     }
   }
-  return { factors: { left: outLeft, right: outRight, rank, scale: 1 }, error: Math.sqrt(error), norm: Math.sqrt(norm) };
+  return {
+    factors: { left: outLeft, right: outRight, rank, scale: 1 },
+    error: Math.sqrt(error),
+    norm: Math.sqrt(norm),
+  };
 }

@@ -11,7 +11,8 @@ export interface Factors {
 /** [rows, columns] → [columns, rows]. */
 export function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(values.length);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c]!;
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < columns; c++) out[c * rows + r] = values[r * columns + c]!;
   return out;
 }
 
@@ -19,9 +20,14 @@ export function transposed(values: Float32Array, rows: number, columns: number):
  * Adds entries `from` to before `from + out.length` of scale · left · right to `out`.
  * @param width entries a row
  */
-export function addFactors(out: Float32Array, from: number, width: number, { left, right, rank, scale }: Factors): void {
+export function addFactors(
+  out: Float32Array,
+  from: number,
+  width: number,
+  { left, right, rank, scale }: Factors,
+): void {
   const sums = new Float64Array(width);
-  for (let at = 0; at < out.length; ) {
+  for (let at = 0; at < out.length;) {
     const row = Math.floor((from + at) / width);
     const start = from + at - row * width;
     const count = Math.min(width - start, out.length - at);
@@ -38,7 +44,13 @@ export function addFactors(out: Float32Array, from: number, width: number, { lef
 }
 
 /** Multiplies entries from `from` on by l, one number a row or one a column: what (IA)³ does to a weight. */
-export function scaleEntries(out: Float32Array, from: number, width: number, l: Float32Array, along: "rows" | "columns"): void {
+export function scaleEntries(
+  out: Float32Array,
+  from: number,
+  width: number,
+  l: Float32Array,
+  along: "rows" | "columns",
+): void {
   for (let i = 0; i < out.length; i++) {
     const at = from + i;
     out[i] = out[i]! * l[along === "rows" ? Math.floor(at / width) : at % width]!;

@@ -17,26 +17,49 @@ export interface Moments {
   readonly step: number;
 }
 
-export const zeroMoments = (size: number): Moments => ({ first: new Float64Array(size), second: new Float64Array(size), step: 0 });
+export const zeroMoments = (size: number): Moments => ({
+  first: new Float64Array(size),
+  second: new Float64Array(size),
+  step: 0,
+});
 
 /**
  * One AdamW step (Loshchilov & Hutter 2019), in the order of PyTorch's: decay first, then the update with
  * bias-corrected moments, epsilon added after the root. On the host, in float64.
  */
-export function adamW(raw: Table, gradient: Table, moments: Moments, lr: number, options: AdamWOptions): { raw: Table; moments: Moments } {
+export function adamW(
+  raw: Table,
+  gradient: Table,
+  moments: Moments,
+  lr: number,
+  options: AdamWOptions,
+): { raw: Table; moments: Moments } {
   const { beta1, beta2, epsilon, weightDecay } = options;
   const step = moments.step + 1;
   const first = moments.first.map((m, i) => beta1 * m + (1 - beta1) * gradient.values[i]!);
   const second = moments.second.map((v, i) => beta2 * v + (1 - beta2) * gradient.values[i]! ** 2);
   const [correction1, correction2] = [1 - beta1 ** step, 1 - beta2 ** step];
-  const values = raw.values.map((w, i) => w * (1 - lr * weightDecay) - (lr * first[i]!) / correction1 / (Math.sqrt(second[i]! / correction2) + epsilon));
+  const values = raw.values.map(
+    (w, i) =>
+      w * (1 - lr * weightDecay) -
+      (lr * first[i]!) / correction1 / (Math.sqrt(second[i]! / correction2) + epsilon),
+  );
   return { raw: { ...raw, values }, moments: { first, second, step } };
 }
 
 export const decays = ["none", "linear", "cosine"] as const;
 
-/** Learning rate of step 0, 1, …: linear warm-up from 1/warmup, then constant or decayed to zero at `steps`, one step past the last. */
-export function learningRate(step: number, steps: number, lr: number, warmup: number, decay: (typeof decays)[number]): number {
+/**
+ * Learning rate of step 0, 1, …: linear warm-up from 1/warmup, then constant or decayed to zero at
+ * `steps`, one step past the last.
+ */
+export function learningRate(
+  step: number,
+  steps: number,
+  lr: number,
+  warmup: number,
+  decay: (typeof decays)[number],
+): number {
   if (step < warmup) return (lr * (step + 1)) / warmup;
   const progress = (step - warmup) / Math.max(1, steps - warmup);
   if (decay === "linear") return lr * (1 - progress);

@@ -66,24 +66,37 @@ export const initialState = (layers: number, experts: number, { gate, init }: Tr
 };
 
 /** What the best step is chosen by: cross-entropy summed over tasks, as weighted in training. */
-const validationLoss = (scores: readonly Score[], weights: readonly number[]) => scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
+const validationLoss = (scores: readonly Score[], weights: readonly number[]) =>
+  scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
 
-/** Cuts a task's examples into those trained on and those the best step is chosen on (all, where none are held out). */
-function holdOut(task: PreparedTask, holdout: number): { fit: PreparedTask["validation"]; judge: PreparedTask["validation"] } {
+/**
+ * Cuts a task's examples into those trained on and those the best step is chosen on (all, where none
+ * are held out).
+ */
+function holdOut(
+  task: PreparedTask,
+  holdout: number,
+): { fit: PreparedTask["validation"]; judge: PreparedTask["validation"] } {
   const { validation } = task;
   const held = Math.min(validation.length - 1, Math.round(validation.length * holdout));
-  return held > 0 ? { fit: validation.slice(held), judge: validation.slice(0, held) } : { fit: validation, judge: validation };
+  return held > 0
+    ? { fit: validation.slice(held), judge: validation.slice(0, held) }
+    : { fit: validation, judge: validation };
 }
 
 /**
  * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and
  * takes an AdamW step on the raw table. Every `evalEvery` steps, and after the last, the table is scored on the
- * examples held out; the one with the lowest loss is the result (a loss without labels has nothing to choose by: there the last table
- * is).
+ * examples held out; the one with the lowest loss is the result (a loss without labels has nothing to
+ * choose by: there the last table is).
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
-  place: Place, tasks: readonly PreparedTask[], options: TrainOptions, start: TrainState, hooks: TrainHooks,
+  place: Place,
+  tasks: readonly PreparedTask[],
+  options: TrainOptions,
+  start: TrainState,
+  hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
   // A loss without labels chooses nothing by them: it may train on every example.
@@ -91,32 +104,68 @@ export async function train(
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
   const fits = tasks.map((task, i) => (options.adaptOn === "test" ? task.test : parts[i]!.fit));
   const each = options.batchesPerStep ?? 1;
-  const batchOf = tasks.map((task, i) => trainingBatches(task.id, fits[i]!, options.batchSize, task.isChoice, options.seed));
+  const batchOf = tasks.map((task, i) =>
+    trainingBatches(task.id, fits[i]!, options.batchSize, task.isChoice, options.seed),
+  );
   let state = start;
 
   const score = async () => {
-    const scores = await evaluateTasks({ ...place, table: applyGate(state.raw, options.gate) }, judges, "validation");
+    const scores = await evaluateTasks(
+      { ...place, table: applyGate(state.raw, options.gate) },
+      judges,
+      "validation",
+    );
     const loss = validationLoss(scores, weights);
-    if (!state.best || loss < state.best.loss) state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };
+    if (!state.best || loss < state.best.loss)
+      state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };
     return { loss, accuracy: scores.map(({ accuracy }) => accuracy) };
   };
 
-  const shown = () => Array.from(applyGate(state.raw, options.gate).values, (value) => Math.round(value * 1e4) / 1e4);
+  const shown = () =>
+    Array.from(applyGate(state.raw, options.gate).values, (value) => Math.round(value * 1e4) / 1e4);
 
-  if (state.moments.step === 0) await hooks.record({ step: 0, validation: await score(), coefficients: shown() });
+  if (state.moments.step === 0)
+    await hooks.record({ step: 0, validation: await score(), coefficients: shown() });
   while (state.moments.step < options.steps) {
     const at = state.moments.step;
-    const jobs = tasks.flatMap(({ head }, i) => Array.from({ length: each }, (_, n) => ({ head, batch: batchOf[i]!(at * each + n), weight: weights[i]! })));
-    const { gradient, losses: jobLosses } = await coefficientGradient(place.model, place.vectors, applyGate(state.raw, options.gate), jobs, { ...options, blockwise: place.blockwise });
-    const losses = tasks.map((_, i) => jobLosses.slice(i * each, (i + 1) * each).reduce((sum, value) => sum + value, 0));
+    const jobs = tasks.flatMap(({ head }, i) =>
+      Array.from({ length: each }, (_, n) => ({
+        head,
+        batch: batchOf[i]!(at * each + n),
+        weight: weights[i]!,
+      })),
+    );
+    const { gradient, losses: jobLosses } = await coefficientGradient(
+      place.model,
+      place.vectors,
+      applyGate(state.raw, options.gate),
+      jobs,
+      { ...options, blockwise: place.blockwise },
+    );
+    const losses = tasks.map((_, i) =>
+      jobLosses.slice(i * each, (i + 1) * each).reduce((sum, value) => sum + value, 0),
+    );
     const loss = losses.reduce((sum, value) => sum + value, 0);
-    if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
+    if (!Number.isFinite(loss))
+      throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
     const lr = learningRate(at, options.steps, options.lr, options.warmup, options.decay);
-    state = { ...state, ...adamW(state.raw, throughGate(gradient, state.raw, options.gate), state.moments, lr, { ...adamDefaults, weightDecay: options.weightDecay }) };
+    state = {
+      ...state,
+      ...adamW(state.raw, throughGate(gradient, state.raw, options.gate), state.moments, lr, {
+        ...adamDefaults,
+        weightDecay: options.weightDecay,
+      }),
+    };
 
     const step = at + 1;
     const scored = step % options.evalEvery === 0 || step === options.steps;
-    await hooks.record({ step, lr, loss, losses, ...(scored && { validation: await score(), coefficients: shown() }) });
+    await hooks.record({
+      step,
+      lr,
+      loss,
+      losses,
+      ...(scored && { validation: await score(), coefficients: shown() }),
+    });
     // After the last step there is nothing left to stop.
     const stop = step < options.steps && hooks.stopping();
     if (stop || step % options.saveEvery === 0 || step === options.steps) await hooks.save(state);
@@ -129,4 +178,3 @@ export async function train(
 export function chosenRaw(state: TrainState, { loss }: TrainOptions): Table {
   return usesLabels(loss) && state.best ? state.best.raw : state.raw;
 }
-

@@ -15,9 +15,17 @@ export interface Job {
  * Cuts a job into micro-batches of at most `most` tokens. Each is weighted by its share of the mean, so that their
  * losses and gradients add up to the whole job's.
  */
-const microBatches = (job: Job, most: number): Job[] => cutBatch(job.batch, most).map((batch) => ({ ...job, batch, weight: (job.weight * lossWeight(batch)) / lossWeight(job.batch) }));
+const microBatches = (job: Job, most: number): Job[] =>
+  cutBatch(job.batch, most).map((batch) => ({
+    ...job,
+    batch,
+    weight: (job.weight * lossWeight(batch)) / lossWeight(job.batch),
+  }));
 
-/** Groups jobs into passes through the model, in order, none of more than `most` tokens if it has more than one example. */
+/**
+ * Groups jobs into passes through the model, in order, none of more than `most` tokens if it has more
+ * than one example.
+ */
 export function passesOf(jobs: readonly Job[], most = tokensAPass): Job[][] {
   const passes: { jobs: Job[]; tokens: number }[] = [];
   for (const job of jobs.flatMap((whole, index) => microBatches({ ...whole, index }, most))) {

@@ -1,6 +1,7 @@
 /**
- * A merge given by coefficients: for each tensor, one number a leaf. A node of a linear method is one, and so is a whole
- * tree (SuperMerge, hierarchical merging): a leaf's coefficient is the product of the gated ones on its path.
+ * A merge given by coefficients: for each tensor, one number a leaf. A node of a linear method is one,
+ * and so is a whole tree (SuperMerge, hierarchical merging): a leaf's coefficient is the product of the
+ * gated ones on its path.
  */
 export interface FlatMerge {
   /** The leaves' tasks. */
@@ -13,7 +14,11 @@ export interface FlatMerge {
 export const leafMerge = (task: string): FlatMerge => ({ leaves: [task], tensors: {} });
 
 /** A tensor's name, and those of what an adapter has beside it: it was trained as the one or the other. */
-const namesOf = (tensor: string): string[] => [tensor, tensor.replace(/\.weight$/, ".lora_d"), tensor.replace(/\.(weight|bias)$/, ".ia3_l")];
+const namesOf = (tensor: string): string[] => [
+  tensor,
+  tensor.replace(/\.weight$/, ".lora_d"),
+  tensor.replace(/\.(weight|bias)$/, ".ia3_l"),
+];
 
 /** The coefficients of a merge's leaves in one tensor; a leaf alone has 1 everywhere. */
 export function coefficientsIn(merge: FlatMerge, tensor: string): readonly number[] {
@@ -26,9 +31,17 @@ export function coefficientsIn(merge: FlatMerge, tensor: string): readonly numbe
  * Multiplies a node's own coefficients into those of its children.
  * @param own tensor → one coefficient a child
  */
-export function flatten(children: readonly FlatMerge[], own: ReadonlyMap<string, readonly number[]>): FlatMerge {
+export function flatten(
+  children: readonly FlatMerge[],
+  own: ReadonlyMap<string, readonly number[]>,
+): FlatMerge {
   return {
     leaves: children.flatMap(({ leaves }) => leaves),
-    tensors: Object.fromEntries([...own].map(([tensor, row]) => [tensor, children.flatMap((child, c) => coefficientsIn(child, tensor).map((x) => row[c]! * x))])),
+    tensors: Object.fromEntries(
+      [...own].map(([tensor, row]) => [
+        tensor,
+        children.flatMap((child, c) => coefficientsIn(child, tensor).map((x) => row[c]! * x)),
+      ]),
+    ),
   };
 }

@@ -36,46 +36,59 @@ export const byOrder: Grouping = (items, fanIn) => {
 };
 
 /**
- * Most similar first: the two most similar items open a group, and who is on average most similar to the group joins it
- * until it is full. Similarity of two sets of leaves is the mean over their pairs (average linkage). Ties go to the
- * earlier item, so the plan is a function of its inputs.
+ * Most similar first: the two most similar items open a group, and who is on average most similar to
+ * the group joins it until it is full. Similarity of two sets of leaves is the mean over their pairs
+ * (average linkage). Ties go to the earlier item, so the plan is a function of its inputs.
  */
-export const bySimilarity = (similarity: Similarity): Grouping => (items, fanIn) => {
-  const between = (a: number, b: number) => {
-    const pairs = items[a]!.flatMap((i) => items[b]!.map((j) => similarity[i]![j]!));
-    return pairs.reduce((sum, value) => sum + value, 0) / pairs.length;
+export const bySimilarity =
+  (similarity: Similarity): Grouping =>
+  (items, fanIn) => {
+    const between = (a: number, b: number) => {
+      const pairs = items[a]!.flatMap((i) => items[b]!.map((j) => similarity[i]![j]!));
+      return pairs.reduce((sum, value) => sum + value, 0) / pairs.length;
+    };
+    const free = new Set(items.keys());
+    const best = (candidates: Iterable<number>, score: (item: number) => number): number => {
+      let found = { item: -1, score: -Infinity };
+      for (const item of candidates) {
+        const value = score(item);
+        if (value > found.score) found = { item, score: value };
+      }
+      return found.item;
+    };
+    const closest = (item: number) =>
+      Math.max(...[...free].filter((other) => other !== item).map((other) => between(item, other)));
+    return groupSizes(items.length, fanIn).map((size) => {
+      const group = [best(free, (item) => (free.size > 1 ? closest(item) : 0))];
+      free.delete(group[0]!);
+      while (group.length < size) {
+        const next = best(
+          free,
+          (item) => group.reduce((sum, member) => sum + between(item, member), 0) / group.length,
+        );
+        group.push(next);
+        free.delete(next);
+      }
+      return group.sort((a, b) => a - b);
+    });
   };
-  const free = new Set(items.keys());
-  const best = (candidates: Iterable<number>, score: (item: number) => number): number => {
-    let found = { item: -1, score: -Infinity };
-    for (const item of candidates) {
-      const value = score(item);
-      if (value > found.score) found = { item, score: value };
-    }
-    return found.item;
-  };
-  const closest = (item: number) => Math.max(...[...free].filter((other) => other !== item).map((other) => between(item, other)));
-  return groupSizes(items.length, fanIn).map((size) => {
-    const group = [best(free, (item) => (free.size > 1 ? closest(item) : 0))];
-    free.delete(group[0]!);
-    while (group.length < size) {
-      const next = best(free, (item) => group.reduce((sum, member) => sum + between(item, member), 0) / group.length);
-      group.push(next);
-      free.delete(next);
-    }
-    return group.sort((a, b) => a - b);
-  });
-};
 
 /** Builds nodes as they are named; the order of leaves within an id is that of `leaves`. */
 function builder(leaves: readonly string[]) {
   const nodes: TreeNode[] = [];
   const levels = new Map<string, number>(leaves.map((leaf) => [leaf, 0]));
-  const add = (children: readonly { id: string; tasks: readonly string[] }[]): { id: string; tasks: readonly string[] } => {
+  const add = (
+    children: readonly { id: string; tasks: readonly string[] }[],
+  ): { id: string; tasks: readonly string[] } => {
     if (children.length === 1) return children[0]!;
     const inside = new Set(children.flatMap(({ tasks }) => tasks));
     const tasks = leaves.filter((leaf) => inside.has(leaf));
-    const node = { id: tasks.join("+"), level: 1 + Math.max(...children.map(({ id }) => levels.get(id)!)), tasks, children: children.map(({ id }) => id) };
+    const node = {
+      id: tasks.join("+"),
+      level: 1 + Math.max(...children.map(({ id }) => levels.get(id)!)),
+      tasks,
+      children: children.map(({ id }) => id),
+    };
     nodes.push(node);
     levels.set(node.id, node.level);
     return node;
@@ -89,7 +102,10 @@ export function planTree(leaves: readonly string[], fanIn: number, group: Groupi
   const { nodes, add } = builder(leaves);
   let items = leaves.map((leaf, i) => ({ id: leaf, tasks: [leaf], members: [i] as number[] }));
   while (items.length > 1) {
-    items = group(items.map(({ members }) => members), fanIn).map((picked) => {
+    items = group(
+      items.map(({ members }) => members),
+      fanIn,
+    ).map((picked) => {
       const children = picked.map((at) => items[at]!);
       const { id, tasks } = add(children);
       return { id, tasks: [...tasks], members: children.flatMap(({ members }) => members) };
@@ -104,7 +120,8 @@ export function nestedTree(leaves: readonly string[], nested: Nested): Tree {
   const seen = new Set<string>();
   const walk = (at: Nested): { id: string; tasks: readonly string[] } => {
     if (typeof at !== "string") {
-      if (!Array.isArray(at) || at.length === 0) throw new RangeError("every group must be a list of tasks and groups");
+      if (!Array.isArray(at) || at.length === 0)
+        throw new RangeError("every group must be a list of tasks and groups");
       return add(at.map(walk));
     }
     if (!leaves.includes(at)) throw new RangeError(`"${at}" is not among the tasks (${leaves.join(", ")})`);

@@ -5,11 +5,13 @@ export type Similarity = readonly (readonly number[])[];
 export function cosines(gram: readonly number[]): Similarity {
   const k = Math.sqrt(gram.length);
   const norm = (i: number) => Math.sqrt(gram[i * k + i]!);
-  return Array.from({ length: k }, (_, i) => Array.from({ length: k }, (__, j) => {
-    if (i === j) return 1;
-    const scale = norm(i) * norm(j);
-    return scale > 0 ? gram[i * k + j]! / scale : 0;
-  }));
+  return Array.from({ length: k }, (_, i) =>
+    Array.from({ length: k }, (__, j) => {
+      if (i === j) return 1;
+      const scale = norm(i) * norm(j);
+      return scale > 0 ? gram[i * k + j]! / scale : 0;
+    }),
+  );
 }
 
 /** The whole model's Gram matrix: the sum of its layers'. */

@@ -1,7 +1,10 @@
 import { expect, test } from "vitest";
 import { cudaProblem } from "../../src/backend/cuda.js";
 
-const machine = (card: boolean, ...libraries: string[]) => ({ card, has: (library: string) => libraries.includes(library) });
+const machine = (card: boolean, ...libraries: string[]) => ({
+  card,
+  has: (library: string) => libraries.includes(library),
+});
 
 test("without a card's device file, the card is what is missing", () => {
   expect(cudaProblem(machine(false)).message).toContain("/dev/nvidia0");
@@ -20,5 +23,7 @@ test("the first library that is missing is named", () => {
 });
 
 test("with everything there, TensorFlow itself is what to look at", () => {
-  expect(cudaProblem(machine(true, "libcudart.so.12", "libcublas.so.12", "libcudnn.so.9")).message).toBe("TensorFlow finds no card it can use");
+  expect(cudaProblem(machine(true, "libcudart.so.12", "libcublas.so.12", "libcudnn.so.9")).message).toBe(
+    "TensorFlow finds no card it can use",
+  );
 });

@@ -21,7 +21,11 @@ function makePool(limit = 2 ** 27): { pool: BufferPool<FakeBuffer>; made: FakeBu
 }
 
 test("sizes are rounded up by at most a sixteenth, to multiples of 4, and never over the limit", () => {
-  for (let bytes = 4; bytes < 2 ** 26; bytes = Math.ceil(bytes * 1.07) + (4 - (Math.ceil(bytes * 1.07) % 4))) {
+  for (
+    let bytes = 4;
+    bytes < 2 ** 26;
+    bytes = Math.ceil(bytes * 1.07) + (4 - (Math.ceil(bytes * 1.07) % 4))
+  ) {
     const rounded = roundedSize(bytes, 2 ** 27);
     expect(rounded).toBeGreaterThanOrEqual(bytes);
     expect(rounded).toBeLessThanOrEqual(bytes * 1.0625);
@@ -72,7 +76,9 @@ test("what lies idle for more than four submissions is given back", () => {
 test("batches of a hundred lengths hold what one of them needs, not a hundred times that", () => {
   const { pool } = makePool();
   for (let step = 0; step < 100; step++) {
-    const tensors = Array.from({ length: 5 }, (_, i) => pool.acquireBuffer(4 * (100_000 + 97 * step + i), storage));
+    const tensors = Array.from({ length: 5 }, (_, i) =>
+      pool.acquireBuffer(4 * (100_000 + 97 * step + i), storage),
+    );
     tensors.forEach((tensor) => pool.releaseBuffer(tensor));
     pool.submitted();
   }

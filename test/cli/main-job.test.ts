@@ -13,7 +13,18 @@ import { cliIn, contents, json, main } from "./cli.js";
 const folder = await temporaryFolder();
 const mini = join(packageFolder, "checkpoints", "mini");
 const data = join(packageFolder, "data", "mini");
-const quick = ["--tasks", "cb,copa", "--steps", "24", "--eval-every", "8", "--batch-size", "8", "--backend", "wasm"];
+const quick = [
+  "--tasks",
+  "cb,copa",
+  "--steps",
+  "24",
+  "--eval-every",
+  "8",
+  "--batch-size",
+  "8",
+  "--backend",
+  "wasm",
+];
 
 const cli = cliIn(folder);
 
@@ -24,7 +35,21 @@ describe("the main job", () => {
   test("writes a model folder, heads, coefficients, results, pictures and a card", async () => {
     expect(run).toMatchObject({ code: 0 });
     const files = await readdir(whole);
-    for (const file of ["config.json", "model.safetensors", "tokenizer.json", "README.md", "heads", "coefficients.csv", "coefficients.json", "coefficients.svg", "coefficients.png", "results.json", "training.jsonl", "run.json"]) expect(files).toContain(file);
+    for (const file of [
+      "config.json",
+      "model.safetensors",
+      "tokenizer.json",
+      "README.md",
+      "heads",
+      "coefficients.csv",
+      "coefficients.json",
+      "coefficients.svg",
+      "coefficients.png",
+      "results.json",
+      "training.jsonl",
+      "run.json",
+    ])
+      expect(files).toContain(file);
     expect(await readdir(join(whole, "heads"))).toEqual(["cb", "copa"]);
     const card = await readFile(join(whole, "README.md"), "utf8");
     expect(card).toMatch(/SYNTHETIC/);
@@ -35,23 +60,41 @@ describe("the main job", () => {
   test("results hold every method and task, and SuperMerge beats the average here", () => {
     const { rows, synthetic } = JSON.parse(run.stdout) as { rows: ResultRow[]; synthetic: boolean };
     expect(synthetic).toBe(true);
-    expect([...new Set(rows.map(({ method }) => method))]).toEqual(["individual", "pretrained", "average", "task-arithmetic", "supermerge"]);
-    const mean = (method: string) => rows.filter((row) => row.method === method).reduce((sum, { value }, _, all) => sum + value / all.length, 0);
+    expect([...new Set(rows.map(({ method }) => method))]).toEqual([
+      "individual",
+      "pretrained",
+      "average",
+      "task-arithmetic",
+      "supermerge",
+    ]);
+    const mean = (method: string) =>
+      rows
+        .filter((row) => row.method === method)
+        .reduce((sum, { value }, _, all) => sum + value / all.length, 0);
     expect(mean("individual")).toBeGreaterThan(0.9);
     expect(mean("supermerge")).toBeGreaterThan(mean("average"));
   });
 
   test("evaluate finds the same accuracies in the written files", async () => {
     const { stdout } = await cli("evaluate", whole, "--backend", "wasm", "--json");
-    const measured = (JSON.parse(stdout) as { rows: ResultRow[] }).rows.map(({ task, value }) => [task, value]);
+    const measured = (JSON.parse(stdout) as { rows: ResultRow[] }).rows.map(({ task, value }) => [
+      task,
+      value,
+    ]);
     const { rows } = await json<{ rows: ResultRow[] }>(join(whole, "results.json"));
-    expect(measured).toEqual(rows.filter(({ method }) => method === "supermerge").map(({ task, value }) => [task, value]));
+    expect(measured).toEqual(
+      rows.filter(({ method }) => method === "supermerge").map(({ task, value }) => [task, value]),
+    );
   });
 
   test("the merged folder has the base's names, shapes and dtypes", async () => {
     const [base, merged] = [await openCheckpoint(join(mini, "base")), await openCheckpoint(whole)];
     expect(merged.names).toEqual(base.names);
-    for (const name of base.names) expect([merged.entry(name)!.dtype, merged.entry(name)!.shape]).toEqual([base.entry(name)!.dtype, base.entry(name)!.shape]);
+    for (const name of base.names)
+      expect([merged.entry(name)!.dtype, merged.entry(name)!.shape]).toEqual([
+        base.entry(name)!.dtype,
+        base.entry(name)!.shape,
+      ]);
     await base.close();
     await merged.close();
   });
@@ -62,26 +105,36 @@ describe("the main job", () => {
     expect(await contents(again)).toEqual(await contents(whole));
   });
 
-  test.each([["SIGINT", 8], ["SIGKILL", 0], ["SIGKILL", 16]] as const)("a run stopped by %s after step %i and resumed ends in the same bytes", async (signal, step) => {
-    const out = join(folder, `stopped-${signal}-${step}`);
-    const child = spawn(process.execPath, [main, ...quick, "--out", out], { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
-    const ended = new Promise<number | null>((resolve) => child.on("exit", resolve));
-    const moment = `step ${step}/24`;
-    let text = "";
-    child.stderr.on("data", (chunk: Buffer) => {
-      text += chunk.toString();
-      if (!child.killed && text.includes(moment)) child.kill(signal);
-    });
-    const code = await ended;
-    if (signal === "SIGINT") {
-      expect(code).toBe(130);
-      expect(text).toMatch(/--resume goes on/);
-    }
-    expect(existsSync(join(out, "results.json"))).toBe(false);
-    const resumed = await cli(...quick, "--out", out, "--resume");
-    expect(resumed.stderr).toMatch(/resumed at step \d+ of 24/);
-    expect(await contents(out)).toEqual(await contents(whole));
-  });
+  test.each([
+    ["SIGINT", 8],
+    ["SIGKILL", 0],
+    ["SIGKILL", 16],
+  ] as const)(
+    "a run stopped by %s after step %i and resumed ends in the same bytes",
+    async (signal, step) => {
+      const out = join(folder, `stopped-${signal}-${step}`);
+      const child = spawn(process.execPath, [main, ...quick, "--out", out], {
+        cwd: folder,
+        stdio: ["ignore", "ignore", "pipe"],
+      });
+      const ended = new Promise<number | null>((resolve) => child.on("exit", resolve));
+      const moment = `step ${step}/24`;
+      let text = "";
+      child.stderr.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+        if (!child.killed && text.includes(moment)) child.kill(signal);
+      });
+      const code = await ended;
+      if (signal === "SIGINT") {
+        expect(code).toBe(130);
+        expect(text).toMatch(/--resume goes on/);
+      }
+      expect(existsSync(join(out, "results.json"))).toBe(false);
+      const resumed = await cli(...quick, "--out", out, "--resume");
+      expect(resumed.stderr).toMatch(/resumed at step \d+ of 24/);
+      expect(await contents(out)).toEqual(await contents(whole));
+    },
+  );
 
   test("a resume with other settings is refused, naming them", async () => {
     const { code, stderr } = await cli(...quick, "--lr", "0.5", "--out", whole, "--resume");
@@ -91,7 +144,10 @@ describe("the main job", () => {
 
   test("a config file and options share one schema; options win", async () => {
     const config = join(folder, "merge.yaml");
-    await writeFile(config, "tasks: [cb, copa]\nsteps: 4\nbatch-size: 4\ngate: sigmoid\nbackend: wasm\nval-per-task: 8\n");
+    await writeFile(
+      config,
+      "tasks: [cb, copa]\nsteps: 4\nbatch-size: 4\ngate: sigmoid\nbackend: wasm\nval-per-task: 8\n",
+    );
     const out = join(folder, "configured");
     expect(await cli("--config", config, "--steps", "2", "--out", out)).toMatchObject({ code: 0 });
     const { settings } = await json<{ settings: Record<string, unknown> }>(join(out, "results.json"));
@@ -100,7 +156,9 @@ describe("the main job", () => {
 
   test("shards and another dtype are written on request", async () => {
     const out = join(folder, "sharded");
-    expect(await cli(...quick, "--steps", "0", "--dtype", "F32", "--shard-size", "500KB", "--out", out)).toMatchObject({ code: 0 });
+    expect(
+      await cli(...quick, "--steps", "0", "--dtype", "F32", "--shard-size", "500KB", "--out", out),
+    ).toMatchObject({ code: 0 });
     const merged = await openCheckpoint(out);
     expect(merged.files.filter((file) => file.endsWith(".safetensors")).length).toBeGreaterThan(1);
     expect(merged.entry(merged.names[0]!)!.dtype).toBe("F32");
@@ -110,7 +168,10 @@ describe("the main job", () => {
 
 test("tasks and doctor speak to people and to machines", async () => {
   expect((await cli("tasks")).stdout).toMatch(/rte +pair +synthetic/);
-  const { chosen, engines } = JSON.parse((await cli("doctor", "--json")).stdout) as { chosen: string; engines: { name: string; found: boolean; mend?: string }[] };
+  const { chosen, engines } = JSON.parse((await cli("doctor", "--json")).stdout) as {
+    chosen: string;
+    engines: { name: string; found: boolean; mend?: string }[];
+  };
   expect(engines.find(({ name }) => name === chosen)!.found).toBe(true);
   expect(engines.find(({ name }) => name === "wasm")!.found).toBe(true);
   for (const engine of engines.filter(({ found }) => !found)) expect(engine.mend).toBeTruthy();
@@ -125,38 +186,69 @@ async function broken(name: string, spoil: (family: string) => Promise<void>): P
 }
 
 /** Writes a checkpoint again with some tensors changed, renamed or left out. */
-async function rewrite(checkpointFolder: string, change: (source: TensorSource) => TensorSource | undefined): Promise<void> {
+async function rewrite(
+  checkpointFolder: string,
+  change: (source: TensorSource) => TensorSource | undefined,
+): Promise<void> {
   const checkpoint = await openCheckpoint(checkpointFolder);
-  const sources = await Promise.all(checkpoint.names.map(async (name): Promise<TensorSource> => {
-    const { dtype, shape, bytes } = await checkpoint.read(name);
-    return { name, dtype, shape, bytes: async () => bytes };
-  }));
+  const sources = await Promise.all(
+    checkpoint.names.map(async (name): Promise<TensorSource> => {
+      const { dtype, shape, bytes } = await checkpoint.read(name);
+      return { name, dtype, shape, bytes: async () => bytes };
+    }),
+  );
   await checkpoint.close();
-  await writeWeights(checkpointFolder, sources.flatMap((source) => change(source) ?? []), 1e9);
+  await writeWeights(
+    checkpointFolder,
+    sources.flatMap((source) => change(source) ?? []),
+    1e9,
+  );
 }
 
 test("what no expert changes is copied byte for byte; a head of the base's own stays behind", async () => {
   const bytesOf = (values: Float32Array | BigInt64Array) => async () => new Uint8Array(values.buffer);
   const extra: TensorSource[] = [
-    { name: "embeddings.position_ids", dtype: "I64", shape: [1, 4], bytes: bytesOf(BigInt64Array.from([0n, 1n, 2n, 3n])) },
-    { name: "cls.predictions.bias", dtype: "F32", shape: [3], bytes: bytesOf(Float32Array.from([NaN, 1e-45, -0])) },
+    {
+      name: "embeddings.position_ids",
+      dtype: "I64",
+      shape: [1, 4],
+      bytes: bytesOf(BigInt64Array.from([0n, 1n, 2n, 3n])),
+    },
+    {
+      name: "cls.predictions.bias",
+      dtype: "F32",
+      shape: [3],
+      bytes: bytesOf(Float32Array.from([NaN, 1e-45, -0])),
+    },
     { name: "classifier.weight", dtype: "F32", shape: [2, 96], bytes: bytesOf(new Float32Array(192)) },
   ];
   const family = await broken("extra", async (f) => {
     const base = join(f, "base");
     const checkpoint = await openCheckpoint(base);
-    const sources = await Promise.all(checkpoint.names.map(async (name): Promise<TensorSource> => {
-      const { dtype, shape, bytes } = await checkpoint.read(name);
-      // The old spelling of the hub's first BERT files.
-      return { name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"), dtype, shape, bytes: async () => bytes };
-    }));
+    const sources = await Promise.all(
+      checkpoint.names.map(async (name): Promise<TensorSource> => {
+        const { dtype, shape, bytes } = await checkpoint.read(name);
+        // The old spelling of the hub's first BERT files.
+        return {
+          name: name
+            .replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta"),
+          dtype,
+          shape,
+          bytes: async () => bytes,
+        };
+      }),
+    );
     await checkpoint.close();
     await writeWeights(base, [...sources, ...extra], 1e9);
   });
   const out = join(folder, "extra-out");
-  expect(await cli(...quick, "--steps", "0", "--family", family, "--data", data, "--out", out)).toMatchObject({ code: 0 });
+  expect(await cli(...quick, "--steps", "0", "--family", family, "--data", data, "--out", out)).toMatchObject(
+    { code: 0 },
+  );
   const merged = await openCheckpoint(out);
-  for (const { name, dtype, bytes } of extra.slice(0, 2)) expect(await merged.read(name)).toMatchObject({ dtype, bytes: await bytes() });
+  for (const { name, dtype, bytes } of extra.slice(0, 2))
+    expect(await merged.read(name)).toMatchObject({ dtype, bytes: await bytes() });
   expect(merged.names).toContain("embeddings.LayerNorm.gamma");
   expect(merged.names).not.toContain("classifier.weight");
   await merged.close();
@@ -167,28 +259,81 @@ const expert = (family: string) => join(family, "experts", "cb");
 
 describe("bad input gets one line and exit code 1", () => {
   test.each<[string, (family: string) => Promise<void>, RegExp]>([
-    ["truncated weights", (f) => truncate(join(expert(f), "model.safetensors"), 100_000), /experts\/cb\/model\.safetensors: tensor ".*": its bytes end at \d+, the file at 100000; the file is cut short/],
-    ["a missing tensor", (f) => rewrite(expert(f), (s) => (s.name === query ? undefined : s)), /experts\/cb \(cb\): there is no tensor "encoder\.layer\.0\.attention\.self\.query\.weight"/],
-    ["a wrong shape", (f) => rewrite(expert(f), (s) => (s.name === query ? { ...s, shape: [s.shape[0]! * 2, s.shape[1]! / 2] } : s)), /"bert\.encoder.*query\.weight" is \[192, 48\], the base has \[96, 96\]; was it fine-tuned from this base\?/],
-    ["NaN weights", (f) => rewrite(expert(f), (s) => (s.name === query ? { ...s, bytes: async () => (await s.bytes()).fill(0xff) } : s)), /query\.weight" holds NaN at entry 0/],
-    ["an integer weight", (f) => rewrite(expert(f), (s) => (s.name === query ? { ...s, dtype: "I16" } : s)), /is I16; a weight must be F32, F16 or BF16/],
-    ["no head", (f) => rewrite(expert(f), (s) => (s.name.startsWith("classifier") ? undefined : s)), /experts\/cb \(cb\): there is no head/],
-    ["another head", (f) => cp(join(f, "experts", "trec6"), expert(f), { recursive: true }), /its head is \[6, 96\]; cb needs 3 outputs \(entailment, contradiction, neutral\)/],
-    ["a wrong vocabulary", async (f) => {
-      const path = join(f, "base", "tokenizer.json");
-      const tokenizer = await json<{ model: { vocab: Record<string, number> } }>(path);
-      for (let i = 0; i < 10; i++) tokenizer.model.vocab[`extra${i}`] = 1000 + i;
-      await writeFile(path, JSON.stringify(tokenizer));
-    }, /tokenizer\.json has \d+ tokens, the model's vocabulary \d+; they do not belong together/],
-    ["another architecture", (f) => writeFile(join(f, "base", "config.json"), '{"model_type":"mamba"}'), /model_type "mamba" is not one train-merge can train; it knows bert/],
-    ["an unsupported activation", async (f) => {
-      const path = join(f, "base", "config.json");
-      await writeFile(path, JSON.stringify({ ...(await json<object>(path)), hidden_act: "tanhshrink" }));
-    }, /"hidden_act": "tanhshrink" is not supported for bert/],
-    ["an index that leaves its folder", async (f) => {
-      await rm(join(expert(f), "model.safetensors"));
-      await writeFile(join(expert(f), "model.safetensors.index.json"), '{"weight_map":{"a":"../x.safetensors"}}');
-    }, /names the shard "\.\.\/x\.safetensors"; a shard must be a file of the same folder/],
+    [
+      "truncated weights",
+      (f) => truncate(join(expert(f), "model.safetensors"), 100_000),
+      /experts\/cb\/model\.safetensors: tensor ".*": its bytes end at \d+, the file at 100000; the file is cut short/,
+    ],
+    [
+      "a missing tensor",
+      (f) => rewrite(expert(f), (s) => (s.name === query ? undefined : s)),
+      /experts\/cb \(cb\): there is no tensor "encoder\.layer\.0\.attention\.self\.query\.weight"/,
+    ],
+    [
+      "a wrong shape",
+      (f) =>
+        rewrite(expert(f), (s) =>
+          s.name === query ? { ...s, shape: [s.shape[0]! * 2, s.shape[1]! / 2] } : s,
+        ),
+      /"bert\.encoder.*query\.weight" is \[192, 48\], the base has \[96, 96\]; was it fine-tuned from this base\?/,
+    ],
+    [
+      "NaN weights",
+      (f) =>
+        rewrite(expert(f), (s) =>
+          s.name === query ? { ...s, bytes: async () => (await s.bytes()).fill(0xff) } : s,
+        ),
+      /query\.weight" holds NaN at entry 0/,
+    ],
+    [
+      "an integer weight",
+      (f) => rewrite(expert(f), (s) => (s.name === query ? { ...s, dtype: "I16" } : s)),
+      /is I16; a weight must be F32, F16 or BF16/,
+    ],
+    [
+      "no head",
+      (f) => rewrite(expert(f), (s) => (s.name.startsWith("classifier") ? undefined : s)),
+      /experts\/cb \(cb\): there is no head/,
+    ],
+    [
+      "another head",
+      (f) => cp(join(f, "experts", "trec6"), expert(f), { recursive: true }),
+      /its head is \[6, 96\]; cb needs 3 outputs \(entailment, contradiction, neutral\)/,
+    ],
+    [
+      "a wrong vocabulary",
+      async (f) => {
+        const path = join(f, "base", "tokenizer.json");
+        const tokenizer = await json<{ model: { vocab: Record<string, number> } }>(path);
+        for (let i = 0; i < 10; i++) tokenizer.model.vocab[`extra${i}`] = 1000 + i;
+        await writeFile(path, JSON.stringify(tokenizer));
+      },
+      /tokenizer\.json has \d+ tokens, the model's vocabulary \d+; they do not belong together/,
+    ],
+    [
+      "another architecture",
+      (f) => writeFile(join(f, "base", "config.json"), '{"model_type":"mamba"}'),
+      /model_type "mamba" is not one train-merge can train; it knows bert/,
+    ],
+    [
+      "an unsupported activation",
+      async (f) => {
+        const path = join(f, "base", "config.json");
+        await writeFile(path, JSON.stringify({ ...(await json<object>(path)), hidden_act: "tanhshrink" }));
+      },
+      /"hidden_act": "tanhshrink" is not supported for bert/,
+    ],
+    [
+      "an index that leaves its folder",
+      async (f) => {
+        await rm(join(expert(f), "model.safetensors"));
+        await writeFile(
+          join(expert(f), "model.safetensors.index.json"),
+          '{"weight_map":{"a":"../x.safetensors"}}',
+        );
+      },
+      /names the shard "\.\.\/x\.safetensors"; a shard must be a file of the same folder/,
+    ],
     ["no expert", (f) => rm(expert(f), { recursive: true }), /there is no expert for task cb/],
   ])("%s", async (name, spoil, message) => {
     const family = await broken(name.replaceAll(" ", "-"), spoil);
@@ -204,12 +349,32 @@ describe("bad input gets one line and exit code 1", () => {
     ["unknown task", ["--tasks", "rte,copaa"], /unknown task "copaa" \(did you mean "copa"\?\)/],
     ["unknown option", ["--tasks", "rte", "--stepz", "3"], /unknown option '--stepz'.*\n.*--steps/],
     ["a word for a number", ["--tasks", "rte", "--steps", "many"], /--steps: .*number/],
-    ["unknown gate", ["--tasks", "rte", "--gate", "relu"], /--gate: it must be one of tanh, sigmoid, clamp, identity/],
-    ["a start the gate cannot reach", ["--tasks", "rte", "--init", "1.5"], /--init: the tanh gate cannot start there/],
+    [
+      "unknown gate",
+      ["--tasks", "rte", "--gate", "relu"],
+      /--gate: it must be one of tanh, sigmoid, clamp, identity/,
+    ],
+    [
+      "a start the gate cannot reach",
+      ["--tasks", "rte", "--init", "1.5"],
+      /--init: the tanh gate cannot start there/,
+    ],
     ["no tasks", [], /name the tasks to merge/],
-    ["unknown family", ["--tasks", "rte", "--family", "minni"], /--family minni: no folder.*did you mean "mini"/],
-    ["an engine that is not there", ["--tasks", "rte", "--backend", "node-gpu"], /--backend node-gpu: (not installed|TensorFlow finds no card it can use); to mend it: .*train-merge setup native --gpu/],
-    ["a folder of someone else's", ["--tasks", "rte", "--out", packageFolder], /is not empty and was not written by train-merge/],
+    [
+      "unknown family",
+      ["--tasks", "rte", "--family", "minni"],
+      /--family minni: no folder.*did you mean "mini"/,
+    ],
+    [
+      "an engine that is not there",
+      ["--tasks", "rte", "--backend", "node-gpu"],
+      /--backend node-gpu: (not installed; to mend it: train-merge setup|no NVIDIA card is here|TensorFlow )/,
+    ],
+    [
+      "a folder of someone else's",
+      ["--tasks", "rte", "--out", packageFolder],
+      /is not empty and was not written by train-merge/,
+    ],
   ])("%s", async (_, args, message) => {
     const { code, stderr } = await cli(...args);
     expect(stderr).toMatch(message);
@@ -219,7 +384,9 @@ describe("bad input gets one line and exit code 1", () => {
   test("an unknown key of a config file is named, with the nearest known one", async () => {
     const config = join(folder, "bad.yaml");
     await writeFile(config, "tasks: rte\nval-per-taks: 3\n");
-    expect((await cli("--config", config)).stderr).toMatch(/bad\.yaml: unknown key "val-per-taks" \(did you mean "val-per-task"\?\)/);
+    expect((await cli("--config", config)).stderr).toMatch(
+      /bad\.yaml: unknown key "val-per-taks" \(did you mean "val-per-task"\?\)/,
+    );
   });
 
   test("an empty data file and an unknown label", async () => {
@@ -227,20 +394,29 @@ describe("bad input gets one line and exit code 1", () => {
     await mkdir(join(own, "cb"), { recursive: true });
     await cp(data, own, { recursive: true });
     await writeFile(join(own, "cb", "validation.jsonl"), "");
-    expect((await cli(...quick, "--data", own, "--out", join(folder, "x1"))).stderr).toMatch(/cb\/validation\.jsonl: there are no examples in it/);
+    expect((await cli(...quick, "--data", own, "--out", join(folder, "x1"))).stderr).toMatch(
+      /cb\/validation\.jsonl: there are no examples in it/,
+    );
     await writeFile(join(own, "cb", "validation.jsonl"), '{"text_a":"a","text_b":"b","label":"odd"}\n');
-    expect((await cli(...quick, "--data", own, "--out", join(folder, "x2"))).stderr).toMatch(/validation\.jsonl:1: unknown label "odd" for cb/);
+    expect((await cli(...quick, "--data", own, "--out", join(folder, "x2"))).stderr).toMatch(
+      /validation\.jsonl:1: unknown label "odd" for cb/,
+    );
   });
 
   // /dev/full takes no byte: only Linux has it.
   test.skipIf(!existsSync("/dev/full"))("a full disk is said in one line", async () => {
     const { explain } = await import("../../src/errors.js");
-    const failed = await writeFile("/dev/full", "x").then(() => undefined, (error: Error) => error);
+    const failed = await writeFile("/dev/full", "x").then(
+      () => undefined,
+      (error: Error) => error,
+    );
     expect((explain(failed) as Error).message).toMatch(/no space left on the device/);
   });
 
   test("--debug shows the stack", async () => {
-    expect((await cli("--tasks", "nothing", "--debug")).stderr).toMatch(/UserError: unknown task[^]*\n\s+at /);
+    expect((await cli("--tasks", "nothing", "--debug")).stderr).toMatch(
+      /UserError: unknown task[^]*\n\s+at /,
+    );
   });
 });
 
@@ -249,5 +425,7 @@ test("links in a family are followed", async () => {
   await mkdir(linked);
   await symlink(join(mini, "base"), join(linked, "base"));
   await symlink(join(mini, "experts"), join(linked, "experts"));
-  expect(await cli(...quick, "--steps", "0", "--family", linked, "--out", join(folder, "linked-out"))).toMatchObject({ code: 0 });
+  expect(
+    await cli(...quick, "--steps", "0", "--family", linked, "--out", join(folder, "linked-out")),
+  ).toMatchObject({ code: 0 });
 });

@@ -7,28 +7,54 @@ import { coefficientGradient } from "../../src/train/step.js";
 import { golden } from "../helpers.js";
 import { openCase } from "./models.js";
 
-interface Said { prompts: number[][]; said: number[][]; targets: number[][]; loss: number }
+interface Said {
+  prompts: number[][];
+  said: number[][];
+  targets: number[][];
+  loss: number;
+}
 
-/** What language models say, and the loss of what they are to say, against transformers, which remembers nothing there. */
+/**
+ * What language models say, and the loss of what they are to say, against transformers, which remembers
+ * nothing there.
+ */
 export function generationTests(tolerance: number, slow: boolean): void {
   const { most, cases } = golden<{ most: number; cases: Record<string, Said> }>("generation");
-  const rowsOf = ({ prompts, targets }: Said): TokenRow[] => prompts.map((ids, i) => ({ ids, types: [], targets: targets[i]! }));
+  const rowsOf = ({ prompts, targets }: Said): TokenRow[] =>
+    prompts.map((ids, i) => ({ ids, types: [], targets: targets[i]! }));
 
-  test.each(Object.keys(cases))("%s says what it says in transformers, at once or row by row, and loses as much", async (name) => {
-    const one = cases[name]!;
-    const opened = await openCase(name);
-    const { model, vectors } = opened;
-    const table = makeTable(vectors.layers.length, 2, (_, column) => (column === 0 ? 1 : 0));
-    const { numTensors } = memory();
-    for (const [blockwise, microBatch] of slow ? [[false, 2048]] as const : [[false, 2048], [false, 1], [true, 2048]] as const) {
-      expect(await generate({ model, vectors, table, blockwise, microBatch }, rowsOf(one), most)).toEqual(one.said);
-      expect(memory().numTensors).toBe(numTensors);
-    }
-    const batch = { rows: rowsOf(one), labels: one.prompts.map(() => 0), choices: undefined };
-    for (const microBatch of [2048, 20]) {
-      const { losses } = await coefficientGradient(model, vectors, table, [{ head: undefined, batch, weight: 1 }], { loss: "cross-entropy", microBatch });
-      expect(Math.abs(losses[0]! - one.loss) / one.loss).toBeLessThan(tolerance);
-    }
-    await opened.close();
-  });
+  test.each(Object.keys(cases))(
+    "%s says what it says in transformers, at once or row by row, and loses as much",
+    async (name) => {
+      const one = cases[name]!;
+      const opened = await openCase(name);
+      const { model, vectors } = opened;
+      const table = makeTable(vectors.layers.length, 2, (_, column) => (column === 0 ? 1 : 0));
+      const { numTensors } = memory();
+      for (const [blockwise, microBatch] of slow
+        ? ([[false, 2048]] as const)
+        : ([
+            [false, 2048],
+            [false, 1],
+            [true, 2048],
+          ] as const)) {
+        expect(await generate({ model, vectors, table, blockwise, microBatch }, rowsOf(one), most)).toEqual(
+          one.said,
+        );
+        expect(memory().numTensors).toBe(numTensors);
+      }
+      const batch = { rows: rowsOf(one), labels: one.prompts.map(() => 0), choices: undefined };
+      for (const microBatch of [2048, 20]) {
+        const { losses } = await coefficientGradient(
+          model,
+          vectors,
+          table,
+          [{ head: undefined, batch, weight: 1 }],
+          { loss: "cross-entropy", microBatch },
+        );
+        expect(Math.abs(losses[0]! - one.loss) / one.loss).toBeLessThan(tolerance);
+      }
+      await opened.close();
+    },
+  );
 }

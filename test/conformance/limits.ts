@@ -9,7 +9,10 @@ interface LimitedBackend {
   tensorLimit?: number;
 }
 
-/** Language models small enough that their output layer, [40, 16], is the largest tensor; tied to the embedding, and not. */
+/**
+ * Language models small enough that their output layer, [40, 16], is the largest tensor; tied to the
+ * embedding, and not.
+ */
 const cases = ["llama-llama3", "mistral", "opt", "qwen2", "t5", "t5-untied"];
 
 /** Tensors over the engine's limit: held in pieces, the output layer multiplied a piece at a time. */
@@ -25,24 +28,34 @@ export function limitTests(tolerance: number): void {
     backend().tensorLimit = 4 * 16 * 2 * 19 + 100;
     const tensor = { rows: 40, width: 16, experts: [0, 1] };
     expect(rowsTogether(tensor)).toBe(19);
-    expect(piecesOf(tensor)).toEqual([[0, 19], [19, 38], [38, 40]]);
-    expect(piecesOf({ ...tensor, experts: [] })).toEqual([[0, 39], [39, 40]]);
+    expect(piecesOf(tensor)).toEqual([
+      [0, 19],
+      [19, 38],
+      [38, 40],
+    ]);
+    expect(piecesOf({ ...tensor, experts: [] })).toEqual([
+      [0, 39],
+      [39, 40],
+    ]);
     // A row is the least there is.
     expect(rowsTogether({ rows: 40, width: 1e6, experts: [0] })).toBe(1);
   });
 
-  test.each(cases)("%s: an output layer in three pieces gives transformers' logits, loss and ∂L/∂w", async (name) => {
-    const g = read(name);
-    const own = 4 * 40 * 16;
-    backend().tensorLimit = own - 1;
-    const { model, vectors, canonical, heads, close } = await openCase(name, g);
-    const large = [...vectors.tensors.values()].filter(({ rows, width }) => 4 * rows * width >= own);
-    expect(large.length).toBeGreaterThan(0);
-    for (const tensor of large) expect(piecesOf(tensor)).toHaveLength(tensor.experts.length ? 3 : 2);
-    const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
-    const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
-    const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
-    await expectMerge(g, model, vectors, heads, batch, order, [false, true], tolerance);
-    await close();
-  });
+  test.each(cases)(
+    "%s: an output layer in three pieces gives transformers' logits, loss and ∂L/∂w",
+    async (name) => {
+      const g = read(name);
+      const own = 4 * 40 * 16;
+      backend().tensorLimit = own - 1;
+      const { model, vectors, canonical, heads, close } = await openCase(name, g);
+      const large = [...vectors.tensors.values()].filter(({ rows, width }) => 4 * rows * width >= own);
+      expect(large.length).toBeGreaterThan(0);
+      for (const tensor of large) expect(piecesOf(tensor)).toHaveLength(tensor.experts.length ? 3 : 2);
+      const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
+      const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
+      const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
+      await expectMerge(g, model, vectors, heads, batch, order, [false, true], tolerance);
+      await close();
+    },
+  );
 }

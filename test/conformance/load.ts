@@ -12,33 +12,85 @@ import type { Batch } from "../../src/tasks/batches.js";
 import { golden } from "../helpers.js";
 
 export interface GoldenBatch {
-  task: string; labels: number[]; choices: number | null; ids: number[][]; types: number[][]; lengths: number[];
-  base: number[][]; individual: number[][]; logits: number[][]; loss: number; gradient: number[][];
+  task: string;
+  labels: number[];
+  choices: number | null;
+  ids: number[][];
+  types: number[][];
+  lengths: number[];
+  base: number[][];
+  individual: number[][];
+  logits: number[][];
+  loss: number;
+  gradient: number[][];
 }
-export interface GoldenFamily { training?: { steps: number; lr: number; init: number; losses: number[] }; tasks: string[]; layers: string[]; maxLength: number; batches: GoldenBatch[] }
+export interface GoldenFamily {
+  training?: { steps: number; lr: number; init: number; losses: number[] };
+  tasks: string[];
+  layers: string[];
+  maxLength: number;
+  batches: GoldenBatch[];
+}
 
 export const flat = (nested: unknown): number[] => (nested as number[][]).flat(1);
 export const toTensor = (rows: number[] | number[][]): Tensor => tensor(rows as number[][]);
 
 /** The table that scripts/golden/make.py uses. */
-export const goldenTable = (rows: number, columns: number): Table => makeTable(rows, columns, (r, c) => Math.fround(0.1 + 0.05 * ((r * 7 + c * 3) % 11)));
+export const goldenTable = (rows: number, columns: number): Table =>
+  makeTable(rows, columns, (r, c) => Math.fround(0.1 + 0.05 * ((r * 7 + c * 3) % 11)));
 
-export const textRows = ({ ids, types, lengths }: GoldenBatch): TokenRow[] => lengths.map((n, i) => ({ ids: ids[i]!.slice(0, n), types: types[i]!.slice(0, n) }));
+export const textRows = ({ ids, types, lengths }: GoldenBatch): TokenRow[] =>
+  lengths.map((n, i) => ({ ids: ids[i]!.slice(0, n), types: types[i]!.slice(0, n) }));
 
-export const toBatch = (g: GoldenBatch): Batch => ({ rows: textRows(g), labels: g.labels, choices: g.choices ?? undefined });
+export const toBatch = (g: GoldenBatch): Batch => ({
+  rows: textRows(g),
+  labels: g.labels,
+  choices: g.choices ?? undefined,
+});
 
-export interface Loaded { model: Model; vectors: TaskVectors; heads: Head[]; golden: GoldenFamily; folder: string; name: string; dispose(): void }
+export interface Loaded {
+  model: Model;
+  vectors: TaskVectors;
+  heads: Head[];
+  golden: GoldenFamily;
+  folder: string;
+  name: string;
+  dispose(): void;
+}
 
 /** A family with the golden values PyTorch made of it. */
-export async function load(folder: string, name: string, options: Partial<VectorOptions> = {}): Promise<Loaded> {
+export async function load(
+  folder: string,
+  name: string,
+  options: Partial<VectorOptions> = {},
+): Promise<Loaded> {
   const data = golden<GoldenFamily>(`family-${name}`);
   const base = await openMember("base", join(folder, "base"), bert.canonical);
   const model = bert.build(base.checkpoint.config);
-  const family = await openFamily(base, data.tasks.map((task) => ({ task, folder: join(folder, "experts", task) })), bert.canonical);
-  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables, ...options });
+  const family = await openFamily(
+    base,
+    data.tasks.map((task) => ({ task, folder: join(folder, "experts", task) })),
+    bert.canonical,
+  );
+  const vectors = await loadTaskVectors(
+    { base: family.base, columns: family.experts.map(columnOf) },
+    [...model.parameters.keys()],
+    { tables: model.tables, ...options },
+  );
   const heads: Head[] = [];
   for (const expert of family.experts) heads.push((await loadHead(expert, bert.head))!);
   if (vectors.residency !== "disk") await family.close();
-  return { model, vectors, heads, golden: data, folder, name, dispose: () => { vectors.dispose(); heads.forEach(disposeHead); if (vectors.residency === "disk") void family.close(); } };
+  return {
+    model,
+    vectors,
+    heads,
+    golden: data,
+    folder,
+    name,
+    dispose: () => {
+      vectors.dispose();
+      heads.forEach(disposeHead);
+      if (vectors.residency === "disk") void family.close();
+    },
+  };
 }
-

@@ -5,35 +5,74 @@ import { packRows, type Packing } from "../../src/merge/packing.js";
 import { mergeForward, mergeGradient, mergeTensor } from "../../src/merge/op.js";
 import { golden, relativeError } from "../helpers.js";
 
-interface Packed { merged: number[]; products: number[] }
-interface GoldenPacking { rows: number; width: number; stack: number[]; base: number[]; dTheta: number[]; coefficients: number[]; f32: Packed; bf16: Packed; int8: Packed }
+interface Packed {
+  merged: number[];
+  products: number[];
+}
+interface GoldenPacking {
+  rows: number;
+  width: number;
+  stack: number[];
+  base: number[];
+  dTheta: number[];
+  coefficients: number[];
+  f32: Packed;
+  bf16: Packed;
+  int8: Packed;
+}
 
 /** The packings that golden values were made for; sparse with nothing trimmed must equal float32. */
-const cases = [["f32", "f32"], ["bf16", "bf16"], ["int8", "int8"], ["sparse", "f32"]] as const;
+const cases = [
+  ["f32", "f32"],
+  ["bf16", "bf16"],
+  ["int8", "int8"],
+  ["sparse", "f32"],
+] as const;
 
-function packDeltas(stack: Float32Array, experts: readonly number[], rows: number, width: number, packing: Packing): Deltas {
+function packDeltas(
+  stack: Float32Array,
+  experts: readonly number[],
+  rows: number,
+  width: number,
+  packing: Packing,
+): Deltas {
   const size = rows * width;
-  return uploadDeltas(experts.map((_, i) => packRows(stack.subarray(i * size, (i + 1) * size), rows, width, packing)), experts, rows, width, packing);
+  return uploadDeltas(
+    experts.map((_, i) => packRows(stack.subarray(i * size, (i + 1) * size), rows, width, packing)),
+    experts,
+    rows,
+    width,
+    packing,
+  );
 }
 
 /** The merge op in every packing, value and gradient, against float64. */
 export function mergeTests(): void {
   const goldens = golden<GoldenPacking[]>("packing");
   describe.each(cases)("%s", (packing, expected) => {
-    test.each(goldens.map((g) => [`${g.rows}×${g.width}`, g] as const))("equals the sum written out, value and gradient, at %s", async (_, g) => {
-      const experts = [0, 1, 2];
-      const deltas = packDeltas(Float32Array.from(g.stack), experts, g.rows, g.width, packing);
-      const [base, dTheta, c] = [tensor2d(g.base, [g.rows, g.width]), tensor2d(g.dTheta, [g.rows, g.width]), tensor1d(g.coefficients)];
-      const merged = mergeForward(base, deltas, c);
-      expect(merged.shape).toEqual([g.rows, g.width]);
-      expect(relativeError(await merged.data(), g[expected].merged)).toBeLessThan(1e-6);
-      const products = mergeGradient(dTheta, deltas);
-      expect(relativeError(await products.data(), g[expected].products)).toBeLessThan(2e-6);
-      const viaTape = tidy(() => grads((row) => mergeTensor(base, deltas, row as Tensor1D))([c], dTheta)[0]!);
-      expect(relativeError(await viaTape.data(), g[expected].products)).toBeLessThan(2e-6);
-      disposeDeltas(deltas);
-      [base, dTheta, c, merged, products, viaTape].forEach((t) => t.dispose());
-    });
+    test.each(goldens.map((g) => [`${g.rows}×${g.width}`, g] as const))(
+      "equals the sum written out, value and gradient, at %s",
+      async (_, g) => {
+        const experts = [0, 1, 2];
+        const deltas = packDeltas(Float32Array.from(g.stack), experts, g.rows, g.width, packing);
+        const [base, dTheta, c] = [
+          tensor2d(g.base, [g.rows, g.width]),
+          tensor2d(g.dTheta, [g.rows, g.width]),
+          tensor1d(g.coefficients),
+        ];
+        const merged = mergeForward(base, deltas, c);
+        expect(merged.shape).toEqual([g.rows, g.width]);
+        expect(relativeError(await merged.data(), g[expected].merged)).toBeLessThan(1e-6);
+        const products = mergeGradient(dTheta, deltas);
+        expect(relativeError(await products.data(), g[expected].products)).toBeLessThan(2e-6);
+        const viaTape = tidy(
+          () => grads((row) => mergeTensor(base, deltas, row as Tensor1D))([c], dTheta)[0]!,
+        );
+        expect(relativeError(await viaTape.data(), g[expected].products)).toBeLessThan(2e-6);
+        disposeDeltas(deltas);
+        [base, dTheta, c, merged, products, viaTape].forEach((t) => t.dispose());
+      },
+    );
   });
 
   test("between forward and backward nothing of size k × N is kept", () => {

@@ -19,19 +19,50 @@ import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "models");
 
-interface Golden extends GoldenMerge { pixels?: number[][][][]; head?: number[][]; features?: number[][] }
-export const read = (name: string): Golden => JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
+interface Golden extends GoldenMerge {
+  pixels?: number[][][][];
+  head?: number[][];
+  features?: number[][];
+}
+export const read = (name: string): Golden =>
+  JSON.parse(readFileSync(join(folder, name, "golden.json"), "utf8")) as Golden;
 
 /** A case's model with its two experts. */
-export async function openCase(name: string, g = read(name)): Promise<{ family: Family; model: Model; vectors: TaskVectors; canonical: (name: string) => string; heads: (Head | undefined)[]; close(): Promise<void> }> {
-  const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<string, unknown>;
+export async function openCase(
+  name: string,
+  g = read(name),
+): Promise<{
+  family: Family;
+  model: Model;
+  vectors: TaskVectors;
+  canonical: (name: string) => string;
+  heads: (Head | undefined)[];
+  close(): Promise<void>;
+}> {
+  const config = JSON.parse(readFileSync(join(folder, name, "base", "config.json"), "utf8")) as Record<
+    string,
+    unknown
+  >;
   const { canonical, build, head } = familyOf(config, name);
   const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
-  const family = await openFamily(await openMember("base", join(folder, name, "base"), canonical), ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })), canonical);
+  const family = await openFamily(
+    await openMember("base", join(folder, name, "base"), canonical),
+    ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })),
+    canonical,
+  );
   const heads: (Head | undefined)[] = [];
-  for (const expert of family.experts) heads.push(g.head ? { weight: tensor2d(g.head) } : await loadHead(expert, readout === "score" ? undefined : ofMember(head, expert.actual)));
+  for (const expert of family.experts)
+    heads.push(
+      g.head
+        ? { weight: tensor2d(g.head) }
+        : await loadHead(expert, readout === "score" ? undefined : ofMember(head, expert.actual)),
+    );
   const model = build(config, { readout, has: (wanted) => family.base.actual.has(wanted) });
-  const vectors = await loadTaskVectors({ base: family.base, columns: family.experts.map(columnOf) }, [...model.parameters.keys()], { tables: model.tables });
+  const vectors = await loadTaskVectors(
+    { base: family.base, columns: family.experts.map(columnOf) },
+    [...model.parameters.keys()],
+    { tables: model.tables },
+  );
   const close = async () => {
     vectors.dispose();
     heads.forEach(disposeHead);
@@ -41,13 +72,19 @@ export async function openCase(name: string, g = read(name)): Promise<{ family: 
 }
 
 /** RoBERTa's and BERT's heads have biases, GPT-2's and Llama's none. */
-const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap<string, string>) => (head && head.bias !== undefined && !actual.has(head.bias) ? { ...head, bias: undefined } : head);
+const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap<string, string>) =>
+  head && head.bias !== undefined && !actual.has(head.bias) ? { ...head, bias: undefined } : head;
 
-export const rowsOf = (g: Golden, model: Model): TokenRow[] => (g.pixels ? g.pixels.map((image) => imageRow(() => image.flat(2), model.image!)) : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })));
+export const rowsOf = (g: Golden, model: Model): TokenRow[] =>
+  g.pixels
+    ? g.pixels.map((image) => imageRow(() => image.flat(2), model.image!))
+    : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets }));
 
 /** Every model family against transformers: logits, loss and ∂L/∂w, whole and block by block. */
 export function modelTests(tolerance: number, slow: boolean): void {
-  const cases = existsSync(folder) ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "a"))) : [];
+  const cases = existsSync(folder)
+    ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "a")))
+    : [];
   test.each(cases)("%s: experts, merged logits, loss and ∂L/∂w equal transformers'", async (name) => {
     const g = read(name);
     const { model, vectors, canonical, heads, close } = await openCase(name, g);
@@ -66,7 +103,11 @@ export function modelTests(tolerance: number, slow: boolean): void {
       const model = clipText(member.checkpoint.config);
       const weights = await loadWeights(model, member);
       const at = new Map(weights.names.map((name, i) => [name, i]));
-      const features: Tensor2D = forward(model, (name) => weights.tensors[at.get(name)!]!, g.rows.map(({ ids }) => ({ ids, types: [] })));
+      const features: Tensor2D = forward(
+        model,
+        (name) => weights.tensors[at.get(name)!]!,
+        g.rows.map(({ ids }) => ({ ids, types: [] })),
+      );
       expect(relativeError(await features.data(), flat(g.features))).toBeLessThan(tolerance);
       features.dispose();
       weights.dispose();

@@ -17,40 +17,56 @@ import { opTests } from "./ops.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
-/** The suite every engine must pass. A `slow` one, as an emulated card is, is spared the 22.7-million-parameter family. */
-export async function conformance(name: EngineName, { tolerance = 1e-4, slow: known = false }: { tolerance?: number; slow?: boolean } = {}): Promise<void> {
-  const problem = await startEngine(name).then(() => undefined, (error: Error) => error.message);
+/**
+ * The suite every engine must pass. A `slow` one, as an emulated card is, is spared the
+ * 22.7-million-parameter family.
+ */
+export async function conformance(
+  name: EngineName,
+  { tolerance = 1e-4, slow: known = false }: { tolerance?: number; slow?: boolean } = {},
+): Promise<void> {
+  const problem = await startEngine(name).then(
+    () => undefined,
+    (error: Error) => error.message,
+  );
   const slow = known || runningOn()?.emulated === true;
   if (slow) vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
   if (problem !== undefined) console.log(`conformance of ${name} skipped: ${problem}`);
-  describe.skipIf(problem !== undefined)(`${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`, () => {
-    describe("ops", () => opTests(1e-5));
-    describe("merge", mergeTests);
-    describe("adapters", () => adapterTests(tolerance, slow));
-    describe("model families", () => modelTests(tolerance, slow));
-    describe("tensors over the engine's limit", () => limitTests(tolerance));
-    describe("fine-tuning", finetuneTests);
-    describe("what language models say", () => generationTests(tolerance, slow));
-    describe("the family that ships", () => {
-      let mini: Loaded;
-      beforeAll(async () => {
-        mini = await load(join(packageFolder, "checkpoints", "mini"), "mini");
-        return () => mini.dispose();
+  describe.skipIf(problem !== undefined)(
+    `${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`,
+    () => {
+      describe("ops", () => opTests(1e-5));
+      describe("merge", mergeTests);
+      describe("adapters", () => adapterTests(tolerance, slow));
+      describe("model families", () => modelTests(tolerance, slow));
+      describe("tensors over the engine's limit", () => limitTests(tolerance));
+      describe("fine-tuning", finetuneTests);
+      describe("what language models say", () => generationTests(tolerance, slow));
+      describe("the family that ships", () => {
+        let mini: Loaded;
+        beforeAll(async () => {
+          mini = await load(join(packageFolder, "checkpoints", "mini"), "mini");
+          return () => mini.dispose();
+        });
+        familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
+        trainerTests(() => mini, slow);
+        statisticsTests(tolerance);
       });
-      familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
-      trainerTests(() => mini, slow);
-      statisticsTests(tolerance);
-    });
-    const reason = !hasShared ? "../shared is not here" : slow ? "too slow on this engine" : undefined;
-    if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);
-    describe.skipIf(reason !== undefined)(`MiniLM${reason === undefined ? "" : ` (skipped: ${reason})`}`, () => {
-      let minilm: Loaded;
-      beforeAll(async () => {
-        if (!existsSync(join(realFamily, "base"))) execFileSync("bash", [join(shared, "checkpoints", "minilm", "assemble"), realFamily]);
-        minilm = await load(realFamily, "minilm");
-        return () => minilm.dispose();
-      });
-      familyTests(() => minilm, join(shared, "data", "text"), tolerance);
-    });
-  });
+      const reason = !hasShared ? "../shared is not here" : slow ? "too slow on this engine" : undefined;
+      if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);
+      describe.skipIf(reason !== undefined)(
+        `MiniLM${reason === undefined ? "" : ` (skipped: ${reason})`}`,
+        () => {
+          let minilm: Loaded;
+          beforeAll(async () => {
+            if (!existsSync(join(realFamily, "base")))
+              execFileSync("bash", [join(shared, "checkpoints", "minilm", "assemble"), realFamily]);
+            minilm = await load(realFamily, "minilm");
+            return () => minilm.dispose();
+          });
+          familyTests(() => minilm, join(shared, "data", "text"), tolerance);
+        },
+      );
+    },
+  );
 }

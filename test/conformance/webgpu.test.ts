@@ -12,7 +12,10 @@ await conformance("webgpu");
 // Counted on an emulated card as on a real one.
 describe.skipIf(webgpuCounts() === undefined)("what a step asks of the card", () => {
   test("with everything on the device: one submission, and only losses and ∂L/∂w come back", async () => {
-    const { model, vectors, golden, heads, dispose } = await load(join(packageFolder, "checkpoints", "mini"), "mini");
+    const { model, vectors, golden, heads, dispose } = await load(
+      join(packageFolder, "checkpoints", "mini"),
+      "mini",
+    );
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
     const jobs = [{ head: heads[0], batch: toBatch(golden.batches[0]!), weight: 1 }];
     const ask = async (blockwise: boolean) => {

@@ -7,7 +7,8 @@ test.each(Object.keys(gates) as GateName[])("%s: slope by finite differences, in
     const step = 1e-6;
     expect(gate.slope(raw)).toBeCloseTo((gate.apply(raw + step) - gate.apply(raw - step)) / (2 * step), 8);
   }
-  for (const coefficient of [0.1, 0.3, 0.9]) expect(gate.apply(gate.inverse(coefficient))).toBeCloseTo(coefficient, 12);
+  for (const coefficient of [0.1, 0.3, 0.9])
+    expect(gate.apply(gate.inverse(coefficient))).toBeCloseTo(coefficient, 12);
 });
 
 test("a coefficient that a gate cannot reach is refused", () => {

@@ -1,11 +1,25 @@
 import { expect, test } from "vitest";
 import { groupLayers } from "../../src/merge/layers.js";
 
-const names = ["embeddings.LayerNorm.weight", "encoder.layer.0.attention.self.query.weight", "encoder.layer.0.attention.self.query.bias", "encoder.layer.1.output.dense.bias", "pooler.dense.weight"];
+const names = [
+  "embeddings.LayerNorm.weight",
+  "encoder.layer.0.attention.self.query.weight",
+  "encoder.layer.0.attention.self.query.bias",
+  "encoder.layer.1.output.dense.bias",
+  "pooler.dense.weight",
+];
 
 test.each([
   ["tensor", names],
-  ["module", ["embeddings.LayerNorm", "encoder.layer.0.attention.self.query", "encoder.layer.1.output.dense", "pooler.dense"]],
+  [
+    "module",
+    [
+      "embeddings.LayerNorm",
+      "encoder.layer.0.attention.self.query",
+      "encoder.layer.1.output.dense",
+      "pooler.dense",
+    ],
+  ],
   ["block", ["embeddings", "encoder.layer.0", "encoder.layer.1", "pooler"]],
   ["model", ["model"]],
 ] as const)("%s", (granularity, ids) => {

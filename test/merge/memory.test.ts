@@ -25,9 +25,19 @@ beforeAll(async () => {
     const place = join(folder, String(m));
     await mkdir(place);
     await writeFile(join(place, "config.json"), "{}");
-    await writeSafetensors(join(place, "model.safetensors"), names.map((name, i) => ({
-      name, dtype: "F32" as const, shape: [rows, width], bytes: async () => new Uint8Array(Float32Array.from({ length: rows * width }, (_, at) => ((at * 31 + i * 7 + m * 13) % 101) / 1000).buffer),
-    })));
+    await writeSafetensors(
+      join(place, "model.safetensors"),
+      names.map((name, i) => ({
+        name,
+        dtype: "F32" as const,
+        shape: [rows, width],
+        bytes: async () =>
+          new Uint8Array(
+            Float32Array.from({ length: rows * width }, (_, at) => ((at * 31 + i * 7 + m * 13) % 101) / 1000)
+              .buffer,
+          ),
+      })),
+    );
     members.push(await openMember(String(m), place, (name) => name));
   }
   return async () => {
@@ -39,18 +49,30 @@ beforeAll(async () => {
 async function peak(k: number, residency: Residency): Promise<number> {
   const memory = watchMemory();
   memory.reset();
-  const vectors = await loadTaskVectors({ base: members[0]!, columns: Array.from({ length: k }, (_, i) => ({ ...columnOf(members[1 + (i % 2)]!), label: `e${i}` })) }, names, {
-    residency, tables: new Set(),
-  });
+  const vectors = await loadTaskVectors(
+    {
+      base: members[0]!,
+      columns: Array.from({ length: k }, (_, i) => ({ ...columnOf(members[1 + (i % 2)]!), label: `e${i}` })),
+    },
+    names,
+    {
+      residency,
+      tables: new Set(),
+    },
+  );
   const requests = names.map((name) => ({ name }));
-  const merged = await mergeTensors(vectors, makeTable(count, k, () => 0.1), requests);
+  const merged = await mergeTensors(
+    vectors,
+    makeTable(count, k, () => 0.1),
+    requests,
+  );
   const products = await innerProducts(vectors, requests, merged);
   dispose([...merged, ...products]);
   vectors.dispose();
   return memory.peak();
 }
 
-test("device memory does not grow with the experts where the task vectors live in host memory or on disk", async () => {
+test("device memory does not grow with the experts where task vectors live in host memory or on disk", async () => {
   const model = 4 * rows * width * count;
   for (const residency of ["host", "disk"] as const) {
     const [two, sixteen] = [await peak(2, residency), await peak(16, residency)];

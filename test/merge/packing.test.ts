@@ -8,10 +8,20 @@ const values = Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i 
 test.each(packings)("rows cut out of packed ones are the rows of the whole (%s)", (packing) => {
   const packed = packRows(values, rows, width, packing);
   const whole = unpackRows(packed, rows, width, packing);
-  for (const runs of [[[0, 7]], [[2, 5]], [[0, 1], [3, 4], [5, 7]]] as [number, number][][]) {
+  for (const runs of [
+    [[0, 7]],
+    [[2, 5]],
+    [
+      [0, 1],
+      [3, 4],
+      [5, 7],
+    ],
+  ] as [number, number][][]) {
     const count = runs.reduce((n, [from, to]) => n + to - from, 0);
     const expected = runs.flatMap(([from, to]) => Array.from(whole.subarray(from * width, to * width)));
-    expect(Array.from(unpackRows(sliceRows(packed, runs, rows, width), count, width, packing))).toEqual(expected);
+    expect(Array.from(unpackRows(sliceRows(packed, runs, rows, width), count, width, packing))).toEqual(
+      expected,
+    );
   }
 });
 
@@ -30,7 +40,8 @@ test("each packing loses what it says, and sparse nothing but what it trims", ()
 
 test("the threshold is the magnitude of the last entry that is kept", () => {
   const sorted = Array.from(values, Math.abs).sort((a, b) => b - a);
-  for (const density of [0.01, 0.2, 0.5, 0.99]) expect(magnitudeThreshold(values, density)).toBe(sorted[Math.ceil(values.length * density) - 1]);
+  for (const density of [0.01, 0.2, 0.5, 0.99])
+    expect(magnitudeThreshold(values, density)).toBe(sorted[Math.ceil(values.length * density) - 1]);
   expect(magnitudeThreshold(values, 1)).toBe(0);
   const ties = Float32Array.from([1, -1, 1, 0, 0, 2]);
   expect(magnitudeThreshold(ties, 0.3)).toBe(1);

@@ -18,7 +18,9 @@ type Tensors = Record<string, number[]>;
 
 const base: Tensors = { a: [1, 2], b: [3, 4, 5], c: [6], t: [1, 2, 3, 4, 5, 6] };
 const experts: Record<string, Tensors> = {
-  x: { ...base, a: [2, 2] }, y: { ...base, b: [3, 4, 6] }, z: { ...base, a: [1, 3], b: [4, 4, 5], t: [1, 2, 3, 4, 7, 6] },
+  x: { ...base, a: [2, 2] },
+  y: { ...base, b: [3, 4, 6] },
+  z: { ...base, a: [1, 3], b: [4, 4, 5], t: [1, 2, 3, 4, 7, 6] },
 };
 const shapeOf = (name: string, values: number[]) => (name === "t" ? [3, 2] : [values.length]);
 let family: Family;
@@ -29,38 +31,80 @@ beforeAll(async () => {
   for (const [label, tensors] of Object.entries({ base, ...experts })) {
     await mkdir(join(folder, label), { recursive: true });
     await writeFile(join(folder, label, "config.json"), "{}");
-    await writeSafetensors(join(folder, label, "model.safetensors"), Object.entries(tensors).map(([name, values]) => ({ name, dtype: "BF16" as const, shape: shapeOf(name, values), bytes: async () => fromFloat32(Float32Array.from(values), "BF16") })));
+    await writeSafetensors(
+      join(folder, label, "model.safetensors"),
+      Object.entries(tensors).map(([name, values]) => ({
+        name,
+        dtype: "BF16" as const,
+        shape: shapeOf(name, values),
+        bytes: async () => fromFloat32(Float32Array.from(values), "BF16"),
+      })),
+    );
   }
-  family = await openFamily(await openMember("base", join(folder, "base"), (name) => name), Object.keys(experts).map((task) => ({ task, folder: join(folder, task) })), (name) => name);
+  family = await openFamily(
+    await openMember("base", join(folder, "base"), (name) => name),
+    Object.keys(experts).map((task) => ({ task, folder: join(folder, task) })),
+    (name) => name,
+  );
   return () => family.close();
 });
 
-const load = (given: Partial<VectorOptions>, columns: Column[] = family.experts.map(columnOf)) => loadTaskVectors({ base: family.base, columns }, Object.keys(base), { tables: new Set(["t"]), ...given });
+const load = (given: Partial<VectorOptions>, columns: Column[] = family.experts.map(columnOf)) =>
+  loadTaskVectors({ base: family.base, columns }, Object.keys(base), { tables: new Set(["t"]), ...given });
 
 describe.each(residencies)("%s", (residency) => {
-  test.each(packings)("what nobody changed has no layer; an expert takes part only in what it changed (%s)", async (packing) => {
-    const before = memory().numTensors;
-    const vectors = await load({ packing, residency });
-    expect(vectors.layers.map(({ id }) => id)).toEqual(["a", "b", "t"]);
-    expect([...vectors.tensors.values()].map(({ experts: changed }) => changed)).toEqual([[0, 2], [1, 2], [], [2]]);
-    // Coefficients 1, 10, 100: what an expert did not change must not move.
-    const ids = Int32Array.of(0, 2);
-    const merged = await mergeTensors(vectors, makeTable(3, 3, (_, column) => 10 ** column), [{ name: "a" }, { name: "b" }, { name: "c" }, { name: "t", ids }, { name: "t" }]);
-    const expected = [[1 + 1, 2 + 100], [3 + 100, 4, 5 + 10], [6], [1, 2, 5 + 200, 6], [1, 2, 3, 4, 5 + 200, 6]];
-    for (const [i, t] of merged.entries()) (await t.data()).forEach((x, j) => expect(x).toBeCloseTo(expected[i]![j]!, 4));
-    expect(merged.map(({ shape }) => shape)).toEqual([[2], [3], [1], [2, 2], [3, 2]]);
-    merged.forEach((t) => t.dispose());
-    vectors.dispose();
-    expect(memory().numTensors).toBe(before);
-  });
+  test.each(packings)(
+    "what nobody changed has no layer; an expert takes part only in what it changed (%s)",
+    async (packing) => {
+      const before = memory().numTensors;
+      const vectors = await load({ packing, residency });
+      expect(vectors.layers.map(({ id }) => id)).toEqual(["a", "b", "t"]);
+      expect([...vectors.tensors.values()].map(({ experts: changed }) => changed)).toEqual([
+        [0, 2],
+        [1, 2],
+        [],
+        [2],
+      ]);
+      // Coefficients 1, 10, 100: what an expert did not change must not move.
+      const ids = Int32Array.of(0, 2);
+      const merged = await mergeTensors(
+        vectors,
+        makeTable(3, 3, (_, column) => 10 ** column),
+        [{ name: "a" }, { name: "b" }, { name: "c" }, { name: "t", ids }, { name: "t" }],
+      );
+      const expected = [
+        [1 + 1, 2 + 100],
+        [3 + 100, 4, 5 + 10],
+        [6],
+        [1, 2, 5 + 200, 6],
+        [1, 2, 3, 4, 5 + 200, 6],
+      ];
+      for (const [i, t] of merged.entries())
+        (await t.data()).forEach((x, j) => expect(x).toBeCloseTo(expected[i]![j]!, 4));
+      expect(merged.map(({ shape }) => shape)).toEqual([[2], [3], [1], [2, 2], [3, 2]]);
+      merged.forEach((t) => t.dispose());
+      vectors.dispose();
+      expect(memory().numTensors).toBe(before);
+    },
+  );
 });
 
 test("a column may be a merge of several, given by its coefficients", async () => {
   const [x, , z] = family.experts;
-  const both: Column = { label: "x+z", terms: [{ member: x!, coefficient: () => 0.5 }, { member: z!, coefficient: (name) => (name === "a" ? 2 : 0) }] };
+  const both: Column = {
+    label: "x+z",
+    terms: [
+      { member: x!, coefficient: () => 0.5 },
+      { member: z!, coefficient: (name) => (name === "a" ? 2 : 0) },
+    ],
+  };
   for (const residency of residencies) {
     const vectors = await load({ residency }, [both]);
-    const [a] = await mergeTensors(vectors, makeTable(1, 1, () => 1), [{ name: "a" }]);
+    const [a] = await mergeTensors(
+      vectors,
+      makeTable(1, 1, () => 1),
+      [{ name: "a" }],
+    );
     expect(Array.from(await a!.data())).toEqual([1.5, 4]);
     expect(vectors.layers.map(({ id }) => id)).toEqual(["a"]);
     a!.dispose();
@@ -70,6 +114,20 @@ test("a column may be a merge of several, given by its coefficients", async () =
 
 test("runs of rows are cut into parts of a bounded number of rows", () => {
   expect(cutRuns([[0, 5]], 2)).toEqual([[[0, 2]], [[2, 4]], [[4, 5]]]);
-  expect(cutRuns([[1, 2], [4, 8]], 3)).toEqual([[[1, 2], [4, 6]], [[6, 8]]]);
+  expect(
+    cutRuns(
+      [
+        [1, 2],
+        [4, 8],
+      ],
+      3,
+    ),
+  ).toEqual([
+    [
+      [1, 2],
+      [4, 6],
+    ],
+    [[6, 8]],
+  ]);
   expect(cutRuns([[3, 4]], 100)).toEqual([[[3, 4]]]);
 });

@@ -4,14 +4,23 @@ import { layout } from "../../src/models/layout.js";
 import { placesOf } from "../../src/models/readout.js";
 import { rowTokens, type TokenRow } from "../../src/models/types.js";
 
-const [text, other] = [[5, 6, 7], [8, 9]];
+const [text, other] = [
+  [5, 6, 7],
+  [8, 9],
+];
 const row = (ids: number[], ...targets: number[]): TokenRow => ({ ids, types: [], targets });
 const rows = [row(text, 20), row(other, 30, 31), row(text, 21, 22, 23), row([...text], 24, 25)];
 
 test("a text is read once, however many answers it has; each answer is said where it would be alone", () => {
   const shared = sharedTexts(rows);
-  expect(shared.map(({ ids }) => ids)).toEqual([[5, 6, 7, 21, 22, 24], [8, 9, 30]]);
-  expect(shared.map(({ positions }) => positions)).toEqual([[0, 1, 2, 3, 4, 3], [0, 1, 2]]);
+  expect(shared.map(({ ids }) => ids)).toEqual([
+    [5, 6, 7, 21, 22, 24],
+    [8, 9, 30],
+  ]);
+  expect(shared.map(({ positions }) => positions)).toEqual([
+    [0, 1, 2, 3, 4, 3],
+    [0, 1, 2],
+  ]);
   const batch = layout(shared, 0, 4000);
   const { at, targets, owners, rows: count } = placesOf(batch);
   expect(count).toBe(rows.length);
@@ -25,7 +34,10 @@ test("a text is read once, however many answers it has; each answer is said wher
 });
 
 test("rows that say nothing stay as they are", () => {
-  const given = [{ ids: text, types: [] }, { ids: text, types: [] }];
+  const given = [
+    { ids: text, types: [] },
+    { ids: text, types: [] },
+  ];
   expect(sharedTexts(given)).toBe(given);
 });
 

@@ -1,19 +1,27 @@
 import { expect, test } from "vitest";
 import { cutSegments, layout } from "../../src/models/layout.js";
 
-const row = (length: number, id: number) => ({ ids: Array<number>(length).fill(id), types: Array<number>(length).fill(id % 2) });
+const row = (length: number, id: number) => ({
+  ids: Array<number>(length).fill(id),
+  types: Array<number>(length).fill(id % 2),
+});
 
 /** The cost of every way to cut, tried out. */
 function cheapest(lengths: number[], perSegment: number): number {
   if (lengths.length === 0) return 0;
-  return Math.min(...lengths.map((length, i) => perSegment + (i + 1) * length + cheapest(lengths.slice(i + 1), perSegment)));
+  return Math.min(
+    ...lengths.map((length, i) => perSegment + (i + 1) * length + cheapest(lengths.slice(i + 1), perSegment)),
+  );
 }
 
 test("the cuts cost no more than any other", () => {
   const lengths = [3, 3, 4, 9, 10, 10, 31, 33];
   for (const perSegment of [0, 5, 20, 1000]) {
     const ends = cutSegments(lengths, perSegment);
-    const cost = ends.reduce((sum, end, s) => sum + perSegment + (end - (ends[s - 1] ?? 0)) * lengths[end - 1]!, 0);
+    const cost = ends.reduce(
+      (sum, end, s) => sum + perSegment + (end - (ends[s - 1] ?? 0)) * lengths[end - 1]!,
+      0,
+    );
     expect(cost).toBe(cheapest(lengths, perSegment));
   }
   expect(cutSegments(lengths, 1e9)).toEqual([8]);
@@ -24,10 +32,16 @@ test("rows lie in segments of like length; `first` finds each where it was given
   const rows = [row(5, 10), row(2, 11), row(5, 12), row(3, 13)];
   // So wide a model that a padded token costs more than a segment.
   const { segments, ids, types, positions, first } = layout(rows, 0, 4000);
-  expect(segments.map(({ size, length }) => [size, length])).toEqual([[1, 2], [1, 3], [2, 5]]);
+  expect(segments.map(({ size, length }) => [size, length])).toEqual([
+    [1, 2],
+    [1, 3],
+    [2, 5],
+  ]);
   expect(segments.every(({ mask }) => mask === undefined)).toBe(true);
   expect(first.length).toBe(4);
-  rows.forEach(({ ids: expected }, r) => expect([...ids.subarray(first[r], first[r]! + expected.length)]).toEqual(expected));
+  rows.forEach(({ ids: expected }, r) =>
+    expect([...ids.subarray(first[r], first[r]! + expected.length)]).toEqual(expected),
+  );
   expect([...positions.subarray(first[2], first[2]! + 5)]).toEqual([0, 1, 2, 3, 4]);
   expect(types[first[1]!]).toBe(1);
 });

@@ -15,29 +15,63 @@ beforeAll(async () => {
 /** What the plan adds for an engine's small change: on a model as small as this one it would hide everything. */
 const constant = 64 * 2 ** 20;
 
-test.each(placements)("a step on $residency, by blocks: $blockwise, stays within its plan, and the plan is not idle", async ({ residency, blockwise }) => {
-  const folder = join(packageFolder, "checkpoints", "mini");
-  const memory = watchMemory();
-  memory.reset();
-  const before = memory.live();
-  const { model, vectors, heads, golden, dispose } = await load(folder, "mini", { residency });
-  const jobs = golden.batches.map((g, i) => ({ head: heads[i]!, batch: toBatch(g), weight: 1 }));
-  const rows = jobs.flatMap(({ batch }) => batch.rows);
-  const family: FamilyShape = {
-    experts: 5, width: model.width, heads: model.heads, coefficients: vectors.layers.length * 5, blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
-    tensors: [...model.parameters].map(([name, shape]) => ({ name, shape, table: model.tables.has(name), bytes: 2 })),
-  };
-  const microBatch = 256;
-  await coefficientGradient(model, vectors, makeTable(vectors.layers.length, 5, () => 0.2), jobs, { loss: "cross-entropy", blockwise, microBatch });
-  const peak = memory.peak() - before;
-  dispose();
-  const step = { tokens: rows.reduce((n, { ids }) => n + ids.length, 0), microBatch, length: Math.max(...rows.map(({ ids }) => ids.length)) };
-  const planned = predict(family, step, { packing: "f32", density: 1 }, { flops: 1, merge: 1, upload: 1, read: 1 }, { residency, blockwise }).device - constant;
-  expect(peak).toBeLessThanOrEqual(planned);
-  expect(planned).toBeLessThan(2.5 * peak);
-  if (blockwise && residency !== "device") {
-    // The bound of a block at a time: the largest block's weights four times, the activations of one pass through it, a part.
-    const largest = Math.max(...model.blocks.map(({ shapes }) => sum(family.tensors.filter((t) => shapes.has(t.name) && !t.table).map(entries))));
-    expect(peak).toBeLessThan(4 * 4 * largest + 4 * microBatch * 40 * model.width + 8 * 2 ** 20);
-  }
-});
+test.each(placements)(
+  "a step on $residency, by blocks: $blockwise, stays within its plan, and the plan is not idle",
+  async ({ residency, blockwise }) => {
+    const folder = join(packageFolder, "checkpoints", "mini");
+    const memory = watchMemory();
+    memory.reset();
+    const before = memory.live();
+    const { model, vectors, heads, golden, dispose } = await load(folder, "mini", { residency });
+    const jobs = golden.batches.map((g, i) => ({ head: heads[i]!, batch: toBatch(g), weight: 1 }));
+    const rows = jobs.flatMap(({ batch }) => batch.rows);
+    const family: FamilyShape = {
+      experts: 5,
+      width: model.width,
+      heads: model.heads,
+      coefficients: vectors.layers.length * 5,
+      blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
+      tensors: [...model.parameters].map(([name, shape]) => ({
+        name,
+        shape,
+        table: model.tables.has(name),
+        bytes: 2,
+      })),
+    };
+    const microBatch = 256;
+    await coefficientGradient(
+      model,
+      vectors,
+      makeTable(vectors.layers.length, 5, () => 0.2),
+      jobs,
+      { loss: "cross-entropy", blockwise, microBatch },
+    );
+    const peak = memory.peak() - before;
+    dispose();
+    const step = {
+      tokens: rows.reduce((n, { ids }) => n + ids.length, 0),
+      microBatch,
+      length: Math.max(...rows.map(({ ids }) => ids.length)),
+    };
+    const planned =
+      predict(
+        family,
+        step,
+        { packing: "f32", density: 1 },
+        { flops: 1, merge: 1, upload: 1, read: 1 },
+        { residency, blockwise },
+      ).device - constant;
+    expect(peak).toBeLessThanOrEqual(planned);
+    expect(planned).toBeLessThan(2.5 * peak);
+    if (blockwise && residency !== "device") {
+      // The bound of a block at a time: the largest block's weights four times, the activations of one
+      // pass through it, a part.
+      const largest = Math.max(
+        ...model.blocks.map(({ shapes }) =>
+          sum(family.tensors.filter((t) => shapes.has(t.name) && !t.table).map(entries)),
+        ),
+      );
+      expect(peak).toBeLessThan(4 * 4 * largest + 4 * microBatch * 40 * model.width + 8 * 2 ** 20);
+    }
+  },
+);

@@ -13,11 +13,37 @@ const browser = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/goo
 if (!browser) console.log("reports are not opened in a browser: there is no chromium here");
 
 const folder = await temporaryFolder();
-const history = [0, 10].map((step) => ({ step, values: [[0.1, 0.2], [0.3, -0.4], [0.5, 0.6 + step]] }));
+const history = [0, 10].map((step) => ({
+  step,
+  values: [
+    [0.1, 0.2],
+    [0.3, -0.4],
+    [0.5, 0.6 + step],
+  ],
+}));
 const page = await pageHtml('A <merge> & "more"', "Made by hand.", [
   { title: "Numbers", html: "<p>plain</p>" },
-  { title: "Curve", figure: linesSpec({ title: "", x: "step", y: "loss", points: [0, 1, 2].map((x) => ({ x, y: x * x, series: "</script><b>a" })), spacing: "linear" }) },
-  { title: "Coefficients", note: "Of two experts.", figure: heatmapSpec({ title: "", tasks: ["a", "b"], layers: ["l1", "l2", "l3"], values: history[1]!.values, history }) },
+  {
+    title: "Curve",
+    figure: linesSpec({
+      title: "",
+      x: "step",
+      y: "loss",
+      points: [0, 1, 2].map((x) => ({ x, y: x * x, series: "</script><b>a" })),
+      spacing: "linear",
+    }),
+  },
+  {
+    title: "Coefficients",
+    note: "Of two experts.",
+    figure: heatmapSpec({
+      title: "",
+      tasks: ["a", "b"],
+      layers: ["l1", "l2", "l3"],
+      values: history[1]!.values,
+      history,
+    }),
+  },
 ]);
 
 test("a page is one file that asks nobody for anything, and what it shows cannot end its script", () => {
@@ -31,8 +57,26 @@ test("a page is one file that asks nobody for anything, and what it shows cannot
 describe.skipIf(!browser)("in a browser", () => {
   test("figures are drawn, with a slider, without an error", async () => {
     const path = join(folder, "page.html");
-    await writeFile(path, page.replace("<body>", "<body><script>addEventListener('error', (e) => document.body.append('FAI' + 'LED ' + e.message));</script>"));
-    const { stdout } = await promisify(execFile)(browser!, ["--headless", "--no-sandbox", "--disable-gpu", `--user-data-dir=${join(folder, "profile")}`, "--virtual-time-budget=5000", "--dump-dom", `file://${path}`], { maxBuffer: 1e8, timeout: 120_000 });
+    await writeFile(
+      path,
+      page.replace(
+        "<body>",
+        "<body><script>addEventListener('error', (e) => document.body.append('FAI' + 'LED ' + e.message));</script>",
+      ),
+    );
+    const { stdout } = await promisify(execFile)(
+      browser!,
+      [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        `--user-data-dir=${join(folder, "profile")}`,
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        `file://${path}`,
+      ],
+      { maxBuffer: 1e8, timeout: 120_000 },
+    );
     // Half a megabyte: what is found in it is compared, not all of it.
     expect(/FAILED .*/.exec(stdout)?.[0]).toBeUndefined();
     const drawn = stdout.replaceAll(/<script>.*?<\/script>/gs, "");
@@ -40,6 +84,9 @@ describe.skipIf(!browser)("in a browser", () => {
     expect(/<input type="range"[^>]*max="2"/.test(drawn)).toBe(true);
     expect(drawn.includes(">as written<")).toBe(true);
     // Six cells, each of which answers to the pointer.
-    expect(drawn.match(/<path aria-label="[ab], l[123]: /g)?.length ?? drawn.match(/<g class="mark-rect.*?<\/g>/s)?.[0].match(/<path/g)?.length).toBe(6);
+    expect(
+      drawn.match(/<path aria-label="[ab], l[123]: /g)?.length ??
+        drawn.match(/<g class="mark-rect.*?<\/g>/s)?.[0].match(/<path/g)?.length,
+    ).toBe(6);
   });
 });

@@ -8,7 +8,14 @@ import type { Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
 
 const folder = await temporaryFolder();
-const rte: Task = { id: "rte", kind: "pair", labels: ["entailment", "not_entailment"], max_new_tokens: 1, synthetic: false, what: "" };
+const rte: Task = {
+  id: "rte",
+  kind: "pair",
+  labels: ["entailment", "not_entailment"],
+  max_new_tokens: 1,
+  synthetic: false,
+  what: "",
+};
 
 test("labels are matched by name, whatever their order in the expert", () => {
   expect(labelOrder({ label2id: { entailment: 0, not_entailment: 1 } }, rte)).toEqual([0, 1]);
@@ -17,15 +24,24 @@ test("labels are matched by name, whatever their order in the expert", () => {
   expect(labelOrder({}, rte)).toBeUndefined();
 });
 
-test.each([{ entailment: 0, not_entailment: 0 }, { entailment: 0, not_entailment: 7 }, { entailment: 0, not_entailment: "x" }, { "not entailment": 0, entail: 1 }])(
-  "labels that name no order are refused: %j", (label2id) => {
-    expect(() => labelOrder({ label2id }, rte)).toThrow(/give them the same names in label2id/);
-  });
+test.each([
+  { entailment: 0, not_entailment: 0 },
+  { entailment: 0, not_entailment: 7 },
+  { entailment: 0, not_entailment: "x" },
+  { "not entailment": 0, entail: 1 },
+])("labels that name no order are refused: %j", (label2id) => {
+  expect(() => labelOrder({ label2id }, rte)).toThrow(/give them the same names in label2id/);
+});
 
 test("experts: one folder for all, or task=FOLDER; an equals sign in a path is no task", async () => {
-  for (const name of ["base", "all/rte", "all/cb", "lr=3e-5/rte"]) await mkdir(join(folder, name), { recursive: true });
-  const of = async (experts: string[], tasks = ["rte"]) => (await locate({ base: join(folder, "base"), experts, tasks })).sources.map(({ folder }) => folder);
-  expect(await of([join(folder, "all")], ["rte", "cb"])).toEqual([join(folder, "all", "rte"), join(folder, "all", "cb")]);
+  for (const name of ["base", "all/rte", "all/cb", "lr=3e-5/rte"])
+    await mkdir(join(folder, name), { recursive: true });
+  const of = async (experts: string[], tasks = ["rte"]) =>
+    (await locate({ base: join(folder, "base"), experts, tasks })).sources.map(({ folder }) => folder);
+  expect(await of([join(folder, "all")], ["rte", "cb"])).toEqual([
+    join(folder, "all", "rte"),
+    join(folder, "all", "cb"),
+  ]);
   expect(await of([join(folder, "lr=3e-5")])).toEqual([join(folder, "lr=3e-5", "rte")]);
   expect(await of([`rte=${join(folder, "lr=3e-5", "rte")}`])).toEqual([join(folder, "lr=3e-5", "rte")]);
   await expect(of(["rte=a", "rte=b"])).rejects.toThrow(/names a task twice/);
@@ -41,7 +57,8 @@ test("only a folder of ours, and no input, is written over", async () => {
   await expect(openOutput(join(folder, "base"), [join(folder, "base")])).rejects.toThrow(/it is the input/);
   const ours = join(folder, "ours");
   await openOutput(ours, []);
-  for (const file of ["results.json", "README.md"]) await writeFile(join(ours, file), '{"rows":[],"search":{},"settings":{}}');
+  for (const file of ["results.json", "README.md"])
+    await writeFile(join(ours, file), '{"rows":[],"search":{},"settings":{}}');
   await writeFile(join(ours, "model.safetensors.0a1b2c3d.tmp"), "");
   await openOutput(ours, []);
   await beginRun(ours, () => writeFile(join(ours, "state.json"), '{"identity":{},"raw":{},"moments":{}}'));

@@ -3,7 +3,8 @@ import { settingsOf } from "../../src/run/contenders.js";
 import type { MergeOptions } from "../../src/run/options.js";
 
 const options = { gate: "tanh", lr: 0.03, init: "search", holdout: 0.25 } as MergeOptions;
-const of = (settings: Record<string, unknown>, given: Record<string, unknown> = {}) => settingsOf({ name: "it", settings }, { options: { ...options, ...given }, given });
+const of = (settings: Record<string, unknown>, given: Record<string, unknown> = {}) =>
+  settingsOf({ name: "it", settings }, { options: { ...options, ...given }, given });
 
 test("what is said of a training, and is so anyway, makes no difference", () => {
   expect(of({ gate: "tanh", init: "search" })).toEqual(of({}));
@@ -14,7 +15,12 @@ test("what is said of a training, and is so anyway, makes no difference", () => 
 });
 
 test("a method's own settings give way to what the user gave, and to the contender's", () => {
-  expect(of({ method: "adamerging" })).toMatchObject({ method: "adamerging", gate: "clamp", lr: 0.001, holdout: 0 });
+  expect(of({ method: "adamerging" })).toMatchObject({
+    method: "adamerging",
+    gate: "clamp",
+    lr: 0.001,
+    holdout: 0,
+  });
   expect(of({ method: "adamerging" }, { lr: 0.1 })).not.toHaveProperty("lr");
   expect(of({ method: "adamerging", gate: "tanh" })).not.toHaveProperty("gate");
 });

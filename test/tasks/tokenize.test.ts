@@ -8,7 +8,8 @@ import { golden, temporaryFolder } from "../helpers.js";
 const base = join(packageFolder, "checkpoints", "mini", "base");
 
 test("texts that are too long are cut as transformers cuts them", async () => {
-  const cases = golden<{ maxLength: number; texts: [string] | [string, string]; ids: number[] }[]>("truncation");
+  const cases =
+    golden<{ maxLength: number; texts: [string] | [string, string]; ids: number[] }[]>("truncation");
   expect(cases.length).toBeGreaterThan(40);
   for (const { maxLength, texts, ids } of cases) {
     const encoder = await loadTokenizer(base, maxLength);
@@ -21,6 +22,8 @@ test("a tokenizer that cannot work is refused", async () => {
   await expect(loadTokenizer(folder, 32)).rejects.toThrow(/there is no tokenizer\.json/);
   await expect(loadTokenizer(base, 3)).rejects.toThrow(/leave no room for text in 3 tokens/);
   await cp(join(base, "tokenizer.json"), join(folder, "tokenizer.json"));
-  await writeFile(join(folder, "tokenizer.json"), '{"post_processor":{"type":"Odd"},"model":{"type":"WordPiece","vocab":{"[UNK]":0},"unk_token":"[UNK]"},"added_tokens":[]}');
+  const model = { type: "WordPiece", vocab: { "[UNK]": 0 }, unk_token: "[UNK]" };
+  const odd = { post_processor: { type: "Odd" }, model, added_tokens: [] };
+  await writeFile(join(folder, "tokenizer.json"), JSON.stringify(odd));
   await expect(loadTokenizer(folder, 32)).rejects.toThrow(/its post_processor is not one train-merge knows/);
 });

@@ -10,13 +10,19 @@ test.each(["F16", "BF16"] as const)("%s is rounded to the bits torch rounds to",
   expect([...new Uint16Array(bytes.buffer)]).toEqual(data[dtype]);
 });
 
-test.each(["F32", "F16", "BF16"] as FloatDType[])("%s survives decoding and encoding, every finite pattern", (dtype) => {
-  const patterns = dtype === "F32" ? new Uint8Array(values.buffer) : new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
-  const decoded = toFloat32({ dtype, shape: [], bytes: patterns });
-  const again = toFloat32({ dtype, shape: [], bytes: fromFloat32(decoded, dtype) });
-  expect(again).toEqual(decoded);
-  expect(decoded.some(Number.isNaN)).toBe(dtype !== "F32");
-});
+test.each(["F32", "F16", "BF16"] as FloatDType[])(
+  "%s survives decoding and encoding, every finite pattern",
+  (dtype) => {
+    const patterns =
+      dtype === "F32"
+        ? new Uint8Array(values.buffer)
+        : new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer);
+    const decoded = toFloat32({ dtype, shape: [], bytes: patterns });
+    const again = toFloat32({ dtype, shape: [], bytes: fromFloat32(decoded, dtype) });
+    expect(again).toEqual(decoded);
+    expect(decoded.some(Number.isNaN)).toBe(dtype !== "F32");
+  },
+);
 
 test("bytes at an odd address are read", () => {
   const bytes = new Uint8Array(9);

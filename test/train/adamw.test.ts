@@ -3,17 +3,24 @@ import { adamDefaults, adamW, learningRate, zeroMoments } from "../../src/train/
 import type { Table } from "../../src/merge/table.js";
 import { golden, relativeError } from "../helpers.js";
 
-const { lr, steps, cases } = golden<{ lr: number; steps: number; cases: { weightDecay: number; start: number[]; target: number[]; end: number[] }[] }>("adamw");
+const { lr, steps, cases } = golden<{
+  lr: number;
+  steps: number;
+  cases: { weightDecay: number; start: number[]; target: number[]; end: number[] }[];
+}>("adamw");
 
-test.each(cases)("equals torch.optim.AdamW after 100 steps, decay $weightDecay", ({ weightDecay, start, target, end }) => {
-  let raw: Table = { rows: start.length, columns: 1, values: Float64Array.from(start) };
-  let moments = zeroMoments(start.length);
-  for (let step = 0; step < steps; step++) {
-    const values = raw.values.map((w, i) => 2 * (w - target[i]!) * (1 + 0.5 * Math.sin(step)));
-    ({ raw, moments } = adamW(raw, { ...raw, values }, moments, lr, { ...adamDefaults, weightDecay }));
-  }
-  expect(relativeError(raw.values, end)).toBeLessThan(1e-12);
-});
+test.each(cases)(
+  "equals torch.optim.AdamW after 100 steps, decay $weightDecay",
+  ({ weightDecay, start, target, end }) => {
+    let raw: Table = { rows: start.length, columns: 1, values: Float64Array.from(start) };
+    let moments = zeroMoments(start.length);
+    for (let step = 0; step < steps; step++) {
+      const values = raw.values.map((w, i) => 2 * (w - target[i]!) * (1 + 0.5 * Math.sin(step)));
+      ({ raw, moments } = adamW(raw, { ...raw, values }, moments, lr, { ...adamDefaults, weightDecay }));
+    }
+    expect(relativeError(raw.values, end)).toBeLessThan(1e-12);
+  },
+);
 
 test("learning rate: warm-up, then constant or decayed to zero", () => {
   expect(learningRate(0, 100, 1, 10, "none")).toBeCloseTo(0.1);
