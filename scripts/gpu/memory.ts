@@ -70,7 +70,8 @@ async function torchMemory(
     "cuda",
   ]);
   const answer = lastJson<{ peak?: number; out_of_memory?: boolean }>(ended);
-  return answer?.out_of_memory ? "runs out" : answer ? gigabytes(answer.peak) : "failed";
+  if (!answer) return "failed";
+  return answer.out_of_memory ? "runs out" : gigabytes(answer.peak);
 }
 
 /** Peak of the card's memory under a budget, and coefficients beside the CPU's. */

@@ -113,7 +113,9 @@ export function maxError(actual: readonly number[], expected: readonly number[])
 }
 
 export const reference = (): Reference =>
-  existsSync(referenceFile) ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference) : { limits: {}, merges: {} };
+  existsSync(referenceFile)
+    ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference)
+    : { limits: {}, merges: {} };
 
 export interface Part {
   readonly name: string;

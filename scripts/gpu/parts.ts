@@ -66,6 +66,9 @@ async function conformance(context: Context): Promise<Found> {
   };
 }
 
+const aim = ({ emulated }: Context, goal: string): string =>
+  emulated ? "emulated: no speed is judged" : `to reach: ${goal}`;
+
 /** The merge op in GB/s beside a copy. */
 async function op(context: Context): Promise<Found> {
   const file = join(context.out, "op.json");
@@ -96,7 +99,7 @@ async function op(context: Context): Promise<Found> {
   return {
     ok: own !== undefined && (context.emulated || own.merge >= 0.7 * copy.speed),
     summary: own
-      ? `merging float32 at ${(own.merge / copy.speed).toFixed(2)} of a copy (to reach: 0.70)`
+      ? `merging float32 at ${(own.merge / copy.speed).toFixed(2)} of a copy (${aim(context, "0.70")})`
       : "webgpu is missing: see op.log",
     tables: [
       {
@@ -156,8 +159,8 @@ async function step(context: Context): Promise<Found> {
   return {
     ok: own !== undefined && (ratio === undefined || ratio <= 3),
     summary: own
-      ? `${own.ms.toFixed(0)} ms a ` +
-        `step${ratio === undefined ? "" : `, ${ratio.toFixed(2)} × PyTorch eager float32 (to reach: 3)`}`
+      ? `${own.ms.toFixed(0)} ms a step${ratio === undefined ? "" : `, ${ratio.toFixed(2)} × PyTorch eager float32`}` +
+        ` (${aim(context, "3 × PyTorch eager")})`
       : "webgpu is missing: see step.log",
     tables: [
       {

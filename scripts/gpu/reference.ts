@@ -50,7 +50,11 @@ async function main(): Promise<void> {
     : { limits: {}, merges: {} };
   for (const name of o.only.split(",")) {
     if (name.startsWith("wide")) {
-      const { losses, gradient } = answerOf<{ losses: number[]; gradient: number[] }>("limits.js", ["node", name, join(folder, name)]);
+      const { losses, gradient } = answerOf<{ losses: number[]; gradient: number[] }>("limits.js", [
+        "node",
+        name,
+        join(folder, name),
+      ]);
       reference.limits[name] = { losses: rounded(losses), gradient: rounded(gradient) };
       await writeText(referenceFile, `${JSON.stringify(reference)}\n`);
       continue;

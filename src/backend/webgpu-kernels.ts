@@ -77,14 +77,20 @@ const place = (packing: Packing): string => `
     let column = (index % uniforms.words) * ${layouts[packing].per};
     let start = row * uniforms.width + column;`;
 
+/** One of our programs: what it is called, what it reads beside the deltas, and its WGSL. */
+interface OwnProgram {
+  readonly name: string;
+  readonly order: readonly string[];
+  /** Groups of invocations for so many words. */
+  groups(words: number): number;
+  outputShape(groups: number): number[];
+  readonly code: string;
+}
+
 function run(
   { inputs, attrs: { rows, width }, backend }: Call,
   packing: Packing,
-  name: string,
-  order: string[],
-  groups: (words: number) => number,
-  outputShape: (groups: number) => number[],
-  code: string,
+  { name, order, groups, outputShape, code }: OwnProgram,
 ): TensorInfo {
   const data = inputs["data"]!;
   const [experts, , words] = data.shape as [number, number, number];
@@ -115,14 +121,12 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
     { length: per },
     (_, j) => `if (column + ${j} < uniforms.width) { result[start + ${j}] = ${part(packing, "merged", j)}; }`,
   ).join(" ");
-  return run(
-    call,
-    packing,
-    "merge",
-    ["base", "coefficients"],
-    (words) => Math.ceil(words / groupSize),
-    () => [size],
-    `
+  return run(call, packing, {
+    name: "merge",
+    order: ["base", "coefficients"],
+    groups: (words) => Math.ceil(words / groupSize),
+    outputShape: () => [size],
+    code: `
   fn main(index : i32) {
     if (index >= uniforms.rows * uniforms.words) { return; }
     ${place(packing)}
@@ -130,7 +134,7 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
     ${eachExpert(packing, "merged = merged + coefficients[e] * d;")}
     ${store}
   }`,
-  );
+  });
 }
 
 /**
@@ -140,14 +144,12 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
 function deltaProducts(call: Call, packing: Packing): TensorInfo {
   const experts = call.inputs["data"]!.shape[0]!;
   const dot = packing === "f32" ? "dy * d" : "dot(dy, d)";
-  return run(
-    call,
-    packing,
-    "products",
-    ["dTheta"],
-    (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)),
-    (groups) => [groups, experts],
-    `
+  return run(call, packing, {
+    name: "products",
+    order: ["dTheta"],
+    groups: (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)),
+    outputShape: (groups) => [groups, experts],
+    code: `
   var<workgroup> partial : array<f32, ${groupSize * together}>;
   fn main(first : i32) {
     var sums : array<f32, EXPERTS>;
@@ -173,7 +175,7 @@ function deltaProducts(call: Call, packing: Packing): TensorInfo {
       workgroupBarrier();
     }
   }`,
-  );
+  });
 }
 
 /** The merge op and its gradient as WGSL, in every packing. */

@@ -61,11 +61,11 @@ try {
   const debug = process.argv.includes("--debug");
   const message = error instanceof Error ? error.message : String(error);
   const outOfHeap = /memory access out of bounds|Cannot enlarge memory/.test(message);
+  const isUsers = error instanceof UserError || error instanceof RangeError;
+  const plain = isUsers ? message : `${message} (a fault of train-merge; --debug shows where)`;
   const line = outOfHeap
     ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
-    : error instanceof UserError || error instanceof RangeError
-      ? message
-      : `${message} (a fault of train-merge; --debug shows where)`;
+    : plain;
   process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
   process.exit(error instanceof Stopped ? stoppedCode : 1);
 }

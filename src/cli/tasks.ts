@@ -5,6 +5,11 @@ import { toText } from "../report/table.js";
 import { shippedData } from "../run/locate.js";
 import { loadTasks } from "../tasks/registry.js";
 
+function dataText(here: boolean, synthetic: boolean): string {
+  if (!here) return "no";
+  return synthetic ? "synthetic" : "yes";
+}
+
 export function addTasks(program: Command): void {
   program
     .command("tasks")
@@ -24,7 +29,7 @@ export function addTasks(program: Command): void {
       const body = tasks.map(({ id, kind, labels, here, synthetic, what }) => [
         id,
         kind,
-        here ? (synthetic ? "synthetic" : "yes") : "no",
+        dataText(here, synthetic),
         `${labels ? labels.join(", ") : "the ending's number"}${what ? ` – ${what}` : ""}`,
       ]);
       const width = Math.max(...body.map((cells) => cells[3]!.length));

@@ -100,16 +100,13 @@ export function addTree(program: Command): void {
         throw new UserError("--pairwise means --fan-in 2; give one of them");
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
+      const fanIn = options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2);
       const { mergeInTree } = await import("../run/grow.js");
       const { hub: _, ...fetched } = await fetchNamed(chosen, printer);
       const result = await mergeInTree(
         fetched,
         {
-          fanIn: options.pairwise
-            ? 2
-            : options.fanIn === undefined
-              ? undefined
-              : whole("fan-in", options.fanIn, 2),
+          fanIn: options.pairwise ? 2 : fanIn,
           by,
           jobs: whole("jobs", options.jobs, 1),
           polish: whole("polish", options.polish, 0),

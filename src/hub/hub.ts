@@ -67,11 +67,8 @@ async function fromCache(
   why: string,
 ): Promise<{ folder: string; commit: string }> {
   const ref = join(folder, "refs", revision);
-  const commit = /^[0-9a-f]{40}$/.test(revision)
-    ? revision
-    : existsSync(ref)
-      ? (await readFile(ref, "utf8")).trim()
-      : undefined;
+  const named = existsSync(ref) ? (await readFile(ref, "utf8")).trim() : undefined;
+  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : named;
   const snapshot = commit === undefined ? undefined : join(folder, "snapshots", commit);
   if (snapshot === undefined || !/^[0-9a-f]{40}$/.test(commit!) || !existsSync(snapshot))
     throw new UserError(`${name}@${revision}: it is not in the cache (${folder}), and ${why}`);

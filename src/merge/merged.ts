@@ -14,7 +14,7 @@ import type { Deltas } from "./deltas.js";
 import { mergeForward, mergeGradient } from "./op.js";
 import type { FamilyTensor } from "./source.js";
 import { rowOf, type Table } from "./table.js";
-import type { Part, Request, TaskVectors } from "./vectors.js";
+import { piecesOf, type Part, type Request, type TaskVectors } from "./vectors.js";
 
 /** A part's coefficients on the device: those of the experts that changed the tensor. The caller disposes. */
 function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table): Tensor1D {
@@ -63,6 +63,22 @@ export async function mergeTensors(
     dispose([...pieces, ...done]);
     throw error;
   }
+}
+
+/**
+ * A merged tensor's numbers in host memory. One that is over the engine's limit is merged a piece at a
+ * time, so that no tensor on the device is.
+ */
+export async function mergedValues(vectors: TaskVectors, table: Table, name: string): Promise<Float32Array> {
+  const tensor = vectors.tensors.get(name)!;
+  const runs = piecesOf(tensor);
+  const values = new Float32Array(tensor.rows * tensor.width);
+  for (const run of runs) {
+    const [merged] = await mergeTensors(vectors, table, [runs.length === 1 ? { name } : { name, run }]);
+    values.set(await merged!.data(), run[0] * tensor.width);
+    merged!.dispose();
+  }
+  return values;
 }
 
 /**

@@ -33,15 +33,15 @@ function kernel(
  * tensor at once.
  */
 export function unpacked(deltas: Deltas): Tensor2D {
-  const flat =
-    deltas.packing === "f32"
-      ? deltas.data
-      : deltas.packing === "sparse"
-        ? unpackSparse(deltas)
-        : kernel("UnpackDeltas", deltas);
+  const flat = flatDeltas(deltas);
   if (!flat)
     throw new Error(`the ${getBackend()} engine has no kernel for deltas packed as ${deltas.packing}`);
   return reshape(flat, [deltas.experts.length, -1]);
+}
+
+function flatDeltas(deltas: Deltas): Tensor | undefined {
+  if (deltas.packing === "f32") return deltas.data;
+  return deltas.packing === "sparse" ? unpackSparse(deltas) : kernel("UnpackDeltas", deltas);
 }
 
 /**

@@ -240,14 +240,17 @@ function toDevice(
   });
 }
 
-function assemble(
-  family: ColumnFamily,
-  scan: Scan,
-  residency: Residency,
-  packing: Packing,
-  resident: ReadonlyMap<string, readonly Resident[]>,
-  read: ReadRows,
-): TaskVectors {
+/** How task vectors are held, and where what is not on the device is read from. */
+interface Holding {
+  readonly residency: Residency;
+  readonly packing: Packing;
+  readonly resident: ReadonlyMap<string, readonly Resident[]>;
+  readonly read: ReadRows;
+}
+
+function assemble(family: ColumnFamily, scan: Scan, holding: Holding): TaskVectors {
+  const { residency, packing, resident, read } = holding;
+  const read32 = () => fileRows(family.base, family.columns, "f32", new Map());
   return {
     experts: family.columns.map(({ label }) => label),
     layers: scan.layers,
@@ -256,15 +259,10 @@ function assemble(
     packing,
     packingErrors: scan.packingErrors,
     stream: streamOf(scan.tensors, resident, read, packing),
-    fromFiles: () =>
-      assemble(
-        family,
-        { ...scan, packingErrors: [] },
-        "disk",
-        "f32",
-        new Map(),
-        fileRows(family.base, family.columns, "f32", new Map()),
-      ),
+    fromFiles() {
+      const exact: Holding = { residency: "disk", packing: "f32", resident: new Map(), read: read32() };
+      return assemble(family, { ...scan, packingErrors: [] }, exact);
+    },
     dispose: () => [...resident.values()].forEach(disposePieces),
   };
 }
@@ -305,7 +303,7 @@ export async function loadTaskVectors(
     );
     const read =
       residency === "disk" ? fileRows(family.base, family.columns, packing, scan.thresholds) : hostRows(kept);
-    return assemble(family, scan, residency, packing, resident, read);
+    return assemble(family, scan, { residency, packing, resident, read });
   } catch (error) {
     [...resident.values()].forEach(disposePieces);
     throw error;

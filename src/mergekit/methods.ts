@@ -46,10 +46,10 @@ export const translations: Readonly<Record<string, Translation>> = {
     shared: { nuslerp_row_wise: false, nuslerp_flatten: true },
     each: { weight: undefined },
     // Its "row-wise" runs down the first axis.
-    values: ({ nuslerp_row_wise: rows, nuslerp_flatten: flat }, { weight }) => ({
-      weight,
-      along: flat ? "tensor" : rows ? "column" : "row",
-    }),
+    values: ({ nuslerp_row_wise: rows, nuslerp_flatten: flat }, { weight }) => {
+      const slices = rows ? "column" : "row";
+      return { weight, along: flat ? "tensor" : slices };
+    },
   },
   karcher: {
     method: "karcher",

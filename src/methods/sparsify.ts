@@ -63,13 +63,11 @@ function l1Scales(
       after[input]! += absoluteSum(inputs[input]!);
     }
   }
-  return scales.map((scale, i) =>
-    scale !== "l1"
-      ? scale
-      : before[i]! < smallestNorm || after[i]! < smallestNorm
-        ? 1
-        : before[i]! / after[i]!,
-  );
+  return scales.map((scale, i) => {
+    if (scale !== "l1") return scale;
+    const isTiny = before[i]! < smallestNorm || after[i]! < smallestNorm;
+    return isTiny ? 1 : before[i]! / after[i]!;
+  });
 }
 
 export interface DareValues {
@@ -94,8 +92,10 @@ export const dare: Treatment<DareValues> = thinning<DareValues>(
         for (let i = 0; i < delta.length; i++) delta[i] = delta[i]! * Number(draw(start + i) >= limit);
       };
     }),
-  ({ dareP, rescale }, input) =>
-    rescale === "l1" ? "l1" : rescale === "inverse" && dareP[input]! < 1 ? 1 / (1 - dareP[input]!) : 1,
+  ({ dareP, rescale }, input) => {
+    if (rescale === "l1") return "l1";
+    return rescale === "inverse" && dareP[input]! < 1 ? 1 / (1 - dareP[input]!) : 1;
+  },
 );
 
 export interface DensityValues {
@@ -116,10 +116,11 @@ const l1Or1 = ({ rescaled }: { readonly rescaled?: boolean }): 1 | "l1" => (resc
 /** The largest part of each tensor is kept: exactly max(1, ⌊density · size⌋) entries (mergekit). */
 export const trimTensor: Treatment<DensityValues> = thinning<DensityValues>((tensor, { density }) => {
   const size = sizeOf(tensor);
-  return largest(
-    tensor,
-    density.map((part) => (part >= 1 ? size : part <= 0 ? 0 : Math.max(1, Math.floor(part * size)))),
-  );
+  const kept = (part: number): number => {
+    if (part <= 0) return 0;
+    return part >= 1 ? size : Math.max(1, Math.floor(part * size));
+  };
+  return largest(tensor, density.map(kept));
 }, l1Or1);
 
 /**

@@ -21,12 +21,18 @@ function numberOf(
   return value;
 }
 
+function rangeText(least: number, most: number): string {
+  if (least === most) return `exactly ${least}`;
+  return most === Infinity ? `at least ${least}` : `${least} to ${most}`;
+}
+
 function valueOf(where: string, parameter: Parameter, given: unknown, inputs: number): Values[string] {
   switch (parameter.kind) {
     case "number":
       return numberOf(where, given, parameter);
     case "numbers": {
-      const list = Array.isArray(given) ? given : typeof given === "string" ? given.split(",") : [given];
+      const all: unknown = typeof given === "string" ? given.split(",") : given;
+      const list: unknown[] = Array.isArray(all) ? all : [all];
       if (list.length !== 1 && list.length !== inputs)
         throw new UserError(
           `${where} ${String(given)}: ${list.length} numbers for ${inputs} models; give one, or one for each`,
@@ -66,11 +72,7 @@ export function resolveValues(
     );
   const [least, most] = method.inputs ?? [1, Infinity];
   if (inputs < least || inputs > most)
-    throw new UserError(
-      `${method.name} merges ` +
-        `${least === most ? `exactly ${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`} ` +
-        `models, not ${inputs}`,
-    );
+    throw new UserError(`${method.name} merges ${rangeText(least, most)} models, not ${inputs}`);
   const values: Values = Object.fromEntries(
     Object.entries(parameters).map(([key, parameter]) => [
       key,

@@ -123,7 +123,8 @@ export function predict(
     (blockwise ? t.blockActivations : t.activations) +
     constantBytes;
   // Engines without kernels of their own for packed numbers unpack one tensor of all experts.
-  const unpacked = options.packing === "f32" ? 0 : residency === "device" ? 4 * k * t.largestTensor : t.part;
+  const oneUnpacked = residency === "device" ? 4 * k * t.largestTensor : t.part;
+  const unpacked = options.packing === "f32" ? 0 : oneUnpacked;
   const resident =
     residency === "device" ? (4 + t.packed * k) * t.n + 4 * t.nTables : t.part + 4 * t.largestTensor;
   const tableBytes = t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes);

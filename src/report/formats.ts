@@ -3,8 +3,10 @@ import type { Cell, Table } from "./table.js";
 
 /** The best in bold, the second underlined. */
 export function toMarkdown({ head, body }: Table): string {
-  const shown = (cell: Cell) =>
-    typeof cell === "string" ? cell : cell.mark === "best" ? `**${cell.text}**` : `<ins>${cell.text}</ins>`;
+  const shown = (cell: Cell) => {
+    if (typeof cell === "string") return cell;
+    return cell.mark === "best" ? `**${cell.text}**` : `<ins>${cell.text}</ins>`;
+  };
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
@@ -51,12 +53,11 @@ export const escapeHtml = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 
 export function toHtml({ head, body }: Table): string {
-  const shown = (cell: Cell) =>
-    typeof cell === "string"
-      ? escapeHtml(cell)
-      : cell.mark === "best"
-        ? `<strong>${escapeHtml(cell.text)}</strong>`
-        : `<u>${escapeHtml(cell.text)}</u>`;
+  const shown = (cell: Cell) => {
+    if (typeof cell === "string") return escapeHtml(cell);
+    const tag = cell.mark === "best" ? "strong" : "u";
+    return `<${tag}>${escapeHtml(cell.text)}</${tag}>`;
+  };
   const line = (cells: readonly string[], tag: "th" | "td") =>
     `<tr>${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join("")}</tr>`;
   const rows = body.map((cells) => line(cells.map(shown), "td")).join("\n");

@@ -25,7 +25,8 @@ export function size(bytes: number): string {
   if (bytes === 0) return "–";
   const power = Math.min(4, Math.max(1, Math.floor(Math.log10(bytes) / 3)));
   const value = bytes / 1000 ** power;
-  return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${["", "kB", "MB", "GB", "TB"][power]!}`;
+  const digits = Math.max(0, 2 - Math.max(0, Math.floor(Math.log10(value))));
+  return `${value.toFixed(digits)} ${["", "kB", "MB", "GB", "TB"][power]!}`;
 }
 
 export function duration(seconds: number): string {

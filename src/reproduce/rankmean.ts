@@ -16,16 +16,18 @@ const contenders = [
 
 const apart = "largest over smallest part of an expert's own mean, of one module";
 
+/** What a tensor's name says of its module; the first that fits. */
+const moduleKinds = [
+  { kind: "attention", pattern: /att|SelfAttention|[qkvo]_proj|c_attn/i },
+  { kind: "feed-forward", pattern: /inter|mlp|output\.dense|DenseReluDense|fc\d|c_fc|c_proj/i },
+] as const;
+
 /** Figure 1: how far each module moved. */
 async function magnitudes(lab: Lab): Promise<Produced> {
   const sums = new Map<string, { sum: number; count: number }>();
   for await (const { name, deltas } of lab.look()) {
     const block = /\.(\d+)\./.exec(name)?.[1];
-    const kind = /att|SelfAttention|[qkvo]_proj|c_attn/i.test(name)
-      ? "attention"
-      : /inter|mlp|output\.dense|DenseReluDense|fc\d|c_fc|c_proj/i.test(name)
-        ? "feed-forward"
-        : undefined;
+    const kind = moduleKinds.find(({ pattern }) => pattern.test(name))?.kind;
     if (block === undefined || kind === undefined || !name.endsWith("weight")) continue;
     for (const [e, delta] of deltas.entries()) {
       const key = `${lab.tasks[e]!}\n${kind}\n${block}`;

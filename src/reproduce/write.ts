@@ -33,8 +33,10 @@ export interface Reproduction {
   readonly seeds: readonly number[];
 }
 
-const verdict = (holds: boolean | undefined): string =>
-  holds === undefined ? "cannot be told" : holds ? "yes" : "no";
+function verdict(holds: boolean | undefined): string {
+  if (holds === undefined) return "cannot be told";
+  return holds ? "yes" : "no";
+}
 const claimsTable = ({ claims, paper }: Reproduction): Table => ({
   head: [paper ? "what the paper says" : "what one would expect", "here"],
   body: claims.map(({ text, holds }) => [text, verdict(holds)]),

@@ -86,6 +86,12 @@ const linearModules = (model: Model): { module: string; out: number; input: numb
 const scaledOut = /(^|[._])(key|value|k|v|k_proj|v_proj|c_attn)$/;
 const scaledIn = /(^|\.)(DenseReluDense\.wo|down_proj|fc2|mlp\.c_proj|\d+\.output\.dense)$/;
 
+/** Which side of a linear layer (IA)³ scales: what comes out, what goes in, or neither. */
+function scaledSide(module: string): "out" | "in" | undefined {
+  if (scaledOut.test(module)) return "out";
+  return scaledIn.test(module) ? "in" : undefined;
+}
+
 /** What an adapter adds to a model: its modules, and where its tensors start. */
 export function freshAdapter(
   model: Model,
@@ -113,7 +119,7 @@ export function freshAdapter(
       start.set(b, { shape: [out, rank], values: new Float32Array(out * rank) });
       fixed.set(d, { shape: [rank], values: new Float32Array(rank).fill(alpha / rank) });
     } else {
-      const along = scaledOut.test(module) ? "out" : scaledIn.test(module) ? "in" : undefined;
+      const along = scaledSide(module);
       if (!along) continue;
       const size = along === "out" ? out : input;
       beside.set(module, { ia3: along, shapes: [[`${module}.ia3_l`, [size]]] });

@@ -28,12 +28,8 @@ const classNames: Record<string, string> = {
 function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boolean): Record<string, unknown> {
   if (!hasHead) return { ...config };
   const stem = classNames[String(config["model_type"])];
-  const kind =
-    task.kind === "choice"
-      ? "MultipleChoice"
-      : task.kind === "image"
-        ? "ImageClassification"
-        : "SequenceClassification";
+  const classified = task.kind === "image" ? "ImageClassification" : "SequenceClassification";
+  const kind = task.kind === "choice" ? "MultipleChoice" : classified;
   const labels = task.labels ?? [];
   return {
     ...config,
@@ -128,14 +124,9 @@ export async function writeExpert(
       ...own.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
     ]);
     const modules = [...beside.keys()].map(stored);
-    const task =
-      head === undefined
-        ? plain.scores === "encoder-decoder"
-          ? "SEQ_2_SEQ_LM"
-          : "CAUSAL_LM"
-        : single?.task.kind === "image"
-          ? undefined
-          : "SEQ_CLS";
+    const language = plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
+    const classified = single?.task.kind === "image" ? undefined : "SEQ_CLS";
+    const task = head === undefined ? language : classified;
     await writeText(join(out, adapterConfigName), {
       base_model_name_or_path: options.base,
       task_type: task ?? null,

@@ -98,6 +98,12 @@ async function measureBaselines(
   });
 }
 
+/** How a task is put to the merged model. */
+function useOf({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
+  if (!head) return "scores";
+  return plain.image && head.bias === undefined ? "embeddings" : "heads";
+}
+
 /**
  * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside
  * the baselines. The weights are merged from the experts' own files: packing is for training alone, but
@@ -134,7 +140,7 @@ export async function finishMerge(
       name,
       tasks: options.tasks,
       headClass: headClassOf(head ? heads[0]! : inputs.family.base),
-      use: head ? (inputs.plain.image && head.bias === undefined ? "embeddings" : "heads") : "scores",
+      use: useOf(inputs),
       adapter: isAdapter(out),
       synthetic,
       settings,

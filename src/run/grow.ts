@@ -183,6 +183,12 @@ const finishedTree = z.object({
   settings: z.object({ tree: z.object({ root: z.string(), polish: z.number() }) }),
 });
 
+/** What a tree's row is called in the results. */
+function methodName({ polish: steps, nodeMethod }: TreeOptions): string {
+  if (steps) return "hierarchical+polish";
+  return nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${nodeMethod}`;
+}
+
 export interface TreeHooks extends MergeHooks {
   /** Before anything runs. */
   planned(plan: TreePlan): void;
@@ -265,11 +271,7 @@ export async function mergeInTree(
       {
         raw: table,
         table,
-        method: tree.polish
-          ? "hierarchical+polish"
-          : tree.nodeMethod === "supermerge"
-            ? "hierarchical"
-            : `hierarchical-${tree.nodeMethod}`,
+        method: methodName(tree),
         title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
         search,
         lambda: asked ? bestPoint(search).lambda : NaN,

@@ -74,12 +74,9 @@ export async function planMemory(
 ): Promise<MemoryPlan> {
   const machine = deviceMemory(engine);
   const own = engine === "wasm" ? machine.bytes : machine.bytes / share;
-  const device =
-    memoryBudget === undefined
-      ? own
-      : engine === "wasm"
-        ? Math.min(own, memoryBudget / share)
-        : memoryBudget / share;
+  const asked = memoryBudget === undefined ? own : memoryBudget / share;
+  // No budget lifts the bounds of WebAssembly's heap.
+  const device = engine === "wasm" ? Math.min(own, asked) : asked;
   const budget = {
     device,
     host: (0.8 * freeMemory()) / share,

@@ -31,15 +31,9 @@ export async function writeResult(
   const { family, head, vectors, model, plain, columns } = inputs;
   const type = dtype === "auto" ? undefined : dtype;
   if (model === plain) {
-    await writeModel(
-      out,
-      family,
-      head,
-      vectors.packing === "bf16" || vectors.packing === "int8" ? vectors.fromFiles() : vectors,
-      table,
-      type,
-      shardSize,
-    );
+    const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
+    const exact = isRounded ? vectors.fromFiles() : vectors;
+    await writeModel(out, { family, head, vectors: exact, table }, type, shardSize);
     return;
   }
   const rows = new Map(vectors.layers.map(({ id }, row) => [id, row]));
@@ -83,7 +77,7 @@ export async function writeResult(
       const from = rowFor(rows, products.layers[row]!.id);
       return from === undefined ? 0 : rowOf(table, from)[column]!;
     });
-    await writeModel(out, family, head, products, whole, type, shardSize);
+    await writeModel(out, { family, head, vectors: products, table: whole }, type, shardSize);
   } finally {
     products.dispose();
   }

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Family } from "../checkpoint/family.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { writeWeights, type TensorSource } from "../checkpoint/write.js";
-import { mergeTensors } from "../merge/merged.js";
+import { mergedValues } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { headTensors } from "../models/head.js";
@@ -12,43 +12,22 @@ import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
 import { writeAround } from "./output.js";
 
-/** Writes a merge by a coefficient table: see {@link writeTensors}. */
-export const writeModel = (
-  out: string,
-  family: Family,
-  head: HeadNames | undefined,
-  vectors: TaskVectors,
-  table: Table,
-  dtype: FloatDType | undefined,
-  shardBytes: number,
-): Promise<void> =>
-  writeTensors(
-    out,
-    family,
-    head,
-    vectors,
-    async (name) => {
-      const [merged] = await mergeTensors(vectors, table, [{ name }]);
-      const values = (await merged!.data()) as Float32Array;
-      merged!.dispose();
-      return values;
-    },
-    dtype,
-    shardBytes,
-  );
+/** What a merged model is written from. */
+export interface MergedModel {
+  readonly family: Family;
+  readonly head: HeadNames | undefined;
+  readonly vectors: TaskVectors;
+  readonly table: Table;
+}
 
 /**
  * Writes the merged model: the base's tensors in file order under the base's names. A tensor that no
  * expert changed is copied byte for byte (or converted, where `dtype` asks for another type). A head
  * that the base may carry is left out: heads belong to tasks. Holds one tensor at a time.
- * @param merge a changed tensor's merged entries, by its canonical name
  */
-export async function writeTensors(
+export async function writeModel(
   out: string,
-  family: Family,
-  head: HeadNames | undefined,
-  vectors: TaskVectors,
-  merge: (name: string) => Promise<Float32Array>,
+  { family, head, vectors, table }: MergedModel,
   dtype: FloatDType | undefined,
   shardBytes: number,
 ): Promise<void> {
@@ -70,7 +49,8 @@ export async function writeTensors(
         dtype: target,
         shape: entry.shape,
         async bytes() {
-          if (merged !== undefined) return fromFloat32(await merge(merged), target as FloatDType);
+          if (merged !== undefined)
+            return fromFloat32(await mergedValues(vectors, table, merged), target as FloatDType);
           const tensor = await base.checkpoint.read(name);
           return target === entry.dtype ? tensor.bytes : fromFloat32(toFloat32(tensor), target as FloatDType);
         },

@@ -1,9 +1,12 @@
 import { dispose, type Tensor } from "@tensorflow/tfjs-core";
 import type { Member } from "../checkpoint/family.js";
+import { UserError } from "../errors.js";
+import { tensorLimit } from "../merge/limit.js";
 import { mergeTensors } from "../merge/merged.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import type { Model } from "../models/types.js";
+import { elements } from "../tensor/dtype.js";
 
 /** One model's weights, whole and on the device. */
 export interface ModelWeights {
@@ -12,8 +15,18 @@ export interface ModelWeights {
   dispose(): void;
 }
 
+/** @throws UserError where a tensor is larger than the engine holds in one piece */
 export async function loadWeights(model: Model, member: Member): Promise<ModelWeights> {
   const names = [...model.parameters.keys()];
+  for (const [name, shape] of model.parameters) {
+    const bytes = 4 * elements(shape);
+    if (bytes > tensorLimit()) {
+      throw new UserError(
+        `${name}: it takes ${bytes} bytes, and this card binds ${tensorLimit()} at once; ` +
+          "use another engine (--backend wasm runs anywhere)",
+      );
+    }
+  }
   const vectors = await loadTaskVectors({ base: member, columns: [] }, names, {
     residency: "disk",
     tables: model.tables,

@@ -73,17 +73,17 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   }
 }
 
+function rowsOfFile(path: string, task: Task) {
+  if (extname(path) === ".jsonl") return jsonlRows(path);
+  return extname(path) === ".parquet" ? parquetRows(path) : separatedRows(path, task);
+}
+
 /**
  * Reads the examples of a file; none where no row carries a label (a published test set hides them).
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
-  const rows =
-    extname(path) === ".jsonl"
-      ? jsonlRows(path)
-      : extname(path) === ".parquet"
-        ? parquetRows(path)
-        : separatedRows(path, task);
+  const rows = rowsOfFile(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;

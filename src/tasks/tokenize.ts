@@ -168,8 +168,10 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
       const ids: number[] = [];
       const types: number[] = [];
       for (const p of form[kind]) {
-        const added = "SpecialToken" in p ? idsOf(p.SpecialToken.id) : p.Sequence.id === "A" ? a : b;
-        const type = "SpecialToken" in p ? p.SpecialToken.type_id : p.Sequence.type_id;
+        const isSpecial = "SpecialToken" in p;
+        const text = isSpecial || p.Sequence.id === "A" ? a : b;
+        const added = isSpecial ? idsOf(p.SpecialToken.id) : text;
+        const type = isSpecial ? p.SpecialToken.type_id : p.Sequence.type_id;
         for (const id of added) {
           ids.push(id);
           types.push(type);

@@ -1,7 +1,9 @@
 import { engine } from "@tensorflow/tfjs-core";
 import { afterEach, expect, test } from "vitest";
 import { rowsTogether } from "../../src/merge/limit.js";
+import { mergedValues, mergeTensors } from "../../src/merge/merged.js";
 import { piecesOf } from "../../src/merge/vectors.js";
+import { goldenTable } from "./load.js";
 import { expectMerge } from "./merged.js";
 import { openCase, read, rowsOf } from "./models.js";
 
@@ -55,6 +57,13 @@ export function limitTests(tolerance: number): void {
       const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
       const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
       await expectMerge(g, model, vectors, heads, batch, order, [false, true], tolerance);
+      // What is written is the same in pieces and whole.
+      const table = goldenTable(vectors.layers.length, 2);
+      const inPieces = await mergedValues(vectors, table, large[0]!.name);
+      backend().tensorLimit = Infinity;
+      const [whole] = await mergeTensors(vectors, table, [{ name: large[0]!.name }]);
+      expect([...inPieces]).toEqual([...(await whole!.data())]);
+      whole!.dispose();
       await close();
     },
   );

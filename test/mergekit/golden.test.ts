@@ -33,12 +33,9 @@ describe.each(["bert", "llama"])(
         const inHalves = file.endsWith("in-bf16.yml");
         const largest = Math.max(1, ...y.map(Math.abs));
         for (let i = 0; i < y.length; i++) {
-          const allowed =
-            dtype === "F32"
-              ? 2e-6 * largest
-              : inHalves
-                ? (4 * largest) / 256
-                : 2 ** (Math.floor(Math.log2(Math.max(Math.abs(y[i]!), 0.01))) - 7);
+          const oneStep = 2 ** (Math.floor(Math.log2(Math.max(Math.abs(y[i]!), 0.01))) - 7);
+          const ofHalves = inHalves ? (4 * largest) / 256 : oneStep;
+          const allowed = dtype === "F32" ? 2e-6 * largest : ofHalves;
           if (!(Math.abs(x[i]! - y[i]!) <= allowed)) expect.fail(`${name}[${i}]: ${x[i]} for ${y[i]}`);
         }
       }
