@@ -68,7 +68,10 @@ export async function generate(
       speaking.scores === "decoder" ? speaking.maxLength : Infinity,
     ))
       said.push(
-        ...(await say(speaking, group, most, stages.length, held ? () => Promise.resolve(held) : open)),
+        ...(await say(speaking, group, most, {
+          stages: stages.length,
+          open: held ? () => Promise.resolve(held) : open,
+        })),
       );
     return said;
   } finally {
@@ -76,13 +79,18 @@ export async function generate(
   }
 }
 
-/** @param open a stage's weights; where there is one stage alone, they are the caller's to dispose of */
+/** How a model's stages are opened. */
+interface Opening {
+  readonly stages: number;
+  /** A stage's weights; where there is one stage alone, they are the caller's to dispose of. */
+  open(stage: number): Promise<StageWeights>;
+}
+
 async function say(
   model: Speaker,
   rows: readonly TokenRow[],
   most: number,
-  stages: number,
-  open: (stage: number) => Promise<StageWeights>,
+  { stages, open }: Opening,
 ): Promise<number[][]> {
   const { speech } = model;
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
@@ -96,7 +104,7 @@ async function say(
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {
-      const next = await pass(model, batch, memory, step === 0 ? 0 : speech.from, stages, open);
+      const next = await pass(model, batch, memory, { from: step === 0 ? 0 : speech.from, stages, open });
       for (const [r, id] of next.entries()) {
         over[r] ||= speech.ends.includes(id);
         if (!over[r]) said[r]!.push(id);
@@ -115,9 +123,7 @@ async function pass(
   model: Speaker,
   batch: unknown,
   memory: Growing,
-  from: number,
-  stages: number,
-  open: (stage: number) => Promise<StageWeights>,
+  { from, stages, open }: { from: number } & Opening,
 ): Promise<Int32Array> {
   memory.read(model.speech.side(batch));
   const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);

@@ -142,7 +142,7 @@ export function compileMergekit(
     // slerp's base is where it starts from.
     const rest = refs.filter((entry) => entry !== base);
     const inputs = translation.base === "first" ? [base!, ...rest] : rest;
-    const values = valuesFor(translation, file, slice, name, inputs, t, where);
+    const values = valuesFor(translation, { file, slice, where }, { name, inputs, t });
     return {
       name,
       dtype: target,
@@ -235,12 +235,12 @@ function storedAs({ actual }: Member, stack: string, name: string): string {
 /** A tensor's parameters: the most particular setting that says something, else mergekit's default. */
 function valuesFor(
   { shared, each, values }: Translation,
-  file: MergekitFile,
-  slice: Slice,
-  name: string,
-  inputs: readonly { source: MergekitSource; name: string }[],
-  t: number,
-  where: string,
+  { file, slice, where }: { file: MergekitFile; slice: Slice; where: string },
+  {
+    name,
+    inputs,
+    t,
+  }: { name: string; inputs: readonly { source: MergekitSource; name: string }[]; t: number },
 ): Record<string, unknown> {
   const pick = (
     key: string,

@@ -80,21 +80,14 @@ export const nuslerp = method({
       const coefficients = arc(t, aa, ab, bb);
       return (part, out) => weightedSum(part, coefficients, out, part.base);
     }
-    const write = (
-      base: Float32Array,
-      a: Float32Array,
-      b: Float32Array,
-      out: Float32Array,
-      i: number,
-      [ca, cb]: readonly [number, number],
-    ) => {
-      out[i] = base[i]! + ca * a[i]! + cb * b[i]!;
-    };
     if (along === "column") {
       const [aa, ab, bb] = columnProducts(tensor);
       const arcs = Array.from(aa, (_, c) => arc(t, aa[c]!, ab[c]!, bb[c]!));
       return ({ base, inputs: [a, b] }, out) => {
-        for (let i = 0; i < out.length; i++) write(base, a!, b!, out, i, arcs[i % width]!);
+        for (let i = 0; i < out.length; i++) {
+          const [ca, cb] = arcs[i % width]!;
+          out[i] = base[i]! + ca * a![i]! + cb * b![i]!;
+        }
       };
     }
     return ({ base, inputs: [a, b] }, out) => {
@@ -105,8 +98,8 @@ export const nuslerp = method({
           ab += a![i]! * b![i]!;
           bb += b![i]! ** 2;
         }
-        const coefficients = arc(t, aa, ab, bb);
-        for (let i = from; i < from + width; i++) write(base, a!, b!, out, i, coefficients);
+        const [ca, cb] = arc(t, aa, ab, bb);
+        for (let i = from; i < from + width; i++) out[i] = base[i]! + ca * a![i]! + cb * b![i]!;
       }
     };
   },

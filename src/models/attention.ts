@@ -190,8 +190,7 @@ export function attend(
   q: Tensor2D,
   k: Tensor2D,
   v: Tensor2D,
-  queries: readonly SegmentBias[],
-  keys: readonly SegmentBias[],
+  { queries, keys }: { queries: readonly SegmentBias[]; keys: readonly SegmentBias[] },
   { heads, scale, relative }: AttendOptions,
 ): Tensor2D {
   const width = q.shape[1];

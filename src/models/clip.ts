@@ -42,16 +42,21 @@ function tower(json: Config, key: "vision_config" | "text_config") {
   };
 }
 
+interface Projection {
+  /** The norm's module, and the projection's. */
+  readonly last: string;
+  readonly projection: string;
+  readonly width: number;
+  readonly projected: number;
+  readonly epsilon: number;
+}
+
 /**
  * The last norm on one token of every row, then the projection into the space that both towers share,
  * at length 1.
  */
 const project = (
-  last: string,
-  projection: string,
-  width: number,
-  projected: number,
-  epsilon: number,
+  { last, projection, width, projected, epsilon }: Projection,
   after?: (row: TokenBatch["rows"][number]) => number,
 ): Block<State> => ({
   id: projection,
@@ -100,7 +105,13 @@ function build(json: Config): Model {
       ...Array.from({ length: layers }, (_, i) =>
         preNormLayer(`vision_model.encoder.layers.${i}`, { width, inner, heads, epsilon, activation, names }),
       ),
-      project("vision_model.post_layernorm", "visual_projection", width, projected, epsilon),
+      project({
+        last: "vision_model.post_layernorm",
+        projection: "visual_projection",
+        width,
+        projected,
+        epsilon,
+      }),
     ],
     tables: [],
     width: projected,
@@ -162,7 +173,10 @@ export function clipText(json: Config): Model {
       ...Array.from({ length: layers }, (_, i) =>
         preNormLayer(`text_model.encoder.layers.${i}`, { width, inner, heads, epsilon, activation, names }),
       ),
-      project("text_model.final_layer_norm", "text_projection", width, projected, epsilon, end),
+      project(
+        { last: "text_model.final_layer_norm", projection: "text_projection", width, projected, epsilon },
+        end,
+      ),
     ],
     tables: [`${at}.token_embedding.weight`, `${at}.position_embedding.weight`],
     width: projected,

@@ -90,5 +90,5 @@ export function attendBack(
   options: AttendOptions,
 ): Tensor2D {
   const [seenK, seenV] = memory?.extend(layer, k, v) ?? [k, v];
-  return attend(q, seenK, seenV, bias, keys ?? bias, options);
+  return attend(q, seenK, seenV, { queries: bias, keys: keys ?? bias }, options);
 }

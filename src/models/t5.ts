@@ -181,8 +181,7 @@ function crossAttention({ width, depth, heads, epsilon }: T5Config, index: numbe
       dense(w, rms(w, `${at}.layer_norm`, y, epsilon), q, bare),
       key,
       value,
-      queries,
-      keys,
+      { queries, keys },
       { heads, scale: 1 },
     );
     return plus(y as Tensor2D, dense(w, seen, o, bare));

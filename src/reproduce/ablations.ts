@@ -9,8 +9,7 @@ const ablation = (
   what: string,
   values: Readonly<Record<string, Readonly<Record<string, unknown>>>>,
   minutes: readonly [number, number],
-  claims: readonly Claim[] = [],
-  axis?: string,
+  { claims = [], axis }: { claims?: readonly Claim[]; axis?: string } = {},
 ): Experiment => ({
   id: `ablation/${name}`,
   what,
@@ -95,21 +94,23 @@ export const ablations: readonly Experiment[] = [
     "how many validation examples a task",
     Object.fromEntries(counts.map((n) => [`${n} examples`, { valPerTask: n }])),
     [3, 15],
-    [
-      {
-        text: "The most examples give more than the fewest",
-        holds: ({ rows }, { tasks }) =>
-          average(rows, "512 examples", tasks)! > average(rows, "8 examples", tasks)!,
-      },
-      {
-        text: "No step to more examples loses more than a point",
-        holds: ({ rows }, { tasks }) => {
-          const values = counts.map((n) => average(rows, `${n} examples`, tasks)!);
-          return values.every((value, i) => i === 0 || value >= values[i - 1]! - 0.01);
+    {
+      axis: "validation examples a task",
+      claims: [
+        {
+          text: "The most examples give more than the fewest",
+          holds: ({ rows }, { tasks }) =>
+            average(rows, "512 examples", tasks)! > average(rows, "8 examples", tasks)!,
         },
-      },
-    ],
-    "validation examples a task",
+        {
+          text: "No step to more examples loses more than a point",
+          holds: ({ rows }, { tasks }) => {
+            const values = counts.map((n) => average(rows, `${n} examples`, tasks)!);
+            return values.every((value, i) => i === 0 || value >= values[i - 1]! - 0.01);
+          },
+        },
+      ],
+    },
   ),
   ablation(
     "loss",
@@ -120,25 +121,26 @@ export const ablations: readonly Experiment[] = [
       distillation: { loss: "distillation" },
     },
     [2, 8],
-    [
-      {
-        text: "Labels are a better guide than entropy",
-        holds: ({ rows }, { tasks }) =>
-          average(rows, "cross-entropy", tasks)! > average(rows, "entropy", tasks)!,
-      },
-      {
-        text: "Without labels, what the experts say is a better guide than entropy",
-        holds: ({ rows }, { tasks }) =>
-          average(rows, "distillation", tasks)! > average(rows, "entropy", tasks)!,
-      },
-    ],
+    {
+      claims: [
+        {
+          text: "Labels are a better guide than entropy",
+          holds: ({ rows }, { tasks }) =>
+            average(rows, "cross-entropy", tasks)! > average(rows, "entropy", tasks)!,
+        },
+        {
+          text: "Without labels, what the experts say is a better guide than entropy",
+          holds: ({ rows }, { tasks }) =>
+            average(rows, "distillation", tasks)! > average(rows, "entropy", tasks)!,
+        },
+      ],
+    },
   ),
   ablation(
     "steps",
     "how many steps",
     Object.fromEntries([10, 25, 50, 100, 200].map((n) => [`${n} steps`, { steps: n }])),
     [2, 11],
-    [],
-    "steps",
+    { axis: "steps" },
   ),
 ];

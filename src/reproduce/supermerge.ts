@@ -77,12 +77,12 @@ const hierarchicalIsClose = {
 };
 const heldOut = ({ heldOut: tasks }: Lab) => tasks;
 
+type Contenders = typeof languageMethods;
+type TableOptions = Pick<Experiment, "id" | "what" | "minutes"> & { readonly contenders: Contenders };
+
 const inDomainTable = (
-  id: string,
-  what: string,
-  contenders: typeof languageMethods,
+  { id, what, minutes, contenders }: TableOptions,
   others: readonly string[],
-  minutes: readonly [number, number],
   models = 2,
 ): Experiment => ({
   id,
@@ -108,10 +108,7 @@ const inDomainTable = (
   ],
 });
 const outOfDomainTable = (
-  id: string,
-  what: string,
-  contenders: typeof languageMethods,
-  minutes: readonly [number, number],
+  { id, what, minutes, contenders }: TableOptions,
   claims: Experiment["claims"],
   models = 2,
 ): Experiment => ({
@@ -215,17 +212,21 @@ async function cost(lab: Lab): Promise<Produced> {
 
 export const supermerge: readonly Experiment[] = [
   inDomainTable(
-    "supermerge/table-1",
-    "in-domain, language tasks: every method, accuracy and rank",
-    languageMethods,
+    {
+      id: "supermerge/table-1",
+      what: "in-domain, language tasks: every method, accuracy and rank",
+      minutes: [2, 16],
+      contenders: languageMethods,
+    },
     ["task-arithmetic", "dare", "ties", "dare-ties"],
-    [2, 16],
   ),
   outOfDomainTable(
-    "supermerge/table-2",
-    "out-of-domain, language tasks: tasks that have no part in the merge",
-    languageMethods,
-    [2, 10],
+    {
+      id: "supermerge/table-2",
+      what: "out-of-domain, language tasks: tasks that have no part in the merge",
+      minutes: [2, 10],
+      contenders: languageMethods,
+    },
     [
       bestOf(
         "SuperMerge's average on tasks held out is above task arithmetic's and TIES's, with DARE and without",
@@ -243,11 +244,13 @@ export const supermerge: readonly Experiment[] = [
     ],
   ),
   inDomainTable(
-    "supermerge/table-3",
-    "in-domain, image tasks (AdaMerging++ beside it)",
-    visionMethods,
+    {
+      id: "supermerge/table-3",
+      what: "in-domain, image tasks (AdaMerging++ beside it)",
+      minutes: [10, 40],
+      contenders: visionMethods,
+    },
     ["task-arithmetic", "ties", "adamerging++"],
-    [10, 40],
     6,
   ),
   {
@@ -295,10 +298,12 @@ export const supermerge: readonly Experiment[] = [
     ],
   },
   outOfDomainTable(
-    "supermerge/table-6",
-    "out-of-domain, image tasks",
-    visionMethods,
-    [9, 35],
+    {
+      id: "supermerge/table-6",
+      what: "out-of-domain, image tasks",
+      minutes: [9, 35],
+      contenders: visionMethods,
+    },
     ["task-arithmetic", "ties"].map((name) =>
       bestOf(
         `On image tasks held out, ${name} is above SuperMerge and AdaMerging++ (which learned for others)`,

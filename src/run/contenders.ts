@@ -160,7 +160,7 @@ async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Ma
   };
   const searched = arena.search && Object.keys(method.grid).some((key) => !(key in given));
   const search = searched
-    ? await searchGrid(join(arena.out, "trying"), method, given, merge, inputs, hooks)
+    ? await searchGrid(join(arena.out, "trying"), { method, given, merge }, inputs, hooks)
     : undefined;
   const values = resolveValues(
     method,

@@ -112,10 +112,7 @@ const stateFiles = { json: "finetune.json", tensors: "finetune.safetensors" } as
 /** Copies every tensor of some maps into one file. */
 async function saveState(
   out: string,
-  identity: string,
-  step: number,
-  best: unknown,
-  taken: ReadonlyMap<string, number>,
+  { taken, ...state }: { identity: string; step: number; best: unknown; taken: ReadonlyMap<string, number> },
   maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>,
 ): Promise<void> {
   const sources = Object.entries(maps).flatMap(([kind, map]) =>
@@ -126,8 +123,8 @@ async function saveState(
       bytes: async () => fromFloat32((await v.data()) as Float32Array, "F32"),
     })),
   );
-  await writeSafetensors(join(out, stateFiles.tensors), sources, { step: String(step) });
-  await writeText(join(out, stateFiles.json), { identity, step, best, taken: Object.fromEntries(taken) });
+  await writeSafetensors(join(out, stateFiles.tensors), sources, { step: String(state.step) });
+  await writeText(join(out, stateFiles.json), { ...state, taken: Object.fromEntries(taken) });
 }
 
 async function loadState(
@@ -291,7 +288,7 @@ export async function finetune(
         best = { loss, scores };
         for (const [name, v] of trained) bestOf.get(name)!.assign(v);
       }
-      await saveState(out, identity, step, best, moments.taken, maps);
+      await saveState(out, { identity, step, best, taken: moments.taken }, maps);
       hooks.note(told);
     }
     await writeExpert(out, base, { plain, head, lessons, best: bestOf, beside }, options);

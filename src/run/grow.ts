@@ -139,14 +139,20 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
   }
 }
 
-/** Trains on from the flattened table. */
+/** Training on from a flattened tree. */
+interface Polish {
+  readonly out: string;
+  readonly inputs: Inputs;
+  readonly steps: number;
+  /** The flattened table. */
+  readonly start: Table;
+  /** The root's identity. */
+  readonly root: string;
+}
+
 async function polish(
-  out: string,
-  inputs: Inputs,
+  { out, inputs, steps, start, root }: Polish,
   options: MergeOptions,
-  steps: number,
-  start: Table,
-  root: string,
   hooks: MergeHooks,
 ): Promise<Table | undefined> {
   const raw = {
@@ -165,15 +171,8 @@ async function polish(
     () => true,
     () => false,
   );
-  const trained = await trainRun(
-    out,
-    inputs,
-    identity,
-    { raw, moments: zeroMoments(raw.values.length) },
-    trainOptions,
-    resume,
-    hooks,
-  );
+  const begin = { raw, moments: zeroMoments(raw.values.length) };
+  const trained = await trainRun({ out, inputs, identity, resume }, begin, trainOptions, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trainOptions), options.gate) : undefined;
 }
 
@@ -255,7 +254,10 @@ export async function mergeInTree(
     let table: Table | undefined;
     if (flat) {
       table = tableOf(inputs, flat);
-      if (tree.polish) table = await polish(out, inputs, options, tree.polish, table, root.identity, hooks);
+      if (tree.polish) {
+        const from: Polish = { out, inputs, steps: tree.polish, start: table, root: root.identity };
+        table = await polish(from, options, hooks);
+      }
       if (!table) return { out, rows: [], synthetic, finished: false };
     } else {
       hooks.note(

@@ -103,14 +103,20 @@ export async function recipeOf(options: MergeOptions): Promise<Recipe> {
   };
 }
 
+/** How a family names its heads. */
+interface HeadSource {
+  readonly names: HeadNames | undefined;
+  canonical(name: string): string;
+  /** Starts the engine, where a head has to be computed. */
+  start(): Promise<unknown>;
+}
+
 /** Every task's head, as a checkpoint that holds one, in the order of the tasks; closing is the caller's. */
 async function openHeads(
   family: Family,
   { sources }: Places,
   tasks: readonly Task[],
-  names: HeadNames | undefined,
-  canonical: (name: string) => string,
-  start: () => Promise<unknown>,
+  { names, canonical, start }: HeadSource,
 ): Promise<{ heads: Member[]; close(): Promise<void> }> {
   const heads: Member[] = [];
   const opened: Member[] = [];
@@ -180,9 +186,11 @@ export async function openInputs(
         ? await factoredFamily(family, canonical)
         : undefined;
     const model = factored ? withAdapters(plain, factored.beside) : plain;
-    const headMembers = await openHeads(family, places, tasks, head, canonical, () =>
-      startFor(model, options.backend),
-    );
+    const headMembers = await openHeads(family, places, tasks, {
+      names: head,
+      canonical,
+      start: () => startFor(model, options.backend),
+    });
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
     const encoder = await encoderFor(places.base, model, options);

@@ -49,14 +49,20 @@ export const identityOf = (options: MergeOptions, { plan, hashes }: Inputs): Rec
   ...Object.fromEntries(hashes.map(({ role, file, sha256: hash }) => [`${role}/${file}`, hash])),
 });
 
-/** Trains from a start, or from the state in `out` where `resume`; keeps state and log as it goes. */
+/** A training that keeps its state and log in a folder. */
+export interface Run {
+  readonly out: string;
+  readonly inputs: Inputs;
+  readonly identity: Readonly<Record<string, unknown>>;
+  /** Whether it goes on from the state in `out`. */
+  readonly resume: boolean;
+}
+
+/** Trains from a start, or from the state in `out`; keeps state and log as it goes. */
 export async function trainRun(
-  out: string,
-  inputs: Inputs,
-  identity: Readonly<Record<string, unknown>>,
+  { out, inputs, identity, resume }: Run,
   begin: TrainState,
   options: TrainOptions,
-  resume: boolean,
   hooks: MergeHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const start = resume ? await loadState(out, identity) : begin;
@@ -98,14 +104,8 @@ export interface Trained {
 }
 
 /** Finds λ for the start and for task arithmetic, then trains. */
-export async function searchAndTrain(
-  out: string,
-  inputs: Inputs,
-  identity: Readonly<Record<string, unknown>>,
-  options: MergeOptions,
-  resume: boolean,
-  hooks: MergeHooks,
-): Promise<Trained> {
+export async function searchAndTrain(run: Run, options: MergeOptions, hooks: MergeHooks): Promise<Trained> {
+  const { inputs } = run;
   const { vectors, tasks } = inputs;
   // Nobody asks for λ where the start is given and no baseline is measured.
   const asked = options.baselines !== false || (options.init === "search" && usesLabels(options.loss));
@@ -121,7 +121,7 @@ export async function searchAndTrain(
   );
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);
-  const { state, finished } = await trainRun(out, inputs, identity, begin, trainOptions, resume, hooks);
+  const { state, finished } = await trainRun(run, begin, trainOptions, hooks);
   return {
     state,
     finished,
@@ -160,14 +160,8 @@ export async function mergeByTraining(
   };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
-    const trained = await searchAndTrain(
-      out,
-      inputs,
-      identityOf(options, inputs),
-      options,
-      options.resume ?? false,
-      hooks,
-    );
+    const run: Run = { out, inputs, identity: identityOf(options, inputs), resume: options.resume ?? false };
+    const trained = await searchAndTrain(run, options, hooks);
     if (!trained.finished)
       return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
     const raw = chosenRaw(trained.state, trained.options);

@@ -128,14 +128,8 @@ async function nodeTable(
     () => false,
   );
   // A node shows no baseline, so λ is looked for only where the coefficients start from it.
-  const trained = await searchAndTrain(
-    folder,
-    inputs,
-    identity,
-    { ...options, baselines: false },
-    resume,
-    hooks,
-  );
+  const run = { out: folder, inputs, identity, resume };
+  const trained = await searchAndTrain(run, { ...options, baselines: false }, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trained.options), options.gate) : undefined;
 }
 

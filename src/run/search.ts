@@ -46,9 +46,7 @@ export type Searched = Omit<DiskMerge, "values" | "method">;
  */
 export async function searchGrid(
   folder: string,
-  method: Method,
-  given: Readonly<Record<string, unknown>>,
-  merge: Searched,
+  { method, given, merge }: { method: Method; given: Readonly<Record<string, unknown>>; merge: Searched },
   inputs: Inputs,
   hooks: MergeHooks,
 ): Promise<GridPoint[]> {

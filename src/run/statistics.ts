@@ -81,7 +81,7 @@ async function statisticsFile(
     const onExample = (done: number, of: number) => hooks.progress(`${kind} of ${member.label}`, done, of);
     const found =
       kind === "fisher"
-        ? await fisherOf(model, weights, task.head, task.validation, task.isChoice, onExample)
+        ? await fisherOf(model, weights, task, onExample)
         : await gramsOf(model, weights, task.validation, onExample);
     await writeSafetensors(
       path,

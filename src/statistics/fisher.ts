@@ -19,6 +19,13 @@ import type { Model } from "../models/types.js";
 import type { EncodedExample } from "../tasks/batches.js";
 import type { ModelWeights } from "./weights.js";
 
+/** A task's inputs, and the head that they are put to. */
+export interface TaskInputs {
+  readonly head: Head | undefined;
+  readonly validation: readonly EncodedExample[];
+  readonly isChoice: boolean;
+}
+
 /** Softmax of a row, on the host. */
 function probabilities(row: ArrayLike<number>): number[] {
   const values = Array.from(row);
@@ -37,9 +44,7 @@ function probabilities(row: ArrayLike<number>): number[] {
 export async function fisherOf(
   model: Model,
   { tensors, names }: ModelWeights,
-  head: Head | undefined,
-  examples: readonly EncodedExample[],
-  isChoice: boolean,
+  { head, validation: examples, isChoice }: TaskInputs,
   onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
   const at = new Map(names.map((name, i) => [name, i]));

@@ -60,22 +60,23 @@ const filters: Record<number, { reach: number; weight(x: number): number }> = {
 /** 1, in PIL's fixed point. */
 const one = 2 ** 22;
 
+/** Bytes as lines of pixels: where a line begins, and how far it is to the next pixel of it. */
+interface Lines {
+  readonly bytes: Uint8Array;
+  /** Pixels in a line. */
+  readonly length: number;
+  readonly line: number;
+  readonly step: number;
+}
+
 /**
  * Along one axis, with the filter widened where it shrinks: PIL's way. Rounds to bytes, as PIL does
  * between the axes.
  */
-function resample(
-  from: Uint8Array,
-  count: number,
-  length: number,
-  target: number,
-  stride: { line: number; step: number },
-  out: Uint8Array,
-  outStride: { line: number; step: number },
-  channels: number,
-  kind: number,
-): void {
+function resample(from: Lines, to: Lines, count: number, channels: number, kind: number): void {
   const { reach, weight } = filters[kind]!;
+  const { length } = from;
+  const target = to.length;
   const scale = length / target;
   const wide = Math.max(1, scale);
   for (let t = 0; t < target; t++) {
@@ -92,11 +93,8 @@ function resample(
       for (let c = 0; c < channels; c++) {
         let sum = one / 2;
         for (let i = 0; i < fixed.length; i++)
-          sum += fixed[i]! * from[line * stride.line + (first + i) * stride.step + c]!;
-        out[line * outStride.line + t * outStride.step + c] = Math.min(
-          255,
-          Math.max(0, Math.floor(sum / one)),
-        );
+          sum += fixed[i]! * from.bytes[line * from.line + (first + i) * from.step + c]!;
+        to.bytes[line * to.line + t * to.step + c] = Math.min(255, Math.max(0, Math.floor(sum / one)));
       }
     }
   }
@@ -115,25 +113,17 @@ export function resize(
     );
   const across = new Uint8Array(height * toWidth * channels);
   resample(
-    pixels,
+    { bytes: pixels, length: width, line: width * channels, step: channels },
+    { bytes: across, length: toWidth, line: toWidth * channels, step: channels },
     height,
-    width,
-    toWidth,
-    { line: width * channels, step: channels },
-    across,
-    { line: toWidth * channels, step: channels },
     channels,
     kind,
   );
   const out = new Uint8Array(toHeight * toWidth * channels);
   resample(
-    across,
+    { bytes: across, length: height, line: channels, step: toWidth * channels },
+    { bytes: out, length: toHeight, line: channels, step: toWidth * channels },
     toWidth,
-    height,
-    toHeight,
-    { line: channels, step: toWidth * channels },
-    out,
-    { line: channels, step: toWidth * channels },
     channels,
     kind,
   );

@@ -137,7 +137,13 @@ export async function coefficientGradient(
   const losses: number[] = jobs.map(() => 0);
   for (let s = stages.length - 1; s >= lowest; s--) {
     const opened = await open(stages[s]!);
-    const { products, passLosses } = await stageBackward(model, vectors, stages[s]!, opened, passes, s, loss);
+    const { products, passLosses } = await stageBackward(
+      model,
+      vectors,
+      { s, stage: stages[s]!, opened },
+      passes,
+      loss,
+    );
     for (const { name, numbers } of products) {
       const { row, experts } = vectors.tensors.get(name)!;
       experts.forEach((column, i) => (values[row * coefficients.columns + column]! += numbers[i]!));
@@ -152,10 +158,8 @@ export async function coefficientGradient(
 async function stageBackward(
   model: Model,
   vectors: TaskVectors,
-  stage: Stage,
-  opened: StageWeights,
+  { s, stage, opened }: { s: number; stage: Stage; opened: StageWeights },
   passes: readonly Pass[],
-  s: number,
   loss: LossName,
 ): Promise<{ products: { name: string; numbers: Float32Array }[]; passLosses: ArrayLike<number> }> {
   const { weights, changed } = opened;

@@ -44,7 +44,12 @@ export function statisticsTests(tolerance: number): void {
         await loadTokenizer(join(folder, "base"), data.maxLength),
       );
       const [weights, head] = [await loadWeights(model, member), await loadHead(member, bert.head)];
-      const fisher = await fisherOf(model, weights, head, examples, kind.kind === "choice", () => {});
+      const fisher = await fisherOf(
+        model,
+        weights,
+        { head, validation: examples, isChoice: kind.kind === "choice" },
+        () => {},
+      );
       const grams = await gramsOf(model, weights, examples, () => {});
       weights.dispose();
       disposeHead(head);
