@@ -13,6 +13,7 @@ import {
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
+import { median } from "../report/interval.js";
 import { isExact } from "./exact.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
@@ -144,12 +145,6 @@ export async function* batchLogits<T extends HeadBatch>(
   }
 }
 
-const medianOf = (values: readonly number[]): number => {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-};
-
 /**
  * Scores of several tasks under one merge, in their order. A task with several prompt templates is
  * tested in each: its score is the median over them (of accuracy, and of the loss).
@@ -166,8 +161,8 @@ export async function evaluateTasks(
   return variants.map(({ length }) => {
     const mine = scores.slice(at, (at += length));
     return {
-      accuracy: medianOf(mine.map(({ accuracy }) => accuracy)),
-      loss: medianOf(mine.map(({ loss }) => loss)),
+      accuracy: median(mine.map(({ accuracy }) => accuracy)),
+      loss: median(mine.map(({ loss }) => loss)),
       n: mine[0]!.n,
     };
   });

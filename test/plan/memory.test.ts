@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
-import { choose, equation6, placements, predict, type Budget } from "../../src/plan/memory.js";
+import { choose, equation6, fits, placements, predict, type Budget } from "../../src/plan/memory.js";
 import { entries, shapeOfHeader, sum } from "../../src/plan/shape.js";
 
 const folder = join(packageFolder, "experiments", "t0-3b");
@@ -58,4 +58,18 @@ test("the first placement that fits is taken, and only what the wish allows", ()
   expect(of(1e12, 1e12, { residency: "disk" })).toBe("disk");
   expect(of(1e12, 1e12, { blocks: "on" })).toBe("device by blocks");
   expect(of(1e8, 1e12)).toBeUndefined();
+});
+
+test("where device and host are one memory, both together must fit it", () => {
+  const [one] = plan(2);
+  const prediction = { ...one!, device: 6e9, host: 5e9 };
+  const budget = { device: 8e9, host: 8e9 };
+  expect(fits(prediction, { ...budget, shared: false })).toBe(true);
+  expect(fits(prediction, { ...budget, shared: true })).toBe(false);
+  expect(fits({ ...prediction, host: 2e9 }, { ...budget, shared: true })).toBe(true);
+  // A device's own budget binds in either case, and so does the host's where it is apart.
+  expect(fits({ ...prediction, device: 8.1e9, host: 0 }, { device: 8e9, host: 20e9, shared: true })).toBe(
+    false,
+  );
+  expect(fits({ ...prediction, host: 8.1e9 }, { ...budget, shared: false })).toBe(false);
 });

@@ -28,4 +28,9 @@ test("learning rate: warm-up, then constant or decayed to zero", () => {
   expect(learningRate(50, 100, 1, 0, "none")).toBe(1);
   expect(learningRate(55, 100, 1, 10, "linear")).toBeCloseTo(0.5);
   expect(learningRate(100, 100, 1, 10, "cosine")).toBeCloseTo(0);
+  // A quarter of the way a cosine has lost 15 % where a line has lost 25.
+  expect(learningRate(25, 100, 2, 0, "cosine")).toBeCloseTo(1 + Math.SQRT1_2, 12);
+  expect(learningRate(50, 100, 2, 0, "cosine")).toBeCloseTo(1, 12);
+  expect(learningRate(32.5, 100, 2, 10, "cosine")).toBeCloseTo(1 + Math.SQRT1_2, 12);
+  expect(learningRate(25, 100, 2, 0, "linear")).toBe(1.5);
 });

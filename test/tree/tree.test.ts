@@ -110,3 +110,13 @@ test("cosines of a Gram matrix, summed over layers", () => {
     [0, 1],
   ]);
 });
+
+test("ties of similarity go to the earlier task", () => {
+  const alike = leaves.map((_, i) => leaves.map((_other, j) => (i === j ? 1 : 0.5)));
+  expect(shape(planTree(leaves, 2, bySimilarity(alike)))).toEqual([
+    ["a+b", 1, "a", "b"],
+    ["c+d", 1, "c", "d"],
+    ["a+b+c+d", 2, "a+b", "c+d"],
+    ["a+b+c+d+e", 3, "a+b+c+d", "e"],
+  ]);
+});

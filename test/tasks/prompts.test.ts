@@ -1,0 +1,41 @@
+import { expect, test } from "vitest";
+import { promptRows } from "../../src/tasks/encoders.js";
+import type { Task } from "../../src/tasks/registry.js";
+import type { TextEncoder } from "../../src/tasks/tokenize.js";
+
+/** A token a word, its number; 0 ends a text where special tokens are asked for. */
+const tokenizer: TextEncoder = {
+  vocabulary: 1000,
+  encode: () => ({ ids: [], types: [] }),
+  whole: (text, special) => [...text.trim().split(" ").map(Number), ...(special ? [0] : [])],
+  text: (ids) => ids.join(" "),
+};
+/** The same without an end, as a decoder's tokenizer has it. */
+const bare: TextEncoder = { ...tokenizer, whole: (text) => text.trim().split(" ").map(Number) };
+
+const task = { id: "t", kind: "pair", labels: ["a", "b"] } as unknown as Task;
+const example = { texts: [["x"]], label: 0 } as never;
+const prompts = {
+  of: () => [() => ({ prompt: "1 2 3 4 5 6 7 8", answers: ["91", "92 93"] })],
+  fileOf: () => "prompts.yaml",
+};
+const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextEncoder, maxLength: number) =>
+  promptRows(encoder, prompts, { scores, speech: undefined }, maxLength, false).encode(example, task)[0]!;
+
+test("in front of an encoder too long a prompt loses its end, and keeps the token that ends it", () => {
+  const [first, second] = rowsOf("encoder-decoder", tokenizer, 5);
+  expect(first!.ids).toEqual([1, 2, 3, 4, 0]);
+  expect(first!.targets).toEqual([91, 0]);
+  expect(second!.targets).toEqual([92, 93, 0]);
+});
+
+test("in front of a decoder it loses its beginning: the answer follows on its end", () => {
+  const [first, second] = rowsOf("decoder", bare, 5);
+  expect(first).toMatchObject({ ids: [5, 6, 7, 8], targets: [91] });
+  expect(second).toMatchObject({ ids: [6, 7, 8], targets: [92, 93] });
+});
+
+test("a prompt that fits is whole", () => {
+  expect(rowsOf("decoder", bare, 20)[0]!.ids).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  expect(rowsOf("encoder-decoder", tokenizer, 9)[0]!.ids).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0]);
+});
