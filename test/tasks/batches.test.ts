@@ -21,7 +21,7 @@ test("an epoch has every example once", () => {
     expect(
       labelsOf(next, 4 * epoch, 4)
         .flat()
-        .sort(),
+        .sort((a, b) => a - b),
     ).toEqual([0, 1, 2, 3, 4, 5, 6]);
 });
 

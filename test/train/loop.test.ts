@@ -99,15 +99,19 @@ test("with nothing held out, the step is chosen on what is trained on", async ()
 
 test("the step with the lowest held-out loss is kept, the earliest of equals", async () => {
   // So large a step that the loss goes up and down.
-  const { records, state, all } = await run({ steps: 8, evalEvery: 1, lr: 1.5 });
+  const { records, state, all } = await run({ steps: 8, evalEvery: 1, lr: 0.3 });
   const scored = records.filter(({ validation }) => validation !== undefined);
   const losses = scored.map(({ validation }) => validation!.loss);
   const lowest = losses.indexOf(Math.min(...losses));
   expect(scored).toHaveLength(9);
+  // Not the last, and not far below it: nothing but the comparison itself decides.
   expect(lowest).toBeLessThan(8);
+  expect(losses[8]! - losses[lowest]!).toBeLessThan(1);
   expect(state.best!.step).toBe(scored[lowest]!.step);
   const kept = Array.from(chosenRaw(state, all).values, (raw) => Math.round(Math.tanh(raw) * 1e4) / 1e4);
   expect(kept).toEqual(scored[lowest]!.coefficients);
+  // Where nothing moves, all are equal: the first.
+  expect((await run({ steps: 3, evalEvery: 1, lr: 0 })).state.best!.step).toBe(0);
   // A loss without labels has nothing to choose by.
   expect(chosenRaw(state, { ...all, loss: "entropy" })).toBe(state.raw);
 });
