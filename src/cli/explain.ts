@@ -1,6 +1,7 @@
 import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { kebab, settings } from "../config/settings.js";
+import { settings } from "../config/settings.js";
+import { kebab } from "../spelling.js";
 import { UserError } from "../errors.js";
 import { progressPrinter } from "./progress.js";
 import { fetchNamed } from "../run/fetch.js";

@@ -1,16 +1,17 @@
 import { Option, type Command } from "commander";
 import { basename, resolve } from "node:path";
-import { kebab, settings } from "../config/settings.js";
+import { settings } from "../config/settings.js";
+import { kebab } from "../spelling.js";
 import { loadSettings } from "../config/load.js";
 import { startThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
 import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
-import { written } from "../methods/values.js";
+
 import { nearest } from "../nearest.js";
 import { fetchNamed } from "../run/fetch.js";
-import { writeForms, type WriteForm } from "../run/write-form.js";
+import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { toText } from "../report/table.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
@@ -56,7 +57,7 @@ export function addParameters(command: Command): void {
     const of = methods.filter((method) => Object.hasOwn(method.parameters, key)).map(({ name }) => name);
     command.addOption(
       new Option(
-        `--${written(key)} ${argumentOf(parameter)}`,
+        `--${kebab(key)} ${argumentOf(parameter)}`,
         `${parameter.about}${of.length ? ` (${of.join(", ")})` : ""}`,
       ),
     );
@@ -139,7 +140,7 @@ export function addMerge(program: Command): void {
             (key) => options[key] !== undefined,
           );
           if (stray !== undefined)
-            throw new UserError(`--${written(stray)}: the file ${file} says it; change it there`);
+            throw new UserError(`--${kebab(stray)}: the file ${file} says it; change it there`);
           out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
           await mergeByFile(file, { ...common, out, seed: chosen.seed }, hooks);
         } else {
@@ -210,7 +211,7 @@ export function addMerge(program: Command): void {
         return;
       }
       const body = Object.entries(parametersOf(listed[0]!)).map(([key, parameter]) => [
-        `--${written(key)}`,
+        `--${kebab(key)}`,
         String(parameter.default),
         `${parameter.about}${parameter.kind === "choice" ? `: ${parameter.of.join(", ")}` : ""}`,
       ]);

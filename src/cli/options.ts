@@ -1,6 +1,7 @@
 import { Option, type Command } from "commander";
 import { UserError } from "../errors.js";
-import { kebab, settings } from "../config/settings.js";
+import { settings } from "../config/settings.js";
+import { kebab } from "../spelling.js";
 
 /** Gives a command every setting of a run as an option. */
 export function addSettings(command: Command, left: readonly string[] = []): void {

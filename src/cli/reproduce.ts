@@ -1,7 +1,8 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { loadSettings, readConfig } from "../config/load.js";
-import { kebab, settings } from "../config/settings.js";
+import { settings } from "../config/settings.js";
+import { kebab } from "../spelling.js";
 import { UserError } from "../errors.js";
 import { toText, textOf } from "../report/table.js";
 import { fetchNamed } from "../run/fetch.js";

@@ -3,7 +3,8 @@ import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { presetOf } from "./trained.js";
 import { readYaml } from "./yaml.js";
-import { camel, kebab, settings, settingsSchema, type Settings } from "./settings.js";
+import { camel, kebab } from "../spelling.js";
+import { settings, settingsSchema, type Settings } from "./settings.js";
 
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
 export async function readConfig(path: string): Promise<Record<string, unknown>> {

@@ -7,7 +7,7 @@ import { blockWishes, residencyWishes } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
 import { splitNames } from "../tasks/split.js";
-import { writeForms } from "../run/write-form.js";
+import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
 import { lossNames, usesLabels } from "../train/losses.js";
 
@@ -291,9 +291,11 @@ export const settingsSchema = z
     }
   });
 
-export type Settings = z.infer<typeof settingsSchema>;
+type Parsed = z.infer<typeof settingsSchema>;
 
-/** `valPerTask` ↔ `val-per-task`, as users write it. */
-export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-export const camel = (key: string): string =>
-  key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+/** All settings of a run, checked. */
+export type Settings = {
+  readonly [K in keyof Parsed]: Parsed[K] extends (infer E)[] | undefined
+    ? readonly E[] | Extract<Parsed[K], undefined>
+    : Parsed[K];
+};

@@ -5,11 +5,15 @@ import type { ResultRow } from "../report/rows.js";
 import { evaluateTasks, type PreparedTask, type Score } from "./evaluate.js";
 import type { Merge } from "./merge.js";
 
-/** One point of a search: what was tried, and how it did on validation. */
-export interface SearchPoint {
-  readonly lambda: number;
+/** How something that was tried did on the validation examples. */
+export interface Tried {
   readonly accuracy: number;
   readonly loss: number;
+}
+
+/** One point of the search of λ. */
+export interface SearchPoint extends Tried {
+  readonly lambda: number;
 }
 
 export function toRows(
@@ -62,7 +66,8 @@ export async function searchLambda(
   return points;
 }
 
-export const bestPoint = (points: readonly SearchPoint[]): SearchPoint =>
+/** The higher accuracy; between equals the lower loss, then the earlier. */
+export const bestPoint = <Point extends Tried>(points: readonly Point[]): Point =>
   points.reduce((best, point) =>
     point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss)
       ? point

@@ -1,15 +1,8 @@
 import { constantTables } from "../methods/constant.js";
 import { bucketed, cutBatch, tokensAPass } from "../tasks/batches.js";
+import { softmax } from "../tensor/softmax.js";
 import { expertOf, type Place } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
-
-/** Softmax on the host, in float64. */
-function softmax(values: ArrayLike<number>): number[] {
-  const top = Math.max(...Array.from(values));
-  const raised = Array.from(values, (value) => Math.exp(value - top));
-  const total = raised.reduce((a, b) => a + b, 0);
-  return raised.map((value) => value / total);
-}
 
 /**
  * Asks each task's expert (its column at coefficient 1, the others at 0) what it says of the task's

@@ -1,10 +1,8 @@
 import { nearest } from "../nearest.js";
 import { UserError } from "../errors.js";
+import { kebab } from "../spelling.js";
 import { parametersOf } from "./pipeline.js";
 import type { Method, Parameter, Values } from "./types.js";
-
-/** `dareP` ↔ `dare-p`, as users write it. */
-export const written = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 function numberOf(
   where: string,
@@ -60,7 +58,7 @@ export function resolveValues(
   method: Method,
   given: Readonly<Record<string, unknown>>,
   inputs: number,
-  where: (key: string) => string = (key) => `--${written(key)}`,
+  where: (key: string) => string = (key) => `--${kebab(key)}`,
 ): Values {
   const parameters = parametersOf(method);
   const stray = Object.keys(given).find((key) => given[key] !== undefined && !Object.hasOwn(parameters, key));
@@ -68,7 +66,7 @@ export function resolveValues(
     throw new UserError(
       `${where(stray)}: ${method.name} has no such ` +
         `parameter${nearest(stray, Object.keys(parameters))}; it has ` +
-        Object.keys(parameters).map(written).join(", "),
+        Object.keys(parameters).map(kebab).join(", "),
     );
   const [least, most] = method.inputs ?? [1, Infinity];
   if (inputs < least || inputs > most)

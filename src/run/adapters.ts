@@ -21,7 +21,7 @@ import { factorise } from "../tensor/factorise.js";
 import { transposed } from "../tensor/lowrank.js";
 import type { DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
-import type { WriteForm } from "./write-form.js";
+import type { WriteForm } from "../checkpoint/write-form.js";
 
 /**
  * The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked

@@ -39,7 +39,7 @@ export async function addExpert(
   options: MergeOptions,
   hooks: MergeHooks,
 ): Promise<MergeResult> {
-  if (options.treat !== undefined && options.treat !== "none")
+  if (options.treat !== "none")
     throw new UserError(
       `--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`,
     );

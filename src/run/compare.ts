@@ -221,7 +221,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const compared = (finished: boolean): Compared => ({ out, rows, times, values, synthetic, finished });
   // Which methods, how they are run and where they live changes no number of any; what training does is
   // nothing to the rest.
-  const { seed, valPerTask, maxLength, dtype, tasks, split = "files", score = "sum" } = options;
+  const { seed, valPerTask, maxLength, dtype, tasks, split, score } = options;
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
   const settings = { ...shared, ...given };
   const hashes = [...inputs.hashes, ...(heldOut?.length ? await heldOutHashes(inputs, plain, heldOut) : [])];

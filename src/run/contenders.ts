@@ -17,7 +17,8 @@ import { mergeInTree } from "./grow.js";
 import type { Inputs, Recipe } from "./inputs.js";
 import { mergeByTraining } from "./merge.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
-import { bestOf, searchGrid, type GridPoint } from "./search.js";
+import { bestPoint } from "../evaluate/baselines.js";
+import { searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "./statistics.js";
 import type { TreeOptions } from "./tree.js";
 
@@ -164,7 +165,7 @@ async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Ma
     : undefined;
   const values = resolveValues(
     method,
-    { ...given, ...(search && bestOf(search).values) },
+    { ...given, ...(search && bestPoint(search).values) },
     family.experts.length,
   );
   const folder = modelFolder(arena, contender.name);

@@ -207,7 +207,7 @@ export async function mergeInTree(
   hooks: TreeHooks,
 ): Promise<MergeResult> {
   const started = performance.now();
-  if (options.treat !== undefined && options.treat !== "none")
+  if (options.treat !== "none")
     throw new UserError(
       `--treat ${options.treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`,
     );

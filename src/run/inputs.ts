@@ -66,7 +66,7 @@ export interface Inputs {
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(
   tasks: readonly PreparedTask[],
-  { batchSize, batchesPerStep = 1, microBatch }: MergeOptions,
+  { batchSize, batchesPerStep, microBatch }: MergeOptions,
 ): StepShape {
   const rowsOf = (task: PreparedTask) =>
     task.validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
@@ -178,13 +178,10 @@ export async function openInputs(
     const plain = buildModel(family.base, readout);
     checkFamily(family, plain);
     // Said before any work is done.
-    if (options.write === "adapter" && options.treat !== undefined && options.treat !== "none")
+    if (options.write === "adapter" && options.treat !== "none")
       throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
     if (options.write === "adapter") adapterForm(family.experts, "adapter");
-    const factored =
-      options.treat === undefined || options.treat === "none"
-        ? await factoredFamily(family, canonical)
-        : undefined;
+    const factored = options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
     const model = factored ? withAdapters(plain, factored.beside) : plain;
     const headMembers = await openHeads(family, places, tasks, {
       names: head,
@@ -232,7 +229,7 @@ export async function openInputs(
       );
     const hashes = await hashInputs(family, places.sources, data, prepared, encoder.prompts?.(tasks));
     let members = family.experts;
-    if (options.treat !== undefined && options.treat !== "none") {
+    if (options.treat !== "none") {
       const treatedMembers = await treatExperts(out, family, options, canonical, hooks);
       closers.push(async () => {
         for (const { checkpoint } of treatedMembers) await checkpoint.close();

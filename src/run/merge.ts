@@ -26,13 +26,7 @@ function startFrom({ init, loss }: MergeOptions, lambda: number): number {
 }
 
 /** A trained merge's row in the results. */
-export function methodName({
-  method = "supermerge",
-  treat = "none",
-  loss,
-  granularity,
-  adaptOn,
-}: MergeOptions): string {
+export function methodName({ method, treat, loss, granularity, adaptOn }: MergeOptions): string {
   const treated = treat === "none" || method === "adamerging++" ? "" : ` on ${treat}`;
   const unlabelled = method === "supermerge" && !usesLabels(loss) ? `-${loss}` : "";
   const taskWise = method !== "supermerge" && granularity === "model" ? ", task-wise" : "";

@@ -15,7 +15,7 @@ import { adapterForm, writeAdapterMerge } from "./adapters.js";
 import { writeMerge, type DiskMerge } from "./disk.js";
 import type { MergeHooks } from "./options.js";
 import { clearMerge, openOutput, writeAround } from "./output.js";
-import type { WriteForm } from "./write-form.js";
+import type { WriteForm } from "../checkpoint/write-form.js";
 
 type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
 

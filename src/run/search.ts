@@ -1,5 +1,6 @@
 import { rm } from "node:fs/promises";
 import { openMember } from "../checkpoint/family.js";
+import type { Tried } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import { mean } from "../report/interval.js";
 import { makeTable } from "../merge/table.js";
@@ -12,11 +13,9 @@ import { placeOf } from "./finish.js";
 import type { Inputs } from "./inputs.js";
 import type { MergeHooks } from "./options.js";
 
-/** One point of a search: what was tried, and how it did on the validation examples. */
-export interface GridPoint {
+/** One point of a method's grid: what was tried, and how it did on the validation examples. */
+export interface GridPoint extends Tried {
   readonly values: Readonly<Record<string, number | string>>;
-  readonly accuracy: number;
-  readonly loss: number;
 }
 
 type Axis = readonly [key: string, values: readonly (number | string)[]];
@@ -26,14 +25,6 @@ const combinations = (axes: readonly Axis[]): Record<string, number | string>[] 
   axes.reduce<Record<string, number | string>[]>(
     (all, [key, values]) => all.flatMap((point) => values.map((value) => ({ ...point, [key]: value }))),
     [{}],
-  );
-
-/** The higher accuracy; between equals the lower loss. */
-export const bestOf = (points: readonly GridPoint[]): GridPoint =>
-  points.reduce((best, point) =>
-    point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss)
-      ? point
-      : best,
   );
 
 /** What a method merges in a search: everything but its values. */

@@ -13,7 +13,7 @@ import type { MergeHooks, MergeOptions } from "./options.js";
 export async function treatExperts(
   out: string,
   { base, experts }: Family,
-  { treat, trim = 0.2, dareP = 0.9, seed, shardSize }: MergeOptions,
+  { treat, trim, dareP, seed, shardSize }: MergeOptions,
   canonical: (name: string) => string,
   hooks: MergeHooks,
 ): Promise<Member[]> {

@@ -22,7 +22,7 @@ export async function writeResult(
   inputs: Inputs,
   table: Table,
   {
-    write = "auto",
+    write,
     dtype,
     shardSize,
     granularity,

@@ -17,6 +17,7 @@ import { logits, type Head } from "../models/head.js";
 import { crossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
 import type { EncodedExample } from "../tasks/batches.js";
+import { softmax } from "../tensor/softmax.js";
 import type { ModelWeights } from "./weights.js";
 
 /** A task's inputs, and the head that they are put to. */
@@ -24,15 +25,6 @@ export interface TaskInputs {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly isChoice: boolean;
-}
-
-/** Softmax of a row, on the host. */
-function probabilities(row: ArrayLike<number>): number[] {
-  const values = Array.from(row);
-  const top = Math.max(...values);
-  const exponentials = values.map((z) => Math.exp(z - top));
-  const total = exponentials.reduce((sum, x) => sum + x, 0);
-  return exponentials.map((x) => x / total);
 }
 
 /**
@@ -55,7 +47,7 @@ export async function fisherOf(
       const scores = (): Tensor2D =>
         logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
       const z = tidy(scores);
-      const p = probabilities(await z.data());
+      const p = softmax(await z.data());
       z.dispose();
       for (const [label, probability] of p.entries()) {
         const before = sums;
