@@ -24,8 +24,7 @@ import {
   type Contender,
 } from "./contenders.js";
 import { evaluateFolder } from "./evaluate.js";
-import { placeOf } from "./finish.js";
-import { openInputs, recipeOf, type Inputs } from "./inputs.js";
+import { openInputs, placeOf, recipeOf, type Inputs } from "./inputs.js";
 import { locate } from "./locate.js";
 import { digest } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "./options.js";

@@ -16,7 +16,7 @@ import { version } from "../package.js";
 import { modelCard } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
-import type { Inputs } from "./inputs.js";
+import { placeOf, type Inputs } from "./inputs.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
 import type { PackingCost } from "./packing.js";
 import { writeEvents } from "./events.js";
@@ -25,13 +25,6 @@ import { writeHead } from "./output.js";
 import { writeReport } from "./report.js";
 import { writeCoefficients } from "./write.js";
 import { writeResult } from "./write-result.js";
-
-export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({
-  model,
-  vectors,
-  blockwise: plan.chosen.blockwise,
-  microBatch: plan.step.microBatch,
-});
 
 /** A finished table and how it came about. */
 export interface Finished {

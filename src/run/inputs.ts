@@ -3,6 +3,7 @@ import { basename, join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
+import type { Place } from "../evaluate/baselines.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { factoredFamily } from "../merge/factored.js";
 import { columnOf, type Column } from "../merge/source.js";
@@ -62,6 +63,14 @@ export interface Inputs {
   readonly plan: MemoryPlan;
   dispose(): Promise<void>;
 }
+
+/** What an evaluation or a training takes of a run's inputs. */
+export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({
+  model,
+  vectors,
+  blockwise: plan.chosen.blockwise,
+  microBatch: plan.step.microBatch,
+});
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(

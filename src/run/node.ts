@@ -13,8 +13,7 @@ import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { constantTables } from "../methods/constant.js";
 import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
-import { placeOf } from "./finish.js";
-import { openInputs, type Inputs, type Recipe } from "./inputs.js";
+import { openInputs, placeOf, type Inputs, type Recipe } from "./inputs.js";
 import type { Source } from "./locate.js";
 import { searchAndTrain } from "./merge.js";
 import {

@@ -1,7 +1,6 @@
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import type { Table } from "../merge/table.js";
-import { placeOf } from "./finish.js";
-import type { Inputs } from "./inputs.js";
+import { placeOf, type Inputs } from "./inputs.js";
 import type { MergeHooks } from "./options.js";
 
 /** What a packing cost: the error of the task vectors, and the change of the loss. */

@@ -9,8 +9,7 @@ import { loadTaskVectors } from "../merge/vectors.js";
 import type { Method, Values } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { writeMerge, type DiskMerge } from "./disk.js";
-import { placeOf } from "./finish.js";
-import type { Inputs } from "./inputs.js";
+import { placeOf, type Inputs } from "./inputs.js";
 import type { MergeHooks } from "./options.js";
 
 /** One point of a method's grid: what was tried, and how it did on the validation examples. */
