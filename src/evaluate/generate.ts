@@ -1,6 +1,6 @@
 import { argMax, dispose, tidy, type Tensor } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { emptyMemory, type Growing } from "../models/memory.js";
+import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
 import type { Model, Speech, TokenRow } from "../models/types.js";
 import { stagesOf } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
@@ -100,11 +100,11 @@ async function say(
       : Infinity;
   const said = rows.map((): number[] => []);
   const over = rows.map(() => false);
-  const memory = emptyMemory(speech.window);
+  const cache = emptyKvCache(speech.window);
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {
-      const next = await pass(model, batch, memory, { from: step === 0 ? 0 : speech.from, stages, open });
+      const next = await pass(model, batch, cache, { from: step === 0 ? 0 : speech.from, stages, open });
       for (const [r, id] of next.entries()) {
         over[r] ||= speech.ends.includes(id);
         if (!over[r]) said[r]!.push(id);
@@ -114,7 +114,7 @@ async function say(
     }
     return said;
   } finally {
-    memory.dispose();
+    cache.dispose();
   }
 }
 
@@ -122,10 +122,10 @@ async function say(
 async function pass(
   model: Speaker,
   batch: unknown,
-  memory: Growing,
+  cache: GrowingKvCache,
   { from, stages, open }: { from: number } & Opening,
 ): Promise<Int32Array> {
-  memory.read(model.speech.side(batch));
+  cache.read(model.speech.side(batch));
   const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);
   let carried: Tensor[] = [];
   for (const [g, blocks] of groups.entries()) {
@@ -133,7 +133,7 @@ async function pass(
     try {
       const before = carried;
       carried = tidy(() => {
-        const start = model.start(batch, memory);
+        const start = model.start(batch, cache);
         const end = blocks.reduce(
           (state, block) => block.run(opened.weights, state),
           g === 0 ? start : model.carry(start, before),

@@ -22,7 +22,7 @@ import { op } from "./ops.js";
 import type { Segment, SegmentBias, TokenBatch, TokenRow } from "./types.js";
 
 // The lowest finite float32, as transformers uses: softmax gives such a token exactly zero.
-export const unseen = -3.4028234663852886e38;
+export const maskValue = -3.4028234663852886e38;
 
 /** The bias that hides a segment's padding. */
 export function attentionBias({
@@ -36,7 +36,7 @@ export function attentionBias({
     bias:
       mask &&
       tensor(
-        Float32Array.from(mask, (seen) => (seen ? 0 : unseen)),
+        Float32Array.from(mask, (seen) => (seen ? 0 : maskValue)),
         [size, 1, 1, length],
       ),
   };
@@ -52,7 +52,7 @@ export function causalBias(
 ): SegmentBias {
   const values = new Float32Array(length * length);
   for (let q = 0; q < length; q++)
-    for (let k = 0; k < length; k++) if (k > q || q - k >= window) values[q * length + k] = unseen;
+    for (let k = 0; k < length; k++) if (k > q || q - k >= window) values[q * length + k] = maskValue;
   return { size, length, bias: length === 1 ? undefined : tensor(values, [1, 1, length, length]) };
 }
 
@@ -71,7 +71,7 @@ function branchedBias({ size, length }: Segment, rows: readonly TokenRow[], wind
     for (let q = 0; q < length; q++) {
       for (let k = 0; k < length; k++) {
         if (k > q || (branch[k] !== 0 && branch[k] !== branch[q]) || place(q) - place(k) >= window)
-          values[(r * length + q) * length + k] = unseen;
+          values[(r * length + q) * length + k] = maskValue;
       }
     }
   }

@@ -64,7 +64,7 @@ export function lastBlock<S extends State>(
     shapes: new Map([...shapes, [unembedding, size]]),
     run(w, state) {
       const out = unembeddingOf(w, unembedding);
-      if (state.memory)
+      if (state.cache)
         return {
           ...state,
           x: tokenScores(

@@ -6,7 +6,7 @@ import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-c
 import { parametersOf } from "./dense.js";
 import { layout } from "./layout.js";
 import { rows } from "./ops.js";
-import type { Block, Memory, Model, SegmentBias, Speech, TokenBatch, TokenRow } from "./types.js";
+import type { Block, KvCache, Model, SegmentBias, Speech, TokenBatch, TokenRow } from "./types.js";
 
 export interface State {
   readonly batch: TokenBatch;
@@ -14,7 +14,7 @@ export interface State {
   readonly x: Tensor;
   readonly bias: readonly SegmentBias[];
   /** While a text is being said: what has been read of it, and how that lies. */
-  readonly memory?: Memory | undefined;
+  readonly cache?: KvCache | undefined;
   readonly keys?: readonly SegmentBias[] | undefined;
 }
 
@@ -31,7 +31,7 @@ export type Pipeline<S extends State> = Pick<
   /** Of a model that speaks: what ends a text, and how far back it sees. */
   readonly speaks?: Pick<Speech, "ends" | "window"> | undefined;
   /** What follows from a batch before any block has run. */
-  start(batch: TokenBatch): Omit<S, "batch" | "x" | "memory" | "keys">;
+  start(batch: TokenBatch): Omit<S, "batch" | "x" | "cache" | "keys">;
 };
 
 /** A model whose blocks hand on one array of activations. */
@@ -50,7 +50,7 @@ export function pipeline<S extends State>({
     prepare: (given) => layout(expand ? expand(given) : given, padId, rest.width),
     carried: ({ x }) => [x],
     carry: (state, [x]) => ({ ...state, x: x! }),
-    start: (batch, memory) => ({ batch, x: scalar(0), memory, keys: memory?.keys(), ...start(batch) }) as S,
+    start: (batch, cache) => ({ batch, x: scalar(0), cache, keys: cache?.keys(), ...start(batch) }) as S,
     features: ({ x }) => x as Tensor2D,
     speech: speaks && {
       ...speaks,

@@ -5,7 +5,7 @@ import { readConfig } from "./config.js";
 import { endsOf, lastBlock, sharedTexts } from "./decoder.js";
 import { dense, denseShapes, rms } from "./dense.js";
 import { pipeline, type State } from "./encoder.js";
-import { attendBack } from "./memory.js";
+import { attendBack } from "./kv-cache.js";
 import { lookup, plus, times } from "./ops.js";
 import { angles, frequencies } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";

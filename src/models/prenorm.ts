@@ -4,7 +4,7 @@ import { activations } from "./activations.js";
 import { attention } from "./attention.js";
 import { dense, denseShapes, norm, normShapes, type DenseOptions } from "./dense.js";
 import type { State } from "./encoder.js";
-import { attendBack } from "./memory.js";
+import { attendBack } from "./kv-cache.js";
 import { plus } from "./ops.js";
 import type { Block } from "./types.js";
 
@@ -51,7 +51,7 @@ export function preNormLayer(
     run(w, state) {
       const x = state.x as Tensor2D;
       const projected = dense(w, norm(w, norm1, x, epsilon), qkv, options);
-      const seen = state.memory
+      const seen = state.cache
         ? attendBack(at, split(projected, 3, 1) as [Tensor2D, Tensor2D, Tensor2D], state, {
             heads,
             scale: Math.sqrt(heads / width),

@@ -5,14 +5,14 @@ import { readConfig } from "./config.js";
 import { dense, denseShapes, parametersOf, rms } from "./dense.js";
 import { endsOf } from "./decoder.js";
 import { layout } from "./layout.js";
-import { attendBack } from "./memory.js";
+import { attendBack } from "./kv-cache.js";
 import { lookup, multiplied, plus, rows, times } from "./ops.js";
 import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
 import type {
   Block,
   BuildOptions,
   Config,
-  Memory,
+  KvCache,
   Model,
   ModelFamily,
   SegmentBias,
@@ -39,7 +39,7 @@ interface T5State {
   readonly decoder: Side;
   /** Which encoder tokens the decoder's rows look at. */
   readonly looked: Looked;
-  readonly memory?: Memory | undefined;
+  readonly cache?: KvCache | undefined;
 }
 
 /** What all layers of a side share: its segments, and the buckets of their relative positions. */
@@ -47,7 +47,7 @@ interface Side {
   readonly bias: readonly SegmentBias[];
   readonly buckets: readonly Int32Array[];
   /** Of a decoder that says a text. */
-  readonly memory?: Memory | undefined;
+  readonly cache?: KvCache | undefined;
   readonly keys?: readonly SegmentBias[] | undefined;
 }
 
@@ -171,11 +171,11 @@ function crossAttention({ width, depth, heads, epsilon }: T5Config, index: numbe
     ...[q, k, v].flatMap((module) => denseShapes(module, heads * depth, width, bare)),
     ...denseShapes(o, width, heads * depth, bare),
   ];
-  const run = (w: Weights, y: Tensor, { x, decoder, memory, looked: { ids, keys } }: T5State): Tensor2D => {
+  const run = (w: Weights, y: Tensor, { x, decoder, cache, looked: { ids, keys } }: T5State): Tensor2D => {
     const places = () => tensor1d(ids, "int32");
     const queries = decoder.bias.map(({ size, length }): SegmentBias => ({ size, length, bias: undefined }));
     const made = (module: string) =>
-      rows(memory?.once(module, () => dense(w, x, module, bare)) ?? dense(w, x, module, bare), places());
+      rows(cache?.once(module, () => dense(w, x, module, bare)) ?? dense(w, x, module, bare), places());
     const [key, value] = [made(k), made(v)];
     const seen = attend(
       dense(w, rms(w, `${at}.layer_norm`, y, epsilon), q, bare),
@@ -301,7 +301,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
     run: (w, state) => ({
       ...state,
       x:
-        state.memory?.once("encoder", () => rms(w, "encoder.final_layer_norm", state.x, epsilon)) ??
+        state.cache?.once("encoder", () => rms(w, "encoder.final_layer_norm", state.x, epsilon)) ??
         rms(w, "encoder.final_layer_norm", state.x, epsilon),
       y: lookup(w, shared, state.batch.decoder.ids),
     }),
@@ -323,7 +323,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
         );
         return scales ? multiplied(y, width ** -0.5) : y;
       };
-      if (state.memory) return { ...state, y: tokenScores(normal(state.batch.decoder.first), out) };
+      if (state.cache) return { ...state, y: tokenScores(normal(state.batch.decoder.first), out) };
       const places = placesOf(state.batch.decoder);
       return { ...state, y: score(normal(places.at), out, places) };
     },
@@ -363,17 +363,17 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
         ),
       }),
     },
-    start(batch, memory) {
-      const keys = memory?.keys();
+    start(batch, cache) {
+      const keys = cache?.keys();
       const causal = causalBiases(batch.decoder);
       return {
         batch,
-        memory,
+        cache,
         x: scalar(0),
         y: undefined,
         looked: lookedAt(batch),
         encoder: keys ? unread : encoderSide(batch.encoder, config),
-        decoder: { bias: causal, keys, memory, buckets: bucketsOf(causal, config, false, keys) },
+        decoder: { bias: causal, keys, cache, buckets: bucketsOf(causal, config, false, keys) },
       };
     },
     carried: ({ x, y }) => (y ? [x, y] : [x]),

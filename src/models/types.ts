@@ -141,10 +141,10 @@ export interface Model<State = unknown, Batch = unknown> {
   /** Which rows of which tables a batch will look up. */
   lookups(batch: Batch): readonly { readonly name: string; readonly ids: Int32Array }[];
   /**
-   * The state before the first block. With a memory, the last block gives every row's scores of its
+   * The state before the first block. With a KV cache, the last block gives every row's scores of its
    * next token, [rows, vocabulary].
    */
-  start(batch: Batch, memory?: Memory): State;
+  start(batch: Batch, cache?: KvCache): State;
   /** The activations that a block hands to the next: all of a state that does not follow from the batch. */
   carried(state: State): Tensor[];
   /** A start state with the activations of another in it. */
@@ -169,8 +169,8 @@ export interface Speech<Batch = unknown> {
   side(batch: Batch): TokenBatch;
 }
 
-/** Keys and values of what has been read: see models/memory.ts. */
-export interface Memory {
+/** Keys and values of what has been read: see models/kv-cache.ts. */
+export interface KvCache {
   /** How the keys of a pass lie, a segment of queries each; undefined in the first, which looks at its own. */
   keys(): readonly SegmentBias[] | undefined;
   /** A layer's keys and values of all that has been read, these new ones among them. */

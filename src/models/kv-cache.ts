@@ -1,21 +1,21 @@
 import { concat, dispose, keep, tensor, tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { attend, unseen, type AttendOptions } from "./attention.js";
+import { attend, maskValue, type AttendOptions } from "./attention.js";
 import { rows } from "./ops.js";
-import type { Memory, SegmentBias, TokenBatch } from "./types.js";
+import type { KvCache, SegmentBias, TokenBatch } from "./types.js";
 
-/** A memory that grows with every pass. */
-export interface Growing extends Memory {
+/** A cache that grows with every pass. */
+export interface GrowingKvCache extends KvCache {
   /** Says what the next pass reads: the whole rows at first, then a token each. */
   read(batch: TokenBatch): void;
   dispose(): void;
 }
 
 /**
- * An empty memory of rows. Held on the device: two arrays a layer, [tokens read, width of the keys],
+ * An empty cache of rows. Held on the device: two arrays a layer, [tokens read, width of the keys],
  * and what `once` made.
  * @param window how far back a token sees
  */
-export function emptyMemory(window = Infinity): Growing {
+export function emptyKvCache(window = Infinity): GrowingKvCache {
   const kept = new Map<string, Tensor2D>();
   // Where in the kept arrays each row's tokens stand.
   let places: number[][] = [];
@@ -57,7 +57,7 @@ export function emptyMemory(window = Infinity): Growing {
         bias: any
           ? tensor(
               Float32Array.from({ length: size * length }, (_, i) =>
-                hidden(places[Math.floor(i / length)]!, i % length) ? unseen : 0,
+                hidden(places[Math.floor(i / length)]!, i % length) ? maskValue : 0,
               ),
               [size, 1, 1, length],
             )
@@ -76,7 +76,7 @@ export function emptyMemory(window = Infinity): Growing {
 }
 
 /**
- * Attention of a layer's tokens to their own rows: to what the pass reads, and with a memory, to all
+ * Attention of a layer's tokens to their own rows: to what the pass reads, and with a cache, to all
  * that was read before.
  */
 export function attendBack(
@@ -85,10 +85,10 @@ export function attendBack(
   {
     bias,
     keys,
-    memory,
-  }: { bias: readonly SegmentBias[]; keys?: readonly SegmentBias[] | undefined; memory?: Memory | undefined },
+    cache,
+  }: { bias: readonly SegmentBias[]; keys?: readonly SegmentBias[] | undefined; cache?: KvCache | undefined },
   options: AttendOptions,
 ): Tensor2D {
-  const [seenK, seenV] = memory?.extend(layer, k, v) ?? [k, v];
+  const [seenK, seenV] = cache?.extend(layer, k, v) ?? [k, v];
   return attend(q, seenK, seenV, { queries: bias, keys: keys ?? bias }, options);
 }
