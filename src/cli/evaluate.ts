@@ -1,13 +1,13 @@
 import { Option, type Command } from "commander";
 import { UserError } from "../errors.js";
-import type { Saying } from "../evaluate/sayings.js";
+import type { GeneratedText } from "../evaluate/generations.js";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { progressPrinter } from "./progress.js";
 import { fetchNamed } from "../run/fetch.js";
 import { resultTable, toText } from "../report/table.js";
 
-const sayingText = ({ task, prompt, said, right }: Saying): string =>
+const sayingText = ({ task, prompt, said, right }: GeneratedText): string =>
   `\n${task}\n  given  ${prompt.replaceAll("\n", "\n         ")}\n  says   ${said}\n  right  ${right.join(" | ")}\n`;
 
 export function addEvaluate(program: Command): void {

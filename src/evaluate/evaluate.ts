@@ -6,7 +6,7 @@ import { openStage } from "../stages/weights.js";
 import {
   bucketed,
   cutBatch,
-  isSaid,
+  isGeneration,
   lossWeight,
   tokensAPass,
   tokensOf,
@@ -28,7 +28,7 @@ export interface PreparedTask {
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
   /** Of a language model: after how many tokens it is stopped, and what its tokens say. */
-  readonly speech?: { readonly most: number; text(ids: readonly number[]): string } | undefined;
+  readonly generation?: { readonly most: number; text(ids: readonly number[]): string } | undefined;
   /** The test examples in every prompt template, where there are several: `test` is the first of them. */
   readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }
@@ -70,7 +70,7 @@ export interface Tally {
  */
 export function tally(sum: Tally, batch: Batch, values: Float32Array, width: number): void {
   sum.over += lossWeight(batch);
-  if (isSaid(batch)) {
+  if (isGeneration(batch)) {
     sum.loss -= values.reduce((total, value) => total + value, 0);
     return;
   }
@@ -186,14 +186,16 @@ async function evaluateEach(
   } of batchLogits(merge, items)) {
     tally(sums[task]!, batch, values, width);
   }
-  for (const [i, { speech, [split]: examples }] of tasks.entries()) {
+  for (const [i, { generation, [split]: examples }] of tasks.entries()) {
     if (!examples[0]?.answers) continue;
     const said = await generate(
       merge,
       examples.map(({ rows: [row] }) => row!),
-      speech!.most,
+      generation!.most,
     );
-    sums[i]!.correct = examples.filter(({ answers }, e) => isExact(speech!.text(said[e]!), answers!)).length;
+    sums[i]!.correct = examples.filter(({ answers }, e) =>
+      isExact(generation!.text(said[e]!), answers!),
+    ).length;
   }
   return tasks.map(({ [split]: { length: n } }, i) => ({
     accuracy: sums[i]!.correct / n,

@@ -1,22 +1,22 @@
 import { argMax, dispose, tidy, type Tensor } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
-import type { Model, Speech, TokenRow } from "../models/types.js";
+import type { Model, Generation, TokenRow } from "../models/types.js";
 import { stagesOf } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
 import { tokensAPass } from "../tasks/batches.js";
 import type { Merge } from "./merge.js";
 
-type Speaker = Model & { readonly speech: Speech };
+type GenerativeModel = Model & { readonly generation: Generation };
 
 /** @throws UserError where a model says nothing */
-export function speaker(model: Model): Speaker {
-  if (!model.speech)
+export function generativeModel(model: Model): GenerativeModel {
+  if (!model.generation)
     throw new UserError(
       "this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, " +
         "GPT-2, OPT), not by models with task heads",
     );
-  return model as Speaker;
+  return model as GenerativeModel;
 }
 
 /**
@@ -55,9 +55,9 @@ export async function generate(
   most: number,
 ): Promise<number[][]> {
   // What it will say is not known yet, so which rows of a table it will read is not either.
-  const speaking: Speaker = { ...speaker(model), tables: new Set() };
-  const stages = stagesOf(speaking, blockwise);
-  const open = (s: number) => openStage(speaking, vectors, table, stages[s]!, []);
+  const generative: GenerativeModel = { ...generativeModel(model), tables: new Set() };
+  const stages = stagesOf(generative, blockwise);
+  const open = (s: number) => openStage(generative, vectors, table, stages[s]!, []);
   const held = blockwise ? undefined : await open(0);
   try {
     const said: number[][] = [];
@@ -65,10 +65,10 @@ export async function generate(
       rows,
       most,
       microBatch,
-      speaking.scores === "decoder" ? speaking.maxLength : Infinity,
+      generative.scores === "decoder" ? generative.maxLength : Infinity,
     ))
       said.push(
-        ...(await say(speaking, group, most, {
+        ...(await generateRows(generative, group, most, {
           stages: stages.length,
           open: held ? () => Promise.resolve(held) : open,
         })),
@@ -86,13 +86,13 @@ interface Opening {
   open(stage: number): Promise<StageWeights>;
 }
 
-async function say(
-  model: Speaker,
+async function generateRows(
+  model: GenerativeModel,
   rows: readonly TokenRow[],
   most: number,
   { stages, open }: Opening,
 ): Promise<number[][]> {
-  const { speech } = model;
+  const { generation } = model;
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
   const room =
     model.scores === "decoder"
@@ -100,17 +100,17 @@ async function say(
       : Infinity;
   const said = rows.map((): number[] => []);
   const over = rows.map(() => false);
-  const cache = emptyKvCache(speech.window);
+  const cache = emptyKvCache(generation.window);
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {
-      const next = await pass(model, batch, cache, { from: step === 0 ? 0 : speech.from, stages, open });
+      const next = await pass(model, batch, cache, { from: step === 0 ? 0 : generation.from, stages, open });
       for (const [r, id] of next.entries()) {
-        over[r] ||= speech.ends.includes(id);
+        over[r] ||= generation.ends.includes(id);
         if (!over[r]) said[r]!.push(id);
       }
       if (over.every(Boolean)) break;
-      batch = speech.follow(first, [...next], step);
+      batch = generation.follow(first, [...next], step);
     }
     return said;
   } finally {
@@ -120,12 +120,12 @@ async function say(
 
 /** The likeliest next token of every row, when the blocks from one on have read a batch. */
 async function pass(
-  model: Speaker,
+  model: GenerativeModel,
   batch: unknown,
   cache: GrowingKvCache,
   { from, stages, open }: { from: number } & Opening,
 ): Promise<Int32Array> {
-  cache.read(model.speech.side(batch));
+  cache.read(model.generation.side(batch));
   const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);
   let carried: Tensor[] = [];
   for (const [g, blocks] of groups.entries()) {

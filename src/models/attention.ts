@@ -62,10 +62,10 @@ export function causalBias(
  */
 function branchedBias({ size, length }: Segment, rows: readonly TokenRow[], window: number): SegmentBias {
   const values = new Float32Array(size * length * length);
-  for (const [r, { positions, spoken = [] }] of rows.entries()) {
+  for (const [r, { positions, scored = [] }] of rows.entries()) {
     // 0 for the text, then a number for each of the targets.
     const branch = new Int32Array(length);
-    for (const [b, { second, targets }] of spoken.entries())
+    for (const [b, { second, targets }] of scored.entries())
       branch.fill(b + 1, second, second + targets.length - 1);
     const place = (i: number) => positions?.[i] ?? i;
     for (let q = 0; q < length; q++) {
@@ -83,7 +83,7 @@ export function causalBiases({ segments, order, rows }: TokenBatch, window = Inf
   let at = 0;
   return segments.map((segment) => {
     const mine = order.slice(at, (at += segment.size)).map((r) => rows[r]!);
-    return mine.some(({ spoken = [] }) => spoken.length > 1)
+    return mine.some(({ scored = [] }) => scored.length > 1)
       ? branchedBias(segment, mine, window)
       : causalBias(segment, window);
   });

@@ -2,7 +2,7 @@ import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { tokenOfRows, type State } from "./encoder.js";
 import { rows } from "./ops.js";
 import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
-import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "./types.js";
+import type { Block, Config, Readout, Shapes, ScoredTargets, TokenRow, Weights } from "./types.js";
 
 /**
  * A causal language model reads its targets as it says them, all but the last. Rows of one text,
@@ -11,12 +11,12 @@ import type { Block, Config, Readout, Shapes, Spoken, TokenRow, Weights } from "
  */
 export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   if (!given.some(({ targets }) => targets)) return given;
-  const texts = new Map<string, { ids: number[]; positions: number[]; types: []; spoken: Spoken[] }>();
+  const texts = new Map<string, { ids: number[]; positions: number[]; types: []; scored: ScoredTargets[] }>();
   for (const [row, { ids, targets = [], mean }] of given.entries()) {
     const key = ids.join();
-    const text = texts.get(key) ?? { ids: [...ids], positions: ids.map((_, i) => i), types: [], spoken: [] };
+    const text = texts.get(key) ?? { ids: [...ids], positions: ids.map((_, i) => i), types: [], scored: [] };
     texts.set(key, text);
-    text.spoken.push({ row, first: ids.length - 1, second: text.ids.length, targets, mean });
+    text.scored.push({ row, first: ids.length - 1, second: text.ids.length, targets, mean });
     text.ids.push(...targets.slice(0, -1));
     text.positions.push(...targets.slice(0, -1).map((_, t) => ids.length + t));
   }

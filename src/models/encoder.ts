@@ -6,7 +6,7 @@ import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-c
 import { parametersOf } from "./dense.js";
 import { layout } from "./layout.js";
 import { rows } from "./ops.js";
-import type { Block, KvCache, Model, SegmentBias, Speech, TokenBatch, TokenRow } from "./types.js";
+import type { Block, KvCache, Model, SegmentBias, Generation, TokenBatch, TokenRow } from "./types.js";
 
 export interface State {
   readonly batch: TokenBatch;
@@ -28,8 +28,8 @@ export type Pipeline<S extends State> = Pick<
   readonly padId: number;
   /** Rows as the blocks read them (default: as they are). */
   expand?(rows: readonly TokenRow[]): readonly TokenRow[];
-  /** Of a model that speaks: what ends a text, and how far back it sees. */
-  readonly speaks?: Pick<Speech, "ends" | "window"> | undefined;
+  /** Of a model that generates text: what ends a text, and how far back it sees. */
+  readonly generates?: Pick<Generation, "ends" | "window"> | undefined;
   /** What follows from a batch before any block has run. */
   start(batch: TokenBatch): Omit<S, "batch" | "x" | "cache" | "keys">;
 };
@@ -40,7 +40,7 @@ export function pipeline<S extends State>({
   start,
   tables,
   expand,
-  speaks,
+  generates,
   ...rest
 }: Pipeline<S>): Model<S, TokenBatch> {
   return {
@@ -52,8 +52,8 @@ export function pipeline<S extends State>({
     carry: (state, [x]) => ({ ...state, x: x! }),
     start: (batch, cache) => ({ batch, x: scalar(0), cache, keys: cache?.keys(), ...start(batch) }) as S,
     features: ({ x }) => x as Tensor2D,
-    speech: speaks && {
-      ...speaks,
+    generation: generates && {
+      ...generates,
       from: 0,
       side: (batch) => batch,
       follow: ({ rows: given }, said, step) =>

@@ -78,7 +78,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
         [...names.qkv, names.out, names.up, names.down].map((name) => `h.${i}.${name}`),
       ).flat(),
     ),
-    speaks: readout === "score" ? { ends: endsOf(json, 50256) } : undefined,
+    generates: readout === "score" ? { ends: endsOf(json, 50256) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }

@@ -138,7 +138,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     scores: readout === "score" ? "decoder" : undefined,
     expand: sharedTexts,
     lookups: ({ ids }) => [{ name: table, ids }],
-    speaks: readout === "score" ? { ends: endsOf(json, 2), window } : undefined,
+    generates: readout === "score" ? { ends: endsOf(json, 2), window } : undefined,
     start: (batch) => ({ bias: causalBiases(batch, window), angles: angles(batch.positions, turns) }),
   });
 }

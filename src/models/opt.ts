@@ -78,7 +78,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     lookups,
     scores: readout === "score" ? "decoder" : undefined,
     expand: sharedTexts,
-    speaks: readout === "score" ? { ends: endsOf(json, 2) } : undefined,
+    generates: readout === "score" ? { ends: endsOf(json, 2) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }

@@ -12,9 +12,9 @@ export interface Places {
   readonly rows: number;
 }
 
-/** Where targets are said: a batch's rows, each with what is spoken in it. */
+/** Where a batch's targets are predicted: row after row. */
 export function placesOf({ rows: given, first }: TokenBatch): Places {
-  const all = given.flatMap(({ spoken = [] }, r) => spoken.map((one) => ({ ...one, start: first[r]! })));
+  const all = given.flatMap(({ scored = [] }, r) => scored.map((one) => ({ ...one, start: first[r]! })));
   const total = all.reduce((sum, { targets }) => sum + targets.length, 0);
   const [at, targets, owners] = [
     new Int32Array(total),

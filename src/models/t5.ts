@@ -278,7 +278,7 @@ function prepare(given: readonly TokenRow[], { padId, start, width }: T5Config):
   const answers = given.map(({ targets = [], mean }, row) => ({
     ids: [start, ...targets.slice(0, -1)],
     types: [],
-    spoken: [{ row, first: 0, second: 1, targets, mean }],
+    scored: [{ row, first: 0, second: 1, targets, mean }],
   }));
   return { encoder: layout(unique, padId, width), decoder: layout(answers, padId, width), sources };
 }
@@ -350,7 +350,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
       { name: shared, ids: encoder.ids },
       { name: shared, ids: decoder.ids },
     ],
-    speech: {
+    generation: {
       from: blocks.indexOf(turn),
       ends: endsOf(json, 1),
       side: ({ decoder }) => decoder,

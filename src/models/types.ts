@@ -42,13 +42,13 @@ export interface TokenRow {
   /** The places of `ids` in their text (default: 0, 1, …). */
   readonly positions?: readonly number[] | undefined;
   /** Of a row that holds targets of several rows behind one text: see models/decoder.ts. */
-  readonly spoken?: readonly Spoken[] | undefined;
+  readonly scored?: readonly ScoredTargets[] | undefined;
   /** An image's patches, [patches, channels · height · width] in rows, normalised; made when a pass reads them. */
   readonly patches?: (() => Float32Array) | undefined;
 }
 
 /** Targets as they stand behind a text. */
-export interface Spoken {
+export interface ScoredTargets {
   /** The row they are of, in the order in which rows were given. */
   readonly row: number;
   /**
@@ -131,7 +131,7 @@ export interface Model<State = unknown, Batch = unknown> {
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
   /** How it says a text of its own, where it can. */
-  readonly speech?: Speech<Batch> | undefined;
+  readonly generation?: Generation<Batch> | undefined;
   /** Linear layers with an adapter beside them, by module (models/adapters.ts). */
   readonly beside?: ReadonlyMap<string, Beside> | undefined;
   /** Of a model that sees images: how they are cut. */
@@ -153,7 +153,7 @@ export interface Model<State = unknown, Batch = unknown> {
 }
 
 /** What a language model needs to go on from what it has read: evaluate/generate.ts runs it. */
-export interface Speech<Batch = unknown> {
+export interface Generation<Batch = unknown> {
   /** The block where a further token enters; those before it read the text, once. */
   readonly from: number;
   /** Tokens that end a text. */

@@ -8,9 +8,9 @@ import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
-import { speaker } from "../evaluate/generate.js";
+import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
-import { sayings, type Saying } from "../evaluate/sayings.js";
+import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import type { Head } from "../models/head.js";
@@ -77,7 +77,7 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
 export async function evaluateFolder(
   options: EvaluateOptions,
   method = "merged",
-): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: Saying[] }> {
+): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: GeneratedText[] }> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
   const {
@@ -140,10 +140,10 @@ export async function evaluateFolder(
         blockwise: options.placement?.blockwise,
         microBatch: options.microBatch,
       };
-      if (options.show) speaker(model);
+      if (options.show) generativeModel(model);
       const scores = await evaluateTasks(merge, prepared, "test");
       return {
-        said: options.show ? await sayings(merge, prepared, options.show) : [],
+        said: options.show ? await generations(merge, prepared, options.show) : [],
         rows: toRows(method, prepared, scores, "test", seed),
         scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])),
         synthetic: prepared.some(({ synthetic }) => synthetic),

@@ -38,7 +38,7 @@ export interface Score {
 }
 
 /** What a language model learns of an example: to say the right answer. */
-const saying = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
+const asGeneration = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
   const row = rows[answers ? 0 : label]!;
   return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
 };
@@ -51,7 +51,7 @@ async function lessonsOf(
   tasks: readonly Task[],
   options: FinetuneOptions,
   encoder: Encoder,
-  speaks: boolean,
+  generates: boolean,
 ): Promise<Lesson[]> {
   const lessons: Lesson[] = [];
   for (const task of tasks) {
@@ -63,8 +63,8 @@ async function lessonsOf(
         : shuffled(train, `${options.seed}/finetune/${task.id}`).slice(0, options.most);
     if (drawn.length === 0) throw new UserError(`${options.data}/${task.id}: there is nothing to train on`);
     const encoded = encodeMixed(drawn, encoder, task, false);
-    const fit = speaks ? encoded.map(saying) : encoded;
-    const isChoice = !speaks && encoder.compares(task);
+    const fit = generates ? encoded.map(asGeneration) : encoded;
+    const isChoice = !generates && encoder.compares(task);
     lessons.push({
       task,
       sources,

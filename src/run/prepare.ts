@@ -162,7 +162,7 @@ export async function prepareTask(
     synthetic: task.synthetic,
     head,
     sources,
-    ...(encoder.text && { speech: { most: task.max_new_tokens, text: encoder.text } }),
+    ...(encoder.text && { generation: { most: task.max_new_tokens, text: encoder.text } }),
     validation: encodeMixed(inOrder(validation), encoder, task),
     test: tests[0]!,
     ...(tests.length > 1 && { tests }),

@@ -30,10 +30,12 @@ export const tokensAPass = 2048;
 
 /** What the mean of a batch's loss is over: its examples, or, where texts are to be said, their tokens. */
 export const lossWeight = ({ rows, labels, choices }: Batch): number =>
-  isSaid({ rows, choices }) ? rows.reduce((sum, { targets }) => sum + targets!.length, 0) : labels.length;
+  isGeneration({ rows, choices })
+    ? rows.reduce((sum, { targets }) => sum + targets!.length, 0)
+    : labels.length;
 
 /** Whether a batch's rows are texts to be said, and none competes with another. */
-export const isSaid = ({ rows, choices }: Pick<Batch, "rows" | "choices">): boolean =>
+export const isGeneration = ({ rows, choices }: Pick<Batch, "rows" | "choices">): boolean =>
   choices === undefined && rows[0]?.targets !== undefined;
 
 export const tokensOf = ({ rows }: Batch): number => rowTokens(...rows);

@@ -49,7 +49,7 @@ export const imageRows = (processor: Processor, image: NonNullable<Model["image"
 export function promptRows(
   tokenizer: TextEncoder,
   prompts: Prompts,
-  { scores: kind, speech }: Pick<Model, "scores" | "speech">,
+  { scores: kind, generation }: Pick<Model, "scores" | "generation">,
   maxLength: number,
   mean: boolean,
 ): Encoder {
@@ -72,7 +72,7 @@ export function promptRows(
     const whole = tokenizer.whole(`${prompt} ${answer}`, true);
     const goesOn = given.every((id, i) => whole[i] === id);
     const said = goesOn ? whole.slice(given.length) : tokenizer.whole(` ${answer}`, false);
-    const targets = checked([...said, ...speech!.ends.slice(0, 1)], answer);
+    const targets = checked([...said, ...generation!.ends.slice(0, 1)], answer);
     return {
       ids: given.slice(Math.max(0, given.length - Math.max(1, maxLength - Math.max(room, targets.length)))),
       types: [],

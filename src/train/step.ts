@@ -33,7 +33,7 @@ import {
   type Stage,
 } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
-import { isSaid, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
+import { isGeneration, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
 import type { LossName } from "./losses.js";
 import { passesOf, type Job } from "./passes.js";
 
@@ -59,7 +59,7 @@ export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossNa
 
 function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
-  if (isSaid(batch)) return mul(sum(features), -1 / lossWeight(batch));
+  if (isGeneration(batch)) return mul(sum(features), -1 / lossWeight(batch));
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);

@@ -20,7 +20,7 @@ const prompts = {
   fileOf: () => "prompts.yaml",
 };
 const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextEncoder, maxLength: number) =>
-  promptRows(encoder, prompts, { scores, speech: undefined }, maxLength, false).encode(example, task)[0]!;
+  promptRows(encoder, prompts, { scores, generation: undefined }, maxLength, false).encode(example, task)[0]!;
 
 test("in front of an encoder too long a prompt loses its end, and keeps the token that ends it", () => {
   const [first, second] = rowsOf("encoder-decoder", tokenizer, 5);
