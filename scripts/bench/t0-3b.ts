@@ -137,7 +137,7 @@ if (o.header !== undefined) {
     {
       packing: "f32",
       density: 1,
-      wish: { residency: "auto", blocks: "auto" },
+      request: { residency: "auto", blocks: "auto" },
       memoryBudget: Number(o.budget),
     },
   );

@@ -3,7 +3,7 @@ import { engineNames } from "../backend/names.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";
 import { packings } from "../merge/packing.js";
-import { blockWishes, residencyWishes } from "../plan/memory.js";
+import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
 import { splitNames } from "../tasks/split.js";
@@ -231,12 +231,12 @@ export const settings = {
   },
   residency: {
     argument: "<name>",
-    schema: z.enum(residencyWishes).default("auto"),
-    help: `where the task vectors live: ${residencyWishes.join(", ")} (auto: the first that fits the budget)`,
+    schema: z.enum(residencyChoices).default("auto"),
+    help: `where the task vectors live: ${residencyChoices.join(", ")} (auto: the first that fits the budget)`,
   },
   blocks: {
     argument: "<when>",
-    schema: z.enum(blockWishes).default("auto"),
+    schema: z.enum(blockChoices).default("auto"),
     help: "merge and run one block of the model at a time: auto, on, off",
   },
   pack: {

@@ -186,27 +186,30 @@ export const fits = ({ device, host }: Prediction, budget: Budget): boolean =>
   (budget.shared ? device + host <= Math.max(budget.host, budget.device) : host <= budget.host);
 
 /** What the user asked for; `auto` leaves it open. */
-export interface Wish {
+export interface PlacementRequest {
   readonly residency: Residency | "auto";
   readonly blocks: "auto" | "on" | "off";
 }
 
-export const residencyWishes = ["auto", ...residencies] as const;
-export const blockWishes = ["auto", "on", "off"] as const;
+export const residencyChoices = ["auto", ...residencies] as const;
+export const blockChoices = ["auto", "on", "off"] as const;
 
 /**
- * The first placement that fulfils the wish and fits the budget, or undefined where none does.
+ * The first placement that grants the request and fits the budget, or undefined where none does.
  * @param predictions in the order of {@link placements}
  */
 export function choose(
   predictions: readonly Prediction[],
-  wish: Wish,
+  request: PlacementRequest,
   budget: Budget,
 ): Prediction | undefined {
-  return allowed(predictions, wish).find((prediction) => fits(prediction, budget));
+  return allowed(predictions, request).find((prediction) => fits(prediction, budget));
 }
 
-export const allowed = (predictions: readonly Prediction[], { residency, blocks }: Wish): Prediction[] =>
+export const allowed = (
+  predictions: readonly Prediction[],
+  { residency, blocks }: PlacementRequest,
+): Prediction[] =>
   predictions.filter(
     (p) =>
       (residency === "auto" || p.residency === residency) &&

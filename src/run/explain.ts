@@ -106,7 +106,7 @@ export async function explainMemory(options: ExplainOptions): Promise<MemoryPlan
   const plan = await planMemory(family, step, engine, {
     packing: options.pack,
     density: options.density,
-    wish: options,
+    request: options,
     memoryBudget: options.memoryBudget,
   });
   return { ...plan, what };

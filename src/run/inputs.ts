@@ -11,7 +11,7 @@ import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { withAdapters } from "../models/adapters.js";
 import type { Head } from "../models/head.js";
 import { rowTokens, type HeadNames, type Model } from "../models/types.js";
-import type { Wish } from "../plan/memory.js";
+import type { PlacementRequest } from "../plan/memory.js";
 import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { usesLabels } from "../train/losses.js";
@@ -96,7 +96,7 @@ export interface Recipe {
   /** The columns of the table, from the opened sources (default: each source is one). */
   readonly columns?: ((sources: readonly Member[]) => Column[]) | undefined;
   /** Where its task vectors must live, whatever the options say (an earlier run chose it). */
-  readonly wish?: Wish | undefined;
+  readonly request?: PlacementRequest | undefined;
   /** What the run is called. */
   readonly name: string;
 }
@@ -256,7 +256,7 @@ export async function openInputs(
       {
         packing: options.pack,
         density: options.density,
-        wish: recipe.wish ?? options,
+        request: recipe.request ?? options,
         memoryBudget: options.memoryBudget,
       },
     );

@@ -147,7 +147,7 @@ export async function mergeByTraining(
   const before = options.resume ? await placedIn(out) : undefined;
   const recipe: Recipe = {
     ...found,
-    wish: before && {
+    request: before && {
       residency: options.residency === "auto" ? before.residency : options.residency,
       blocks: options.blocks === "auto" ? before.blocks : options.blocks,
     },

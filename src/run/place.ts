@@ -12,7 +12,7 @@ import {
   type PlanOptions,
   type Prediction,
   type Rates,
-  type Wish,
+  type PlacementRequest,
 } from "../plan/memory.js";
 import { entries, sum, type FamilyShape, type StepShape } from "../plan/shape.js";
 import { dtypeBytes } from "../tensor/dtype.js";
@@ -52,7 +52,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
 }
 
 export interface PlaceOptions extends PlanOptions {
-  readonly wish: Wish;
+  readonly request: PlacementRequest;
   readonly memoryBudget?: number | undefined;
   /** Processes that share the machine and the budget. */
   readonly share?: number | undefined;
@@ -69,7 +69,7 @@ export async function planMemory(
   family: FamilyShape,
   step: StepShape,
   engine: EngineName,
-  { wish, memoryBudget, share = 1, ...options }: PlaceOptions,
+  { request, memoryBudget, share = 1, ...options }: PlaceOptions,
   rates?: Rates,
 ): Promise<MemoryPlan> {
   const machine = deviceMemory(engine);
@@ -85,11 +85,11 @@ export async function planMemory(
   };
   const measured = rates ?? (await calibrate());
   const predictions = placements.map((placement) => predict(family, step, options, measured, placement));
-  const named = wish.residency !== "auto" && wish.blocks !== "auto";
+  const named = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.
-  const chosen = named ? allowed(predictions, wish)[0] : choose(predictions, wish, budget);
+  const chosen = named ? allowed(predictions, request)[0] : choose(predictions, request, budget);
   if (!chosen) {
-    const least = allowed(predictions, wish).reduce((a, b) => (b.device < a.device ? b : a));
+    const least = allowed(predictions, request).reduce((a, b) => (b.device < a.device ? b : a));
     throw new UserError(
       `no placement fits ${gigabytes(budget.device)} of device memory (${budget.from}) and ` +
         `${gigabytes(budget.host)} of host memory: --residency ` +

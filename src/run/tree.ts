@@ -8,7 +8,7 @@ import { gramMatrices } from "../merge/gram.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { residencies } from "../merge/residency.js";
 import { version } from "../package.js";
-import { fits, type Placement, type Prediction, type Rates, type Wish } from "../plan/memory.js";
+import { fits, type Placement, type Prediction, type Rates, type PlacementRequest } from "../plan/memory.js";
 import {
   bySimilarity,
   byOrder,
@@ -114,7 +114,7 @@ async function predictNode(
   inputs: Inputs,
   options: SharedOptions,
   rates?: Rates,
-  wish: Wish = options,
+  request: PlacementRequest = options,
 ): Promise<{ predicted: PlannedNode["predicted"]; fitting: boolean; rates: Rates }> {
   const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
   const { family } = inputs.plan;
@@ -132,7 +132,7 @@ async function predictNode(
     {
       packing: options.pack,
       density: options.density,
-      wish,
+      request,
       memoryBudget: options.memoryBudget,
       share: options.share,
     },
@@ -184,12 +184,12 @@ async function planBefore(path: string, key: string): Promise<SavedPlan | undefi
   return parsed?.success && parsed.data.key === key ? parsed.data : undefined;
 }
 
-function placedAt(before: SavedPlan | undefined, id: string): Wish | undefined {
+function placedAt(before: SavedPlan | undefined, id: string): PlacementRequest | undefined {
   const found = before?.nodes.find((node) => node.id === id);
   return found && named(found);
 }
 
-const named = ({ residency, blockwise }: Placement): Wish => ({
+const named = ({ residency, blockwise }: Placement): PlacementRequest => ({
   residency,
   blocks: blockwise ? "on" : "off",
 });
@@ -315,7 +315,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     });
     // All leaves are merged a few times, measured and written; without polishing nothing is trained,
     // and they stay in their files, so that a tree's peak is that of its nodes.
-    const wish: Wish = before
+    const request: PlacementRequest = before
       ? named(before.final)
       : {
           residency: options.residency === "auto" && !tree.polish ? "disk" : options.residency,
@@ -323,7 +323,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
         };
     const root = grown.nodes.at(-1)!;
     const { residency, blockwise } = (
-      await predictNode({ ...root, children: root.tasks }, inputs, options, rates, wish)
+      await predictNode({ ...root, children: root.tasks }, inputs, options, rates, request)
     ).predicted;
     await writeText(join(out, "plan.json"), {
       key,
@@ -333,7 +333,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     });
     return {
       out,
-      recipe: { ...recipe, wish: named({ residency, blockwise }) },
+      recipe: { ...recipe, request: named({ residency, blockwise }) },
       tree: grown,
       nodes,
       files,

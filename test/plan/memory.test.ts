@@ -44,10 +44,10 @@ test("device memory is flat in the number of experts, but for those that live on
   expect(at(11, "disk", true).device).toBeLessThan(4 * 2 ** 30);
 });
 
-test("the first placement that fits is taken, and only what the wish allows", () => {
+test("the first placement that fits is taken, and only what the request allows", () => {
   const budget = (device: number, host: number): Budget => ({ device, host, shared: false });
-  const of = (device: number, host: number, wish: Partial<Parameters<typeof choose>[1]> = {}) => {
-    const found = choose(plan(11), { residency: "auto", blocks: "auto", ...wish }, budget(device, host));
+  const of = (device: number, host: number, request: Partial<Parameters<typeof choose>[1]> = {}) => {
+    const found = choose(plan(11), { residency: "auto", blocks: "auto", ...request }, budget(device, host));
     return found && `${found.residency}${found.blockwise ? " by blocks" : ""}`;
   };
   expect(of(1e12, 1e12)).toBe("device");
