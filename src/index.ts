@@ -45,7 +45,7 @@ export { fromFloat32, toFloat32 } from "./tensor/dtype.js";
 export { linesSpec } from "./report/lines.js";
 export { heatmapSpec } from "./report/heatmap.js";
 export { figureSvg, svgToPng } from "./report/figure.js";
-export { mergeInTree } from "./run/grow.js";
+export { mergeInTree } from "./run/run-tree.js";
 export { type TreeOptions } from "./run/tree.js";
 export { addExpert } from "./run/add.js";
 export { explainMemory, type ExplainOptions } from "./run/explain.js";

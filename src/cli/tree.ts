@@ -101,7 +101,7 @@ export function addTree(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const fanIn = options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2);
-      const { mergeInTree } = await import("../run/grow.js");
+      const { mergeInTree } = await import("../run/run-tree.js");
       const { hub: _, ...fetched } = await fetchNamed(chosen, printer);
       const result = await mergeInTree(
         fetched,

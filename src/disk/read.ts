@@ -11,7 +11,7 @@ import type { PlannedTensor } from "./plan.js";
 const partEntries = 1 << 17;
 
 /** Files that a thread has open, and the memory that it reads into. */
-export interface Desk {
+export interface FileReader {
   read(path: string, into: Uint8Array, position: number): void;
   /** A float32 array of this size, one a name, kept for the next who asks. */
   floats(name: string, size: number): Float32Array;
@@ -23,36 +23,36 @@ export interface Desk {
 }
 
 /** A matrix of an adapter, whole. */
-function readMatrix(desk: Desk, ref: MatrixRef): Float32Array {
+function readMatrix(files: FileReader, ref: MatrixRef): Float32Array {
   const out = new Float32Array(ref.rows * ref.columns);
-  readStored(desk, ref, 0, out);
+  readStored(files, ref, 0, out);
   return out;
 }
 
-function changeOf(desk: Desk, adapted: Adapted): (out: Float32Array, from: number) => void {
+function changeOf(files: FileReader, adapted: Adapted): (out: Float32Array, from: number) => void {
   if (adapted.kind === "ia3") {
-    const l = readMatrix(desk, adapted.l);
+    const l = readMatrix(files, adapted.l);
     return (out, from) => scaleEntries(out, from, adapted.width, l, adapted.along);
   }
   const factors = factorsOf(
-    readMatrix(desk, adapted.a),
-    readMatrix(desk, adapted.b),
+    readMatrix(files, adapted.a),
+    readMatrix(files, adapted.b),
     { rank: adapted.a.rows, scale: adapted.scale },
     adapted.transposed,
   );
   return (out, from) => addFactors(out, from, adapted.width, factors);
 }
 
-export function openDesk(): Desk {
-  const files = new Map<string, number>();
+export function openFileReader(): FileReader {
+  const handles = new Map<string, number>();
   const arrays = new Map<string, Float32Array>();
   let scratch = new Uint16Array(0);
   // Those of the tensor in hand: one an input.
   const changes = new Map<string, (out: Float32Array, from: number) => void>();
-  const desk: Desk = {
+  const files: FileReader = {
     read(path, into, position) {
-      let handle = files.get(path);
-      if (handle === undefined) files.set(path, (handle = openSync(path, "r")));
+      let handle = handles.get(path);
+      if (handle === undefined) handles.set(path, (handle = openSync(path, "r")));
       for (let done = 0; done < into.length;) {
         const count = readSync(handle, into, done, into.length - done, position + done);
         if (count === 0)
@@ -77,29 +77,29 @@ export function openDesk(): Desk {
       let found = changes.get(key);
       if (!found) {
         if (changes.size >= 64) changes.clear();
-        changes.set(key, (found = changeOf(desk, adapted)));
+        changes.set(key, (found = changeOf(files, adapted)));
       }
       return found;
     },
     close() {
-      for (const handle of files.values()) closeSync(handle);
-      files.clear();
+      for (const handle of handles.values()) closeSync(handle);
+      handles.clear();
     },
   };
-  return desk;
+  return files;
 }
 
 const bytesOf = (view: Float32Array | Uint16Array): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
-export function readEntries(desk: Desk, ref: Ref, from: number, out: Float32Array): void {
-  readStored(desk, ref, from, out);
-  if (ref.adapted) desk.change(ref.adapted)(out, from);
+export function readEntries(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
+  readStored(files, ref, from, out);
+  if (ref.adapted) files.change(ref.adapted)(out, from);
 }
 
 function readStored(
-  desk: Desk,
+  files: FileReader,
   { path, start, dtype, constant }: Ref,
   from: number,
   out: Float32Array,
@@ -110,11 +110,11 @@ function readStored(
   }
   const position = start + from * dtypeBytes[dtype];
   if (dtype === "F32") {
-    desk.read(path, bytesOf(out), position);
+    files.read(path, bytesOf(out), position);
     return;
   }
-  const halves = desk.halves(out.length);
-  desk.read(path, bytesOf(halves), position);
+  const halves = files.halves(out.length);
+  files.read(path, bytesOf(halves), position);
   decodeHalves(halves, dtype as "F16" | "BF16", out);
 }
 
@@ -144,7 +144,7 @@ function checkFinite(values: Float32Array, { path }: Ref, label: string, name: s
  * A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each
  * at least a row.
  */
-export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: Desk): TensorReader {
+export function readerOf(tensor: PlannedTensor, given: readonly string[], files: FileReader): TensorReader {
   const { name, shape, base, inputs, statistics, labels = given } = tensor;
   const size = elements(shape);
   const width = shape.length > 1 ? shape.at(-1)! : size;
@@ -163,14 +163,14 @@ export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: 
       for (let start = 0; start < size; start += step) {
         const count = Math.min(step, size - start);
         const take = (key: string, ref: Ref, label: string): Float32Array => {
-          const out = desk.floats(key, count);
-          readEntries(desk, ref, start, out);
+          const out = files.floats(key, count);
+          readEntries(files, ref, start, out);
           if (!checked) checkFinite(out, ref, label, name, start);
           return out;
         };
         yield {
           start,
-          base: base ? take("base", base, "base") : desk.floats("none", count).fill(0),
+          base: base ? take("base", base, "base") : files.floats("none", count).fill(0),
           inputs: inputs.map((ref, i) => take(`input ${i}`, ref, labels[i]!)),
           ...(statistics &&
             !square && {
@@ -183,7 +183,7 @@ export function readerOf(tensor: PlannedTensor, given: readonly string[], desk: 
     ...(square && {
       gram(input: number) {
         const out = new Float32Array(tensor.statisticSize! ** 2);
-        readEntries(desk, statistics[input]!, 0, out);
+        readEntries(files, statistics[input]!, 0, out);
         return out;
       },
     }),

@@ -6,7 +6,7 @@ import type { Method } from "../methods/types.js";
 import { dtypeBytes, elements, encodeHalves } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/ref.js";
 import type { PlannedTensor } from "./plan.js";
-import { openDesk, readEntries, readerOf, type Desk } from "./read.js";
+import { openFileReader, readEntries, readerOf, type FileReader } from "./read.js";
 
 /** What a thread is to do with the tensors that it gets hold of: a method's pass over them, or the merge itself. */
 export interface Job {
@@ -28,7 +28,7 @@ export const valuesOf = (tensors: readonly PlannedTensor[]): PlannedTensor["valu
   tensors.find(({ copy }) => !copy)?.values ?? {};
 
 function copyBytes(
-  desk: Desk,
+  files: FileReader,
   { path, start, dtype }: Ref,
   size: number,
   write: (bytes: Uint8Array, at: number) => void,
@@ -37,7 +37,7 @@ function copyBytes(
   const chunk = new Uint8Array(Math.min(total, 1 << 20));
   for (let at = 0; at < total; at += chunk.length) {
     const piece = chunk.subarray(0, Math.min(chunk.length, total - at));
-    desk.read(path, piece, start + at);
+    files.read(path, piece, start + at);
     write(piece, at);
   }
 }
@@ -47,7 +47,7 @@ function mergeTensor(
   job: Job,
   tensor: PlannedTensor,
   slot: Slot,
-  desk: Desk,
+  files: FileReader,
   handles: Map<string, number>,
 ): void {
   let handle = handles.get(slot.path);
@@ -59,7 +59,7 @@ function mergeTensor(
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
   if (copy && copy.dtype === dtype && !copy.adapted) {
-    copyBytes(desk, copy, size, write);
+    copyBytes(files, copy, size, write);
     return;
   }
   const encode = (entries: Float32Array, from: number) => {
@@ -67,24 +67,24 @@ function mergeTensor(
       write(new Uint8Array(entries.buffer, entries.byteOffset, entries.byteLength), 4 * from);
       return;
     }
-    const halves = desk.halves(entries.length);
+    const halves = files.halves(entries.length);
     encodeHalves(entries, dtype as "F16" | "BF16", halves);
     write(new Uint8Array(halves.buffer, halves.byteOffset, halves.byteLength), 2 * from);
   };
   if (copy) {
     const step = 1 << 17;
     for (let from = 0; from < size; from += step) {
-      const out = desk.floats("out", Math.min(step, size - from));
-      readEntries(desk, copy, from, out);
+      const out = files.floats("out", Math.min(step, size - from));
+      readEntries(files, copy, from, out);
       encode(out, from);
     }
     return;
   }
   const method = methodOf(job.method);
-  const reader = readerFor(method, values, readerOf(tensor, job.labels, desk), job.found);
+  const reader = readerFor(method, values, readerOf(tensor, job.labels, files), job.found);
   const merge = method.merge(reader, values, job.found[treatmentsOf(method, values).length]);
   for (const part of reader.parts()) {
-    const out = desk.floats("out", part.base.length);
+    const out = files.floats("out", part.base.length);
     merge(part, out);
     encode(out, part.start);
   }
@@ -95,7 +95,7 @@ function mergeTensor(
  * @returns the thread's state, where the job is a pass
  */
 export function workOn(job: Job, next: () => number | undefined, done: (tensor: number) => void): unknown {
-  const desk = openDesk();
+  const files = openFileReader();
   const handles = new Map<string, number>();
   const method = methodOf(job.method);
   const passes = passesOf(method, valuesOf(job.tensors));
@@ -105,12 +105,12 @@ export function workOn(job: Job, next: () => number | undefined, done: (tensor: 
     for (let at = next(); at !== undefined; at = next()) {
       const tensor = job.tensors[at]!;
       if (!chosen) {
-        mergeTensor(job, tensor, job.slots![at]!, desk, handles);
+        mergeTensor(job, tensor, job.slots![at]!, files, handles);
       } else if (!tensor.copy) {
         const reader = readerFor(
           method,
           tensor.values,
-          readerOf(tensor, job.labels, desk),
+          readerOf(tensor, job.labels, files),
           job.found,
           chosen.stage,
         );
@@ -120,7 +120,7 @@ export function workOn(job: Job, next: () => number | undefined, done: (tensor: 
     }
     return state;
   } finally {
-    desk.close();
+    files.close();
     for (const handle of handles.values()) closeSync(handle);
   }
 }

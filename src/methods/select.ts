@@ -41,15 +41,15 @@ export function ofRanks(tensor: TensorReader, wanted: readonly (readonly number[
 }
 
 /** Sets to 0, in place and part after part, what is not kept. */
-export type Thin = (delta: Float32Array, start: number) => void;
+export type Sparsifier = (delta: Float32Array, start: number) => void;
 
 /** What an input's thinning is: undefined where all is kept; else a fresh one for every reading. */
-export type Thinning = (() => Thin) | undefined;
+export type Sparsification = (() => Sparsifier) | undefined;
 
-const dropAll: Thinning = () => (delta) => void delta.fill(0);
+const dropAll: Sparsification = () => (delta) => void delta.fill(0);
 
 /** Keeps the `counts` largest magnitudes of each input; of equal ones, those that come first. */
-export function largest(tensor: TensorReader, counts: readonly number[]): Thinning[] {
+export function largest(tensor: TensorReader, counts: readonly number[]): Sparsification[] {
   const size = sizeOf(tensor);
   const found = ofRanks(
     tensor,
@@ -79,7 +79,7 @@ export function largest(tensor: TensorReader, counts: readonly number[]): Thinni
 export function between(
   tensor: TensorReader,
   spans: readonly (readonly [from: number, to: number])[],
-): Thinning[] {
+): Sparsification[] {
   const size = sizeOf(tensor);
   const all = ofRanks(
     tensor,

@@ -1,5 +1,5 @@
 import { drawsFor, below } from "./random.js";
-import { between, largest, type Thinning } from "./select.js";
+import { between, largest, type Sparsification } from "./select.js";
 import { sizeOf, type TensorReader, type Treatment } from "./types.js";
 
 /**
@@ -22,8 +22,8 @@ function absoluteSum(values: Float32Array): number {
  * A treatment made of one thinning for each input; where it is rescaled to an L1 norm, the tensor is
  * read once more.
  */
-function thinning<V>(
-  make: (tensor: TensorReader, values: V) => readonly Thinning[],
+function sparsification<V>(
+  make: (tensor: TensorReader, values: V) => readonly Sparsification[],
   rescaled: (values: V, input: number) => number | "l1",
 ): Treatment<V> {
   return {
@@ -32,12 +32,12 @@ function thinning<V>(
       const scales = fresh.map((one, input) => (one ? rescaled(values, input) : 1));
       const measured = scales.includes("l1") ? l1Scales(tensor, fresh, scales) : (scales as number[]);
       return () => {
-        const thins = fresh.map((one) => one?.());
+        const sparsifiers = fresh.map((one) => one?.());
         return ({ start, inputs }) => {
-          for (const [input, thin] of thins.entries()) {
-            if (!thin) continue;
+          for (const [input, sparsify] of sparsifiers.entries()) {
+            if (!sparsify) continue;
             const delta = inputs[input]!;
-            thin(delta, start);
+            sparsify(delta, start);
             const scale = measured[input]!;
             if (scale !== 1) for (let i = 0; i < delta.length; i++) delta[i]! *= scale;
           }
@@ -50,16 +50,16 @@ function thinning<V>(
 /** Σ|τ| before over Σ|τ| after, for the inputs that want it; 1 where either is next to nothing. */
 function l1Scales(
   tensor: TensorReader,
-  fresh: readonly Thinning[],
+  fresh: readonly Sparsification[],
   scales: readonly (number | "l1")[],
 ): number[] {
-  const thins = fresh.map((one) => one?.());
+  const sparsifiers = fresh.map((one) => one?.());
   const [before, after] = [scales.map(() => 0), scales.map(() => 0)];
   for (const { start, inputs } of tensor.parts()) {
-    for (const [input, thin] of thins.entries()) {
+    for (const [input, sparsify] of sparsifiers.entries()) {
       if (scales[input] !== "l1") continue;
       before[input]! += absoluteSum(inputs[input]!);
-      thin!(inputs[input]!, start);
+      sparsify!(inputs[input]!, start);
       after[input]! += absoluteSum(inputs[input]!);
     }
   }
@@ -80,9 +80,9 @@ export interface DareValues {
  * DARE (Yu et al. 2024): every entry is dropped with probability p; the rest is multiplied by 1 / (1 −
  * p), or as `rescale` says.
  */
-export const dare: Treatment<DareValues> = thinning<DareValues>(
+export const dare: Treatment<DareValues> = sparsification<DareValues>(
   ({ name, labels }, { dareP, seed }) =>
-    labels.map((label, input): Thinning => {
+    labels.map((label, input): Sparsification => {
       const p = dareP[input]!;
       if (p <= 0) return undefined;
       const draw = drawsFor(seed, "dare", name, label);
@@ -114,7 +114,7 @@ interface RankValues extends DensityValues {
 const l1Or1 = ({ rescaled }: { readonly rescaled?: boolean }): 1 | "l1" => (rescaled ? "l1" : 1);
 
 /** The largest part of each tensor is kept: exactly max(1, ⌊density · size⌋) entries (mergekit). */
-export const trimTensor: Treatment<DensityValues> = thinning<DensityValues>((tensor, { density }) => {
+export const trimTensor: Treatment<DensityValues> = sparsification<DensityValues>((tensor, { density }) => {
   const size = sizeOf(tensor);
   const kept = (part: number): number => {
     if (part <= 0) return 0;
@@ -128,7 +128,7 @@ export const trimTensor: Treatment<DensityValues> = thinning<DensityValues>((ten
  * ⌊density · size⌋ are kept. Where that is more than the smallest that there are to drop, fewer of the
  * largest go (mergekit).
  */
-export const dropOutliers: Treatment<OutlierValues> = thinning<OutlierValues>(
+export const dropOutliers: Treatment<OutlierValues> = sparsification<OutlierValues>(
   (tensor, { density, gamma }) => {
     const size = sizeOf(tensor);
     return between(
@@ -160,9 +160,9 @@ function ranksOf(row: Float32Array): Float64Array {
  * DELLA's MAGPRUNE (Deep et al. 2024): an entry is kept with a probability that rises with its rank in its row, from
  * density − ε to density + ε.
  */
-export const dropByRank: Treatment<RankValues> = thinning<RankValues>(
+export const dropByRank: Treatment<RankValues> = sparsification<RankValues>(
   ({ name, labels, width }, { density, epsilon, seed }) =>
-    labels.map((label, input): Thinning => {
+    labels.map((label, input): Sparsification => {
       const [d, e] = [density[input]!, epsilon[input]!];
       if (d >= 1) return undefined;
       if (d > 0 && (d - e <= 0 || d + e >= 1))

@@ -6,7 +6,7 @@ import { given, pretrained } from "./shared.js";
 import type { Experiment, Figure, Lab, Produced, Shown } from "./types.js";
 
 const methods = ["average", "task-arithmetic", "ties", "dare-ties"];
-const contenders = [
+const candidates = [
   pretrained,
   ...methods.map((name) => (name === "dare-ties" ? given(name, "ties", { dareP: 0.9 }) : name)),
 ];
@@ -48,7 +48,7 @@ async function grown(lab: Lab): Promise<Grown> {
     for (const k of [2, 3, 4, 6, 8].filter((count) => count <= all.length)) {
       const order = shuffled(all, `${seed}/experts`);
       const [tasks, heldOut] = [order.slice(0, k), order.slice(k)];
-      const made = await lab.compare(`k${k}-seed${seed}`, contenders, { tasks, heldOut, seeds: [seed] });
+      const made = await lab.compare(`k${k}-seed${seed}`, candidates, { tasks, heldOut, seeds: [seed] });
       rows.push(
         ...made.rows
           .filter(({ method, task }) => method !== "pretrained" || heldOut.includes(task))

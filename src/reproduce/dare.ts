@@ -14,13 +14,13 @@ const rowName = (name: string, rate: number) => `${name}, p ${rate}`;
 
 /** Figures 3, 4, 8 and 9: one fine-tuned model whose task vector loses more and more of its entries. */
 async function dropRates(lab: Lab): Promise<Produced> {
-  const contenders = Object.entries(droppers).flatMap(([name, [method, parameter, more]]) =>
+  const candidates = Object.entries(droppers).flatMap(([name, [method, parameter, more]]) =>
     rates.map((rate) => given(rowName(name, rate), method, { ...more, [parameter]: rate, lambda: 1 })),
   );
   const rows: ResultRow[] = [];
   // Every expert alone: what is dropped is its own.
   for (const task of lab.tasks)
-    rows.push(...(await lab.compare(`drop-${task}`, contenders, { tasks: [task] })).rows);
+    rows.push(...(await lab.compare(`drop-${task}`, candidates, { tasks: [task] })).rows);
   const points = Object.keys(droppers).flatMap((name) =>
     rates.map((rate) => ({ x: rate, y: 100 * average(rows, rowName(name, rate), lab.tasks)!, series: name })),
   );

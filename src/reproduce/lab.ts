@@ -10,7 +10,7 @@ import { rowTokens } from "../models/types.js";
 import type { InputHash } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { compareMethods, type Compared } from "../run/compare.js";
-import { modelFolder } from "../run/contenders.js";
+import { modelFolder } from "../run/candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { openInputs, recipeOf } from "../run/inputs.js";
 import { locate, shippedFamily } from "../run/locate.js";
@@ -144,7 +144,7 @@ async function openLab(
     look,
     async compare(
       part,
-      contenders,
+      candidates,
       { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {},
     ) {
       const rows: ResultRow[] = [];
@@ -164,7 +164,7 @@ async function openLab(
             ...options,
             tasks,
             seed,
-            methods: contenders,
+            methods: candidates,
             search: true,
             keep,
             heldOut: outside,

@@ -9,7 +9,7 @@ import { Stopped, UserError } from "../errors.js";
 import { version } from "../package.js";
 import { resultRow, type ResultRow } from "../report/rows.js";
 import type { InputHash } from "../report/card.js";
-import type { Contender } from "../run/contenders.js";
+import type { Candidate } from "../run/candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { finetune } from "../run/finetune.js";
 import { locateBase } from "../run/locate.js";
@@ -28,7 +28,7 @@ export interface Orders {
   readonly lessons: Lessons;
   readonly task: string;
   readonly seed: number;
-  readonly merges: readonly Contender[];
+  readonly merges: readonly Candidate[];
   readonly out: string;
 }
 
@@ -170,14 +170,14 @@ export async function ordersOf(
     }
     return start;
   };
-  for (const contender of merges) {
-    if (!("method" in contender))
-      throw new UserError(`${contender.name}: only what trains nothing merges models of one task here`);
-    await tested(contender.name, { merge: contender.name, given: contender.given, count }, async (folder) =>
+  for (const candidate of merges) {
+    if (!("method" in candidate))
+      throw new UserError(`${candidate.name}: only what trains nothing merges models of one task here`);
+    await tested(candidate.name, { merge: candidate.name, given: candidate.given, count }, async (folder) =>
       mergeModels(
         {
-          method: contender.method,
-          given: { ...("seed" in contender.method.parameters && { seed }), ...contender.given },
+          method: candidate.method,
+          given: { ...("seed" in candidate.method.parameters && { seed }), ...candidate.given },
           base: await began(),
           models,
           out: folder,

@@ -9,7 +9,7 @@ const variants = {
   "rankmean, finer-grained": { module: "linear" },
   "rankmean, reversed": { weigh: "reversed" },
 } as const;
-const contenders = [
+const candidates = [
   "average",
   ...Object.entries(variants).map(([name, values]) => given(name, "rankmean", values)),
 ];
@@ -80,7 +80,7 @@ export const rankmean: readonly Experiment[] = [
     id: "rankmean/pairs",
     what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average",
     minutes: [1, 4],
-    run: (lab) => everyPair(lab, contenders),
+    run: (lab) => everyPair(lab, candidates),
     claims: [
       {
         text: "RankMean's average over all pairs is above the plain average's",

@@ -2,7 +2,7 @@ import { methods } from "../methods/index.js";
 import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable, tableCaption } from "../report/table.js";
-import type { Contender } from "../run/contenders.js";
+import type { Candidate } from "../run/candidates.js";
 import type { Claim, Lab, Outcome, Produced, Shown } from "./types.js";
 
 export const methodNamed = (name: string): Method => methods.find((one) => one.name === name)!;
@@ -12,9 +12,9 @@ export const given = (
   name: string,
   method: string,
   values?: Readonly<Record<string, unknown>>,
-): Contender => ({ name, method: methodNamed(method), given: values });
+): Candidate => ({ name, method: methodNamed(method), given: values });
 /** SuperMerge with some settings changed. */
-export const trained = (name: string, settings: Readonly<Record<string, unknown>>): Contender => ({
+export const trained = (name: string, settings: Readonly<Record<string, unknown>>): Candidate => ({
   name,
   settings,
 });
@@ -23,7 +23,7 @@ export const trained = (name: string, settings: Readonly<Record<string, unknown>
  * What the base scores: task arithmetic with nothing of anything, so that it is written and measured as
  * the rest is.
  */
-export const pretrained: Contender = given("pretrained", "task-arithmetic", { lambda: 0 });
+export const pretrained: Candidate = given("pretrained", "task-arithmetic", { lambda: 0 });
 
 /** DARE's paper searches p from 0.1 to 0.9; every second step of it, to take half as long. */
 export const dareRates = [0.1, 0.3, 0.5, 0.7, 0.9];
@@ -32,7 +32,7 @@ export const behindDare = (
   name: string,
   method: string,
   values?: Readonly<Record<string, unknown>>,
-): Contender => ({ name, method: methodNamed(method), given: values, grid: { dareP: dareRates } });
+): Candidate => ({ name, method: methodNamed(method), given: values, grid: { dareP: dareRates } });
 /** The p that was found for such a method, seed by seed. */
 export const rateOf = (outcome: Outcome, name: string, { seeds }: Lab): number[] =>
   seeds.map((seed) => (outcome.values(name, seed)["dareP"] as readonly number[])[0]!);
@@ -78,19 +78,19 @@ export const bestOf = (
 });
 
 /**
- * Every pair of the experts merged by some contenders: what each came to, a table of the averages over
+ * Every pair of the experts merged by some candidates: what each came to, a table of the averages over
  * all pairs, one a pair, and rows whose task says in which pair it was.
  */
 export async function everyPair(
   lab: Lab,
-  contenders: readonly (string | Contender)[],
+  candidates: readonly (string | Candidate)[],
 ): Promise<Produced & { readonly outcomes: readonly Outcome[] }> {
   const pairs = lab.tasks.flatMap((a, i) => lab.tasks.slice(i + 1).map((b): [string, string] => [a, b]));
   const tables: Shown[] = [];
   const rows: ResultRow[] = [];
   const outcomes: Outcome[] = [];
   for (const pair of pairs) {
-    const found = await lab.compare(`pair-${pair.join("+")}`, contenders, { tasks: pair });
+    const found = await lab.compare(`pair-${pair.join("+")}`, candidates, { tasks: pair });
     outcomes.push(found);
     tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
     rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));

@@ -10,12 +10,12 @@ export const swept = { "task-arithmetic": {}, ties: {}, dare: {}, "dare-ties": {
 
 /** Figure 2: the average against λ, which has to be searched. */
 export async function lambdaSweep(lab: Lab): Promise<Produced> {
-  const contenders = Object.entries(swept).flatMap(([name, values]) =>
+  const candidates = Object.entries(swept).flatMap(([name, values]) =>
     lambdas.map((lambda) =>
       given(`${name}, λ ${lambda}`, name === "dare-ties" ? "ties" : name, { ...values, lambda }),
     ),
   );
-  const { rows } = await lab.compare("lambda", [...contenders, "supermerge"]);
+  const { rows } = await lab.compare("lambda", [...candidates, "supermerge"]);
   const points = Object.keys(swept).flatMap((name) =>
     lambdas.map((lambda) => ({
       x: lambda,

@@ -21,9 +21,9 @@ const visionMethods: typeof languageMethods = [
   "hierarchical",
 ];
 
-/** What the search found for DARE's p; nothing where no contender searches it. */
-function rates(outcome: Outcome, contenders: typeof languageMethods, lab: Lab): string {
-  const found = contenders.flatMap((one) =>
+/** What the search found for DARE's p; nothing where no candidate searches it. */
+function rates(outcome: Outcome, candidates: typeof languageMethods, lab: Lab): string {
+  const found = candidates.flatMap((one) =>
     typeof one !== "string" && "grid" in one
       ? [`${rateOf(outcome, one.name, lab).join(", ")} (${one.name})`]
       : [],
@@ -34,8 +34,8 @@ function rates(outcome: Outcome, contenders: typeof languageMethods, lab: Lab): 
     : "";
 }
 
-async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
-  const outcome = await lab.compare("in-domain", contenders);
+async function inDomain(lab: Lab, candidates: typeof languageMethods): Promise<Produced> {
+  const outcome = await lab.compare("in-domain", candidates);
   const { rows: merged } = outcome;
   const individual = merged.filter(({ method }) => method === "individual");
   const rows = [
@@ -43,11 +43,11 @@ async function inDomain(lab: Lab, contenders: typeof languageMethods): Promise<P
     ...(await lab.multitask()),
     ...merged.filter((row) => !individual.includes(row)),
   ];
-  return { rows, tables: [tableOf("results", rows, lab, rates(outcome, contenders, lab))], figures: [] };
+  return { rows, tables: [tableOf("results", rows, lab, rates(outcome, candidates, lab))], figures: [] };
 }
 
-async function outOfDomain(lab: Lab, contenders: typeof languageMethods): Promise<Produced> {
-  const outcome = await lab.compare("out-of-domain", [pretrained, ...contenders], { heldOut: lab.heldOut });
+async function outOfDomain(lab: Lab, candidates: typeof languageMethods): Promise<Produced> {
+  const outcome = await lab.compare("out-of-domain", [pretrained, ...candidates], { heldOut: lab.heldOut });
   const { rows } = outcome;
   const merged = rows.filter(
     ({ method, task }) => method !== "individual" && (method !== "pretrained" || lab.heldOut.includes(task)),
@@ -61,7 +61,7 @@ async function outOfDomain(lab: Lab, contenders: typeof languageMethods): Promis
         onTasks(merged, lab.heldOut),
         lab,
         "tasks that have no part in the merge of " +
-          [lab.tasks.join(", "), rates(outcome, contenders, lab)].filter(Boolean).join("; "),
+          [lab.tasks.join(", "), rates(outcome, candidates, lab)].filter(Boolean).join("; "),
       ),
       tableOf("in-domain", onTasks(merged, lab.tasks), lab, "the same models on the tasks that were merged"),
     ],
@@ -77,11 +77,11 @@ const hierarchicalIsClose = {
 };
 const heldOut = ({ heldOut: tasks }: Lab) => tasks;
 
-type Contenders = typeof languageMethods;
-type TableOptions = Pick<Experiment, "id" | "what" | "minutes"> & { readonly contenders: Contenders };
+type Candidates = typeof languageMethods;
+type TableOptions = Pick<Experiment, "id" | "what" | "minutes"> & { readonly candidates: Candidates };
 
 const inDomainTable = (
-  { id, what, minutes, contenders }: TableOptions,
+  { id, what, minutes, candidates }: TableOptions,
   others: readonly string[],
   models = 2,
 ): Experiment => ({
@@ -89,7 +89,7 @@ const inDomainTable = (
   what,
   minutes,
   models,
-  run: (lab) => inDomain(lab, contenders),
+  run: (lab) => inDomain(lab, candidates),
   claims: [
     bestOf(`SuperMerge's average is above those of ${others.join(", ")}`, "supermerge", others),
     {
@@ -108,7 +108,7 @@ const inDomainTable = (
   ],
 });
 const outOfDomainTable = (
-  { id, what, minutes, contenders }: TableOptions,
+  { id, what, minutes, candidates }: TableOptions,
   claims: Experiment["claims"],
   models = 2,
 ): Experiment => ({
@@ -117,7 +117,7 @@ const outOfDomainTable = (
   minutes,
   models,
   heldOut: true,
-  run: (lab) => outOfDomain(lab, contenders),
+  run: (lab) => outOfDomain(lab, candidates),
   claims,
 });
 
@@ -216,7 +216,7 @@ export const supermerge: readonly Experiment[] = [
       id: "supermerge/table-1",
       what: "in-domain, language tasks: every method, accuracy and rank",
       minutes: [2, 16],
-      contenders: languageMethods,
+      candidates: languageMethods,
     },
     ["task-arithmetic", "dare", "ties", "dare-ties"],
   ),
@@ -225,7 +225,7 @@ export const supermerge: readonly Experiment[] = [
       id: "supermerge/table-2",
       what: "out-of-domain, language tasks: tasks that have no part in the merge",
       minutes: [2, 10],
-      contenders: languageMethods,
+      candidates: languageMethods,
     },
     [
       bestOf(
@@ -248,7 +248,7 @@ export const supermerge: readonly Experiment[] = [
       id: "supermerge/table-3",
       what: "in-domain, image tasks (AdaMerging++ beside it)",
       minutes: [10, 40],
-      contenders: visionMethods,
+      candidates: visionMethods,
     },
     ["task-arithmetic", "ties", "adamerging++"],
     6,
@@ -302,7 +302,7 @@ export const supermerge: readonly Experiment[] = [
       id: "supermerge/table-6",
       what: "out-of-domain, image tasks",
       minutes: [9, 35],
-      contenders: visionMethods,
+      candidates: visionMethods,
     },
     ["task-arithmetic", "ties"].map((name) =>
       bestOf(

@@ -2,16 +2,16 @@ import type { Spec } from "vega";
 import type { ResultRow } from "../report/rows.js";
 import type { Table } from "../report/table.js";
 import type { Timed } from "../report/comparison.js";
-import type { Contender } from "../run/contenders.js";
+import type { Candidate } from "../run/candidates.js";
 
-/** What contenders came to, at every seed. */
+/** What candidates came to, at every seed. */
 export interface Outcome {
   readonly rows: readonly ResultRow[];
   readonly times: readonly Timed[];
-  /** The parameters that a contender was merged with: given, found or customary. */
-  values(contender: string, seed: number): Readonly<Record<string, unknown>>;
-  /** Where a contender's model stands, where it was kept. */
-  folder(contender: string, seed: number): string;
+  /** The parameters that a candidate was merged with: given, found or customary. */
+  values(candidate: string, seed: number): Readonly<Record<string, unknown>>;
+  /** Where a candidate's model stands, where it was kept. */
+  folder(candidate: string, seed: number): string;
 }
 
 export interface CompareMore {
@@ -52,10 +52,10 @@ export interface Lab {
   readonly valPerTask: number;
   readonly synthetic: boolean;
   /**
-   * Runs contenders at every seed. What is done is not done again. @param part says what it is, to
+   * Runs candidates at every seed. What is done is not done again. @param part says what it is, to
    * whoever watches
    */
-  compare(part: string, contenders: readonly (string | Contender)[], more?: CompareMore): Promise<Outcome>;
+  compare(part: string, candidates: readonly (string | Candidate)[], more?: CompareMore): Promise<Outcome>;
   /**
    * Scores of one model fine-tuned on all tasks (`finetune --multitask`), where one stands in
    * multitask/ beside the family's base.
@@ -65,7 +65,7 @@ export interface Lab {
    * Scores of models of one task that were fine-tuned alike but for the order of its examples, and of
    * their merges, at every seed.
    */
-  orders(task: string, merges: readonly Contender[]): Promise<readonly ResultRow[]>;
+  orders(task: string, merges: readonly Candidate[]): Promise<readonly ResultRow[]>;
   /** Every tensor that the models share, one after the other: none is held. */
   look(): AsyncIterable<Look>;
   /** What a merge of these experts costs, from the models and the data. */

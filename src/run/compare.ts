@@ -16,13 +16,13 @@ import { toMarkdown } from "../report/formats.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
 import {
-  contendersOf,
+  candidatesOf,
   modelFolder,
   runContender,
   settingsOf,
-  type Arena,
-  type Contender,
-} from "./contenders.js";
+  type CompareContext,
+  type Candidate,
+} from "./candidates.js";
 import { evaluateFolder } from "./evaluate.js";
 import { openInputs, placeOf, recipeOf, type Inputs } from "./inputs.js";
 import { locate } from "./locate.js";
@@ -34,8 +34,8 @@ import { hashOf } from "./record.js";
 import type { GridPoint } from "./search.js";
 
 export interface CompareOptions extends MergeOptions {
-  /** Names, or all; or contenders of one's own. */
-  readonly methods: readonly (string | Contender)[] | "all";
+  /** Names, or all; or candidates of one's own. */
+  readonly methods: readonly (string | Candidate)[] | "all";
   /** Try each method's grid on the validation examples; else its customary defaults. */
   readonly search: boolean;
   /** Keep every method's merged model, in models/<method>. */
@@ -78,18 +78,18 @@ type Result = z.infer<typeof result>;
 
 /** What was found before: by this name, or (where no model has to be kept) by another for what was trained alike. */
 async function savedResult(
-  arena: Arena,
+  context: CompareContext,
   name: string,
   identity: string,
   keep: boolean,
 ): Promise<Result | undefined> {
-  const folder = join(arena.out, "methods");
+  const folder = join(context.out, "methods");
   const files = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
   for (const file of [`${name}.json`, ...files]) {
     const saved = existsSync(join(folder, file))
       ? result.safeParse(await readJson(join(folder, file)).catch(() => undefined)).data
       : undefined;
-    if (saved?.identity === identity && (!keep || existsSync(modelFolder(arena, name))))
+    if (saved?.identity === identity && (!keep || existsSync(modelFolder(context, name))))
       return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
   }
   return undefined;
@@ -167,8 +167,8 @@ async function heldOutHashes(
  * tasks' own experts.
  */
 async function measureHeldOut(
-  arena: Arena,
-  contender: Contender,
+  context: CompareContext,
+  candidate: Candidate,
   tasks: readonly string[],
 ): Promise<ResultRow[]> {
   const {
@@ -179,10 +179,10 @@ async function measureHeldOut(
       plan,
     },
     options,
-  } = arena;
-  const folder = modelFolder(arena, contender.name);
+  } = context;
+  const folder = modelFolder(context, candidate.name);
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
-  const { canonical } = await readFamily(arena.inputs.places.base);
+  const { canonical } = await readFamily(context.inputs.places.base);
   for (const [i, label] of tasks.entries()) {
     const member = head ? await openExpert(label, sources[i]!.folder, base, canonical) : { ...base, label };
     await writeHead(folder, member, head);
@@ -190,8 +190,8 @@ async function measureHeldOut(
   }
   return (
     await evaluateFolder(
-      { ...options, folder, base: arena.inputs.places.base, data, tasks, placement: plan.chosen },
-      contender.name,
+      { ...options, folder, base: context.inputs.places.base, data, tasks, placement: plan.chosen },
+      candidate.name,
     )
   ).rows;
 }
@@ -203,7 +203,7 @@ async function measureHeldOut(
  */
 export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
   const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
-  const named = (names: readonly string[] | "all") => contendersOf(names, options.tasks.length, hooks.note);
+  const named = (names: readonly string[] | "all") => candidatesOf(names, options.tasks.length, hooks.note);
   const chosen =
     asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
   const recipe = await recipeOf(options);
@@ -224,35 +224,35 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
   const settings = { ...shared, ...given };
   const hashes = [...inputs.hashes, ...(heldOut?.length ? await heldOutHashes(inputs, plain, heldOut) : [])];
-  const arena: Arena = { out, inputs, recipe, options: plain, search, threads, given, hooks };
+  const context: CompareContext = { out, inputs, recipe, options: plain, search, threads, given, hooks };
   try {
     rows.push(...(await references(inputs, options.seed)));
-    for (const [i, contender] of chosen.entries()) {
-      const { name } = contender;
+    for (const [i, candidate] of chosen.entries()) {
+      const { name } = candidate;
       if (hooks.stopping()) return compared(false);
       const path = join(out, "methods", `${name}.json`);
       const own =
-        "method" in contender
+        "method" in candidate
           ? {
               name,
               search,
-              ...(contender.given && { values: contender.given }),
-              ...(contender.grid && { grid: contender.grid }),
+              ...(candidate.given && { values: candidate.given }),
+              ...(candidate.grid && { grid: candidate.grid }),
             }
           : {
               given,
-              settings: settingsOf(contender, arena),
-              ...("tree" in contender && { tree: contender.tree }),
+              settings: settingsOf(candidate, context),
+              ...("tree" in candidate && { tree: candidate.tree }),
             };
       const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
-      let done = await savedResult(arena, name, identity, keep);
+      let done = await savedResult(context, name, identity, keep);
       if (!done) {
         hooks.progress(name, i, chosen.length);
         await rm(path, { force: true });
-        const made = await runContender(arena, contender, identity);
+        const made = await runContender(context, candidate, identity);
         if (!made) return compared(false);
-        if (heldOut?.length) made.rows.push(...(await measureHeldOut(arena, contender, heldOut)));
-        if (!keep) await rm(modelFolder(arena, name), { recursive: true, force: true });
+        if (heldOut?.length) made.rows.push(...(await measureHeldOut(context, candidate, heldOut)));
+        if (!keep) await rm(modelFolder(context, name), { recursive: true, force: true });
         done = { identity, ...made };
         await writeText(path, done);
       }

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { taught } from "../evaluate/teach.js";
+import { withTeacher } from "../evaluate/teacher.js";
 import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
@@ -66,7 +66,9 @@ export async function trainRun(
   const place = placeOf(inputs);
   const tasks =
     options.loss === "distillation"
-      ? await withExperts(inputs, (experts) => taught(experts, inputs.tasks, options.adaptOn ?? "validation"))
+      ? await withExperts(inputs, (experts) =>
+          withTeacher(experts, inputs.tasks, options.adaptOn ?? "validation"),
+        )
       : inputs.tasks;
   const result = await train(place, tasks, options, start, {
     record(record) {

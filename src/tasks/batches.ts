@@ -10,7 +10,7 @@ export interface EncodedExample {
   /** Of a text to be said: each of them is right. */
   readonly answers?: readonly string[] | undefined;
   /** What an expert says of it: a probability a class or choice. */
-  readonly soft?: readonly number[] | undefined;
+  readonly softLabels?: readonly number[] | undefined;
 }
 
 export interface Batch {
@@ -22,7 +22,7 @@ export interface Batch {
    */
   readonly choices: number | undefined;
   /** Of every example, where its expert was asked (see {@link EncodedExample}). */
-  readonly soft?: readonly (readonly number[])[] | undefined;
+  readonly softLabels?: readonly (readonly number[])[] | undefined;
 }
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
@@ -60,7 +60,7 @@ export function cutBatch(batch: Batch, most: number): Batch[] {
       ...batch,
       rows: batch.rows.slice(from * each, to * each),
       labels: batch.labels.slice(from, to),
-      soft: batch.soft?.slice(from, to),
+      softLabels: batch.softLabels?.slice(from, to),
     };
   });
 }
@@ -70,7 +70,7 @@ function toBatch(examples: readonly EncodedExample[], isChoice: boolean): Batch 
     rows: examples.flatMap(({ rows }) => rows),
     labels: examples.map(({ label }) => label),
     choices: isChoice ? examples[0]!.rows.length : undefined,
-    ...(examples[0]!.soft && { soft: examples.map(({ soft }) => soft!) }),
+    ...(examples[0]!.softLabels && { softLabels: examples.map(({ softLabels }) => softLabels!) }),
   };
 }
 

@@ -63,7 +63,7 @@ function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss:
   const scores = logits(features, head, batch.choices);
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
-  if (loss === "distillation") return divergence(scores, tensor2d(batch.soft!.flat(), scores.shape));
+  if (loss === "distillation") return divergence(scores, tensor2d(batch.softLabels!.flat(), scores.shape));
   const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
   return crossEntropy(scores, cast(targets, "float32"));
 }

@@ -22,7 +22,7 @@ import type { Part, TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
 import { passesOf, type Job } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
-import { taught } from "../../src/evaluate/teach.js";
+import { withTeacher } from "../../src/evaluate/teacher.js";
 import { constantTables } from "../../src/methods/constant.js";
 import { relativeError } from "../helpers.js";
 import { goldenTable, load, toBatch, type Loaded } from "./load.js";
@@ -112,7 +112,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
         label,
         length: Math.max(...batch.rows.slice(i * width, (i + 1) * width).map(({ ids }) => ids.length)),
       }));
-      const [task] = await taught(
+      const [task] = await withTeacher(
         { model, vectors },
         [
           {
@@ -126,15 +126,15 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
         ],
         "validation",
       );
-      const soft = task!.validation.map((example) => example.soft!);
+      const softLabels = task!.validation.map((example) => example.softLabels!);
       // What PyTorch's expert says of the batch.
       const expected = g!.individual.map((row) =>
         row.map((z) => Math.exp(z) / row.reduce((sum, other) => sum + Math.exp(other), 0)),
       );
-      expect(relativeError(soft.flat(), expected.flat())).toBeLessThan(1e-4);
+      expect(relativeError(softLabels.flat(), expected.flat())).toBeLessThan(1e-4);
       expect(others.length).toBeGreaterThan(0);
 
-      const job = [{ head: heads[0], batch: { ...batch, soft }, weight: 1 }];
+      const job = [{ head: heads[0], batch: { ...batch, softLabels }, weight: 1 }];
       const [rows, columns] = [vectors.layers.length, golden.tasks.length];
       const mine = await coefficientGradient(
         model,

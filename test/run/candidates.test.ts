@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { settingsOf } from "../../src/run/contenders.js";
+import { settingsOf } from "../../src/run/candidates.js";
 import type { MergeOptions } from "../../src/run/options.js";
 
 const options = { gate: "tanh", lr: 0.03, init: "search", holdout: 0.25 } as MergeOptions;
@@ -9,12 +9,12 @@ const of = (settings: Record<string, unknown>, given: Record<string, unknown> = 
 test("what is said of a training, and is so anyway, makes no difference", () => {
   expect(of({ gate: "tanh", init: "search" })).toEqual(of({}));
   expect(of({ gate: "clamp" })).toEqual({ gate: "clamp" });
-  // What the user gave is what it is compared with; what makes a contender what it is stays.
+  // What the user gave is what it is compared with; what makes a candidate what it is stays.
   expect(of({ gate: "clamp" }, { gate: "clamp" })).toEqual({});
   expect(of({ gate: "tanh" }, { gate: "clamp" })).toEqual({ gate: "tanh" });
 });
 
-test("a method's own settings give way to what the user gave, and to the contender's", () => {
+test("a method's own settings give way to what the user gave, and to the candidate's", () => {
   expect(of({ method: "adamerging" })).toMatchObject({
     method: "adamerging",
     gate: "clamp",

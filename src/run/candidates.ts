@@ -13,7 +13,7 @@ import { nearest } from "../nearest.js";
 import type { ResultRow } from "../report/rows.js";
 import { writeMerge } from "./disk.js";
 import { evaluateFolder } from "./evaluate.js";
-import { mergeInTree } from "./grow.js";
+import { mergeInTree } from "./run-tree.js";
 import type { Inputs, Recipe } from "./inputs.js";
 import { mergeByTraining } from "./merge.js";
 import type { MergeHooks, MergeOptions } from "./options.js";
@@ -31,14 +31,14 @@ interface Plain {
 }
 
 /** A way to merge the experts, with a row of its own in a comparison. */
-export type Contender = { readonly name: string } & (
+export type Candidate = { readonly name: string } & (
   | Plain
   /** Trained coefficients: what is other than in SuperMerge. */
   | { readonly settings: Readonly<Record<string, unknown>> }
   | { readonly tree: Partial<TreeOptions>; readonly settings?: Readonly<Record<string, unknown>> | undefined }
 );
 
-export type Trained = Exclude<Contender, Plain>;
+export type Trained = Exclude<Candidate, Plain>;
 
 const plainTree: TreeOptions = {
   fanIn: 2,
@@ -55,22 +55,22 @@ const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number)
   models >= least && models <= most;
 
 /** What `compare` knows by name. */
-export const contenders: readonly Contender[] = [
+export const candidates: readonly Candidate[] = [
   ...methods.map((method) => ({ name: method.name, method })),
   ...Object.entries(trained).map(([name, settings]) => ({ name, settings })),
   { name: "hierarchical", tree: {} },
 ];
 
-/** Contenders by name, without those that do not merge so many models. @throws UserError for an unknown name */
-export function contendersOf(
+/** Candidates by name, without those that do not merge so many models. @throws UserError for an unknown name */
+export function candidatesOf(
   asked: readonly string[] | "all",
   models: number,
   note: (message: string) => void,
-): Contender[] {
-  const byName = new Map(contenders.map((one) => [one.name, one]));
+): Candidate[] {
+  const byName = new Map(candidates.map((one) => [one.name, one]));
   const chosen =
     asked === "all"
-      ? contenders
+      ? candidates
       : asked.map((name) => {
           const found = byName.get(name);
           if (!found)
@@ -80,15 +80,15 @@ export function contendersOf(
             );
           return found;
         });
-  const unfit = (one: Contender) => "method" in one && !fits(one.method, models);
+  const unfit = (one: Candidate) => "method" in one && !fits(one.method, models);
   const left = chosen.filter(unfit);
   if (left.length)
     note(`left out: ${left.map(({ name }) => name).join(", ")}, which do not merge ${models} models`);
   return chosen.filter((one) => !unfit(one));
 }
 
-/** What all contenders are run with. */
-export interface Arena {
+/** What all candidates are run with. */
+export interface CompareContext {
   readonly out: string;
   readonly inputs: Inputs;
   readonly recipe: Recipe;
@@ -96,12 +96,12 @@ export interface Arena {
   /** Try each method's grid on the validation examples; else its customary defaults. */
   readonly search: boolean;
   readonly threads?: number | undefined;
-  /** Settings that the user gave: a contender's own defaults give way to them, what makes it what it is does not. */
+  /** Settings that the user gave: a candidate's own defaults give way to them, what makes it what it is does not. */
   readonly given: Readonly<Record<string, unknown>>;
   readonly hooks: MergeHooks;
 }
 
-/** What a contender came to: a model in its folder, and its rows. */
+/** What a candidate came to: a model in its folder, and its rows. */
 export interface Made {
   readonly rows: ResultRow[];
   /** Of all, the search among it; and of the merge (or the training) alone. */
@@ -111,12 +111,12 @@ export interface Made {
 }
 
 /**
- * A training's settings that are other than all contenders' own: what is trained alike has the same,
+ * A training's settings that are other than all candidates' own: what is trained alike has the same,
  * whatever it is called.
  */
 export function settingsOf(
   { settings: changes = {} }: Trained,
-  { options, given }: Pick<Arena, "options" | "given">,
+  { options, given }: Pick<CompareContext, "options" | "given">,
 ): Readonly<Record<string, unknown>> {
   const all = { ...presetOf(changes["method"], changes["variant"]), ...given, ...changes };
   return Object.fromEntries(
@@ -126,25 +126,26 @@ export function settingsOf(
   );
 }
 
-/** Where a contender's model is written. */
-export const modelFolder = ({ out }: Pick<Arena, "out">, name: string): string => join(out, "models", name);
+/** Where a candidate's model is written. */
+export const modelFolder = ({ out }: Pick<CompareContext, "out">, name: string): string =>
+  join(out, "models", name);
 
-/** Runs a contender; undefined where it was asked to stop. @param identity of all that its numbers depend on */
+/** Runs a candidate; undefined where it was asked to stop. @param identity of all that its numbers depend on */
 export function runContender(
-  arena: Arena,
-  contender: Contender,
+  context: CompareContext,
+  candidate: Candidate,
   identity: string,
 ): Promise<Made | undefined> {
-  return "method" in contender ? tryMethod(arena, contender) : tryTraining(arena, contender, identity);
+  return "method" in candidate ? tryMethod(context, candidate) : tryTraining(context, candidate, identity);
 }
 
 /** Merges with a method that trains nothing, and measures what it wrote. */
-async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Made> {
-  const method = { ...contender.method, grid: { ...contender.method.grid, ...contender.grid } };
-  const { inputs, options, hooks } = arena;
+async function tryMethod(context: CompareContext, candidate: Candidate & Plain): Promise<Made> {
+  const method = { ...candidate.method, grid: { ...candidate.method.grid, ...candidate.grid } };
+  const { inputs, options, hooks } = context;
   const started = performance.now();
   const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
-  const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...contender.given };
+  const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...candidate.given };
   const statistics = await statisticsFor(
     method,
     { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) },
@@ -155,52 +156,56 @@ async function tryMethod(arena: Arena, contender: Contender & Plain): Promise<Ma
     inputs: family.experts,
     dtype: options.dtype,
     shardSize: options.shardSize,
-    threads: arena.threads,
+    threads: context.threads,
     statistics,
     heads: { members: heads, names: head },
   };
-  const searched = arena.search && Object.keys(method.grid).some((key) => !(key in given));
+  const searched = context.search && Object.keys(method.grid).some((key) => !(key in given));
   const search = searched
-    ? await searchGrid(join(arena.out, "trying"), { method, given, merge }, inputs, hooks)
+    ? await searchGrid(join(context.out, "trying"), { method, given, merge }, inputs, hooks)
     : undefined;
   const values = resolveValues(
     method,
     { ...given, ...(search && bestPoint(search).values) },
     family.experts.length,
   );
-  const folder = modelFolder(arena, contender.name);
+  const folder = modelFolder(context, candidate.name);
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
   const { rows } = await evaluateFolder(
     { ...options, folder, base: inputs.places.base, data, placement: plan.chosen },
-    contender.name,
+    candidate.name,
   );
   return { rows, seconds, values, search };
 }
 
 /** Trains coefficients, flat or in a tree, and measures what was written; undefined where it was asked to stop. */
-async function tryTraining(arena: Arena, contender: Trained, identity: string): Promise<Made | undefined> {
-  const { options, hooks } = arena;
-  const own = settingsOf(contender, arena);
-  const out = modelFolder(arena, contender.name);
+async function tryTraining(
+  context: CompareContext,
+  candidate: Trained,
+  identity: string,
+): Promise<Made | undefined> {
+  const { options, hooks } = context;
+  const own = settingsOf(candidate, context);
+  const out = modelFolder(context, candidate.name);
   const settings = { ...options, ...own, out, baselines: false } as MergeOptions;
   const started = performance.now();
   // A state is gone on from only where this very training left it.
-  const mark = join(arena.out, "methods", `${contender.name}.started`);
+  const mark = join(context.out, "methods", `${candidate.name}.started`);
   const mine = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
   if (!mine) await rm(out, { recursive: true, force: true });
   await writeText(mark, identity);
   const quiet = { ...hooks, note: () => {} };
   const resume = existsSync(join(out, "state.json")) && !existsSync(join(out, "results.json"));
   const made =
-    "tree" in contender
+    "tree" in candidate
       ? await mergeInTree(
           settings,
-          { ...plainTree, ...contender.tree },
+          { ...plainTree, ...candidate.tree },
           { ...quiet, planned: () => {}, grown: () => {} },
         )
-      : await mergeByTraining({ ...settings, resume }, quiet, arena.recipe);
+      : await mergeByTraining({ ...settings, resume }, quiet, context.recipe);
   if (!made.finished) return undefined;
   const run = (await readJson(join(out, "run.json"))) as { seconds: { train?: number; total: number } };
   const total = (performance.now() - started) / 1000;
@@ -209,7 +214,7 @@ async function tryTraining(arena: Arena, contender: Trained, identity: string): 
   return {
     rows: made.rows
       .filter(({ method }) => method === last)
-      .map((row) => ({ ...row, method: contender.name })),
+      .map((row) => ({ ...row, method: candidate.name })),
     seconds: { total, merge: run.seconds.train ?? run.seconds.total },
     values: own,
   };

@@ -10,7 +10,7 @@ import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
  * that is a merge itself (in a tree) speaks for its tasks. Labels are not looked at. Memory: as an
  * evaluation.
  */
-export async function taught(
+export async function withTeacher(
   place: Place,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
@@ -22,7 +22,7 @@ export async function taught(
   const found: PreparedTask[] = [];
   for (const task of tasks) {
     const examples = task[split];
-    const soft: number[][] = [];
+    const softLabels: number[][] = [];
     // An example's label is its place here, so that it is known in the batch that it lands in.
     const batches = bucketed(
       examples.map((example, label) => ({ ...example, label })),
@@ -39,9 +39,12 @@ export async function taught(
       batches.map((batch) => ({ head: task.head, batch })),
     )) {
       for (const [i, at] of batch.labels.entries())
-        soft[at] = softmax(values.subarray(i * width, (i + 1) * width));
+        softLabels[at] = softmax(values.subarray(i * width, (i + 1) * width));
     }
-    found.push({ ...task, [split]: examples.map((example, i) => ({ ...example, soft: soft[i] })) });
+    found.push({
+      ...task,
+      [split]: examples.map((example, i) => ({ ...example, softLabels: softLabels[i] })),
+    });
   }
   return found;
 }
