@@ -35,9 +35,9 @@ export const fisher = method({
     unit: flag(false, "scale each model's Fisher information to unit L2 norm first"),
     floor: number(1e-6, "least information that an entry counts with", 0),
   },
-  survey: [norms as Pass<Values>],
+  survey: [norms],
   merge: ({ labels }, { weight, unit, floor }, found) => {
-    const scales = labels.map((_, i) => (unit ? 1 / ((found as number[])[i]! || 1) : 1));
+    const scales = labels.map((_, i) => (unit ? 1 / (found[i]! || 1) : 1));
     const total = weight.reduce((sum, w) => sum + w, 0);
     return (part, out) => {
       const { inputs, statistics } = part;

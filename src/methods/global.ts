@@ -5,7 +5,7 @@ import {
   magnitudeOf,
   type MagnitudeCounts,
 } from "../merge/magnitudes.js";
-import { sizeOf, type Pass, type TensorReader } from "./types.js";
+import { sizeOf, type Pass, type Survey, type TensorReader } from "./types.js";
 
 /**
  * The exact entry of one rank in each input's whole task vector, all tensors taken together, in two
@@ -47,7 +47,7 @@ function total(states: readonly Counted[]): Counted {
 /** @param rankOf from the largest, 1 on: of which entry, in a vector of so many */
 export function thresholdPasses<V>(
   rankOf: (size: number, values: V, input: number) => number,
-): readonly Pass<V>[] {
+): Survey<V, Thresholds> {
   const upper: Pass<V, Counted, Digits> = {
     start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
     visit,
@@ -56,16 +56,14 @@ export function thresholdPasses<V>(
       return { size, digits: counts.map((all, i) => digitOfRank(all, rankOf(size, values, i))) };
     },
   };
-  const lower: Pass<V, Counted, Thresholds> = {
+  const lower: Pass<V, Counted, Thresholds, Digits> = {
     start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
-    visit(state, tensor, _, found) {
-      const { digits } = found as Digits;
+    visit(state, tensor, _, { digits }) {
       if (state.counts[0]!.upper === undefined)
         digits.forEach(({ digit }, i) => (state.counts[i] = magnitudeCounts(digit)));
       visit(state, tensor);
     },
-    join(states, _, found) {
-      const { digits, size } = found as Digits;
+    join(states, _, { digits, size }) {
       // A thread that saw no tensor still counts by nothing.
       const { counts } = total(states.filter(({ counts }) => counts[0]!.upper !== undefined));
       return {

@@ -27,12 +27,10 @@ function keepAbove(thresholds: readonly (number | undefined)[]): ReturnType<Trea
 
 const dropsAny = (size: number, p: number): boolean => Math.floor(size * p) > 0;
 
-const pruneModel: Treatment<Pruned> = {
+const pruneModel: Treatment<Pruned, Thresholds> = {
   survey: thresholdPasses((size, { p }, input) => Math.min(size, droppedRank(size, p[input]!))),
-  treat: (_, { p }, found) => {
-    const { thresholds, size } = found as Thresholds;
-    return keepAbove(thresholds.map((limit, i) => (dropsAny(size, p[i]!) ? limit : undefined)));
-  },
+  treat: (_, { p }, { thresholds, size }) =>
+    keepAbove(thresholds.map((limit, i) => (dropsAny(size, p[i]!) ? limit : undefined))),
 };
 
 const pruneTensor: Treatment<Pruned> = {

@@ -88,11 +88,10 @@ export const rankmean = method({
       "by rank, by the paper's control as printed (1 / (1 + n − rank)), or the least changed most",
     ),
   },
-  survey: [ranks as Pass<Values>],
+  survey: [ranks],
   merge({ name, labels }, values, found) {
     const module = moduleOf(name, values);
-    const coefficients =
-      (module !== undefined && (found as Ranked).get(module)) || labels.map(() => 1 / labels.length);
+    const coefficients = (module !== undefined && found.get(module)) || labels.map(() => 1 / labels.length);
     // The coefficients add up to 1, so that Σ c_i θ_i is base + Σ c_i τ_i.
     return (part, out) => weightedSum(part, coefficients, out, part.base);
   },

@@ -18,10 +18,9 @@ interface Density {
 }
 
 /** Keeps what reaches the global threshold. */
-export const trimModel: Treatment<Density> = {
+export const trimModel: Treatment<Density, Thresholds> = {
   survey: thresholdPasses((size, { density }, input) => thresholdRank(size, density[input]!)),
-  treat(_, __, found) {
-    const { thresholds } = found as Thresholds;
+  treat(_, __, { thresholds }) {
     return () =>
       ({ inputs }) => {
         for (const [n, delta] of inputs.entries()) {
@@ -55,7 +54,7 @@ const majority: Pass<unknown, { signs: number }, number> = {
 };
 
 /** Sets to 0, in place, what does not have the sign that is elected for its place. */
-export const electSigns: Treatment<unknown> = {
+export const electSigns: Treatment<unknown, number> = {
   survey: [majority],
   treat: (_, __, found) => () => {
     const scratch = scratchArray();
@@ -63,7 +62,7 @@ export const electSigns: Treatment<unknown> = {
       const sum = sumOf(inputs, scratch(inputs[0]!.length));
       for (const delta of inputs) {
         for (let at = 0; at < delta.length; at++) {
-          const positive = (sum[at]! || (found as number)) > 0;
+          const positive = (sum[at]! || found) > 0;
           if (positive ? delta[at]! < 0 : delta[at]! > 0) delta[at] = 0;
         }
       }

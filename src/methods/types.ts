@@ -106,21 +106,24 @@ export const choice = <const C extends string>(
  * threads: every thread has a state of its own, plain data, and what `join` makes of the states must
  * not depend on which thread saw what.
  */
-export interface Pass<V = Values, State = unknown, Found = unknown> {
+export interface Pass<V = Values, State = unknown, Found = unknown, Before = unknown> {
   start(inputs: number): State;
-  /** @param found what the pass before this one came to */
-  visit(state: State, tensor: TensorReader, values: V, found: unknown): void;
-  join(states: readonly State[], values: V, found: unknown): Found;
+  /** @param before what the pass before this one came to */
+  visit(state: State, tensor: TensorReader, values: V, before: Before): void;
+  join(states: readonly State[], values: V, before: Before): Found;
 }
 
+/** Passes one after the other; what the last comes to is handed on. */
+export type Survey<V, Found> = readonly [...Pass<V>[], Pass<V, unknown, Found>];
+
 /** Changes task vectors before a method sees them, in place. */
-export interface Treatment<V = Values> {
-  readonly survey?: readonly Pass<V>[] | undefined;
+export interface Treatment<V = Values, Found = unknown> {
+  readonly survey?: Survey<V, Found> | undefined;
   /**
    * Looks at a tensor and says how its parts are treated. What it returns is called once for each going
    * over of the parts: they come in order, so a treatment may count as it goes.
    */
-  treat(tensor: TensorReader, values: V, found: unknown): () => (part: Part) => void;
+  treat(tensor: TensorReader, values: V, found: Found): () => (part: Part) => void;
 }
 
 export interface Method {
@@ -149,21 +152,25 @@ export interface Method {
   unread?(values: Values): readonly string[];
   /** What happens to the task vectors first. */
   treatments?(values: Values): readonly Treatment[];
-  readonly survey?: readonly Pass[] | undefined;
+  readonly survey?: Survey<Values, unknown> | undefined;
   /** Looks at a tensor and says how a part of it is merged: all entries of `out` are written. */
   merge(tensor: TensorReader, values: Values, found: unknown): (part: Part, out: Float32Array) => void;
 }
 
-type Defined<P extends Parameters> = Omit<
+type Defined<P extends Parameters, Found> = Omit<
   Method,
   "parameters" | "survey" | "merge" | "treatments" | "unread"
 > & {
   readonly parameters: P;
   unread?(values: Values<P>): readonly string[];
   treatments?(values: Values<P>): readonly Treatment<Values<P>>[];
-  readonly survey?: readonly Pass<Values<P>>[];
-  merge(tensor: TensorReader, values: Values<P>, found: unknown): (part: Part, out: Float32Array) => void;
+  readonly survey?: Survey<Values<P>, Found>;
+  merge(tensor: TensorReader, values: Values<P>, found: Found): (part: Part, out: Float32Array) => void;
 };
 
-/** A method with its parameters' types known where it is written and forgotten where it is listed. */
-export const method = <const P extends Parameters>(defined: Defined<P>): Method => defined;
+/**
+ * A method with the types of its parameters, and of what its survey finds, known where it is written and
+ * forgotten where it is listed.
+ */
+export const method = <const P extends Parameters, Found = unknown>(defined: Defined<P, Found>): Method =>
+  defined;
