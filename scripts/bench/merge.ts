@@ -93,6 +93,12 @@ async function measure(
   };
 }
 
+/** Python gets the libraries that it would find by itself, whatever a card's Vulkan driver needs (scripts/gpu). */
+function pythonEnvironment(): NodeJS.ProcessEnv {
+  const own = process.env["TRAIN_MERGE_PYTHON_LIBRARIES"];
+  return own === undefined ? process.env : { ...process.env, LD_LIBRARY_PATH: own };
+}
+
 interface TorchRow {
   way: string;
   packing: Packing;
@@ -100,25 +106,34 @@ interface TorchRow {
   products: number;
 }
 
+interface TorchSpeeds {
+  copy: number;
+  rows: TorchRow[];
+}
+
+/** The last line of JSON: torch_merge.py prints what it has after each measurement. */
+function lastSpeeds(printed: string): TorchSpeeds | undefined {
+  const line = printed.split("\n").findLast((text) => text.startsWith("{"));
+  return line === undefined ? undefined : (JSON.parse(line) as TorchSpeeds);
+}
+
 /**
  * What torch_merge.py measured on a device: GB/s of a copy, and of the same merges. Undefined where
  * there is no PyTorch.
  */
-function torchSpeeds(
-  python: string,
-  device: string,
-  parameters: number,
-  k: number,
-): { copy: number; rows: TorchRow[] } | undefined {
+function torchSpeeds(python: string, device: string, parameters: number, k: number): TorchSpeeds | undefined {
   const program = join(packageFolder, "scripts", "bench", "torch_merge.py");
   try {
     const answer = execFileSync(python, [program, device, String(parameters), String(k)], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "inherit"],
+      timeout: 1000 * Number(o["python-seconds"]),
+      env: pythonEnvironment(),
     });
-    return JSON.parse(answer.trim().split("\n").at(-1)!) as { copy: number; rows: TorchRow[] };
-  } catch {
-    return undefined;
+    return lastSpeeds(answer);
+  } catch (error) {
+    // Where its time was over, what it had by then counts.
+    return lastSpeeds((error as { stdout?: string }).stdout ?? "");
   }
 }
 
@@ -142,6 +157,7 @@ const { values: o } = parseArgs({
     packings: { type: "string", default: packings.filter((packing) => packing !== "sparse").join(",") },
     python: { type: "string", default: ".venv/bin/python" },
     device: { type: "string", default: "cpu" },
+    "python-seconds": { type: "string", default: "600" },
     rounds: { type: "string", default: "5" },
     out: { type: "string" },
     one: { type: "boolean" },
@@ -153,10 +169,6 @@ if (o.one) {
   console.log(JSON.stringify(row));
   process.exit(0);
 }
-const torch = torchSpeeds(o.python, o.device, parameters, k);
-const copy = torch
-  ? { by: `PyTorch, ${o.device}`, speed: torch.copy }
-  : { by: "Node, one thread", speed: copySpeed(4 * parameters * (k + 2)) };
 const rows: Row[] = [];
 for (const engine of o.engines.split(",")) {
   for (const packing of o.packings.split(",")) {
@@ -192,6 +204,10 @@ for (const engine of o.engines.split(",")) {
     }
   }
 }
+const torch = torchSpeeds(o.python, o.device, parameters, k);
+const copy = torch
+  ? { by: `PyTorch, ${o.device}`, speed: torch.copy }
+  : { by: "Node, one thread", speed: copySpeed(4 * parameters * (k + 2)) };
 for (const { way, ...row } of torch?.rows ?? []) rows.push({ engine: `PyTorch ${way}, ${o.device}`, ...row });
 const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
 console.log(

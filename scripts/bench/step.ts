@@ -49,6 +49,9 @@ function startWorker(name: string, command: string, args: string[], device = "cp
   const env = {
     ...process.env,
     DEVICE: device,
+    // Python gets the libraries that it would find by itself, whatever a card's Vulkan driver needs (scripts/gpu).
+    ...(process.env["TRAIN_MERGE_PYTHON_LIBRARIES"] !== undefined &&
+      !command.endsWith("node") && { LD_LIBRARY_PATH: process.env["TRAIN_MERGE_PYTHON_LIBRARIES"] }),
     OMP_WAIT_POLICY: "passive",
     GOMP_SPINCOUNT: "0",
     TF_CPP_MIN_LOG_LEVEL: "2",
@@ -109,11 +112,8 @@ async function measure(
   await writeText(batchFile, [...batches]);
   const here = dirname(fileURLToPath(import.meta.url));
   const torch = join(packageFolder, "scripts", "bench", "torch_step.py");
+  // Ours first: a card that is full leaves a peer out, not us.
   const candidates = [
-    ...peers.map(
-      (variant) => () =>
-        startWorker(peerName(variant), python, [torch, base, batchFile, variant, ...experts], device),
-    ),
     ...engines.map(
       (engine) => () =>
         startWorker(`train-merge, ${engine}`, process.execPath, [
@@ -124,8 +124,12 @@ async function measure(
           ...experts,
         ]),
     ),
+    ...peers.map(
+      (variant) => () =>
+        startWorker(peerName(variant), python, [torch, base, batchFile, variant, ...experts], device),
+    ),
   ];
-  const workers: Worker[] = [];
+  let workers: Worker[] = [];
   for (const start of candidates) {
     const worker = start();
     try {
@@ -148,19 +152,32 @@ async function measure(
       allParts: [],
     }),
   );
+  const resultOf = new Map(workers.map((worker, i) => [worker, results[i]!]));
+  /** A worker that fails in between is left out of the rounds that follow. */
+  const each = async (work: (worker: Worker, result: (typeof results)[number]) => Promise<void>) => {
+    for (const worker of workers) {
+      try {
+        await work(worker, resultOf.get(worker)!);
+      } catch (error) {
+        console.error((error as Error).message);
+        workers = workers.filter((one) => one !== worker);
+      }
+    }
+  };
   for (let round = 0; round < rounds; round++) {
-    for (const [i, worker] of workers.entries()) {
+    await each(async (worker, result) => {
       const { ms, peak } = await worker.ask({ what: "step", n: steps });
-      results[i]!.rounds.push(ms!);
-      results[i]!.peakBytes = peak!;
-    }
-    for (const [i, worker] of workers.entries()) {
-      results[i]!.speeds.push((await worker.ask({ what: "evaluate", n: 1 })).tokensPerSecond!);
-      results[i]!.allParts.push((await worker.ask({ what: "parts", n: 1 })).parts!);
-    }
+      result.rounds.push(ms!);
+      result.peakBytes = peak!;
+    });
+    await each(async (worker, result) => {
+      result.speeds.push((await worker.ask({ what: "evaluate", n: 1 })).tokensPerSecond!);
+      result.allParts.push((await worker.ask({ what: "parts", n: 1 })).parts!);
+    });
   }
   workers.forEach(({ child }) => child.kill());
-  return results.map(({ speeds, allParts, ...result }) => ({
+  const whole = results.filter(({ speeds }) => speeds.length === rounds);
+  return whole.map(({ speeds, allParts, ...result }) => ({
     ...result,
     ms: median(result.rounds),
     tokensPerSecond: median(speeds),
@@ -239,7 +256,7 @@ async function main(): Promise<void> {
       python: o.python,
       device: o.device,
       peers: o.peers.split(",").filter(Boolean),
-      engines: o.engines.split(","),
+      engines: o.engines.split(",").filter(Boolean),
       rounds: Number(o.rounds),
       steps: Number(o["steps-a-round"]),
     });

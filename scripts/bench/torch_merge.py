@@ -2,7 +2,7 @@
 
     torch_merge.py cpu|cuda PARAMETERS K
 
-The last line on stdout is JSON.
+A line of JSON on stdout after each measurement: the last one has all of them.
 """
 import json
 import sys
@@ -45,20 +45,27 @@ with torch.no_grad():
     c = torch.full((k,), 0.3, device=device)
     bases = [torch.rand(size, device=device) for _ in range(count)]
     rows = []
-    for packing, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
+
+    def tell():
+        print(json.dumps({"copy": copy, "rows": rows}), flush=True)
+
+    tell()
+    for way, packing, dtype in (
+        ("eager", "f32", torch.float32), ("eager", "bf16", torch.bfloat16),
+        ("compiled", "f32", torch.float32), ("compiled", "bf16", torch.bfloat16),
+    ):
         stacks = [torch.rand(k, size, device=device).to(dtype) for _ in range(count)]
         read = count * size * k * stacks[0].element_size()
-        for way in ("eager", "compiled"):
-            try:
-                make = (lambda f: torch.compile(f, dynamic=False)) if way == "compiled" else (lambda f: f)
-                m, p = make(merge), make(products)
-                merged = seconds(lambda: [m(x, s, c) for x, s in zip(bases, stacks)])
-                multiplied = seconds(lambda: [p(x, s) for x, s in zip(bases, stacks)])
-                rows.append({
-                    "way": way, "packing": packing,
-                    "merge": (read + 8 * count * size) / merged / 1e9, "products": (read + 4 * count * size) / multiplied / 1e9,
-                })
-            except Exception as error:  # no compiler on this machine, say: the others count all the same
-                print(f"{way}, {packing} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+        try:
+            make = (lambda f: torch.compile(f, dynamic=False)) if way == "compiled" else (lambda f: f)
+            m, p = make(merge), make(products)
+            merged = seconds(lambda: [m(x, s, c) for x, s in zip(bases, stacks)])
+            multiplied = seconds(lambda: [p(x, s) for x, s in zip(bases, stacks)])
+            rows.append({
+                "way": way, "packing": packing,
+                "merge": (read + 8 * count * size) / merged / 1e9, "products": (read + 4 * count * size) / multiplied / 1e9,
+            })
+            tell()
+        except Exception as error:  # no compiler on this machine, say: the others count all the same
+            print(f"{way}, {packing} left out: {str(error).splitlines()[0]}", file=sys.stderr)
         del stacks
-print(json.dumps({"copy": copy, "rows": rows}))

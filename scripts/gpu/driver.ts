@@ -73,6 +73,7 @@ export function nvidiaCard(): { name: string; driver: string; memory: number } |
     const [line = ""] = execFileSync("nvidia-smi", query, {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
+      timeout: 20_000,
     }).split("\n");
     const [name = "", driver = "", mebibytes = "0"] = line.split(", ");
     return { name, driver, memory: Number(mebibytes) * 2 ** 20 };

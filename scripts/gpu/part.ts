@@ -45,9 +45,23 @@ export interface Ended {
   readonly timedOut: boolean;
 }
 
+/** Ends a process and all that it started. */
+function endGroup(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, "SIGKILL");
+  } catch {
+    // It had ended by itself.
+  }
+}
+
+/** What runs now: it does not outlive this process. */
+let running: number | undefined;
+process.on("exit", () => endGroup(running));
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
+
 /** Runs a command until it ends or the part's time is over; what it prints goes to LOG too. */
 export function run(
-  { out, driver, deadline }: Context,
+  { out, driver, deadline, python }: Context,
   log: string,
   command: string,
   args: readonly string[],
@@ -55,10 +69,17 @@ export function run(
 ): Promise<Ended> {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
-      env: { ...process.env, ...driver.env, ...env },
+      env: {
+        ...process.env,
+        // A card's Vulkan driver wants folders searched that hold other versions of what Python brings.
+        ...(command === python ? {} : driver.env),
+        TRAIN_MERGE_PYTHON_LIBRARIES: process.env["LD_LIBRARY_PATH"] ?? "",
+        ...env,
+      },
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
     });
+    running = child.pid;
     let stdout = "";
     let all = "";
     let timedOut = false;
@@ -70,13 +91,13 @@ export function run(
     const timer = setTimeout(
       () => {
         timedOut = true;
-        // The whole group: what it started too.
-        if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+        endGroup(child.pid);
       },
       Math.max(0, deadline - performance.now()),
     );
     const end = (code: number) => {
       clearTimeout(timer);
+      running = undefined;
       writeFileSync(join(out, `${log}.log`), all);
       resolve({ code, stdout, timedOut });
     };

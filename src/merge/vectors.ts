@@ -220,24 +220,21 @@ function toDevice(
   const values = toFloat32(base);
   const width = base.shape.length > 1 ? base.shape.at(-1)! : values.length;
   const rows = values.length / width;
-  const pieces = piecesOf({ rows, width, experts });
-  return pieces.map((run) => {
-    const [from, to] = run;
-    const shape = pieces.length === 1 ? [...base.shape] : [to - from, width];
-    const deltas = () =>
-      uploadDeltas(
-        vectors.map((vector) => sliceRows(vector, [run], rows, width)),
-        experts,
-        to - from,
-        width,
-        packing,
-      );
-    return {
-      run,
-      base: tensor(values.subarray(from * width, to * width), shape, "float32"),
-      deltas: vectors.length ? deltas() : undefined,
-    };
-  });
+  const runs = piecesOf({ rows, width, experts });
+  const held: Resident[] = [];
+  try {
+    for (const run of runs) {
+      const [from, to] = run;
+      const shape = runs.length === 1 ? [...base.shape] : [to - from, width];
+      const some = vectors.map((vector) => sliceRows(vector, [run], rows, width));
+      const deltas = vectors.length ? uploadDeltas(some, experts, to - from, width, packing) : undefined;
+      held.push({ run, base: tensor(values.subarray(from * width, to * width), shape, "float32"), deltas });
+    }
+    return held;
+  } catch (error) {
+    disposePieces(held);
+    throw error;
+  }
 }
 
 /** How task vectors are held, and where what is not on the device is read from. */
