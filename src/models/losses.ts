@@ -117,22 +117,22 @@ export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
 }
 
 /**
- * log Σ exp over the rows of all pieces' scores, [m, 1], a piece at a time: its largest score so far,
- * and the sum beside it.
+ * The highest score of every row over all pieces, and Σ exp of how far each lies below it, [m, 1] each, a
+ * piece at a time. Kept apart, because their sum as one number would round the softmax made of it.
  */
-function logSumExp(x: Tensor2D, pieces: readonly Tensor[]): Tensor {
-  let highest: Tensor | undefined;
-  let total: Tensor | undefined;
+function highestAndSum(x: Tensor2D, pieces: readonly Tensor[]): [highest: Tensor, sum: Tensor] {
+  let found: [Tensor, Tensor] | undefined;
   for (const piece of pieces) {
-    [highest, total] = tidy(() => {
+    const before = found;
+    found = tidy(() => {
       const z = matMul(x, piece as Tensor2D, false, true);
       const own = max(z, -1, true);
-      const most = highest ? maximum(highest, own) : own;
-      const exponentials = sum(exp(sub(z, most)), -1, true);
-      return [most, total && highest ? add(exponentials, mul(total, exp(sub(highest, most)))) : exponentials];
+      const highest = before ? maximum(before[0], own) : own;
+      const here = sum(exp(sub(z, highest)), -1, true);
+      return [highest, before ? add(here, mul(before[1], exp(sub(before[0], highest)))) : here];
     }) as [Tensor, Tensor];
   }
-  return add(highest!, log(total!));
+  return found!;
 }
 
 /**
@@ -173,20 +173,23 @@ export function tokenLogProbOfPieces(
     return mul(sum(mul(x, weights), -1, true), isHere);
   };
   return op<Tensor2D>(frozen ? [x] : [x, ...pieces], ([input], save) => {
-    const total = logSumExp(input as Tensor2D, pieces);
+    const [highest, total] = highestAndSum(input as Tensor2D, pieces);
     const ofTargets = pieces.map((_, i) => targetScores(input as Tensor2D, i));
-    save([input!, total, ...pieces]);
+    save([input!, highest, total, ...pieces]);
     return {
       value: sub<Tensor2D>(
-        ofTargets.reduce((a, b) => add(a, b)),
-        total,
+        sub(
+          ofTargets.reduce((a, b) => add(a, b)),
+          highest,
+        ),
+        log(total),
       ),
-      backward(dy, [savedX, savedTotal, ...savedPieces]) {
+      backward(dy, [savedX, savedHighest, savedTotal, ...savedPieces]) {
         let dx: Tensor | undefined;
         const gradients = savedPieces.map((piece, i) => {
           const [forX, forPiece] = tidy(() => {
             const z = matMul(savedX as Tensor2D, piece as Tensor2D, false, true);
-            const dz = mul(dy, sub(chosen(i), exp(sub(z, savedTotal!)))) as Tensor2D;
+            const dz = mul(dy, sub(chosen(i), div(exp(sub(z, savedHighest!)), savedTotal!))) as Tensor2D;
             return [
               matMul(dz, piece as Tensor2D),
               frozen ? undefined : matMul(dz, savedX as Tensor2D, true, false),
