@@ -19,8 +19,7 @@ import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { bert } from "../../src/models/bert.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+import { median } from "../../src/report/interval.js";
 
 const { values: given } = parseArgs({
   options: {

@@ -23,11 +23,10 @@ import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge
 import { mergeForward, mergeGradient } from "../../src/merge/op.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
+import { median } from "../../src/report/interval.js";
 
 const tensorSize = 4 * 2 ** 20;
 const width = 2048;
-const median = (values: number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
 interface Row {
   engine: string;

@@ -22,6 +22,7 @@ import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 import { randomCase, realCase, type Case } from "./cases.js";
+import { median } from "../../src/report/interval.js";
 
 interface Answer {
   ms?: number;
@@ -81,9 +82,6 @@ function startWorker(name: string, command: string, args: string[], device = "cp
     },
   };
 }
-
-const median = (values: number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
 interface Result {
   name: string;

@@ -164,7 +164,7 @@ async function main(): Promise<number> {
       continue;
     }
     log(`${name}: ${what}`);
-    const context = { driver, emulated, work, out, python: o.python, torch, deadline, log };
+    const context = { driver, emulated, work, out, python: o.python, torch, deadline };
     const found = await run(context).catch((error: unknown): Found => ({
       ok: false,
       summary: `it failed: ${String(error)}`,

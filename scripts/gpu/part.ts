@@ -33,7 +33,6 @@ export interface Context {
   readonly torch: boolean;
   /** When the part must be over: performance.now(). */
   readonly deadline: number;
-  log(text: string): void;
 }
 
 export const here = dirname(fileURLToPath(import.meta.url));

@@ -35,7 +35,7 @@ export class BufferPool<B extends PooledBuffer> {
   /** Bytes that the caller holds, and bytes that the card holds for it: what tfjs's memory() shows. */
   numBytesUsed = 0;
   numBytesAllocated = 0;
-  /** The highest numBytesAllocated since {@link resetPeak}. */
+  /** The highest numBytesAllocated so far. */
   peakBytes = 0;
   private submissions = 0;
   private readonly free = new Map<string, { buffer: B; since: number }[]>();
@@ -84,10 +84,6 @@ export class BufferPool<B extends PooledBuffer> {
         this.drop(shelf.shift()!.buffer);
       if (shelf.length === 0) this.free.delete(key);
     }
-  }
-
-  resetPeak(): void {
-    this.peakBytes = this.numBytesAllocated;
   }
 
   getNumUsedBuffers(): number {
