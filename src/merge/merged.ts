@@ -72,12 +72,15 @@ export async function mergeTensors(
 export async function mergedValues(vectors: TaskVectors, table: Table, name: string): Promise<Float32Array> {
   const tensor = vectors.tensors.get(name)!;
   const runs = piecesOf(tensor);
-  const values = new Float32Array(tensor.rows * tensor.width);
-  for (const run of runs) {
-    const [merged] = await mergeTensors(vectors, table, [runs.length === 1 ? { name } : { name, run }]);
-    values.set(await merged!.data(), run[0] * tensor.width);
+  const numbersOf = async (request: Request): Promise<Float32Array> => {
+    const [merged] = await mergeTensors(vectors, table, [request]);
+    const numbers = (await merged!.data()) as Float32Array;
     merged!.dispose();
-  }
+    return numbers;
+  };
+  if (runs.length === 1) return numbersOf({ name });
+  const values = new Float32Array(tensor.rows * tensor.width);
+  for (const run of runs) values.set(await numbersOf({ name, run }), run[0] * tensor.width);
   return values;
 }
 
