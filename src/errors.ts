@@ -30,3 +30,6 @@ export function explain(error: unknown): unknown {
   if (message === undefined) return error;
   return new UserError(`${path ?? "writing"}: ${message}`, { cause: error });
 }
+
+/** The exit code of a run that was asked to stop and left a state behind. */
+export const stoppedCode = 130;

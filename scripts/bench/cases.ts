@@ -1,5 +1,5 @@
 /** What the benchmark runs on: real families, and random ones. */
-import { locate } from "../../src/run/locate.js";
+import { locate } from "../../src/inputs/locate.js";
 import { bucketed } from "../../src/tasks/batches.js";
 import { encodeExamples } from "../../src/tasks/encoders.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";

@@ -6,7 +6,7 @@ import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import type { Model } from "../../src/models/types.js";
-import { loadHead, readModel, startFor } from "../../src/run/prepare.js";
+import { loadHead, readModel, startFor } from "../../src/inputs/prepare.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import type { Job } from "../../src/train/passes.js";
 import { coefficientGradient } from "../../src/train/step.js";

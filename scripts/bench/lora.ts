@@ -20,7 +20,7 @@ import { makeTable } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { withAdapters } from "../../src/models/adapters.js";
 import { size } from "../../src/report/memory.js";
-import { buildModel, readFamily } from "../../src/run/prepare.js";
+import { buildModel, readFamily } from "../../src/inputs/prepare.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { coefficientGradient } from "../../src/train/step.js";
 

@@ -22,7 +22,7 @@ import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { t5 } from "../../src/models/t5.js";
 import { memoryText, size } from "../../src/report/memory.js";
-import { planMemory } from "../../src/run/place.js";
+import { planMemory } from "../../src/inputs/placement.js";
 import { shapeOfHeader } from "../../src/plan/shape.js";
 import { elements } from "../../src/tensor/dtype.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";

@@ -6,7 +6,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { settingsSchema } from "../../src/config/settings.js";
-import { mergeInTree, type TreeHooks } from "../../src/run/run-tree.js";
+import { mergeInTree, type TreeHooks } from "../../src/treerun/run.js";
 import { mergeByTraining } from "../../src/run/merge.js";
 import { makeFamily } from "./families.js";
 

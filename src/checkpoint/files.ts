@@ -72,3 +72,12 @@ export async function sha256(path: string): Promise<string> {
   for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
   return hash.digest("hex");
 }
+
+/** A digest of plain data, whatever the order of its keys. */
+export function digest(value: unknown): string {
+  const ordered = (_: string, v: unknown): unknown =>
+    typeof v === "object" && v !== null && !Array.isArray(v)
+      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : v;
+  return createHash("sha256").update(JSON.stringify(value, ordered)).digest("hex");
+}

@@ -1,6 +1,37 @@
+import { UserError } from "../errors.js";
+import type { AdaptedCheckpoint } from "./adapted.js";
+import { adapterOf, type Member } from "./family.js";
+
 /**
  * What a merge is written as: a model, or an adapter where all its experts are adapters of one kind
  * (`auto` takes that).
  */
 export const writeForms = ["auto", "model", "adapter"] as const;
 export type WriteForm = (typeof writeForms)[number];
+
+/**
+ * The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked
+ * for and cannot be
+ */
+export function adapterForm(
+  inputs: readonly Member[],
+  write: WriteForm,
+): readonly AdaptedCheckpoint[] | undefined {
+  if (write === "model") return undefined;
+  const adapters = inputs.map(adapterOf);
+  const kinds = new Set(adapters.map((one) => one?.adapter.kind));
+  const whole = adapters.find((one) => one?.replaced.length);
+  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole)
+    return adapters as AdaptedCheckpoint[];
+  if (write === "adapter" && whole)
+    throw new UserError(
+      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such ` +
+        "adapter can say; use --write model",
+    );
+  if (write === "adapter")
+    throw new UserError(
+      "--write adapter: the result is an adapter only where every expert is one, all LoRA or " +
+        "all (IA)³; use --write model",
+    );
+  return undefined;
+}

@@ -1,13 +1,12 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
-import { UserError } from "../errors.js";
+import { UserError, stoppedCode } from "../errors.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
 import { trained } from "../config/trained.js";
 import { methods } from "../methods/index.js";
-import { fetchNamed } from "../run/fetch.js";
-import { stoppedCode } from "../run/options.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { addSettings } from "./options.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
@@ -70,7 +69,7 @@ export function addCompare(program: Command): void {
           memoryBudget: _m,
           ...given
         } = own;
-        const { compareMethods } = await import("../run/compare.js");
+        const { compareMethods } = await import("../compare/compare.js");
         const made = await compareMethods(
           {
             ...(await fetchNamed(chosen, printer)),

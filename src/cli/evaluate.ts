@@ -4,7 +4,7 @@ import type { GeneratedText } from "../evaluate/generations.js";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
 import { progressPrinter } from "./progress.js";
-import { fetchNamed } from "../run/fetch.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { resultTable, toText } from "../report/table.js";
 
 const sayingText = ({ task, prompt, said, right }: GeneratedText): string =>
@@ -47,7 +47,7 @@ export function addEvaluate(program: Command): void {
         // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
         const chosen = await loadSettings({ tasks: "all", ...options });
         const [{ readModel, startFor }, { evaluateFolder, homeOf }] = await Promise.all([
-          import("../run/prepare.js"),
+          import("../inputs/prepare.js"),
           import("../run/evaluate.js"),
         ]);
         const { base } = await fetchNamed({ base: chosen.base }, progressPrinter(process.stderr));

@@ -4,7 +4,7 @@ import { settings } from "../config/settings.js";
 import { kebab } from "../spelling.js";
 import { UserError } from "../errors.js";
 import { progressPrinter } from "./progress.js";
-import { fetchNamed } from "../run/fetch.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { memoryText } from "../report/memory.js";
 
 const shown = [

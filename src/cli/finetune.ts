@@ -3,10 +3,9 @@ import { join } from "node:path";
 import { Option, type Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { settings } from "../config/settings.js";
-import { UserError } from "../errors.js";
-import { fetchNamed } from "../run/fetch.js";
-import { stoppedCode } from "../run/options.js";
-import { locateBase, shippedData } from "../run/locate.js";
+import { UserError, stoppedCode } from "../errors.js";
+import { fetchNamed } from "../inputs/fetch.js";
+import { locateBase, shippedData } from "../inputs/locate.js";
 import { positive, wholeFromZero } from "./options.js";
 import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
@@ -89,7 +88,7 @@ export function addFinetune(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       signals.training(true);
-      const { finetune } = await import("../run/finetune.js");
+      const { finetune } = await import("../finetune/finetune.js");
       const { base, family } = await fetchNamed(chosen, printer);
       const done = await finetune(
         {

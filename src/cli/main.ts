@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command } from "commander";
-import { explain, Stopped, UserError } from "../errors.js";
+import { explain, Stopped, UserError, stoppedCode } from "../errors.js";
 import { version } from "../package.js";
 import { addAdd } from "./add.js";
 import { addCompare } from "./compare.js";
@@ -16,7 +16,6 @@ import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
 import { addTree } from "./tree.js";
-import { stoppedCode } from "../run/options.js";
 
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")

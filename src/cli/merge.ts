@@ -10,7 +10,7 @@ import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 
 import { nearest } from "../nearest.js";
-import { fetchNamed } from "../run/fetch.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { toText } from "../report/table.js";
 import { progressPrinter } from "./progress.js";
@@ -131,7 +131,7 @@ export function addMerge(program: Command): void {
         // They start while everything else is read.
         startThreads(threads);
         const common = { shardSize: chosen.shardSize, threads };
-        const { mergeByFile, mergeModels } = await import("../run/models.js");
+        const { mergeByFile, mergeModels } = await import("../mergers/models.js");
         const started = performance.now();
         const hooks = { ...printer, stopping: signals.requested };
         let out: string;

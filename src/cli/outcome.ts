@@ -1,5 +1,6 @@
 import { resultTable, tableCaption, toText } from "../report/table.js";
-import { stoppedCode, type MergeResult } from "../run/options.js";
+import { type MergeResult } from "../config/options.js";
+import { stoppedCode } from "../errors.js";
 
 /**
  * Prints what a merge came to: its table, or JSON; or, where it was asked to stop, how to go on.

@@ -1,4 +1,4 @@
-import type { MergeHooks } from "../run/options.js";
+import type { MergeHooks } from "../config/options.js";
 import type { TrainRecord } from "../train/loop.js";
 
 const clock = (seconds: number): string => {

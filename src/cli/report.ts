@@ -12,7 +12,7 @@ export function addReport(program: Command): void {
         "report.html itself; this makes it again, of a folder that an older version wrote too.",
     )
     .action(async (folder: string) => {
-      const { writeReport } = await import("../run/report.js");
+      const { writeReport } = await import("../folder/report.js");
       process.stdout.write(`written to ${await writeReport(folder)}\n`);
     });
 }

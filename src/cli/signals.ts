@@ -1,4 +1,4 @@
-import { stoppedCode } from "../run/options.js";
+import { stoppedCode } from "../errors.js";
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
 export function stopOnSignal(

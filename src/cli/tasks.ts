@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { toText } from "../report/table.js";
-import { shippedData } from "../run/locate.js";
+import { shippedData } from "../inputs/locate.js";
 import { loadTasks } from "../tasks/registry.js";
 
 function dataText(here: boolean, synthetic: boolean): string {

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { fetchNamed } from "../run/fetch.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { addSettings } from "./options.js";
 import { printOutcome } from "./outcome.js";
 import { progressPrinter } from "./progress.js";

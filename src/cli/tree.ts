@@ -4,16 +4,15 @@ import { Option, type Command } from "commander";
 import { parse } from "yaml";
 import { loadSettings } from "../config/load.js";
 import { addSettings } from "./options.js";
-import { UserError } from "../errors.js";
+import { UserError, stoppedCode } from "../errors.js";
 import { planRows } from "../report/tree.js";
 import { toText } from "../report/table.js";
-import { nodeMethods, type NodeMethod } from "../run/node-file.js";
-import type { TreeOptions } from "../run/tree.js";
+import { nodeMethods, type NodeMethod } from "../treerun/node-file.js";
+import type { TreeOptions } from "../treerun/plan.js";
 import type { Nested } from "../tree/plan.js";
 import { printOutcome } from "./outcome.js";
-import { fetchNamed } from "../run/fetch.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { progressPrinter } from "./progress.js";
-import { stoppedCode } from "../run/options.js";
 import { stopOnSignal } from "./signals.js";
 
 const examples = `
@@ -101,7 +100,7 @@ export function addTree(program: Command): void {
       const printer = progressPrinter(process.stderr);
       const signals = stopOnSignal(printer.note);
       const fanIn = options.fanIn === undefined ? undefined : whole("fan-in", options.fanIn, 2);
-      const { mergeInTree } = await import("../run/run-tree.js");
+      const { mergeInTree } = await import("../treerun/run.js");
       const { hub: _, ...fetched } = await fetchNamed(chosen, printer);
       const result = await mergeInTree(
         fetched,
@@ -152,7 +151,7 @@ export function addTree(program: Command): void {
     .action(async (file: string) => {
       // A parent that is gone, killed or not, wants no more of this.
       if (process.send) process.on("disconnect", () => process.exit(stoppedCode));
-      const { runNode } = await import("../run/node.js");
+      const { runNode } = await import("../treerun/node.js");
       const printer = progressPrinter(process.stderr);
       // At a terminal Ctrl-C reaches a tree and its nodes alike; a node waits for its tree's word.
       const signals = stopOnSignal(printer.note, process.send ? ["SIGTERM"] : undefined);

@@ -17,7 +17,7 @@ export interface Prediction extends Placement {
   readonly seconds: number;
 }
 
-/** How fast this machine is, measured (run/calibrate.ts) or assumed. */
+/** How fast this machine is, measured (inputs/calibrate.ts) or assumed. */
 export interface Rates {
   /** Floating-point operations a second in large products. */
   readonly flops: number;

@@ -1,10 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { readJson } from "../checkpoint/files.js";
+import { readJson, digest } from "../checkpoint/files.js";
 import { packageFolder } from "../package.js";
 import type { InputHash } from "../report/card.js";
-import { digest } from "../run/node-file.js";
 import type { Experiment } from "./types.js";
 
 /** What a paper printed. */

@@ -1,11 +1,10 @@
 import { basename, join } from "node:path";
-import { writeText } from "../checkpoint/files.js";
+import { writeText, digest } from "../checkpoint/files.js";
 import { version } from "../package.js";
 import { distinct } from "../report/rows.js";
-import { locate } from "../run/locate.js";
-import { digest } from "../run/node-file.js";
-import type { MergeHooks } from "../run/options.js";
-import { openOutput } from "../run/output.js";
+import { locate } from "../inputs/locate.js";
+import type { MergeHooks } from "../config/options.js";
+import { openOutput } from "../folder/output.js";
 import { openLabs, type LabOptions } from "./lab.js";
 import { isOf, readExpected, readPaper, type Expected } from "./papers.js";
 import { average } from "./shared.js";

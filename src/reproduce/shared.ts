@@ -2,7 +2,7 @@ import { methods } from "../methods/index.js";
 import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable, tableCaption } from "../report/table.js";
-import type { Candidate } from "../run/candidates.js";
+import type { Candidate } from "../compare/candidates.js";
 import type { Claim, Lab, Outcome, Produced, Shown } from "./types.js";
 
 export const methodNamed = (name: string): Method => methods.find((one) => one.name === name)!;

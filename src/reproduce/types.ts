@@ -2,7 +2,7 @@ import type { Spec } from "vega";
 import type { ResultRow } from "../report/rows.js";
 import type { Table } from "../report/table.js";
 import type { Timed } from "../report/comparison.js";
-import type { Candidate } from "../run/candidates.js";
+import type { Candidate } from "../compare/candidates.js";
 
 /** What candidates came to, at every seed. */
 export interface Outcome {

@@ -5,8 +5,8 @@ import { z } from "zod";
 import { readJson, sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { mergeByTraining } from "./merge.js";
-import { locateBase } from "./locate.js";
-import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { locateBase } from "../inputs/locate.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 
 const madeFrom = z.object({
   inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })),

@@ -18,10 +18,10 @@ import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { splitNames, type SplitName } from "../tasks/split.js";
-import { checkFamily, checkHead, checkVocabulary } from "./check.js";
-import { shippedData } from "./locate.js";
-import { openHead } from "./heads.js";
-import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "./prepare.js";
+import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
+import { shippedData } from "../inputs/locate.js";
+import { openHead } from "../inputs/heads.js";
+import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "../inputs/prepare.js";
 
 /** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
 async function runSettings(

@@ -7,10 +7,10 @@ import { openCheckpoint } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
 import { shapeOfHeader, type FamilyShape } from "../plan/shape.js";
 import { dtypeBytes, isDType } from "../tensor/dtype.js";
-import { locate } from "./locate.js";
-import type { MergeOptions } from "./options.js";
-import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
-import { buildModel, readFamily, startFor } from "./prepare.js";
+import { locate } from "../inputs/locate.js";
+import type { MergeOptions } from "../config/options.js";
+import { planMemory, shapeOf, type MemoryPlan } from "../inputs/placement.js";
+import { buildModel, readFamily, startFor } from "../inputs/prepare.js";
 
 export interface ExplainOptions extends Pick<
   MergeOptions,

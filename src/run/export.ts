@@ -7,7 +7,7 @@ import { openCheckpoint } from "../checkpoint/folder.js";
 import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { idOfSnapshot } from "../hub/hub.js";
-import { readModel } from "./prepare.js";
+import { readModel } from "../inputs/prepare.js";
 import { isFloat } from "../tensor/dtype.js";
 
 const coefficientsFile = z.object({

@@ -16,15 +16,15 @@ import { version } from "../package.js";
 import { modelCard } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
-import { placeOf, type Inputs } from "./inputs.js";
-import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { placeOf, type Inputs } from "../inputs/open.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import type { PackingCost } from "./packing.js";
-import { writeEvents } from "./events.js";
-import { headClassOf, recorded } from "./record.js";
-import { writeHead } from "./output.js";
-import { writeReport } from "./report.js";
-import { writeCoefficients } from "./write.js";
-import { writeResult } from "./write-result.js";
+import { writeEvents } from "../folder/events.js";
+import { headClassOf, recorded } from "../inputs/record.js";
+import { writeHead } from "../folder/output.js";
+import { writeReport } from "../folder/report.js";
+import { writeCoefficients } from "../folder/weights.js";
+import { writeResult } from "../mergers/write-result.js";
 
 /** A finished table and how it came about. */
 export interface Finished {

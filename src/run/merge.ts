@@ -8,12 +8,12 @@ import { version } from "../package.js";
 import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
 import { finishMerge, withExperts } from "./finish.js";
-import { openInputs, placeOf, recipeOf, type Inputs, type Recipe } from "./inputs.js";
-import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
+import { openInputs, placeOf, recipeOf, type Inputs, type Recipe } from "../inputs/open.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import { packingCost } from "./packing.js";
-import { recorded } from "./record.js";
-import { loadState, openLog, placedIn, saveState } from "./state.js";
-import { beginRun } from "./output.js";
+import { recorded } from "../inputs/record.js";
+import { loadState, openLog, placedIn, saveState } from "../folder/state.js";
+import { beginRun } from "../folder/output.js";
 
 /** A gate with open ends cannot start at 1: the slope there is nothing. */
 const largestStart = 0.9;

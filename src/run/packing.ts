@@ -1,7 +1,7 @@
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import type { Table } from "../merge/table.js";
-import { placeOf, type Inputs } from "./inputs.js";
-import type { MergeHooks } from "./options.js";
+import { placeOf, type Inputs } from "../inputs/open.js";
+import type { MergeHooks } from "../config/options.js";
 
 /** What a packing cost: the error of the task vectors, and the change of the loss. */
 export interface PackingCost {

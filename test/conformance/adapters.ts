@@ -10,7 +10,7 @@ import { withAdapters } from "../../src/models/adapters.js";
 import type { Head } from "../../src/models/head.js";
 import { familyOf } from "../../src/models/index.js";
 import { packageFolder } from "../../src/package.js";
-import { disposeHead, loadHead } from "../../src/run/prepare.js";
+import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "adapters");

@@ -7,7 +7,7 @@ import { loadTaskVectors, type TaskVectors, type VectorOptions } from "../../src
 import { bert } from "../../src/models/bert.js";
 import type { Head } from "../../src/models/head.js";
 import type { Model, TokenRow } from "../../src/models/types.js";
-import { disposeHead, loadHead } from "../../src/run/prepare.js";
+import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import type { Batch } from "../../src/tasks/batches.js";
 import { golden } from "../helpers.js";
 

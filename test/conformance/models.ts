@@ -11,7 +11,7 @@ import { familyOf, forward } from "../../src/models/index.js";
 import { imageRow } from "../../src/models/patches.js";
 import type { Model, TokenRow } from "../../src/models/types.js";
 import { packageFolder } from "../../src/package.js";
-import { disposeHead, loadHead } from "../../src/run/prepare.js";
+import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import { loadWeights } from "../../src/statistics/weights.js";
 import { relativeError } from "../helpers.js";
 import { flat } from "./load.js";

@@ -4,7 +4,7 @@ import { memory } from "@tensorflow/tfjs-core";
 import { openMember } from "../../src/checkpoint/family.js";
 import { bert } from "../../src/models/bert.js";
 import { packageFolder } from "../../src/package.js";
-import { disposeHead, loadHead } from "../../src/run/prepare.js";
+import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import { fisherOf } from "../../src/statistics/fisher.js";
 import { gramsOf } from "../../src/statistics/gram.js";
 import { loadWeights } from "../../src/statistics/weights.js";

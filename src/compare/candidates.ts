@@ -11,16 +11,16 @@ import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import type { ResultRow } from "../report/rows.js";
-import { writeMerge } from "./disk.js";
-import { evaluateFolder } from "./evaluate.js";
-import { mergeInTree } from "./run-tree.js";
-import type { Inputs, Recipe } from "./inputs.js";
-import { mergeByTraining } from "./merge.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
+import { writeMerge } from "../folder/merge.js";
+import { evaluateFolder } from "../run/evaluate.js";
+import { mergeInTree } from "../treerun/run.js";
+import type { Inputs, Recipe } from "../inputs/open.js";
+import { mergeByTraining } from "../run/merge.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { bestPoint } from "../evaluate/baselines.js";
 import { searchGrid, type GridPoint } from "./search.js";
-import { statisticsFor } from "./statistics.js";
-import type { TreeOptions } from "./tree.js";
+import { statisticsFor } from "../mergers/statistics.js";
+import type { TreeOptions } from "../treerun/plan.js";
 
 /** A method that trains nothing; parameters that are not given are searched, or the customary ones. */
 interface Plain {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { settingsOf } from "../../src/run/candidates.js";
-import type { MergeOptions } from "../../src/run/options.js";
+import { settingsOf } from "../../src/compare/candidates.js";
+import type { MergeOptions } from "../../src/config/options.js";
 
 const options = { gate: "tanh", lr: 0.03, init: "search", holdout: 0.25 } as MergeOptions;
 const of = (settings: Record<string, unknown>, given: Record<string, unknown> = {}) =>

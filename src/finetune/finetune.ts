@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { tensor, tidy, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
-import { readJson, sha256, writeText } from "../checkpoint/files.js";
+import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
 import { openMember } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -21,14 +21,13 @@ import { shuffled, trainingData } from "../tasks/split.js";
 import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightsOf, weightStep, type DeviceMoments, type Trainee } from "../train/weights.js";
-import { checkKind, checkVocabulary, outputsOf } from "./check.js";
-import { freshAdapter, freshHead, type FinetuneOptions, type Lesson } from "./finetune-start.js";
-import { writeExpert } from "./finetune-write.js";
-import { digest } from "./node-file.js";
-import type { MergeHooks } from "./options.js";
-import { hashOf } from "./record.js";
-import { clearMerge, openOutput } from "./output.js";
-import { buildModel, encoderFor, readFamily, startFor } from "./prepare.js";
+import { checkKind, checkVocabulary, outputsOf } from "../inputs/check.js";
+import { freshAdapter, freshHead, type FinetuneOptions, type Lesson } from "./start.js";
+import { writeExpert } from "./write.js";
+import type { MergeHooks } from "../config/options.js";
+import { hashOf } from "../inputs/record.js";
+import { clearMerge, openOutput } from "../folder/output.js";
+import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
 
 /** Accuracy is left out where a text is to be said: only its loss is told. */
 export interface Score {

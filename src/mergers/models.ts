@@ -11,11 +11,11 @@ import { readMergekit } from "../mergekit/file.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { version } from "../package.js";
-import { adapterForm, writeAdapterMerge } from "./adapters.js";
-import { writeMerge, type DiskMerge } from "./disk.js";
-import type { MergeHooks } from "./options.js";
-import { clearMerge, openOutput, writeAround } from "./output.js";
-import type { WriteForm } from "../checkpoint/write-form.js";
+import { writeAdapterMerge } from "./adapters.js";
+import { writeMerge, type DiskMerge } from "../folder/merge.js";
+import type { MergeHooks } from "../config/options.js";
+import { clearMerge, openOutput, writeAround } from "../folder/output.js";
+import { type WriteForm, adapterForm } from "../checkpoint/write-form.js";
 
 type Hooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
 

@@ -8,9 +8,9 @@ import { columnOf } from "../merge/source.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import type { Method, Values } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
-import { writeMerge, type DiskMerge } from "./disk.js";
-import { placeOf, type Inputs } from "./inputs.js";
-import type { MergeHooks } from "./options.js";
+import { writeMerge, type DiskMerge } from "../folder/merge.js";
+import { placeOf, type Inputs } from "../inputs/open.js";
+import type { MergeHooks } from "../config/options.js";
 
 /** One point of a method's grid: what was tried, and how it did on the validation examples. */
 export interface GridPoint extends Tried {

@@ -1,4 +1,4 @@
-import type { Settings } from "../config/settings.js";
+import type { Settings } from "./settings.js";
 import type { ResultRow } from "../report/rows.js";
 import type { TrainRecord } from "../train/loop.js";
 
@@ -12,9 +12,6 @@ export interface MergeOptions extends Settings {
   /** False measures the merge alone, without the methods that train nothing beside it. */
   readonly baselines?: boolean | undefined;
 }
-
-/** The exit code of a run that was asked to stop and left a state behind. */
-export const stoppedCode = 130;
 
 /** What a run tells whoever watches it. */
 export interface MergeHooks {

@@ -2,9 +2,8 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { UserError } from "../errors.js";
+import { UserError, stoppedCode } from "../errors.js";
 import { packageFolder } from "../package.js";
-import { stoppedCode } from "./options.js";
 
 /** A node that is to be run: its node.json, and what the plan says it takes. */
 export interface NodeJob {

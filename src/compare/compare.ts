@@ -3,7 +3,7 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { openExpert } from "../checkpoint/family.js";
-import { readJson, sha256, writeText } from "../checkpoint/files.js";
+import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
 import { Stopped } from "../errors.js";
 import { toRows } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
@@ -23,14 +23,13 @@ import {
   type CompareContext,
   type Candidate,
 } from "./candidates.js";
-import { evaluateFolder } from "./evaluate.js";
-import { openInputs, placeOf, recipeOf, type Inputs } from "./inputs.js";
-import { locate } from "./locate.js";
-import { digest } from "./node-file.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
-import { openOutput, writeHead } from "./output.js";
-import { readFamily } from "./prepare.js";
-import { hashOf } from "./record.js";
+import { evaluateFolder } from "../run/evaluate.js";
+import { openInputs, placeOf, recipeOf, type Inputs } from "../inputs/open.js";
+import { locate } from "../inputs/locate.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import { openOutput, writeHead } from "../folder/output.js";
+import { readFamily } from "../inputs/prepare.js";
+import { hashOf } from "../inputs/record.js";
 import type { GridPoint } from "./search.js";
 
 export interface CompareOptions extends MergeOptions {

@@ -13,9 +13,9 @@ import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { constantTables } from "../methods/constant.js";
 import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
-import { openInputs, placeOf, type Inputs, type Recipe } from "./inputs.js";
-import type { Source } from "./locate.js";
-import { searchAndTrain } from "./merge.js";
+import { openInputs, placeOf, type Inputs, type Recipe } from "../inputs/open.js";
+import type { Source } from "../inputs/locate.js";
+import { searchAndTrain } from "../run/merge.js";
 import {
   childResult,
   folderName,
@@ -26,14 +26,14 @@ import {
   type NodeResult,
   type NodeRun,
 } from "./node-file.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
-import { loadState } from "./state.js";
-import { writeMerge } from "./disk.js";
-import { evaluateFolder } from "./evaluate.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import { loadState } from "../folder/state.js";
+import { writeMerge } from "../folder/merge.js";
+import { evaluateFolder } from "../run/evaluate.js";
 import { methods } from "../methods/index.js";
 import { resolveValues } from "../methods/values.js";
-import { removeLeftovers, writeHead } from "./output.js";
-import { writeResult } from "./write-result.js";
+import { removeLeftovers, writeHead } from "../folder/output.js";
+import { writeResult } from "../mergers/write-result.js";
 
 /**
  * A child as a column: an expert, a merge of several given by coefficients, or a merged model that was

@@ -16,10 +16,10 @@ import type { StepShape } from "../plan/shape.js";
 import type { InputHash } from "../report/card.js";
 import { usesLabels } from "../train/losses.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
-import { adapterForm } from "./adapters.js";
+import { adapterForm } from "../checkpoint/write-form.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
 import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
 import {
   buildModel,
   disposeHead,
@@ -31,12 +31,12 @@ import {
   startFor,
 } from "./prepare.js";
 import { memoryText } from "../report/memory.js";
-import { planMemory, shapeOf, type MemoryPlan } from "./place.js";
+import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
 import { openHead } from "./heads.js";
 import { hashInputs } from "./record.js";
 import { treatExperts } from "./treat.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
-import { openOutput } from "./output.js";
+import { openOutput } from "../folder/output.js";
 
 /** Everything a run reads, checked and on the device. */
 export interface Inputs {

@@ -3,8 +3,8 @@ import { openMember, type Family, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { treated } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
-import { writeMerge } from "./disk.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
+import { writeMerge } from "../folder/merge.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
 
 /**
  * Writes every expert with its task vector treated, in float32, to treated/<task> in the output folder,

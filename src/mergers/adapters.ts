@@ -3,7 +3,7 @@ import { join } from "node:path";
 import seedrandom from "seedrandom";
 import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
-import { adapterOf, type Member } from "../checkpoint/family.js";
+import type { Member } from "../checkpoint/family.js";
 import { editJson, writeText } from "../checkpoint/files.js";
 import { hostTensor } from "../checkpoint/overlay.js";
 import { refIn, type Ref } from "../checkpoint/ref.js";
@@ -19,36 +19,8 @@ import type { Method, TensorReader, Values } from "../methods/types.js";
 import { elements, fromFloat32, toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
 import { transposed } from "../tensor/lowrank.js";
-import type { DiskMerge } from "./disk.js";
-import type { MergeHooks } from "./options.js";
-import type { WriteForm } from "../checkpoint/write-form.js";
-
-/**
- * The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked
- * for and cannot be
- */
-export function adapterForm(
-  inputs: readonly Member[],
-  write: WriteForm,
-): readonly AdaptedCheckpoint[] | undefined {
-  if (write === "model") return undefined;
-  const adapters = inputs.map(adapterOf);
-  const kinds = new Set(adapters.map((one) => one?.adapter.kind));
-  const whole = adapters.find((one) => one?.replaced.length);
-  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole)
-    return adapters as AdaptedCheckpoint[];
-  if (write === "adapter" && whole)
-    throw new UserError(
-      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such ` +
-        "adapter can say; use --write model",
-    );
-  if (write === "adapter")
-    throw new UserError(
-      "--write adapter: the result is an adapter only where every expert is one, all LoRA or " +
-        "all (IA)³; use --write model",
-    );
-  return undefined;
-}
+import type { DiskMerge } from "../folder/merge.js";
+import type { MergeHooks } from "../config/options.js";
 
 /** One LoRA module of the result: B A is what is added to the weight. A [rank, in], B [out, rank]. */
 interface LoraResult {

@@ -1,9 +1,9 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { labelOrder } from "../../src/run/check.js";
-import { locate } from "../../src/run/locate.js";
-import { beginRun, openOutput } from "../../src/run/output.js";
+import { labelOrder } from "../../src/inputs/check.js";
+import { locate } from "../../src/inputs/locate.js";
+import { beginRun, openOutput } from "../../src/folder/output.js";
 import type { Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
 

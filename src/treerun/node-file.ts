@@ -1,8 +1,7 @@
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { readJson } from "../checkpoint/files.js";
+import { digest, readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
 import type { FlatMerge } from "../tree/flatten.js";
@@ -83,15 +82,6 @@ export interface NodeRun {
   readonly peakMemoryBytes: number;
   readonly devicePeakBytes: number;
   readonly bytesRead: number;
-}
-
-/** A digest of plain data, whatever the order of its keys. */
-export function digest(value: unknown): string {
-  const ordered = (_: string, v: unknown): unknown =>
-    typeof v === "object" && v !== null && !Array.isArray(v)
-      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : v;
-  return createHash("sha256").update(JSON.stringify(value, ordered)).digest("hex");
 }
 
 export async function readNodeFile(path: string): Promise<NodeFile> {

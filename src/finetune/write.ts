@@ -8,8 +8,8 @@ import type { BesideModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
-import type { FinetuneOptions, Lesson } from "./finetune-start.js";
-import { writeAround } from "./output.js";
+import type { FinetuneOptions, Lesson } from "./start.js";
+import { writeAround } from "../folder/output.js";
 
 /** What transformers calls a family's classes. */
 const classNames: Record<string, string> = {

@@ -7,8 +7,8 @@ import type { InputHash } from "../report/card.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { TaskData } from "../tasks/split.js";
 import type { Source } from "./locate.js";
-import type { MergeOptions } from "./options.js";
-import type { MemoryPlan } from "./place.js";
+import type { MergeOptions } from "../config/options.js";
+import type { MemoryPlan } from "./placement.js";
 
 /** A file's hash; of several, that of their names and hashes. */
 export async function hashOf({ name, files }: DataFiles): Promise<string> {

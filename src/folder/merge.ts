@@ -5,7 +5,7 @@ import type { Method, Values } from "../methods/types.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
-import type { MergeHooks } from "./options.js";
+import type { MergeHooks } from "../config/options.js";
 import { writeAround, writeHead } from "./output.js";
 
 export interface DiskMerge {

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { readJson, writeText, digest } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gramMatrices } from "../merge/gram.js";
 import { loadTaskVectors } from "../merge/vectors.js";
@@ -19,11 +19,11 @@ import {
   type TreeNode,
 } from "../tree/plan.js";
 import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
-import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "./inputs.js";
-import { digest, type NodeFile, type NodeMethod } from "./node-file.js";
-import type { MergeHooks, MergeOptions } from "./options.js";
-import { planMemory } from "./place.js";
-import { recorded } from "./record.js";
+import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "../inputs/open.js";
+import { type NodeFile, type NodeMethod } from "./node-file.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import { planMemory } from "../inputs/placement.js";
+import { recorded } from "../inputs/record.js";
 
 export interface TreeOptions {
   /** Models a node merges at most; undefined: as many as the budget allows, 2 without one. */

@@ -3,10 +3,11 @@ import { join } from "node:path";
 import { removeWeights } from "../checkpoint/write.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
-import { adapterForm, writeLinearAdapter } from "./adapters.js";
-import type { Inputs } from "./inputs.js";
-import type { MergeOptions } from "./options.js";
-import { writeModel } from "./write.js";
+import { writeLinearAdapter } from "./adapters.js";
+import { adapterForm } from "../checkpoint/write-form.js";
+import type { Inputs } from "../inputs/open.js";
+import type { MergeOptions } from "../config/options.js";
+import { writeModel } from "../folder/weights.js";
 
 /** The row of a layer of the experts seen as models, in a table that was trained with adapters beside the weights. */
 const rowFor = (rows: ReadonlyMap<string, number>, id: string): number | undefined =>

@@ -15,16 +15,16 @@ import { zeroMoments } from "../train/adamw.js";
 import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
 import { localExecutor, type NodeJob } from "./executors.js";
 import { refuseOthers, slurmExecutor } from "./slurm.js";
-import { finishMerge } from "./finish.js";
-import { openInputs, placeOf, type Inputs } from "./inputs.js";
-import { identityOf, trainRun } from "./merge.js";
+import { finishMerge } from "../run/finish.js";
+import { openInputs, placeOf, type Inputs } from "../inputs/open.js";
+import { identityOf, trainRun } from "../run/merge.js";
 import { resultRow } from "../report/rows.js";
 import { prepareNode } from "./node.js";
 import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
-import type { MergeHooks, MergeOptions, MergeResult } from "./options.js";
-import { loadState } from "./state.js";
-import { clearResults, copyModel, removeLeftovers } from "./output.js";
-import { planRun, type TreeOptions, type TreePlan } from "./tree.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
+import { loadState } from "../folder/state.js";
+import { clearResults, copyModel, removeLeftovers } from "../folder/output.js";
+import { planRun, type TreeOptions, type TreePlan } from "./plan.js";
 
 const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", folderName(id));
 

@@ -18,8 +18,8 @@ import { fisherOf } from "../statistics/fisher.js";
 import { gramsOf } from "../statistics/gram.js";
 import { loadWeights } from "../statistics/weights.js";
 import { fromFloat32 } from "../tensor/dtype.js";
-import { digest } from "./node-file.js";
-import type { MergeHooks } from "./options.js";
+import { digest } from "../checkpoint/files.js";
+import type { MergeHooks } from "../config/options.js";
 
 /** An expert and the task whose validation inputs its statistics are taken on. */
 export interface Subject {
