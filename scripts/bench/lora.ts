@@ -49,15 +49,15 @@ interface Result {
 async function measure(form: string): Promise<Result> {
   await startEngine(o.backend as EngineName);
   const memory = watchMemory();
-  const { canonical, readouts } = await readFamily(join(o.family, "base"));
+  const { canonical, outputLayers } = await readFamily(join(o.family, "base"));
   const family = await openFamily(
     await openMember("base", join(o.family, "base"), canonical),
     tasks.map((task) => ({ task, folder: join(o.family, "experts", task) })),
     canonical,
   );
-  const plain = buildModel(family.base, readouts[0]!);
+  const plain = buildModel(family.base, outputLayers[0]!);
   const factored = form === "beside the weights" ? await factoredFamily(family, canonical) : undefined;
-  const model = factored ? withAdapters(plain, factored.beside) : plain;
+  const model = factored ? withAdapters(plain, factored.adapterModules) : plain;
   const { base, experts } = factored ?? family;
   const vectors = await loadTaskVectors(
     { base, columns: experts.map(columnOf) },

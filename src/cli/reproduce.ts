@@ -129,7 +129,7 @@ export function addReproduce(program: Command): void {
           throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
         const seeds = list(options.seeds).map((seed) => wholeFromZero("seeds", seed));
         if (!seeds.length) throw new UserError("--seeds: give one number or several, separated by commas");
-        const lessons = {
+        const finetuning = {
           models: positive("models", options.models, true),
           epochs: positive("epochs", options.epochs, true),
           lr: positive("finetune-lr", options.finetuneLr, false),
@@ -179,7 +179,7 @@ export function addReproduce(program: Command): void {
             options: { ...(await fetchNamed(chosen, printer)), data: chosen.data ?? shippedData },
             heldOut: experiment.heldOut ? heldOut : [],
             seeds,
-            lessons,
+            finetuning,
             families,
             runs: options.runs,
             given,

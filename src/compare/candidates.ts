@@ -174,7 +174,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
   const { rows } = await evaluateFolder(
-    { ...options, folder, base: inputs.places.base, data, placement: plan.chosen },
+    { ...options, folder, base: inputs.locations.base, data, placement: plan.chosen },
     candidate.name,
   );
   return { rows, seconds, values, search };

@@ -24,7 +24,7 @@ import {
   type Candidate,
 } from "./candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
-import { openInputs, placeOf, recipeOf, type Inputs } from "../inputs/open.js";
+import { openInputs, mergeContextOf, recipeOf, type Inputs } from "../inputs/open.js";
 import { locate } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { openOutput, writeHead } from "../folder/output.js";
@@ -110,7 +110,7 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
         "individual",
         [task],
         await evaluateTasks(
-          { ...placeOf(inputs), table: constantTables.individual(n, k, i) },
+          { ...mergeContextOf(inputs), table: constantTables.individual(n, k, i) },
           [task],
           "test",
         ),
@@ -124,7 +124,11 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
     ...toRows(
       "pretrained",
       tasks,
-      await evaluateTasks({ ...placeOf(inputs), table: constantTables.pretrained(n, k) }, tasks, "test"),
+      await evaluateTasks(
+        { ...mergeContextOf(inputs), table: constantTables.pretrained(n, k) },
+        tasks,
+        "test",
+      ),
       "test",
       seed,
     ),
@@ -133,13 +137,13 @@ async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
 
 /** Hashes of what tests on tasks that are held out depend on: their data, and the experts that their heads are of. */
 async function heldOutHashes(
-  { places, head, data, family: { base } }: Inputs,
+  { locations, head, data, family: { base } }: Inputs,
   options: MergeOptions,
   tasks: readonly string[],
 ): Promise<InputHash[]> {
   const found: InputHash[] = [];
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
-  const { canonical } = await readFamily(places.base);
+  const { canonical } = await readFamily(locations.base);
   for (const [i, task] of pickTasks(await loadTasks(data), tasks).entries()) {
     const {
       sources: { test },
@@ -181,7 +185,7 @@ async function measureHeldOut(
   } = context;
   const folder = modelFolder(context, candidate.name);
   const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
-  const { canonical } = await readFamily(context.inputs.places.base);
+  const { canonical } = await readFamily(context.inputs.locations.base);
   for (const [i, label] of tasks.entries()) {
     const member = head ? await openExpert(label, sources[i]!.folder, base, canonical) : { ...base, label };
     await writeHead(folder, member, head);
@@ -189,7 +193,7 @@ async function measureHeldOut(
   }
   return (
     await evaluateFolder(
-      { ...options, folder, base: context.inputs.places.base, data, tasks, placement: plan.chosen },
+      { ...options, folder, base: context.inputs.locations.base, data, tasks, placement: plan.chosen },
       candidate.name,
     )
   ).rows;
@@ -207,7 +211,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
-  await openOutput(out, [recipe.places.base, ...recipe.places.sources.map(({ folder }) => folder)]);
+  await openOutput(out, [recipe.locations.base, ...recipe.locations.sources.map(({ folder }) => folder)]);
   await mkdir(join(out, "methods"), { recursive: true });
   await writeText(join(out, "compare.json"), { version, methods: chosen.map(({ name }) => name) });
   const inputs = await openInputs(options, recipe, out, hooks);

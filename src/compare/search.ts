@@ -9,7 +9,7 @@ import { loadTaskVectors } from "../merge/vectors.js";
 import type { Method, Values } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { writeMerge, type DiskMerge } from "../folder/merge.js";
-import { placeOf, type Inputs } from "../inputs/open.js";
+import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks } from "../config/options.js";
 
 /** One point of a method's grid: what was tried, and how it did on the validation examples. */
@@ -70,7 +70,7 @@ export async function searchGrid(
         for (const lambda of lambdas ?? [1]) {
           const table = makeTable(vectors.layers.length, 1, () => Number(lambda));
           const scores = await evaluateTasks(
-            { ...placeOf(inputs), model, vectors, table },
+            { ...mergeContextOf(inputs), model, vectors, table },
             tasks,
             "validation",
           );

@@ -35,20 +35,20 @@ export function toRows(
 }
 
 /** A merge but for its table. */
-export type Place = Omit<Merge, "table">;
+export type MergeContext = Omit<Merge, "table">;
 
-const sizeOf = ({ vectors }: Place): [layers: number, experts: number] => [
+const sizeOf = ({ vectors }: MergeContext): [layers: number, experts: number] => [
   vectors.layers.length,
   vectors.experts.length,
 ];
 
 /** The column of a task's expert. A column that is a merge itself is called after its tasks: "rte+cb". */
-export const expertOf = ({ vectors }: Place, { id }: PreparedTask): number =>
+export const expertOf = ({ vectors }: MergeContext, { id }: PreparedTask): number =>
   vectors.experts.findIndex((label) => label === id || label.split("+").includes(id));
 
 /** λ with the best mean validation accuracy; the lower loss decides between equals. */
 export async function searchLambda(
-  place: Place,
+  place: MergeContext,
   tasks: readonly PreparedTask[],
   onPoint: (done: number, of: number) => void,
 ): Promise<SearchPoint[]> {
@@ -76,7 +76,7 @@ export const bestPoint = <Point extends Tried>(points: readonly Point[]): Point 
 
 /** Test rows of the methods that train nothing; task arithmetic with the λ that its search found. */
 export async function evaluateBaselines(
-  place: Place,
+  place: MergeContext,
   tasks: readonly PreparedTask[],
   lambda: number,
   seed: number,

@@ -1,7 +1,7 @@
 import { constantTables } from "../methods/constant.js";
 import { bucketed, cutBatch, tokensAPass } from "../tasks/batches.js";
 import { softmax } from "../tensor/softmax.js";
-import { expertOf, type Place } from "./baselines.js";
+import { expertOf, type MergeContext } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
 
 /**
@@ -11,7 +11,7 @@ import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
  * evaluation.
  */
 export async function withTeacher(
-  place: Place,
+  place: MergeContext,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
 ): Promise<PreparedTask[]> {

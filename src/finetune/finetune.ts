@@ -22,7 +22,7 @@ import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightsOf, weightStep, type DeviceMoments, type Trainee } from "../train/weights.js";
 import { checkKind, checkVocabulary, outputsOf } from "../inputs/check.js";
-import { freshAdapter, freshHead, type FinetuneOptions, type Lesson } from "./start.js";
+import { freshAdapter, freshHead, type FinetuneOptions, type TrainingTask } from "./start.js";
 import { writeExpert } from "./write.js";
 import type { MergeHooks } from "../config/options.js";
 import { hashOf } from "../inputs/record.js";
@@ -46,13 +46,13 @@ function scoreText({ task, accuracy, loss }: Score): string {
   return `${task} ${accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${loss.toFixed(4)}`;
 }
 
-async function lessonsOf(
+async function trainingTasksOf(
   tasks: readonly Task[],
   options: FinetuneOptions,
   encoder: Encoder,
   generates: boolean,
-): Promise<Lesson[]> {
-  const lessons: Lesson[] = [];
+): Promise<TrainingTask[]> {
+  const trainingTasks: TrainingTask[] = [];
   for (const task of tasks) {
     checkKind(task, encoder);
     const { train, judge, sources } = await trainingData(options.data, task, options.seed);
@@ -64,7 +64,7 @@ async function lessonsOf(
     const encoded = encodeMixed(drawn, encoder, task, false);
     const fit = generates ? encoded.map(asGeneration) : encoded;
     const isChoice = !generates && encoder.compares(task);
-    lessons.push({
+    trainingTasks.push({
       task,
       sources,
       fit,
@@ -75,13 +75,13 @@ async function lessonsOf(
       batches: bucketed(fit, options.batchSize, isChoice).length,
     });
   }
-  return lessons;
+  return trainingTasks;
 }
 
 /** Accuracy and loss on examples, a batch at a time. */
 async function scoreOf(
   trainee: Trainee,
-  { task, judge, isChoice, prefix }: Lesson,
+  { task, judge, isChoice, prefix }: TrainingTask,
   microBatch: number,
 ): Promise<Score> {
   const sum: Tally = { correct: 0, loss: 0, over: 0 };
@@ -187,16 +187,16 @@ export async function finetune(
   const base = await openMember("base", options.base, family.canonical);
   const owned: { dispose(): void }[] = [];
   try {
-    const readout = family.readouts[0]!;
-    const head = readout === "pool" ? family.head : undefined;
-    const plain = buildModel(base, readout);
-    const { beside, start, fixed: scales } = freshAdapter(plain, options);
-    const model = withAdapters(plain, beside);
+    const outputLayer = family.outputLayers[0]!;
+    const head = outputLayer === "pool" ? family.head : undefined;
+    const plain = buildModel(base, outputLayer);
+    const { adapterModules, start, fixed: scales } = freshAdapter(plain, options);
+    const model = withAdapters(plain, adapterModules);
     const encoder = await encoderFor(options.base, model, options);
     checkVocabulary(options.base, encoder, model);
     await startFor(model, options.backend);
-    const lessons = await lessonsOf(tasks, options, encoder, readout === "score");
-    for (const { task, fit, judge } of lessons)
+    const trainingTasks = await trainingTasksOf(tasks, options, encoder, outputLayer === "score");
+    for (const { task, fit, judge } of trainingTasks)
       hooks.note(`${task.id}: ${fit.length} training examples, ${judge.length} to choose the epoch by`);
     const loaded = await loadWeights(plain, base);
     owned.push(loaded);
@@ -206,7 +206,7 @@ export async function finetune(
       how === "full" ? fixed : [...start].map(([name, { shape, values }]) => [name, tensor(values, shape)]),
     );
     if (head)
-      for (const { task, prefix } of lessons)
+      for (const { task, prefix } of trainingTasks)
         for (const [name, { shape, values }] of freshHead(head, prefix, outputsOf(task), model.width, seed))
           begin.set(name, tensor(values, shape));
     const trained = new Map([...begin].map(([name, value]) => [name, variable(value)]));
@@ -246,30 +246,30 @@ export async function finetune(
       version,
       ...chosen,
       files: await Promise.all(files.map((path) => sha256(path))),
-      data: await Promise.all(lessons.flatMap(({ sources }) => sources).map(hashOf)),
+      data: await Promise.all(trainingTasks.flatMap(({ sources }) => sources).map(hashOf)),
     });
     const maps = { weight: trained, first: moments.first, second: moments.second, best: bestOf };
     let { step, best } = options.resume
       ? await loadState(out, identity, moments.taken, maps)
       : { step: 0, best: undefined as { loss: number; scores: Score[] } | undefined };
-    const perEpoch = lessons.reduce((sum, { batches }) => sum + batches, 0);
+    const perEpoch = trainingTasks.reduce((sum, { batches }) => sum + batches, 0);
     const steps = epochs * perEpoch;
     const warmup = Math.max(1, Math.round(steps / 20));
     while (step < steps) {
       const epoch = Math.floor(step / perEpoch);
       // Every task's batches, in an order that the seed draws.
       const order = shuffled(
-        lessons.flatMap((lesson) => Array.from({ length: lesson.batches }, (_, n) => ({ lesson, n }))),
+        trainingTasks.flatMap((task) => Array.from({ length: task.batches }, (_, n) => ({ task, n }))),
         `${options.order ?? seed}/epoch/${epoch}`,
       );
       let total = 0;
-      for (const { lesson, n } of order) {
-        const batch = lesson.batch(epoch * lesson.batches + n);
+      for (const { task, n } of order) {
+        const batch = task.batch(epoch * task.batches + n);
         const lr = learningRate(step, steps, options.lr, warmup, "linear");
         total += await weightStep(
           trainee,
           moments,
-          [{ head: trainedHead(trained, lesson.prefix), batch, weight: 1 }],
+          [{ head: trainedHead(trained, task.prefix), batch, weight: 1 }],
           { lr, weightDecay: options.weightDecay, clip: 1, microBatch: options.microBatch },
         );
         hooks.progress(`epoch ${epoch + 1} of ${epochs}`, ++step - epoch * perEpoch, perEpoch);
@@ -278,7 +278,7 @@ export async function finetune(
         if (hooks.stopping()) return undefined;
       }
       const scores: Score[] = [];
-      for (const lesson of lessons) scores.push(await scoreOf(trainee, lesson, options.microBatch));
+      for (const task of trainingTasks) scores.push(await scoreOf(trainee, task, options.microBatch));
       const loss = scores.reduce((sum, one) => sum + one.loss, 0);
       const told =
         `epoch ${epoch + 1}: training loss ${(total / perEpoch).toFixed(4)}; ` +
@@ -290,7 +290,7 @@ export async function finetune(
       await saveState(out, { identity, step, best, taken: moments.taken }, maps);
       hooks.note(told);
     }
-    await writeExpert(out, base, { plain, head, lessons, best: bestOf, beside }, options);
+    await writeExpert(out, base, { plain, head, trainingTasks, best: bestOf, adapterModules }, options);
     await rm(join(out, stateFiles.tensors), { force: true });
     await writeText(join(out, stateFiles.json), {
       identity,

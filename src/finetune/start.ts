@@ -1,7 +1,7 @@
 import seedrandom from "seedrandom";
 import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
-import type { BesideModules } from "../models/adapters.js";
+import type { AdapterModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Batch, EncodedExample } from "../tasks/batches.js";
 import type { DataFiles } from "../tasks/files.js";
@@ -33,7 +33,7 @@ export interface FinetuneOptions {
 }
 
 /** A task as it is trained on. */
-export interface Lesson {
+export interface TrainingTask {
   readonly task: Task;
   readonly sources: readonly DataFiles[];
   readonly fit: readonly EncodedExample[];
@@ -96,13 +96,13 @@ function scaledSide(module: string): "out" | "in" | undefined {
 export function freshAdapter(
   model: Model,
   { how, rank, alpha, seed }: FinetuneOptions,
-): { beside: BesideModules; start: Map<string, Start>; fixed: Map<string, Start> } {
-  const beside = new Map<string, BesideModules extends ReadonlyMap<string, infer V> ? V : never>();
+): { adapterModules: AdapterModules; start: Map<string, Start>; fixed: Map<string, Start> } {
+  const adapterModules = new Map<string, AdapterModules extends ReadonlyMap<string, infer V> ? V : never>();
   const [start, fixed] = [new Map<string, Start>(), new Map<string, Start>()];
   for (const { module, out, input } of how === "full" ? [] : linearModules(model)) {
     if (how === "lora") {
       const [a, b, d] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
-      beside.set(module, {
+      adapterModules.set(module, {
         lora: true,
         shapes: [
           [a, [rank, input]],
@@ -122,13 +122,13 @@ export function freshAdapter(
       const along = scaledSide(module);
       if (!along) continue;
       const size = along === "out" ? out : input;
-      beside.set(module, { ia3: along, shapes: [[`${module}.ia3_l`, [size]]] });
+      adapterModules.set(module, { ia3: along, shapes: [[`${module}.ia3_l`, [size]]] });
       start.set(`${module}.ia3_l`, { shape: [size], values: new Float32Array(size).fill(1) });
     }
   }
-  if (how !== "full" && beside.size === 0)
+  if (how !== "full" && adapterModules.size === 0)
     throw new UserError(`--${how}: this model has no linear layers that such an adapter stands beside`);
-  return { beside, start, fixed };
+  return { adapterModules, start, fixed };
 }
 
 /** A head of small random numbers, in a model's own form. */

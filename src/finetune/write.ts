@@ -4,11 +4,11 @@ import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js"
 import { writeText } from "../checkpoint/files.js";
 import type { Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
-import type { BesideModules } from "../models/adapters.js";
+import type { AdapterModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
-import type { FinetuneOptions, Lesson } from "./start.js";
+import type { FinetuneOptions, TrainingTask } from "./start.js";
 import { writeAround } from "../folder/output.js";
 
 /** What transformers calls a family's classes. */
@@ -45,16 +45,16 @@ function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boole
 export interface Trained {
   readonly plain: Model;
   readonly head: HeadNames | undefined;
-  readonly lessons: readonly Lesson[];
+  readonly trainingTasks: readonly TrainingTask[];
   readonly best: ReadonlyMap<string, Variable>;
-  readonly beside: BesideModules;
+  readonly adapterModules: AdapterModules;
 }
 
 /** Writes the expert as transformers or PEFT does; of several tasks, the model with a head each in heads/<task>. */
 export async function writeExpert(
   out: string,
   base: Member,
-  { plain, head, lessons, best, beside }: Trained,
+  { plain, head, trainingTasks, best, adapterModules }: Trained,
   options: FinetuneOptions,
 ): Promise<void> {
   const source = (name: string, from: string): TensorSource => {
@@ -78,7 +78,7 @@ export async function writeExpert(
       name !== undefined && best.has(`${prefix}${part}`) ? [source(name, `${prefix}${part}`)] : [],
     );
   };
-  const single = lessons.length === 1 ? lessons[0] : undefined;
+  const single = trainingTasks.length === 1 ? trainingTasks[0] : undefined;
   const own = single ? headSources(single.prefix) : [];
   if (options.how === "full") {
     const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
@@ -109,7 +109,7 @@ export async function writeExpert(
       });
   } else {
     const stored = (module: string) => base.actual.get(`${module}.weight`)!.replace(/\.weight$/, "");
-    const sources = [...beside].flatMap(([module, { lora, ia3 }]): TensorSource[] => {
+    const sources = [...adapterModules].flatMap(([module, { lora, ia3 }]): TensorSource[] => {
       const name = `base_model.model.${stored(module)}`;
       if (lora)
         return (["A", "B"] as const).map((side) =>
@@ -123,7 +123,7 @@ export async function writeExpert(
       ...sources,
       ...own.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
     ]);
-    const modules = [...beside.keys()].map(stored);
+    const modules = [...adapterModules.keys()].map(stored);
     const language = plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
     const classified = single?.task.kind === "image" ? undefined : "SEQ_CLS";
     const task = head === undefined ? language : classified;
@@ -131,7 +131,7 @@ export async function writeExpert(
       base_model_name_or_path: options.base,
       task_type: task ?? null,
       inference_mode: true,
-      fan_in_fan_out: [...beside.keys()].some((module) => plain.transposed?.has(module)),
+      fan_in_fan_out: [...adapterModules.keys()].some((module) => plain.transposed?.has(module)),
       target_modules: modules,
       modules_to_save: own.length ? [...new Set(own.map(({ name }) => name.split(".")[0]))] : null,
       ...(options.how === "lora"
@@ -146,7 +146,7 @@ export async function writeExpert(
           }
         : {
             peft_type: "IA3",
-            feedforward_modules: [...beside]
+            feedforward_modules: [...adapterModules]
               .filter(([, { ia3 }]) => ia3 === "in")
               .map(([module]) => stored(module)),
             init_ia3_weights: true,
@@ -155,7 +155,7 @@ export async function writeExpert(
     if (single && head) await writeText(join(out, "config.json"), configOf(base, single.task, true));
   }
   if (!single) {
-    for (const { task, prefix } of lessons) {
+    for (const { task, prefix } of trainingTasks) {
       if (head) await writeSafetensors(join(out, "heads", task.id, "head.safetensors"), headSources(prefix));
       await writeText(join(out, "heads", task.id, "config.json"), configOf(base, task, head !== undefined));
     }

@@ -38,7 +38,7 @@ export interface Source {
   readonly merged: boolean;
 }
 
-export interface Places {
+export interface Locations {
   readonly base: string;
   readonly sources: readonly Source[];
 }
@@ -85,7 +85,7 @@ export async function locate(options: {
   base?: string | undefined;
   experts?: readonly string[] | undefined;
   tasks: readonly string[];
-}): Promise<Places> {
+}): Promise<Locations> {
   const needsFamily = options.base === undefined || options.experts === undefined;
   const family = needsFamily ? await familyFolder(options.family ?? shippedFamily) : undefined;
   const base = options.base ?? join(family!, "base");

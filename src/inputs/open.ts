@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import type { Place } from "../evaluate/baselines.js";
+import type { MergeContext } from "../evaluate/baselines.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { factoredFamily } from "../merge/factored.js";
 import { columnOf, type Column } from "../merge/source.js";
@@ -18,7 +18,7 @@ import { usesLabels } from "../train/losses.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { checkFamily, checkHead, checkVocabulary } from "./check.js";
-import { locate, shippedData, shippedFamily, type Places } from "./locate.js";
+import { locate, shippedData, shippedFamily, type Locations } from "./locate.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import {
   buildModel,
@@ -27,7 +27,7 @@ import {
   loadHead,
   prepareTask,
   readFamily,
-  readoutOf,
+  outputLayerOf,
   startFor,
 } from "./prepare.js";
 import { memoryText } from "../report/memory.js";
@@ -41,7 +41,7 @@ import { openOutput } from "../folder/output.js";
 /** Everything a run reads, checked and on the device. */
 export interface Inputs {
   readonly name: string;
-  readonly places: Places;
+  readonly locations: Locations;
   readonly data: string;
   readonly engine: EngineName;
   /** With what adapters add, standing beside its weights, where the experts are adapters. */
@@ -65,7 +65,7 @@ export interface Inputs {
 }
 
 /** What an evaluation or a training takes of a run's inputs. */
-export const placeOf = ({ model, vectors, plan }: Inputs): Place => ({
+export const mergeContextOf = ({ model, vectors, plan }: Inputs): MergeContext => ({
   model,
   vectors,
   blockwise: plan.chosen.blockwise,
@@ -92,7 +92,7 @@ export function stepShape(
 
 /** What is merged, where it is not simply one expert a task. */
 export interface Recipe {
-  readonly places: Places;
+  readonly locations: Locations;
   /** The columns of the table, from the opened sources (default: each source is one). */
   readonly columns?: ((sources: readonly Member[]) => Column[]) | undefined;
   /** Where its task vectors must live, whatever the options say (an earlier run chose it). */
@@ -105,10 +105,10 @@ export interface Recipe {
 export async function recipeOf(options: MergeOptions): Promise<Recipe> {
   // An unknown task is said to be one before a folder for it is missed.
   pickTasks(await loadTasks(options.data ?? shippedData), options.tasks);
-  const places = await locate(options);
+  const locations = await locate(options);
   return {
-    places,
-    name: `${basename(options.family ?? (options.base ? places.base : shippedFamily))}-${options.tasks.join("+")}`,
+    locations,
+    name: `${basename(options.family ?? (options.base ? locations.base : shippedFamily))}-${options.tasks.join("+")}`,
   };
 }
 
@@ -123,7 +123,7 @@ interface HeadSource {
 /** Every task's head, as a checkpoint that holds one, in the order of the tasks; closing is the caller's. */
 async function openHeads(
   family: Family,
-  { sources }: Places,
+  { sources }: Locations,
   tasks: readonly Task[],
   { names, canonical, start }: HeadSource,
 ): Promise<{ heads: Member[]; close(): Promise<void> }> {
@@ -164,11 +164,11 @@ export async function openInputs(
 ): Promise<Inputs> {
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
-  const { places, name } = recipe;
-  const { canonical, head: headNames, readouts, inherited = [] } = await readFamily(places.base);
+  const { locations, name } = recipe;
+  const { canonical, head: headNames, outputLayers, inherited = [] } = await readFamily(locations.base);
   const opened = await openFamily(
-    await openMember("base", places.base, canonical),
-    places.sources.map(({ label, folder }) => ({ task: label, folder })),
+    await openMember("base", locations.base, canonical),
+    locations.sources.map(({ label, folder }) => ({ task: label, folder })),
     canonical,
   );
   const family = {
@@ -182,32 +182,32 @@ export async function openInputs(
     for (const closer of closers) await closer();
   };
   try {
-    const readout = readoutOf(readouts, headNames, family, places);
-    const head = readout === "score" ? undefined : headNames;
-    const plain = buildModel(family.base, readout);
+    const outputLayer = outputLayerOf(outputLayers, headNames, family, locations);
+    const head = outputLayer === "score" ? undefined : headNames;
+    const plain = buildModel(family.base, outputLayer);
     checkFamily(family, plain);
     // Said before any work is done.
     if (options.write === "adapter" && options.treat !== "none")
       throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
     if (options.write === "adapter") adapterForm(family.experts, "adapter");
     const factored = options.treat === "none" ? await factoredFamily(family, canonical) : undefined;
-    const model = factored ? withAdapters(plain, factored.beside) : plain;
-    const headMembers = await openHeads(family, places, tasks, {
+    const model = factored ? withAdapters(plain, factored.adapterModules) : plain;
+    const headMembers = await openHeads(family, locations, tasks, {
       names: head,
       canonical,
       start: () => startFor(model, options.backend),
     });
     closers.push(headMembers.close);
     headMembers.heads.forEach((member, i) => checkHead(member, head, model, tasks[i]!));
-    const encoder = await encoderFor(places.base, model, options);
-    checkVocabulary(places.base, encoder, model);
-    await openOutput(out, [places.base, ...places.sources.map(({ folder }) => folder)]);
+    const encoder = await encoderFor(locations.base, model, options);
+    checkVocabulary(locations.base, encoder, model);
+    await openOutput(out, [locations.base, ...locations.sources.map(({ folder }) => folder)]);
 
     const engine = await startFor(model, options.backend);
     watchMemory().reset();
     hooks.note(
-      `engine ${engine}; base ${places.base}; experts ` +
-        `${places.sources.map(({ label }) => label).join(", ")}; output ${out}`,
+      `engine ${engine}; base ${locations.base}; experts ` +
+        `${locations.sources.map(({ label }) => label).join(", ")}; output ${out}`,
     );
     const prepared = [];
     for (const [i, task] of tasks.entries()) {
@@ -236,7 +236,7 @@ export async function openInputs(
         `${free.id}: --loss ${options.loss} looks at the classes or answers that a model chooses ` +
           "from, and a text to be said has none; use --loss cross-entropy",
       );
-    const hashes = await hashInputs(family, places.sources, data, prepared, encoder.prompts?.(tasks));
+    const hashes = await hashInputs(family, locations.sources, data, prepared, encoder.prompts?.(tasks));
     let members = family.experts;
     if (options.treat !== "none") {
       const treatedMembers = await treatExperts(out, family, options, canonical, hooks);
@@ -281,7 +281,7 @@ export async function openInputs(
     };
     if (vectors.layers.length === 0) {
       vectors.dispose();
-      throw new UserError(`${places.base}: no expert differs from the base; there is nothing to merge`);
+      throw new UserError(`${locations.base}: no expert differs from the base; there is nothing to merge`);
     }
     hooks.note(
       `${vectors.layers.length} layers × ${columns.length} experts = ` +
@@ -289,7 +289,7 @@ export async function openInputs(
     );
     return {
       name,
-      places,
+      locations,
       data,
       engine,
       model,

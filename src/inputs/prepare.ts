@@ -8,7 +8,7 @@ import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf } from "../models/index.js";
 import type { Head } from "../models/head.js";
-import type { HeadNames, Model, ModelFamily, Readout } from "../models/types.js";
+import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
 import {
   encodeMixed,
   encodeVariants,
@@ -23,7 +23,7 @@ import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkKind, labelOrder } from "./check.js";
-import type { Places } from "./locate.js";
+import type { Locations } from "./locate.js";
 
 /** Reads a task's head onto the device, as float32; none where the model needs none. */
 export async function loadHead(member: Member, names: HeadNames | undefined): Promise<Head | undefined> {
@@ -63,9 +63,9 @@ export async function readModel(folder: string): Promise<{ family: ModelFamily; 
 }
 
 /** The model that a base is, read out as its experts need it. */
-export const buildModel = ({ checkpoint, actual }: Member, readout: Readout): Model =>
+export const buildModel = ({ checkpoint, actual }: Member, outputLayer: OutputLayer): Model =>
   familyOf(checkpoint.config, checkpoint.folder).build(checkpoint.config, {
-    readout,
+    outputLayer,
     has: (name) => actual.has(name),
   });
 
@@ -73,13 +73,13 @@ export const buildModel = ({ checkpoint, actual }: Member, readout: Readout): Mo
  * Whether a family's experts carry heads, or are language models that score what they are to say.
  * @throws UserError where some do and some do not
  */
-export function readoutOf(
-  readouts: readonly Readout[],
+export function outputLayerOf(
+  outputLayers: readonly OutputLayer[],
   head: HeadNames | undefined,
   { experts }: Family,
-  { sources }: Pick<Places, "sources">,
-): Readout {
-  if (readouts.length === 1 || head === undefined) return readouts[0]!;
+  { sources }: Pick<Locations, "sources">,
+): OutputLayer {
+  if (outputLayers.length === 1 || head === undefined) return outputLayers[0]!;
   const has = experts.map(
     ({ actual }, i) =>
       actual.has(head.weight) ||

@@ -12,7 +12,7 @@ import { elements, toFloat32, type HostTensor } from "../tensor/dtype.js";
  */
 export interface FactoredFamily extends Family {
   /** By canonical module: what stands beside it, and the shapes. */
-  readonly beside: ReadonlyMap<
+  readonly adapterModules: ReadonlyMap<
     string,
     {
       readonly lora?: boolean;
@@ -42,7 +42,10 @@ export async function factoredFamily(
   const lora = kinds.has("lora") && !kinds.has("ia3");
   if (!lora && !(kinds.has("ia3") && kinds.size === 1)) return undefined;
   const { base } = family;
-  const beside = new Map<string, FactoredFamily["beside"] extends ReadonlyMap<string, infer V> ? V : never>();
+  const adapterModules = new Map<
+    string,
+    FactoredFamily["adapterModules"] extends ReadonlyMap<string, infer V> ? V : never
+  >();
   const baseTensors = new Map<string, HostTensor>();
   const own = adapters.map(() => new Map<string, HostTensor>());
   if (lora) {
@@ -50,7 +53,7 @@ export async function factoredFamily(
       const module = moduleOf(canonical, weight);
       if (outside.test(module)) return undefined;
       const [nameA, nameB, nameD] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
-      beside.set(module, {
+      adapterModules.set(module, {
         lora: true,
         shapes: [
           [nameA, a.shape],
@@ -77,7 +80,7 @@ export async function factoredFamily(
       const file = adapters[parts.indexOf(first)]!.adapter.file;
       const size = elements(file.entries.get(first.l)!.shape);
       const ones = new Float32Array(size).fill(1);
-      beside.set(module, { ia3: first.along, shapes: [[name, [size]]] });
+      adapterModules.set(module, { ia3: first.along, shapes: [[name, [size]]] });
       baseTensors.set(name, hostTensor(ones));
       for (const [i, part] of parts.entries())
         own[i]!.set(
@@ -94,6 +97,6 @@ export async function factoredFamily(
     base: extended(base, baseTensors),
     experts: family.experts.map((one, i) => extended(one, own[i]!)),
     close: family.close,
-    beside,
+    adapterModules,
   };
 }

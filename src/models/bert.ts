@@ -139,7 +139,7 @@ const older = (name: string): string =>
 /** BERT (Devlin et al. 2018) as transformers' `BertModel` with pooler; heads `classifier.*`. */
 export const bert: ModelFamily = {
   types: ["bert"],
-  readouts: ["pool"],
+  outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   canonical: (name) => older(name.replace(/^bert\./, "")),
   build: (json) => build(json, "bert"),
@@ -151,7 +151,7 @@ export const bert: ModelFamily = {
  */
 export const roberta: ModelFamily = {
   types: ["roberta", "xlm-roberta", "camembert"],
-  readouts: ["pool"],
+  outputLayers: ["pool"],
   head: { dense: "classifier.dense", weight: "classifier.out_proj.weight", bias: "classifier.out_proj.bias" },
   canonical: (name) =>
     older(

@@ -196,7 +196,7 @@ export function clipText(json: Config): Model {
  */
 export const clip: ModelFamily = {
   types: ["clip", "clip_vision_model"],
-  readouts: ["pool"],
+  outputLayers: ["pool"],
   head: { weight: "classification_head.weight" },
   // Experts are often saved as the tower alone.
   inherited: ["visual_projection.weight"],

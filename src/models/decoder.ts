@@ -1,8 +1,8 @@
 import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { tokenOfRows, type State } from "./encoder.js";
 import { rows } from "./ops.js";
-import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
-import type { Block, Config, Readout, Shapes, ScoredTargets, TokenRow, Weights } from "./types.js";
+import { placesOf, score, tokenScores, unembeddingOf } from "./output-layer.js";
+import type { Block, Config, OutputLayer, Shapes, ScoredTargets, TokenRow, Weights } from "./types.js";
 
 /**
  * A causal language model reads its targets as it says them, all but the last. Rows of one text,
@@ -44,10 +44,10 @@ export interface LastBlock {
  * or its last token for a head.
  */
 export function lastBlock<S extends State>(
-  readout: Readout,
+  outputLayer: OutputLayer,
   { id, shapes, normalise, unembedding, size }: LastBlock,
 ): Block<S> {
-  if (readout === "pool")
+  if (outputLayer === "pool")
     return {
       id,
       shapes,

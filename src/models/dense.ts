@@ -11,12 +11,12 @@ export interface DenseOptions {
 
 /** A linear layer by its module, with the adapters beside it. */
 function one(w: Weights, x: Tensor2D, module: string, options: DenseOptions): Tensor2D {
-  const beside = w.beside?.(module);
-  const l = beside?.ia3 && (w(`${module}.ia3_l`) as Tensor1D);
-  const input = beside?.ia3 === "in" ? scaled(x, l as Tensor1D) : x;
+  const adapter = w.adapterOf?.(module);
+  const l = adapter?.ia3 && (w(`${module}.ia3_l`) as Tensor1D);
+  const input = adapter?.ia3 === "in" ? scaled(x, l as Tensor1D) : x;
   const own = linear(input, [layerOf(w, input, module, options)]);
-  const y = beside?.lora ? plus(own, product(w, input, module)) : own;
-  return beside?.ia3 === "out" ? scaled(y, l as Tensor1D) : y;
+  const y = adapter?.lora ? plus(own, product(w, input, module)) : own;
+  return adapter?.ia3 === "out" ? scaled(y, l as Tensor1D) : y;
 }
 
 /** What LoRA adds. A merge trains d alone, and its A and B are frozen; fine-tuning trains A and B. */
@@ -54,7 +54,7 @@ export function dense(
 ): Tensor2D {
   const list = typeof modules === "string" ? [modules] : modules;
   const input = x as Tensor2D;
-  if (list.every((module) => !w.beside?.(module)) && !(options.transposed && list.length > 1))
+  if (list.every((module) => !w.adapterOf?.(module)) && !(options.transposed && list.length > 1))
     return linear(
       input,
       list.map((module) => layerOf(w, input, module, options)),

@@ -13,7 +13,7 @@ const lookups = ({ ids, positions }: TokenBatch) => [
   { name: "wpe.weight", ids: positions },
 ];
 
-function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
+function build(json: Config, { outputLayer = "score" }: BuildOptions = {}): Model {
   const { size, positive, only, flag, heads: headsOf } = readConfig(json, "gpt2");
   only("add_cross_attention", false);
   only("scale_attn_weights", true);
@@ -48,7 +48,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
       return { ...state, x: plus(words!, places!) };
     },
   };
-  const final = lastBlock<State>(readout, {
+  const final = lastBlock<State>(outputLayer, {
     id: "ln_f",
     shapes: new Map(normShapes("ln_f", width)),
     normalise: (w, x) => norm(w, "ln_f", x, epsilon),
@@ -64,7 +64,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
       final,
     ],
     // A table that the output layer needs whole is no table.
-    tables: readout === "score" && tied ? ["wpe.weight"] : ["wte.weight", "wpe.weight"],
+    tables: outputLayer === "score" && tied ? ["wpe.weight"] : ["wte.weight", "wpe.weight"],
     width,
     heads,
     vocabulary,
@@ -72,13 +72,13 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     padId: 0,
     lookups,
     expand: sharedTexts,
-    scores: readout === "score" ? "decoder" : undefined,
+    scores: outputLayer === "score" ? "decoder" : undefined,
     transposed: new Set(
       Array.from({ length: layers }, (_, i) =>
         [...names.qkv, names.out, names.up, names.down].map((name) => `h.${i}.${name}`),
       ).flat(),
     ),
-    generates: readout === "score" ? { ends: endsOf(json, 50256) } : undefined,
+    generates: outputLayer === "score" ? { ends: endsOf(json, 50256) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }
@@ -86,7 +86,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
 /** GPT-2 (Radford et al. 2019); as a language model, or with a head on the last token (`score`). */
 export const gpt2: ModelFamily = {
   types: ["gpt2"],
-  readouts: ["score", "pool"],
+  outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
   canonical: (name) => name.replace(/^transformer\./, ""),
   build,

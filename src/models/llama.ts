@@ -110,7 +110,7 @@ function layer(
 
 const table = "embed_tokens.weight";
 
-function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
+function build(json: Config, { outputLayer = "score" }: BuildOptions = {}): Model {
   const config = parse(json);
   const { width, layers, vocabulary, positions, tied, window, depth, heads, epsilon } = config;
   const turns = frequencies(json, depth, positions);
@@ -119,7 +119,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
     shapes: new Map([[table, [vocabulary, width]]]),
     run: (w, state) => ({ ...state, x: lookup(w, table, state.batch.ids) }),
   };
-  const final = lastBlock<LlamaState>(readout, {
+  const final = lastBlock<LlamaState>(outputLayer, {
     id: "norm",
     shapes: new Map([["norm.weight", [width]]]),
     normalise: (w, x) => rms(w, "norm", x, epsilon),
@@ -129,16 +129,16 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
   return pipeline<LlamaState>({
     blocks: [embeddings, ...Array.from({ length: layers }, (_, i) => layer(config, i)), final],
     // A table that the output layer needs whole is no table.
-    tables: readout === "score" && tied ? [] : [table],
+    tables: outputLayer === "score" && tied ? [] : [table],
     width,
     heads,
     vocabulary,
     maxLength: Math.min(positions, 1e6),
     padId: 0,
-    scores: readout === "score" ? "decoder" : undefined,
+    scores: outputLayer === "score" ? "decoder" : undefined,
     expand: sharedTexts,
     lookups: ({ ids }) => [{ name: table, ids }],
-    generates: readout === "score" ? { ends: endsOf(json, 2), window } : undefined,
+    generates: outputLayer === "score" ? { ends: endsOf(json, 2), window } : undefined,
     start: (batch) => ({ bias: causalBiases(batch, window), angles: angles(batch.positions, turns) }),
   });
 }
@@ -149,7 +149,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
  */
 export const llama: ModelFamily = {
   types: ["llama", "mistral", "qwen2"],
-  readouts: ["score", "pool"],
+  outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
   canonical: (name) => name.replace(/^model\./, ""),
   build,

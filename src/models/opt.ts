@@ -23,7 +23,7 @@ const names = {
   down: "fc2",
 };
 
-function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
+function build(json: Config, { outputLayer = "score" }: BuildOptions = {}): Model {
   const { size, only, heads: headsOf } = readConfig(json, "opt");
   only("do_layer_norm_before", true);
   only("enable_bias", true);
@@ -56,7 +56,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
       return { ...state, x: plus(tokens!, at!) };
     },
   };
-  const final = lastBlock<State>(readout, {
+  const final = lastBlock<State>(outputLayer, {
     id: "final_layer_norm",
     shapes: new Map(normShapes("final_layer_norm", width)),
     normalise: (w, x) => norm(w, "final_layer_norm", x, 1e-5),
@@ -69,16 +69,16 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
       ...Array.from({ length: layers }, (_, i) => preNormLayer(`layers.${i}`, layer)),
       final,
     ],
-    tables: readout === "score" ? [places] : [words, places],
+    tables: outputLayer === "score" ? [places] : [words, places],
     width,
     heads,
     vocabulary,
     maxLength: positions,
     padId: 1,
     lookups,
-    scores: readout === "score" ? "decoder" : undefined,
+    scores: outputLayer === "score" ? "decoder" : undefined,
     expand: sharedTexts,
-    generates: readout === "score" ? { ends: endsOf(json, 2) } : undefined,
+    generates: outputLayer === "score" ? { ends: endsOf(json, 2) } : undefined,
     start: (batch) => ({ bias: causalBiases(batch) }),
   });
 }
@@ -86,7 +86,7 @@ function build(json: Config, { readout = "score" }: BuildOptions = {}): Model {
 /** OPT (Zhang et al. 2022); as a language model, or with a head on the last token (`score`). */
 export const opt: ModelFamily = {
   types: ["opt"],
-  readouts: ["score", "pool"],
+  outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
   canonical: (name) => name.replace(/^(model\.)?decoder\./, ""),
   build,

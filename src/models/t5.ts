@@ -7,7 +7,7 @@ import { endsOf } from "./decoder.js";
 import { layout } from "./layout.js";
 import { attendBack } from "./kv-cache.js";
 import { lookup, multiplied, plus, rows, times } from "./ops.js";
-import { placesOf, score, tokenScores, unembeddingOf } from "./readout.js";
+import { placesOf, score, tokenScores, unembeddingOf } from "./output-layer.js";
 import type {
   Block,
   BuildOptions,
@@ -386,7 +386,7 @@ function build(json: Config, { has }: BuildOptions = {}): Model {
 /** T5 (Raffel et al. 2020), v1.0 and v1.1, T0, Flan-T5: scores of targets given a text. */
 export const t5: ModelFamily = {
   types: ["t5"],
-  readouts: ["score"],
+  outputLayers: ["score"],
   canonical: (name) => name,
   build,
 };

@@ -18,11 +18,11 @@ export interface Weights {
   /** Told what a linear layer is given, [n, in], by the name of its weight, where somebody wants to know. */
   seen?(name: string, x: Tensor2D): void;
   /** What stands beside a linear layer, where something does: see models/adapters.ts. */
-  beside?(module: string): Beside | undefined;
+  adapterOf?(module: string): AdapterModule | undefined;
 }
 
 /** Adapters of a linear layer, as tensors of their own beside its weight. */
-export interface Beside {
+export interface AdapterModule {
   /** `lora_A` [rank, in], `lora_B` [out, rank] and `lora_d` [rank] are there: y += ((x Aᵀ) ⊙ d) Bᵀ. */
   readonly lora?: boolean | undefined;
   /** `ia3_l` is there, and multiplies what goes in ([in]) or what comes out ([out]). */
@@ -133,7 +133,7 @@ export interface Model<State = unknown, Batch = unknown> {
   /** How it says a text of its own, where it can. */
   readonly generation?: Generation<Batch> | undefined;
   /** Linear layers with an adapter beside them, by module (models/adapters.ts). */
-  readonly beside?: ReadonlyMap<string, Beside> | undefined;
+  readonly adapters?: ReadonlyMap<string, AdapterModule> | undefined;
   /** Of a model that sees images: how they are cut. */
   readonly image?: ImageShape | undefined;
   /** Lays rows out for its blocks, on the host. */
@@ -186,7 +186,7 @@ export interface ImageShape {
 }
 
 /** What a family can be asked to make of a row: features for a head (`pool`), or a score of its targets (`score`). */
-export type Readout = "pool" | "score";
+export type OutputLayer = "pool" | "score";
 
 /** A task head's tensors, by their canonical names. */
 export interface HeadNames {
@@ -203,7 +203,7 @@ export interface ModelFamily {
   /** Task head tensors, which are kept per task and never merged; none for a family that only scores. */
   readonly head?: HeadNames | undefined;
   /** What it can be read as, the customary one first. */
-  readonly readouts: readonly Readout[];
+  readonly outputLayers: readonly OutputLayer[];
   /** Tensors that an expert may lack: then they are the base's. */
   readonly inherited?: readonly string[] | undefined;
   /** A checkpoint's tensor name without its prefix, in its modern spelling. */
@@ -214,7 +214,7 @@ export interface ModelFamily {
 
 export interface BuildOptions {
   /** Default: the family's customary one. */
-  readonly readout?: Readout | undefined;
+  readonly outputLayer?: OutputLayer | undefined;
   /**
    * Whether the checkpoint holds a tensor of this canonical name, where a config does not tell all
    * (default: it is what the config says).

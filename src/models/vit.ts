@@ -73,7 +73,7 @@ function build(json: Config): Model {
  */
 export const vit: ModelFamily = {
   types: ["vit"],
-  readouts: ["pool"],
+  outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   canonical: (name) => name.replace(/^vit\./, ""),
   build,

@@ -21,13 +21,13 @@ import { encodeMixed } from "../tasks/encoders.js";
 import { findSplits, readExamples } from "../tasks/files.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { ordersOf } from "./orders.js";
-import type { Cost, Lab, Lessons, Look } from "./types.js";
+import type { Cost, Lab, FinetuneSettings, Look } from "./types.js";
 
 export interface LabOptions {
   readonly options: MergeOptions & { readonly data: string };
   readonly heldOut: readonly string[];
   readonly seeds: readonly number[];
-  readonly lessons: Lessons;
+  readonly finetuning: FinetuneSettings;
   /** Settings that the user gave. */
   readonly given: Readonly<Record<string, unknown>>;
   /** Where runs live: experiments may share them, and do nothing again that another did. */
@@ -78,7 +78,7 @@ export async function openLabs(
 
 /** @param families filled with the lab itself */
 async function openLab(
-  { options, heldOut, seeds, lessons, given, runs }: LabOptions,
+  { options, heldOut, seeds, finetuning, given, runs }: LabOptions,
   inputs: Map<string, InputHash>,
   families: Lab[],
   hooks: MergeHooks,
@@ -91,15 +91,15 @@ async function openLab(
   const synthetic = pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic);
 
   async function* look(): AsyncGenerator<Look> {
-    const places = await locate(options);
-    const { canonical, head } = await readFamily(places.base);
+    const locations = await locate(options);
+    const { canonical, head } = await readFamily(locations.base);
     const family: Family = await openFamily(
-      await openMember("base", places.base, canonical),
-      places.sources.map(({ label, folder }) => ({ task: label, folder })),
+      await openMember("base", locations.base, canonical),
+      locations.sources.map(({ label, folder }) => ({ task: label, folder })),
       canonical,
     );
     try {
-      noted(await hashInputs(family, places.sources, options.data, []));
+      noted(await hashInputs(family, locations.sources, options.data, []));
       const heads = new Set(headTensors(head));
       for (const name of family.base.actual.keys()) {
         if (heads.has(name) || !family.experts.every(({ actual }) => actual.has(name))) continue;
@@ -210,7 +210,7 @@ async function openLab(
       const rows: ResultRow[] = [];
       for (const seed of seeds) {
         const found = await ordersOf(
-          { options, lessons, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) },
+          { options, finetuning, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) },
           hooks,
         );
         rows.push(...found.rows);
@@ -228,7 +228,7 @@ async function openLab(
       );
       try {
         noted(opened.hashes);
-        const { model, vectors, plan, tasks, places } = opened;
+        const { model, vectors, plan, tasks, locations } = opened;
         const parameters = [...model.parameters.values()].reduce(
           (sum, shape) => sum + shape.reduce((a, b) => a * b, 1),
           0,
@@ -251,7 +251,7 @@ async function openLab(
             examples: examples.length,
             tokens: examples.reduce((sum, { rows }) => sum + rowTokens(...rows), 0),
           },
-          train: await trainTokens(places.base, model),
+          train: await trainTokens(locations.base, model),
         };
       } finally {
         await opened.dispose();

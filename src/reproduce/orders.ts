@@ -20,11 +20,11 @@ import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.
 import { hashInputs, hashOf } from "../inputs/record.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData, trainingData } from "../tasks/split.js";
-import type { Lessons } from "./types.js";
+import type { FinetuneSettings } from "./types.js";
 
 export interface Orders {
   readonly options: MergeOptions & { readonly data: string };
-  readonly lessons: Lessons;
+  readonly finetuning: FinetuneSettings;
   readonly task: string;
   readonly seed: number;
   readonly merges: readonly Candidate[];
@@ -40,18 +40,18 @@ const made = z.object({ identity: z.string(), rows: z.array(resultRow), seconds:
  * @throws Stopped where it was asked to stop
  */
 export async function ordersOf(
-  { options, lessons, task: id, seed, merges, out }: Orders,
+  { options, finetuning, task: id, seed, merges, out }: Orders,
   hooks: MergeHooks,
 ): Promise<{ rows: ResultRow[]; seconds: number; inputs: InputHash[] }> {
   const base = await locateBase(options);
   const { data, maxLength, valPerTask, split, score, microBatch, backend, prompts } = options;
   const [task] = pickTasks(await loadTasks(data), [id]);
-  const { canonical, head, readouts } = await readFamily(base);
+  const { canonical, head, outputLayers } = await readFamily(base);
   const inputs: InputHash[] = [];
   const origin = await openMember("base", base, canonical);
   let engine: EngineName;
   try {
-    const model = buildModel(origin, readouts[0]!);
+    const model = buildModel(origin, outputLayers[0]!);
     engine = await startFor(model, backend);
     const encoder = await encoderFor(base, model, options);
     inputs.push(
@@ -73,7 +73,7 @@ export async function ordersOf(
   for (const source of [...sources, test])
     inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
 
-  const { models: count, ...settings } = lessons;
+  const { models: count, ...settings } = finetuning;
   const common = {
     version,
     engine,

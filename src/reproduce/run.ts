@@ -33,12 +33,12 @@ export async function reproduce(
 ): Promise<Reproduction> {
   const started = performance.now();
   const { out, command, options: settings, families } = options;
-  const places = await Promise.all(
+  const locations = await Promise.all(
     families ? families.map((family) => locate({ family, tasks: settings.tasks })) : [locate(settings)],
   );
   await openOutput(
     out,
-    places.flatMap(({ base, sources }) => [base, ...sources.map(({ folder }) => folder)]),
+    locations.flatMap(({ base, sources }) => [base, ...sources.map(({ folder }) => folder)]),
   );
   // What a stopped run left is known by this.
   await writeText(join(out, "reproduce.json"), { version, id: experiment.id });
@@ -59,7 +59,7 @@ export async function reproduce(
     `${a.role}/${a.file}` < `${b.role}/${b.file}` ? -1 : 1,
   );
   const { families: ranges } = await readExpected(experiment);
-  const chosen = { ...options.given, ...(experiment.trains && options.lessons) };
+  const chosen = { ...options.given, ...(experiment.trains && options.finetuning) };
   const { tasks: merged, heldOut, seeds } = lab;
   const range = ranges.find((one) =>
     isOf(one, { tasks: merged, heldOut, seeds, given: chosen, inputs: hashes }),

@@ -31,7 +31,7 @@ export interface Look {
 }
 
 /** How an experiment fine-tunes models of its own. */
-export interface Lessons {
+export interface FinetuneSettings {
   readonly models: number;
   readonly epochs: number;
   readonly lr: number;

@@ -61,7 +61,7 @@ export async function addExpert(
   const label = before.join("+");
   return mergeByTraining({ ...options, tasks }, hooks, {
     name: `${basename(resolve(to))}+${name}`,
-    places: {
+    locations: {
       base,
       sources: [
         { label, folder: to, tasks: before, merged: true },

@@ -104,9 +104,9 @@ export async function evaluateFolder(
       throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
     const tasks = pickTasks(await loadTasks(data), options.tasks ?? (await readdir(headFolder)).sort());
     const scores = !tasks.every(({ id }) => existsSync(join(headFolder, id, "head.safetensors")));
-    const readout = scores && family.readouts.includes("score") ? "score" : "pool";
-    const model = buildModel(merged, readout);
-    const names = readout === "score" ? undefined : family.head;
+    const outputLayer = scores && family.outputLayers.includes("score") ? "score" : "pool";
+    const model = buildModel(merged, outputLayer);
+    const names = outputLayer === "score" ? undefined : family.head;
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score });
     checkVocabulary(home, encoder, model);

@@ -79,14 +79,14 @@ async function familyShape(
       maxLength: options.maxLength,
     };
   }
-  const places = await locate(options);
-  const { canonical, readouts } = await readFamily(places.base);
-  const base = await openMember("base", places.base, canonical);
-  const model = buildModel(base, readouts[0]!);
+  const locations = await locate(options);
+  const { canonical, outputLayers } = await readFamily(locations.base);
+  const base = await openMember("base", locations.base, canonical);
+  const model = buildModel(base, outputLayers[0]!);
   await base.checkpoint.close();
   return {
-    family: shapeOf(model, base, places.sources.length),
-    what: `${places.base}, ${places.sources.length} experts`,
+    family: shapeOf(model, base, locations.sources.length),
+    what: `${locations.base}, ${locations.sources.length} experts`,
     engine: await startFor(model, options.backend),
     maxLength: Math.min(options.maxLength, model.maxLength),
   };

@@ -6,7 +6,7 @@ import {
   bestPoint,
   evaluateBaselines,
   searchLambda,
-  type Place,
+  type MergeContext,
   type SearchPoint,
 } from "../evaluate/baselines.js";
 import { columnOf } from "../merge/source.js";
@@ -16,7 +16,7 @@ import { version } from "../package.js";
 import { modelCard } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
-import { placeOf, type Inputs } from "../inputs/open.js";
+import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import type { PackingCost } from "./packing.js";
 import { writeEvents } from "../folder/events.js";
@@ -49,8 +49,8 @@ export interface Finished {
  * Runs with the experts' own task vectors, which are loaded for as long as it takes where those trained
  * on were treated.
  */
-export async function withExperts<T>(inputs: Inputs, run: (place: Place) => Promise<T>): Promise<T> {
-  if (!inputs.treated) return run(placeOf(inputs));
+export async function withExperts<T>(inputs: Inputs, run: (place: MergeContext) => Promise<T>): Promise<T> {
+  if (!inputs.treated) return run(mergeContextOf(inputs));
   const {
     family: { base, experts },
     plain: model,
@@ -62,7 +62,7 @@ export async function withExperts<T>(inputs: Inputs, run: (place: Place) => Prom
     { residency: plan.chosen.residency, tables: model.tables },
   );
   try {
-    return await run({ ...placeOf(inputs), model, vectors });
+    return await run({ ...mergeContextOf(inputs), model, vectors });
   } finally {
     vectors.dispose();
   }
@@ -122,7 +122,7 @@ export async function finishMerge(
     options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
   const merged = await evaluateFolder(
-    { ...options, folder: out, base: inputs.places.base, data, placement: plan.chosen },
+    { ...options, folder: out, base: inputs.locations.base, data, placement: plan.chosen },
     finished.method,
   );
   const rows = [...baselines, ...merged.rows];
@@ -152,8 +152,8 @@ export async function finishMerge(
     platform: `${process.platform}-${process.arch}`,
     engine: plan.engine,
     places: {
-      base: resolve(inputs.places.base),
-      sources: inputs.places.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
+      base: resolve(inputs.locations.base),
+      sources: inputs.locations.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
     },
     data,
     ...finished.run,

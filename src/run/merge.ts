@@ -8,7 +8,7 @@ import { version } from "../package.js";
 import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
 import { finishMerge, withExperts } from "./finish.js";
-import { openInputs, placeOf, recipeOf, type Inputs, type Recipe } from "../inputs/open.js";
+import { openInputs, mergeContextOf, recipeOf, type Inputs, type Recipe } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import { packingCost } from "./packing.js";
 import { recorded } from "../inputs/record.js";
@@ -63,7 +63,7 @@ export async function trainRun(
   if (resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
-  const place = placeOf(inputs);
+  const place = mergeContextOf(inputs);
   const tasks =
     options.loss === "distillation"
       ? await withExperts(inputs, (experts) =>
@@ -106,7 +106,7 @@ export async function searchAndTrain(run: Run, options: MergeOptions, hooks: Mer
   // Nobody asks for λ where the start is given and no baseline is measured.
   const asked = options.baselines !== false || (options.init === "search" && usesLabels(options.loss));
   const search = asked
-    ? await searchLambda(placeOf(inputs), tasks, (done, of) =>
+    ? await searchLambda(mergeContextOf(inputs), tasks, (done, of) =>
         hooks.progress("task arithmetic: search of λ", done, of),
       )
     : [];

@@ -1,6 +1,6 @@
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import type { Table } from "../merge/table.js";
-import { placeOf, type Inputs } from "../inputs/open.js";
+import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks } from "../config/options.js";
 
 /** What a packing cost: the error of the task vectors, and the change of the loss. */
@@ -27,7 +27,11 @@ export async function packingCost(
   const { vectors, tasks } = inputs;
   if (vectors.packing === "f32") return undefined;
   const loss = async (source: typeof vectors) => {
-    const scores = await evaluateTasks({ ...placeOf(inputs), vectors: source, table }, tasks, "validation");
+    const scores = await evaluateTasks(
+      { ...mergeContextOf(inputs), vectors: source, table },
+      tasks,
+      "validation",
+    );
     return scores.reduce((sum, score) => sum + score.loss / scores.length, 0);
   };
   const total = (key: "error" | "norm") => vectors.packingErrors.reduce((sum, layer) => sum + layer[key], 0);

@@ -106,7 +106,7 @@ export async function openStage(
   return {
     weights: Object.assign(found, {
       frozen: (name: string) => !isChanged(name),
-      beside: (module: string) => model.beside?.get(module),
+      adapterOf: (module: string) => model.adapters?.get(module),
       pieces: (name: string) => all(name).map(({ tensor }) => tensor as Tensor2D),
       rows(name: string, ids: Int32Array): Tensor2D {
         const entries = all(name);

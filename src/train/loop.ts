@@ -1,4 +1,4 @@
-import type { Place } from "../evaluate/baselines.js";
+import type { MergeContext } from "../evaluate/baselines.js";
 import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
 import { gates, type GateName } from "../merge/gates.js";
 import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
@@ -92,7 +92,7 @@ function holdOut(
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
-  place: Place,
+  place: MergeContext,
   tasks: readonly PreparedTask[],
   options: TrainOptions,
   start: TrainState,

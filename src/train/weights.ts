@@ -39,7 +39,7 @@ export const weightsOf = ({ model, fixed, trained }: Trainee): Weights => {
   };
   return Object.assign(found, {
     frozen: (name: string) => !trained.has(name),
-    beside: (module: string) => model.beside?.get(module),
+    adapterOf: (module: string) => model.adapters?.get(module),
   });
 };
 

@@ -13,7 +13,7 @@ import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { constantTables } from "../methods/constant.js";
 import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
-import { openInputs, placeOf, type Inputs, type Recipe } from "../inputs/open.js";
+import { openInputs, mergeContextOf, type Inputs, type Recipe } from "../inputs/open.js";
 import type { Source } from "../inputs/locate.js";
 import { searchAndTrain } from "../run/merge.js";
 import {
@@ -115,7 +115,7 @@ async function nodeTable(
   const { layers, experts } = inputs.vectors;
   if (node.method === "average") return constantTables.average(layers.length, experts.length);
   if (node.method === "task-arithmetic") {
-    const search = await searchLambda(placeOf(inputs), inputs.tasks, (done, of) =>
+    const search = await searchLambda(mergeContextOf(inputs), inputs.tasks, (done, of) =>
       hooks.progress("search of λ", done, of),
     );
     return constantTables.taskArithmetic(layers.length, experts.length, bestPoint(search).lambda);
@@ -153,7 +153,7 @@ export async function runNode(
   const options = await parse({ ...node.settings, tasks: node.tasks });
   const recipe: Recipe = {
     name: node.id,
-    places: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
+    locations: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
     columns: (members) => columnsOf(children, members),
   };
   // What it is and takes was said in the plan.
@@ -237,7 +237,7 @@ function checkHashes({ id, hashes }: NodeFile, inputs: Inputs): void {
 }
 
 async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
-  const scores = await evaluateTasks({ ...placeOf(inputs), table }, tasks, "test");
+  const scores = await evaluateTasks({ ...mergeContextOf(inputs), table }, tasks, "test");
   return Object.fromEntries(tasks.map(({ id }, i) => [id, scores[i]!]));
 }
 

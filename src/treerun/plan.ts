@@ -297,8 +297,8 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
         keepNodes: tree.keepNodes,
         hashes,
         settings,
-        base: recipe.places.base,
-        sources: recipe.places.sources
+        base: recipe.locations.base,
+        sources: recipe.locations.sources
           .filter(({ label }) => node.tasks.includes(label))
           .map((source) => ({ ...source, tasks: [...source.tasks] })),
       });

@@ -16,7 +16,7 @@ import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
 import { localExecutor, type NodeJob } from "./executors.js";
 import { refuseOthers, slurmExecutor } from "./slurm.js";
 import { finishMerge } from "../run/finish.js";
-import { openInputs, placeOf, type Inputs } from "../inputs/open.js";
+import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
 import { identityOf, trainRun } from "../run/merge.js";
 import { resultRow } from "../report/rows.js";
 import { prepareNode } from "./node.js";
@@ -247,7 +247,7 @@ export async function mergeInTree(
     // Nobody asks for λ where no baseline is measured.
     const asked = options.baselines !== false;
     const search = asked
-      ? await searchLambda(placeOf(inputs), inputs.tasks, (done, of) =>
+      ? await searchLambda(mergeContextOf(inputs), inputs.tasks, (done, of) =>
           hooks.progress("task arithmetic: search of λ", done, of),
         )
       : [];

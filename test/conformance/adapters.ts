@@ -38,7 +38,7 @@ export function adapterTests(tolerance: number, slow: boolean): void {
         unknown
       >;
       const { canonical, build, head } = familyOf(config, name);
-      const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
+      const outputLayer = g.rows.some(({ targets }) => targets) ? "score" : "pool";
       const before = memory().numTensors;
       const ia3 = name.startsWith("ia3");
       const family = await openFamily(
@@ -46,12 +46,12 @@ export function adapterTests(tolerance: number, slow: boolean): void {
         ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })),
         canonical,
       );
-      const plain = build(config, { readout, has: (wanted) => family.base.actual.has(wanted) });
+      const plain = build(config, { outputLayer, has: (wanted) => family.base.actual.has(wanted) });
       const factored = form === "as models" ? undefined : (await factoredFamily(family, canonical))!;
-      const model = factored ? withAdapters(plain, factored.beside) : plain;
+      const model = factored ? withAdapters(plain, factored.adapterModules) : plain;
       const heads: (Head | undefined)[] = [];
       for (const expert of family.experts)
-        heads.push(await loadHead(expert, readout === "score" ? undefined : head));
+        heads.push(await loadHead(expert, outputLayer === "score" ? undefined : head));
       const { base, experts } = factored ?? family;
       const vectors = await loadTaskVectors(
         { base, columns: experts.map(columnOf) },

@@ -1,6 +1,6 @@
 import { fill, tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
-import { withAdapters, type BesideModules } from "../../src/models/adapters.js";
+import { withAdapters, type AdapterModules } from "../../src/models/adapters.js";
 import { loadWeights } from "../../src/statistics/weights.js";
 import { trainedHead, weightStep, type Trainee } from "../../src/train/weights.js";
 import { golden } from "../helpers.js";
@@ -30,7 +30,7 @@ export function finetuneTests(): void {
       heads: [head],
       close,
     } = await openCase("bert-relu");
-    const beside: BesideModules = new Map(
+    const adapterModules: AdapterModules = new Map(
       kind === "full"
         ? []
         : Object.keys(g.factors)
@@ -50,14 +50,14 @@ export function finetuneTests(): void {
               ] as const;
             }),
     );
-    const model = withAdapters(plain, beside);
+    const model = withAdapters(plain, adapterModules);
     const loaded = await loadWeights(plain, a!);
     const fixed = new Map<string, Tensor>(loaded.names.map((name, i) => [name, loaded.tensors[i]!]));
     const start: [string, Tensor][] =
       kind === "full"
         ? [...fixed]
         : Object.entries(g.factors).map(([name, { shape, values }]) => [name, tensor(values, shape)]);
-    for (const module of beside.keys()) fixed.set(`${module}.lora_d`, fill([3], 2));
+    for (const module of adapterModules.keys()) fixed.set(`${module}.lora_d`, fill([3], 2));
     const trained = new Map<string, Variable>(
       [...start, ["head/weight", head!.weight], ["head/bias", head!.bias!]].map(([name, value]) => [
         name as string,

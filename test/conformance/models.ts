@@ -44,7 +44,7 @@ export async function openCase(
     unknown
   >;
   const { canonical, build, head } = familyOf(config, name);
-  const readout = g.rows.some(({ targets }) => targets) ? "score" : "pool";
+  const outputLayer = g.rows.some(({ targets }) => targets) ? "score" : "pool";
   const family = await openFamily(
     await openMember("base", join(folder, name, "base"), canonical),
     ["a", "b"].map((task) => ({ task, folder: join(folder, name, task) })),
@@ -55,9 +55,9 @@ export async function openCase(
     heads.push(
       g.head
         ? { weight: tensor2d(g.head) }
-        : await loadHead(expert, readout === "score" ? undefined : ofMember(head, expert.actual)),
+        : await loadHead(expert, outputLayer === "score" ? undefined : ofMember(head, expert.actual)),
     );
-  const model = build(config, { readout, has: (wanted) => family.base.actual.has(wanted) });
+  const model = build(config, { outputLayer, has: (wanted) => family.base.actual.has(wanted) });
   const vectors = await loadTaskVectors(
     { base: family.base, columns: family.experts.map(columnOf) },
     [...model.parameters.keys()],

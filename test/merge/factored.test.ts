@@ -74,7 +74,7 @@ test("eleven (IA)³ experts of T0-3B's shape: 192 layers, 2,112 coefficients", a
     t5.canonical,
   );
   const factored = (await factoredFamily(family, t5.canonical))!;
-  const adapted = withAdapters(model, factored.beside);
+  const adapted = withAdapters(model, factored.adapterModules);
   const vectors = await loadTaskVectors(
     { base: factored.base, columns: factored.experts.map(columnOf) },
     [...adapted.parameters.keys()],

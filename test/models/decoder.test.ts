@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { sharedTexts } from "../../src/models/decoder.js";
 import { layout } from "../../src/models/layout.js";
-import { placesOf } from "../../src/models/readout.js";
+import { placesOf } from "../../src/models/output-layer.js";
 import { rowTokens, type TokenRow } from "../../src/models/types.js";
 
 const [text, other] = [
