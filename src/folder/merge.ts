@@ -1,3 +1,4 @@
+import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
@@ -21,6 +22,34 @@ export interface DiskMerge {
   readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
 
+type Compiled = ReturnType<typeof compileMerge>;
+
+/** The type that a user asked for; undefined for auto, which leaves every tensor in its own. */
+export function chosenDType(dtype: FloatDType | "auto"): FloatDType | undefined {
+  if (dtype !== "auto") return dtype;
+  return undefined;
+}
+
+/** Names of tensors for a message: the first three. */
+export function someOf(names: readonly string[]): string {
+  return `${names.slice(0, 3).join(", ")}${names.length > 3 ? " …" : ""}`;
+}
+
+/** Says which tensors are not merged: those that one model alone has, or that are no float of one shape in all. */
+function noteUnmerged(
+  { tensors, kept, left }: Pick<Compiled, "kept" | "left"> & Pick<Compiled["plan"], "tensors">,
+  { name, folder }: { readonly name: string; readonly folder: string },
+  note: MergeHooks["note"],
+): void {
+  if (tensors.every(({ copy }) => copy))
+    note(`no tensor is a float of one shape in all models: the result is ${folder} itself`);
+  else if (kept.length) {
+    const named = someOf(kept.map((one) => `${one.name} (${one.why})`));
+    note(`${kept.length} of ${tensors.length} tensors are copied unchanged from ${name}: ${named}`);
+  }
+  if (left.length) note(`${left.length} tensors that ${name} does not have are left out: ${someOf(left)}`);
+}
+
 /**
  * Merges models with a method that trains nothing and writes a Hugging Face folder (adapters are seen
  * as models). No engine is started.
@@ -31,35 +60,23 @@ export async function writeMerge(
   hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
 ): Promise<void> {
   const { method, values, base, inputs, shardSize, threads, statistics, heads } = merge;
-  const dtype = merge.dtype === "auto" ? undefined : merge.dtype;
+  const dtype = chosenDType(merge.dtype);
   const { plan, kept, left } = compileMerge(
     { base, inputs },
     { method: method.name, values, dtype, without: heads ? headTensors(heads.names) : [], statistics },
   );
-  if (plan.tensors.every(({ copy }) => copy))
-    hooks.note(
-      "no tensor is a float of one shape in all models: the result is " +
-        `${(base ?? inputs[0]!).checkpoint.folder} itself`,
-    );
-  else if (kept.length) {
-    const named = kept.slice(0, 3).map(({ name, why }) => `${name} (${why})`);
-    const source = base ? "the base" : inputs[0]!.label;
-    hooks.note(
-      `${kept.length} of ${plan.tensors.length} tensors are taken over from ${source}: ` +
-        `${named.join(", ")}${kept.length > 3 ? " …" : ""}`,
-    );
-  }
-  if (left.length)
-    hooks.note(
-      `${left.length} tensors are left out, which ${base ? "the base" : inputs[0]!.label} has ` +
-        `not: ${left.slice(0, 3).join(", ")}${left.length > 3 ? " …" : ""}`,
-    );
+  const reference = base ?? at(inputs, 0);
+  noteUnmerged(
+    { tensors: plan.tensors, kept, left },
+    { name: base ? "the base" : reference.label, folder: reference.checkpoint.folder },
+    hooks.note,
+  );
   await mergeOnDisk(plan, out, {
     shardBytes: shardSize,
     threads,
     progress: hooks.progress,
     stopping: hooks.stopping,
   });
-  await writeAround(out, base ?? inputs[0]!, dtype);
-  for (const member of heads?.members ?? []) await writeHead(out, member, heads!.names);
+  await writeAround(out, reference, dtype);
+  if (heads) for (const member of heads.members) await writeHead(out, member, heads.names);
 }

@@ -3,11 +3,32 @@ import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import type { Member } from "../checkpoint/family.js";
 import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
+import { storedEntry } from "../checkpoint/entry.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
+import {
+  compareFile,
+  finalFiles,
+  finetuneFile,
+  headFolder,
+  headPath,
+  mergeFile,
+  names,
+  reproduceFile,
+  resultsFile,
+  stateFile,
+} from "./files.js";
+import { nodeFile, similarityFile, treeFile } from "./tree-files.js";
+
+/** How a config says what type the weights have. */
+export const dtypeWords: Readonly<Record<FloatDType, string>> = {
+  F32: "float32",
+  F16: "float16",
+  BF16: "bfloat16",
+};
 
 /** What a tokenizer may consist of. */
 const tokenizerFiles = [
@@ -25,39 +46,26 @@ const tokenizerFiles = [
   "merges.txt",
   "added_tokens.json",
 ];
-/** What a run writes at its end; a new run in the same folder begins without it. */
-const finalFiles = [
-  "results.json",
-  "README.md",
-  "run.json",
-  "coefficients.csv",
-  "coefficients.json",
-  "coefficients.svg",
-  "coefficients.png",
-  "report.html",
-  "tensorboard",
-  "heads",
-  "merge.json",
-  "adapter_config.json",
+/** Files by which a folder is known to be written by train-merge: only then may a run write over it. */
+const ownFiles = [
+  resultsFile,
+  stateFile,
+  nodeFile,
+  treeFile,
+  similarityFile,
+  mergeFile,
+  compareFile,
+  finetuneFile,
+  reproduceFile,
 ];
 
-/** A folder is ours where results.json or state.json in it are of our making: only then may a run write over it. */
 async function isOurs(out: string): Promise<boolean> {
-  const has = async (file: string, keys: string[]) => {
-    const content = await readJson(join(out, file)).catch(() => undefined);
-    return typeof content === "object" && content !== null && keys.every((key) => key in content);
-  };
-  return (
-    (await has("results.json", ["rows", "search", "settings"])) ||
-    (await has("state.json", ["identity", "raw", "moments"])) ||
-    (await has("node.json", ["identity", "children"])) ||
-    (await has("tree.json", ["leaves", "nodes"])) ||
-    (await has("similarity.json", ["identity", "whole"])) ||
-    (await has("merge.json", ["version", "method", "models"])) ||
-    (await has("compare.json", ["version", "methods"])) ||
-    (await has("finetune.json", ["identity"])) ||
-    (await has("reproduce.json", ["version", "id"]))
-  );
+  for (const file of ownFiles) {
+    const content = await readJson(file.in(out)).catch(() => undefined);
+    if (typeof content !== "object" || content === null) continue;
+    if (file.marks.every((key) => key in content)) return true;
+  }
+  return false;
 }
 
 /** What a write that was cut off by a kill may have left. */
@@ -82,7 +90,7 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
     );
   }
   // The folder is ours, and so are these: what a run that was cut off worked with.
-  for (const own of ["treated", "products"]) await rm(join(out, own), { recursive: true, force: true });
+  for (const own of [names.treated, names.products]) await rm(join(out, own), { recursive: true, force: true });
   await removeLeftovers(out);
 }
 
@@ -107,7 +115,7 @@ export async function clearResults(out: string): Promise<void> {
  */
 export async function clearMerge(out: string): Promise<void> {
   await clearResults(out);
-  for (const file of ["config.json", "state.json", "training.jsonl"])
+  for (const file of [names.config, stateFile.name, names.trainingLog])
     await rm(join(out, file), { force: true });
 }
 
@@ -147,14 +155,13 @@ export async function writeAround(
   changes: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const folder = checkpoint.home ?? checkpoint.folder;
-  const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
   await writeText(
-    join(out, "config.json"),
-    editJson(await readFile(join(folder, "config.json"), "utf8"), ({ torch_dtype: older, ...config }) => ({
+    join(out, names.config),
+    editJson(await readFile(join(folder, names.config), "utf8"), ({ torch_dtype: older, ...config }) => ({
       ...config,
       ...(older !== undefined && { dtype: older }),
       ...changes,
-      ...(dtype && { dtype: names[dtype] }),
+      ...(dtype && { dtype: dtypeWords[dtype] }),
     })),
   );
   for (const file of tokenizerFiles) {
@@ -164,16 +171,15 @@ export async function writeAround(
 }
 
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */
-export async function writeHead(out: string, expert: Member, names: HeadNames | undefined): Promise<void> {
-  const folder = join(out, "heads", expert.label);
-  const sources = headTensors(names)
+export async function writeHead(out: string, expert: Member, head: HeadNames | undefined): Promise<void> {
+  const folder = headFolder(out, expert.label);
+  const sources = headTensors(head)
     .filter((name) => expert.actual.has(name))
     .map((name): TensorSource => {
-      const stored = expert.actual.get(name)!;
-      const { dtype, shape } = expert.checkpoint.entry(stored)!;
+      const { stored, dtype, shape } = storedEntry(expert, name);
       // Under the expert's own name: transformers looks for that.
       return { name: stored, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
     });
-  if (names) await writeSafetensors(join(folder, "head.safetensors"), sources);
-  await writeText(join(folder, "config.json"), expert.checkpoint.config);
+  if (head) await writeSafetensors(headPath(out, expert.label), sources);
+  await writeText(join(folder, names.config), expert.checkpoint.config);
 }

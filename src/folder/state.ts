@@ -1,26 +1,19 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
-import { readJson, writeText } from "../checkpoint/files.js";
+import type { z } from "zod";
+import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { residencies } from "../merge/residency.js";
 import type { Table } from "../merge/table.js";
 import type { TrainRecord, TrainState } from "../train/loop.js";
+import { logLine, names, placementIdentity, stateFile } from "./files.js";
 
-const stateFile = "state.json";
-const logFile = "training.jsonl";
-
-const table = z.object({ rows: z.number(), columns: z.number(), values: z.array(z.number()) });
-const schema = z.object({
-  identity: z.record(z.string(), z.unknown()),
-  raw: table,
-  moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
-  best: z.object({ step: z.number(), loss: z.number(), raw: table }).optional(),
+const plainTable = ({ rows, columns, values }: Table) => ({
+  rows,
+  columns,
+  values: Array.from(values),
 });
-
-const plainTable = ({ rows, columns, values }: Table) => ({ rows, columns, values: Array.from(values) });
-const toTable = (plain: z.infer<typeof table>): Table => ({
+const toTable = (plain: ReturnType<typeof plainTable>): Table => ({
   ...plain,
   values: Float64Array.from(plain.values),
 });
@@ -36,27 +29,18 @@ export async function saveState(
     moments: { first, second, step },
     best,
   } = state;
-  await writeText(
-    join(out, stateFile),
-    `${JSON.stringify({
-      identity,
-      raw: plainTable(raw),
-      moments: { first: Array.from(first), second: Array.from(second), step },
-      ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
-    })}\n`,
-  );
+  await stateFile.write(out, {
+    identity,
+    raw: plainTable(raw),
+    moments: { first: Array.from(first), second: Array.from(second), step },
+    ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
+  });
 }
 
-const placed = z.object({
-  identity: z.object({ residency: z.enum(residencies), blocks: z.enum(["on", "off"]) }),
-});
-
 /** Where the run that left a state had its task vectors; undefined where there is none that says. */
-export async function placedIn(out: string): Promise<z.infer<typeof placed>["identity"] | undefined> {
-  const path = join(out, stateFile);
-  return existsSync(path)
-    ? placed.safeParse(await readJson(path).catch(() => undefined)).data?.identity
-    : undefined;
+export async function placedIn(out: string): Promise<z.infer<typeof placementIdentity> | undefined> {
+  const saved = await stateFile.readIfSound(out);
+  return placementIdentity.safeParse(saved?.identity).data;
 }
 
 /**
@@ -68,18 +52,16 @@ export async function loadState(
   out: string,
   identity: Readonly<Record<string, unknown>>,
 ): Promise<TrainState> {
-  const path = join(out, stateFile);
-  if (!existsSync(path))
-    throw new UserError(`--resume: ${out} holds no ${stateFile}; start the run without --resume`);
-  const parsed = schema.safeParse(await readJson(path));
-  if (!parsed.success)
-    throw new UserError(`${path}: not a state of this version; start the run without --resume`);
+  const path = stateFile.in(out);
+  const found = await stateFile.read(out);
+  if (!found)
+    throw new UserError(`--resume: ${out} holds no ${stateFile.name}; start the run without --resume`);
   const {
     raw,
     moments: { first, second, step },
     best,
     identity: saved,
-  } = parsed.data;
+  } = found;
   const differing = [...new Set([...Object.keys(identity), ...Object.keys(saved)])].filter(
     (key) => JSON.stringify(identity[key]) !== JSON.stringify(saved[key]),
   );
@@ -102,12 +84,12 @@ export async function openLog(
   out: string,
   uptoStep: number,
 ): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
-  const path = join(out, logFile);
+  const path = join(out, names.trainingLog);
   const lines: string[] = [];
   // At step 0 nothing was taken over: the first look at the validation examples is recorded again.
   if (uptoStep > 0 && existsSync(path)) {
     for (const line of (await readFile(path, "utf8")).split("\n").filter(Boolean)) {
-      if ((JSON.parse(line) as TrainRecord).step <= uptoStep) lines.push(line);
+      if (logLine.parse(JSON.parse(line)).step <= uptoStep) lines.push(line);
     }
   }
   return {

@@ -1,5 +1,8 @@
 import { join } from "node:path";
 import type { Family } from "../checkpoint/family.js";
+import { f64 } from "../at.js";
+import { entryOf, storedName } from "../checkpoint/entry.js";
+import type { Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";
@@ -10,6 +13,7 @@ import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
+import { coefficientsFile, names } from "./files.js";
 import { writeAround } from "./output.js";
 
 /** What a merged model is written from. */
@@ -18,6 +22,15 @@ export interface MergedModel {
   readonly head: HeadNames | undefined;
   readonly vectors: TaskVectors;
   readonly table: Table;
+}
+
+/** A stored tensor as it is, or where it is a float and a type is asked for, in that type. */
+function converted(checkpoint: Checkpoint, stored: string, dtype: FloatDType | undefined): TensorSource {
+  const { dtype: own, shape } = entryOf(checkpoint, stored);
+  if (dtype === undefined || !isFloat(own) || own === dtype)
+    return { name: stored, dtype: own, shape, bytes: async () => (await checkpoint.read(stored)).bytes };
+  const bytes = async () => fromFloat32(toFloat32(await checkpoint.read(stored)), dtype);
+  return { name: stored, dtype, shape, bytes };
 }
 
 /**
@@ -35,26 +48,20 @@ export async function writeModel(
   const changed = new Map(
     [...vectors.tensors.values()]
       .filter(({ experts }) => experts.length)
-      .map(({ name }) => [base.actual.get(name)!, name]),
+      .map(({ name }) => [storedName(base, name), name]),
   );
   const heads = headTensors(head).map((name) => base.actual.get(name));
   const sources = base.checkpoint.names
-    .filter((name) => !heads.includes(name))
-    .map((name): TensorSource => {
-      const entry = base.checkpoint.entry(name)!;
-      const target = isFloat(entry.dtype) ? (dtype ?? entry.dtype) : entry.dtype;
-      const merged = changed.get(name);
-      return {
-        name,
-        dtype: target,
-        shape: entry.shape,
-        async bytes() {
-          if (merged !== undefined)
-            return fromFloat32(await mergedValues(vectors, table, merged), target as FloatDType);
-          const tensor = await base.checkpoint.read(name);
-          return target === entry.dtype ? tensor.bytes : fromFloat32(toFloat32(tensor), target as FloatDType);
-        },
-      };
+    .filter((stored) => !heads.includes(stored))
+    .map((stored): TensorSource => {
+      const { dtype: own, shape } = entryOf(base.checkpoint, stored);
+      const merged = changed.get(stored);
+      if (merged !== undefined) {
+        const target = isFloat(own) ? (dtype ?? own) : "F32";
+        const bytes = async () => fromFloat32(await mergedValues(vectors, table, merged), target);
+        return { name: stored, dtype: target, shape, bytes };
+      }
+      return converted(base.checkpoint, stored, dtype);
     });
   await writeWeights(out, sources, shardBytes);
   await writeAround(out, base, dtype);
@@ -69,22 +76,23 @@ export async function writeCoefficients(
   title: string,
 ): Promise<void> {
   const { layers, experts: tasks } = vectors;
-  const entries = layers.flatMap((layer, row) =>
-    tasks.map((task, column) => ({
+  const entries = layers.flatMap((layer, row) => {
+    const [before, after] = [rowOf(raw, row), rowOf(gated, row)];
+    return tasks.map((task, column) => ({
       layer: layer.id,
       task,
-      raw: rowOf(raw, row)[column]!,
-      coefficient: rowOf(gated, row)[column]!,
-    })),
-  );
+      raw: f64(before, column),
+      coefficient: f64(after, column),
+    }));
+  });
   const csv = [
     "layer,task,raw,coefficient",
     ...entries.map(({ layer, task, raw: r, coefficient }) => `${layer},${task},${r},${coefficient}`),
   ];
-  await writeText(join(out, "coefficients.csv"), `${csv.join("\n")}\n`);
-  await writeText(join(out, "coefficients.json"), {
+  await writeText(join(out, names.coefficientsCsv), `${csv.join("\n")}\n`);
+  await coefficientsFile.write(out, {
     tasks,
-    layers: layers.map(({ id, names }) => ({ id, names })),
+    layers: layers.map(({ id, names: tensors }) => ({ id, names: tensors })),
     entries,
   });
   const svg = await figureSvg(
@@ -95,6 +103,6 @@ export async function writeCoefficients(
       values: layers.map((_, row) => Array.from(rowOf(gated, row))),
     }),
   );
-  await writeText(join(out, "coefficients.svg"), svg);
-  await atomicFile(join(out, "coefficients.png"), (write) => write(svgToPng(svg)));
+  await writeText(join(out, names.coefficientsSvg), svg);
+  await atomicFile(join(out, names.coefficientsPng), (write) => write(svgToPng(svg)));
 }

@@ -1,6 +1,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
+import { z } from "zod";
+import { at } from "../at.js";
 import { startEngine, type EngineName } from "../backend/index.js";
 import type { Family, Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
@@ -22,6 +24,7 @@ import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
+import { headPath } from "../folder/files.js";
 import { checkKind, labelOrder } from "./check.js";
 import type { Locations } from "./locate.js";
 
@@ -30,7 +33,7 @@ export async function loadHead(member: Member, names: HeadNames | undefined): Pr
   if (!names) return undefined;
   const matrix = async (name: string) => {
     const { values, shape } = await member.weights(name);
-    return tensor2d(values, shape as [number, number]);
+    return tensor2d(values, [at(shape, 0), at(shape, 1)]);
   };
   const vector = async (name: string) => tensor1d((await member.weights(name)).values);
   return {
@@ -45,21 +48,25 @@ export async function loadHead(member: Member, names: HeadNames | undefined): Pr
 export const disposeHead = (head: Head | undefined): void =>
   dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
 
-/** The family that a folder's config.json asks for. */
-export async function readFamily(folder: string): Promise<ModelFamily> {
+/** A model folder's config.json. @throws UserError where there is none, or no JSON object */
+export async function readConfig(folder: string): Promise<Record<string, unknown>> {
   const path = join(folder, "config.json");
   if (!existsSync(path))
     throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
-  return familyOf((await readJson(path)) as Record<string, unknown>, folder);
+  const config = z.record(z.string(), z.unknown()).safeParse(await readJson(path));
+  if (!config.success) throw new UserError(`${path}: not a JSON object`);
+  return config.data;
+}
+
+/** The family that a folder's config.json asks for. */
+export async function readFamily(folder: string): Promise<ModelFamily> {
+  return familyOf(await readConfig(folder), folder);
 }
 
 /** The family and model that a folder's config.json asks for, as the config alone tells it. */
 export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
   const family = await readFamily(folder);
-  return {
-    family,
-    model: family.build((await readJson(join(folder, "config.json"))) as Record<string, unknown>),
-  };
+  return { family, model: family.build(await readConfig(folder)) };
 }
 
 /** The model that a base is, read out as its experts need it. */
@@ -79,19 +86,17 @@ export function outputLayerOf(
   { experts }: Family,
   { sources }: Pick<Locations, "sources">,
 ): OutputLayer {
-  if (outputLayers.length === 1 || head === undefined) return outputLayers[0]!;
-  const has = experts.map(
-    ({ actual }, i) =>
-      actual.has(head.weight) ||
-      (sources[i]!.merged &&
-        sources[i]!.tasks.every((task) =>
-          existsSync(join(sources[i]!.folder, "heads", task, "head.safetensors")),
-        )),
+  if (outputLayers.length === 1 || head === undefined) return at(outputLayers, 0);
+  const has = sources.map(
+    ({ folder, tasks, merged }, i) =>
+      at(experts, i).actual.has(head.weight) ||
+      (merged && tasks.every((task) => existsSync(headPath(folder, task)))),
   );
-  if (has.every((one) => one === has[0])) return has[0] ? "pool" : "score";
+  if (!has.includes(false)) return "pool";
+  if (!has.includes(true)) return "score";
   throw new UserError(
-    `${sources[has.indexOf(true)]!.folder} carries a head ("${head.weight}"), ` +
-      `${sources[has.indexOf(false)]!.folder} none: experts are either all classifiers or all ` +
+    `${at(sources, has.indexOf(true)).folder} carries a head ("${head.weight}"), ` +
+      `${at(sources, has.indexOf(false)).folder} none: experts are either all classifiers or all ` +
       "language models",
   );
 }
@@ -100,8 +105,10 @@ export function outputLayerOf(
  * Starts the engine for a model. On wasm a narrow one gets a single thread: products that small cost less than waking
  * another thread for them, and far less where the cores are busy.
  */
-export const startFor = (model: Model, backend: EngineName | "auto"): Promise<EngineName> =>
-  startEngine(backend, model.width < 256 ? 1 : undefined);
+export function startFor(model: Model, backend: EngineName | "auto"): Promise<EngineName> {
+  if (model.width < 256) return startEngine(backend, 1);
+  return startEngine(backend);
+}
 
 export interface DataOptions {
   readonly data: string;
@@ -131,9 +138,8 @@ export async function encoderFor(
   if (model.image) return imageRows(await loadProcessor(folder), model.image);
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
-  return model.scores
-    ? promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean")
-    : textRows(tokenizer);
+  if (!model.scores) return textRows(tokenizer);
+  return promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean");
 }
 
 /** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
@@ -154,7 +160,7 @@ export async function prepareTask(
   );
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
-    order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples;
+    order ? examples.map((example) => ({ ...example, label: at(order, example.label) })) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
     id: task.id,
@@ -164,7 +170,7 @@ export async function prepareTask(
     sources,
     ...(encoder.text && { generation: { most: task.max_new_tokens, text: encoder.text } }),
     validation: encodeMixed(inOrder(validation), encoder, task),
-    test: tests[0]!,
+    test: at(tests, 0),
     ...(tests.length > 1 && { tests }),
   };
 }

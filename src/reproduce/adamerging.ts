@@ -1,6 +1,6 @@
 import { mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
-import { readLog } from "../folder/report.js";
+import { readLog } from "../folder/files.js";
 import { average, tableOf } from "./shared.js";
 import type { Experiment, Produced } from "./types.js";
 

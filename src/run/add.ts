@@ -1,24 +1,20 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { z } from "zod";
-import { readJson, sha256 } from "../checkpoint/files.js";
+import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
+import { names, resultsFile } from "../folder/files.js";
 import { mergeByTraining } from "./merge.js";
 import { locateBase } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 
-const madeFrom = z.object({
-  inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })),
-});
-
 /** A merge's task vector only means something against the base that it was made from. */
 async function checkBase(to: string, base: string): Promise<void> {
-  const found = madeFrom.safeParse(await readJson(join(to, "results.json")));
-  if (!found.success) return;
-  for (const { file, sha256: expected } of found.data.inputs.filter(
+  const found = await resultsFile.read(to);
+  const weights = (found?.inputs ?? []).filter(
     ({ role, file }) => role === "base" && file.endsWith(".safetensors"),
-  )) {
+  );
+  for (const { file, sha256: expected } of weights) {
     const path = join(base, basename(file));
     if (!existsSync(path) || (await sha256(path)) !== expected)
       throw new UserError(
@@ -43,8 +39,8 @@ export async function addExpert(
     throw new UserError(
       `--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`,
     );
-  const heads = join(to, "heads");
-  if (!existsSync(heads) || !existsSync(join(to, "results.json")))
+  const heads = join(to, names.heads);
+  if (!existsSync(heads) || !resultsFile.exists(to))
     throw new UserError(
       `--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`,
     );

@@ -1,49 +1,38 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/adapter.js";
-import { openExpert, openMember } from "../checkpoint/family.js";
-import { readJson } from "../checkpoint/files.js";
+import { openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
 import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
+import { headPath, names as fileNames, resultsFile } from "../folder/files.js";
+import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
+import { openHead } from "../inputs/heads.js";
+import { shippedData } from "../inputs/locate.js";
+import {
+  buildModel,
+  disposeHead,
+  encoderFor,
+  loadHead,
+  prepareTask,
+  readFamily,
+  type DataOptions,
+  type EncoderOptions,
+} from "../inputs/prepare.js";
+import { Resources } from "../inputs/resources.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
-import type { Head } from "../models/head.js";
+import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
-import { splitNames, type SplitName } from "../tasks/split.js";
-import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
-import { shippedData } from "../inputs/locate.js";
-import { openHead } from "../inputs/heads.js";
-import { buildModel, disposeHead, encoderFor, loadHead, prepareTask, readFamily } from "../inputs/prepare.js";
-
-/** The settings of the run that wrote a folder, as far as they decide which examples are its test set. */
-async function runSettings(
-  folder: string,
-): Promise<Partial<Pick<EvaluateOptions, "seed" | "maxLength" | "valPerTask" | "split" | "score">>> {
-  const path = join(folder, "results.json");
-  if (!existsSync(path)) return {};
-  const found = resultsFile.safeParse(await readJson(path));
-  return found.success ? found.data.settings : {};
-}
-
-const resultsFile = z.object({
-  settings: z
-    .object({
-      seed: z.number(),
-      maxLength: z.number(),
-      valPerTask: z.number(),
-      split: z.enum(splitNames),
-      score: z.enum(["sum", "mean"]),
-    })
-    .partial(),
-});
+import type { Encoder } from "../tasks/encoders.js";
+import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import type { SplitName } from "../tasks/split.js";
 
 export interface EvaluateOptions {
   readonly folder: string;
@@ -54,15 +43,22 @@ export interface EvaluateOptions {
   readonly prompts?: string | undefined;
   readonly score?: "sum" | "mean" | undefined;
   readonly microBatch?: number | undefined;
-  /** Of how many test examples a task it is told what the model says to them. */
+  /** Of how many test examples a task the text that the model generates is returned. */
   readonly show?: number | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
-  /** These three default to what the run that wrote the folder used: a task with one file only is cut by them. */
+  /** These default to what the run that wrote the folder used: a task with one file only is cut by them. */
   readonly seed?: number | undefined;
   readonly maxLength?: number | undefined;
   readonly valPerTask?: number | undefined;
   readonly split?: SplitName | undefined;
+}
+
+export interface Evaluation {
+  readonly rows: ResultRow[];
+  readonly scores: Record<string, Score>;
+  readonly synthetic: boolean;
+  readonly said: GeneratedText[];
 }
 
 /** The folder with the model's config and tokenizer: an adapter's is its base. */
@@ -73,87 +69,116 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
   return base;
 }
 
-/** Measures a merged model from its written files alone: its folder, its heads, the data. */
-export async function evaluateFolder(
-  options: EvaluateOptions,
-  method = "merged",
-): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: GeneratedText[] }> {
-  const { folder, data = shippedData } = options;
-  const saved = await runSettings(folder);
-  const {
-    seed = saved.seed ?? 0,
-    maxLength = saved.maxLength ?? 128,
-    valPerTask = saved.valPerTask ?? 32,
-    split = saved.split ?? "files",
-    score = saved.score ?? "sum",
-  } = options;
-  const home = homeOf(options);
-  const adapter = home !== folder;
-  const family = await readFamily(home);
+/** How the test examples are drawn: as the options say, else as in the run that wrote the folder. */
+async function drawOptions(options: EvaluateOptions): Promise<DataOptions & EncoderOptions> {
+  const { settings: saved = {} } = (await resultsFile.read(options.folder)) ?? {};
+  return {
+    data: options.data ?? shippedData,
+    prompts: options.prompts,
+    seed: options.seed ?? saved.seed ?? 0,
+    maxLength: options.maxLength ?? saved.maxLength ?? 128,
+    valPerTask: options.valPerTask ?? saved.valPerTask ?? 32,
+    split: options.split ?? saved.split ?? "files",
+    score: options.score ?? saved.score ?? "sum",
+  };
+}
+
+/** Opens a written merge; of an adapter, on its base. */
+async function openMerged(
+  folder: string,
+  home: string,
+  family: ModelFamily,
+  resources: Resources,
+): Promise<Member> {
   const base = await openMember("merged", home, family.canonical);
-  const merged = adapter
-    ? await openExpert("merged", folder, base, family.canonical).catch(async (error: unknown) => {
-        await base.checkpoint.close();
-        throw error;
-      })
-    : base;
-  const heads: (Head | undefined)[] = [];
+  resources.add(() => base.checkpoint.close());
+  if (home === folder) return base;
+  const merged = await openExpert("merged", folder, base, family.canonical);
+  resources.add(() => merged.checkpoint.close());
+  return merged;
+}
+
+/** The tasks that are asked for, or every one that the folder has a head for. */
+async function tasksOf({ folder, tasks }: EvaluateOptions, data: string): Promise<Task[]> {
+  const heads = join(folder, fileNames.heads);
+  if (!existsSync(heads))
+    throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
+  return pickTasks(await loadTasks(data), tasks ?? (await readdir(heads)).sort());
+}
+
+/** A language model that scores the answers where no task has a head of its own. */
+function outputLayerFor(folder: string, { outputLayers }: ModelFamily, tasks: readonly Task[]): OutputLayer {
+  const heads = tasks.every(({ id }) => existsSync(headPath(folder, id)));
+  return !heads && outputLayers.includes("score") ? "score" : "pool";
+}
+
+interface TaskContext {
+  readonly folder: string;
+  readonly canonical: (name: string) => string;
+  readonly head: HeadNames | undefined;
+  readonly model: Model;
+  readonly encoder: Encoder;
+  readonly options: DataOptions;
+}
+
+/** A task's examples, and its head on the device where the model needs one. */
+async function prepareWrittenTask(
+  task: Task,
+  { folder, canonical, head, model, encoder, options }: TaskContext,
+  resources: Resources,
+): Promise<PreparedTask> {
+  if (!head) return prepareTask(task, undefined, {}, encoder, options);
+  const expert = await openHead(folder, task.id, canonical);
   try {
-    const headFolder = join(folder, "heads");
-    if (!existsSync(headFolder))
-      throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
-    const tasks = pickTasks(await loadTasks(data), options.tasks ?? (await readdir(headFolder)).sort());
-    const scores = !tasks.every(({ id }) => existsSync(join(headFolder, id, "head.safetensors")));
-    const outputLayer = scores && family.outputLayers.includes("score") ? "score" : "pool";
+    checkHead(expert, head, model, task);
+    const loaded = await loadHead(expert, head);
+    resources.add(() => disposeHead(loaded));
+    return await prepareTask(task, loaded, expert.checkpoint.config, encoder, options);
+  } finally {
+    await expert.checkpoint.close();
+  }
+}
+
+/** Measures a merged model from its written files alone: its folder, its heads, the data. */
+export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<Evaluation> {
+  const { folder, placement, show } = options;
+  const draw = await drawOptions(options);
+  const home = homeOf(options);
+  const family = await readFamily(home);
+  const resources = new Resources();
+  try {
+    const merged = await openMerged(folder, home, family, resources);
+    const tasks = await tasksOf(options, draw.data);
+    const outputLayer = outputLayerFor(folder, family, tasks);
+    const head = outputLayer === "pool" ? family.head : undefined;
     const model = buildModel(merged, outputLayer);
-    const names = outputLayer === "score" ? undefined : family.head;
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
-    const encoder = await encoderFor(home, model, { maxLength, prompts: options.prompts, score });
+    const encoder = await encoderFor(home, model, draw);
     checkVocabulary(home, encoder, model);
-    const prepared = [];
-    for (const task of tasks) {
-      if (!names) {
-        prepared.push(await prepareTask(task, undefined, {}, encoder, { data, valPerTask, seed, split }));
-        continue;
-      }
-      const expert = await openHead(folder, task.id, family.canonical);
-      try {
-        checkHead(expert, names, model, task);
-        const head = await loadHead(expert, names);
-        heads.push(head);
-        prepared.push(
-          await prepareTask(task, head, expert.checkpoint.config, encoder, { data, valPerTask, seed, split }),
-        );
-      } finally {
-        await expert.checkpoint.close();
-      }
-    }
+    const context = { folder, canonical: family.canonical, head, model, encoder, options: draw };
+    const prepared: PreparedTask[] = [];
+    for (const task of tasks) prepared.push(await prepareWrittenTask(task, context, resources));
     const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], {
-      residency: options.placement?.residency,
+      residency: placement?.residency,
       tables: model.tables,
     });
-    try {
-      const merge: Merge = {
-        model,
-        vectors,
-        table: makeTable(0, 0, () => 0),
-        blockwise: options.placement?.blockwise,
-        microBatch: options.microBatch,
-      };
-      if (options.show) generativeModel(model);
-      const scores = await evaluateTasks(merge, prepared, "test");
-      return {
-        said: options.show ? await generations(merge, prepared, options.show) : [],
-        rows: toRows(method, prepared, scores, "test", seed),
-        scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])),
-        synthetic: prepared.some(({ synthetic }) => synthetic),
-      };
-    } finally {
-      vectors.dispose();
-    }
+    resources.add(() => vectors.dispose());
+    const merge: Merge = {
+      model,
+      vectors,
+      table: makeTable(0, 0, () => 0),
+      blockwise: placement?.blockwise,
+      microBatch: options.microBatch,
+    };
+    if (show) generativeModel(model);
+    const scores = await evaluateTasks(merge, prepared, "test");
+    return {
+      said: show ? await generations(merge, prepared, show) : [],
+      rows: toRows(method, prepared, scores, "test", draw.seed),
+      scores: Object.fromEntries(scores.map((score, i) => [at(prepared, i).id, score])),
+      synthetic: prepared.some(({ synthetic }) => synthetic),
+    };
   } finally {
-    heads.forEach(disposeHead);
-    await merged.checkpoint.close();
-    if (adapter) await base.checkpoint.close();
+    await resources.close();
   }
 }

@@ -1,16 +1,19 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { z } from "zod";
+import { at } from "../at.js";
+import { entryOf } from "../checkpoint/entry.js";
 import { startEngine } from "../backend/index.js";
 import { openMember } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { openCheckpoint } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
 import { shapeOfHeader, type FamilyShape } from "../plan/shape.js";
-import { dtypeBytes, isDType } from "../tensor/dtype.js";
+import { dtypeBytes, isDType, type DType } from "../tensor/dtype.js";
 import { locate } from "../inputs/locate.js";
 import type { MergeOptions } from "../config/options.js";
 import { planMemory, shapeOf, type MemoryPlan } from "../inputs/placement.js";
-import { buildModel, readFamily, startFor } from "../inputs/prepare.js";
+import { buildModel, readConfig, readFamily, startFor } from "../inputs/prepare.js";
 
 export interface ExplainOptions extends Pick<
   MergeOptions,
@@ -34,6 +37,11 @@ export interface ExplainOptions extends Pick<
   readonly count?: number | undefined;
 }
 
+const headerEntry = z.object({
+  dtype: z.custom<DType>(isDType),
+  shape: z.array(z.number().int().nonnegative()),
+});
+
 /** Name, shape and bytes an entry of every tensor of a folder, from headers alone. */
 async function readHeader(
   folder: string,
@@ -44,23 +52,18 @@ async function readHeader(
     await checkpoint.close();
     return checkpoint.names.map((name) => ({
       name,
-      shape: checkpoint.entry(name)!.shape,
-      bytes: dtypeBytes[checkpoint.entry(name)!.dtype],
+      shape: entryOf(checkpoint, name).shape,
+      bytes: dtypeBytes[entryOf(checkpoint, name).dtype],
     }));
   }
-  const header = (await readJson(path)) as Record<string, { dtype?: unknown; shape?: unknown } | null> | null;
-  if (typeof header !== "object" || header === null) throw new UserError(`${path}: not a safetensors header`);
-  return Object.entries(header)
+  const header = z.record(z.string(), z.unknown()).safeParse(await readJson(path));
+  if (!header.success) throw new UserError(`${path}: not a safetensors header`);
+  return Object.entries(header.data)
     .filter(([name]) => name !== "__metadata__")
     .map(([name, entry]) => {
-      const { dtype, shape } = entry ?? {};
-      if (
-        !isDType(dtype) ||
-        !Array.isArray(shape) ||
-        !shape.every((size) => Number.isSafeInteger(size) && size >= 0)
-      )
-        throw new UserError(`${path}: "${name}" is not an entry of a safetensors header`);
-      return { name, shape: shape as number[], bytes: dtypeBytes[dtype] };
+      const found = headerEntry.safeParse(entry);
+      if (!found.success) throw new UserError(`${path}: "${name}" is not an entry of a safetensors header`);
+      return { name, shape: found.data.shape, bytes: dtypeBytes[found.data.dtype] };
     });
 }
 
@@ -68,9 +71,7 @@ async function familyShape(
   options: ExplainOptions,
 ): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
   if (options.shape !== undefined) {
-    const config = (await readJson(join(options.shape, "config.json"))) as Record<string, unknown> | null;
-    if (typeof config !== "object" || config === null)
-      throw new UserError(`${join(options.shape, "config.json")}: not a JSON object`);
+    const config = await readConfig(options.shape);
     const count = options.count ?? options.tasks.length;
     return {
       family: shapeOfHeader(await readHeader(options.shape), config, count),
@@ -82,7 +83,7 @@ async function familyShape(
   const locations = await locate(options);
   const { canonical, outputLayers } = await readFamily(locations.base);
   const base = await openMember("base", locations.base, canonical);
-  const model = buildModel(base, outputLayers[0]!);
+  const model = buildModel(base, at(outputLayers, 0));
   await base.checkpoint.close();
   return {
     family: shapeOf(model, base, locations.sources.length),

@@ -1,39 +1,27 @@
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { z } from "zod";
+import { resolve } from "node:path";
+import type { z } from "zod";
 import { stringify } from "yaml";
-import { readJson } from "../checkpoint/files.js";
+import { lookUp } from "../at.js";
+import { entryOf } from "../checkpoint/entry.js";
 import { openCheckpoint } from "../checkpoint/folder.js";
 import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { idOfSnapshot } from "../hub/hub.js";
+import { coefficientsFile, resultsFile, runFile, type Coefficients } from "../folder/files.js";
+import type { JsonFile } from "../folder/json-file.js";
+import { dtypeWords } from "../folder/output.js";
 import { readModel } from "../inputs/prepare.js";
 import { isFloat } from "../tensor/dtype.js";
 
-const coefficientsFile = z.object({
-  tasks: z.array(z.string()),
-  layers: z.array(z.object({ id: z.string(), names: z.array(z.string()) })),
-  entries: z.array(z.object({ layer: z.string(), task: z.string(), coefficient: z.number() })),
-});
-const runFile = z.object({
-  places: z.object({
-    base: z.string(),
-    sources: z.array(z.object({ label: z.string(), folder: z.string() })),
-  }),
-});
-const resultsFile = z.object({
-  settings: z.object({ treat: z.string().optional(), pack: z.string().optional() }),
-});
-
-async function read<T>(folder: string, file: string, schema: z.ZodType<T>): Promise<T> {
-  const path = join(folder, file);
-  if (!existsSync(path))
+/** A file of a finished merge by coefficients. @throws UserError where the folder has none */
+async function required<S extends z.ZodType>(file: JsonFile<S>, folder: string): Promise<z.output<S>> {
+  const found = await file.read(folder);
+  if (found === undefined)
     throw new UserError(
-      `${folder}: there is no ${file}; only a finished merge by coefficients can be exported`,
+      `${folder}: there is no ${file.name}; only a finished merge by coefficients can be exported`,
     );
-  const parsed = schema.safeParse(await readJson(path));
-  if (!parsed.success) throw new UserError(`${path}: not written by this version of train-merge`);
-  return parsed.data;
+  return found;
 }
 
 /** Canonical name → the base's own, which is what a filter meets where all models call a tensor so. */
@@ -48,19 +36,11 @@ async function namesIn(base: string): Promise<ReadonlyMap<string, string>> {
 /** As a file that is to travel names a model: by its id where it came from the hub. */
 const modelOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? resolve(folder);
 
-/**
- * A finished merge by coefficients as a mergekit file: task arithmetic whose weights are the
- * coefficients, each under a filter that is the tensor's whole name. mergekit (or `train-merge merge
- * FILE`) makes the same model from it.
- */
-export async function mergekitOf(folder: string): Promise<string> {
-  const { tasks, layers, entries } = await read(folder, "coefficients.json", coefficientsFile);
-  const {
-    places: { base, sources },
-  } = await read(folder, "run.json", runFile);
-  const {
-    settings: { treat = "none", pack = "f32" },
-  } = await read(folder, "results.json", resultsFile);
+/** Coefficients weight the experts' own task vectors: nothing else can be said in a mergekit file. */
+function refuseInexpressible(
+  folder: string,
+  { treat = "none", pack = "f32" }: { treat?: string | undefined; pack?: string | undefined },
+): void {
   if (treat !== "none")
     throw new UserError(
       `${folder}: its coefficients weight task vectors treated with ${treat}, which no mergekit file can say`,
@@ -69,39 +49,66 @@ export async function mergekitOf(folder: string): Promise<string> {
     throw new UserError(
       `${folder}: its coefficients weight trimmed task vectors (--pack sparse), which no mergekit file can say`,
     );
-  const stored = await namesIn(base);
-  const names = new Map(layers.map(({ id, names: all }) => [id, all]));
-  const models = tasks.map((task) => {
-    const source = sources.find(({ label }) => label === task);
-    if (source && !existsSync(source.folder))
-      throw new UserError(
-        `${source.folder}: the expert for ${task} that run.json names is not there (any more)`,
-      );
-    if (!source) throw new UserError(`${folder}: run.json does not say where ${task} is`);
-    const weight = entries
-      .filter((entry) => entry.task === task)
-      .flatMap(({ layer, coefficient }) =>
-        names
-          .get(layer)!
-          .flatMap((name) =>
-            [...new Set([name, stored.get(name) ?? name])].map((filter) => ({ filter, value: coefficient })),
-          ),
-      );
-    // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
-    return {
-      model: modelOf(source.folder),
-      parameters: { weight: [...weight.sort((a, b) => b.filter.length - a.filter.length), { value: 0 }] },
-    };
-  });
+}
+
+/** Where a task's expert is, as run.json says. */
+function expertFolder(
+  folder: string,
+  task: string,
+  sources: readonly { readonly label: string; readonly folder: string }[],
+): string {
+  const source = sources.find(({ label }) => label === task);
+  if (!source) throw new UserError(`${folder}: ${runFile.name} does not say where ${task} is`);
+  if (!existsSync(source.folder))
+    throw new UserError(
+      `${source.folder}: the expert for ${task} that ${runFile.name} names is not there (any more)`,
+    );
+  return source.folder;
+}
+
+/** A task's coefficients, each under a filter that is a tensor's whole name: the family's, and the base's own. */
+function weightsOf(
+  task: string,
+  { layers, entries }: Coefficients,
+  stored: ReadonlyMap<string, string>,
+): { filter: string; value: number }[] {
+  const tensors = new Map(layers.map(({ id, names }) => [id, names]));
+  const weights = entries
+    .filter((entry) => entry.task === task)
+    .flatMap(({ layer, coefficient }) =>
+      lookUp(tensors, layer).flatMap((name) =>
+        [...new Set([name, stored.get(name) ?? name])].map((filter) => ({ filter, value: coefficient })),
+      ),
+    );
+  // A filter is a part of a name and the first that fits counts: the longer name first, should one hold another.
+  return weights.sort((a, b) => b.filter.length - a.filter.length);
+}
+
+/**
+ * A finished merge by coefficients as a mergekit file: task arithmetic whose weights are the
+ * coefficients, each under a filter that is the tensor's whole name. mergekit (or `train-merge merge
+ * FILE`) makes the same model from it.
+ */
+export async function mergekitOf(folder: string): Promise<string> {
+  const coefficients = await required(coefficientsFile, folder);
+  const { places } = await required(runFile, folder);
+  const { settings } = await required(resultsFile, folder);
+  if (!places) throw new UserError(`${runFile.in(folder)}: it does not say where base and experts are`);
+  refuseInexpressible(folder, settings);
+  const stored = await namesIn(places.base);
+  const models = coefficients.tasks.map((task) => ({
+    model: modelOf(expertFolder(folder, task, places.sources)),
+    parameters: { weight: [...weightsOf(task, coefficients, stored), { value: 0 }] },
+  }));
   const checkpoint = await openCheckpoint(folder);
   await checkpoint.close();
-  const written = checkpoint.names.map((name) => checkpoint.entry(name)!.dtype).find(isFloat) ?? "F32";
+  const written = checkpoint.names.map((name) => entryOf(checkpoint, name).dtype).find(isFloat) ?? "F32";
   return stringify({
     merge_method: "task_arithmetic",
-    base_model: modelOf(base),
+    base_model: modelOf(places.base),
     models,
     parameters: { normalize: false, lambda: 1 },
     dtype: "float32",
-    out_dtype: { F32: "float32", F16: "float16", BF16: "bfloat16" }[written],
+    out_dtype: dtypeWords[written],
   });
 }

@@ -1,5 +1,6 @@
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
+import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import { writeText } from "../checkpoint/files.js";
 import {
@@ -13,7 +14,7 @@ import { columnOf } from "../merge/source.js";
 import type { Table } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { version } from "../package.js";
-import { modelCard } from "../report/card.js";
+import { modelCard, type CardInput } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
@@ -21,6 +22,7 @@ import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js
 import type { PackingCost } from "./packing.js";
 import { writeEvents } from "../folder/events.js";
 import { headClassOf, recorded } from "../inputs/record.js";
+import { names, resultsFile, runFile } from "../folder/files.js";
 import { writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
 import { writeCoefficients } from "../folder/weights.js";
@@ -49,7 +51,7 @@ export interface Finished {
  * Runs with the experts' own task vectors, which are loaded for as long as it takes where those trained
  * on were treated.
  */
-export async function withExperts<T>(inputs: Inputs, run: (place: MergeContext) => Promise<T>): Promise<T> {
+export async function withExperts<T>(inputs: Inputs, run: (context: MergeContext) => Promise<T>): Promise<T> {
   if (!inputs.treated) return run(mergeContextOf(inputs));
   const {
     family: { base, experts },
@@ -68,6 +70,12 @@ export async function withExperts<T>(inputs: Inputs, run: (place: MergeContext) 
   }
 }
 
+/** Tells how far the search of λ is. */
+export const searchProgress =
+  ({ progress }: Pick<MergeHooks, "progress">) =>
+  (done: number, of: number): void =>
+    progress("task arithmetic: search of λ", done, of);
+
 /**
  * Test rows of the methods that train nothing. They are of the experts as they are, whatever was done
  * to their task vectors for training.
@@ -79,22 +87,66 @@ async function measureBaselines(
   hooks: MergeHooks,
 ): Promise<ResultRow[]> {
   const { tasks, treated } = inputs;
-  return withExperts(inputs, async (place) => {
-    const found = treated
-      ? bestPoint(
-          await searchLambda(place, tasks, (done, of) =>
-            hooks.progress("task arithmetic: search of λ", done, of),
-          ),
-        ).lambda
-      : lambda;
-    return evaluateBaselines(place, tasks, found, options.seed, hooks.progress);
+  return withExperts(inputs, async (context) => {
+    if (!treated) return evaluateBaselines(context, tasks, lambda, options.seed, hooks.progress);
+    const own = bestPoint(await searchLambda(context, tasks, searchProgress(hooks))).lambda;
+    return evaluateBaselines(context, tasks, own, options.seed, hooks.progress);
   });
 }
 
-/** How a task is put to the merged model. */
+/** How a reader of the card uses the folder: see modelCard. */
 function useOf({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
   if (!head) return "scores";
-  return plain.image && head.bias === undefined ? "embeddings" : "heads";
+  if (plain.image && head.bias === undefined) return "embeddings";
+  return "heads";
+}
+
+/** The card: README.md. */
+async function writeCard(
+  out: string,
+  inputs: Inputs,
+  options: MergeOptions,
+  { rows, settings, ...flags }: Pick<CardInput, "rows" | "settings" | "coefficients" | "tree" | "synthetic">,
+): Promise<void> {
+  const { name, family, head, heads, hashes } = inputs;
+  const card = modelCard({
+    name,
+    tasks: options.tasks,
+    headClass: headClassOf(head ? at(heads, 0) : family.base),
+    use: useOf(inputs),
+    adapter: isAdapter(out),
+    settings,
+    rows,
+    inputs: hashes,
+    version,
+    valPerTask: options.valPerTask,
+    ...flags,
+  });
+  await writeText(join(out, names.card), card);
+}
+
+/** run.json: what may differ between two equal runs. */
+async function writeRun(
+  out: string,
+  { plan, locations, data }: Inputs,
+  run: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await runFile.write(out, {
+    version,
+    tfjs: tfjsVersion,
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    engine: plan.engine,
+    places: {
+      base: resolve(locations.base),
+      sources: locations.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
+    },
+    data,
+    ...run,
+    peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+    devicePeakBytes: watchMemory().peak(),
+    planned: plan.chosen,
+  });
 }
 
 /**
@@ -109,7 +161,7 @@ export async function finishMerge(
   finished: Finished,
   hooks: MergeHooks,
 ): Promise<MergeResult> {
-  const { name, heads, vectors, tasks, plan, data, head } = inputs;
+  const { heads, vectors, tasks, plan, data, head } = inputs;
   const { raw, table } = finished;
   const synthetic = tasks.some((task) => task.synthetic);
   if (raw && table) {
@@ -118,8 +170,9 @@ export async function finishMerge(
     await writeCoefficients(out, vectors, raw, table, finished.title);
   }
 
-  const baselines =
-    options.baselines === false ? [] : await measureBaselines(inputs, options, finished, hooks);
+  const baselines: ResultRow[] = [];
+  if (options.baselines !== false)
+    baselines.push(...(await measureBaselines(inputs, options, finished, hooks)));
   hooks.progress(`${finished.method}, from the written files`, 0, 1);
   const merged = await evaluateFolder(
     { ...options, folder: out, base: inputs.locations.base, data, placement: plan.chosen },
@@ -127,42 +180,16 @@ export async function finishMerge(
   );
   const rows = [...baselines, ...merged.rows];
   const settings = { ...recorded(options, plan), ...finished.settings };
-  await writeText(
-    join(out, "README.md"),
-    modelCard({
-      name,
-      tasks: options.tasks,
-      headClass: headClassOf(head ? heads[0]! : inputs.family.base),
-      use: useOf(inputs),
-      adapter: isAdapter(out),
-      synthetic,
-      settings,
-      rows,
-      inputs: inputs.hashes,
-      version,
-      valPerTask: options.valPerTask,
-      coefficients: table !== undefined,
-      tree: finished.settings?.["tree"] !== undefined,
-    }),
-  );
-  await writeText(join(out, "run.json"), {
-    version,
-    tfjs: tfjsVersion,
-    node: process.version,
-    platform: `${process.platform}-${process.arch}`,
-    engine: plan.engine,
-    places: {
-      base: resolve(inputs.locations.base),
-      sources: inputs.locations.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
-    },
-    data,
-    ...finished.run,
-    peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
-    devicePeakBytes: watchMemory().peak(),
-    planned: plan.chosen,
+  await writeCard(out, inputs, options, {
+    rows,
+    settings,
+    synthetic,
+    coefficients: table !== undefined,
+    tree: finished.settings?.["tree"] !== undefined,
   });
+  await writeRun(out, inputs, finished.run);
   // Last: a folder with results is a finished one.
-  await writeText(join(out, "results.json"), {
+  await resultsFile.write(out, {
     rows,
     synthetic,
     search: { "task-arithmetic": finished.search },

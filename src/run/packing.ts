@@ -13,7 +13,11 @@ export interface PackingCost {
   readonly loss: { readonly packed: number; readonly exact: number };
 }
 
-const relative = (error: number, norm: number): number => (norm > 0 ? Math.sqrt(error / norm) : 0);
+/** ‖error‖ / ‖norm‖ of two sums of squares; 0 of nothing. */
+function relativeError(error: number, norm: number): number {
+  if (norm === 0) return 0;
+  return Math.sqrt(error / norm);
+}
 
 /**
  * Measures a packing under some coefficients; undefined for float32, which costs nothing. Exact vectors
@@ -37,8 +41,8 @@ export async function packingCost(
   const total = (key: "error" | "norm") => vectors.packingErrors.reduce((sum, layer) => sum + layer[key], 0);
   const cost: PackingCost = {
     packing: vectors.packing,
-    error: relative(total("error"), total("norm")),
-    layers: vectors.packingErrors.map(({ layer, error, norm }) => ({ layer, error: relative(error, norm) })),
+    error: relativeError(total("error"), total("norm")),
+    layers: vectors.packingErrors.map(({ layer, error, norm }) => ({ layer, error: relativeError(error, norm) })),
     loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
   };
   const worst = cost.layers.reduce((a, b) => (b.error > a.error ? b : a));

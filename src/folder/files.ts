@@ -1,0 +1,243 @@
+/**
+ * What a run leaves in its folder: the name of every file, and one schema for each JSON file, by which everybody
+ * writes, reads and checks it. Folders of earlier versions are read, so a key that came later has a default or is
+ * optional. Files of a tree of merges: tree-files.ts.
+ */
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { adapterConfigName } from "../checkpoint/adapter.js";
+import { gateNames } from "../merge/gates.js";
+import { residencies } from "../merge/residency.js";
+import { blockChoices } from "../plan/memory.js";
+import { resultRow } from "../report/rows.js";
+import { splitNames } from "../tasks/split.js";
+import { jsonFile } from "./json-file.js";
+
+/** Files that are no JSON, and folders. */
+export const names = {
+  card: "README.md",
+  report: "report.html",
+  table: "table.md",
+  config: "config.json",
+  trainingLog: "training.jsonl",
+  coefficientsCsv: "coefficients.csv",
+  coefficientsSvg: "coefficients.svg",
+  coefficientsPng: "coefficients.png",
+  tensorboard: "tensorboard",
+  heads: "heads",
+  head: "head.safetensors",
+  finetuneTensors: "finetune.safetensors",
+  /** What a run works with and removes: treated experts, products of adapters. */
+  treated: "treated",
+  products: "products",
+  /** Of a comparison: a file for each method, and its model. */
+  methods: "methods",
+  models: "models",
+} as const;
+
+/** A file that the numbers depend on. */
+const inputHash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
+export type InputHash = Readonly<z.infer<typeof inputHash>>;
+
+const trainedSettings = z
+  .looseObject({
+    tasks: z.array(z.string()),
+    seed: z.number(),
+    maxLength: z.number(),
+    valPerTask: z.number(),
+    split: z.enum(splitNames),
+    score: z.enum(["sum", "mean"]),
+    treat: z.string(),
+    pack: z.string(),
+    gate: z.enum(gateNames),
+    /** Of a tree of merges: which, and how long its table was trained on afterwards. */
+    tree: z.looseObject({ root: z.string(), polish: z.number() }),
+  })
+  .partial();
+
+/** results.json: written last, so a folder that has it is finished. */
+export const resultsFile = jsonFile(
+  "results.json",
+  z.looseObject({
+    rows: z.array(resultRow),
+    synthetic: z.boolean().default(false),
+    // As they stand in the file: their order is the order of the report.
+    settings: z.custom<z.infer<typeof trainedSettings>>((value) => trainedSettings.safeParse(value).success),
+    inputs: z.array(inputHash).readonly().default([]),
+  }),
+  { marks: ["rows", "search", "settings"] },
+);
+
+/** run.json: what may differ between two equal runs. */
+export const runFile = jsonFile(
+  "run.json",
+  z.looseObject({
+    version: z.string(),
+    engine: z.string(),
+    platform: z.string(),
+    places: z
+      .object({
+        base: z.string(),
+        sources: z.array(
+          z.object({
+            label: z.string(),
+            folder: z.string(),
+            tasks: z.array(z.string()).readonly().optional(),
+            merged: z.boolean().optional(),
+          }),
+        ),
+      })
+      .optional(),
+    seconds: z.record(z.string(), z.number()).default({}),
+    peakMemoryBytes: z.number().optional(),
+    devicePeakBytes: z.number().optional(),
+    planned: z.object({ device: z.number().optional() }).optional(),
+  }),
+);
+
+/** coefficients.json: of every layer and task, before the gate and after it. */
+export const coefficientsFile = jsonFile(
+  "coefficients.json",
+  z.object({
+    tasks: z.array(z.string()).readonly(),
+    layers: z.array(z.object({ id: z.string(), names: z.array(z.string()).readonly() })),
+    entries: z.array(
+      z.object({ layer: z.string(), task: z.string(), raw: z.number(), coefficient: z.number() }),
+    ),
+  }),
+);
+export type Coefficients = z.infer<typeof coefficientsFile.schema>;
+
+const table = z.object({ rows: z.number(), columns: z.number(), values: z.array(z.number()) });
+
+/** state.json: where a training stands. JSON keeps every digit of a double. */
+export const stateFile = jsonFile(
+  "state.json",
+  z.object({
+    /** What the state was made with: settings, the inputs' hashes. */
+    identity: z.record(z.string(), z.unknown()),
+    raw: table,
+    moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
+    best: z.object({ step: z.number(), loss: z.number(), raw: table }).optional(),
+  }),
+  { marks: ["identity", "raw", "moments"], compact: true },
+);
+
+/** Of a state's identity: where the task vectors were. */
+export const placementIdentity = z.object({
+  residency: z.enum(residencies),
+  blocks: z.enum(blockChoices).exclude(["auto"]),
+});
+
+/** merge.json: a merge without training, by which its folder is known while it is written. */
+export const mergeFile = jsonFile(
+  "merge.json",
+  z.looseObject({
+    version: z.string(),
+    method: z.string(),
+    values: z.unknown().optional(),
+    base: z.string().optional(),
+    models: z.array(z.string()).readonly(),
+    /** The kind, where the result is an adapter. */
+    adapter: z.string().optional(),
+    /** The mergekit file that it was made by. */
+    from: z.string().optional(),
+  }),
+  { marks: ["version", "method", "models"] },
+);
+
+/** compare.json: a comparison, while it is made. */
+export const compareFile = jsonFile(
+  "compare.json",
+  z.object({ version: z.string(), methods: z.array(z.string()) }),
+  { marks: ["version", "methods"] },
+);
+
+/** reproduce.json: an experiment, while it is made. */
+export const reproduceFile = jsonFile(
+  "reproduce.json",
+  z.object({ version: z.string(), id: z.string() }),
+  { marks: ["version", "id"] },
+);
+
+const finetuneScore = z.object({ task: z.string(), accuracy: z.number().optional(), loss: z.number() });
+
+/** finetune.json: where a fine-tuning stands, and at its end what it came to. */
+export const finetuneFile = jsonFile(
+  "finetune.json",
+  z.looseObject({
+    identity: z.string(),
+    step: z.number().optional(),
+    best: z.object({ loss: z.number(), scores: z.array(finetuneScore).readonly() }).optional(),
+    /** Tensor → the steps that it took part in. */
+    taken: z.record(z.string(), z.number()).optional(),
+    version: z.string().optional(),
+    settings: z.record(z.string(), z.unknown()).optional(),
+    scores: z.array(finetuneScore).readonly().optional(),
+  }),
+  { marks: ["identity"] },
+);
+
+/** methods/<name>.json of a comparison: what a method came to, by which a stopped comparison goes on. */
+export const methodFile = (name: string) =>
+  jsonFile(
+    `${name}.json`,
+    z.object({
+      identity: z.string(),
+      rows: z.array(resultRow),
+      /** Of all, the search among it; and of the merge (or the training) alone. */
+      seconds: z.object({ total: z.number(), merge: z.number() }),
+      values: z.record(z.string(), z.unknown()),
+      search: z
+        .array(
+          z.object({
+            values: z.record(z.string(), z.union([z.number(), z.string()])),
+            accuracy: z.number(),
+            loss: z.number(),
+          }),
+        )
+        .optional(),
+    }),
+  );
+export type MethodResult = z.infer<ReturnType<typeof methodFile>["schema"]>;
+
+export const logLine = z.object({
+  step: z.number(),
+  loss: z.number().optional(),
+  validation: z.object({ loss: z.number(), accuracy: z.array(z.number()) }).optional(),
+  coefficients: z.array(z.number()).optional(),
+});
+/** One line of training.jsonl. */
+export type LogLine = z.infer<typeof logLine>;
+
+/** A run's training.jsonl; empty where it has none, as a tree's root. */
+export async function readLog(folder: string): Promise<LogLine[]> {
+  const path = join(folder, names.trainingLog);
+  if (!existsSync(path)) return [];
+  const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
+  return lines.map((line) => logLine.parse(JSON.parse(line)));
+}
+
+/** The folder of a task's head in a merge's folder. */
+export const headFolder = (folder: string, task: string): string => join(folder, names.heads, task);
+
+/** The file of a task's head in a merge's folder. */
+export const headPath = (folder: string, task: string): string => join(headFolder(folder, task), names.head);
+
+/** What a run writes at its end; a new run in the same folder begins without it. */
+export const finalFiles: readonly string[] = [
+  resultsFile.name,
+  names.card,
+  runFile.name,
+  names.coefficientsCsv,
+  coefficientsFile.name,
+  names.coefficientsSvg,
+  names.coefficientsPng,
+  names.report,
+  names.tensorboard,
+  names.heads,
+  mergeFile.name,
+  adapterConfigName,
+];
