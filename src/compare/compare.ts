@@ -24,8 +24,8 @@ import {
   type Candidate,
 } from "./candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
-import { openInputs, mergeContextOf, recipeOf, type Inputs } from "../inputs/open.js";
-import { locate } from "../inputs/locate.js";
+import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
+import { locate, recipeOf } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { openOutput, writeHead } from "../folder/output.js";
 import { readFamily } from "../inputs/prepare.js";

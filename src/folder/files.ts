@@ -156,11 +156,9 @@ export const compareFile = jsonFile(
 );
 
 /** reproduce.json: an experiment, while it is made. */
-export const reproduceFile = jsonFile(
-  "reproduce.json",
-  z.object({ version: z.string(), id: z.string() }),
-  { marks: ["version", "id"] },
-);
+export const reproduceFile = jsonFile("reproduce.json", z.object({ version: z.string(), id: z.string() }), {
+  marks: ["version", "id"],
+});
 
 const finetuneScore = z.object({ task: z.string(), accuracy: z.number().optional(), loss: z.number() });
 

@@ -90,7 +90,8 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
     );
   }
   // The folder is ours, and so are these: what a run that was cut off worked with.
-  for (const own of [names.treated, names.products]) await rm(join(out, own), { recursive: true, force: true });
+  for (const own of [names.treated, names.products])
+    await rm(join(out, own), { recursive: true, force: true });
   await removeLeftovers(out);
 }
 

@@ -79,7 +79,10 @@ export const nodeResultFile = jsonFile(
     method: nodeMethod,
     /** Absent where the method is not linear: then the merged model lies in model/. */
     flat: z
-      .object({ leaves: z.array(z.string()).readonly(), tensors: z.record(z.string(), z.array(z.number()).readonly()) })
+      .object({
+        leaves: z.array(z.string()).readonly(),
+        tensors: z.record(z.string(), z.array(z.number()).readonly()),
+      })
       .optional(),
     /** Task → the merged model's score on its test split. */
     test: z.record(z.string(), score),

@@ -1,9 +1,14 @@
 import { existsSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
+import type { Member } from "../checkpoint/family.js";
+import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
+import type { Column } from "../merge/source.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
+import type { PlacementRequest } from "../plan/memory.js";
+import { loadTasks, pickTasks } from "../tasks/registry.js";
 
 const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
 
@@ -103,4 +108,30 @@ export async function locate(options: {
       throw new UserError(`${folder}: the expert for ${label} is the base itself`);
   }
   return { base, sources: experts };
+}
+
+/** Every folder that is read, none of which may be written to. */
+export const foldersOf = ({ base, sources }: Locations): string[] => [
+  base,
+  ...sources.map(({ folder }) => folder),
+];
+
+/** What is merged, where it is not simply one expert a task. */
+export interface Recipe {
+  readonly locations: Locations;
+  /** The columns of the table, from the opened sources (default: each source is one). */
+  readonly columns?: ((sources: readonly Member[]) => Column[]) | undefined;
+  /** Where its task vectors must live, whatever the options say (an earlier run chose it). */
+  readonly request?: PlacementRequest | undefined;
+  /** What the run is called. */
+  readonly name: string;
+}
+
+/** The recipe of the options: every task's expert is a column. */
+export async function recipeOf(options: MergeOptions): Promise<Recipe> {
+  // An unknown task is said to be one before a folder for it is missed.
+  pickTasks(await loadTasks(options.data ?? shippedData), options.tasks);
+  const locations = await locate(options);
+  const { family = options.base === undefined ? shippedFamily : locations.base } = options;
+  return { locations, name: `${basename(family)}-${options.tasks.join("+")}` };
 }

@@ -42,7 +42,10 @@ export async function packingCost(
   const cost: PackingCost = {
     packing: vectors.packing,
     error: relativeError(total("error"), total("norm")),
-    layers: vectors.packingErrors.map(({ layer, error, norm }) => ({ layer, error: relativeError(error, norm) })),
+    layers: vectors.packingErrors.map(({ layer, error, norm }) => ({
+      layer,
+      error: relativeError(error, norm),
+    })),
     loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
   };
   const worst = cost.layers.reduce((a, b) => (b.error > a.error ? b : a));

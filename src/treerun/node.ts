@@ -13,8 +13,8 @@ import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { constantTables } from "../methods/constant.js";
 import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
-import { openInputs, mergeContextOf, type Inputs, type Recipe } from "../inputs/open.js";
-import type { Source } from "../inputs/locate.js";
+import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
+import { type Source, type Recipe } from "../inputs/locate.js";
 import { searchAndTrain } from "../run/merge.js";
 import {
   childResult,

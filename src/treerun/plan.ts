@@ -19,7 +19,9 @@ import {
   type TreeNode,
 } from "../tree/plan.js";
 import { cosines, totalGram, type Similarity } from "../tree/similarity.js";
-import { openInputs, recipeOf, stepShape, type Inputs, type Recipe } from "../inputs/open.js";
+import { openInputs, type Inputs } from "../inputs/open.js";
+import { recipeOf, type Recipe } from "../inputs/locate.js";
+import { stepShape } from "../inputs/data.js";
 import { type NodeFile, type NodeMethod } from "./node-file.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { planMemory } from "../inputs/placement.js";

@@ -1,0 +1,91 @@
+/** The examples that a run trains and tests on, and the hashes of everything that its numbers depend on. */
+import { at } from "../at.js";
+import type { Member } from "../checkpoint/family.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import { UserError } from "../errors.js";
+import type { PreparedTask } from "../evaluate/evaluate.js";
+import type { InputHash } from "../folder/files.js";
+import { rowTokens, type HeadNames } from "../models/types.js";
+import type { StepShape } from "../plan/shape.js";
+import type { Encoder } from "../tasks/encoders.js";
+import type { Task } from "../tasks/registry.js";
+import type { TaskData } from "../tasks/split.js";
+import { usesLabels } from "../train/losses.js";
+import type { Locations } from "./locate.js";
+import type { OpenedModels } from "./models.js";
+import { disposeHead, loadHead, prepareTask } from "./prepare.js";
+import { hashInputs } from "./record.js";
+import type { Resources } from "./resources.js";
+
+/** A task's examples, encoded, its head on the device, and the files that they came from. */
+export type TaskExamples = PreparedTask & Pick<TaskData, "sources">;
+
+interface DataContext {
+  readonly data: string;
+  readonly head: HeadNames | undefined;
+  readonly encoder: Encoder;
+}
+
+/** Draws and encodes every task's examples, and loads its head. The engine must run. */
+export async function prepareTasks(
+  tasks: readonly Task[],
+  heads: readonly Member[],
+  { data, head, encoder }: DataContext,
+  { valPerTask, seed, split, loss }: MergeOptions,
+  hooks: Pick<MergeHooks, "note">,
+  resources: Resources,
+): Promise<TaskExamples[]> {
+  const prepared: TaskExamples[] = [];
+  for (const [i, task] of tasks.entries()) {
+    const member = at(heads, i);
+    const loaded = await loadHead(member, head);
+    resources.add(() => disposeHead(loaded));
+    const options = { data, valPerTask, seed, split };
+    const ready = await prepareTask(task, loaded, member.checkpoint.config, encoder, options);
+    hooks.note(examplesText(ready, valPerTask));
+    prepared.push(ready);
+  }
+  const free = prepared.find(({ validation }) => validation[0]?.answers);
+  if (free && !usesLabels(loss))
+    throw new UserError(
+      `${free.id}: --loss ${loss} needs classes or answers to choose from, and the task asks for a ` +
+        "generated text; use --loss cross-entropy",
+    );
+  return prepared;
+}
+
+function examplesText({ id, validation, test, sources }: TaskExamples, asked: number): string {
+  const fewer = validation.length < asked ? `, fewer than --val-per-task ${asked}` : "";
+  return (
+    `${id}: ${validation.length} validation examples from ${sources.validation.name}${fewer}; ` +
+    `${test.length} test examples from ${sources.test.name}`
+  );
+}
+
+/** Hashes of models, tokenizer, prompts and data. */
+export const hashesOf = (
+  { family }: OpenedModels,
+  { sources }: Locations,
+  { data, encoder }: DataContext,
+  tasks: readonly Task[],
+  prepared: readonly TaskExamples[],
+): Promise<InputHash[]> => hashInputs(family, sources, data, prepared, encoder.prompts?.(tasks));
+
+/** The most that one step can have to do: every task's longest examples in one batch. */
+export function stepShape(
+  tasks: readonly PreparedTask[],
+  {
+    batchSize,
+    batchesPerStep,
+    microBatch,
+  }: Pick<MergeOptions, "batchSize" | "batchesPerStep" | "microBatch">,
+): StepShape {
+  let tokens = 0;
+  let length = 0;
+  for (const { validation } of tasks) {
+    const sizes = validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
+    tokens += sizes.slice(0, batchSize * batchesPerStep).reduce((sum, size) => sum + size, 0);
+    length = Math.max(length, ...validation.map((example) => example.length));
+  }
+  return { tokens, microBatch, length };
+}

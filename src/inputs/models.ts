@@ -1,0 +1,112 @@
+/** The models that a run merges: opened, checked from their headers, and seen as the model that is trained on. */
+import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
+import { adapterForm } from "../checkpoint/write-form.js";
+import type { MergeOptions } from "../config/options.js";
+import { UserError } from "../errors.js";
+import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
+import { withAdapters } from "../models/adapters.js";
+import type { HeadNames, Model } from "../models/types.js";
+import type { Task } from "../tasks/registry.js";
+import { at } from "../at.js";
+import { checkFamily, checkHead } from "./check.js";
+import { openHead } from "./heads.js";
+import type { Locations } from "./locate.js";
+import { buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
+import type { Resources } from "./resources.js";
+import { hasTextTower, zeroShotHead } from "./zero-shot.js";
+
+/** Base and experts of a run. */
+export interface OpenedModels {
+  /** Every expert as a model: of an adapter, its products. */
+  readonly family: Family;
+  /** A model of the base's own tensors. */
+  readonly plain: Model;
+  /** With what adapters add, standing beside its weights, where the experts are adapters. */
+  readonly model: Model;
+  /** Base and experts as `model` sees them, where they are adapters. */
+  readonly factored: FactoredFamily | undefined;
+  /** What the heads' tensors are called; undefined for language models, which have none. */
+  readonly head: HeadNames | undefined;
+  /** A stored tensor's name under its family's. */
+  canonical(name: string): string;
+}
+
+/**
+ * Opens base and experts and checks them from their headers alone: no weight is read.
+ * @throws UserError naming the folder and the tensor that does not fit
+ */
+export async function openModels(
+  { write, treat }: Pick<MergeOptions, "write" | "treat">,
+  locations: Locations,
+  resources: Resources,
+): Promise<OpenedModels> {
+  const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
+  const opened = await openFamily(
+    await openMember("base", locations.base, canonical),
+    locations.sources.map(({ label, folder }) => ({ task: label, folder })),
+    canonical,
+  );
+  resources.add(opened.close);
+  const experts = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
+  const family = { ...opened, experts };
+  const outputLayer = outputLayerOf(outputLayers, names, family, locations);
+  const plain = buildModel(family.base, outputLayer);
+  checkFamily(family, plain);
+  // Said before any work is done.
+  if (write === "adapter" && treat !== "none")
+    throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
+  if (write === "adapter") adapterForm(experts, "adapter");
+  const factored = treat === "none" ? await factoredFamily(family, canonical) : undefined;
+  return {
+    family,
+    plain,
+    model: factored ? withAdapters(plain, factored.adapterModules) : plain,
+    factored,
+    head: outputLayer === "score" ? undefined : names,
+    canonical,
+  };
+}
+
+/** A task's head: of an earlier merge, of the task's expert, or made from the base's text tower. */
+async function openTaskHead(
+  task: Task,
+  models: OpenedModels,
+  { sources }: Locations,
+  start: () => Promise<unknown>,
+  resources: Resources,
+): Promise<Member> {
+  const { family, head, canonical } = models;
+  const index = sources.findIndex((source) => source.tasks.includes(task.id));
+  const source = at(sources, index);
+  if (source.merged && head) {
+    const opened = await openHead(source.folder, task.id, canonical);
+    resources.add(() => opened.checkpoint.close());
+    return opened;
+  }
+  // A language model has no head: it is called after the task all the same.
+  const own = { ...at(family.experts, index), label: task.id };
+  if (!head || own.actual.has(head.weight) || !hasTextTower(family.base)) return own;
+  await start();
+  return zeroShotHead(family.base, task, head, canonical);
+}
+
+/**
+ * Every task's head, as a checkpoint that holds one, in the order of the tasks; checked. The engine is
+ * started only where a head has to be computed.
+ */
+export async function openHeads(
+  tasks: readonly Task[],
+  models: OpenedModels,
+  locations: Locations,
+  backend: MergeOptions["backend"],
+  resources: Resources,
+): Promise<Member[]> {
+  const start = () => startFor(models.model, backend);
+  const heads: Member[] = [];
+  for (const task of tasks) {
+    const head = await openTaskHead(task, models, locations, start, resources);
+    checkHead(head, models.head, models.model, task);
+    heads.push(head);
+  }
+  return heads;
+}
