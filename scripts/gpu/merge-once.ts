@@ -68,7 +68,7 @@ async function main(order: Order): Promise<Outcome> {
     step: () => {},
     stopping: () => false,
     planned: () => {},
-    grown: () => {},
+    nodesDone: () => {},
   };
   const started = performance.now();
   let planned = 0;

@@ -7,6 +7,7 @@ import { addCompare } from "./compare.js";
 import { addDoctor } from "./doctor.js";
 import { addFinetune } from "./finetune.js";
 import { addMerge } from "./merge.js";
+import { addMethods } from "./methods.js";
 import { addExport } from "./export.js";
 import { addExplain } from "./explain.js";
 import { addEvaluate } from "./evaluate.js";
@@ -15,7 +16,7 @@ import { addReproduce } from "./reproduce.js";
 import { addSetup } from "./setup.js";
 import { addTasks } from "./tasks.js";
 import { addTrain } from "./train.js";
-import { addTree } from "./tree.js";
+import { addNode, addTree } from "./tree.js";
 
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
@@ -37,8 +38,10 @@ for (const add of [
   addTrain,
   addFinetune,
   addMerge,
+  addMethods,
   addCompare,
   addTree,
+  addNode,
   addAdd,
   addExplain,
   addEvaluate,

@@ -1,24 +1,24 @@
-import { Option, type Command } from "commander";
 import { basename, resolve } from "node:path";
-import { settings } from "../config/settings.js";
-import { kebab } from "../spelling.js";
+import { Option, type Command } from "commander";
+import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { loadSettings } from "../config/load.js";
+import { whole } from "../config/numbers.js";
+import type { Settings } from "../config/settings.js";
 import { startThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
+import { fetchNamed } from "../inputs/fetch.js";
 import { methods } from "../methods/index.js";
 import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
-
 import { nearest } from "../nearest.js";
-import { fetchNamed } from "../inputs/fetch.js";
-import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
-import { toText } from "../report/table.js";
-import { progressPrinter } from "./progress.js";
-import { stopOnSignal } from "./signals.js";
+import { kebab } from "../spelling.js";
+import { startJob, type Job } from "./job.js";
+import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
-const shown = ["base", "experts", "out", "dtype", "shardSize", "seed"] as const;
+/** Settings of a run that a merge without training has too. */
+const shared = ["base", "experts", "out", "dtype", "shardSize", "seed"] as const;
 
-const examples = `
+const help = `
 Examples:
   $ train-merge merge --method ties --base base --experts a b c --out merged/ties
   $ train-merge merge --method linear --experts a b --weight 0.7,0.3
@@ -36,39 +36,109 @@ function allParameters(): Map<string, Parameter> {
   return found;
 }
 
-const argumentOf = (parameter: Parameter): string =>
-  ({ number: "<x>", numbers: "<x,…>", flag: "<on|off>", choice: "<name>" })[parameter.kind];
+const placeholders: Readonly<Record<Parameter["kind"], string>> = {
+  number: "<x>",
+  numbers: "<x,…>",
+  flag: "<on|off>",
+  choice: "<name>",
+};
 
-export function methodOf(name: string): Method {
+/** The method of that name. @throws UserError, with the nearest name, where there is none */
+export function chosenMethod(name: string): Method {
   const found = methods.find((method) => method.name === name);
-  if (!found)
-    throw new UserError(
-      `--method ${name}: there is no such method${nearest(
-        name,
-        methods.map((method) => method.name),
-      )}; there are ${methods.map((method) => method.name).join(", ")}`,
-    );
-  return found;
+  if (found) return found;
+  const names = methods.map((method) => method.name);
+  throw new UserError(
+    `--method ${name}: there is no such method${nearest(name, names)}; there are ${names.join(", ")}`,
+  );
 }
 
 /** Gives a command the parameters of all methods. */
-export function addParameters(command: Command): void {
+function addParameters(command: Command): void {
   for (const [key, parameter] of allParameters()) {
     const of = methods.filter((method) => Object.hasOwn(method.parameters, key)).map(({ name }) => name);
+    const whose = of.length ? ` (${of.join(", ")})` : "";
     command.addOption(
-      new Option(
-        `--${kebab(key)} ${argumentOf(parameter)}`,
-        `${parameter.about}${of.length ? ` (${of.join(", ")})` : ""}`,
-      ),
+      new Option(`--${kebab(key)} ${placeholders[parameter.kind]}`, `${parameter.about}${whose}`),
     );
   }
 }
 
 /** What a user gave of them. */
-export const givenParameters = (options: Record<string, unknown>): Record<string, unknown> =>
+const givenParameters = (options: Given): Record<string, unknown> =>
   Object.fromEntries(
     [...allParameters().keys()].filter((key) => options[key] !== undefined).map((key) => [key, options[key]]),
   );
+
+interface Options extends Given {
+  method?: string;
+  threads?: number;
+  rank?: number;
+  write: WriteForm;
+  json?: boolean;
+}
+
+/** Merges as a mergekit file says. @returns the folder that was written */
+async function runFile(file: string, options: Options, chosen: Settings, job: Job): Promise<string> {
+  const stray = ["method", "base", "experts", "dtype", ...Object.keys(givenParameters(options))].find(
+    (key) => options[key] !== undefined,
+  );
+  if (stray !== undefined)
+    throw new UserError(`--${kebab(stray)}: the file ${file} says it; change it there`);
+  const { mergeByFile } = await import("../mergers/mergekit-file.js");
+  const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
+  const { shardSize, seed } = chosen;
+  await mergeByFile(file, { shardSize, threads: options.threads, out, seed }, job);
+  return out;
+}
+
+/** Merges with a method. @returns the folder that was written */
+async function runMethod(options: Options, chosen: Settings, job: Job): Promise<string> {
+  if (options.method === undefined)
+    throw new UserError(
+      "name a method (--method ties) or a mergekit file; `train-merge methods` lists the methods",
+    );
+  const method = chosenMethod(options.method);
+  if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
+  const names = chosen.experts.map((folder) => basename(resolve(folder)));
+  const out = chosen.out ?? `merged/${method.name}-${names.join("+")}`;
+  const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, job);
+  const { mergeModels } = await import("../mergers/models.js");
+  const seed = "seed" in parametersOf(method) && { seed: chosen.seed };
+  await mergeModels(
+    {
+      shardSize: chosen.shardSize,
+      threads: options.threads,
+      method,
+      labels: chosen.experts.map((folder) => basename(folder)),
+      given: { ...givenParameters(options), ...seed },
+      base,
+      models: experts,
+      out,
+      dtype: chosen.dtype,
+      write: options.write,
+      rank: options.rank,
+    },
+    job,
+  );
+  return out;
+}
+
+async function run(file: string | undefined, options: Options): Promise<void> {
+  const given = Object.fromEntries(shared.map((key) => [key, options[key]]));
+  const chosen = await loadSettings({ ...given, tasks: "all" });
+  const job = startJob();
+  job.training(true);
+  // They start while everything else is read.
+  startThreads(options.threads);
+  const started = performance.now();
+  const out =
+    file === undefined ? await runMethod(options, chosen, job) : await runFile(file, options, chosen, job);
+  job.end();
+  const seconds = (performance.now() - started) / 1000;
+  if (options.json) printJson({ out, seconds });
+  else process.stdout.write(`written to ${out} in ${seconds.toFixed(1)} s (README.md, merge.json)\n`);
+}
 
 export function addMerge(program: Command): void {
   const command = program
@@ -78,144 +148,35 @@ export function addMerge(program: Command): void {
       "merge models with a method that trains nothing, or as a mergekit file says: from disk " +
         "to disk, any architecture, no engine",
     );
-  command.option("--method <name>", `one of ${methods.map(({ name }) => name).join(", ")}`);
-  const own: Partial<Record<(typeof shown)[number], string>> = {
+  const own: Partial<Record<(typeof shared)[number], string>> = {
     experts: "the models' folders",
     out: "where to write (default: merged/<method>-<models>)",
     seed: "draws what is dropped or chosen",
   };
-  for (const key of shown)
-    command.addOption(
-      new Option(`--${kebab(key)} ${settings[key].argument}`, own[key] ?? settings[key].help),
-    );
-  command.addOption(
-    new Option(
-      "--write <form>",
-      "where all models are adapters: auto and adapter write one, model folds the result into the base",
+  command.option("--method <name>", `one of ${methods.map(({ name }) => name).join(", ")}`);
+  for (const key of shared) command.addOption(settingOption(key, own[key]));
+  command
+    .addOption(
+      new Option(
+        "--write <form>",
+        "where all models are adapters: auto and adapter write one, model folds the result into the base",
+      )
+        .choices(writeForms)
+        .default("auto"),
     )
-      .choices([...writeForms])
-      .default("auto"),
-  );
-  command.option("--rank <n>", "rank of a LoRA result (default: the inputs' ranks together)");
-  command.option("--threads <n>", "threads that read, merge and write (default: the machine's cores)");
+    .addOption(
+      checkedOption("--rank <n>", "rank of a LoRA result (default: the inputs' ranks together)", whole()),
+    )
+    .addOption(
+      checkedOption(
+        "--threads <n>",
+        "threads that read, merge and write (default: the machine's cores)",
+        whole(0),
+      ),
+    );
   addParameters(command);
   command
     .option("--json", "print what was made as JSON on stdout")
-    .addHelpText("after", examples)
-    .action(
-      async (
-        file: string | undefined,
-        options: Record<string, unknown> & {
-          method?: string;
-          threads?: string;
-          rank?: string;
-          write: WriteForm;
-          json?: boolean;
-          experts?: string[];
-          base?: string;
-        },
-      ) => {
-        const chosen = await loadSettings({
-          ...Object.fromEntries(shown.map((key) => [key, options[key]])),
-          tasks: "all",
-        });
-        const threads = options.threads === undefined ? undefined : Number(options.threads);
-        if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 0))
-          throw new UserError(`--threads ${options.threads}: it must be a whole number from 0 on`);
-        const rank = options.rank === undefined ? undefined : Number(options.rank);
-        if (rank !== undefined && !(Number.isSafeInteger(rank) && rank > 0))
-          throw new UserError(`--rank ${options.rank}: it must be a whole number from 1 on`);
-        const printer = progressPrinter(process.stderr);
-        const signals = stopOnSignal(printer.note);
-        signals.training(true);
-        // They start while everything else is read.
-        startThreads(threads);
-        const common = { shardSize: chosen.shardSize, threads };
-        const { mergeByFile, mergeModels } = await import("../mergers/models.js");
-        const started = performance.now();
-        const hooks = { ...printer, stopping: signals.requested };
-        let out: string;
-        if (file !== undefined) {
-          const stray = ["method", "base", "experts", "dtype", ...Object.keys(givenParameters(options))].find(
-            (key) => options[key] !== undefined,
-          );
-          if (stray !== undefined)
-            throw new UserError(`--${kebab(stray)}: the file ${file} says it; change it there`);
-          out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
-          await mergeByFile(file, { ...common, out, seed: chosen.seed }, hooks);
-        } else {
-          if (options.method === undefined)
-            throw new UserError(
-              "name a method (--method ties) or a mergekit file; `train-merge methods` lists the methods",
-            );
-          const method = methodOf(options.method);
-          if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
-          out =
-            chosen.out ??
-            `merged/${method.name}-${chosen.experts.map((folder) => basename(resolve(folder))).join("+")}`;
-          const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, printer);
-          await mergeModels(
-            {
-              ...common,
-              method,
-              labels: chosen.experts.map((folder) => basename(folder)),
-              given: {
-                ...givenParameters(options),
-                ...("seed" in parametersOf(method) && { seed: chosen.seed }),
-              },
-              base,
-              models: experts,
-              out,
-              dtype: chosen.dtype,
-              write: options.write,
-              rank,
-            },
-            hooks,
-          );
-        }
-        printer.end();
-        const seconds = (performance.now() - started) / 1000;
-        process.stdout.write(
-          options.json
-            ? `${JSON.stringify({ out, seconds }, undefined, 2)}\n`
-            : `written to ${out} in ${seconds.toFixed(1)} s (README.md, merge.json)\n`,
-        );
-      },
-    );
-
-  program
-    .command("methods [name]")
-    .description("the methods that train nothing; with a name, its parameters and their defaults")
-    .option("--json", "print them as JSON")
-    .action((name: string | undefined, options: { json?: boolean }) => {
-      const listed = name === undefined ? methods : [methodOf(name)];
-      if (options.json) {
-        process.stdout.write(
-          `${JSON.stringify(
-            listed.map((method) => ({
-              name: method.name,
-              about: method.about,
-              needs: method.needs,
-              parameters: parametersOf(method),
-            })),
-            undefined,
-            2,
-          )}\n`,
-        );
-        return;
-      }
-      if (name === undefined) {
-        const all = methods.map((method) => [method.name, method.about]);
-        const table = toText({ head: ["method", "what it does"], body: all }, ["left", "left"]);
-        process.stdout.write(`${table}\n\n\`train-merge methods NAME\` shows its parameters.\n`);
-        return;
-      }
-      const body = Object.entries(parametersOf(listed[0]!)).map(([key, parameter]) => [
-        `--${kebab(key)}`,
-        String(parameter.default),
-        `${parameter.about}${parameter.kind === "choice" ? `: ${parameter.of.join(", ")}` : ""}`,
-      ]);
-      const table = toText({ head: ["parameter", "default", "what it is"], body }, ["left", "left", "left"]);
-      process.stdout.write(`${listed[0]!.about}\n\n${table}\n`);
-    });
+    .addHelpText("after", help)
+    .action(run);
 }

@@ -1,34 +1,56 @@
 import { Option, type Command } from "commander";
+import type { z } from "zod";
+import { settings, type Settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
-import { settings } from "../config/settings.js";
 import { kebab } from "../spelling.js";
 
-/** Gives a command every setting of a run as an option. */
+/** Options as commander hands them over. */
+export type Given = Readonly<Record<string, unknown>>;
+
+/** Gives a command settings of a run as options, with what they are when nobody says. */
 export function addSettings(command: Command, left: readonly string[] = []): void {
   for (const [key, { argument, help, schema }] of Object.entries(settings)) {
     if (left.includes(key)) continue;
-    const fallback = schema.safeParse(undefined).data as string | number | undefined;
-    command.addOption(
-      new Option(
-        `--${kebab(key)} ${argument}`,
-        fallback === undefined ? help : `${help} (default: ${fallback})`,
-      ),
-    );
+    const fallback: unknown = schema.safeParse(undefined).data;
+    const shown = fallback === undefined ? "" : ` (default: ${String(fallback)})`;
+    command.addOption(new Option(`--${kebab(key)} ${argument}`, `${help}${shown}`));
   }
 }
 
-/** A positive number out of an option. */
-export function positive(name: string, text: string, whole: boolean): number {
-  const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value) || (whole && !Number.isSafeInteger(value)))
-    throw new UserError(`--${name} ${text}: it must be a ${whole ? "whole " : ""}number above 0`);
-  return value;
+/** A setting of a run as an option, for a command that takes a few. */
+export const settingOption = (key: keyof typeof settings, help: string = settings[key].help): Option =>
+  new Option(`--${kebab(key)} ${settings[key].argument}`, help);
+
+/** An option whose value one of the settings' schemas (config/numbers.ts) checks. */
+export function checkedOption(flags: string, help: string, schema: z.ZodType): Option {
+  const option = new Option(flags, help);
+  return option.argParser((text) => {
+    const parsed = schema.safeParse(text);
+    if (parsed.success) return parsed.data;
+    throw new UserError(`${option.long ?? flags} ${text}: ${parsed.error.issues[0]?.message ?? "not valid"}`);
+  });
 }
 
-/** A whole number from 0 on out of an option. */
-export function wholeFromZero(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0)
-    throw new UserError(`--${name} ${text}: it must be a whole number from 0 on`);
-  return value;
+/** Names out of an option: "a, b" → a and b. */
+export const listed = (text: string): string[] =>
+  text
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean);
+
+/** Settings that the user gave, but for some. */
+export const givenSettings = (
+  chosen: Settings,
+  isGiven: (key: string) => boolean,
+  left: readonly (keyof Settings)[],
+): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(chosen).filter(([key]) => isGiven(key) && !left.some((other) => other === key)),
+  );
+
+/** Where things lie: no setting of a method. */
+export const whereabouts = ["tasks", "out", "base", "experts", "family", "data", "memoryBudget"] as const;
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
 }

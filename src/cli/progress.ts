@@ -1,10 +1,20 @@
 import type { MergeHooks } from "../config/options.js";
 import type { TrainRecord } from "../train/loop.js";
 
-const clock = (seconds: number): string => {
-  const whole = Math.max(0, Math.round(seconds));
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
-};
+/** A time that is left: "12 s", "3 min 05 s". */
+function timeText(seconds: number): string {
+  const rounded = Math.max(0, Math.round(seconds));
+  if (rounded < 60) return `${rounded} s`;
+  return `${Math.floor(rounded / 60)} min ${String(rounded % 60).padStart(2, "0")} s`;
+}
+
+/** Time that the steps so far took, spread over those that are left. */
+function leftText(first: { at: number; step: number }, step: number, steps: number): string {
+  const done = step - first.step;
+  if (done <= 0) return "";
+  const each = (performance.now() - first.at) / 1000 / done;
+  return `  ${timeText(each * (steps - step))} left`;
+}
 
 /** Writes what a run tells to stderr: one line rewritten in place on a terminal, few plain lines elsewhere. */
 export function progressPrinter(
@@ -41,18 +51,13 @@ export function progressPrinter(
     step({ step, loss, validation }: TrainRecord, tasks, steps) {
       // A step before the first that was seen is another training's.
       if (!first || step < first.step || step === 0) first = { at: performance.now(), step };
-      if (validation)
-        accuracy = tasks
-          .map((task, i) => `${task} ${(100 * validation.accuracy[i]!).toFixed(0)}%`)
-          .join("  ");
-      const done = step - first.step;
-      const left =
-        done > 0 ? `  ${clock(((performance.now() - first.at) / 1000 / done) * (steps - step))} left` : "";
-      line(
-        `step ${step}/${steps}${loss === undefined ? "" : `  loss ${loss.toFixed(4)}`}  ` +
-          `validation: ${accuracy}${left}`,
-        validation !== undefined,
-      );
+      if (validation) {
+        const shares = validation.accuracy.map((share) => `${(100 * share).toFixed(0)}%`);
+        accuracy = tasks.map((task, i) => `${task} ${shares[i] ?? ""}`).join("  ");
+      }
+      const told = loss === undefined ? "" : `  loss ${loss.toFixed(4)}`;
+      const left = leftText(first, step, steps);
+      line(`step ${step}/${steps}${told}  validation: ${accuracy}${left}`, validation !== undefined);
     },
   };
 }

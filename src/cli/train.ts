@@ -1,18 +1,35 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { fetchNamed } from "../inputs/fetch.js";
-import { addSettings } from "./options.js";
-import { printOutcome } from "./outcome.js";
-import { progressPrinter } from "./progress.js";
-import { stopOnSignal } from "./signals.js";
+import { startJob } from "./job.js";
+import { addSettings, type Given } from "./options.js";
+import { mergeFiles, printOutcome } from "./outcome.js";
 
-const examples = `
+const help = `
 Examples:
   $ train-merge --tasks rte,cb,copa                       the synthetic family that ships
   $ train-merge --tasks rte,cb,copa --family minilm --data data/text
   $ train-merge --tasks rte,cb --base base --experts rte=a/rte cb=b/cb --data data
   $ train-merge --config merge.yaml --seed 1 --json
   $ train-merge --tasks rte,cb,copa --resume              go on after Ctrl-C`;
+
+interface Options extends Given {
+  config?: string;
+  resume?: boolean;
+  tensorboard?: boolean;
+  json?: boolean;
+}
+
+async function run(options: Options): Promise<void> {
+  const { resume, tensorboard, json } = options;
+  const chosen = await loadSettings(options, options.config);
+  const job = startJob();
+  const { mergeByTraining } = await import("../run/merge.js");
+  const result = await mergeByTraining({ ...(await fetchNamed(chosen, job)), resume, tensorboard }, job);
+  job.end();
+  const goOn = "the same command with --resume";
+  printOutcome(result, { json, valPerTask: chosen.valPerTask, goOn, files: mergeFiles }, job.note);
+}
 
 export function addTrain(program: Command): void {
   const command = program
@@ -22,48 +39,8 @@ export function addTrain(program: Command): void {
   command
     .option("--config <file>", "a YAML file of the settings above; options win over it")
     .option("--resume", "go on from the state in --out")
-    .option("--tensorboard", "write TensorBoard's event file too, in tensorboard/")
+    .option("--tensorboard", "also write an event file for TensorBoard, in tensorboard/")
     .option("--json", "print the results as JSON on stdout")
-    .addHelpText("after", examples)
-    .action(
-      async (
-        options: Record<string, unknown> & {
-          config?: string;
-          resume?: boolean;
-          tensorboard?: boolean;
-          json?: boolean;
-        },
-      ) => {
-        const chosen = await loadSettings(options, options.config);
-        const printer = progressPrinter(process.stderr);
-        const signals = stopOnSignal(printer.note);
-        const { mergeByTraining } = await import("../run/merge.js");
-        const result = await mergeByTraining(
-          {
-            ...(await fetchNamed(chosen, printer)),
-            resume: options.resume,
-            tensorboard: options.tensorboard,
-          },
-          {
-            ...printer,
-            step(record, tasks, steps) {
-              signals.training(record.step < steps);
-              printer.step(record, tasks, steps);
-            },
-            stopping: signals.requested,
-          },
-        );
-        printer.end();
-        printOutcome(
-          result,
-          {
-            json: options.json,
-            valPerTask: chosen.valPerTask,
-            goOn: "the same command with --resume",
-            files: "README.md, report.html, coefficients.png, results.json",
-          },
-          printer.note,
-        );
-      },
-    );
+    .addHelpText("after", help)
+    .action(run);
 }

@@ -204,7 +204,7 @@ async function tryTraining(
       ? await mergeInTree(
           settings,
           { ...plainTree, ...candidate.tree },
-          { ...quiet, planned: () => {}, grown: () => {} },
+          { ...quiet, planned: () => {}, nodesDone: () => {} },
         )
       : await mergeByTraining({ ...settings, resume }, quiet, context.recipe);
   if (!made.finished) return undefined;

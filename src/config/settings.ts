@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { engineNames } from "../backend/names.js";
+import { above, anyNumber, atLeast, bytes, part, whole, within } from "./numbers.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";
 import { packings } from "../merge/packing.js";
@@ -18,10 +19,6 @@ interface Setting {
   readonly help: string;
 }
 
-/** Command lines give texts, YAML gives numbers: both are taken. */
-const number = (schema: z.ZodNumber) =>
-  z.preprocess((v) => (typeof v === "string" && v.trim() !== "" ? Number(v) : v), schema);
-const count = (least = 1) => number(z.number().int().min(least));
 const names = z.preprocess(
   (v) =>
     typeof v === "string"
@@ -34,17 +31,6 @@ const names = z.preprocess(
     .array(z.string())
     .min(1)
     .refine((list) => new Set(list).size === list.length, "a name stands in it twice"),
-);
-
-/** "500MB", "5GB" or a plain number → bytes, in powers of ten as transformers counts. */
-const bytes = z.preprocess(
-  (v) => {
-    const match = /^(\d+(?:\.\d+)?)\s*(KB|MB|GB)?$/i.exec(String(v));
-    return match
-      ? Number(match[1]) * { "": 1, KB: 1e3, MB: 1e6, GB: 1e9 }[(match[2] ?? "").toUpperCase() as "KB"]
-      : v;
-  },
-  z.number({ error: "expected a size such as 500MB or 5GB" }).positive(),
 );
 
 /**
@@ -101,12 +87,12 @@ export const settings = {
   },
   trim: {
     argument: "<x>",
-    schema: number(z.number().positive().max(1)).default(0.2),
+    schema: part().default(0.2),
     help: "part of a task vector that --treat ties keeps",
   },
   dareP: {
     argument: "<x>",
-    schema: number(z.number().min(0).max(0.999)).default(0.9),
+    schema: within(0, 0.999).default(0.9),
     help: "chance of an entry to be dropped by --treat dare",
   },
   adaptOn: {
@@ -116,14 +102,14 @@ export const settings = {
       "what is trained on: validation examples, or (for a loss without labels) the test " +
       "inputs, as AdaMerging's tables have it",
   },
-  batchesPerStep: { argument: "<n>", schema: count().default(1), help: "batches of each task a step" },
-  steps: { argument: "<n>", schema: count(0).default(100), help: "optimiser steps" },
+  batchesPerStep: { argument: "<n>", schema: whole().default(1), help: "batches of each task a step" },
+  steps: { argument: "<n>", schema: whole(0).default(100), help: "optimiser steps" },
   lr: {
     argument: "<x>",
-    schema: number(z.number().positive()).default(0.03),
+    schema: above(0).default(0.03),
     help: "learning rate of AdamW",
   },
-  warmup: { argument: "<n>", schema: count(0).default(0), help: "steps of linear warm-up" },
+  warmup: { argument: "<n>", schema: whole(0).default(0), help: "steps of linear warm-up" },
   decay: {
     argument: "<name>",
     schema: z.enum(decays).default("none"),
@@ -131,13 +117,13 @@ export const settings = {
   },
   weightDecay: {
     argument: "<x>",
-    schema: number(z.number().min(0)).default(0),
+    schema: atLeast(0).default(0),
     help: "AdamW's decay of the raw coefficients",
   },
-  batchSize: { argument: "<n>", schema: count().default(16), help: "examples of each task a step" },
+  batchSize: { argument: "<n>", schema: whole().default(16), help: "examples of each task a step" },
   valPerTask: {
     argument: "<n>",
-    schema: count().default(32),
+    schema: whole().default(32),
     help: "validation examples drawn for each task",
   },
   taskWeights: {
@@ -145,7 +131,7 @@ export const settings = {
     schema: z.preprocess(
       (v) => (typeof v === "string" ? v.split(",") : v),
       z
-        .array(number(z.number().min(0)))
+        .array(atLeast(0))
         .refine((list) => list.some((w) => w > 0), "one weight must be above 0")
         .optional(),
     ),
@@ -153,7 +139,7 @@ export const settings = {
   },
   holdout: {
     argument: "<x>",
-    schema: number(z.number().min(0).max(0.9)).default(0.25),
+    schema: within(0, 0.9).default(0.25),
     help:
       "part of the validation examples that is not trained on but chooses the best step (none " +
       "for a loss without labels)",
@@ -166,7 +152,7 @@ export const settings = {
   init: {
     argument: "<x>",
     schema: z
-      .union([z.literal("search"), number(z.number())], { error: "expected a number, or search" })
+      .union([z.literal("search"), anyNumber()], { error: "it must be a number, or search" })
       .default("search"),
     help:
       "coefficient that every entry starts from; search takes the λ that task arithmetic finds " +
@@ -186,7 +172,7 @@ export const settings = {
   },
   seed: {
     argument: "<n>",
-    schema: count(0).default(0),
+    schema: whole(0).default(0),
     help: "draws the validation examples and orders the batches",
   },
   backend: {
@@ -194,7 +180,7 @@ export const settings = {
     schema: z.enum(["auto", ...engineNames]).default("auto"),
     help: `engine: auto, ${engineNames.join(", ")}`,
   },
-  maxLength: { argument: "<n>", schema: count(8).default(128), help: "tokens at which texts are cut" },
+  maxLength: { argument: "<n>", schema: whole(8).default(128), help: "tokens at which texts are cut" },
   split: {
     argument: "<name>",
     schema: z.enum(splitNames).default("files"),
@@ -246,7 +232,7 @@ export const settings = {
   },
   density: {
     argument: "<x>",
-    schema: number(z.number().positive().max(1)).default(0.2),
+    schema: part().default(0.2),
     help: "part of each tensor's task vector that --pack sparse keeps, the largest",
   },
   memoryBudget: {
@@ -256,12 +242,12 @@ export const settings = {
   },
   microBatch: {
     argument: "<n>",
-    schema: count().default(tokensAPass),
+    schema: whole().default(tokensAPass),
     help: "tokens that share one pass through the model; what is more runs in several, added up",
   },
   evalEvery: {
     argument: "<n>",
-    schema: count().default(10),
+    schema: whole().default(10),
     help: "steps between looks at the held-out loss",
   },
 } satisfies Record<string, Setting>;

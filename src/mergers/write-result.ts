@@ -1,17 +1,77 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { at, f64 } from "../at.js";
+import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
+import { adapterForm } from "../checkpoint/write-form.js";
 import { removeWeights } from "../checkpoint/write.js";
+import type { MergeOptions } from "../config/options.js";
+import { names } from "../folder/files.js";
+import { chosenDType } from "../folder/merge.js";
+import { writeModel } from "../folder/weights.js";
+import type { Inputs } from "../inputs/open.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
 import { writeLinearAdapter } from "./adapters.js";
-import { adapterForm } from "../checkpoint/write-form.js";
-import type { Inputs } from "../inputs/open.js";
-import type { MergeOptions } from "../config/options.js";
-import { writeModel } from "../folder/weights.js";
+
+type WriteOptions = Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">;
 
 /** The row of a layer of the experts seen as models, in a table that was trained with adapters beside the weights. */
 const rowFor = (rows: ReadonlyMap<string, number>, id: string): number | undefined =>
   rows.get(id) ?? rows.get(id.replace(/\.(weight|bias)$/, ".ia3_l"));
+
+/** The adapters that a table weights, where an adapter is to be written. A tree's columns are sums: none is. */
+function adaptersOf(
+  { columns }: Inputs,
+  write: WriteOptions["write"],
+): readonly AdaptedCheckpoint[] | undefined {
+  const members = columns.flatMap(({ terms }) => (terms.length === 1 ? terms : [])).map(({ member }) => member);
+  return members.length === columns.length ? adapterForm(members, write) : undefined;
+}
+
+async function writeAdapter(
+  out: string,
+  { family, vectors }: Inputs,
+  adapters: readonly AdaptedCheckpoint[],
+  table: Table,
+  options: WriteOptions,
+): Promise<void> {
+  // Nothing of a model that an earlier run wrote here.
+  await removeWeights(out);
+  await rm(join(out, names.config), { force: true });
+  const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
+  const rows = new Map(
+    vectors.layers.flatMap((layer, row) =>
+      layer.names.map((name) => [name.replace(/\.(lora_d|ia3_l)$/, ".weight"), row]),
+    ),
+  );
+  const coefficients = (weight: string): Float64Array => {
+    const row = rows.get(canonical.get(weight) ?? weight);
+    // A module that every adapter leaves at nothing has no row.
+    return row === undefined ? new Float64Array(table.columns) : rowOf(table, row);
+  };
+  await writeLinearAdapter(out, family.base, adapters, coefficients, chosenDType(options.dtype));
+}
+
+/** Folds adapters into a model: their products, weighted as the table says. */
+async function writeFolded(out: string, inputs: Inputs, table: Table, options: WriteOptions): Promise<void> {
+  const { family, head, vectors, plain, columns } = inputs;
+  const rows = new Map(vectors.layers.map(({ id }, row) => [id, row]));
+  const products = await loadTaskVectors({ base: family.base, columns }, [...plain.parameters.keys()], {
+    residency: "disk",
+    granularity: options.granularity,
+    tables: plain.tables,
+  });
+  try {
+    const whole = makeTable(products.layers.length, table.columns, (row, column) => {
+      const from = rowFor(rows, at(products.layers, row).id);
+      return from === undefined ? 0 : f64(rowOf(table, from), column);
+    });
+    const merged = { family, head, vectors: products, table: whole };
+    await writeModel(out, merged, chosenDType(options.dtype), options.shardSize);
+  } finally {
+    products.dispose();
+  }
+}
 
 /**
  * Writes what a table says, from the experts' own files, whatever packing training had: as an adapter
@@ -22,64 +82,17 @@ export async function writeResult(
   out: string,
   inputs: Inputs,
   table: Table,
-  {
-    write,
-    dtype,
-    shardSize,
-    granularity,
-  }: Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">,
+  options: WriteOptions,
 ): Promise<void> {
-  const { family, head, vectors, model, plain, columns } = inputs;
-  const type = dtype === "auto" ? undefined : dtype;
+  const { family, head, vectors, model, plain } = inputs;
   if (model === plain) {
     const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
     const exact = isRounded ? vectors.fromFiles() : vectors;
-    await writeModel(out, { family, head, vectors: exact, table }, type, shardSize);
+    const merged = { family, head, vectors: exact, table };
+    await writeModel(out, merged, chosenDType(options.dtype), options.shardSize);
     return;
   }
-  const rows = new Map(vectors.layers.map(({ id }, row) => [id, row]));
-  // A tree's columns are sums of experts: what is written then are products.
-  const adapters = columns.every(({ terms }) => terms.length === 1)
-    ? adapterForm(
-        columns.map(({ terms }) => terms[0]!.member),
-        write,
-      )
-    : undefined;
-  if (adapters) {
-    // Nothing of a model that an earlier run wrote here.
-    await removeWeights(out);
-    await rm(join(out, "config.json"), { force: true });
-    const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
-    const byName = new Map(
-      vectors.layers.flatMap(({ names }, row) =>
-        names.map((name) => [name.replace(/\.(lora_d|ia3_l)$/, ".weight"), row]),
-      ),
-    );
-    await writeLinearAdapter(
-      out,
-      family.base,
-      adapters,
-      (weight) => {
-        const row = byName.get(canonical.get(weight)!);
-        // A module that every adapter leaves at nothing has no row.
-        return row === undefined ? new Float64Array(table.columns) : rowOf(table, row);
-      },
-      type,
-    );
-    return;
-  }
-  const products = await loadTaskVectors({ base: family.base, columns }, [...plain.parameters.keys()], {
-    residency: "disk",
-    granularity,
-    tables: plain.tables,
-  });
-  try {
-    const whole = makeTable(products.layers.length, table.columns, (row, column) => {
-      const from = rowFor(rows, products.layers[row]!.id);
-      return from === undefined ? 0 : rowOf(table, from)[column]!;
-    });
-    await writeModel(out, { family, head, vectors: products, table: whole }, type, shardSize);
-  } finally {
-    products.dispose();
-  }
+  const adapters = adaptersOf(inputs, options.write);
+  if (adapters) await writeAdapter(out, inputs, adapters, table, options);
+  else await writeFolded(out, inputs, table, options);
 }

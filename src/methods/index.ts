@@ -42,3 +42,10 @@ export const methods: readonly Method[] = [
 
 /** And the one that is no merge of its own. */
 export const everyMethod: readonly Method[] = [...methods, treated];
+
+/** A method by its name. @throws RangeError where there is none: names from users are checked before */
+export function methodNamed(name: string): Method {
+  const found = everyMethod.find((method) => method.name === name);
+  if (!found) throw new RangeError(`there is no method "${name}"`);
+  return found;
+}

@@ -23,15 +23,22 @@ async function checkBase(to: string, base: string): Promise<void> {
   }
 }
 
+export interface AddedExpert {
+  /** Its folder. */
+  readonly expert: string;
+  /** The finished merge's folder. */
+  readonly to: string;
+  /** Its task (default: its folder's name). */
+  readonly task?: string | undefined;
+}
+
 /**
  * Adds an expert to a finished merge. The merge is one child (its written weights, its heads), the
  * expert the other: two coefficients a layer are trained on the validation data of all tasks.
  * @param options as for a merge; its tasks are not looked at
  */
 export async function addExpert(
-  expert: string,
-  to: string,
-  task: string | undefined,
+  { expert, to, task }: AddedExpert,
   options: MergeOptions,
   hooks: MergeHooks,
 ): Promise<MergeResult> {

@@ -1,94 +1,24 @@
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { z } from "zod";
-import { digest, readJson } from "../checkpoint/files.js";
+import { dirname } from "node:path";
 import { UserError } from "../errors.js";
-import { methods } from "../methods/index.js";
-import type { FlatMerge } from "../tree/flatten.js";
+import {
+  nodeFile,
+  nodeFolder,
+  nodeResultFile,
+  type NodeFile,
+  type NodeResult,
+} from "../folder/tree-files.js";
 
-/** Methods that give one table, so that a tree of them is one table too. */
-const linearMethods: readonly string[] = ["supermerge", "average", "task-arithmetic"];
-/** How a node may merge its children: by those, or by any method that merges two and more models without data. */
-export const nodeMethods = [
-  ...linearMethods,
-  ...methods
-    .filter(
-      ({ name, needs, inputs }) => !linearMethods.includes(name) && !needs && (inputs?.[1] ?? Infinity) > 2,
-    )
-    .map(({ name }) => name),
-] as [string, ...string[]];
-export type NodeMethod = string;
-export const isLinear = (method: NodeMethod): boolean => linearMethods.includes(method);
-
-/**
- * A node's folder under nodes/: its id, or where that is long, its start and a digest. Task names hold
- * no separators.
- */
-export const folderName = (id: string): string =>
-  id.length <= 100 ? id : `${id.slice(0, 80)}+…${digest(id).slice(0, 12)}`;
-
-const name = z.string().regex(/^\w[\w.+-]*$/);
-const source = z.object({
-  label: z.string(),
-  folder: z.string(),
-  tasks: z.array(z.string()),
-  merged: z.boolean(),
-});
-const hash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
-
-/** nodes/<id>/node.json: all that one node needs, for `train-merge node`. */
-const nodeFile = z.object({
-  id: name,
-  level: z.number(),
-  tasks: z.array(name).min(1),
-  /** Tasks (leaves) and ids of nodes, whose folders lie beside this one's, with the identity they must have. */
-  children: z.array(z.object({ id: name, identity: z.string().nullable() })),
-  /** SHA-256 of everything the result depends on. */
-  identity: z.string(),
-  method: z.enum(nodeMethods),
-  keepNodes: z.boolean(),
-  base: z.string(),
-  /** The experts of its tasks. */
-  sources: z.array(source),
-  hashes: z.array(hash),
-  /** Options of the run, as `train-merge train` takes them. */
-  settings: z.record(z.string(), z.unknown()),
-});
-export type NodeFile = z.infer<typeof nodeFile>;
-
-const score = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
-
-/** nodes/<id>/result.json: written last, so a node that has one is done. */
-const nodeResult = z.object({
-  identity: z.string(),
-  id: z.string(),
-  method: z.enum(nodeMethods),
-  /** Absent where the method is not linear: then the merged model lies in model/. */
-  flat: z
-    .object({ leaves: z.array(z.string()), tensors: z.record(z.string(), z.array(z.number())) })
-    .optional(),
-  /** Task → the merged model's score on its test split. */
-  test: z.record(z.string(), score),
-  /** Task → the score of the child that it came with. */
-  before: z.record(z.string(), score),
-});
-export interface NodeResult extends Omit<z.infer<typeof nodeResult>, "flat"> {
-  flat?: FlatMerge | undefined;
+/** A node's file. @param folder nodes/<id> @throws UserError where there is none of this version */
+export async function readNode(folder: string): Promise<NodeFile> {
+  const node = await nodeFile.readIfSound(folder);
+  if (!node)
+    throw new UserError(`${nodeFile.in(folder)}: not a node of this version; \`train-merge tree\` writes them`);
+  return node;
 }
 
-/** nodes/<id>/run.json: what may differ between equal runs. */
-export interface NodeRun {
-  readonly seconds: number;
-  readonly peakMemoryBytes: number;
-  readonly devicePeakBytes: number;
-  readonly bytesRead: number;
-}
-
-export async function readNodeFile(path: string): Promise<NodeFile> {
-  const parsed = nodeFile.safeParse(await readJson(path));
-  if (!parsed.success)
-    throw new UserError(`${path}: not a node of this version; \`train-merge tree\` writes them`);
-  return parsed.data;
+/** Whether some names are these, in any order. */
+function areNames(found: readonly string[], expected: readonly string[]): boolean {
+  return [...found].sort().join() === [...expected].sort().join();
 }
 
 /**
@@ -100,30 +30,28 @@ export async function readResult(
   identity: string,
   tasks: readonly string[],
 ): Promise<NodeResult | undefined> {
-  const path = join(folder, "result.json");
-  if (!existsSync(path)) return undefined;
-  const parsed = nodeResult.safeParse(await readJson(path).catch(() => undefined));
-  if (!parsed.success || parsed.data.identity !== identity) return undefined;
-  const { flat, test, before } = parsed.data;
-  const same = (names: readonly string[]) => [...names].sort().join() === [...tasks].sort().join();
-  const sound =
-    same(Object.keys(test)) &&
-    same(Object.keys(before)) &&
-    (!flat ||
-      (same(flat.leaves) && Object.values(flat.tensors).every((row) => row.length === flat.leaves.length)));
-  return sound ? parsed.data : undefined;
+  const result = await nodeResultFile.readIfSound(folder);
+  if (result?.identity !== identity) return undefined;
+  const { flat, test, before } = result;
+  if (!areNames(Object.keys(test), tasks) || !areNames(Object.keys(before), tasks)) return undefined;
+  if (!flat) return result;
+  const rows = Object.values(flat.tensors);
+  const sound = areNames(flat.leaves, tasks) && rows.every((row) => row.length === flat.leaves.length);
+  return sound ? result : undefined;
 }
 
-/** The result of a child that must be done. */
+/** The folder of the tree that a node's folder is part of. */
+export const treeOf = (folder: string): string => dirname(dirname(folder));
+
+/** The result of a child that must be done. @param folder nodes/<id> of its parent */
 export async function childResult(
-  path: string,
-  { id, identity }: NodeFile["children"][number],
+  folder: string,
+  { id, identity }: { readonly id: string; readonly identity: string },
 ): Promise<NodeResult> {
-  const result = await readResult(join(dirname(dirname(path)), folderName(id)), identity!, id.split("+"));
-  if (!result)
-    throw new UserError(
-      `${path}: its child ${id} is not done (or was made from other inputs); run that node ` +
-        `first, or \`train-merge tree\` again`,
-    );
-  return result;
+  const result = await readResult(nodeFolder(treeOf(folder), id), identity, id.split("+"));
+  if (result) return result;
+  throw new UserError(
+    `${nodeFile.in(folder)}: its child ${id} is not done (or was made from other inputs); run that node ` +
+      `first, or \`train-merge tree\` again`,
+  );
 }

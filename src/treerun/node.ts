@@ -1,39 +1,40 @@
-import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
+import { at, lookUp } from "../at.js";
 import { watchMemory } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
-import { readJson, writeText } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
 import { traffic } from "../checkpoint/safetensors.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
-import { columnOf, type Column } from "../merge/source.js";
-import { applyGate, rowOf, type Table } from "../merge/table.js";
-import { constantTables } from "../methods/constant.js";
-import { chosenRaw } from "../train/loop.js";
-import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
-import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
-import { type Source, type Recipe } from "../inputs/locate.js";
-import { searchAndTrain } from "../run/merge.js";
+import { writeMerge } from "../folder/merge.js";
+import { removeLeftovers, writeHead } from "../folder/output.js";
+import { loadState } from "../folder/state.js";
 import {
-  childResult,
-  folderName,
   isLinear,
-  readNodeFile,
-  readResult,
+  nodeFile,
+  nodeFinalFiles,
+  nodeFolder,
+  nodeModel,
+  nodeResultFile,
+  nodeRunFile,
   type NodeFile,
   type NodeResult,
-  type NodeRun,
-} from "./node-file.js";
-import type { MergeHooks, MergeOptions } from "../config/options.js";
-import { loadState } from "../folder/state.js";
-import { writeMerge } from "../folder/merge.js";
-import { evaluateFolder } from "../run/evaluate.js";
-import { methods } from "../methods/index.js";
-import { resolveValues } from "../methods/values.js";
-import { removeLeftovers, writeHead } from "../folder/output.js";
+} from "../folder/tree-files.js";
+import type { Recipe, Source } from "../inputs/locate.js";
+import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
+import { columnOf, type Column } from "../merge/source.js";
+import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { writeResult } from "../mergers/write-result.js";
+import { constantTables } from "../methods/constant.js";
+import { methodNamed } from "../methods/index.js";
+import { resolveValues } from "../methods/values.js";
+import { evaluateFolder } from "../run/evaluate.js";
+import { searchAndTrain } from "../run/merge.js";
+import { chosenRaw } from "../train/loop.js";
+import { coefficientsIn, flatten, leafMerge, type FlatMerge } from "../tree/flatten.js";
+import { childResult, readNode, readResult, treeOf } from "./node-file.js";
 
 /**
  * A child as a column: an expert, a merge of several given by coefficients, or a merged model that was
@@ -47,29 +48,30 @@ interface Child {
   readonly result?: NodeResult | undefined;
 }
 
-async function childrenOf(path: string, node: NodeFile): Promise<Child[]> {
+/** The expert of a task, among a node's. */
+function expertOf({ id, sources }: NodeFile, task: string): Source {
+  const found = sources.find(({ label }) => label === task);
+  if (!found) throw new UserError(`node ${id}: its file names no expert for ${task}`);
+  return found;
+}
+
+async function childrenOf(folder: string, node: NodeFile): Promise<Child[]> {
   const children: Child[] = [];
-  for (const child of node.children) {
-    if (child.identity === null) {
-      children.push({ id: child.id, sources: node.sources.filter(({ label }) => label === child.id) });
+  for (const { id, identity } of node.children) {
+    if (identity === null) {
+      children.push({ id, sources: [expertOf(node, id)] });
       continue;
     }
-    const result = await childResult(path, child);
-    const tasks = Object.keys(result.test);
+    const result = await childResult(folder, { id, identity });
+    const { flat } = result;
     const written: Source = {
-      label: child.id,
-      folder: join(dirname(dirname(path)), folderName(child.id), "model"),
-      tasks,
+      label: id,
+      folder: join(nodeFolder(treeOf(folder), id), nodeModel),
+      tasks: Object.keys(result.test),
       merged: true,
     };
-    children.push({
-      id: child.id,
-      result,
-      flat: result.flat,
-      sources: result.flat
-        ? result.flat.leaves.map((leaf) => node.sources.find(({ label }) => label === leaf)!)
-        : [written],
-    });
+    const sources = flat?.leaves.map((leaf) => expertOf(node, leaf)) ?? [written];
+    children.push({ id, result, flat, sources });
   }
   return children;
 }
@@ -82,17 +84,15 @@ export function columnsOf(
   children: readonly Pick<Child, "id" | "sources" | "flat">[],
   members: readonly Member[],
 ): Column[] {
-  let at = 0;
+  let start = 0;
   return children.map(({ id, sources, flat }) => {
-    const mine = members.slice(at, (at += sources.length));
-    if (!flat) return columnOf(mine[0]!);
-    return {
-      label: id,
-      terms: mine.map((member, leaf) => ({
-        member,
-        coefficient: (name: string) => coefficientsIn(flat, name)[leaf]!,
-      })),
-    };
+    const own = members.slice(start, (start += sources.length));
+    if (!flat) return columnOf(at(own, 0));
+    const terms = own.map((member, leaf) => ({
+      member,
+      coefficient: (name: string) => at(coefficientsIn(flat, name), leaf),
+    }));
+    return { label: id, terms };
   });
 }
 
@@ -104,14 +104,19 @@ const byTensor = ({ vectors }: Inputs, table: Table): Map<string, readonly numbe
     ),
   );
 
+/** A node while it is run. */
+interface RunningNode {
+  /** nodes/<id>. */
+  readonly folder: string;
+  readonly node: NodeFile;
+  readonly children: readonly Child[];
+  readonly inputs: Inputs;
+  readonly options: MergeOptions;
+  readonly hooks: MergeHooks;
+}
+
 /** The table of a linear method, or undefined where training was asked to stop. */
-async function nodeTable(
-  folder: string,
-  node: NodeFile,
-  inputs: Inputs,
-  options: MergeOptions,
-  hooks: MergeHooks,
-): Promise<Table | undefined> {
+async function nodeTable({ folder, node, inputs, options, hooks }: RunningNode): Promise<Table | undefined> {
   const { layers, experts } = inputs.vectors;
   if (node.method === "average") return constantTables.average(layers.length, experts.length);
   if (node.method === "task-arithmetic") {
@@ -122,34 +127,100 @@ async function nodeTable(
   }
   const identity = { node: node.identity };
   // Another node's state, or a damaged one, is no reason to stop: this node begins anew.
-  const resume = await loadState(folder, identity).then(
-    () => true,
-    () => false,
-  );
+  const resume = await hasState(folder, identity);
   // A node shows no baseline, so λ is looked for only where the coefficients start from it.
   const run = { out: folder, inputs, identity, resume };
   const trained = await searchAndTrain(run, { ...options, baselines: false }, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trained.options), options.gate) : undefined;
 }
 
+/** Whether a folder holds a state of this identity, to go on from. */
+export async function hasState(
+  folder: string,
+  identity: Readonly<Record<string, unknown>>,
+): Promise<boolean> {
+  return loadState(folder, identity).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Each task's score before the node: that of the child which it came with. */
+async function scoresBefore({ children, inputs }: RunningNode): Promise<Record<string, Score>> {
+  const { vectors, tasks } = inputs;
+  const before: Record<string, Score> = {};
+  for (const [c, { sources, result }] of children.entries()) {
+    const own = tasks.filter(({ id }) => sources.some((source) => source.tasks.includes(id)));
+    const table = constantTables.individual(vectors.layers.length, children.length, c);
+    const scores = result?.test ?? (await scored(inputs, table, own));
+    for (const { id } of own) before[id] = lookUp(new Map(Object.entries(scores)), id);
+  }
+  return before;
+}
+
+/** What a node made: its table over the leaves where its method has one, and its tasks' scores. */
+interface NodeMerge {
+  readonly flat?: FlatMerge | undefined;
+  readonly test: Record<string, Score>;
+}
+
+/** Merges by coefficients; undefined where training was asked to stop. */
+async function mergeLinearly(running: RunningNode): Promise<NodeMerge | undefined> {
+  const { folder, node, children, inputs, options } = running;
+  const table = await nodeTable(running);
+  if (!table) return undefined;
+  const flat = flatten(
+    children.map((child) => child.flat ?? leafMerge(child.id)),
+    byTensor(inputs, table),
+  );
+  const test = await scored(inputs, table, inputs.tasks);
+  if (node.keepNodes) {
+    const model = join(folder, nodeModel);
+    await writeResult(model, inputs, table, { ...options, write: "model" });
+    for (const member of inputs.heads) await writeHead(model, member, inputs.head);
+  }
+  return { flat, test };
+}
+
+/** Merges with a method that no coefficients can say: the model is written, and measured from its files. */
+async function mergeModels({ folder, node, children, inputs, options, hooks }: RunningNode): Promise<NodeMerge> {
+  const { family, head, heads, data, plan } = inputs;
+  const model = join(folder, nodeModel);
+  const method = methodNamed(node.method);
+  await writeMerge(
+    model,
+    {
+      ...options,
+      method,
+      values: resolveValues(method, { seed: options.seed }, children.length),
+      base: family.base,
+      inputs: family.experts,
+      heads: { members: heads, names: head },
+    },
+    hooks,
+  );
+  const { scores } = await evaluateFolder({ ...options, folder: model, data, placement: plan.chosen });
+  return { test: scores };
+}
+
 /**
  * Runs one node of a tree: trains on its own tasks' validation data, measures on their test data, writes its result.
  * A state that a stopped run left is gone on from; a result with the node's identity is taken as it is.
+ * @param folder nodes/<id>
  * @param parse checks the settings that the node's file holds
  * @returns whether it is done; false where it was asked to stop
  * @throws UserError where its inputs are not those that the tree was planned with
  */
 export async function runNode(
-  path: string,
+  folder: string,
   parse: (settings: Record<string, unknown>) => Promise<Omit<MergeOptions, "resume">>,
   hooks: MergeHooks,
 ): Promise<boolean> {
   const started = performance.now();
-  const node = await readNodeFile(path);
-  const folder = dirname(path);
+  const node = await readNode(folder);
   if (await readResult(folder, node.identity, node.tasks)) return true;
   await removeLeftovers(folder);
-  const children = await childrenOf(path, node);
+  const children = await childrenOf(folder, node);
   const options = await parse({ ...node.settings, tasks: node.tasks });
   const recipe: Recipe = {
     name: node.id,
@@ -160,56 +231,19 @@ export async function runNode(
   const inputs = await openInputs(options, recipe, folder, { ...hooks, note: () => {} });
   try {
     checkHashes(node, inputs);
-    const { vectors, tasks, family, head, heads } = inputs;
-    const { length: n } = vectors.layers;
-    const k = children.length;
-    const before: Record<string, Score> = {};
-    for (const [c, child] of children.entries()) {
-      const mine = tasks.filter(({ id }) => child.sources.some((source) => source.tasks.includes(id)));
-      if (child.result) for (const { id } of mine) before[id] = child.result.test[id]!;
-      else Object.assign(before, await scored(inputs, constantTables.individual(n, k, c), mine));
-    }
-    let flat: FlatMerge | undefined;
-    let test: Record<string, Score>;
-    if (isLinear(node.method)) {
-      const table = await nodeTable(folder, node, inputs, options, hooks);
-      if (!table) return false;
-      flat = flatten(
-        children.map((child) => child.flat ?? leafMerge(child.id)),
-        byTensor(inputs, table),
-      );
-      test = await scored(inputs, table, tasks);
-      if (node.keepNodes) {
-        await writeResult(join(folder, "model"), inputs, table, { ...options, write: "model" });
-        for (const member of heads) await writeHead(join(folder, "model"), member, head);
-      }
-    } else {
-      const model = join(folder, "model");
-      const method = methods.find(({ name }) => name === node.method)!;
-      await writeMerge(
-        model,
-        {
-          ...options,
-          method,
-          values: resolveValues(method, { seed: options.seed }, k),
-          base: family.base,
-          inputs: family.experts,
-          heads: { members: heads, names: head },
-        },
-        hooks,
-      );
-      test = (
-        await evaluateFolder({ ...options, folder: model, data: inputs.data, placement: inputs.plan.chosen })
-      ).scores;
-    }
-    const run: NodeRun = {
+    const running: RunningNode = { folder, node, children, inputs, options, hooks };
+    const before = await scoresBefore(running);
+    const merge = isLinear(node.method) ? await mergeLinearly(running) : await mergeModels(running);
+    if (!merge) return false;
+    const { flat, test } = merge;
+    await nodeRunFile.write(folder, {
       seconds: (performance.now() - started) / 1000,
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
       devicePeakBytes: watchMemory().peak(),
       bytesRead: traffic.read,
-    };
-    await writeText(join(folder, "run.json"), { ...run, planned: inputs.plan.chosen });
-    await writeText(join(folder, "result.json"), {
+      planned: inputs.plan.chosen,
+    });
+    await nodeResultFile.write(folder, {
       identity: node.identity,
       id: node.id,
       method: node.method,
@@ -238,21 +272,16 @@ function checkHashes({ id, hashes }: NodeFile, inputs: Inputs): void {
 
 async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
   const scores = await evaluateTasks({ ...mergeContextOf(inputs), table }, tasks, "test");
-  return Object.fromEntries(tasks.map(({ id }, i) => [id, scores[i]!]));
+  return Object.fromEntries(scores.map((score, i) => [at(tasks, i).id, score]));
 }
 
 /** Writes a node's folder so that `train-merge node FILE` can run it. What another tree left there goes. */
-export async function prepareNode(folder: string, node: NodeFile): Promise<string> {
+export async function prepareNode(folder: string, node: NodeFile): Promise<void> {
   await mkdir(folder, { recursive: true });
-  const path = join(folder, "node.json");
-  const old = existsSync(path)
-    ? ((await readJson(path).catch(() => undefined)) as { identity?: string } | undefined)
-    : undefined;
+  const old = await nodeFile.readIfSound(folder);
   if (old?.identity !== node.identity) {
-    for (const file of ["result.json", "run.json", "state.json", "training.jsonl", "model"])
-      await rm(join(folder, file), { recursive: true, force: true });
+    for (const file of nodeFinalFiles) await rm(join(folder, file), { recursive: true, force: true });
   }
-  // Always: places may have moved, which changes nothing that the result depends on.
-  await writeText(path, node);
-  return path;
+  // Always: folders may have moved, which changes nothing that the result depends on.
+  await nodeFile.write(folder, node);
 }

@@ -1,55 +1,61 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { z } from "zod";
+import { at, lookUp } from "../at.js";
 import { traffic } from "../checkpoint/safetensors.js";
-import { atomicFile, readJson, writeText } from "../checkpoint/files.js";
+import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
+import { clearResults, copyModel, removeLeftovers } from "../folder/output.js";
+import {
+  finishedTree,
+  isLinear,
+  nodeFile,
+  nodeFolder,
+  nodeModel,
+  type NodeResult,
+} from "../folder/tree-files.js";
+import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
-import { figureSvg, svgToPng } from "../report/figure.js";
-import { heatmapSpec } from "../report/heatmap.js";
-import { treeSvg, type TreePicture } from "../report/tree.js";
-import { chosenRaw, type TrainOptions } from "../train/loop.js";
+import { finishMerge, searchProgress, type Finished } from "../run/finish.js";
+import { identityOf, trainRun } from "../run/merge.js";
 import { zeroMoments } from "../train/adamw.js";
+import { chosenRaw, type TrainOptions } from "../train/loop.js";
 import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
 import { localExecutor, type NodeJob } from "./executors.js";
+import { readResult } from "./node-file.js";
+import { hasState, prepareNode } from "./node.js";
+import { writePictures } from "./pictures.js";
+import { planRun, type PlannedNode, type TreeOptions, type TreePlan } from "./plan.js";
 import { refuseOthers, slurmExecutor } from "./slurm.js";
-import { finishMerge } from "../run/finish.js";
-import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
-import { identityOf, trainRun } from "../run/merge.js";
-import { resultRow } from "../report/rows.js";
-import { prepareNode } from "./node.js";
-import { folderName, isLinear, readResult, type NodeResult, type NodeRun } from "./node-file.js";
-import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
-import { loadState } from "../folder/state.js";
-import { clearResults, copyModel, removeLeftovers } from "../folder/output.js";
-import { planRun, type TreeOptions, type TreePlan } from "./plan.js";
 
-const folderOf = ({ out }: TreePlan, id: string): string => join(out, "nodes", folderName(id));
+/** The node that all others are merged into. */
+const rootOf = ({ nodes }: TreePlan): PlannedNode => at(nodes, -1);
+
+/** Nodes that are not done, as jobs; their folders are made ready. */
+async function openJobs({ out, nodes }: TreePlan, note: MergeHooks["note"]): Promise<NodeJob[]> {
+  const jobs: NodeJob[] = [];
+  for (const { id, level, identity, tasks, children, predicted, file } of nodes) {
+    const folder = nodeFolder(out, id);
+    await prepareNode(folder, file);
+    if (await readResult(folder, identity, tasks)) {
+      note(`${id}: done before`);
+      continue;
+    }
+    const memory = predicted.device + predicted.host;
+    const seconds = predicted.trainingSeconds;
+    jobs.push({ id, level, path: nodeFile.in(folder), after: children, memory, seconds });
+  }
+  return jobs;
+}
 
 /** Runs the nodes that are not done. Returns whether all are. */
 async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): Promise<boolean> {
+  const { out } = plan;
   // The whole tree's, whatever of it is done: jobs of another tree must not be taken for this one's.
-  const key = plan.nodes.at(-1)!.identity;
-  if (tree.executor === "slurm") await refuseOthers(plan.out, key);
-  const jobs: NodeJob[] = [];
-  for (const [i, node] of plan.nodes.entries()) {
-    const path = await prepareNode(folderOf(plan, node.id), plan.files[i]!);
-    if (await readResult(folderOf(plan, node.id), node.identity, node.tasks))
-      hooks.note(`${node.id}: done before`);
-    else
-      jobs.push({
-        id: node.id,
-        level: node.level,
-        path,
-        after: node.children,
-        memory: node.predicted.device + node.predicted.host,
-        seconds: node.predicted.trainingSeconds,
-      });
-  }
-  const execute =
-    tree.executor === "slurm" ? slurmExecutor(plan.out, key, tree.slurmOptions) : localExecutor(tree.jobs);
+  const key = rootOf(plan).identity;
+  if (tree.executor === "slurm") await refuseOthers(out, key);
+  const jobs = await openJobs(plan, hooks.note);
+  const execute = tree.executor === "slurm" ? slurmExecutor(out, key, tree.slurmOptions) : localExecutor(tree.jobs);
   const all =
     jobs.length === 0 ||
     (await execute(jobs, {
@@ -59,84 +65,30 @@ async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): P
     }));
   // A node whose tree was killed may outlive it by a moment, and leave a file half-written after the
   // next run tidied up.
-  for (const { id } of plan.nodes) await removeLeftovers(folderOf(plan, id));
-  if (!all) return false;
-  for (const { id } of jobs) {
-    const { identity, tasks } = plan.nodes.find((node) => node.id === id)!;
-    if (!(await readResult(folderOf(plan, id), identity, tasks))) {
-      throw new UserError(
-        `node ${id} left no result${tree.executor === "slurm" ? `; its log is ${plan.out}/slurm-level-*.log` : ""}`,
-      );
+  for (const { id } of plan.nodes) await removeLeftovers(nodeFolder(out, id));
+  return all;
+}
+
+/** The results of all nodes. @throws UserError where one that was run left none */
+async function resultsOf({ out, nodes }: TreePlan, tree: TreeOptions): Promise<Map<string, NodeResult>> {
+  const results = new Map<string, NodeResult>();
+  for (const { id, identity, tasks } of nodes) {
+    const result = await readResult(nodeFolder(out, id), identity, tasks);
+    if (!result) {
+      const log = tree.executor === "slurm" ? `; its log is ${out}/slurm-level-*.log` : "";
+      throw new UserError(`node ${id} left no result${log}`);
     }
+    results.set(id, result);
   }
-  return true;
+  return results;
 }
 
 /** The flattened tree as a table over the leaves. */
 function tableOf({ vectors }: Inputs, flat: FlatMerge): Table {
   const order = vectors.experts.map((leaf) => flat.leaves.indexOf(leaf));
-  return makeTable(
-    vectors.layers.length,
-    order.length,
-    (row, column) => coefficientsIn(flat, vectors.layers[row]!.names[0]!)[order[column]!]!,
+  return makeTable(vectors.layers.length, order.length, (row, column) =>
+    at(coefficientsIn(flat, at(at(vectors.layers, row).names, 0)), at(order, column)),
   );
-}
-
-async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>): Promise<void> {
-  const mean = (values: readonly { accuracy: number }[]) =>
-    values.reduce((sum, { accuracy }) => sum + accuracy, 0) / values.length;
-  const nodes: TreePicture["nodes"][number][] = [];
-  for (const { id, children, tasks, predicted } of plan.nodes) {
-    const result = results.get(id)!;
-    const path = join(folderOf(plan, id), "run.json");
-    const run = existsSync(path) ? ((await readJson(path)) as NodeRun) : undefined;
-    nodes.push({
-      id,
-      children,
-      tasks: tasks.map((task) => ({
-        task,
-        before: result.before[task]!.accuracy,
-        after: result.test[task]!.accuracy,
-      })),
-      before: mean(Object.values(result.before)),
-      after: mean(Object.values(result.test)),
-      planned: predicted.device,
-      ...(run && { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds }),
-    });
-  }
-  const leaves = plan.tree.leaves.map((id) => {
-    const parent = plan.nodes.find(({ children }) => children.includes(id))!;
-    return { id, accuracy: results.get(parent.id)!.before[id]!.accuracy };
-  });
-  const svg = treeSvg({ title: `${plan.recipe.name}: a tree of merges`, leaves, nodes });
-  await writeText(join(plan.out, "tree.svg"), svg);
-  await atomicFile(join(plan.out, "tree.png"), (write) => write(svgToPng(svg)));
-  const { tasks, whole, layers } = plan.similarity;
-  const pairs = tasks.flatMap((_, i) => tasks.slice(i + 1).map((__, d) => [i, i + 1 + d] as const));
-  const maps = {
-    similarity: await figureSvg(
-      heatmapSpec({
-        title: "cosine similarity of the task vectors",
-        tasks,
-        layers: tasks,
-        values: whole,
-        legend: "cosine",
-      }),
-    ),
-    "similarity-layers": await figureSvg(
-      heatmapSpec({
-        title: "cosine similarity of the task vectors, layer by layer",
-        tasks: pairs.map(([i, j]) => `${tasks[i]!} · ${tasks[j]!}`),
-        layers: layers.map(({ layer }) => layer),
-        values: layers.map(({ cosines }) => pairs.map(([i, j]) => cosines[i]![j]!)),
-        legend: "cosine",
-      }),
-    ),
-  };
-  for (const [name, map] of Object.entries(maps)) {
-    await writeText(join(plan.out, `${name}.svg`), map);
-    await atomicFile(join(plan.out, `${name}.png`), (write) => write(svgToPng(map)));
-  }
 }
 
 /** Training on from a flattened tree. */
@@ -150,40 +102,31 @@ interface Polish {
   readonly root: string;
 }
 
+/** Trains the flattened table on; undefined where it was asked to stop. */
 async function polish(
   { out, inputs, steps, start, root }: Polish,
   options: MergeOptions,
   hooks: MergeHooks,
 ): Promise<Table | undefined> {
-  const raw = {
-    ...start,
-    values: start.values.map((c) => gates[options.gate].inverse(reachable(options.gate, c))),
-  };
-  const moved = start.values.filter((c) => reachable(options.gate, c) !== c).length;
+  const { inverse } = gates[options.gate];
+  const near = start.values.map((c) => reachable(options.gate, c));
+  const moved = start.values.filter((c, i) => near[i] !== c).length;
   if (moved)
     hooks.note(
       `${moved} of ${start.values.length} coefficients are out of the ${options.gate} gate's ` +
         "reach: polishing starts at the nearest it has",
     );
+  const raw = { ...start, values: near.map(inverse) };
   const trainOptions: TrainOptions = { ...options, steps, init: 0, saveEvery: 10 };
   const identity = { ...identityOf(options, inputs), root, polish: steps };
-  const resume = await loadState(out, identity).then(
-    () => true,
-    () => false,
-  );
+  const resume = await hasState(out, identity);
   const begin = { raw, moments: zeroMoments(raw.values.length) };
   const trained = await trainRun({ out, inputs, identity, resume }, begin, trainOptions, hooks);
   return trained.finished ? applyGate(chosenRaw(trained.state, trainOptions), options.gate) : undefined;
 }
 
-/** A finished tree's results.json, as far as it says which tree it is. */
-const finishedTree = z.object({
-  rows: z.array(resultRow),
-  settings: z.object({ tree: z.object({ root: z.string(), polish: z.number() }) }),
-});
-
 /** What a tree's row is called in the results. */
-function methodName({ polish: steps, nodeMethod }: TreeOptions): string {
+function rowName({ polish: steps, nodeMethod }: TreeOptions): string {
   if (steps) return "hierarchical+polish";
   return nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${nodeMethod}`;
 }
@@ -192,7 +135,46 @@ export interface TreeHooks extends MergeHooks {
   /** Before anything runs. */
   planned(plan: TreePlan): void;
   /** All nodes are done. */
-  grown(): void;
+  nodesDone(): void;
+}
+
+/** @throws UserError for settings that no tree can have */
+function refuseSettings({ treat }: MergeOptions, tree: TreeOptions): void {
+  if (treat !== "none")
+    throw new UserError(
+      `--treat ${treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`,
+    );
+  if (!isLinear(tree.nodeMethod) && tree.polish)
+    throw new UserError(
+      `--polish ${tree.polish}: the tree cannot be flattened to start from, because what ` +
+        `${tree.nodeMethod} makes is not one table of coefficients`,
+    );
+}
+
+/**
+ * The table that the model is written by. A tree whose method makes none has its root's model copied.
+ * @returns what is written by coefficients has a table; `stopped` where polishing was asked to stop
+ */
+async function finalTable(
+  plan: TreePlan,
+  tree: TreeOptions,
+  flat: FlatMerge | undefined,
+  inputs: Inputs,
+  { options, hooks }: { readonly options: MergeOptions; readonly hooks: MergeHooks },
+): Promise<{ readonly table?: Table; readonly stopped: boolean }> {
+  const { out } = plan;
+  const root = rootOf(plan);
+  if (!flat) {
+    const model = join(nodeFolder(out, root.id), nodeModel);
+    hooks.note(`${tree.nodeMethod} gives no table of coefficients: the result is the root's model, ${model}`);
+    await copyModel(model, out);
+    return { stopped: false };
+  }
+  const start = tableOf(inputs, flat);
+  if (!tree.polish) return { table: start, stopped: false };
+  const from: Polish = { out, inputs, steps: tree.polish, start, root: root.identity };
+  const table = await polish(from, options, hooks);
+  return table ? { table, stopped: false } : { stopped: true };
 }
 
 /**
@@ -207,81 +189,43 @@ export async function mergeInTree(
   hooks: TreeHooks,
 ): Promise<MergeResult> {
   const started = performance.now();
-  if (options.treat !== "none")
-    throw new UserError(
-      `--treat ${options.treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`,
-    );
-  if (!isLinear(tree.nodeMethod) && tree.polish)
-    throw new UserError(
-      `--polish ${tree.polish}: the tree cannot be flattened to start from, because what ` +
-        `${tree.nodeMethod} makes is not one table of coefficients`,
-    );
+  refuseSettings(options, tree);
   const plan = await planRun(options, tree, hooks);
-  const { out } = plan;
+  const { out, synthetic } = plan;
   hooks.planned(plan);
-  const { synthetic } = plan;
-  if (!(await runNodes(plan, tree, hooks))) return { out, rows: [], synthetic, finished: false };
-  hooks.grown();
-  const results = new Map<string, NodeResult>();
-  for (const { id, identity, tasks } of plan.nodes)
-    results.set(id, (await readResult(folderOf(plan, id), identity, tasks))!);
-  await picture(plan, results);
-  const root = plan.nodes.at(-1)!;
-  const { flat } = results.get(root.id)!;
+  const stopped = { out, rows: [], synthetic, finished: false };
+  if (!(await runNodes(plan, tree, hooks))) return stopped;
+  hooks.nodesDone();
+  const results = await resultsOf(plan, tree);
+  await writePictures(plan, results);
+  const root = rootOf(plan);
   const made = { root: root.identity, polish: tree.polish };
-  const old = existsSync(join(out, "results.json"))
-    ? finishedTree.safeParse(await readJson(join(out, "results.json")).catch(() => undefined))
-    : undefined;
-  if (
-    old?.success &&
-    old.data.settings.tree.root === made.root &&
-    old.data.settings.tree.polish === made.polish
-  ) {
+  const old = await finishedTree(out);
+  if (old?.tree.root === made.root && old.tree.polish === made.polish) {
     hooks.note(`${out} is finished already`);
-    return { out, rows: old.data.rows, synthetic, finished: true };
+    return { out, rows: old.rows, synthetic, finished: true };
   }
   // From here to the end the folder is not a finished merge.
   await clearResults(out);
   const inputs = await openInputs({ ...options, granularity: "tensor" }, plan.recipe, out, hooks);
   try {
-    // Nobody asks for λ where no baseline is measured.
+    // λ is needed only for the baseline.
     const asked = options.baselines !== false;
-    const search = asked
-      ? await searchLambda(mergeContextOf(inputs), inputs.tasks, (done, of) =>
-          hooks.progress("task arithmetic: search of λ", done, of),
-        )
-      : [];
-    let table: Table | undefined;
-    if (flat) {
-      table = tableOf(inputs, flat);
-      if (tree.polish) {
-        const from: Polish = { out, inputs, steps: tree.polish, start: table, root: root.identity };
-        table = await polish(from, options, hooks);
-      }
-      if (!table) return { out, rows: [], synthetic, finished: false };
-    } else {
-      hooks.note(
-        `the tree is not one table: what ${tree.nodeMethod} makes no coefficients can say; ` +
-          `${folderOf(plan, root.id)}/model is the result`,
-      );
-      await copyModel(join(folderOf(plan, root.id), "model"), out);
-    }
-    return await finishMerge(
-      out,
-      inputs,
-      options,
-      {
-        raw: table,
-        table,
-        method: methodName(tree),
-        title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
-        search,
-        lambda: asked ? bestPoint(search).lambda : NaN,
-        settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } },
-        run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
-      },
-      hooks,
-    );
+    const search = asked ? await searchLambda(mergeContextOf(inputs), inputs.tasks, searchProgress(hooks)) : [];
+    const { flat } = lookUp(results, root.id);
+    const final = await finalTable(plan, tree, flat, inputs, { options, hooks });
+    if (final.stopped) return stopped;
+    const finished: Finished = {
+      raw: final.table,
+      table: final.table,
+      method: rowName(tree),
+      title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
+      search,
+      lambda: asked ? bestPoint(search).lambda : NaN,
+      settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } },
+      run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
+    };
+    return await finishMerge(out, inputs, options, finished, hooks);
   } finally {
     await inputs.dispose();
   }

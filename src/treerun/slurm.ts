@@ -1,11 +1,10 @@
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { z } from "zod";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
+import { slurmFile, type SubmittedJobs } from "../folder/tree-files.js";
 import { main, type Executor } from "./executors.js";
 
 const run = promisify(execFile);
@@ -30,22 +29,8 @@ const clock = (seconds: number): string =>
   `${Math.floor(seconds / 3600)}:${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")}:00`;
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** slurm.json: what was submitted, and for which tree. */
-const saved = z.object({
-  key: z.string(),
-  submitted: z.array(
-    z.object({ level: z.number(), job: z.string().regex(/^\d+$/), ids: z.array(z.string()) }),
-  ),
-});
-type Submitted = z.infer<typeof saved>["submitted"];
-
-async function remembered(folder: string): Promise<z.infer<typeof saved> | undefined> {
-  const path = join(folder, "slurm.json");
-  return existsSync(path) ? saved.safeParse(await readJson(path).catch(() => undefined)).data : undefined;
-}
-
 /** Jobs that SLURM still has, a line each. A controller that does not answer is asked again for five minutes. */
-async function queue(submitted: Submitted): Promise<string[]> {
+async function queue(submitted: SubmittedJobs): Promise<string[]> {
   if (submitted.length === 0) return [];
   for (let tries = 0; ; tries++) {
     try {
@@ -69,7 +54,7 @@ async function queue(submitted: Submitted): Promise<string[]> {
 
 /** Refuses to touch a folder whose nodes another tree's jobs are still running. */
 export async function refuseOthers(folder: string, key: string): Promise<void> {
-  const before = await remembered(folder);
+  const before = await slurmFile.readIfSound(folder);
   if (!before || before.key === key) return;
   if ((await queue(before.submitted)).length) {
     const ids = before.submitted.map(({ job }) => job);
@@ -91,9 +76,9 @@ export const slurmExecutor =
   (folder: string, key: string, extra: readonly string[]): Executor =>
   async (jobs, { note, line, stopping }) => {
     const levels = [...new Set(jobs.map(({ level }) => level))].sort((a, b) => a - b);
-    const before = await remembered(folder);
+    const before = await slurmFile.readIfSound(folder);
     const alive = before?.key === key && (await queue(before.submitted)).length > 0;
-    const submitted: Submitted = alive ? before.submitted : [];
+    const submitted: SubmittedJobs = alive ? before.submitted : [];
     if (alive) note(`jobs ${submitted.map(({ job }) => job).join(", ")} are still there: waiting for them`);
     for (const level of levels.filter((one) => !submitted.some((s) => s.level === one))) {
       const mine = jobs.filter((job) => job.level === level);
@@ -123,7 +108,7 @@ export const slurmExecutor =
         ])
       ).split(";")[0]!;
       submitted.push({ level, job, ids: mine.map(({ id }) => id) });
-      await writeText(join(folder, "slurm.json"), { key, submitted });
+      await slurmFile.write(folder, { key, submitted });
       note(
         `level ${level}: job ${job}, ${mine.length} ` +
           `node${mine.length > 1 ? "s" : ""}${below ? `, after ${below.job}` : ""}`,
@@ -148,7 +133,7 @@ export const slurmExecutor =
  * What SLURM says the jobs took, a line a job: from its accounting, or where it keeps none, from the
  * jobs it still remembers.
  */
-async function accounting(submitted: Submitted): Promise<string> {
+async function accounting(submitted: SubmittedJobs): Promise<string> {
   const ids = submitted.map(({ job }) => job).join(",");
   const kept = await slurm("sacct", [
     "--parsable2",

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { packageFolder } from "../../src/package.js";
-import { mergeByFile } from "../../src/mergers/models.js";
+import { mergeByFile } from "../../src/mergers/mergekit-file.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
 

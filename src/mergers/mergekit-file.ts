@@ -1,0 +1,90 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { lookUp } from "../at.js";
+import { isAdapter } from "../checkpoint/adapter.js";
+import type { MergeHooks } from "../config/options.js";
+import { readYaml } from "../config/yaml.js";
+import { mergeOnDisk } from "../disk/merge.js";
+import { UserError } from "../errors.js";
+import { someOf } from "../folder/merge.js";
+import { openOutput, writeAround } from "../folder/output.js";
+import { compileMergekit } from "../mergekit/compile.js";
+import { readMergekit } from "../mergekit/file.js";
+import { withMembers, type NamedFolder } from "./members.js";
+import type { ModelsMerge } from "./models.js";
+import { writeRecorded } from "./output.js";
+
+type MergekitFile = ReturnType<typeof readMergekit>;
+
+/** Every model that the file names, once. */
+function modelNames({ base_model: base, models, slices }: MergekitFile): string[] {
+  const named = [
+    base,
+    ...(models ?? []).map(({ model }) => model),
+    ...(slices ?? []).flatMap((slice) => [slice.base_model, ...slice.sources.map(({ model }) => model)]),
+  ];
+  return [...new Set(named.filter((name) => typeof name === "string"))];
+}
+
+/** Where a model of the file is: a folder as it stands, or beside the file. */
+function folderOf(name: string, path: string): string {
+  const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
+  if (folder !== undefined) return folder;
+  throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file`);
+}
+
+/** A model as mergekit writes it: a folder, or "model+adapter". */
+function namedFolder(name: string, path: string): NamedFolder {
+  const [model = name, adapter, ...rest] = name.split("+");
+  if (adapter === undefined || existsSync(name)) return { label: name, folder: folderOf(name, path) };
+  const folder = folderOf(adapter, path);
+  if (rest.length || !isAdapter(folder))
+    throw new UserError(`${path}: model ${name}: after the + must stand the folder of one adapter`);
+  return { label: name, folder, on: folderOf(model, path) };
+}
+
+/** Keys of a config that count its layers. */
+const layerCounts = ["num_hidden_layers", "num_layers", "n_layer"];
+
+/** A config's changes where layers were stacked anew. */
+function layerChanges(
+  config: Readonly<Record<string, unknown>>,
+  layers: number | undefined,
+): Record<string, number> {
+  if (layers === undefined) return {};
+  return Object.fromEntries(layerCounts.filter((key) => key in config).map((key) => [key, layers]));
+}
+
+/** Runs a mergekit file. */
+export async function mergeByFile(
+  path: string,
+  merge: Pick<ModelsMerge, "out" | "shardSize" | "threads"> & { readonly seed: number },
+  hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
+): Promise<void> {
+  const { out, shardSize, threads, seed } = merge;
+  const file = readMergekit(await readYaml(path), path);
+  const models = modelNames(file);
+  const folders = models.map((name) => namedFolder(name, path));
+  await withMembers(folders, async (opened) => {
+    const members = new Map(opened.map((one) => [one.label, one]));
+    const { plan, first, dtype, layers, kept } = compileMergekit(
+      file,
+      (name) => lookUp(members, name),
+      path,
+      seed,
+    );
+    await openOutput(
+      out,
+      folders.map(({ folder }) => folder),
+    );
+    if (kept.length) {
+      const named = someOf(kept.map(({ name, why }) => `${name} (${why})`));
+      hooks.note(`${kept.length} of ${plan.tensors.length} tensors are copied unchanged: ${named}`);
+    }
+    await writeRecorded(out, { method: file.merge_method, from: path, models }, async () => {
+      const { progress, stopping } = hooks;
+      await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
+      await writeAround(out, first, dtype, layerChanges(first.checkpoint.config, layers));
+    });
+  });
+}

@@ -1,0 +1,53 @@
+import { basename, join } from "node:path";
+import { writeText } from "../checkpoint/files.js";
+import { mergeFile, names } from "../folder/files.js";
+import { clearMerge } from "../folder/output.js";
+import { version } from "../package.js";
+
+/** What merge.json says of a merge. */
+export interface MergeRecord {
+  readonly adapter?: string;
+  readonly method: string;
+  readonly values?: unknown;
+  readonly base?: string | undefined;
+  readonly models: readonly string[];
+  readonly from?: string | undefined;
+}
+
+function cardOf({ adapter, method, base, models }: MergeRecord): string {
+  const rows = models.map((model) => `| model | ${basename(model)} |`);
+  if (base) rows.unshift(`| base | ${basename(base)} |`);
+  return `---
+library_name: ${adapter === undefined ? "transformers" : "peft"}
+tags: [merge, train-merge]
+---
+# A merge by ${method}
+
+Made with train-merge ${version}. \`merge.json\` has the parameters.
+
+| | |
+| --- | --- |
+${rows.join("\n")}
+`;
+}
+
+/**
+ * Runs a merge into a folder that nothing of an earlier one is left in. merge.json, by which a later run
+ * knows the folder for ours, is there before the weights; the card comes last. A merge that fails
+ * leaves neither.
+ */
+export async function writeRecorded(
+  out: string,
+  record: MergeRecord,
+  write: () => Promise<void>,
+): Promise<void> {
+  await clearMerge(out);
+  await mergeFile.write(out, { version, ...record, models: [...record.models] });
+  try {
+    await write();
+  } catch (error) {
+    await clearMerge(out);
+    throw error;
+  }
+  await writeText(join(out, names.card), cardOf(record));
+}
