@@ -74,9 +74,7 @@ export function addCompare(program: Command): void {
   command
     .option("--no-search", "take each method's customary defaults")
     .option("--keep", "keep every method's merged model, in models/<method>")
-    .addOption(
-      checkedOption("--threads <n>", "threads that merge (default: the machine's cores)", whole(0)),
-    )
+    .addOption(checkedOption("--threads <n>", "threads that merge (default: the machine's cores)", whole(0)))
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", help)
     .action(run);

@@ -44,7 +44,15 @@ function trainedPart(options: Options): FinetuneOptions["how"] {
   return kinds[0] ?? "full";
 }
 
-function scoreLine({ task, accuracy, loss }: { task: string; accuracy?: number | undefined; loss: number }): string {
+function scoreLine({
+  task,
+  accuracy,
+  loss,
+}: {
+  task: string;
+  accuracy?: number | undefined;
+  loss: number;
+}): string {
   const right = accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} % of the validation examples, `;
   return `${task}: ${right}loss ${loss.toFixed(4)}`;
 }
@@ -110,9 +118,7 @@ function addTraining(command: Command): void {
     )
     .addOption(checkedOption("--alpha <x>", "LoRA's alpha (default: twice the rank)", above(0)))
     .option("--ia3", "train (IA)³ vectors; a PEFT folder is written")
-    .addOption(
-      checkedOption("--epochs <n>", "times that all training examples are seen", whole()).default(3),
-    )
+    .addOption(checkedOption("--epochs <n>", "times that all training examples are seen", whole()).default(3))
     .addOption(
       checkedOption(
         "--lr <x>",
@@ -120,9 +126,7 @@ function addTraining(command: Command): void {
         above(0),
       ),
     )
-    .addOption(
-      checkedOption("--weight-decay <x>", "AdamW's decay of matrices", belowOne()).default(0.01),
-    )
+    .addOption(checkedOption("--weight-decay <x>", "AdamW's decay of matrices", belowOne()).default(0.01))
     .option("--batch-size <n>", "examples a step", "16")
     .addOption(
       checkedOption(

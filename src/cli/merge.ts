@@ -175,8 +175,5 @@ export function addMerge(program: Command): void {
       ),
     );
   addParameters(command);
-  command
-    .option("--json", "print what was made as JSON on stdout")
-    .addHelpText("after", help)
-    .action(run);
+  command.option("--json", "print what was made as JSON on stdout").addHelpText("after", help).action(run);
 }

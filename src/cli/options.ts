@@ -1,5 +1,5 @@
 import { Option, type Command } from "commander";
-import type { z } from "zod";
+import { z } from "zod";
 import { settings, type Settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { kebab } from "../spelling.js";
@@ -11,8 +11,8 @@ export type Given = Readonly<Record<string, unknown>>;
 export function addSettings(command: Command, left: readonly string[] = []): void {
   for (const [key, { argument, help, schema }] of Object.entries(settings)) {
     if (left.includes(key)) continue;
-    const fallback: unknown = schema.safeParse(undefined).data;
-    const shown = fallback === undefined ? "" : ` (default: ${String(fallback)})`;
+    const fallback = z.union([z.string(), z.number()]).safeParse(schema.safeParse(undefined).data);
+    const shown = fallback.success ? ` (default: ${fallback.data})` : "";
     command.addOption(new Option(`--${kebab(key)} ${argument}`, `${help}${shown}`));
   }
 }

@@ -21,6 +21,8 @@ export function printOutcome(
   } else if (options.json) printJson({ out, synthetic, rows });
   else {
     const caption = tableCaption(rows, synthetic, options.valPerTask);
-    process.stdout.write(`\n${caption}\n${toText(resultTable(rows))}\n\nwritten to ${out} (${options.files})\n`);
+    process.stdout.write(
+      `\n${caption}\n${toText(resultTable(rows))}\n\nwritten to ${out} (${options.files})\n`,
+    );
   }
 }

@@ -205,9 +205,7 @@ export function addReproduce(program: Command): void {
     )
     .addOption(checkedOption("--epochs <n>", "… how often they see all examples", whole()).default(3))
     .addOption(checkedOption("--finetune-lr <x>", "… at which learning rate", above(0)).default(5e-5))
-    .addOption(
-      checkedOption("--most <n>", "… how many training examples are used (default: all)", whole()),
-    )
+    .addOption(checkedOption("--most <n>", "… how many training examples are used (default: all)", whole()))
     .option(
       "--runs <folder>",
       "where merges are kept: experiments one after the other may share it, and do nothing " +

@@ -2,7 +2,8 @@ import { existsSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { readJson, writeText } from "../checkpoint/files.js";
+import { at } from "../at.js";
+import { writeText } from "../checkpoint/files.js";
 import { presetOf, trained } from "../config/trained.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
@@ -10,7 +11,7 @@ import { parametersOf } from "../methods/pipeline.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
-import type { ResultRow } from "../report/rows.js";
+import { names, resultsFile, runFile, stateFile, type MethodResult } from "../folder/files.js";
 import { writeMerge } from "../folder/merge.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { mergeInTree } from "../treerun/run.js";
@@ -39,7 +40,8 @@ export type Candidate = { readonly name: string } & (
   | { readonly tree: Partial<TreeOptions>; readonly settings?: Readonly<Record<string, unknown>> | undefined }
 );
 
-export type Trained = Exclude<Candidate, Plain>;
+/** A candidate that is trained. */
+export type TrainedCandidate = Exclude<Candidate, Plain>;
 
 const plainTree: TreeOptions = {
   fanIn: 2,
@@ -52,8 +54,9 @@ const plainTree: TreeOptions = {
   slurmOptions: [],
 };
 
-const fits = ({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean =>
-  models >= least && models <= most;
+function takesModels({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean {
+  return models >= least && models <= most;
+}
 
 /** What `compare` knows by name. */
 export const candidates: readonly Candidate[] = [
@@ -69,23 +72,21 @@ export function candidatesOf(
   note: (message: string) => void,
 ): Candidate[] {
   const byName = new Map(candidates.map((one) => [one.name, one]));
-  const chosen =
-    asked === "all"
-      ? candidates
-      : asked.map((name) => {
-          const found = byName.get(name);
-          if (!found)
-            throw new UserError(
-              `--methods ${name}: there is no such method${nearest(name, byName.keys())}; there are ` +
-                [...byName.keys()].join(", "),
-            );
-          return found;
-        });
-  const unfit = (one: Candidate) => "method" in one && !fits(one.method, models);
+  const chosen = asked === "all" ? candidates : asked.map((name) => candidateNamed(name, byName));
+  const unfit = (one: Candidate) => "method" in one && !takesModels(one.method, models);
   const left = chosen.filter(unfit);
   if (left.length)
     note(`left out: ${left.map(({ name }) => name).join(", ")}, which do not merge ${models} models`);
   return chosen.filter((one) => !unfit(one));
+}
+
+function candidateNamed(name: string, byName: ReadonlyMap<string, Candidate>): Candidate {
+  const found = byName.get(name);
+  if (found) return found;
+  throw new UserError(
+    `--methods ${name}: there is no such method${nearest(name, byName.keys())}; there are ` +
+      [...byName.keys()].join(", "),
+  );
 }
 
 /** What all candidates are run with. */
@@ -103,36 +104,29 @@ export interface CompareContext {
 }
 
 /** What a candidate came to: a model in its folder, and its rows. */
-export interface Made {
-  readonly rows: ResultRow[];
-  /** Of all, the search among it; and of the merge (or the training) alone. */
-  readonly seconds: { readonly total: number; readonly merge: number };
-  readonly values: Readonly<Record<string, unknown>>;
-  readonly search?: GridPoint[] | undefined;
-}
+export type Made = Omit<MethodResult, "identity">;
 
 /**
  * A training's settings that are other than all candidates' own: what is trained alike has the same,
  * whatever it is called.
  */
 export function settingsOf(
-  { settings: changes = {} }: Trained,
+  { settings: changes = {} }: TrainedCandidate,
   { options, given }: Pick<CompareContext, "options" | "given">,
 ): Readonly<Record<string, unknown>> {
   const all = { ...presetOf(changes["method"], changes["variant"]), ...given, ...changes };
+  const common = new Map<string, unknown>(Object.entries(options));
   return Object.fromEntries(
-    Object.entries(all).filter(
-      ([key, value]) => !isDeepStrictEqual((options as unknown as Record<string, unknown>)[key], value),
-    ),
+    Object.entries(all).filter(([key, value]) => !isDeepStrictEqual(common.get(key), value)),
   );
 }
 
 /** Where a candidate's model is written. */
 export const modelFolder = ({ out }: Pick<CompareContext, "out">, name: string): string =>
-  join(out, "models", name);
+  join(out, names.models, name);
 
 /** Runs a candidate; undefined where it was asked to stop. @param identity of all that its numbers depend on */
-export function runContender(
+export function runCandidate(
   context: CompareContext,
   candidate: Candidate,
   identity: string,
@@ -147,29 +141,21 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
   const started = performance.now();
   const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
   const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...candidate.given };
-  const statistics = await statisticsFor(
-    method,
-    { model, hashes, subjects: family.experts.map((member, i) => ({ member, task: tasks[i]! })) },
-    hooks,
-  );
+  const subjects = family.experts.map((member, i) => ({ member, task: at(tasks, i) }));
   const merge = {
     base: family.base,
     inputs: family.experts,
     dtype: options.dtype,
     shardSize: options.shardSize,
     threads: context.threads,
-    statistics,
+    statistics: await statisticsFor(method, { model, hashes, subjects }, hooks),
     heads: { members: heads, names: head },
   };
-  const searched = context.search && Object.keys(method.grid).some((key) => !(key in given));
-  const search = searched
-    ? await searchGrid(join(context.out, "trying"), { method, given, merge }, inputs, hooks)
-    : undefined;
-  const values = resolveValues(
-    method,
-    { ...given, ...(search && bestPoint(search).values) },
-    family.experts.length,
-  );
+  const found: { search?: GridPoint[] } = {};
+  if (context.search && Object.keys(method.grid).some((key) => !(key in given)))
+    found.search = await searchGrid(join(context.out, "trying"), { method, given, merge }, inputs, hooks);
+  const best = found.search && bestPoint(found.search).values;
+  const values = resolveValues(method, { ...given, ...best }, family.experts.length);
   const folder = modelFolder(context, candidate.name);
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
@@ -178,45 +164,47 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
     { ...options, folder, base: inputs.locations.base, data, placement: plan.chosen },
     candidate.name,
   );
-  return { rows, seconds, values, search };
+  return { rows, seconds, values, ...found };
+}
+
+/** Whether the state in a folder was left by a training of this identity; if not, the folder is emptied. */
+async function ownState(context: CompareContext, name: string, identity: string): Promise<boolean> {
+  const mark = join(context.out, names.methods, `${name}.started`);
+  const out = modelFolder(context, name);
+  const isOwn = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
+  if (!isOwn) await rm(out, { recursive: true, force: true });
+  await writeText(mark, identity);
+  return stateFile.exists(out) && !resultsFile.exists(out);
 }
 
 /** Trains coefficients, flat or in a tree, and measures what was written; undefined where it was asked to stop. */
 async function tryTraining(
   context: CompareContext,
-  candidate: Trained,
+  candidate: TrainedCandidate,
   identity: string,
 ): Promise<Made | undefined> {
-  const { options, hooks } = context;
+  const { options, hooks, recipe } = context;
   const own = settingsOf(candidate, context);
   const out = modelFolder(context, candidate.name);
-  const settings = { ...options, ...own, out, baselines: false } as MergeOptions;
+  const settings: MergeOptions = { ...options, ...own, out, baselines: false };
   const started = performance.now();
-  // A state is gone on from only where this very training left it.
-  const mark = join(context.out, "methods", `${candidate.name}.started`);
-  const mine = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
-  if (!mine) await rm(out, { recursive: true, force: true });
-  await writeText(mark, identity);
+  const resume = await ownState(context, candidate.name, identity);
   const quiet = { ...hooks, note: () => {} };
-  const resume = existsSync(join(out, "state.json")) && !existsSync(join(out, "results.json"));
+  const inTree = { ...quiet, planned: () => {}, nodesDone: () => {} };
   const made =
     "tree" in candidate
-      ? await mergeInTree(
-          settings,
-          { ...plainTree, ...candidate.tree },
-          { ...quiet, planned: () => {}, nodesDone: () => {} },
-        )
-      : await mergeByTraining({ ...settings, resume }, quiet, context.recipe);
+      ? await mergeInTree(settings, { ...plainTree, ...candidate.tree }, inTree)
+      : await mergeByTraining({ ...settings, resume }, quiet, recipe);
   if (!made.finished) return undefined;
-  const run = (await readJson(join(out, "run.json"))) as { seconds: { train?: number; total: number } };
   const total = (performance.now() - started) / 1000;
+  const { seconds = {} } = (await runFile.read(out)) ?? {};
   // The merge itself is the last of its rows, whatever stands beside it.
-  const last = made.rows.at(-1)!.method;
+  const last = at(made.rows, -1).method;
   return {
     rows: made.rows
       .filter(({ method }) => method === last)
       .map((row) => ({ ...row, method: candidate.name })),
-    seconds: { total, merge: run.seconds.train ?? run.seconds.total },
+    seconds: { total, merge: seconds["train"] ?? seconds["total"] ?? total },
     values: own,
   };
 }

@@ -1,36 +1,35 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { z } from "zod";
-import { openExpert } from "../checkpoint/family.js";
-import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
+import { join } from "node:path";
+import { digest, writeText } from "../checkpoint/files.js";
+import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { Stopped } from "../errors.js";
-import { toRows } from "../evaluate/baselines.js";
-import { evaluateTasks } from "../evaluate/evaluate.js";
-import { constantTables } from "../methods/constant.js";
+import { referenceRows } from "../evaluate/baselines.js";
+import {
+  compareFile,
+  methodFile,
+  names,
+  resultsFile,
+  type InputHash,
+  type MethodResult,
+} from "../folder/files.js";
+import { openOutput } from "../folder/output.js";
+import { foldersOf, recipeOf } from "../inputs/locate.js";
+import { mergeContextOf, openInputs } from "../inputs/open.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
-import { resultRow, type ResultRow } from "../report/rows.js";
-import type { InputHash } from "../report/card.js";
 import { toMarkdown } from "../report/formats.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
-import { loadTaskData } from "../tasks/split.js";
+import { mean } from "../report/interval.js";
+import type { ResultRow } from "../report/rows.js";
 import {
   candidatesOf,
   modelFolder,
-  runContender,
+  runCandidate,
   settingsOf,
-  type CompareContext,
   type Candidate,
+  type CompareContext,
 } from "./candidates.js";
-import { evaluateFolder } from "../run/evaluate.js";
-import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
-import { locate, recipeOf } from "../inputs/locate.js";
-import type { MergeHooks, MergeOptions } from "../config/options.js";
-import { openOutput, writeHead } from "../folder/output.js";
-import { readFamily } from "../inputs/prepare.js";
-import { hashOf } from "../inputs/record.js";
-import type { GridPoint } from "./search.js";
+import { heldOutHashes, measureHeldOut } from "./held-out.js";
 
 export interface CompareOptions extends MergeOptions {
   /** Names, or all; or candidates of one's own. */
@@ -56,147 +55,70 @@ export interface Compared {
   readonly finished: boolean;
 }
 
-/** What a method came to: methods/<name>.json, by which a stopped comparison goes on. */
-const result = z.object({
-  identity: z.string(),
-  rows: z.array(resultRow),
-  /** Of all, the search among it; and of the merge (or the training) alone. */
-  seconds: z.object({ total: z.number(), merge: z.number() }),
-  values: z.record(z.string(), z.unknown()),
-  search: z
-    .array(
-      z.object({
-        values: z.record(z.string(), z.union([z.number(), z.string()])),
-        accuracy: z.number(),
-        loss: z.number(),
-      }),
-    )
-    .optional(),
-});
-type Result = z.infer<typeof result>;
-
 /** What was found before: by this name, or (where no model has to be kept) by another for what was trained alike. */
 async function savedResult(
-  context: CompareContext,
+  { out, keep }: Comparison,
   name: string,
   identity: string,
-  keep: boolean,
-): Promise<Result | undefined> {
-  const folder = join(context.out, "methods");
-  const files = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
-  for (const file of [`${name}.json`, ...files]) {
-    const saved = existsSync(join(folder, file))
-      ? result.safeParse(await readJson(join(folder, file)).catch(() => undefined)).data
-      : undefined;
-    if (saved?.identity === identity && (!keep || existsSync(modelFolder(context, name))))
+): Promise<MethodResult | undefined> {
+  const folder = join(out, names.methods);
+  const others = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
+  for (const other of [name, ...others.map((file) => file.slice(0, -".json".length))]) {
+    const saved = await methodFile(other).readIfSound(folder);
+    if (saved?.identity === identity && (!keep || existsSync(modelFolder({ out }, name))))
       return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
   }
   return undefined;
 }
 
-/** The rows that are no merge: every expert on its own task, and the base. */
-async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
-  const {
-    vectors: {
-      layers: { length: n },
-      experts: { length: k },
-    },
-    tasks,
-  } = inputs;
-  const rows: ResultRow[] = [];
-  for (const [i, task] of tasks.entries()) {
-    rows.push(
-      ...toRows(
-        "individual",
-        [task],
-        await evaluateTasks(
-          { ...mergeContextOf(inputs), table: constantTables.individual(n, k, i) },
-          [task],
-          "test",
-        ),
-        "test",
-        seed,
-      ),
-    );
-  }
-  return [
-    ...rows,
-    ...toRows(
-      "pretrained",
-      tasks,
-      await evaluateTasks(
-        { ...mergeContextOf(inputs), table: constantTables.pretrained(n, k) },
-        tasks,
-        "test",
-      ),
-      "test",
-      seed,
-    ),
-  ];
+/** A comparison under way. */
+interface Comparison extends CompareContext {
+  readonly keep: boolean;
+  readonly heldOut?: readonly string[] | undefined;
+  /** What all results depend on: version, settings of all, the inputs' hashes. */
+  readonly shared: Readonly<Record<string, unknown>>;
+  readonly hashes: readonly InputHash[];
 }
 
-/** Hashes of what tests on tasks that are held out depend on: their data, and the experts that their heads are of. */
-async function heldOutHashes(
-  { locations, head, data, family: { base } }: Inputs,
-  options: MergeOptions,
-  tasks: readonly string[],
-): Promise<InputHash[]> {
-  const found: InputHash[] = [];
-  const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
-  const { canonical } = await readFamily(locations.base);
-  for (const [i, task] of pickTasks(await loadTasks(data), tasks).entries()) {
-    const {
-      sources: { test },
-    } = await loadTaskData(data, task, options.valPerTask, options.seed, options.split);
-    found.push({ role: `${task.id}, held out, data`, file: basename(test.name), sha256: await hashOf(test) });
-    if (!head) continue;
-    const { checkpoint } = await openExpert(task.id, sources[i]!.folder, base, canonical);
-    try {
-      for (const file of checkpoint.files)
-        found.push({
-          role: `${task.id}, held out, head`,
-          file,
-          sha256: await sha256(join(checkpoint.folder, file)),
-        });
-    } finally {
-      await checkpoint.close();
-    }
+/** By what a candidate's result is known again: everything that its numbers depend on. */
+function identityOf(context: Comparison, candidate: Candidate): string {
+  const { search, given, heldOut, shared, hashes } = context;
+  const common = { version, shared, ...(heldOut && { heldOut }), hashes };
+  if ("method" in candidate) {
+    const { name, given: values, grid } = candidate;
+    return digest({ ...common, name, search, ...(values && { values }), ...(grid && { grid }) });
   }
-  return found;
+  const settings = settingsOf(candidate, context);
+  return digest({ ...common, given, settings, ...("tree" in candidate && { tree: candidate.tree }) });
 }
 
-/**
- * Scores of a written merge on tasks that had no part in it; a model with heads is given those of the
- * tasks' own experts.
- */
-async function measureHeldOut(
-  context: CompareContext,
-  candidate: Candidate,
-  tasks: readonly string[],
-): Promise<ResultRow[]> {
-  const {
-    inputs: {
-      family: { base },
-      head,
-      data,
-      plan,
-    },
-    options,
-  } = context;
-  const folder = modelFolder(context, candidate.name);
-  const { sources } = head ? await locate({ ...options, tasks }) : { sources: [] };
-  const { canonical } = await readFamily(context.inputs.locations.base);
-  for (const [i, label] of tasks.entries()) {
-    const member = head ? await openExpert(label, sources[i]!.folder, base, canonical) : { ...base, label };
-    await writeHead(folder, member, head);
-    if (head) await member.checkpoint.close();
-  }
-  return (
-    await evaluateFolder(
-      { ...options, folder, base: context.inputs.locations.base, data, tasks, placement: plan.chosen },
-      candidate.name,
-    )
-  ).rows;
+/** A candidate's result: found from before, or made now; undefined where it was asked to stop. */
+async function resultOf(context: Comparison, candidate: Candidate): Promise<MethodResult | undefined> {
+  const { name } = candidate;
+  const identity = identityOf(context, candidate);
+  const saved = await savedResult(context, name, identity);
+  if (saved) return saved;
+  const { out, heldOut, keep } = context;
+  const folder = join(out, names.methods);
+  await rm(methodFile(name).in(folder), { force: true });
+  const made = await runCandidate(context, candidate, identity);
+  if (!made) return undefined;
+  const rows = [...made.rows];
+  if (heldOut?.length) rows.push(...(await measureHeldOut(context, name, heldOut)));
+  if (!keep) await rm(modelFolder({ out }, name), { recursive: true, force: true });
+  const result = { identity, ...made, rows };
+  await methodFile(name).write(folder, result);
+  return result;
+}
+
+/** The candidates that are asked for. */
+function chosenCandidates(
+  asked: CompareOptions["methods"],
+  models: number,
+  note: MergeHooks["note"],
+): readonly Candidate[] {
+  if (asked === "all") return candidatesOf("all", models, note);
+  return asked.flatMap((one) => (typeof one === "string" ? candidatesOf([one], models, note) : [one]));
 }
 
 /**
@@ -206,70 +128,54 @@ async function measureHeldOut(
  */
 export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
   const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
-  const named = (names: readonly string[] | "all") => candidatesOf(names, options.tasks.length, hooks.note);
-  const chosen =
-    asked === "all" ? named(asked) : asked.flatMap((one) => (typeof one === "string" ? named([one]) : [one]));
+  const chosen = chosenCandidates(asked, options.tasks.length, hooks.note);
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
-  await openOutput(out, [recipe.locations.base, ...recipe.locations.sources.map(({ folder }) => folder)]);
-  await mkdir(join(out, "methods"), { recursive: true });
-  await writeText(join(out, "compare.json"), { version, methods: chosen.map(({ name }) => name) });
+  await openOutput(out, foldersOf(recipe.locations));
+  await mkdir(join(out, names.methods), { recursive: true });
+  await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
   const inputs = await openInputs(options, recipe, out, hooks);
-  const rows: ResultRow[] = [];
-  const times: Timed[] = [];
-  const values: Record<string, Result["values"]> = {};
-  const searches: Record<string, readonly GridPoint[]> = {};
-  const synthetic = inputs.tasks.some((task) => task.synthetic);
-  const compared = (finished: boolean): Compared => ({ out, rows, times, values, synthetic, finished });
-  // Which methods, how they are run and where they live changes no number of any; what training does is
-  // nothing to the rest.
-  const { seed, valPerTask, maxLength, dtype, tasks, split, score } = options;
-  const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine: inputs.plan.engine };
-  const settings = { ...shared, ...given };
-  const hashes = [...inputs.hashes, ...(heldOut?.length ? await heldOutHashes(inputs, plain, heldOut) : [])];
-  const context: CompareContext = { out, inputs, recipe, options: plain, search, threads, given, hooks };
+  const found = new Map<string, MethodResult>();
+  const references: ResultRow[] = [];
+  const compared = (finished: boolean): Compared => ({
+    out,
+    rows: [...references, ...[...found.values()].flatMap(({ rows }) => rows)],
+    times: [...found].map(([method, { seconds }]) => ({ method, ...seconds })),
+    values: Object.fromEntries([...found].map(([name, { values }]) => [name, values])),
+    synthetic: inputs.tasks.some((task) => task.synthetic),
+    finished,
+  });
   try {
-    rows.push(...(await references(inputs, options.seed)));
+    // Which methods, how they are run and where they live changes no number of any; what training does is
+    // nothing to the rest.
+    const { seed, valPerTask, maxLength, dtype, tasks, split, score } = options;
+    const { engine } = inputs.plan;
+    const shared = { tasks, seed, valPerTask, maxLength, dtype, split, score, engine };
+    const hashes = [...inputs.hashes, ...(await heldOutHashes(inputs, plain, heldOut ?? []))];
+    const common = { out, inputs, recipe, options: plain, search, threads, given, hooks };
+    const context: Comparison = { ...common, keep, heldOut, shared, hashes };
+    references.push(...(await referenceRows(mergeContextOf(inputs), inputs.tasks, seed)));
     for (const [i, candidate] of chosen.entries()) {
-      const { name } = candidate;
       if (hooks.stopping()) return compared(false);
-      const path = join(out, "methods", `${name}.json`);
-      const own =
-        "method" in candidate
-          ? {
-              name,
-              search,
-              ...(candidate.given && { values: candidate.given }),
-              ...(candidate.grid && { grid: candidate.grid }),
-            }
-          : {
-              given,
-              settings: settingsOf(candidate, context),
-              ...("tree" in candidate && { tree: candidate.tree }),
-            };
-      const identity = digest({ version, shared, ...own, ...(heldOut && { heldOut }), hashes });
-      let done = await savedResult(context, name, identity, keep);
-      if (!done) {
-        hooks.progress(name, i, chosen.length);
-        await rm(path, { force: true });
-        const made = await runContender(context, candidate, identity);
-        if (!made) return compared(false);
-        if (heldOut?.length) made.rows.push(...(await measureHeldOut(context, candidate, heldOut)));
-        if (!keep) await rm(modelFolder(context, name), { recursive: true, force: true });
-        done = { identity, ...made };
-        await writeText(path, done);
-      }
-      rows.push(...done.rows);
-      times.push({ method: name, ...done.seconds });
-      values[name] = done.values;
-      if (done.search) searches[name] = done.search;
+      hooks.progress(candidate.name, i, chosen.length);
+      const result = await resultOf(context, candidate);
+      if (!result) return compared(false);
+      found.set(candidate.name, result);
+      const average = mean(result.rows.map(({ value }) => value));
       hooks.note(
-        `${name}: ${((100 * done.rows.reduce((sum, { value }) => sum + value, 0)) / done.rows.length).toFixed(1)} ` +
-          `% on average, ${done.seconds.total.toFixed(1)} s`,
+        `${candidate.name}: ${(100 * average).toFixed(1)} % on average, ${result.seconds.total.toFixed(1)} s`,
       );
     }
-    await writeText(join(out, "table.md"), `${toMarkdown(comparisonTable(rows, times))}\n`);
-    await writeText(join(out, "results.json"), { rows, search: searches, times, settings, inputs: hashes });
+    const { rows, times } = compared(true);
+    await writeText(join(out, names.table), `${toMarkdown(comparisonTable(rows, times))}\n`);
+    const searched = [...found].flatMap(([name, one]) => (one.search ? [[name, one.search] as const] : []));
+    await resultsFile.write(out, {
+      rows,
+      search: Object.fromEntries(searched),
+      times,
+      settings: { ...shared, ...given },
+      inputs: hashes,
+    });
     return compared(true);
   } catch (error) {
     if (error instanceof Stopped) return compared(false);

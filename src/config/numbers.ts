@@ -32,8 +32,7 @@ export const within = (least: number, most: number) =>
 export const part = () => checked((value) => value > 0 && value <= 1, "it must be above 0, and 1 at most");
 
 /** A rate of decay: from 0 to below 1. */
-export const belowOne = () =>
-  checked((value) => value >= 0 && value < 1, "it must be from 0 to below 1");
+export const belowOne = () => checked((value) => value >= 0 && value < 1, "it must be from 0 to below 1");
 
 const units = { "": 1, KB: 1e3, MB: 1e6, GB: 1e9 } as const;
 const isUnit = (text: string): text is keyof typeof units => Object.hasOwn(units, text);

@@ -104,3 +104,20 @@ export async function evaluateBaselines(
   }
   return rows;
 }
+
+/** Test rows that are no merge: every expert on its own task, and the base. */
+export async function referenceRows(
+  context: MergeContext,
+  tasks: readonly PreparedTask[],
+  seed: number,
+): Promise<ResultRow[]> {
+  const [n, k] = sizeOf(context);
+  const rows: ResultRow[] = [];
+  for (const task of tasks) {
+    const table = constantTables.individual(n, k, expertOf(context, task));
+    const scores = await evaluateTasks({ ...context, table }, [task], "test");
+    rows.push(...toRows("individual", [task], scores, "test", seed));
+  }
+  const scores = await evaluateTasks({ ...context, table: constantTables.pretrained(n, k) }, tasks, "test");
+  return [...rows, ...toRows("pretrained", tasks, scores, "test", seed)];
+}

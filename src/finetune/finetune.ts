@@ -2,308 +2,197 @@ import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
-import { tensor, tidy, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
-import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
-import { openMember } from "../checkpoint/family.js";
-import { openSafetensors } from "../checkpoint/safetensors.js";
-import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
-import { Stopped, UserError } from "../errors.js";
-import { evaluationBatch, tally, type Tally } from "../evaluate/evaluate.js";
-import { withAdapters } from "../models/adapters.js";
-import { forward } from "../models/index.js";
-import { logits } from "../models/head.js";
-import { version } from "../package.js";
-import { loadWeights } from "../statistics/weights.js";
-import { bucketed, cutBatch, trainingBatches, type EncodedExample } from "../tasks/batches.js";
-import { encodeMixed, type Encoder } from "../tasks/encoders.js";
-import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
-import { shuffled, trainingData } from "../tasks/split.js";
-import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
-import { learningRate } from "../train/adamw.js";
-import { trainedHead, weightsOf, weightStep, type DeviceMoments, type Trainee } from "../train/weights.js";
-import { checkKind, checkVocabulary, outputsOf } from "../inputs/check.js";
-import { freshAdapter, freshHead, type FinetuneOptions, type TrainingTask } from "./start.js";
-import { writeExpert } from "./write.js";
+import { at } from "../at.js";
+import { openMember, type Member } from "../checkpoint/family.js";
+import { digest, sha256 } from "../checkpoint/files.js";
 import type { MergeHooks } from "../config/options.js";
-import { hashOf } from "../inputs/record.js";
+import { Stopped } from "../errors.js";
+import { finetuneFile, names } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
+import { checkVocabulary } from "../inputs/check.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
+import { hashOf } from "../inputs/record.js";
+import { Resources } from "../inputs/resources.js";
+import { withAdapters } from "../models/adapters.js";
+import { version } from "../package.js";
+import type { Encoder } from "../tasks/encoders.js";
+import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { shuffled } from "../tasks/split.js";
+import { learningRate } from "../train/adamw.js";
+import { trainedHead, weightStep } from "../train/weights.js";
+import { freshAdapter, type FinetuneOptions } from "./start.js";
+import { loadEpoch, saveEpoch, type Progress } from "./state.js";
+import { scoreTasks, trainingTasks, type EpochScore, type TrainingTask } from "./tasks.js";
+import { loadTrainee, type LoadedTrainee } from "./trainee.js";
+import { writeExpert } from "./write.js";
 
-/** Accuracy is left out where a text is to be said: only its loss is told. */
-export interface Score {
-  readonly task: string;
-  readonly accuracy?: number;
-  readonly loss: number;
-}
-
-/** What a language model learns of an example: to say the right answer. */
-const asGeneration = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
-  const row = rows[answers ? 0 : label]!;
-  return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
-};
-
-function scoreText({ task, accuracy, loss }: Score): string {
-  return `${task} ${accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${loss.toFixed(4)}`;
-}
-
-async function trainingTasksOf(
-  tasks: readonly Task[],
+/** What the numbers of a fine-tuning depend on: settings, the base's files, prompts, data. */
+async function identityOf(
   options: FinetuneOptions,
+  base: Member,
   encoder: Encoder,
-  generates: boolean,
-): Promise<TrainingTask[]> {
-  const trainingTasks: TrainingTask[] = [];
-  for (const task of tasks) {
-    checkKind(task, encoder);
-    const { train, judge, sources } = await trainingData(options.data, task, options.seed);
-    const drawn =
-      options.most === undefined
-        ? train
-        : shuffled(train, `${options.seed}/finetune/${task.id}`).slice(0, options.most);
-    if (drawn.length === 0) throw new UserError(`${options.data}/${task.id}: there is nothing to train on`);
-    const encoded = encodeMixed(drawn, encoder, task, false);
-    const fit = generates ? encoded.map(asGeneration) : encoded;
-    const isChoice = !generates && encoder.compares(task);
-    trainingTasks.push({
-      task,
-      sources,
-      fit,
-      judge: encodeMixed(judge, encoder, task, false),
-      isChoice: encoder.compares(task),
-      prefix: `head/${task.id}/`,
-      batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.order ?? options.seed),
-      batches: bucketed(fit, options.batchSize, isChoice).length,
-    });
-  }
-  return trainingTasks;
+  tasks: readonly TrainingTask[],
+): Promise<string> {
+  const inFolder = ["tokenizer.json", "preprocessor_config.json"]
+    .map((file) => join(options.base, file))
+    .filter(existsSync);
+  const files = [
+    ...base.checkpoint.files.map((file) => join(base.checkpoint.folder, file)),
+    ...(encoder.prompts?.(tasks.map(({ task }) => task)) ?? []),
+    ...inFolder,
+  ];
+  return digest({
+    version,
+    ...numbersOf(options),
+    files: await Promise.all(files.map((path) => sha256(path))),
+    data: await Promise.all(tasks.flatMap(({ sources }) => sources).map(hashOf)),
+  });
 }
 
-/** Accuracy and loss on examples, a batch at a time. */
-async function scoreOf(
-  trainee: Trainee,
-  { task, judge, isChoice, prefix }: TrainingTask,
-  microBatch: number,
-): Promise<Score> {
-  const sum: Tally = { correct: 0, loss: 0, over: 0 };
-  const weights = weightsOf(trainee);
-  for (const batch of bucketed(judge, evaluationBatch, isChoice).flatMap((whole) =>
-    cutBatch(whole, microBatch),
-  )) {
-    const scores = tidy(() =>
-      logits(
-        forward(trainee.model, weights, batch.rows),
-        trainedHead(trainee.trained, prefix),
-        batch.choices,
-      ),
+/** Options that change numbers: not where things are, nor on what they run. */
+function numbersOf(options: FinetuneOptions): Record<string, unknown> {
+  const { resume: _r, out: _o, backend: _b, base: _p, data: _d, prompts: _q, ...numbers } = options;
+  return numbers;
+}
+
+function scoreText({ task, accuracy, loss }: EpochScore): string {
+  const right = accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `;
+  return `${task} ${right}loss ${loss.toFixed(4)}`;
+}
+
+/** A fine-tuning under way. */
+interface Training {
+  readonly options: FinetuneOptions;
+  readonly loaded: LoadedTrainee;
+  readonly tasks: readonly TrainingTask[];
+  /** Batches of all tasks in an epoch. */
+  readonly perEpoch: number;
+  readonly hooks: MergeHooks;
+}
+
+/** Trains one epoch, all tasks' batches in an order that the seed draws. @returns the loss; undefined where stopped */
+async function trainEpoch(
+  { options, loaded, tasks, perEpoch, hooks }: Training,
+  epoch: number,
+): Promise<number | undefined> {
+  const { trainee, moments } = loaded;
+  const { epochs, microBatch, weightDecay } = options;
+  const steps = epochs * perEpoch;
+  const warmup = Math.max(1, Math.round(steps / 20));
+  const batches = tasks.flatMap((task) => Array.from({ length: task.batches }, (_, n) => ({ task, n })));
+  const order = shuffled(batches, `${options.order ?? options.seed}/epoch/${epoch}`);
+  let total = 0;
+  for (const [done, { task, n }] of order.entries()) {
+    const batch = task.batch(epoch * task.batches + n);
+    const lr = learningRate(epoch * perEpoch + done, steps, options.lr, warmup, "linear");
+    total += await weightStep(
+      trainee,
+      moments,
+      [{ head: trainedHead(trainee.trained, task.prefix), batch, weight: 1 }],
+      { lr, weightDecay, clip: 1, microBatch },
     );
-    tally(sum, batch, (await scores.data()) as Float32Array, scores.shape[1]);
-    scores.dispose();
+    hooks.progress(`epoch ${epoch + 1} of ${epochs}`, done + 1, perEpoch);
+    // On wasm nothing waits for a device: signals get their turn here.
+    await setImmediate();
+    if (hooks.stopping()) return undefined;
   }
-  return {
-    task: task.id,
-    ...(!judge[0]?.answers && { accuracy: sum.correct / judge.length }),
-    loss: sum.loss / sum.over,
-  };
+  return total / perEpoch;
 }
 
-const stateFiles = { json: "finetune.json", tensors: "finetune.safetensors" } as const;
-
-/** Copies every tensor of some maps into one file. */
-async function saveState(
-  out: string,
-  { taken, ...state }: { identity: string; step: number; best: unknown; taken: ReadonlyMap<string, number> },
-  maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>,
-): Promise<void> {
-  const sources = Object.entries(maps).flatMap(([kind, map]) =>
-    [...map].map(([name, v]): TensorSource => ({
-      name: `${kind}/${name}`,
-      dtype: "F32",
-      shape: v.shape,
-      bytes: async () => fromFloat32((await v.data()) as Float32Array, "F32"),
-    })),
-  );
-  await writeSafetensors(join(out, stateFiles.tensors), sources, { step: String(state.step) });
-  await writeText(join(out, stateFiles.json), { ...state, taken: Object.fromEntries(taken) });
-}
-
-async function loadState(
+/**
+ * Trains the epochs that are left; after each, the state is saved, with the best epoch's tensors.
+ * @returns where it stands at the end; undefined where it was asked to stop
+ */
+async function trainEpochs(
+  training: Training,
   out: string,
   identity: string,
-  taken: Map<string, number>,
-  maps: Readonly<Record<string, ReadonlyMap<string, Variable>>>,
-): Promise<{ step: number; best: { loss: number; scores: Score[] } | undefined }> {
-  const path = join(out, stateFiles.json);
-  if (!existsSync(path) || !existsSync(join(out, stateFiles.tensors)))
-    throw new UserError(`--resume: ${out} holds no state of a fine-tuning; start without --resume`);
-  const {
-    identity: saved,
-    step,
-    best,
-    taken: steps,
-  } = (await readJson(path)) as {
-    identity: string;
-    step: number;
-    best?: { loss: number; scores: Score[] };
-    taken: Record<string, number>;
-  };
-  if (saved !== identity)
-    throw new UserError(
-      `--resume: ${path} was made with other settings or data; use the same, or start without --resume`,
-    );
-  for (const [name, count] of Object.entries(steps)) taken.set(name, count);
-  const file = await openSafetensors(join(out, stateFiles.tensors));
-  try {
-    if (file.metadata?.["step"] !== String(step))
-      throw new UserError(
-        `--resume: ${path} and ${stateFiles.tensors} are of two moments; start without --resume`,
-      );
-    for (const [kind, map] of Object.entries(maps)) {
-      for (const [name, v] of map) {
-        const value = tensor(toFloat32(await file.read(`${kind}/${name}`)), v.shape);
-        v.assign(value);
-        value.dispose();
-      }
+  begin: Progress,
+): Promise<Progress | undefined> {
+  const { options, loaded, tasks, perEpoch, hooks } = training;
+  let progress = begin;
+  for (let epoch = begin.step / perEpoch; epoch < options.epochs; epoch++) {
+    const trainingLoss = await trainEpoch(training, epoch);
+    if (trainingLoss === undefined) return undefined;
+    const scores = await scoreTasks(loaded.trainee, tasks, options.microBatch);
+    const loss = scores.reduce((sum, score) => sum + score.loss, 0);
+    let { best } = progress;
+    if (!best || loss < best.loss) {
+      best = { loss, scores };
+      loaded.keepBest();
     }
-  } finally {
-    await file.close();
+    progress = { step: (epoch + 1) * perEpoch, best };
+    await saveEpoch(out, identity, progress, loaded.moments.taken, loaded.maps);
+    hooks.note(
+      `epoch ${epoch + 1}: training loss ${trainingLoss.toFixed(4)}; ${scores.map(scoreText).join("; ")}`,
+    );
   }
-  return { step, best };
+  return progress;
+}
+
+/** Opens the model and the data, trains, writes. @returns the scores; undefined where it was asked to stop */
+async function run(
+  options: FinetuneOptions,
+  named: readonly Task[],
+  hooks: MergeHooks,
+  resources: Resources,
+): Promise<readonly EpochScore[] | undefined> {
+  const { out } = options;
+  const family = await readFamily(options.base);
+  const base = await openMember("base", options.base, family.canonical);
+  resources.add(() => base.checkpoint.close());
+  const outputLayer = at(family.outputLayers, 0);
+  const head = outputLayer === "pool" ? family.head : undefined;
+  const plain = buildModel(base, outputLayer);
+  const adapter = freshAdapter(plain, options);
+  const model = withAdapters(plain, adapter.adapterModules);
+  const encoder = await encoderFor(options.base, model, options);
+  checkVocabulary(options.base, encoder, model);
+  await startFor(model, options.backend);
+  const tasks = await trainingTasks(named, options, encoder, outputLayer === "score");
+  for (const { task, fit, judge } of tasks)
+    hooks.note(`${task.id}: ${fit.length} training examples, ${judge.length} to choose the epoch by`);
+  const loaded = await loadTrainee({ plain, base, head }, adapter, tasks, options);
+  resources.add(() => loaded.dispose());
+
+  await openOutput(out, [options.base]);
+  if (!options.resume) await clearMerge(out);
+  const identity = await identityOf(options, base, encoder, tasks);
+  let begin: Progress = { step: 0, best: undefined };
+  if (options.resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
+  const perEpoch = tasks.reduce((sum, { batches }) => sum + batches, 0);
+  const end = await trainEpochs({ options, loaded, tasks, perEpoch, hooks }, out, identity, begin);
+  if (!end) return undefined;
+  const { best, adapterModules } = loaded;
+  await writeExpert(out, base, { plain, head, tasks, best, adapterModules }, options);
+  await rm(join(out, names.finetuneTensors), { force: true });
+  const scores = end.best?.scores ?? [];
+  const settings = { ...numbersOf(options), base: basename(options.base), data: basename(options.data) };
+  await finetuneFile.write(out, { identity, version, settings, scores });
+  return scores;
 }
 
 /**
  * Fine-tunes a model on a task, or on several at once (the papers' Multitask): every weight, LoRA or
  * (IA)³, with AdamW, a linear warm-up over a twentieth of the steps and a linear decay, no dropout. A
- * language model learns to say the right answer. Without an epoch, the start is written: the base, with
- * the head that training would begin with. After each epoch it is scored on the validation file; the
- * epoch with the lowest loss is what is written. Stopped, it goes on from the last whole epoch.
+ * language model learns to generate the right answer. Without an epoch, the start is written: the base,
+ * with the head that training would begin with. After each epoch it is scored on the validation file;
+ * the epoch with the lowest loss is what is written. Stopped, it goes on from the last whole epoch.
+ * @returns undefined where it was asked to stop
  */
 export async function finetune(
   options: FinetuneOptions,
   hooks: MergeHooks,
-): Promise<{ out: string; scores: readonly Score[] } | undefined> {
-  const { how, epochs, seed, out } = options;
-  const tasks = pickTasks(await loadTasks(options.data), options.tasks);
-  const family = await readFamily(options.base);
-  const base = await openMember("base", options.base, family.canonical);
-  const owned: { dispose(): void }[] = [];
+): Promise<{ out: string; scores: readonly EpochScore[] } | undefined> {
+  const resources = new Resources();
   try {
-    const outputLayer = family.outputLayers[0]!;
-    const head = outputLayer === "pool" ? family.head : undefined;
-    const plain = buildModel(base, outputLayer);
-    const { adapterModules, start, fixed: scales } = freshAdapter(plain, options);
-    const model = withAdapters(plain, adapterModules);
-    const encoder = await encoderFor(options.base, model, options);
-    checkVocabulary(options.base, encoder, model);
-    await startFor(model, options.backend);
-    const trainingTasks = await trainingTasksOf(tasks, options, encoder, outputLayer === "score");
-    for (const { task, fit, judge } of trainingTasks)
-      hooks.note(`${task.id}: ${fit.length} training examples, ${judge.length} to choose the epoch by`);
-    const loaded = await loadWeights(plain, base);
-    owned.push(loaded);
-    const fixed = new Map<string, Tensor>(loaded.names.map((name, i) => [name, loaded.tensors[i]!]));
-    for (const [name, { shape, values }] of scales) fixed.set(name, tensor(values, shape));
-    const begin = new Map<string, Tensor>(
-      how === "full" ? fixed : [...start].map(([name, { shape, values }]) => [name, tensor(values, shape)]),
-    );
-    if (head)
-      for (const { task, prefix } of trainingTasks)
-        for (const [name, { shape, values }] of freshHead(head, prefix, outputsOf(task), model.width, seed))
-          begin.set(name, tensor(values, shape));
-    const trained = new Map([...begin].map(([name, value]) => [name, variable(value)]));
-    // Variables have handles of their own.
-    begin.forEach((value) => value.dispose());
-    if (how === "full") fixed.clear();
-    owned.push({ dispose: () => fixed.forEach((value) => value.dispose()) });
-    const zeros = () =>
-      new Map(
-        [...trained].map(([name, v]) => {
-          const nothing = zerosLike(v);
-          const made = variable(nothing);
-          nothing.dispose();
-          return [name, made];
-        }),
-      );
-    const moments: DeviceMoments = { first: zeros(), second: zeros(), taken: new Map() };
-    // Without an epoch, what it began with.
-    const bestOf = new Map([...trained].map(([name, v]) => [name, variable(v)]));
-    owned.push({
-      dispose: () =>
-        [trained, moments.first, moments.second, bestOf].forEach((map) => map.forEach((v) => v.dispose())),
-    });
-    const trainee: Trainee = { model, fixed, trained };
-
-    await openOutput(out, [options.base]);
-    if (!options.resume) await clearMerge(out);
-    const { resume: _r, out: _o, backend: _b, base: _p, data: _d, prompts: _q, ...chosen } = options;
-    const files = [
-      ...base.checkpoint.files.map((file) => join(base.checkpoint.folder, file)),
-      ...(encoder.prompts?.(tasks) ?? []),
-      ...["tokenizer.json", "preprocessor_config.json"]
-        .map((file) => join(options.base, file))
-        .filter(existsSync),
-    ];
-    const identity = digest({
-      version,
-      ...chosen,
-      files: await Promise.all(files.map((path) => sha256(path))),
-      data: await Promise.all(trainingTasks.flatMap(({ sources }) => sources).map(hashOf)),
-    });
-    const maps = { weight: trained, first: moments.first, second: moments.second, best: bestOf };
-    let { step, best } = options.resume
-      ? await loadState(out, identity, moments.taken, maps)
-      : { step: 0, best: undefined as { loss: number; scores: Score[] } | undefined };
-    const perEpoch = trainingTasks.reduce((sum, { batches }) => sum + batches, 0);
-    const steps = epochs * perEpoch;
-    const warmup = Math.max(1, Math.round(steps / 20));
-    while (step < steps) {
-      const epoch = Math.floor(step / perEpoch);
-      // Every task's batches, in an order that the seed draws.
-      const order = shuffled(
-        trainingTasks.flatMap((task) => Array.from({ length: task.batches }, (_, n) => ({ task, n }))),
-        `${options.order ?? seed}/epoch/${epoch}`,
-      );
-      let total = 0;
-      for (const { task, n } of order) {
-        const batch = task.batch(epoch * task.batches + n);
-        const lr = learningRate(step, steps, options.lr, warmup, "linear");
-        total += await weightStep(
-          trainee,
-          moments,
-          [{ head: trainedHead(trained, task.prefix), batch, weight: 1 }],
-          { lr, weightDecay: options.weightDecay, clip: 1, microBatch: options.microBatch },
-        );
-        hooks.progress(`epoch ${epoch + 1} of ${epochs}`, ++step - epoch * perEpoch, perEpoch);
-        // On wasm nothing waits for a device: signals get their turn here.
-        await setImmediate();
-        if (hooks.stopping()) return undefined;
-      }
-      const scores: Score[] = [];
-      for (const task of trainingTasks) scores.push(await scoreOf(trainee, task, options.microBatch));
-      const loss = scores.reduce((sum, one) => sum + one.loss, 0);
-      const told =
-        `epoch ${epoch + 1}: training loss ${(total / perEpoch).toFixed(4)}; ` +
-        scores.map(scoreText).join("; ");
-      if (!best || loss < best.loss) {
-        best = { loss, scores };
-        for (const [name, v] of trained) bestOf.get(name)!.assign(v);
-      }
-      await saveState(out, { identity, step, best, taken: moments.taken }, maps);
-      hooks.note(told);
-    }
-    await writeExpert(out, base, { plain, head, trainingTasks, best: bestOf, adapterModules }, options);
-    await rm(join(out, stateFiles.tensors), { force: true });
-    await writeText(join(out, stateFiles.json), {
-      identity,
-      version,
-      settings: { ...chosen, base: basename(options.base), data: basename(options.data) },
-      scores: best?.scores ?? [],
-    });
-    return { out, scores: best?.scores ?? [] };
+    const tasks = pickTasks(await loadTasks(options.data), options.tasks);
+    const scores = await run(options, tasks, hooks, resources);
+    return scores && { out: options.out, scores };
   } catch (error) {
     if (error instanceof Stopped) return undefined;
     throw error;
   } finally {
-    owned.forEach((one) => one.dispose());
-    await base.checkpoint.close();
+    await resources.close();
   }
 }

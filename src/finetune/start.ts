@@ -3,9 +3,6 @@ import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import type { AdapterModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
-import type { Batch, EncodedExample } from "../tasks/batches.js";
-import type { DataFiles } from "../tasks/files.js";
-import type { Task } from "../tasks/registry.js";
 
 export interface FinetuneOptions {
   readonly base: string;
@@ -30,18 +27,6 @@ export interface FinetuneOptions {
   readonly order?: number | undefined;
   readonly backend: EngineName | "auto";
   readonly resume: boolean;
-}
-
-/** A task as it is trained on. */
-export interface TrainingTask {
-  readonly task: Task;
-  readonly sources: readonly DataFiles[];
-  readonly fit: readonly EncodedExample[];
-  readonly judge: readonly EncodedExample[];
-  readonly isChoice: boolean;
-  readonly prefix: string;
-  batch(step: number): Batch;
-  readonly batches: number;
 }
 
 /** Numbers that a tensor starts from. */
@@ -72,16 +57,25 @@ const outsideNames = [
   "relative_attention_bias",
 ];
 const outside = new RegExp(`(^|\\.)(${outsideNames.join("|")})$|embeddings|embed_positions`);
-const linearModules = (model: Model): { module: string; out: number; input: number }[] =>
-  [...model.parameters].flatMap(([name, shape]) => {
+
+interface LinearModule {
+  readonly module: string;
+  readonly out: number;
+  readonly input: number;
+}
+
+function linearModules(model: Model): LinearModule[] {
+  const found: LinearModule[] = [];
+  for (const [name, [first = 0, second = 0, ...more]] of model.parameters) {
     const module = name.replace(/\.weight$/, "");
-    if (!name.endsWith(".weight") || shape.length !== 2 || outside.test(module)) return [];
-    return [
-      model.transposed?.has(module)
-        ? { module, out: shape[1]!, input: shape[0]! }
-        : { module, out: shape[0]!, input: shape[1]! },
-    ];
-  });
+    if (!name.endsWith(".weight") || second === 0 || more.length > 0 || outside.test(module)) continue;
+    // A weight that is stored [in, out].
+    if (model.transposed?.has(module)) found.push({ module, out: second, input: first });
+    else found.push({ module, out: first, input: second });
+  }
+  return found;
+}
+
 /** (IA)³: what comes out of keys and values, what goes into the second layer of a feed-forward (Liu et al. 2022). */
 const scaledOut = /(^|[._])(key|value|k|v|k_proj|v_proj|c_attn)$/;
 const scaledIn = /(^|\.)(DenseReluDense\.wo|down_proj|fc2|mlp\.c_proj|\d+\.output\.dense)$/;
@@ -92,67 +86,95 @@ function scaledSide(module: string): "out" | "in" | undefined {
   return scaledIn.test(module) ? "in" : undefined;
 }
 
-/** What an adapter adds to a model: its modules, and where its tensors start. */
-export function freshAdapter(
-  model: Model,
-  { how, rank, alpha, seed }: FinetuneOptions,
-): { adapterModules: AdapterModules; start: Map<string, Start>; fixed: Map<string, Start> } {
-  const adapterModules = new Map<string, AdapterModules extends ReadonlyMap<string, infer V> ? V : never>();
-  const [start, fixed] = [new Map<string, Start>(), new Map<string, Start>()];
-  for (const { module, out, input } of how === "full" ? [] : linearModules(model)) {
-    if (how === "lora") {
-      const [a, b, d] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
-      adapterModules.set(module, {
-        lora: true,
-        shapes: [
-          [a, [rank, input]],
-          [b, [out, rank]],
-          [d, [rank]],
-        ],
-      });
-      // PEFT's: uniform in ±1/√in, and nothing.
-      const random = seedrandom(`${seed}/${a}`);
-      start.set(a, {
-        shape: [rank, input],
-        values: Float32Array.from({ length: rank * input }, () => (2 * random() - 1) / Math.sqrt(input)),
-      });
-      start.set(b, { shape: [out, rank], values: new Float32Array(out * rank) });
-      fixed.set(d, { shape: [rank], values: new Float32Array(rank).fill(alpha / rank) });
-    } else {
-      const along = scaledSide(module);
-      if (!along) continue;
-      const size = along === "out" ? out : input;
-      adapterModules.set(module, { ia3: along, shapes: [[`${module}.ia3_l`, [size]]] });
-      start.set(`${module}.ia3_l`, { shape: [size], values: new Float32Array(size).fill(1) });
-    }
-  }
-  if (how !== "full" && adapterModules.size === 0)
+/** What an adapter adds to a model: its modules, where its tensors start, and those that are not trained. */
+export interface FreshAdapter {
+  readonly adapterModules: AdapterModules;
+  readonly start: ReadonlyMap<string, Start>;
+  readonly fixed: ReadonlyMap<string, Start>;
+}
+
+type AdapterModule = AdapterModules extends ReadonlyMap<string, infer V> ? V : never;
+
+/** One module's part: what stands beside it, and its tensors. */
+interface FreshModule {
+  readonly module: string;
+  readonly adapter: AdapterModule;
+  readonly start: readonly (readonly [string, Start])[];
+  readonly fixed: readonly (readonly [string, Start])[];
+}
+
+/** LoRA as PEFT begins it: A uniform in ±1/√in, B nothing, so that nothing is added. */
+function freshLora(
+  { module, out, input }: LinearModule,
+  { rank, alpha, seed }: FinetuneOptions,
+): FreshModule {
+  const [a, b, d] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
+  const random = seedrandom(`${seed}/${a}`);
+  const draw = () => (2 * random() - 1) / Math.sqrt(input);
+  return {
+    module,
+    adapter: {
+      lora: true,
+      shapes: [
+        [a, [rank, input]],
+        [b, [out, rank]],
+        [d, [rank]],
+      ],
+    },
+    start: [
+      [a, { shape: [rank, input], values: Float32Array.from({ length: rank * input }, draw) }],
+      [b, { shape: [out, rank], values: new Float32Array(out * rank) }],
+    ],
+    fixed: [[d, { shape: [rank], values: new Float32Array(rank).fill(alpha / rank) }]],
+  };
+}
+
+/** (IA)³: ones, where the layer is one that is scaled. */
+function freshIa3({ module, out, input }: LinearModule): FreshModule | undefined {
+  const along = scaledSide(module);
+  if (!along) return undefined;
+  const size = along === "out" ? out : input;
+  const name = `${module}.ia3_l`;
+  return {
+    module,
+    adapter: { ia3: along, shapes: [[name, [size]]] },
+    start: [[name, { shape: [size], values: new Float32Array(size).fill(1) }]],
+    fixed: [],
+  };
+}
+
+/** @throws UserError where the model has no layer that such an adapter stands beside */
+export function freshAdapter(model: Model, options: FinetuneOptions): FreshAdapter {
+  const { how } = options;
+  if (how === "full") return { adapterModules: new Map(), start: new Map(), fixed: new Map() };
+  const modules = linearModules(model)
+    .map((one) => (how === "lora" ? freshLora(one, options) : freshIa3(one)))
+    .filter((one) => one !== undefined);
+  if (modules.length === 0)
     throw new UserError(`--${how}: this model has no linear layers that such an adapter stands beside`);
-  return { adapterModules, start, fixed };
+  return {
+    adapterModules: new Map(modules.map(({ module, adapter }) => [module, adapter])),
+    start: new Map(modules.flatMap(({ start }) => start)),
+    fixed: new Map(modules.flatMap(({ fixed }) => fixed)),
+  };
 }
 
 /** A head of small random numbers, in a model's own form. */
 export function freshHead(
   names: HeadNames,
   prefix: string,
-  outputs: number,
-  width: number,
-  seed: number,
+  { outputs, width, seed }: { readonly outputs: number; readonly width: number; readonly seed: number },
 ): Map<string, Start> {
-  const out = new Map([
-    [
-      `${prefix}weight`,
-      { shape: [outputs, width], values: normal(outputs * width, 0.02, `${seed}/${prefix}`) },
-    ],
-  ]);
-  if (names.bias !== undefined)
-    out.set(`${prefix}bias`, { shape: [outputs], values: new Float32Array(outputs) });
+  const matrix = (rows: number, name: string): Start => ({
+    shape: [rows, width],
+    values: normal(rows * width, 0.02, name),
+  });
+  const zeros = (size: number): Start => ({ shape: [size], values: new Float32Array(size) });
+  const out = new Map([[`${prefix}weight`, matrix(outputs, `${seed}/${prefix}`)]]);
+  if (names.bias !== undefined) out.set(`${prefix}bias`, zeros(outputs));
   if (names.dense !== undefined) {
-    out.set(`${prefix}dense.weight`, {
-      shape: [width, width],
-      values: normal(width * width, 0.02, `${seed}/${prefix}dense`),
-    });
-    out.set(`${prefix}dense.bias`, { shape: [width], values: new Float32Array(width) });
+    out.set(`${prefix}dense.weight`, matrix(width, `${seed}/${prefix}dense`));
+    out.set(`${prefix}dense.bias`, zeros(width));
   }
   return out;
 }

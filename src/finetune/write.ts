@@ -1,14 +1,18 @@
 import { join } from "node:path";
 import type { Variable } from "@tensorflow/tfjs-core";
 import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js";
+import { lookUp } from "../at.js";
+import { entryOf, storedName } from "../checkpoint/entry.js";
 import { writeText } from "../checkpoint/files.js";
 import type { Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import type { AdapterModules } from "../models/adapters.js";
-import type { HeadNames, Model } from "../models/types.js";
+import type { AdapterModule, HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
-import type { FinetuneOptions, TrainingTask } from "./start.js";
+import { headFolder, headPath, names } from "../folder/files.js";
+import type { FinetuneOptions } from "./start.js";
+import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
 
 /** What transformers calls a family's classes. */
@@ -42,122 +46,161 @@ function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boole
   };
 }
 
-export interface Trained {
+/** What a fine-tuning came to: the best epoch's tensors. */
+export interface FinetunedModel {
   readonly plain: Model;
   readonly head: HeadNames | undefined;
-  readonly trainingTasks: readonly TrainingTask[];
+  readonly tasks: readonly TrainingTask[];
   readonly best: ReadonlyMap<string, Variable>;
   readonly adapterModules: AdapterModules;
+}
+
+/** A trained tensor under the name that its file has for it. */
+function source(best: FinetunedModel["best"], name: string, from: string): TensorSource {
+  const v = lookUp(best, from);
+  return {
+    name,
+    dtype: "F32",
+    shape: v.shape,
+    bytes: async () => fromFloat32(await v.data<"float32">(), "F32"),
+  };
+}
+
+/** A task's head, under the names of the model's family. */
+function headSources({ head, best }: FinetunedModel, prefix: string): TensorSource[] {
+  if (!head) return [];
+  const parts = [
+    ["weight", head.weight],
+    ["bias", head.bias],
+    ["dense.weight", head.dense && `${head.dense}.weight`],
+    ["dense.bias", head.dense && `${head.dense}.bias`],
+  ] as const;
+  return parts.flatMap(([part, name]) =>
+    name !== undefined && best.has(`${prefix}${part}`) ? [source(best, name, `${prefix}${part}`)] : [],
+  );
+}
+
+/** A tensor that is not trained, floats in float32. */
+function untrainedSource({ checkpoint }: Member, stored: string): TensorSource {
+  const { dtype, shape } = entryOf(checkpoint, stored);
+  if (!isFloat(dtype))
+    return { name: stored, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes };
+  const bytes = async () => fromFloat32(toFloat32(await checkpoint.read(stored)), "F32");
+  return { name: stored, dtype: "F32", shape, bytes };
+}
+
+/** Writes every weight, as transformers does. @param own the single task's head */
+async function writeWhole(
+  out: string,
+  base: Member,
+  { plain, head, best }: FinetunedModel,
+  own: readonly TensorSource[],
+  single: TrainingTask | undefined,
+): Promise<void> {
+  const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
+  const heads = new Set(own.map(({ name }) => name));
+  const body = base.checkpoint.names.flatMap((stored): TensorSource[] => {
+    const name = canonical.get(stored);
+    if (name !== undefined && heads.has(name)) return [];
+    if (name === undefined || !plain.parameters.has(name)) return [untrainedSource(base, stored)];
+    return [{ ...source(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
+  });
+  await writeWeights(out, [...body, ...own], 5e9);
+  await writeAround(out, base, "F32");
+  if (!single) return;
+  const config = configOf(base, single.task, head !== undefined);
+  await writeText(join(out, names.config), { ...config, torch_dtype: undefined, dtype: "float32" });
+}
+
+/** A module's tensors under PEFT's names. @param name the module as PEFT calls it */
+function adapterSources(
+  best: FinetunedModel["best"],
+  module: string,
+  name: string,
+  { lora, ia3 }: AdapterModule,
+): TensorSource[] {
+  if (lora)
+    return ["A", "B"].map((side) => source(best, `${name}.lora_${side}.weight`, `${module}.lora_${side}`));
+  const vector = source(best, `${name}.ia3_l`, `${module}.ia3_l`);
+  const size = elements(vector.shape);
+  return [{ ...vector, shape: ia3 === "out" ? [size, 1] : [1, size] }];
+}
+
+/** PEFT's name for what the adapted model is used for; null where it has none. */
+function taskType({ plain, head }: FinetunedModel, single: TrainingTask | undefined): string | null {
+  if (head) return single?.task.kind === "image" ? null : "SEQ_CLS";
+  return plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
+}
+
+/** The part of an adapter's config that is of its kind. */
+function kindConfig(
+  { how, rank, alpha }: FinetuneOptions,
+  feedforward: readonly string[],
+): Record<string, unknown> {
+  if (how === "ia3") return { peft_type: "IA3", feedforward_modules: feedforward, init_ia3_weights: true };
+  return {
+    peft_type: "LORA",
+    r: rank,
+    lora_alpha: alpha,
+    lora_dropout: 0,
+    bias: "none",
+    use_rslora: false,
+    init_lora_weights: true,
+  };
+}
+
+/** Writes an adapter, as PEFT does. */
+async function writeAdapter(
+  out: string,
+  base: Member,
+  model: FinetunedModel,
+  { own, single }: { readonly own: readonly TensorSource[]; readonly single: TrainingTask | undefined },
+  options: FinetuneOptions,
+): Promise<void> {
+  const { plain, head, best, adapterModules } = model;
+  const modules = [...adapterModules].map(([module, adapter]) => ({
+    module,
+    adapter,
+    stored: storedName(base, `${module}.weight`).replace(/\.weight$/, ""),
+  }));
+  await writeSafetensors(join(out, adapterWeightsName), [
+    ...modules.flatMap(({ module, adapter, stored }) =>
+      adapterSources(best, module, `base_model.model.${stored}`, adapter),
+    ),
+    ...own.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
+  ]);
+  const saved = [...new Set(own.map(({ name }) => name.split(".")[0]))];
+  await writeText(join(out, adapterConfigName), {
+    base_model_name_or_path: options.base,
+    task_type: taskType(model, single),
+    inference_mode: true,
+    fan_in_fan_out: modules.some(({ module }) => plain.transposed?.has(module)),
+    target_modules: modules.map(({ stored }) => stored),
+    modules_to_save: saved.length ? saved : null,
+    ...kindConfig(
+      options,
+      modules.filter(({ adapter }) => adapter.ia3 === "in").map(({ stored }) => stored),
+    ),
+  });
+  if (single && head) await writeText(join(out, names.config), configOf(base, single.task, true));
 }
 
 /** Writes the expert as transformers or PEFT does; of several tasks, the model with a head each in heads/<task>. */
 export async function writeExpert(
   out: string,
   base: Member,
-  { plain, head, trainingTasks, best, adapterModules }: Trained,
+  model: FinetunedModel,
   options: FinetuneOptions,
 ): Promise<void> {
-  const source = (name: string, from: string): TensorSource => {
-    const v = best.get(from)!;
-    return {
-      name,
-      dtype: "F32",
-      shape: v.shape,
-      bytes: async () => fromFloat32((await v.data()) as Float32Array, "F32"),
-    };
-  };
-  const headSources = (prefix: string): TensorSource[] => {
-    if (!head) return [];
-    const parts = [
-      ["weight", head.weight],
-      ["bias", head.bias],
-      ["dense.weight", head.dense && `${head.dense}.weight`],
-      ["dense.bias", head.dense && `${head.dense}.bias`],
-    ] as const;
-    return parts.flatMap(([part, name]) =>
-      name !== undefined && best.has(`${prefix}${part}`) ? [source(name, `${prefix}${part}`)] : [],
-    );
-  };
-  const single = trainingTasks.length === 1 ? trainingTasks[0] : undefined;
-  const own = single ? headSources(single.prefix) : [];
-  if (options.how === "full") {
-    const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
-    const body = base.checkpoint.names
-      .filter((stored) => !own.some(({ name }) => name === canonical.get(stored)))
-      .map((stored): TensorSource => {
-        const name = canonical.get(stored);
-        const entry = base.checkpoint.entry(stored)!;
-        if (name !== undefined && plain.parameters.has(name))
-          return { ...source(stored, name), shape: entry.shape };
-        return {
-          name: stored,
-          dtype: isFloat(entry.dtype) ? "F32" : entry.dtype,
-          shape: entry.shape,
-          bytes: async () =>
-            isFloat(entry.dtype)
-              ? fromFloat32(toFloat32(await base.checkpoint.read(stored)), "F32")
-              : (await base.checkpoint.read(stored)).bytes,
-        };
-      });
-    await writeWeights(out, [...body, ...own], 5e9);
-    await writeAround(out, base, "F32");
-    if (single)
-      await writeText(join(out, "config.json"), {
-        ...configOf(base, single.task, head !== undefined),
-        torch_dtype: undefined,
-        dtype: "float32",
-      });
-  } else {
-    const stored = (module: string) => base.actual.get(`${module}.weight`)!.replace(/\.weight$/, "");
-    const sources = [...adapterModules].flatMap(([module, { lora, ia3 }]): TensorSource[] => {
-      const name = `base_model.model.${stored(module)}`;
-      if (lora)
-        return (["A", "B"] as const).map((side) =>
-          source(`${name}.lora_${side}.weight`, `${module}.lora_${side}`),
-        );
-      const plainSource = source(`${name}.ia3_l`, `${module}.ia3_l`);
-      const size = elements(plainSource.shape);
-      return [{ ...plainSource, shape: ia3 === "out" ? [size, 1] : [1, size] }];
-    });
-    await writeSafetensors(join(out, adapterWeightsName), [
-      ...sources,
-      ...own.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
-    ]);
-    const modules = [...adapterModules.keys()].map(stored);
-    const language = plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
-    const classified = single?.task.kind === "image" ? undefined : "SEQ_CLS";
-    const task = head === undefined ? language : classified;
-    await writeText(join(out, adapterConfigName), {
-      base_model_name_or_path: options.base,
-      task_type: task ?? null,
-      inference_mode: true,
-      fan_in_fan_out: [...adapterModules.keys()].some((module) => plain.transposed?.has(module)),
-      target_modules: modules,
-      modules_to_save: own.length ? [...new Set(own.map(({ name }) => name.split(".")[0]))] : null,
-      ...(options.how === "lora"
-        ? {
-            peft_type: "LORA",
-            r: options.rank,
-            lora_alpha: options.alpha,
-            lora_dropout: 0,
-            bias: "none",
-            use_rslora: false,
-            init_lora_weights: true,
-          }
-        : {
-            peft_type: "IA3",
-            feedforward_modules: [...adapterModules]
-              .filter(([, { ia3 }]) => ia3 === "in")
-              .map(([module]) => stored(module)),
-            init_ia3_weights: true,
-          }),
-    });
-    if (single && head) await writeText(join(out, "config.json"), configOf(base, single.task, true));
-  }
-  if (!single) {
-    for (const { task, prefix } of trainingTasks) {
-      if (head) await writeSafetensors(join(out, "heads", task.id, "head.safetensors"), headSources(prefix));
-      await writeText(join(out, "heads", task.id, "config.json"), configOf(base, task, head !== undefined));
-    }
+  const { head, tasks } = model;
+  const single = tasks.length === 1 ? tasks[0] : undefined;
+  const own = single ? headSources(model, single.prefix) : [];
+  if (options.how === "full") await writeWhole(out, base, model, own, single);
+  else await writeAdapter(out, base, model, { own, single }, options);
+  if (single) return;
+  for (const { task, prefix } of tasks) {
+    if (head) await writeSafetensors(headPath(out, task.id), headSources(model, prefix));
+    const config = configOf(base, task, head !== undefined);
+    await writeText(join(headFolder(out, task.id), names.config), config);
   }
 }

@@ -43,7 +43,7 @@ export type InputHash = Readonly<z.infer<typeof inputHash>>;
 
 const trainedSettings = z
   .looseObject({
-    tasks: z.array(z.string()),
+    tasks: z.array(z.string()).readonly(),
     seed: z.number(),
     maxLength: z.number(),
     valPerTask: z.number(),
@@ -61,7 +61,7 @@ const trainedSettings = z
 export const resultsFile = jsonFile(
   "results.json",
   z.looseObject({
-    rows: z.array(resultRow),
+    rows: z.array(resultRow).readonly(),
     synthetic: z.boolean().default(false),
     // As they stand in the file: their order is the order of the report.
     settings: z.custom<z.infer<typeof trainedSettings>>((value) => trainedSettings.safeParse(value).success),

@@ -71,8 +71,7 @@ export async function writeModel(
 export async function writeCoefficients(
   out: string,
   vectors: TaskVectors,
-  raw: Table,
-  gated: Table,
+  { raw, gated }: { readonly raw: Table; readonly gated: Table },
   title: string,
 ): Promise<void> {
   const { layers, experts: tasks } = vectors;

@@ -1,47 +1,46 @@
 /** The examples that a run trains and tests on, and the hashes of everything that its numbers depend on. */
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import type { MergeHooks, MergeOptions } from "../config/options.js";
+import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { InputHash } from "../folder/files.js";
-import { rowTokens, type HeadNames } from "../models/types.js";
+import { rowTokens } from "../models/types.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import type { Task } from "../tasks/registry.js";
 import type { TaskData } from "../tasks/split.js";
 import { usesLabels } from "../train/losses.js";
-import type { Locations } from "./locate.js";
 import type { OpenedModels } from "./models.js";
+import type { Opening } from "./opening.js";
 import { disposeHead, loadHead, prepareTask } from "./prepare.js";
 import { hashInputs } from "./record.js";
-import type { Resources } from "./resources.js";
 
 /** A task's examples, encoded, its head on the device, and the files that they came from. */
 export type TaskExamples = PreparedTask & Pick<TaskData, "sources">;
 
-interface DataContext {
-  readonly data: string;
-  readonly head: HeadNames | undefined;
+/** What examples are made of. */
+export interface TaskSources {
+  readonly tasks: readonly Task[];
+  /** Each task's head, as a checkpoint that holds one. */
+  readonly heads: readonly Member[];
   readonly encoder: Encoder;
 }
 
 /** Draws and encodes every task's examples, and loads its head. The engine must run. */
 export async function prepareTasks(
-  tasks: readonly Task[],
-  heads: readonly Member[],
-  { data, head, encoder }: DataContext,
-  { valPerTask, seed, split, loss }: MergeOptions,
-  hooks: Pick<MergeHooks, "note">,
-  resources: Resources,
+  { options, data, hooks, resources }: Opening,
+  { head }: OpenedModels,
+  { tasks, heads, encoder }: TaskSources,
 ): Promise<TaskExamples[]> {
+  const { valPerTask, seed, split, loss } = options;
+  const draw = { data, valPerTask, seed, split };
   const prepared: TaskExamples[] = [];
   for (const [i, task] of tasks.entries()) {
     const member = at(heads, i);
     const loaded = await loadHead(member, head);
     resources.add(() => disposeHead(loaded));
-    const options = { data, valPerTask, seed, split };
-    const ready = await prepareTask(task, loaded, member.checkpoint.config, encoder, options);
+    const ready = await prepareTask(task, { head: loaded, config: member.checkpoint.config }, encoder, draw);
     hooks.note(examplesText(ready, valPerTask));
     prepared.push(ready);
   }
@@ -63,13 +62,15 @@ function examplesText({ id, validation, test, sources }: TaskExamples, asked: nu
 }
 
 /** Hashes of models, tokenizer, prompts and data. */
-export const hashesOf = (
+export function hashesOf(
+  { recipe, data }: Opening,
   { family }: OpenedModels,
-  { sources }: Locations,
-  { data, encoder }: DataContext,
-  tasks: readonly Task[],
+  { tasks, encoder }: TaskSources,
   prepared: readonly TaskExamples[],
-): Promise<InputHash[]> => hashInputs(family, sources, data, prepared, encoder.prompts?.(tasks));
+): Promise<InputHash[]> {
+  const { sources } = recipe.locations;
+  return hashInputs({ family, sources, data, tasks: prepared, prompts: encoder.prompts?.(tasks) });
+}
 
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(

@@ -1,7 +1,6 @@
 /** The models that a run merges: opened, checked from their headers, and seen as the model that is trained on. */
 import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
 import { adapterForm } from "../checkpoint/write-form.js";
-import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
 import { withAdapters } from "../models/adapters.js";
@@ -10,9 +9,8 @@ import type { Task } from "../tasks/registry.js";
 import { at } from "../at.js";
 import { checkFamily, checkHead } from "./check.js";
 import { openHead } from "./heads.js";
-import type { Locations } from "./locate.js";
+import type { Opening } from "./opening.js";
 import { buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
-import type { Resources } from "./resources.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
 /** Base and experts of a run. */
@@ -35,11 +33,9 @@ export interface OpenedModels {
  * Opens base and experts and checks them from their headers alone: no weight is read.
  * @throws UserError naming the folder and the tensor that does not fit
  */
-export async function openModels(
-  { write, treat }: Pick<MergeOptions, "write" | "treat">,
-  locations: Locations,
-  resources: Resources,
-): Promise<OpenedModels> {
+export async function openModels({ options, recipe, resources }: Opening): Promise<OpenedModels> {
+  const { write, treat } = options;
+  const { locations } = recipe;
   const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
   const opened = await openFamily(
     await openMember("base", locations.base, canonical),
@@ -69,13 +65,11 @@ export async function openModels(
 
 /** A task's head: of an earlier merge, of the task's expert, or made from the base's text tower. */
 async function openTaskHead(
+  { recipe, options, resources }: Opening,
+  { family, head, model, canonical }: OpenedModels,
   task: Task,
-  models: OpenedModels,
-  { sources }: Locations,
-  start: () => Promise<unknown>,
-  resources: Resources,
 ): Promise<Member> {
-  const { family, head, canonical } = models;
+  const { sources } = recipe.locations;
   const index = sources.findIndex((source) => source.tasks.includes(task.id));
   const source = at(sources, index);
   if (source.merged && head) {
@@ -86,7 +80,7 @@ async function openTaskHead(
   // A language model has no head: it is called after the task all the same.
   const own = { ...at(family.experts, index), label: task.id };
   if (!head || own.actual.has(head.weight) || !hasTextTower(family.base)) return own;
-  await start();
+  await startFor(model, options.backend);
   return zeroShotHead(family.base, task, head, canonical);
 }
 
@@ -95,16 +89,13 @@ async function openTaskHead(
  * started only where a head has to be computed.
  */
 export async function openHeads(
-  tasks: readonly Task[],
+  opening: Opening,
   models: OpenedModels,
-  locations: Locations,
-  backend: MergeOptions["backend"],
-  resources: Resources,
+  tasks: readonly Task[],
 ): Promise<Member[]> {
-  const start = () => startFor(models.model, backend);
   const heads: Member[] = [];
   for (const task of tasks) {
-    const head = await openTaskHead(task, models, locations, start, resources);
+    const head = await openTaskHead(opening, models, task);
     checkHead(head, models.head, models.model, task);
     heads.push(head);
   }

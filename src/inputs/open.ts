@@ -13,6 +13,7 @@ import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { checkVocabulary } from "./check.js";
 import { hashesOf, prepareTasks, type TaskExamples } from "./data.js";
 import { foldersOf, shippedData, type Locations, type Recipe } from "./locate.js";
+import type { Opening } from "./opening.js";
 import { openHeads, openModels, type OpenedModels } from "./models.js";
 import type { MemoryPlan } from "./placement.js";
 import { encoderFor, startFor } from "./prepare.js";
@@ -60,10 +61,11 @@ export async function openInputs(
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const resources = new Resources();
+  const opening: Opening = { recipe, options, data, out, hooks, resources };
   try {
-    const models = await openModels(options, locations, resources);
-    const { model, head } = models;
-    const heads = await openHeads(tasks, models, locations, options.backend, resources);
+    const models = await openModels(opening);
+    const { model } = models;
+    const heads = await openHeads(opening, models, tasks);
     const encoder = await encoderFor(locations.base, model, options);
     checkVocabulary(locations.base, encoder, model);
     await openOutput(out, foldersOf(locations));
@@ -72,15 +74,14 @@ export async function openInputs(
     watchMemory().reset();
     const labels = locations.sources.map(({ label }) => label).join(", ");
     hooks.note(`engine ${engine}; base ${locations.base}; experts ${labels}; output ${out}`);
-    const context = { data, head, encoder };
-    const prepared = await prepareTasks(tasks, heads, context, options, hooks, resources);
-    const hashes = await hashesOf(models, locations, context, tasks, prepared);
+    const sources = { tasks, heads, encoder };
+    const prepared = await prepareTasks(opening, models, sources);
+    const hashes = await hashesOf(opening, models, sources, prepared);
 
-    const { seen, ...columns } = await columnsOf(models, recipe, options, out, hooks, resources);
-    const plan = await placeVectors(models, seen, prepared, engine, options, recipe.request);
+    const { seen, ...columns } = await columnsOf(opening, models);
+    const plan = await placeVectors(opening, models, seen, { tasks: prepared, engine });
     hooks.note(planText(plan));
-    const vectors = await loadVectors(models, seen, plan, options, hooks);
-    resources.add(() => vectors.dispose());
+    const vectors = await loadVectors(opening, models, seen, plan);
     return {
       ...models,
       ...columns,

@@ -142,11 +142,16 @@ export async function encoderFor(
   return promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean");
 }
 
-/** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
+/** A task's head on the device, and its expert's config, which orders the labels. */
+export interface TaskHead {
+  readonly head?: Head | undefined;
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** Draws and encodes a task's examples. */
 export async function prepareTask(
   task: Task,
-  head: Head | undefined,
-  config: Readonly<Record<string, unknown>>,
+  { head, config }: TaskHead,
   encoder: Encoder,
   options: DataOptions,
 ): Promise<PreparedTask & Pick<TaskData, "sources">> {

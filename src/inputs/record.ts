@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
-import type { InputHash } from "../report/card.js";
+import { headFolder, headPath, names, type InputHash } from "../folder/files.js";
+import { requestFor } from "../plan/memory.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { TaskData } from "../tasks/split.js";
 import type { Source } from "./locate.js";
@@ -12,51 +13,64 @@ import type { MemoryPlan } from "./placement.js";
 
 /** A file's hash; of several, that of their names and hashes. */
 export async function hashOf({ name, files }: DataFiles): Promise<string> {
-  if (files.length === 1) return sha256(files[0]!);
+  const [first, ...more] = files;
+  if (first !== undefined && more.length === 0) return sha256(first);
   const each: string[] = [];
   for (const path of files) each.push(`${await sha256(path)}  ${relative(name, path)}`);
   return createHash("sha256").update(each.join("\n")).digest("hex");
 }
 
-/** Hashes of everything the numbers depend on: models, tokenizer, data. */
-export async function hashInputs(
-  family: Family,
-  sources: readonly Source[],
-  data: string,
-  tasks: readonly { id: string; sources: TaskData["sources"] }[],
-  prompts: readonly string[] = [],
-): Promise<InputHash[]> {
-  const { base, experts } = family;
+/** Everything that the numbers depend on, in files. */
+export interface HashedInputs {
+  readonly family: Family;
+  readonly sources: readonly Source[];
+  /** The data folder. */
+  readonly data: string;
+  readonly tasks: readonly { readonly id: string; readonly sources: TaskData["sources"] }[];
+  /** Template files. */
+  readonly prompts?: readonly string[] | undefined;
+}
+
+/** Files by what they are to the run: weights and configs, heads of earlier merges, tokenizer, the tasks' list. */
+function hashedFiles({
+  family: { base, experts },
+  sources,
+  data,
+}: HashedInputs): { role: string; path: string }[] {
   const files = [base, ...experts].flatMap(({ label, checkpoint }) =>
     checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })),
   );
-  for (const { label, folder, tasks: mine, merged } of sources) {
-    if (merged)
-      for (const task of mine)
-        for (const file of ["head.safetensors", "config.json"])
-          files.push({ role: `${label}, head of ${task}`, path: join(folder, "heads", task, file) });
-  }
+  for (const { label, folder, tasks } of sources.filter(({ merged }) => merged))
+    for (const task of tasks) {
+      const role = `${label}, head of ${task}`;
+      const config = join(headFolder(folder, task), names.config);
+      files.push({ role, path: headPath(folder, task) }, { role, path: config });
+    }
   for (const file of ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"]) {
     const path = join(base.checkpoint.folder, file);
     if (existsSync(path)) files.push({ role: base.label, path });
   }
-  if (existsSync(join(data, "tasks.json"))) files.push({ role: "data", path: join(data, "tasks.json") });
-  for (const path of prompts) files.push({ role: "prompts", path });
+  const tasksFile = join(data, "tasks.json");
+  if (existsSync(tasksFile)) files.push({ role: "data", path: tasksFile });
+  return files;
+}
+
+/** Hashes of everything the numbers depend on: models, tokenizer, data, prompts. */
+export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
+  const prompts = (inputs.prompts ?? []).map((path) => ({ role: "prompts", path }));
   const hashes: InputHash[] = [];
-  for (const { role, path } of files) hashes.push({ role, file: basename(path), sha256: await sha256(path) });
-  for (const { id, sources } of tasks)
+  for (const { role, path } of [...hashedFiles(inputs), ...prompts])
+    hashes.push({ role, file: basename(path), sha256: await sha256(path) });
+  for (const { id, sources } of inputs.tasks)
     for (const source of new Set([sources.validation, sources.test]))
       hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
   return hashes;
 }
-
 /** The transformers class that an expert says it is. */
 export function headClassOf({ checkpoint }: Member): string {
-  const listed = checkpoint.config["architectures"];
-  const architecture: unknown = Array.isArray(listed) ? listed[0] : listed;
-  return typeof architecture === "string" && /^\w+$/.test(architecture)
-    ? architecture
-    : "AutoModelForSequenceClassification";
+  const [architecture]: unknown[] = [checkpoint.config["architectures"]].flat();
+  if (typeof architecture === "string" && /^\w+$/.test(architecture)) return architecture;
+  return "AutoModelForSequenceClassification";
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
@@ -74,5 +88,5 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     tensorboard: _n,
     ...rest
   } = options;
-  return { ...rest, backend: engine, residency: chosen.residency, blocks: chosen.blockwise ? "on" : "off" };
+  return { ...rest, backend: engine, ...requestFor(chosen) };
 }

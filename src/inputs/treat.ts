@@ -14,8 +14,7 @@ export async function treatExperts(
   out: string,
   { base, experts }: Family,
   { treat, trim, dareP, seed, shardSize }: MergeOptions,
-  canonical: (name: string) => string,
-  hooks: MergeHooks,
+  { canonical, progress }: { canonical(name: string): string; progress: MergeHooks["progress"] },
 ): Promise<Member[]> {
   const opened: Member[] = [];
   try {
@@ -29,7 +28,7 @@ export async function treatExperts(
       await writeMerge(
         folder,
         { method: treated, values, base, inputs: experts, dtype: "F32", shardSize },
-        { ...hooks, note: () => {}, stopping: () => false },
+        { progress, note: () => {}, stopping: () => false },
       );
       await writeText(join(folder, "config.json"), checkpoint.config);
       opened.push(await openMember(label, folder, canonical));

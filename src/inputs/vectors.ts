@@ -3,18 +3,15 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
-import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { names } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { memoryText } from "../report/memory.js";
-import type { TaskExamples } from "./data.js";
-import { stepShape } from "./data.js";
-import type { Recipe } from "./locate.js";
+import { stepShape, type TaskExamples } from "./data.js";
 import type { OpenedModels } from "./models.js";
+import type { Opening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
-import type { Resources } from "./resources.js";
 import { treatExperts } from "./treat.js";
 
 /** What the coefficients are trained over. */
@@ -29,49 +26,40 @@ export interface Columns {
 
 /** Treats the experts' task vectors where that is asked for, and makes the table's columns of them. */
 export async function columnsOf(
+  { recipe, options, out, hooks, resources }: Opening,
   { family, factored, canonical }: OpenedModels,
-  recipe: Recipe,
-  options: MergeOptions,
-  out: string,
-  hooks: MergeHooks,
-  resources: Resources,
 ): Promise<Columns> {
   const make = (members: readonly Member[]): readonly Column[] =>
     recipe.columns?.(members) ?? members.map(columnOf);
+  const { base } = family;
   if (options.treat === "none") {
     const columns = make(family.experts);
     const seen = factored && { base: factored.base, columns: make(factored.experts) };
-    return { columns, seen: seen ?? { base: family.base, columns }, treated: false };
+    return { columns, seen: seen ?? { base, columns }, treated: false };
   }
-  const treated = await treatExperts(out, family, options, canonical, hooks);
+  const treated = await treatExperts(out, family, options, { canonical, progress: hooks.progress });
   resources.add(async () => {
     for (const { checkpoint } of treated) await checkpoint.close();
     await rm(join(out, names.treated), { recursive: true, force: true });
   });
   const columns = make(treated);
-  return { columns, seen: { base: family.base, columns }, treated: true };
+  return { columns, seen: { base, columns }, treated: true };
 }
 
-/** Predicts what every placement takes on the running engine, chooses one, and says so. */
-export async function placeVectors(
+/** Predicts what every placement takes on the running engine, and chooses one. */
+export function placeVectors(
+  { recipe, options }: Opening,
   { family, model }: OpenedModels,
   { base, columns }: Columns["seen"],
-  tasks: readonly TaskExamples[],
-  engine: EngineName,
-  options: MergeOptions,
-  request: Recipe["request"] = options,
+  { tasks, engine }: { readonly tasks: readonly TaskExamples[]; readonly engine: EngineName },
 ): Promise<MemoryPlan> {
-  return planMemory(
-    { ...shapeOf(model, base, columns.length), files: family.experts.length },
-    stepShape(tasks, options),
-    engine,
-    {
-      packing: options.pack,
-      density: options.density,
-      request,
-      memoryBudget: options.memoryBudget,
-    },
-  );
+  const shape = { ...shapeOf(model, base, columns.length), files: family.experts.length };
+  return planMemory(shape, stepShape(tasks, options), engine, {
+    packing: options.pack,
+    density: options.density,
+    request: recipe.request ?? options,
+    memoryBudget: options.memoryBudget,
+  });
 }
 
 /** A plan for a reader. */
@@ -84,11 +72,10 @@ export const planText = (plan: MemoryPlan): string =>
 
 /** Loads the task vectors where the plan puts them. @throws UserError where no expert differs from the base */
 export async function loadVectors(
+  { options, hooks, resources }: Opening,
   { model, family }: OpenedModels,
   { base, columns }: Columns["seen"],
   plan: MemoryPlan,
-  options: MergeOptions,
-  hooks: Pick<MergeHooks, "note" | "progress">,
 ): Promise<TaskVectors> {
   const vectors = await loadTaskVectors({ base, columns }, [...model.parameters.keys()], {
     granularity: options.granularity,
@@ -98,13 +85,12 @@ export async function loadVectors(
     tables: model.tables,
     onTensor: (done, of) => hooks.progress("task vectors", done, of),
   });
+  resources.add(() => vectors.dispose());
   const [layers, experts] = [vectors.layers.length, columns.length];
-  if (layers === 0) {
-    vectors.dispose();
+  if (layers === 0)
     throw new UserError(
       `${family.base.checkpoint.folder}: no expert differs from the base; there is nothing to merge`,
     );
-  }
   hooks.note(`${layers} layers × ${experts} experts = ${layers * experts} coefficients`);
   return vectors;
 }

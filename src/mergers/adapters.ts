@@ -4,9 +4,8 @@ import type { Member } from "../checkpoint/family.js";
 import type { MergeHooks } from "../config/options.js";
 import { chosenDType, type DiskMerge } from "../folder/merge.js";
 import type { Values } from "../methods/types.js";
-import type { FloatDType } from "../tensor/dtype.js";
 import { mergeIa3, writeLinearIa3 } from "./ia3.js";
-import { mergeStackedLora, writeLinearLora, type MethodUse } from "./lora.js";
+import { mergeStackedLora, writeLinearLora, type AdapterResult, type MethodUse } from "./lora.js";
 import { mergeProducts } from "./products.js";
 
 /** A table's coefficients of one weight, an expert each. */
@@ -16,16 +15,9 @@ export type CoefficientsOf = (weight: string) => Float64Array;
  * Writes Σ c_i · adapter_i as one adapter, with a coefficient for each module and expert. LoRA: the
  * ranks add up, nothing is lost.
  */
-export async function writeLinearAdapter(
-  out: string,
-  { checkpoint }: Member,
-  adapters: readonly AdaptedCheckpoint[],
-  coefficients: CoefficientsOf,
-  dtype: FloatDType = "F32",
-): Promise<void> {
-  if (at(adapters, 0).adapter.kind === "lora")
-    await writeLinearLora(out, checkpoint.names, adapters, coefficients, dtype);
-  else await writeLinearIa3(out, checkpoint, adapters, coefficients, dtype);
+export async function writeLinearAdapter(result: AdapterResult, coefficients: CoefficientsOf): Promise<void> {
+  if (at(result.adapters, 0).adapter.kind === "lora") await writeLinearLora(result, coefficients);
+  else await writeLinearIa3(result, coefficients);
 }
 
 /** Whether entries of task vectors are dropped before the method sees them. */
@@ -49,14 +41,15 @@ export async function mergeAdapters(
   const { method, values, base, inputs, threads, shardSize } = merge;
   const dtype = chosenDType(merge.dtype) ?? "F32";
   const use: MethodUse = { method, values, labels: inputs.map(({ label }) => label) };
+  const result: AdapterResult = { out, base: base.checkpoint, adapters, dtype };
   const disk = { shardBytes: shardSize, threads, progress: hooks.progress, stopping: hooks.stopping };
   if (at(adapters, 0).adapter.kind === "ia3") {
-    await mergeIa3(out, base.checkpoint, adapters, use, { ...disk, dtype });
+    await mergeIa3(result, use, disk);
     return undefined;
   }
   if (method.linear && !dropsEntries(values) && merge.rank === undefined) {
-    await mergeStackedLora(out, base.checkpoint.names, adapters, use, dtype);
+    await mergeStackedLora(result, use);
     return undefined;
   }
-  return mergeProducts(out, { ...merge, dtype }, adapters, disk, hooks);
+  return mergeProducts(out, { ...merge, dtype, adapters }, disk, hooks);
 }

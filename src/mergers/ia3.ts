@@ -10,9 +10,9 @@ import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import type { PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
-import { elements, fromFloat32, toFloat32, type FloatDType } from "../tensor/dtype.js";
+import { elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { writeAdapterConfig } from "./adapter-config.js";
-import type { MethodUse } from "./lora.js";
+import type { AdapterResult, MethodUse } from "./lora.js";
 import type { Checkpoint } from "../checkpoint/folder.js";
 
 /** A module that some adapter scales. */
@@ -85,11 +85,8 @@ async function writeConfig(
 
 /** Writes 1 + Σ c_i · (l_i − 1) of every module. @param coefficients of a weight, an adapter each */
 export async function writeLinearIa3(
-  out: string,
-  base: Checkpoint,
-  adapters: readonly AdaptedCheckpoint[],
+  { out, base, adapters, dtype }: AdapterResult,
   coefficients: (weight: string) => Float64Array,
-  dtype: FloatDType,
 ): Promise<void> {
   const modules = modulesOf(base, adapters);
   const sources = modules.map(({ weight, name, shape, vectors }): TensorSource => ({
@@ -113,13 +110,10 @@ export async function writeLinearIa3(
 
 /** Merges the vectors with a method that trains nothing, entry by entry, the base being ones. */
 export async function mergeIa3(
-  out: string,
-  base: Checkpoint,
-  adapters: readonly AdaptedCheckpoint[],
+  { out, base, adapters, dtype }: AdapterResult,
   { method, values, labels }: MethodUse,
-  options: DiskOptions & { readonly dtype: FloatDType },
+  disk: DiskOptions,
 ): Promise<void> {
-  const { dtype, ...disk } = options;
   const ones: Ref = { path: "ones", start: 0, dtype: "F32", constant: 1 };
   const modules = modulesOf(base, adapters);
   const tensors = modules.map(({ name, shape, vectors }): PlannedTensor => ({

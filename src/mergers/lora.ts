@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { at, f32, f64 } from "../at.js";
 import { adapterWeightsName } from "../checkpoint/adapter.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
+import type { Checkpoint } from "../checkpoint/folder.js";
 import { hostTensor } from "../checkpoint/overlay.js";
 import { stackLora, type StackedModule } from "../checkpoint/stacked.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -78,26 +79,29 @@ function withGain({ module, rank, a, b }: StackedModule, d: Float64Array): LoraM
   };
 }
 
+/** An adapter that is written from others. */
+export interface AdapterResult {
+  readonly out: string;
+  /** What the adapters belong to. */
+  readonly base: Checkpoint;
+  readonly adapters: readonly AdaptedCheckpoint[];
+  readonly dtype: FloatDType;
+}
+
 /** Writes LoRA adapters side by side as one: nothing is lost. @param gainOf factors of a module's rank, [rank] */
 async function writeStacked(
-  out: string,
-  names: readonly string[],
-  adapters: readonly AdaptedCheckpoint[],
+  { out, base, adapters, dtype }: AdapterResult,
   gainOf: (module: StackedModule) => Float64Array,
-  dtype: FloatDType,
 ): Promise<void> {
-  const stacked = await stackLora(names, adapters);
+  const stacked = await stackLora(base.names, adapters);
   const modules = stacked.map((module) => withGain(module, gainOf(module)));
   await writeLora(out, modules, at(adapters, 0), dtype);
 }
 
 /** Writes Σ c_i · adapter_i as one LoRA adapter. @param coefficients of a weight, an adapter each */
 export function writeLinearLora(
-  out: string,
-  names: readonly string[],
-  adapters: readonly AdaptedCheckpoint[],
+  result: AdapterResult,
   coefficients: (weight: string) => Float64Array,
-  dtype: FloatDType,
 ): Promise<void> {
   const gainOf = ({ weight, rank, gains }: StackedModule): Float64Array => {
     const c = coefficients(weight);
@@ -108,7 +112,7 @@ export function writeLinearLora(
     }
     return d;
   };
-  return writeStacked(out, names, adapters, gainOf, dtype);
+  return writeStacked(result, gainOf);
 }
 
 /** A method on vectors in memory, one part, without a base's own entries. */
@@ -142,18 +146,12 @@ export interface MethodUse {
 }
 
 /** Merges LoRA adapters with a method that weights whole inputs. */
-export function mergeStackedLora(
-  out: string,
-  names: readonly string[],
-  adapters: readonly AdaptedCheckpoint[],
-  use: MethodUse,
-  dtype: FloatDType,
-): Promise<void> {
+export function mergeStackedLora(result: AdapterResult, use: MethodUse): Promise<void> {
   const gainOf = ({ weight, rank, gains }: StackedModule): Float64Array =>
     mergeVectors(
       use,
       weight,
       gains.map((gain) => gain ?? new Float32Array(rank)),
     );
-  return writeStacked(out, names, adapters, gainOf, dtype);
+  return writeStacked(result, gainOf);
 }

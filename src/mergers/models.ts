@@ -77,7 +77,11 @@ export async function mergeModels(
   const { method, base: baseFolder, models, out } = merge;
   const values = checkedValues(merge);
   const labels = labelsOf(merge.labels ?? models);
-  const folders: NamedFolder[] = models.map((folder, i) => ({ label: at(labels, i), folder, on: baseFolder }));
+  const folders: NamedFolder[] = models.map((folder, i) => ({
+    label: at(labels, i),
+    folder,
+    on: baseFolder,
+  }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   await withMembers(folders, async (members) => {
     await openOutput(

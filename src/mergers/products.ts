@@ -56,7 +56,8 @@ function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: 
   const { module, isTransposed } = first;
   let [a, b] = [factors.right, factors.left];
   // A weight that is stored [in, out] has its factors the other way round.
-  if (isTransposed) [a, b] = [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)];
+  if (isTransposed)
+    [a, b] = [transposed(factors.left, rows, wanted), transposed(factors.right, wanted, width)];
   return {
     module,
     rank: wanted,
@@ -76,14 +77,14 @@ export interface ProductMerge extends DiskMerge {
   readonly base: Member;
   readonly rank?: number | undefined;
   readonly dtype: FloatDType;
+  readonly adapters: readonly AdaptedCheckpoint[];
 }
 
 /** Takes every changed weight apart; one weight's change is held at a time. */
 async function takeAllApart(
   folder: string,
   changed: readonly PlannedTensor[],
-  { base, rank }: ProductMerge,
-  adapters: readonly AdaptedCheckpoint[],
+  { base, rank, adapters }: ProductMerge,
   progress: MergeHooks["progress"],
 ): Promise<{ modules: LoraModule[]; cost: Cost }> {
   const file = await openSafetensors(join(folder, "model.safetensors"));
@@ -110,17 +111,16 @@ async function takeAllApart(
 export async function mergeProducts(
   out: string,
   merge: ProductMerge,
-  adapters: readonly AdaptedCheckpoint[],
   disk: DiskOptions,
   hooks: Pick<MergeHooks, "note" | "progress">,
 ): Promise<number> {
-  const { method, values, base, inputs, dtype } = merge;
+  const { method, values, base, inputs, dtype, adapters } = merge;
   const { plan } = compileMerge({ base, inputs }, { method: method.name, values, dtype: "F32" });
   const changed = plan.tensors.filter(({ copy }) => !copy);
   const folder = join(out, names.products);
   try {
     await mergeOnDisk({ ...plan, tensors: changed }, folder, { ...disk, shardBytes: Infinity });
-    const { modules, cost } = await takeAllApart(folder, changed, merge, adapters, hooks.progress);
+    const { modules, cost } = await takeAllApart(folder, changed, merge, hooks.progress);
     await writeLora(out, modules, at(adapters, 0), dtype);
     const share = cost.norm > 0 ? Math.sqrt(cost.error / cost.norm) : 0;
     hooks.note(

@@ -24,7 +24,9 @@ function adaptersOf(
   { columns }: Inputs,
   write: WriteOptions["write"],
 ): readonly AdaptedCheckpoint[] | undefined {
-  const members = columns.flatMap(({ terms }) => (terms.length === 1 ? terms : [])).map(({ member }) => member);
+  const members = columns
+    .flatMap(({ terms }) => (terms.length === 1 ? terms : []))
+    .map(({ member }) => member);
   return members.length === columns.length ? adapterForm(members, write) : undefined;
 }
 
@@ -32,8 +34,7 @@ async function writeAdapter(
   out: string,
   { family, vectors }: Inputs,
   adapters: readonly AdaptedCheckpoint[],
-  table: Table,
-  options: WriteOptions,
+  { table, options }: { readonly table: Table; readonly options: WriteOptions },
 ): Promise<void> {
   // Nothing of a model that an earlier run wrote here.
   await removeWeights(out);
@@ -49,7 +50,8 @@ async function writeAdapter(
     // A module that every adapter leaves at nothing has no row.
     return row === undefined ? new Float64Array(table.columns) : rowOf(table, row);
   };
-  await writeLinearAdapter(out, family.base, adapters, coefficients, chosenDType(options.dtype));
+  const dtype = chosenDType(options.dtype) ?? "F32";
+  await writeLinearAdapter({ out, base: family.base.checkpoint, adapters, dtype }, coefficients);
 }
 
 /** Folds adapters into a model: their products, weighted as the table says. */
@@ -93,6 +95,6 @@ export async function writeResult(
     return;
   }
   const adapters = adaptersOf(inputs, options.write);
-  if (adapters) await writeAdapter(out, inputs, adapters, table, options);
+  if (adapters) await writeAdapter(out, inputs, adapters, { table, options });
   else await writeFolded(out, inputs, table, options);
 }

@@ -222,3 +222,8 @@ export const allowed = (
  * @param n entries of the model, embeddings included
  */
 export const equation6 = (n: number, k: number, trained: number): number => 4 * n + 12 * trained + 4 * k * n;
+
+/** A placement as a request that names it. */
+export function requestFor({ residency, blockwise }: Placement): PlacementRequest {
+  return { residency, blocks: blockwise ? "on" : "off" };
+}

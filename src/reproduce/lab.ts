@@ -99,7 +99,7 @@ async function openLab(
       canonical,
     );
     try {
-      noted(await hashInputs(family, locations.sources, options.data, []));
+      noted(await hashInputs({ family, sources: locations.sources, data: options.data, tasks: [] }));
       const heads = new Set(headTensors(head));
       for (const name of family.base.actual.keys()) {
         if (heads.has(name) || !family.experts.every(({ actual }) => actual.has(name))) continue;

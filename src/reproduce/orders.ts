@@ -55,13 +55,13 @@ export async function ordersOf(
     engine = await startFor(model, backend);
     const encoder = await encoderFor(base, model, options);
     inputs.push(
-      ...(await hashInputs(
-        { base: origin, experts: [], close: origin.checkpoint.close },
-        [],
+      ...(await hashInputs({
+        family: { base: origin, experts: [], close: origin.checkpoint.close },
+        sources: [],
         data,
-        [],
-        encoder.prompts?.([task!]),
-      )),
+        tasks: [],
+        prompts: encoder.prompts?.([task!]),
+      })),
     );
   } finally {
     await origin.checkpoint.close();

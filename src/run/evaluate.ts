@@ -127,13 +127,13 @@ async function prepareWrittenTask(
   { folder, canonical, head, model, encoder, options }: TaskContext,
   resources: Resources,
 ): Promise<PreparedTask> {
-  if (!head) return prepareTask(task, undefined, {}, encoder, options);
+  if (!head) return prepareTask(task, { config: {} }, encoder, options);
   const expert = await openHead(folder, task.id, canonical);
   try {
     checkHead(expert, head, model, task);
     const loaded = await loadHead(expert, head);
     resources.add(() => disposeHead(loaded));
-    return await prepareTask(task, loaded, expert.checkpoint.config, encoder, options);
+    return await prepareTask(task, { head: loaded, config: expert.checkpoint.config }, encoder, options);
   } finally {
     await expert.checkpoint.close();
   }

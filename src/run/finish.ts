@@ -28,6 +28,14 @@ import { writeReport } from "../folder/report.js";
 import { writeCoefficients } from "../folder/weights.js";
 import { writeResult } from "../mergers/write-result.js";
 
+/** A merge under way. */
+export interface MergeRun {
+  readonly out: string;
+  readonly inputs: Inputs;
+  readonly options: MergeOptions;
+  readonly hooks: MergeHooks;
+}
+
 /** A finished table and how it came about. */
 export interface Finished {
   readonly raw?: Table | undefined;
@@ -155,11 +163,8 @@ async function writeRun(
  * for trimmed (sparse) task vectors, which are what was trained.
  */
 export async function finishMerge(
-  out: string,
-  inputs: Inputs,
-  options: MergeOptions,
+  { out, inputs, options, hooks }: MergeRun,
   finished: Finished,
-  hooks: MergeHooks,
 ): Promise<MergeResult> {
   const { heads, vectors, tasks, plan, data, head } = inputs;
   const { raw, table } = finished;
@@ -167,7 +172,7 @@ export async function finishMerge(
   if (raw && table) {
     await writeResult(out, inputs, table, options);
     for (const member of heads) await writeHead(out, member, head);
-    await writeCoefficients(out, vectors, raw, table, finished.title);
+    await writeCoefficients(out, vectors, { raw, gated: table }, finished.title);
   }
 
   const baselines: ResultRow[] = [];

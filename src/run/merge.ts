@@ -7,7 +7,9 @@ import { UserError } from "../errors.js";
 import { version } from "../package.js";
 import { usesLabels } from "../train/losses.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
-import { finishMerge, withExperts } from "./finish.js";
+import type { PreparedTask } from "../evaluate/evaluate.js";
+import type { PlacementRequest } from "../plan/memory.js";
+import { finishMerge, searchProgress, withExperts, type Finished } from "./finish.js";
 import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
@@ -23,15 +25,19 @@ const unlabelledStart = 0.3;
 
 function startFrom({ init, loss }: MergeOptions, lambda: number): number {
   if (init !== "search") return init;
-  return usesLabels(loss) ? Math.min(largestStart, lambda) : unlabelledStart;
+  if (!usesLabels(loss)) return unlabelledStart;
+  return Math.min(largestStart, lambda);
 }
 
 /** A trained merge's row in the results. */
 export function methodName({ method, treat, loss, granularity, adaptOn }: MergeOptions): string {
-  const treated = treat === "none" || method === "adamerging++" ? "" : ` on ${treat}`;
-  const unlabelled = method === "supermerge" && !usesLabels(loss) ? `-${loss}` : "";
-  const taskWise = method !== "supermerge" && granularity === "model" ? ", task-wise" : "";
-  return `${method}${unlabelled}${treated}${taskWise}${adaptOn === "test" ? " (test inputs)" : ""}`;
+  const isSuperMerge = method === "supermerge";
+  let name: string = method;
+  if (isSuperMerge && !usesLabels(loss)) name += `-${loss}`;
+  if (treat !== "none" && method !== "adamerging++") name += ` on ${treat}`;
+  if (!isSuperMerge && granularity === "model") name += ", task-wise";
+  if (adaptOn === "test") name += " (test inputs)";
+  return name;
 }
 
 /** The state is small (three numbers a coefficient): it is saved often. */
@@ -60,17 +66,19 @@ export async function trainRun(
   options: TrainOptions,
   hooks: MergeHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
-  const start = resume ? await loadState(out, identity) : begin;
-  if (resume) hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
+  let start = begin;
+  if (resume) {
+    start = await loadState(out, identity);
+    hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
+  }
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
   const place = mergeContextOf(inputs);
-  const tasks =
-    options.loss === "distillation"
-      ? await withExperts(inputs, (experts) =>
-          withTeacher(experts, inputs.tasks, options.adaptOn ?? "validation"),
-        )
-      : inputs.tasks;
+  let { tasks }: { tasks: readonly PreparedTask[] } = inputs;
+  if (options.loss === "distillation")
+    tasks = await withExperts(inputs, (experts) =>
+      withTeacher(experts, inputs.tasks, options.adaptOn ?? "validation"),
+    );
   const result = await train(place, tasks, options, start, {
     record(record) {
       log.add(record);
@@ -100,22 +108,27 @@ export interface Trained {
   readonly bytesRead: number;
 }
 
+/** The search of λ, where the start or a baseline needs it; and the λ that it finds. */
+async function findLambda(
+  inputs: Inputs,
+  { baselines, init, loss }: MergeOptions,
+  hooks: MergeHooks,
+): Promise<{ search: readonly SearchPoint[]; lambda: number }> {
+  // Nobody asks for λ where the start is given and no baseline is measured.
+  const isNeeded = baselines !== false || (init === "search" && usesLabels(loss));
+  if (!isNeeded) return { search: [], lambda: NaN };
+  const search = await searchLambda(mergeContextOf(inputs), inputs.tasks, searchProgress(hooks));
+  const { lambda } = bestPoint(search);
+  hooks.note(`task arithmetic finds λ = ${lambda} on the validation examples`);
+  return { search, lambda };
+}
+
 /** Finds λ for the start and for task arithmetic, then trains. */
 export async function searchAndTrain(run: Run, options: MergeOptions, hooks: MergeHooks): Promise<Trained> {
-  const { inputs } = run;
-  const { vectors, tasks } = inputs;
-  // Nobody asks for λ where the start is given and no baseline is measured.
-  const asked = options.baselines !== false || (options.init === "search" && usesLabels(options.loss));
-  const search = asked
-    ? await searchLambda(mergeContextOf(inputs), tasks, (done, of) =>
-        hooks.progress("task arithmetic: search of λ", done, of),
-      )
-    : [];
-  const lambda = asked ? bestPoint(search).lambda : NaN;
+  const { vectors } = run.inputs;
+  const { search, lambda } = await findLambda(run.inputs, options, hooks);
   const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
-  hooks.note(
-    `${asked ? `task arithmetic finds λ = ${lambda} on validation; ` : ""}coefficients start at ${trainOptions.init}`,
-  );
+  hooks.note(`coefficients start at ${trainOptions.init}`);
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);
   const { state, finished } = await trainRun(run, begin, trainOptions, hooks);
@@ -127,6 +140,20 @@ export async function searchAndTrain(run: Run, options: MergeOptions, hooks: Mer
     lambda,
     seconds: (performance.now() - start) / 1000,
     bytesRead: traffic.read - readBefore,
+  };
+}
+
+/** Where an earlier run had its task vectors, unless the user says otherwise; undefined where there was none. */
+async function requestBefore(
+  out: string,
+  { residency, blocks }: MergeOptions,
+): Promise<PlacementRequest | undefined> {
+  const before = await placedIn(out);
+  if (!before) return undefined;
+  const request: PlacementRequest = { residency, blocks };
+  return {
+    residency: request.residency === "auto" ? before.residency : request.residency,
+    blocks: request.blocks === "auto" ? before.blocks : request.blocks,
   };
 }
 
@@ -147,14 +174,7 @@ export async function mergeByTraining(
   const found = given ?? (await recipeOf(options));
   const out = options.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
-  const before = options.resume ? await placedIn(out) : undefined;
-  const recipe: Recipe = {
-    ...found,
-    request: before && {
-      residency: options.residency === "auto" ? before.residency : options.residency,
-      blocks: options.blocks === "auto" ? before.blocks : options.blocks,
-    },
-  };
+  const recipe: Recipe = { ...found, ...(options.resume && { request: await requestBefore(out, options) }) };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
     const run: Run = { out, inputs, identity: identityOf(options, inputs), resume: options.resume ?? false };
@@ -163,26 +183,21 @@ export async function mergeByTraining(
       return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
     const raw = chosenRaw(trained.state, trained.options);
     const packing = await packingCost(inputs, applyGate(raw, options.gate), hooks);
-    return await finishMerge(
-      out,
-      inputs,
-      options,
-      {
-        raw,
-        table: applyGate(raw, options.gate),
-        method: methodName(options),
-        title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
-        packing,
-        search: trained.search,
-        lambda: trained.lambda,
-        settings: { start: trained.options.init },
-        run: {
-          seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 },
-          bytesRead: { train: trained.bytesRead, total: traffic.read },
-        },
+    const finished: Finished = {
+      raw,
+      table: applyGate(raw, options.gate),
+      method: methodName(options),
+      title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
+      packing,
+      search: trained.search,
+      lambda: trained.lambda,
+      settings: { start: trained.options.init },
+      run: {
+        seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 },
+        bytesRead: { train: trained.bytesRead, total: traffic.read },
       },
-      hooks,
-    );
+    };
+    return await finishMerge({ out, inputs, options, hooks }, finished);
   } finally {
     await inputs.dispose();
   }

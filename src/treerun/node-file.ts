@@ -12,7 +12,9 @@ import {
 export async function readNode(folder: string): Promise<NodeFile> {
   const node = await nodeFile.readIfSound(folder);
   if (!node)
-    throw new UserError(`${nodeFile.in(folder)}: not a node of this version; \`train-merge tree\` writes them`);
+    throw new UserError(
+      `${nodeFile.in(folder)}: not a node of this version; \`train-merge tree\` writes them`,
+    );
   return node;
 }
 

@@ -183,7 +183,14 @@ async function mergeLinearly(running: RunningNode): Promise<NodeMerge | undefine
 }
 
 /** Merges with a method that no coefficients can say: the model is written, and measured from its files. */
-async function mergeModels({ folder, node, children, inputs, options, hooks }: RunningNode): Promise<NodeMerge> {
+async function mergeModels({
+  folder,
+  node,
+  children,
+  inputs,
+  options,
+  hooks,
+}: RunningNode): Promise<NodeMerge> {
   const { family, head, heads, data, plan } = inputs;
   const model = join(folder, nodeModel);
   const method = methodNamed(node.method);

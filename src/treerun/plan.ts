@@ -9,7 +9,7 @@ import { recipeOf, type Recipe } from "../inputs/locate.js";
 import { openInputs, type Inputs } from "../inputs/open.js";
 import { recorded } from "../inputs/record.js";
 import { version } from "../package.js";
-import type { PlacementRequest, Rates } from "../plan/memory.js";
+import { requestFor, type PlacementRequest, type Rates } from "../plan/memory.js";
 import {
   byOrder,
   bySimilarity,
@@ -24,7 +24,6 @@ import {
   placedAt,
   planBefore,
   predictNode,
-  requestFor,
   type NodePrediction,
   type SharedOptions,
 } from "./predict.js";
@@ -177,7 +176,11 @@ async function placeFinal(
 }
 
 /** What the placements of a tree depend on: an earlier plan of the same key stands. */
-function keyOf(options: SharedOptions, { fanIn, by, nodeMethod, polish }: TreeOptions, engine: string): string {
+function keyOf(
+  options: SharedOptions,
+  { fanIn, by, nodeMethod, polish }: TreeOptions,
+  engine: string,
+): string {
   const { tasks, out: _, ...asked } = options;
   return digest({ version, asked, tree: { fanIn, by, method: nodeMethod, polish }, tasks, engine });
 }
@@ -210,7 +213,13 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     const { nodes, rates } = await planNodes(planning, grown);
     await treeFile.write(out, {
       leaves: grown.leaves,
-      nodes: nodes.map(({ id, level, tasks, children, identity }) => ({ id, level, tasks, children, identity })),
+      nodes: nodes.map(({ id, level, tasks, children, identity }) => ({
+        id,
+        level,
+        tasks,
+        children,
+        identity,
+      })),
     });
     const { residency, blockwise } = await placeFinal(planning, grown, rates);
     await planFile.write(out, {

@@ -5,13 +5,7 @@ import { planFile, type SavedPlan } from "../folder/tree-files.js";
 import { stepShape } from "../inputs/data.js";
 import type { Inputs } from "../inputs/open.js";
 import { planMemory } from "../inputs/placement.js";
-import {
-  fits,
-  type Placement,
-  type PlacementRequest,
-  type Prediction,
-  type Rates,
-} from "../plan/memory.js";
+import { fits, requestFor, type PlacementRequest, type Prediction, type Rates } from "../plan/memory.js";
 import type { TreeNode } from "../tree/plan.js";
 
 /** Nodes that run side by side share the machine and the budget. */
@@ -68,11 +62,6 @@ export async function predictNode(
 export async function planBefore(out: string, key: string): Promise<SavedPlan | undefined> {
   const saved = await planFile.readIfSound(out);
   return saved?.key === key ? saved : undefined;
-}
-
-/** A placement as a request that names it. */
-export function requestFor({ residency, blockwise }: Placement): PlacementRequest {
-  return { residency, blocks: blockwise ? "on" : "off" };
 }
 
 /** Where an earlier run had a node. */

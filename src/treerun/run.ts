@@ -16,7 +16,7 @@ import {
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
-import { finishMerge, searchProgress, type Finished } from "../run/finish.js";
+import { finishMerge, searchProgress, type Finished, type MergeRun } from "../run/finish.js";
 import { identityOf, trainRun } from "../run/merge.js";
 import { zeroMoments } from "../train/adamw.js";
 import { chosenRaw, type TrainOptions } from "../train/loop.js";
@@ -55,7 +55,8 @@ async function runNodes(plan: TreePlan, tree: TreeOptions, hooks: MergeHooks): P
   const key = rootOf(plan).identity;
   if (tree.executor === "slurm") await refuseOthers(out, key);
   const jobs = await openJobs(plan, hooks.note);
-  const execute = tree.executor === "slurm" ? slurmExecutor(out, key, tree.slurmOptions) : localExecutor(tree.jobs);
+  const execute =
+    tree.executor === "slurm" ? slurmExecutor(out, key, tree.slurmOptions) : localExecutor(tree.jobs);
   const all =
     jobs.length === 0 ||
     (await execute(jobs, {
@@ -159,8 +160,7 @@ async function finalTable(
   plan: TreePlan,
   tree: TreeOptions,
   flat: FlatMerge | undefined,
-  inputs: Inputs,
-  { options, hooks }: { readonly options: MergeOptions; readonly hooks: MergeHooks },
+  { inputs, options, hooks }: MergeRun,
 ): Promise<{ readonly table?: Table; readonly stopped: boolean }> {
   const { out } = plan;
   const root = rootOf(plan);
@@ -211,9 +211,11 @@ export async function mergeInTree(
   try {
     // λ is needed only for the baseline.
     const asked = options.baselines !== false;
-    const search = asked ? await searchLambda(mergeContextOf(inputs), inputs.tasks, searchProgress(hooks)) : [];
+    const search = asked
+      ? await searchLambda(mergeContextOf(inputs), inputs.tasks, searchProgress(hooks))
+      : [];
     const { flat } = lookUp(results, root.id);
-    const final = await finalTable(plan, tree, flat, inputs, { options, hooks });
+    const final = await finalTable(plan, tree, flat, { out, inputs, options, hooks });
     if (final.stopped) return stopped;
     const finished: Finished = {
       raw: final.table,
@@ -225,7 +227,7 @@ export async function mergeInTree(
       settings: { tree: { ...made, nodes: plan.nodes.map(({ id }) => id) } },
       run: { seconds: { total: (performance.now() - started) / 1000 }, bytesRead: { total: traffic.read } },
     };
-    return await finishMerge(out, inputs, options, finished, hooks);
+    return await finishMerge({ out, inputs, options, hooks }, finished);
   } finally {
     await inputs.dispose();
   }

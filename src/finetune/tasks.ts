@@ -1,0 +1,111 @@
+/** What a fine-tuning learns from and is judged by, task by task. */
+import { tidy } from "@tensorflow/tfjs-core";
+import { UserError } from "../errors.js";
+import { evaluationBatch, tally, type Tally } from "../evaluate/evaluate.js";
+import { checkKind } from "../inputs/check.js";
+import { logits } from "../models/head.js";
+import { forward } from "../models/index.js";
+import { at } from "../at.js";
+import { bucketed, cutBatch, trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { encodeMixed, type Encoder } from "../tasks/encoders.js";
+import type { DataFiles } from "../tasks/files.js";
+import type { Task } from "../tasks/registry.js";
+import { shuffled, trainingData } from "../tasks/split.js";
+import { trainedHead, weightsOf, type Trainee } from "../train/weights.js";
+import type { FinetuneOptions } from "./start.js";
+
+/** A task as it is trained on. */
+export interface TrainingTask {
+  readonly task: Task;
+  readonly sources: readonly DataFiles[];
+  readonly fit: readonly EncodedExample[];
+  readonly judge: readonly EncodedExample[];
+  readonly isChoice: boolean;
+  /** Of its head's tensors among those that are trained. */
+  readonly prefix: string;
+  batch(step: number): Batch;
+  /** Batches in an epoch. */
+  readonly batches: number;
+}
+
+/** A task's score on the examples that the epoch is chosen by. Generated texts have no accuracy here. */
+export interface EpochScore {
+  readonly task: string;
+  readonly accuracy?: number | undefined;
+  readonly loss: number;
+}
+
+/** What a language model learns of an example: to generate the right answer. */
+const asGeneration = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
+  const row = at(rows, answers ? 0 : label);
+  return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
+};
+
+async function trainingTask(
+  task: Task,
+  options: FinetuneOptions,
+  encoder: Encoder,
+  generates: boolean,
+): Promise<TrainingTask> {
+  checkKind(task, encoder);
+  const { data, seed, most, batchSize } = options;
+  const { train, judge, sources } = await trainingData(data, task, seed);
+  const drawn = most === undefined ? train : shuffled(train, `${seed}/finetune/${task.id}`).slice(0, most);
+  if (drawn.length === 0) throw new UserError(`${data}/${task.id}: there is nothing to train on`);
+  const encoded = encodeMixed(drawn, encoder, task, false);
+  const fit = generates ? encoded.map(asGeneration) : encoded;
+  const isChoice = !generates && encoder.compares(task);
+  return {
+    task,
+    sources,
+    fit,
+    judge: encodeMixed(judge, encoder, task, false),
+    isChoice: encoder.compares(task),
+    prefix: `head/${task.id}/`,
+    batch: trainingBatches(task.id, fit, batchSize, isChoice, options.order ?? seed),
+    batches: bucketed(fit, batchSize, isChoice).length,
+  };
+}
+
+/** @param generates whether the model is a language model that learns to generate the answers */
+export async function trainingTasks(
+  tasks: readonly Task[],
+  options: FinetuneOptions,
+  encoder: Encoder,
+  generates: boolean,
+): Promise<TrainingTask[]> {
+  const found: TrainingTask[] = [];
+  for (const task of tasks) found.push(await trainingTask(task, options, encoder, generates));
+  return found;
+}
+
+/** Accuracy and loss on the examples that judge, a batch at a time. */
+async function scoreTask(
+  trainee: Trainee,
+  { task, judge, isChoice, prefix }: TrainingTask,
+  microBatch: number,
+): Promise<EpochScore> {
+  const sum: Tally = { correct: 0, loss: 0, over: 0 };
+  const weights = weightsOf(trainee);
+  const head = trainedHead(trainee.trained, prefix);
+  const batches = bucketed(judge, evaluationBatch, isChoice).flatMap((whole) => cutBatch(whole, microBatch));
+  for (const batch of batches) {
+    const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), head, batch.choices));
+    tally(sum, batch, await scores.data<"float32">(), scores.shape[1]);
+    scores.dispose();
+  }
+  const loss = sum.loss / sum.over;
+  if (judge[0]?.answers) return { task: task.id, loss };
+  return { task: task.id, accuracy: sum.correct / judge.length, loss };
+}
+
+/** All tasks' scores. */
+export async function scoreTasks(
+  trainee: Trainee,
+  tasks: readonly TrainingTask[],
+  microBatch: number,
+): Promise<EpochScore[]> {
+  const scores: EpochScore[] = [];
+  for (const task of tasks) scores.push(await scoreTask(trainee, task, microBatch));
+  return scores;
+}

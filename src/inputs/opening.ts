@@ -1,0 +1,15 @@
+import type { MergeHooks, MergeOptions } from "../config/options.js";
+import type { Recipe } from "./locate.js";
+import type { Resources } from "./resources.js";
+
+/** A run whose inputs are being opened: what every step is given. */
+export interface Opening {
+  readonly recipe: Recipe;
+  readonly options: MergeOptions;
+  /** The data folder. */
+  readonly data: string;
+  /** The output folder. */
+  readonly out: string;
+  readonly hooks: MergeHooks;
+  readonly resources: Resources;
+}
