@@ -33,3 +33,8 @@ export function explain(error: unknown): unknown {
 
 /** The exit code of a run that was asked to stop and left a state behind. */
 export const stoppedCode = 130;
+
+/** What an error says, whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -10,7 +10,7 @@ import type { AdapterModules } from "../models/adapters.js";
 import type { AdapterModule, HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
-import { headFolder, headPath, names } from "../folder/files.js";
+import { headFolder, headPath, fileNames } from "../folder/files.js";
 import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
@@ -56,7 +56,7 @@ export interface FinetunedModel {
 }
 
 /** A trained tensor under the name that its file has for it. */
-function source(best: FinetunedModel["best"], name: string, from: string): TensorSource {
+function trainedSource(best: FinetunedModel["best"], name: string, from: string): TensorSource {
   const v = lookUp(best, from);
   return {
     name,
@@ -76,7 +76,7 @@ function headSources({ head, best }: FinetunedModel, prefix: string): TensorSour
     ["dense.bias", head.dense && `${head.dense}.bias`],
   ] as const;
   return parts.flatMap(([part, name]) =>
-    name !== undefined && best.has(`${prefix}${part}`) ? [source(best, name, `${prefix}${part}`)] : [],
+    name !== undefined && best.has(`${prefix}${part}`) ? [trainedSource(best, name, `${prefix}${part}`)] : [],
   );
 }
 
@@ -103,13 +103,13 @@ async function writeWhole(
     const name = canonical.get(stored);
     if (name !== undefined && heads.has(name)) return [];
     if (name === undefined || !plain.parameters.has(name)) return [untrainedSource(base, stored)];
-    return [{ ...source(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
+    return [{ ...trainedSource(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
   });
   await writeWeights(out, [...body, ...own], 5e9);
   await writeAround(out, base, "F32");
   if (!single) return;
   const config = configOf(base, single.task, head !== undefined);
-  await writeText(join(out, names.config), { ...config, torch_dtype: undefined, dtype: "float32" });
+  await writeText(join(out, fileNames.config), { ...config, torch_dtype: undefined, dtype: "float32" });
 }
 
 /** A module's tensors under PEFT's names. @param name the module as PEFT calls it */
@@ -120,8 +120,10 @@ function adapterSources(
   { lora, ia3 }: AdapterModule,
 ): TensorSource[] {
   if (lora)
-    return ["A", "B"].map((side) => source(best, `${name}.lora_${side}.weight`, `${module}.lora_${side}`));
-  const vector = source(best, `${name}.ia3_l`, `${module}.ia3_l`);
+    return ["A", "B"].map((side) =>
+      trainedSource(best, `${name}.lora_${side}.weight`, `${module}.lora_${side}`),
+    );
+  const vector = trainedSource(best, `${name}.ia3_l`, `${module}.ia3_l`);
   const size = elements(vector.shape);
   return [{ ...vector, shape: ia3 === "out" ? [size, 1] : [1, size] }];
 }
@@ -150,7 +152,7 @@ function kindConfig(
 }
 
 /** Writes an adapter, as PEFT does. */
-async function writeAdapter(
+async function writeTrainedAdapter(
   out: string,
   base: Member,
   model: FinetunedModel,
@@ -182,7 +184,7 @@ async function writeAdapter(
       modules.filter(({ adapter }) => adapter.ia3 === "in").map(({ stored }) => stored),
     ),
   });
-  if (single && head) await writeText(join(out, names.config), configOf(base, single.task, true));
+  if (single && head) await writeText(join(out, fileNames.config), configOf(base, single.task, true));
 }
 
 /** Writes the expert as transformers or PEFT does; of several tasks, the model with a head each in heads/<task>. */
@@ -196,11 +198,11 @@ export async function writeExpert(
   const single = tasks.length === 1 ? tasks[0] : undefined;
   const own = single ? headSources(model, single.prefix) : [];
   if (options.how === "full") await writeWhole(out, base, model, own, single);
-  else await writeAdapter(out, base, model, { own, single }, options);
+  else await writeTrainedAdapter(out, base, model, { own, single }, options);
   if (single) return;
   for (const { task, prefix } of tasks) {
     if (head) await writeSafetensors(headPath(out, task.id), headSources(model, prefix));
     const config = configOf(base, task, head !== undefined);
-    await writeText(join(headFolder(out, task.id), names.config), config);
+    await writeText(join(headFolder(out, task.id), fileNames.config), config);
   }
 }

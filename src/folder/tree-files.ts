@@ -4,7 +4,7 @@ import { z } from "zod";
 import { digest } from "../checkpoint/files.js";
 import { residencies } from "../merge/residency.js";
 import { methods } from "../methods/index.js";
-import { names as runNames, resultsFile, runFile, stateFile } from "./files.js";
+import { fileNames as runNames, resultsFile, runFile, stateFile } from "./files.js";
 import { jsonFile } from "./json-file.js";
 
 /** Methods that give one table, so that a tree of them is one table too. */
@@ -68,7 +68,7 @@ export const nodeFile = jsonFile(
 );
 export type NodeFile = z.infer<typeof nodeFile.schema>;
 
-const score = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
+const scoreSchema = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
 
 /** nodes/<id>/result.json: written last, so a node that has one is done. */
 export const nodeResultFile = jsonFile(
@@ -85,9 +85,9 @@ export const nodeResultFile = jsonFile(
       })
       .optional(),
     /** Task → the merged model's score on its test split. */
-    test: z.record(z.string(), score),
+    test: z.record(z.string(), scoreSchema),
     /** Task → the score of the child that it came with. */
-    before: z.record(z.string(), score),
+    before: z.record(z.string(), scoreSchema),
   }),
 );
 export type NodeResult = z.infer<typeof nodeResultFile.schema>;
@@ -130,7 +130,7 @@ export const treeFile = jsonFile(
   { marks: ["leaves", "nodes"] },
 );
 
-const cosines = z.array(z.array(z.number()).readonly()).readonly();
+const cosineMatrix = z.array(z.array(z.number()).readonly()).readonly();
 
 /** similarity.json: cosines of the task vectors, whole and layer by layer. */
 export const similarityFile = jsonFile(
@@ -138,8 +138,8 @@ export const similarityFile = jsonFile(
   z.object({
     identity: z.string(),
     tasks: z.array(z.string()).readonly(),
-    whole: cosines,
-    layers: z.array(z.object({ layer: z.string(), cosines })).readonly(),
+    whole: cosineMatrix,
+    layers: z.array(z.object({ layer: z.string(), cosines: cosineMatrix })).readonly(),
   }),
   { marks: ["identity", "whole"] },
 );

@@ -1,5 +1,6 @@
 import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
+import { storedEntry } from "../checkpoint/entry.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
 import {
@@ -45,7 +46,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
       name,
       shape,
       table: model.tables.has(name),
-      bytes: dtypeBytes[base.checkpoint.entry(base.actual.get(name)!)!.dtype],
+      bytes: dtypeBytes[storedEntry(base, name).dtype],
     })),
     blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
   };

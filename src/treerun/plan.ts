@@ -90,7 +90,7 @@ interface Planning {
 }
 
 /** Settings that a node runs with, placement among them. */
-function settingsOf(
+function nodeSettings(
   { given, options, inputs }: Planning,
   node: TreeNode,
   predicted: NodePrediction["predicted"],
@@ -116,7 +116,7 @@ function fileOf(
   settled: readonly PlannedNode[],
 ): NodeFile {
   const { tree, recipe, inputs } = planning;
-  const settings = settingsOf(planning, node, predicted);
+  const settings = nodeSettings(planning, node, predicted);
   const roles = new Set(["base", "data", ...node.tasks, ...node.tasks.map((task) => `${task}, data`)]);
   const hashes = inputs.hashes.filter(({ role }) => roles.has(role));
   const children = node.children.map((id) => ({
