@@ -33,7 +33,7 @@ try {
   }
   const registers = ([path, names]) =>
     path.startsWith("cli/") && [...names].every((name) => /^add[A-Z]/.test(name));
-  const shown = [...entered].filter((one) => !registers(one)).sort();
+  const shown = [...entered].filter((one) => !registers(one)).toSorted(([a], [b]) => (a < b ? -1 : 1));
   const rooms = new Map();
   for (const [path] of shown) {
     const room = path.includes("/") ? path.split("/")[0] : "(top)";
