@@ -3,25 +3,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { digest } from "../checkpoint/files.js";
 import { residencies } from "../merge/residency.js";
-import { methods } from "../methods/index.js";
 import { fileNames as runNames, resultsFile, runFile, stateFile } from "./files.js";
 import { jsonFile } from "./json-file.js";
-
-/** Methods that give one table, so that a tree of them is one table too. */
-const linearMethods: readonly string[] = ["supermerge", "average", "task-arithmetic"];
-
-/** How a node may merge its children: by those, or by any method that merges two and more models without data. */
-export const nodeMethods = [
-  "supermerge",
-  ...linearMethods.slice(1),
-  ...methods
-    .filter(
-      ({ name, needs, inputs }) => !linearMethods.includes(name) && !needs && (inputs?.[1] ?? Infinity) > 2,
-    )
-    .map(({ name }) => name),
-] as const satisfies readonly string[];
-export type NodeMethod = string;
-export const isLinear = (method: NodeMethod): boolean => linearMethods.includes(method);
 
 /** A node's merged model, in its folder. */
 export const nodeModel = "model";
@@ -35,7 +18,6 @@ export function nodeFolder(out: string, id: string): string {
 }
 
 const nodeId = z.string().regex(/^\w[\w.+-]*$/);
-const nodeMethod = z.enum(nodeMethods);
 
 /** nodes/<id>/node.json: all that one node needs, for `train-merge node`. */
 export const nodeFile = jsonFile(
@@ -48,7 +30,7 @@ export const nodeFile = jsonFile(
     children: z.array(z.object({ id: nodeId, identity: z.string().nullable() })),
     /** SHA-256 of everything the result depends on. */
     identity: z.string(),
-    method: nodeMethod,
+    method: z.string(),
     keepNodes: z.boolean(),
     base: z.string(),
     /** The experts of its tasks. */
@@ -76,7 +58,7 @@ export const nodeResultFile = jsonFile(
   z.object({
     identity: z.string(),
     id: z.string(),
-    method: nodeMethod,
+    method: z.string(),
     /** Absent where the method is not linear: then the merged model lies in model/. */
     flat: z
       .object({

@@ -12,7 +12,6 @@ import { writeMerge } from "../folder/merge.js";
 import { removeLeftovers, writeHead } from "../folder/output.js";
 import { loadState } from "../folder/state.js";
 import {
-  isLinear,
   nodeFile,
   nodeFinalFiles,
   nodeFolder,
@@ -22,6 +21,7 @@ import {
   type NodeFile,
   type NodeResult,
 } from "../folder/tree-files.js";
+import { isLinear } from "./methods.js";
 import type { Recipe, Source } from "../inputs/locate.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { columnOf, type Column } from "../merge/source.js";

@@ -5,14 +5,8 @@ import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { clearResults, copyModel, removeLeftovers } from "../folder/output.js";
-import {
-  finishedTree,
-  isLinear,
-  nodeFile,
-  nodeFolder,
-  nodeModel,
-  type NodeResult,
-} from "../folder/tree-files.js";
+import { finishedTree, nodeFile, nodeFolder, nodeModel, type NodeResult } from "../folder/tree-files.js";
+import { isLinear } from "./methods.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
