@@ -7,16 +7,9 @@ import { fetchNamed } from "../inputs/fetch.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
+import { commaSeparated } from "../spelling.js";
 import { startCommand } from "./running.js";
-import {
-  addSettings,
-  checkedOption,
-  givenSettings,
-  listed,
-  printJson,
-  whereabouts,
-  type Given,
-} from "./options.js";
+import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 
 const compareHelp = `
 Examples:
@@ -41,7 +34,7 @@ async function runCompare(options: CompareFlags): Promise<void> {
   const made = await compareMethods(
     {
       ...(await fetchNamed(chosen, job)),
-      methods: options.methods === "all" ? "all" : listed(options.methods),
+      methods: options.methods === "all" ? "all" : commaSeparated(options.methods),
       search,
       keep,
       threads,

@@ -31,6 +31,15 @@ function meantCommands(words: readonly string[]): string[] {
   return [...commands.keys()];
 }
 
+/** An error in one line: what the user can mend, or that it is a fault of ours. */
+function lineOf(error: unknown): string {
+  const message = messageOf(error);
+  if (/memory access out of bounds|Cannot enlarge memory/.test(message))
+    return "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine";
+  if (error instanceof UserError || error instanceof RangeError) return message;
+  return `${message} (a fault of train-merge; --debug shows where)`;
+}
+
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
   .version(version)
@@ -45,7 +54,7 @@ const program = new Command("train-merge")
   )
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
+  .exitOverride(({ exitCode }) => process.exit(Math.min(exitCode, 1)));
 
 for (const name of meantCommands(process.argv.slice(2))) {
   const load = commands.get(name);
@@ -58,16 +67,10 @@ try {
   await program.parseAsync();
 } catch (thrown) {
   const error = explain(thrown);
-  const debug = process.argv.includes("--debug");
-  const message = messageOf(error);
-  const outOfHeap = /memory access out of bounds|Cannot enlarge memory/.test(message);
-  const isUsers = error instanceof UserError || error instanceof RangeError;
-  const plain = isUsers ? message : `${message} (a fault of train-merge; --debug shows where)`;
-  const line = outOfHeap
-    ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
-    : plain;
-  process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
-  process.exit(error instanceof Stopped ? stoppedCode : 1);
+  if (process.argv.includes("--debug") && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  else process.stderr.write(`train-merge: ${lineOf(error)}\n`);
+  if (error instanceof Stopped) process.exit(stoppedCode);
+  process.exit(1);
 }
 // The WASM and TensorFlow engines can hold handles that keep the process alive.
 process.exit(process.exitCode ?? 0);

@@ -8,18 +8,10 @@ import { UserError } from "../errors.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { shippedData } from "../inputs/locate.js";
 import { textOf, toText } from "../report/table.js";
-import { kebab } from "../spelling.js";
+import { commaSeparated, kebab } from "../spelling.js";
 import type { Experiment } from "../reproduce/types.js";
 import { startCommand } from "./running.js";
-import {
-  addSettings,
-  checkedOption,
-  givenSettings,
-  listed,
-  printJson,
-  whereabouts,
-  type Given,
-} from "./options.js";
+import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 
 const reproduceHelp = `
 Examples:
@@ -44,7 +36,7 @@ interface ReproduceFlags extends Given {
 }
 
 const seedList = z.preprocess(
-  (text) => listed(String(text)),
+  (text) => commaSeparated(String(text)),
   z.array(wholeNumber(0)).min(1, "give one number or several, separated by commas"),
 );
 
@@ -83,7 +75,7 @@ function listText(experiments: readonly Experiment[]): string {
 
 /** The families that are compared. @throws UserError where the experiment and the options do not go together */
 function familiesOf({ id, families: needed }: Experiment, options: ReproduceFlags): string[] | undefined {
-  const families = options.families === undefined ? undefined : listed(options.families);
+  const families = options.families === undefined ? undefined : commaSeparated(options.families);
   if ((families?.length ?? 1) < (needed ?? 1))
     throw new UserError(
       `${id} compares families: name them with --families, a weak and a strong base of each size in turn`,
@@ -119,7 +111,7 @@ async function settingsFor(
   const asked = named ? options : { ...options, tasks: tasks ?? shipped.tasks };
   const chosen = await loadSettings(asked, options.config);
   const others = options.heldOut ?? (named || tasks !== undefined ? "" : shipped.heldOut);
-  const heldOut = listed(others).filter((task) => !chosen.tasks.includes(task));
+  const heldOut = commaSeparated(others).filter((task) => !chosen.tasks.includes(task));
   if (experiment.heldOut && heldOut.length === 0)
     throw new UserError(
       `${experiment.id} tests tasks that have no share in the merge: name them with --held-out`,

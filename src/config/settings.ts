@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { messageOf } from "../errors.js";
+import { commaSeparated } from "../spelling.js";
 import { engineNames } from "../backend/names.js";
 import { above, anyNumber, atLeast, bytes, share, wholeNumber, between } from "./numbers.js";
 import { gateNames, gates } from "../merge/gates.js";
@@ -20,14 +21,13 @@ interface Setting {
   readonly help: string;
 }
 
+/** "a, b" → a and b; lists of YAML as they are. */
+function listOf(value: unknown): unknown {
+  return typeof value === "string" ? commaSeparated(value) : value;
+}
+
 const nameList = z.preprocess(
-  (v) =>
-    typeof v === "string"
-      ? v
-          .split(",")
-          .map((s) => s.trim())
-          .filter(Boolean)
-      : v,
+  listOf,
   z
     .array(z.string())
     .min(1)
@@ -130,7 +130,7 @@ export const settings = {
   taskWeights: {
     argument: "<numbers>",
     schema: z.preprocess(
-      (v) => (typeof v === "string" ? v.split(",") : v),
+      listOf,
       z
         .array(atLeast(0))
         .refine((list) => list.some((w) => w > 0), "one weight must be above 0")

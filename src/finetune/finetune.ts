@@ -122,7 +122,7 @@ async function trainEpochs(
       loaded.keepBest();
     }
     progress = { step: (epoch + 1) * perEpoch, best };
-    await saveEpoch(out, identity, progress, loaded.moments.taken, loaded.maps);
+    await saveEpoch(out, identity, progress, { taken: loaded.moments.taken, maps: loaded.maps });
     hooks.note(
       `epoch ${epoch + 1}: training loss ${trainingLoss.toFixed(4)}; ${scores.map(scoreText).join("; ")}`,
     );

@@ -25,8 +25,7 @@ export async function saveEpoch(
   out: string,
   identity: string,
   { step, best }: Progress,
-  taken: ReadonlyMap<string, number>,
-  maps: VariableMaps,
+  { taken, maps }: { readonly taken: ReadonlyMap<string, number>; readonly maps: VariableMaps },
 ): Promise<void> {
   const sources = Object.entries(maps).flatMap(([kind, map]) =>
     [...map].map(([name, v]): TensorSource => ({

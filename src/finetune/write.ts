@@ -89,13 +89,18 @@ function untrainedSource({ checkpoint }: Member, stored: string): TensorSource {
   return { name: stored, dtype: "F32", shape, bytes };
 }
 
-/** Writes every weight, as transformers does. @param own the single task's head */
+/** Where one task was learned: the task, and its head, which the model carries. */
+interface SingleTask {
+  readonly single: TrainingTask | undefined;
+  readonly own: readonly TensorSource[];
+}
+
+/** Writes every weight, as transformers does. */
 async function writeWhole(
   out: string,
   base: Member,
   { plain, head, best }: FinetunedModel,
-  own: readonly TensorSource[],
-  single: TrainingTask | undefined,
+  { own, single }: SingleTask,
 ): Promise<void> {
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
   const heads = new Set(own.map(({ name }) => name));
@@ -156,8 +161,7 @@ async function writeTrainedAdapter(
   out: string,
   base: Member,
   model: FinetunedModel,
-  { own, single }: { readonly own: readonly TensorSource[]; readonly single: TrainingTask | undefined },
-  options: FinetuneOptions,
+  { own, single, options }: SingleTask & { readonly options: FinetuneOptions },
 ): Promise<void> {
   const { plain, head, best, adapterModules } = model;
   const modules = [...adapterModules].map(([module, adapter]) => ({
@@ -197,8 +201,8 @@ export async function writeExpert(
   const { head, tasks } = model;
   const single = tasks.length === 1 ? tasks[0] : undefined;
   const own = single ? headSources(model, single.prefix) : [];
-  if (options.how === "full") await writeWhole(out, base, model, own, single);
-  else await writeTrainedAdapter(out, base, model, { own, single }, options);
+  if (options.how === "full") await writeWhole(out, base, model, { own, single });
+  else await writeTrainedAdapter(out, base, model, { own, single, options });
   if (single) return;
   for (const { task, prefix } of tasks) {
     if (head) await writeSafetensors(headPath(out, task.id), headSources(model, prefix));

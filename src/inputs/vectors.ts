@@ -12,7 +12,6 @@ import { stepShape, type TaskExamples } from "./data.js";
 import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
-import { treatExperts } from "./treat.js";
 
 /** What the coefficients are trained over. */
 export interface Columns {
@@ -37,6 +36,8 @@ export async function makeColumns(
     const seen = factored && { base: factored.base, columns: make(factored.experts) };
     return { columns, seen: seen ?? { base, columns }, treated: false };
   }
+  // Only here: it brings every method and the threads with it.
+  const { treatExperts } = await import("./treat.js");
   const treated = await treatExperts(out, family, options, { canonical, progress: hooks.progress });
   resources.add(async () => {
     for (const { checkpoint } of treated) await checkpoint.close();

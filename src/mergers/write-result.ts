@@ -11,7 +11,6 @@ import type { Inputs } from "../inputs/open.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
 import { chosenDType } from "../tensor/dtype.js";
-import { writeLinearAdapter } from "./adapters.js";
 
 type WriteOptions = Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">;
 
@@ -51,6 +50,8 @@ async function writeAdapterResult(
     return row === undefined ? new Float64Array(table.columns) : rowOf(table, row);
   };
   const dtype = chosenDType(options.dtype) ?? "F32";
+  // Only here: it brings every method and the threads with it.
+  const { writeLinearAdapter } = await import("./adapters.js");
   await writeLinearAdapter({ out, base: family.base.checkpoint, adapters, dtype }, coefficients);
 }
 

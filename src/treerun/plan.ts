@@ -149,7 +149,10 @@ async function planNodes(planning: Planning, grown: Tree): Promise<{ nodes: Plan
   const nodes: PlannedNode[] = [];
   let rates: Rates | undefined;
   for (const node of grown.nodes) {
-    const prediction = await predictNode(node, inputs, options, placedAt(before, node.id), rates);
+    const prediction = await predictNode(node, inputs, options, {
+      request: placedAt(before, node.id),
+      rates,
+    });
     ({ rates } = prediction);
     const file = fileOf(planning, node, prediction.predicted, nodes);
     nodes.push({ ...node, identity: file.identity, predicted: prediction.predicted, file });
@@ -173,7 +176,8 @@ async function placeFinal(
     blocks: options.blocks,
   };
   const request = before ? requestFor(before.final) : asked;
-  return (await predictNode({ ...root, children: root.tasks }, inputs, options, request, rates)).predicted;
+  return (await predictNode({ ...root, children: root.tasks }, inputs, options, { request, rates }))
+    .predicted;
 }
 
 /** What the placements of a tree depend on: an earlier plan of the same key stands. */
