@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { engineNames } from "../backend/names.js";
+import { engineNames } from "../backend/engines.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";
 import { packings } from "../merge/packing.js";

@@ -1,4 +1,4 @@
-import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
+import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
@@ -72,11 +72,12 @@ export async function planMemory(
   { request, memoryBudget, share = 1, ...options }: PlaceOptions,
   rates?: Rates,
 ): Promise<MemoryPlan> {
-  const machine = deviceMemory(engine);
-  const own = engine === "wasm" ? machine.bytes : machine.bytes / share;
+  const { ownHeap, deviceMemory } = engineNamed(engine);
+  const machine = deviceMemory();
+  const own = ownHeap ? machine.bytes : machine.bytes / share;
   const asked = memoryBudget === undefined ? own : memoryBudget / share;
-  // No budget lifts the bounds of WebAssembly's heap.
-  const device = engine === "wasm" ? Math.min(own, asked) : asked;
+  // No budget lifts the bounds of a heap.
+  const device = ownHeap ? Math.min(own, asked) : asked;
   const budget = {
     device,
     host: (0.8 * freeMemory()) / share,
