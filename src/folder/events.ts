@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import { atomicFile } from "../checkpoint/files.js";
-import { eventFile, type Scalar } from "../report/tensorboard.js";
+import { eventFile, type ScalarEvent } from "../report/tensorboard.js";
 import { readLog } from "./report.js";
 
 /** Writes a run's log as TensorBoard reads it: tensorboard/events.out.tfevents.…, beside its results. */
 export async function writeEvents(folder: string, tasks: readonly string[]): Promise<void> {
   const log = await readLog(folder);
-  const scalars = log.flatMap(({ step, loss, validation }): Scalar[] => [
+  const scalars = log.flatMap(({ step, loss, validation }): ScalarEvent[] => [
     ...(loss === undefined ? [] : [{ tag: "loss/training", step, value: loss }]),
     ...(validation
       ? [

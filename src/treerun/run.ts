@@ -101,7 +101,9 @@ async function picture(plan: TreePlan, results: ReadonlyMap<string, NodeResult>)
       before: mean(Object.values(result.before)),
       after: mean(Object.values(result.test)),
       planned: predicted.device,
-      ...(run && { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds }),
+      ...(run && {
+        measured: { device: run.devicePeakBytes, process: run.peakMemoryBytes, seconds: run.seconds },
+      }),
     });
   }
   const leaves = plan.tree.leaves.map((id) => {
