@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { messageOf } from "../errors.js";
 import { commaSeparated } from "../spelling.js";
-import { engineNames } from "../backend/names.js";
+import { engineNames } from "../backend/engines.js";
 import { above, anyNumber, atLeast, bytes, share, wholeNumber, between } from "./numbers.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";

@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import { atomicFile } from "../checkpoint/files.js";
-import { eventFile, type Scalar } from "../report/tensorboard.js";
+import { eventFile, type ScalarEvent } from "../report/tensorboard.js";
 import { at } from "../at.js";
 import { fileNames, readLog, type LogLine } from "./files.js";
 
 /** What TensorBoard shows of a step: the losses, and each task's accuracy on the held-out examples. */
-function scalarsOf({ step, loss, validation }: LogLine, tasks: readonly string[]): Scalar[] {
-  const scalars: Scalar[] = [];
+function scalarsOf({ step, loss, validation }: LogLine, tasks: readonly string[]): ScalarEvent[] {
+  const scalars: ScalarEvent[] = [];
   if (loss !== undefined) scalars.push({ tag: "loss/training", step, value: loss });
   if (!validation) return scalars;
   scalars.push({ tag: "loss/held out", step, value: validation.loss });

@@ -11,6 +11,7 @@ import { adapterConfigName } from "../checkpoint/adapter.js";
 import { gateNames } from "../merge/gates.js";
 import { residencies } from "../merge/residency.js";
 import { blockChoices } from "../plan/memory.js";
+import type { InputHash } from "../report/card.js";
 import { resultRow } from "../report/rows.js";
 import { splitNames } from "../tasks/split.js";
 import { jsonFile } from "./json-file.js";
@@ -38,8 +39,8 @@ export const fileNames = {
 } as const;
 
 /** A file that the numbers depend on. */
-const inputHash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
-export type InputHash = Readonly<z.infer<typeof inputHash>>;
+const inputHash: z.ZodType<InputHash> = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
+export type { InputHash };
 
 const trainedSettings = z
   .looseObject({

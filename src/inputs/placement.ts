@@ -1,5 +1,5 @@
 import { at } from "../at.js";
-import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
+import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { storedEntry } from "../checkpoint/entry.js";
 import { UserError } from "../errors.js";
@@ -68,11 +68,11 @@ type NamedBudget = MemoryPlan["budget"];
 
 /** The memory that a run may take: what the user names, else what the engine has. */
 function budgetOf(engine: EngineName, memoryBudget: number | undefined, share: number): NamedBudget {
-  const machine = deviceMemory(engine);
+  const { ownHeap, deviceMemory } = engineNamed(engine);
+  const machine = deviceMemory();
   const host = (0.8 * freeMemory()) / share;
   const { shared } = machine;
-  // Every process has a WebAssembly heap of its own, whose bounds no budget lifts.
-  const ownHeap = engine === "wasm";
+  // A heap of its own is every process's, and no budget lifts its bounds.
   const own = ownHeap ? machine.bytes : machine.bytes / share;
   if (memoryBudget === undefined) return { device: own, host, shared, from: machine.from };
   const asked = memoryBudget / share;
