@@ -56,7 +56,7 @@ export async function startEngine(
       return name;
     } catch (error) {
       const how = error instanceof EngineProblem ? error.mend : mend;
-      problem = `--backend ${name}: ${reasonOf(error)}; to mend it: ${how}`;
+      problem = `--backend ${name}: ${reasonOf(error)}; to fix it: ${how}`;
     }
   }
   throw new UserError(problem);

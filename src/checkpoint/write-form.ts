@@ -24,8 +24,8 @@ export function adapterForm(
   if (adapters.length === inputs.length && kinds.size === 1 && !whole) return adapters;
   if (write === "adapter" && whole)
     throw new UserError(
-      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such ` +
-        "adapter can say; use --write model",
+      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which such an ` +
+        "adapter cannot express; use --write model",
     );
   if (write === "adapter")
     throw new UserError(

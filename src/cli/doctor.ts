@@ -15,15 +15,15 @@ function engineLines(
   const lines: string[] = [];
   if (found) lines.push(`${isChosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`);
   else lines.push(`  ${name.padEnd(9)} no: ${problem}`, `${indent}needs ${needs}`);
-  if (!found && mend !== undefined) lines.push(`${indent}mend: ${mend}`);
-  if (tried !== undefined) lines.push(`${indent}run so far ${tried}`);
+  if (!found && mend !== undefined) lines.push(`${indent}fix: ${mend}`);
+  if (tried !== undefined) lines.push(`${indent}tested so far ${tried}`);
   return lines;
 }
 
 export function addDoctor(program: Command): void {
   program
     .command("doctor")
-    .description("say which engines run here, which one is taken and why, and what would mend the others")
+    .description("list the engines: which run here, which one is used, and how to fix the others")
     .option("--json", "print it as JSON")
     .action(async ({ json }: { json?: boolean }) => {
       const { surveyEngines, tfjsVersion } = await import("../backend/index.js");

@@ -55,10 +55,7 @@ export function addEvaluate(program: Command): void {
     .addOption(settingOption("data"))
     .addOption(settingOption("prompts"))
     .addOption(
-      settingOption(
-        "maxLength",
-        `${settings.maxLength.help} (default: as the runEvaluate that wrote the folder)`,
-      ),
+      settingOption("maxLength", `${settings.maxLength.help} (default: as the run that wrote the folder)`),
     )
     .addOption(
       settingOption(

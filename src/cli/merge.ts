@@ -89,7 +89,7 @@ async function runMergekitFile(
     (key) => options[key] !== undefined,
   );
   if (stray !== undefined)
-    throw new UserError(`--${kebab(stray)}: the file ${file} says it; change it there`);
+    throw new UserError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
   const { mergeByFile } = await import("../mergers/mergekit-file.js");
   const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
   const { shardSize, seed } = chosen;

@@ -114,7 +114,7 @@ async function settingsFor(
   const heldOut = commaSeparated(others).filter((task) => !chosen.tasks.includes(task));
   if (experiment.heldOut && heldOut.length === 0)
     throw new UserError(
-      `${experiment.id} tests tasks that have no share in the merge: name them with --held-out`,
+      `${experiment.id} tests on tasks that are not part of the merge: name them with --held-out`,
     );
   const fromFile = options.config === undefined ? {} : await readSettingsFile(options.config);
   const given = givenSettings(chosen, (key) => options[key] !== undefined || key in fromFile, [
@@ -186,7 +186,7 @@ export function addReproduce(program: Command): void {
   addSettings(command, ["method", "variant", "treat", "adaptOn", "loss", "seed"]);
   command
     .option("--list", "list the experiments, with the time each takes")
-    .option("--held-out <names>", "tasks that have no part in the merges, for experiments that test them")
+    .option("--held-out <names>", "tasks that are not merged, for experiments that test on them")
     .option(
       "--families <names>",
       "families that are compared, for experiments that compare several: a weak and a strong base of each " +

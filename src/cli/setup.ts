@@ -15,7 +15,7 @@ interface SetupFlags {
 }
 
 export function addSetup(program: Command): void {
-  const setup = program.command("setup").description("build an engine that npm alone cannot bring");
+  const setup = program.command("setup").description("build an engine that npm cannot install");
   setup
     .command("native")
     .description(

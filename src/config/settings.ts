@@ -31,7 +31,7 @@ const nameList = z.preprocess(
   z
     .array(z.string())
     .min(1)
-    .refine((list) => new Set(list).size === list.length, "a name stands in it twice"),
+    .refine((list) => new Set(list).size === list.length, "a name is listed twice"),
 );
 
 /**

@@ -45,11 +45,11 @@ export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): 
   const isImage = task.kind === "image";
   if (isImage !== (encoder.sees ?? false))
     throw new UserError(
-      `${task.id} is a task of ${isImage ? "images, and the model reads texts" : "texts, and the model sees images"}`,
+      `${task.id} is a task of ${isImage ? "images, and the model takes texts" : "texts, and the model takes images"}`,
     );
   if (task.kind === "generate" && !encoder.text)
     throw new UserError(
-      `${task.id} asks for a text, and the model says nothing: it takes a language model (T5, ` +
+      `${task.id} asks for a generated text, and the model generates none: use a language model (T5, ` +
         "Llama, Mistral, Qwen2, GPT-2, OPT)",
     );
 }

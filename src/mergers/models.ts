@@ -63,8 +63,8 @@ function adaptersToWrite(
   const weighsBase = method.name === "linear" && values["normalize"] === false;
   if (weighsBase && write === "adapter")
     throw new UserError(
-      "--write adapter: without --normalize the base is weighed too, and no adapter can say " +
-        "that; use --write model, or task-arithmetic",
+      "--write adapter: without --normalize the base is weighted too, which an adapter cannot " +
+        "express; use --write model, or task-arithmetic",
     );
   return weighsBase ? undefined : adapterForm(inputs, write);
 }

@@ -74,8 +74,8 @@ async function statisticsFile(
   await mkdir(folder, { recursive: true });
   if (kind === "fisher" && task.validation[0]?.answers)
     throw new UserError(
-      `${task.id}: the Fisher information of a text to be said is not made here (it is defined ` +
-        "over classes or answers); leave the task or the method out",
+      `${task.id}: Fisher information is computed over classes or answers, and this task asks for a ` +
+        "generated text; leave out the task or the method",
     );
   const weights = await loadWeights(model, member);
   try {

@@ -173,7 +173,7 @@ async function openLab(
           },
           { ...hooks, note: () => {} },
         );
-        if (!made.finished) throw new Stopped("stopped; the same command goes on");
+        if (!made.finished) throw new Stopped("stopped; run the same command to continue");
         rows.push(...made.rows);
         times.push(...made.times);
         values.set(seed, made.values);

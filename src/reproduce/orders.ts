@@ -91,7 +91,7 @@ export async function ordersOf(
   let seconds = 0;
   /** Makes a model in a folder, unless it stands there, and tests it. */
   async function tested(name: string, of: unknown, make: (folder: string) => Promise<void>): Promise<string> {
-    if (hooks.stopping()) throw new Stopped("stopped; the same command goes on");
+    if (hooks.stopping()) throw new Stopped("stopped; run the same command to continue");
     const folder = join(out, name.replaceAll(/[ ,]+/g, "-"));
     const identity = digest({ ...common, of });
     const path = join(folder, "tested.json");
@@ -148,7 +148,7 @@ export async function ordersOf(
       },
       quiet,
     );
-    if (!done) throw new Stopped("stopped; the same command goes on");
+    if (!done) throw new Stopped("stopped; run the same command to continue");
   };
   // Other orders at another seed.
   const orderOf = (order: number) => seed * 1000 + order;

@@ -43,11 +43,11 @@ function refuseInexpressible(
 ): void {
   if (treat !== "none")
     throw new UserError(
-      `${folder}: its coefficients weight task vectors treated with ${treat}, which no mergekit file can say`,
+      `${folder}: its coefficients weight task vectors treated with ${treat}, which a mergekit file cannot express`,
     );
   if (pack === "sparse")
     throw new UserError(
-      `${folder}: its coefficients weight trimmed task vectors (--pack sparse), which no mergekit file can say`,
+      `${folder}: its coefficients weight trimmed task vectors (--pack sparse), which a mergekit file cannot express`,
     );
 }
 

@@ -37,7 +37,7 @@ const entry = z
   })
   .refine(({ kind, labels }) => labels !== null || kind === "choice" || kind === "generate", {
     path: ["labels"],
-    message: "only a choice and a text to be said have none",
+    message: "only tasks of kind choice and generate have none",
   });
 
 export interface Task extends z.infer<typeof entry> {

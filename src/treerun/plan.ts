@@ -199,8 +199,8 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
   const options: SharedOptions = { ...given, share: tree.executor === "local" ? tree.jobs : 1 };
   if (options.pack === "sparse")
     throw new UserError(
-      "--pack sparse is not for trees: each node would trim the merges below it anew, and the " +
-        "tree would be no table of its leaves; f32, bf16 and int8 are",
+      "--pack sparse is not for trees: each node would trim the merges below it again, and the tree " +
+        "would no longer be one table of coefficients; use f32, bf16 or int8",
     );
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `${recipe.name}-tree`);

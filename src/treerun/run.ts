@@ -137,7 +137,7 @@ export interface TreeHooks extends MergeHooks {
 function refuseSettings({ treat }: MergeOptions, tree: TreeOptions): void {
   if (treat !== "none")
     throw new UserError(
-      `--treat ${treat}: task vectors are treated in flat merges only; in a tree each node would treat anew`,
+      `--treat ${treat}: task vectors are treated in flat merges only; in a tree each node would treat them again`,
     );
   if (!isLinear(tree.nodeMethod) && tree.polish)
     throw new UserError(

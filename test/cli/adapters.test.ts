@@ -417,7 +417,7 @@ describe("LoRA experts", () => {
             "with-bias-adapter",
           )
         ).stderr,
-      ).toMatch(/holds ".*query\.bias" whole, which no such adapter can say/);
+      ).toMatch(/holds ".*query\.bias" whole, which such an adapter cannot express/);
     },
   );
 

@@ -195,7 +195,7 @@ test("bad input gets one line", async () => {
     '{"question":"q","background":"b","situation":"s","answers":["a"]}\n',
   );
   expect((await cli("finetune", "--task", "ropes", "--data", "data", "--out", "x")).stderr).toMatch(
-    /ropes asks for a text, and the model says nothing/,
+    /ropes asks for a generated text, and the model generates none/,
   );
   expect((await cli("finetune", "--task", "mnist", "--data", "data", "--out", "x")).stderr).toMatch(
     /mnist is a task of images, and the model reads texts/,

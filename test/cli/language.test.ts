@@ -219,7 +219,7 @@ describe("a language model", () => {
       /ropes: --loss entropy looks at the classes/,
     );
     expect((await cli("compare", ...both, "--methods", "fisher", "--out", "none")).stderr).toMatch(
-      /ropes: the Fisher information of a text to be said/,
+      /ropes: Fisher information is computed over classes or answers/,
     );
     await written("test", [{ ...rows[0]!, answers: 7 }]);
     expect((await cli("evaluate", "said", "--data", "data", "--tasks", "ropes")).stderr).toMatch(

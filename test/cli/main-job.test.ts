@@ -368,7 +368,7 @@ describe("bad input gets one line and exit code 1", () => {
     [
       "an engine that is not there",
       ["--tasks", "rte", "--backend", "node-gpu"],
-      /--backend node-gpu: (not installed; to mend it: train-merge setup|no NVIDIA card is here|TensorFlow )/,
+      /--backend node-gpu: (not installed; to fix it: train-merge setup|no NVIDIA card is here|TensorFlow )/,
     ],
     [
       "a folder of someone else's",

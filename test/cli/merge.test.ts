@@ -445,7 +445,7 @@ describe("trained on treated task vectors, and exported", () => {
       code: 0,
     });
     expect((await cli("export", "treated")).stderr).toMatch(
-      /treated with ties, which no mergekit file can say/,
+      /treated with ties, which a mergekit file cannot express/,
     );
   });
 

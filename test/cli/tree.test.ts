@@ -206,8 +206,8 @@ describe("a tree of merges", () => {
       [["--by", groups, "--fan-in", "2"], `--fan-in is not for groups that a file names (${groups})`],
       [
         ["--pack", "sparse"],
-        "--pack sparse is not for trees: each node would trim the merges below it anew, and the " +
-          "tree would be no table of its leaves; f32, bf16 and int8 are",
+        "--pack sparse is not for trees: each node would trim the merges below it again, and the tree " +
+          "would no longer be one table of coefficients; use f32, bf16 or int8",
       ],
       [["--fan-in", "1"], "--fan-in 1: it must be a whole number from 2 on"],
       [["--pairwise", "--fan-in", "3"], "--pairwise means --fan-in 2; give one of them"],
