@@ -104,7 +104,8 @@ export async function adaptedCheckpoint(
       change = (out, from) => addFactors(out, from, width, factors);
     } else {
       const l = toFloat32(await file.read(part.l));
-      change = (out, from) => scaleEntries(out, from, width, l, alongOf(part, adapter.transposed, shape));
+      const along = alongOf(part, adapter.transposed, shape);
+      change = (out, from) => scaleEntries(out, from, width, { l, along });
     }
     last = { name, change };
     return change;

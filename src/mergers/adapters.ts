@@ -334,7 +334,11 @@ async function writeProducts(
           );
         const wanted = Math.min(rank ?? own, rows, width);
         const draw = seedrandom(name);
-        const { factors, error, norm } = factorise(delta, rows, width, wanted, () => 2 * draw() - 1);
+        const { factors, error, norm } = factorise(
+          { values: delta, rows, width },
+          wanted,
+          () => 2 * draw() - 1,
+        );
         sums.error += error ** 2;
         sums.norm += norm ** 2;
         const at = parts.findIndex((part) => part?.kind === "lora");
