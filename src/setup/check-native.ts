@@ -11,7 +11,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { loadNative, type NativeBackend } from "../backend/native.js";
 import { registerGradients } from "../backend/gradients.js";
-import { linear } from "../models/ops.js";
+import { affine } from "../models/ops.js";
 
 const { backend } = await loadNative([], "any", process.argv[2]);
 await setBackend(backend);
@@ -31,7 +31,7 @@ if (expectProduct.join() !== "17,23,39,53")
   throw new Error(`matMul gave ${expectProduct.join()}, not 17,23,39,53`);
 // L = Σ (x Wᵀ + c)²: ∂L/∂W = 2 yᵀ x.
 const { grads } = engine().gradients(
-  () => sum(square(linear(a, [{ weight: b, bias: tensor1d([0, 1]) }]))) as never,
+  () => sum(square(affine(a, [{ weight: b, bias: tensor1d([0, 1]) }]))) as never,
   [b],
 );
 const gradient = Array.from(await grads[0]!.data());
