@@ -52,6 +52,12 @@ export function u32(values: Uint32Array, i: number): number {
   return value === undefined ? miss(i, "number") : value;
 }
 
+/** As {@link f32}, of unsigned integers of 16 bits. */
+export function u16(values: Uint16Array, i: number): number {
+  const value = values[i];
+  return value === undefined ? miss(i, "number") : value;
+}
+
 /** As {@link f32}, of bytes. */
 export function u8(values: Uint8Array, i: number): number {
   const value = values[i];

@@ -40,7 +40,7 @@ async function parts(): Promise<Record<string, number>> {
     changed,
     dispose: close,
   } = await timed("merge", async () => {
-    const made = await openStage(model, vectors, table, stagesOf(model, false)[0]!, [
+    const made = await openStage({ model, vectors, table }, stagesOf(model, false)[0]!, [
       model.prepare(jobs.flatMap(({ batch }) => batch.rows)),
     ]);
     await made.changed.at(-1)!.tensor.data();

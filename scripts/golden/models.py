@@ -158,13 +158,13 @@ def answered(name, make, seed=0, lengths=(4, 30)):
     case(name, make, [{"ids": p, "targets": t} for p, t in zip(prompts, targets)], forward, choices=2, seed=seed)
 
 
-def seen(name, make, is_head, size, seed=0, head=None):
-    """Images, already normalised: [rows, channels, size, size]."""
+def seen(name, make, is_head, size, seed=0, head=None, others=None):
+    """Images, already normalised: [rows, channels, size, size]; `others`: what else the model has to be given."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(4, 3, size, size, generator=generator)
 
     def forward(call):
-        out = call(pixel_values=pixels)
+        out = call(pixel_values=pixels, **(others or {}))
         if head is None:
             return out.logits
         return torch.nn.functional.normalize(out.image_embeds, dim=-1) @ head.T
@@ -196,6 +196,8 @@ pooled_head = lambda n: n.startswith("classifier.") or n.startswith("roberta.poo
 gpt2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
 t5 = dict(vocab_size=VOCABULARY, d_model=16, d_kv=6, d_ff=24, num_heads=4, num_layers=2, relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0, decoder_start_token_id=0)
 roberta = dict(vocab_size=VOCABULARY, max_position_embeddings=24, type_vocab_size=1, pad_token_id=1, **small)
+# A whole CLIP: its text tower is as small as it can be, and no image depends on it.
+clip_towers = dict(vision_config=dict(image_size=8, patch_size=4, **small), text_config=dict(vocab_size=8, max_position_embeddings=4, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, bos_token_id=0, eos_token_id=7), projection_dim=8)
 clip_head = torch.randn(3, 8, generator=torch.Generator().manual_seed(9)) * 4
 
 
@@ -217,6 +219,8 @@ def classic(name):
 cases = {
     "roberta": lambda n: classified(n, lambda: tf.RobertaForSequenceClassification(tf.RobertaConfig(num_labels=3, **roberta)), classifier, pad=1),
     "roberta-choice": lambda n: classified(n, lambda: tf.RobertaForMultipleChoice(tf.RobertaConfig(**roberta)), pooled_head, pad=1, choice=True, seed=1),
+    "xlm-roberta": lambda n: classified(n, lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(num_labels=3, **roberta)), classifier, pad=1, seed=2),
+    "camembert": lambda n: classified(n, lambda: tf.CamembertForSequenceClassification(tf.CamembertConfig(num_labels=3, **roberta)), classifier, pad=1, seed=3),
     "bert-relu": lambda n: classified(n, lambda: tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=24, num_labels=3, hidden_act="relu", **small)), classifier),
     "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
     "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),
@@ -232,6 +236,7 @@ cases = {
     "t5-gated": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3, **t5)), seed=1),
     "vit": lambda n: seen(n, lambda: tf.ViTForImageClassification(tf.ViTConfig(image_size=8, patch_size=4, num_labels=3, **small)), classifier, 8),
     "clip": lambda n: seen(n, lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(image_size=8, patch_size=4, projection_dim=8, **small)), lambda k: False, 8, head=clip_head),
+    "clip-whole": lambda n: seen(n, lambda: tf.CLIPModel(tf.CLIPConfig(**clip_towers)), lambda k: False, 8, seed=1, head=clip_head, others={"input_ids": torch.tensor([[0, 7]])}),
 }
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import {
 import { forward } from "../../src/models/index.js";
 import { logits, type Head } from "../../src/models/head.js";
 import { crossEntropy } from "../../src/models/losses.js";
-import { linear, rows } from "../../src/models/ops.js";
+import { affine, rows } from "../../src/models/ops.js";
 import type { Model, TokenBatch, Weights } from "../../src/models/types.js";
 import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Dice } from "./generate.js";
@@ -130,7 +130,7 @@ export async function pretrain(
       const found = rows((state as { x: Tensor2D }).x, tensor1d(hidden, "int32"));
       const table = base.weights("embeddings.word_embeddings.weight") as Tensor2D;
       // The embedding is the output layer too.
-      const scores = linear(found, [{ weight: table, bias: zeros([model.vocabulary]) }]);
+      const scores = affine(found, [{ weight: table, bias: zeros([model.vocabulary]) }]);
       return crossEntropy(
         scores,
         targets(

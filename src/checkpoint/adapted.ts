@@ -110,7 +110,7 @@ async function readChange(
   }
   const l = await read(part.l);
   const along = alongOf(part, transposed, shape);
-  return (out, from) => scaleEntries(out, from, width, l, along);
+  return (out, from) => scaleEntries(out, from, width, { l, along });
 }
 
 /** {@link readChange} for weights that are read in pieces: that of the weight read last is held. */

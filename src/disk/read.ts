@@ -32,7 +32,7 @@ function readMatrix(files: FileReader, ref: MatrixRef): Float32Array {
 function changeOf(files: FileReader, adapted: Adapted): (out: Float32Array, from: number) => void {
   if (adapted.kind === "ia3") {
     const l = readMatrix(files, adapted.l);
-    return (out, from) => scaleEntries(out, from, adapted.width, l, adapted.along);
+    return (out, from) => scaleEntries(out, from, adapted.width, { l, along: adapted.along });
   }
   const factors = factorsOf(
     readMatrix(files, adapted.a),

@@ -112,9 +112,7 @@ export async function* batchLogits<T extends HeadBatch>(
     const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
       const { weights, dispose } = await openStage(
-        model,
-        vectors,
-        table,
+        { model, vectors, table },
         stage,
         inputs.map(({ batch }) => batch),
       );

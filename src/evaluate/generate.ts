@@ -1,5 +1,6 @@
 import { argMax, dispose, tidy, type Tensor } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
+import { languageModels } from "../models/index.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
 import type { Model, Generation, TokenRow } from "../models/types.js";
 import { stagesOf } from "../stages/stages.js";
@@ -13,8 +14,7 @@ type GenerativeModel = Model & { readonly generation: Generation };
 export function generativeModel(model: Model): GenerativeModel {
   if (!model.generation)
     throw new UserError(
-      "this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, " +
-        "GPT-2, OPT), not by models with task heads",
+      `this model says nothing: texts are made by language models (${languageModels}), not by models with task heads`,
     );
   return model as GenerativeModel;
 }
@@ -57,7 +57,7 @@ export async function generate(
   // What it will say is not known yet, so which rows of a table it will read is not either.
   const generative: GenerativeModel = { ...generativeModel(model), tables: new Set() };
   const stages = stagesOf(generative, blockwise);
-  const open = (s: number) => openStage(generative, vectors, table, stages[s]!, []);
+  const open = (s: number) => openStage({ model: generative, vectors, table }, stages[s]!, []);
   const held = blockwise ? undefined : await open(0);
   try {
     const said: number[][] = [];
@@ -104,13 +104,17 @@ async function generateRows(
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {
-      const next = await pass(model, batch, cache, { from: step === 0 ? 0 : generation.from, stages, open });
+      const next = await pass(model, batch, cache, {
+        from: step === 0 ? 0 : generation.firstBlock,
+        stages,
+        open,
+      });
       for (const [r, id] of next.entries()) {
         over[r] ||= generation.ends.includes(id);
         if (!over[r]) said[r]!.push(id);
       }
       if (over.every(Boolean)) break;
-      batch = generation.follow(first, [...next], step);
+      batch = generation.nextBatch(first, [...next], step);
     }
     return said;
   } finally {
@@ -125,7 +129,7 @@ async function pass(
   cache: GrowingKvCache,
   { from, stages, open }: { from: number } & Opening,
 ): Promise<Int32Array> {
-  cache.read(model.generation.side(batch));
+  cache.read(model.generation.cachedRows(batch));
   const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);
   let carried: Tensor[] = [];
   for (const [g, blocks] of groups.entries()) {

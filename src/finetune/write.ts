@@ -7,6 +7,7 @@ import { writeText } from "../checkpoint/files.js";
 import type { Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import type { AdapterModules } from "../models/adapters.js";
+import { checkpointTypeOf } from "../models/index.js";
 import type { AdapterModule, HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
@@ -15,23 +16,9 @@ import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
 
-/** What transformers calls a family's classes. */
-const classNames: Record<string, string> = {
-  bert: "Bert",
-  roberta: "Roberta",
-  "xlm-roberta": "XLMRoberta",
-  camembert: "Camembert",
-  gpt2: "GPT2",
-  llama: "Llama",
-  mistral: "Mistral",
-  qwen2: "Qwen2",
-  opt: "OPT",
-  vit: "ViT",
-};
-
 function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boolean): Record<string, unknown> {
   if (!hasHead) return { ...config };
-  const stem = classNames[String(config["model_type"])];
+  const stem = checkpointTypeOf(config["model_type"])?.className;
   const classified = task.kind === "image" ? "ImageClassification" : "SequenceClassification";
   const kind = task.kind === "choice" ? "MultipleChoice" : classified;
   const labels = task.labels ?? [];

@@ -1,6 +1,7 @@
 import type { Family, Member } from "../checkpoint/family.js";
 import { entryOf } from "../checkpoint/entry.js";
 import { UserError } from "../errors.js";
+import { languageModels } from "../models/index.js";
 import type { HeadNames, Model } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
 import type { Encoder } from "../tasks/encoders.js";
@@ -49,8 +50,7 @@ export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): 
     );
   if (task.kind === "generate" && !encoder.text)
     throw new UserError(
-      `${task.id} asks for a generated text, and the model generates none: use a language model (T5, ` +
-        "Llama, Mistral, Qwen2, GPT-2, OPT)",
+      `${task.id} asks for a generated text, and the model generates none: use a language model (${languageModels})`,
     );
 }
 

@@ -50,7 +50,7 @@ function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: 
   const own = parts.reduce((sum, part) => sum + part.rank, 0);
   const wanted = Math.min(rank ?? own, rows, width);
   const draw = seedrandom(name);
-  const { factors, error, norm } = factorise(values, rows, width, wanted, () => 2 * draw() - 1);
+  const { factors, error, norm } = factorise({ values, rows, width }, wanted, () => 2 * draw() - 1);
   cost.error += error ** 2;
   cost.norm += norm ** 2;
   const { module, isTransposed } = first;

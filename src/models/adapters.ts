@@ -1,4 +1,4 @@
-import { parametersOf } from "./dense.js";
+import { shapesOfBlocks } from "./dense.js";
 import type { AdapterModule, Model } from "./types.js";
 
 /** What stands beside a model's linear layers, by module, with the shapes of its tensors. */
@@ -16,7 +16,8 @@ export function withAdapters<State, Batch>(
     const added = [...block.shapes.keys()].flatMap(
       (name) => adapters.get(name.replace(/\.weight$/, ""))?.shapes ?? [],
     );
-    return added.length ? { ...block, shapes: new Map([...block.shapes, ...added]) } : block;
+    if (added.length === 0) return block;
+    return { ...block, shapes: new Map([...block.shapes, ...added]) };
   });
-  return { ...model, blocks, parameters: parametersOf(blocks), adapters };
+  return { ...model, blocks, parameters: shapesOfBlocks(blocks), adapters };
 }

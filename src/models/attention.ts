@@ -1,6 +1,6 @@
+/** Attention as custom-gradient ops (see ops.ts), a segment at a time: no row is padded to the longest of the batch. */
 import {
   add,
-  concat,
   gather,
   matMul,
   mul,
@@ -10,7 +10,6 @@ import {
   stack,
   sub,
   sum,
-  tensor,
   tensor1d,
   transpose,
   unsortedSegmentSum,
@@ -18,89 +17,45 @@ import {
   type Tensor,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { op } from "./ops.js";
-import type { Segment, SegmentBias, TokenBatch, TokenRow } from "./types.js";
+import { at } from "../at.js";
+import { op, sideBySide, spansOf } from "./ops.js";
+import type { SegmentBias, SegmentShape } from "./types.js";
 
-// The lowest finite float32, as transformers uses: softmax gives such a token exactly zero.
-export const maskValue = -3.4028234663852886e38;
+/** A segment, and its first token among those of all segments. */
+type WithStart<S extends SegmentShape> = S & { readonly start: number };
 
-/** The bias that hides a segment's padding. */
-export function attentionBias({
-  size,
-  length,
-  mask,
-}: Pick<Segment, "size" | "length" | "mask">): SegmentBias {
-  return {
-    size,
-    length,
-    bias:
-      mask &&
-      tensor(
-        Float32Array.from(mask, (seen) => (seen ? 0 : maskValue)),
-        [size, 1, 1, length],
-      ),
-  };
+function withStarts<S extends SegmentShape>(segments: readonly S[]): WithStart<S>[] {
+  const spans = spansOf(segments.map(({ size, length }) => size * length));
+  return segments.map((segment, s) => ({ ...segment, start: at(spans, s).start }));
 }
 
-/**
- * The bias that hides what comes after a token, and with a window, what lies that far before it. Padding comes after
- * every token of its row, so it is hidden with that; what its own places see is nobody's concern.
- */
-export function causalBias(
-  { size, length }: Pick<Segment, "size" | "length">,
-  window = Infinity,
-): SegmentBias {
-  const values = new Float32Array(length * length);
-  for (let q = 0; q < length; q++)
-    for (let k = 0; k < length; k++) if (k > q || q - k >= window) values[q * length + k] = maskValue;
-  return { size, length, bias: length === 1 ? undefined : tensor(values, [1, 1, length, length]) };
+/** A segment's tokens out of [tokens, width]; what is one segment alone is not copied. */
+function tokensOfSegment(t: Tensor, { size, length, start }: WithStart<SegmentShape>): Tensor {
+  const count = size * length;
+  return count === t.shape[0] ? t : slice(t, [start, 0], [count, -1]);
 }
 
-/**
- * {@link causalBias} of rows that hold targets side by side: each sees the text before all of them, and
- * itself. [size, 1, length, length]
- */
-function branchedBias({ size, length }: Segment, rows: readonly TokenRow[], window: number): SegmentBias {
-  const values = new Float32Array(size * length * length);
-  for (const [r, { positions, scored = [] }] of rows.entries()) {
-    // 0 for the text, then a number for each of the targets.
-    const branch = new Int32Array(length);
-    for (const [b, { second, targets }] of scored.entries())
-      branch.fill(b + 1, second, second + targets.length - 1);
-    const place = (i: number) => positions?.[i] ?? i;
-    for (let q = 0; q < length; q++) {
-      for (let k = 0; k < length; k++) {
-        if (k > q || (branch[k] !== 0 && branch[k] !== branch[q]) || place(q) - place(k) >= window)
-          values[(r * length + q) * length + k] = maskValue;
-      }
-    }
-  }
-  return { size, length, bias: tensor(values, [size, 1, length, length]) };
+/** What a segment keeps for its backward, a head at a time: scaled queries, keys, values, softmax, result. */
+interface Kept {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly p: Tensor;
+  readonly out: Tensor;
 }
 
-/** The bias of every segment of a batch that is read from its beginning on. */
-export function causalBiases({ segments, order, rows }: TokenBatch, window = Infinity): SegmentBias[] {
-  let at = 0;
-  return segments.map((segment) => {
-    const mine = order.slice(at, (at += segment.size)).map((r) => rows[r]!);
-    return mine.some(({ scored = [] }) => scored.length > 1)
-      ? branchedBias(segment, mine, window)
-      : causalBias(segment, window);
-  });
-}
-
-/** Where each segment's tokens begin. */
-const startsOf = (segments: readonly SegmentBias[]): number[] =>
-  segments.map((_, s) => segments.slice(0, s).reduce((sum, { size, length }) => sum + size * length, 0));
-const part = (t: Tensor, segments: readonly SegmentBias[], starts: readonly number[], s: number): Tensor =>
-  segments.length === 1 ? t : slice(t, [starts[s]!, 0], [segments[s]!.size * segments[s]!.length, -1]);
-const whole = (parts: Tensor[]) => (parts.length === 1 ? parts[0]! : concat(parts, 0)) as Tensor2D;
+/** As lists, which is what an op saves. */
+const flattened = (all: readonly Kept[]): Tensor[] => all.flatMap(({ q, k, v, p, out }) => [q, k, v, p, out]);
+const keptOf = (saved: readonly Tensor[], segment: number): Kept => {
+  const field = (i: number) => at(saved, 5 * segment + i);
+  return { q: field(0), k: field(1), v: field(2), p: field(3), out: field(4) };
+};
 
 /**
  * ∂L/∂scores = p ⊙ (d vᵀ − Σ_j p_j (d vᵀ)_j), and that sum is ⟨d, out⟩: a pass over the depth, not over
  * the length.
  */
-const scoresGradient = (p: Tensor, v: Tensor, d: Tensor, out: Tensor): Tensor =>
+const scoresGradient = ({ p, v, out }: Kept, d: Tensor): Tensor =>
   mul(p, sub(matMul(d, v, false, true), sum(mul(d, out), -1, true)));
 
 /**
@@ -112,57 +67,47 @@ export function attention(projected: Tensor2D, segments: readonly SegmentBias[],
   const width = projected.shape[1] / 3;
   const depth = width / heads;
   const scale = 1 / Math.sqrt(depth);
-  const starts = startsOf(segments);
-  return op<Tensor2D>([projected], ([input], save) => {
-    const kept: Tensor[] = [];
-    const outputs = segments.map(({ size, length, bias }, s) => {
-      const [rawQ, k, v] = unstack(
-        transpose(
-          reshape(part(input!, segments, starts, s), [size, length, 3, heads, depth]),
-          [2, 0, 3, 1, 4],
-        ),
-      ) as [Tensor, Tensor, Tensor];
-      const q = mul(rawQ, scale);
-      const scores = matMul(q, k, false, true);
-      const p = softmax(bias ? add(scores, bias) : scores);
-      const out = matMul(p, v);
-      kept.push(q, k, v, p, out);
-      return reshape(transpose(out, [0, 2, 1, 3]), [size * length, width]);
-    });
-    save(kept);
-    return {
-      value: whole(outputs),
-      backward: (dy, saved) => [
-        whole(
-          segments.map(({ size, length }, s) => {
-            const [q, k, v, p, out] = saved.slice(5 * s, 5 * s + 5) as [
-              Tensor,
-              Tensor,
-              Tensor,
-              Tensor,
-              Tensor,
-            ];
-            const d = transpose(
-              reshape(part(dy, segments, starts, s), [size, length, heads, depth]),
-              [0, 2, 1, 3],
-            );
-            const ds = scoresGradient(p, v, d, out);
-            const gradients = [
-              mul(matMul(ds, k), scale),
-              matMul(ds, q, true, false),
-              matMul(p, d, true, false),
-            ];
-            return reshape(transpose(stack(gradients), [1, 3, 0, 2, 4]), [size * length, 3 * width]);
-          }),
-        ),
-      ],
-    };
-  });
+  const all = withStarts(segments);
+  return op(
+    [projected],
+    ([input]) => {
+      const kept = all.map((segment): Kept => {
+        const { size, length, bias } = segment;
+        const split = reshape(tokensOfSegment(input, segment), [size, length, 3, heads, depth]);
+        const parts = unstack(transpose(split, [2, 0, 3, 1, 4]));
+        const [k, v] = [at(parts, 1), at(parts, 2)];
+        const q = mul(at(parts, 0), scale);
+        const scores = matMul(q, k, false, true);
+        const p = softmax(bias ? add(scores, bias) : scores);
+        return { q, k, v, p, out: matMul(p, v) };
+      });
+      const outputs = kept.map(({ out }): Tensor2D => reshape(transpose(out, [0, 2, 1, 3]), [-1, width]));
+      return { value: sideBySide(outputs), saved: flattened(kept) };
+    },
+    (dy, saved) => {
+      const gradients = all.map((segment, s) => {
+        const { size, length } = segment;
+        const kept = keptOf(saved, s);
+        const d = transpose(
+          reshape(tokensOfSegment(dy, segment), [size, length, heads, depth]),
+          [0, 2, 1, 3],
+        );
+        const ds = scoresGradient(kept, d);
+        const each = [
+          mul(matMul(ds, kept.k), scale),
+          matMul(ds, kept.q, true, false),
+          matMul(kept.p, d, true, false),
+        ];
+        return reshape(transpose(stack(each), [1, 3, 0, 2, 4]), [size * length, 3 * width]);
+      });
+      return [sideBySide(gradients)];
+    },
+  );
 }
 
 /**
  * A learned bias by relative position: its table [buckets, heads] and, a segment each, the bucket of
- * every pair of places.
+ * every pair of positions.
  */
 export interface RelativeBias {
   readonly table: Tensor2D;
@@ -177,133 +122,132 @@ export interface AttendOptions {
   readonly relative?: RelativeBias | undefined;
 }
 
+/** Segments of queries, and those of the keys that they look at: one each, of the same size. Theirs is the bias. */
+export interface AttendSegments {
+  readonly queries: readonly SegmentBias[];
+  readonly keys: readonly SegmentBias[];
+}
+
+/** How heads lie in tensors: `queries` heads of queries share `keys` heads of keys (grouped: Ainslie et al. 2023). */
+class Heads {
+  constructor(
+    readonly queries: number,
+    readonly keys: number,
+    readonly depth: number,
+  ) {}
+
+  /** A segment's tokens [size · length, count · depth] → [size, count, length, depth]. */
+  split(tokens: Tensor, { size, length }: SegmentShape, count: number): Tensor {
+    return transpose(reshape(tokens, [size, length, count, this.depth]), [0, 2, 1, 3]);
+  }
+
+  /** The way back. */
+  join(t: Tensor, count: number): Tensor2D {
+    return reshape(transpose(t, [0, 2, 1, 3]), [-1, count * this.depth]);
+  }
+
+  /** Queries that share a head of keys stand one below the other: no head of keys is copied. */
+  grouped(t: Tensor, size: number): Tensor {
+    if (this.queries === this.keys) return t;
+    return reshape(t, [size, this.keys, -1, at(t.shape, -1)]);
+  }
+
+  /** The way back. */
+  apart(t: Tensor, { size, length }: SegmentShape): Tensor {
+    if (this.queries === this.keys) return t;
+    return reshape(t, [size, this.queries, length, -1]);
+  }
+}
+
+/** A segment of queries, and the keys that it looks at. */
+interface Pair {
+  readonly query: WithStart<SegmentShape>;
+  readonly key: WithStart<SegmentBias>;
+  /** Of every pair of their positions, where there is a table for that. */
+  readonly buckets: Int32Array | undefined;
+}
+
+/** [1, heads, length of the queries, length of the keys] out of a table [buckets, heads]. */
+function relativeScores(table: Tensor2D, { query, key }: Pair, buckets: Int32Array): Tensor {
+  const pairs = transpose(gather(table, tensor1d(buckets, "int32")), [1, 0]);
+  return reshape(pairs, [1, table.shape[1], query.length, key.length]);
+}
+
+/** What a segment gives to the gradient of the table. */
+function tableGradient(ds: Tensor, [rows, heads]: Tensor2D["shape"], buckets: Int32Array): Tensor {
+  const pairs = transpose(reshape(sum(ds, 0), [heads, -1]), [1, 0]);
+  return unsortedSegmentSum(pairs, tensor1d(buckets, "int32"), rows);
+}
+
+interface AttendInputs {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly table: Tensor2D | undefined;
+}
+
+function attendSegment(heads: Heads, pair: Pair, inputs: AttendInputs, scale: number): Kept {
+  const { query, key, buckets } = pair;
+  const queries = heads.split(tokensOfSegment(inputs.q, query), query, heads.queries);
+  const q = heads.grouped(mul(queries, scale), query.size);
+  const k = heads.split(tokensOfSegment(inputs.k, key), key, heads.keys);
+  const v = heads.split(tokensOfSegment(inputs.v, key), key, heads.keys);
+  let scores = heads.apart(matMul(q, k, false, true), query);
+  if (inputs.table && buckets) scores = add(scores, relativeScores(inputs.table, pair, buckets));
+  if (key.bias) scores = add(scores, key.bias);
+  const p = heads.grouped(softmax(scores), query.size);
+  return { q, k, v, p, out: matMul(p, v) };
+}
+
 /**
  * The same with queries and keys of their own, which may come from other tokens, with fewer heads of
- * keys than of queries (grouped: Ainslie et al. 2023), and with a learned bias.
+ * keys than of queries, and with a learned bias.
  * @param q [tokens, heads · depth], in the segments of `queries`
- * @param k [tokens, key heads · depth], in the segments of `keys`: one a segment of queries, of the
- *   same size; theirs is the bias
+ * @param k [tokens, key heads · depth], in the segments of `keys`
  * @param v as k
  * @returns [tokens of q, heads · depth]
  */
 export function attend(
-  q: Tensor2D,
-  k: Tensor2D,
-  v: Tensor2D,
-  { queries, keys }: { queries: readonly SegmentBias[]; keys: readonly SegmentBias[] },
-  { heads, scale, relative }: AttendOptions,
+  [q, k, v]: readonly [q: Tensor2D, k: Tensor2D, v: Tensor2D],
+  segments: AttendSegments,
+  { heads: count, scale, relative }: AttendOptions,
 ): Tensor2D {
-  const width = q.shape[1];
-  const depth = width / heads;
-  const keyHeads = k.shape[1] / depth;
-  const group = heads / keyHeads;
-  const [qStarts, kStarts] = [startsOf(queries), startsOf(keys)];
-  const split = (
-    t: Tensor,
-    segments: readonly SegmentBias[],
-    starts: readonly number[],
-    s: number,
-    count: number,
-  ) =>
-    transpose(
-      reshape(part(t, segments, starts, s), [segments[s]!.size, segments[s]!.length, count, depth]),
-      [0, 2, 1, 3],
-    );
-  const join = (t: Tensor, count: number) => reshape(transpose(t, [0, 2, 1, 3]), [-1, count * depth]);
-  // Queries that share a head of keys stand one below the other: no head of keys is copied.
-  const grouped = (t: Tensor, size: number) =>
-    group === 1 ? t : reshape(t, [size, keyHeads, -1, t.shape.at(-1)!]);
-  const apart = (t: Tensor, size: number, length: number) =>
-    group === 1 ? t : reshape(t, [size, heads, length, -1]);
-  const inputs: Tensor[] = relative ? [q, k, v, relative.table] : [q, k, v];
-  return op<Tensor2D>(inputs, ([rawQ, rawK, rawV, table], save) => {
-    const kept: Tensor[] = [];
-    const outputs = queries.map(({ size, length }, s) => {
-      const { length: keyLength, bias } = keys[s]!;
-      const sq = grouped(mul(split(rawQ!, queries, qStarts, s, heads), scale), size);
-      const [sk, sv] = [split(rawK!, keys, kStarts, s, keyHeads), split(rawV!, keys, kStarts, s, keyHeads)];
-      let scores = apart(matMul(sq, sk, false, true), size, length);
-      if (table)
-        scores = add(
-          scores,
-          reshape(transpose(gather(table, tensor1d(relative!.buckets[s]!, "int32")), [1, 0]), [
-            1,
-            heads,
-            length,
-            keyLength,
-          ]),
-        );
-      const p = grouped(softmax(bias ? add(scores, bias) : scores), size);
-      const out = matMul(p, sv);
-      kept.push(sq, sk, sv, p, out);
-      return join(apart(out, size, length), heads);
-    });
-    save(kept);
-    return {
-      value: whole(outputs),
-      backward(dy, saved) {
-        let dTable: Tensor | undefined;
-        const parts = queries.map(({ size, length }, s) => {
-          const [sq, sk, sv, p, out] = saved.slice(5 * s, 5 * s + 5) as [
-            Tensor,
-            Tensor,
-            Tensor,
-            Tensor,
-            Tensor,
-          ];
-          const d = grouped(split(dy, queries, qStarts, s, heads), size);
-          const ds = scoresGradient(p, sv, d, out);
-          if (relative) {
-            const pairs = transpose(reshape(sum(apart(ds, size, length), 0), [heads, -1]), [1, 0]);
-            const mine = unsortedSegmentSum(
-              pairs,
-              tensor1d(relative.buckets[s]!, "int32"),
-              relative.table.shape[0],
-            );
-            dTable = dTable ? add(dTable, mine) : mine;
-          }
-          const dq = mul(apart(matMul(ds, sk), size, length), scale);
-          return [
-            join(dq, heads),
-            join(matMul(ds, sq, true, false), keyHeads),
-            join(matMul(p, d, true, false), keyHeads),
-          ] as const;
-        });
-        return [
-          ...([0, 1, 2] as const).map((i) => whole(parts.map((one) => one[i]))),
-          ...(dTable ? [dTable] : []),
-        ];
-      },
-    };
-  });
-}
-
-/** cos and sin of every token's angles, [tokens, 1, depth] each. */
-export interface Angles {
-  readonly cos: Tensor;
-  readonly sin: Tensor;
-}
-
-/**
- * Rotary position embedding (Su et al. 2021) in halves, as transformers has it: x ⊙ cos + (−x₂, x₁) ⊙
- * sin, a head at a time.
- */
-export function rotary(x: Tensor2D, heads: number, { cos, sin }: Angles): Tensor2D {
-  const [tokens, width] = x.shape;
-  const half = width / heads / 2;
-  const turned = (t: Tensor, sign: 1 | -1) => {
-    const [first, second] = [slice(t, [0, 0, 0], [-1, -1, half]), slice(t, [0, 0, half], [-1, -1, half])];
-    return concat([mul(second, -sign), mul(first, sign)], 2);
-  };
-  return op<Tensor2D>([x], ([input], save) => {
-    const heads3d = reshape(input!, [tokens, heads, 2 * half]);
-    save([cos, sin]);
-    return {
-      value: reshape(add(mul(heads3d, cos), mul(turned(heads3d, 1), sin)), [tokens, width]),
-      backward(dy, [c, s]) {
-        const d = reshape(dy, [tokens, heads, 2 * half]);
-        return [reshape(add(mul(d, c!), turned(mul(d, s!), -1)), [tokens, width])];
-      },
-    };
-  });
+  const depth = q.shape[1] / count;
+  const heads = new Heads(count, k.shape[1] / depth, depth);
+  const keys = withStarts(segments.keys);
+  const pairs = withStarts(segments.queries).map((query, s): Pair => ({
+    query,
+    key: at(keys, s),
+    buckets: relative?.buckets[s],
+  }));
+  const tables = relative ? [relative.table] : [];
+  return op(
+    [q, k, v, ...tables],
+    ([allQ, allK, allV, table]) => {
+      const inputs = { q: allQ, k: allK, v: allV, table };
+      const kept = pairs.map((pair) => attendSegment(heads, pair, inputs, scale));
+      const outputs = kept.map(({ out }, s) => heads.join(heads.apart(out, at(pairs, s).query), count));
+      return { value: sideBySide(outputs), saved: flattened(kept) };
+    },
+    (dy, saved) => {
+      const each = pairs.map(({ query, buckets }, s) => {
+        const kept = keptOf(saved, s);
+        const d = heads.grouped(heads.split(tokensOfSegment(dy, query), query, count), query.size);
+        const ds = scoresGradient(kept, d);
+        return {
+          table: relative && buckets && tableGradient(heads.apart(ds, query), relative.table.shape, buckets),
+          q: heads.join(mul(heads.apart(matMul(ds, kept.k), query), scale), count),
+          k: heads.join(matMul(ds, kept.q, true, false), heads.keys),
+          v: heads.join(matMul(kept.p, d, true, false), heads.keys),
+        };
+      });
+      const ofTables = each.flatMap(({ table }) => table ?? []);
+      return [
+        sideBySide(each.map((one) => one.q)),
+        sideBySide(each.map((one) => one.k)),
+        sideBySide(each.map((one) => one.v)),
+        ...tables.map(() => ofTables.reduce((a, b) => add(a, b))),
+      ];
+    },
+  );
 }

@@ -1,14 +1,17 @@
-import { tanh, type Tensor2D } from "@tensorflow/tfjs-core";
+import { tanh } from "@tensorflow/tfjs-core";
 import { activationNames, activations } from "./activations.js";
-import { attention, attentionBias } from "./attention.js";
-import { readConfig } from "./config.js";
+import { attention } from "./attention.js";
+import { attentionBias } from "./attention-bias.js";
+import { configReader } from "./config.js";
 import { dense, denseShapes, norm, normShapes } from "./dense.js";
+import { shifted } from "./embeddings.js";
 import { pipeline, tokenOfRows, type State } from "./encoder.js";
-import { lookup, plus } from "./ops.js";
+import { plus } from "./ops.js";
 import type { Block, Config, Model, ModelFamily, TokenBatch } from "./types.js";
+import { lookUpRows } from "./weights.js";
 
-function parse(json: Config, type: string) {
-  const { size, positive, only, heads } = readConfig(json, type);
+function parseBert(json: Config, type: string) {
+  const { size, positive, only, heads } = configReader(json, type);
   only("position_embedding_type", "absolute");
   const hidden = size("hidden_size");
   return {
@@ -23,54 +26,50 @@ function parse(json: Config, type: string) {
     activation: activations[only("hidden_act", "gelu", ...activationNames)],
   };
 }
-type BertConfig = ReturnType<typeof parse>;
+type BertConfig = ReturnType<typeof parseBert>;
 
-const tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"].map(
-  (table) => `embeddings.${table}.weight`,
-);
+const bertTables = {
+  words: "embeddings.word_embeddings.weight",
+  positions: "embeddings.position_embeddings.weight",
+  types: "embeddings.token_type_embeddings.weight",
+};
 
-/** @param offset number of the position embedding that a row's first token gets */
-const lookups = ({ ids, positions, types }: TokenBatch, offset: number) =>
-  [ids, offset === 0 ? positions : positions.map((p) => p + offset), types].map((indices, i) => ({
-    name: tables[i]!,
-    ids: indices,
-  }));
+/** @param firstPosition number of the position embedding that a row's first token gets */
+const bertLookups = (batch: TokenBatch, firstPosition: number) => ({
+  words: { name: bertTables.words, ids: batch.ids },
+  positions: { name: bertTables.positions, ids: shifted(batch.positions, firstPosition) },
+  types: { name: bertTables.types, ids: batch.types },
+});
 
-function embeddings(
-  { hidden, vocabulary, positions, types, epsilon }: BertConfig,
-  offset: number,
-): Block<State> {
-  return {
-    id: "embeddings",
-    shapes: new Map<string, readonly number[]>([
-      ...tables.map((table, i) => [table, [[vocabulary, positions, types][i]!, hidden]] as const),
-      ...normShapes("embeddings.LayerNorm", hidden),
-    ]),
-    run(w, state) {
-      const [words, places, kinds] = lookups(state.batch, offset).map(({ name, ids }) =>
-        lookup(w, name, ids),
-      );
-      return { ...state, x: norm(w, "embeddings.LayerNorm", plus(plus(words!, kinds!), places!), epsilon) };
-    },
-  };
-}
+const bertEmbeddings = (config: BertConfig, firstPosition: number): Block<State> => ({
+  id: "embeddings",
+  shapes: new Map([
+    [bertTables.words, [config.vocabulary, config.hidden]],
+    [bertTables.positions, [config.positions, config.hidden]],
+    [bertTables.types, [config.types, config.hidden]],
+    ...normShapes("embeddings.LayerNorm", config.hidden),
+  ]),
+  run(w, state) {
+    const lookups = bertLookups(state.batch, firstPosition);
+    const typed = plus(lookUpRows(w, lookups.words), lookUpRows(w, lookups.types));
+    const positioned = plus(typed, lookUpRows(w, lookups.positions));
+    return { ...state, x: norm(w, "embeddings.LayerNorm", positioned, config.epsilon) };
+  },
+});
 
 /** One encoder layer, post-norm: attention, add and norm, feed-forward, add and norm. */
-function encoderLayer(
+function bertLayer(
   { hidden, intermediate, heads, epsilon, activation }: BertConfig,
   index: number,
 ): Block<State> {
-  const at = `encoder.layer.${index}`;
-  const projections = ["query", "key", "value"].map((name) => `${at}.attention.self.${name}`);
-  const [output, outputNorm, inner, outer, outerNorm] = [
-    "attention.output.dense",
-    "attention.output.LayerNorm",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-  ].map((name) => `${at}.${name}`) as [string, string, string, string, string];
+  const layer = `encoder.layer.${index}`;
+  const projections = ["query", "key", "value"].map((name) => `${layer}.attention.self.${name}`);
+  const output = `${layer}.attention.output.dense`;
+  const outputNorm = `${layer}.attention.output.LayerNorm`;
+  const [inner, outer] = [`${layer}.intermediate.dense`, `${layer}.output.dense`];
+  const outerNorm = `${layer}.output.LayerNorm`;
   return {
-    id: at,
+    id: layer,
     shapes: new Map([
       ...projections.flatMap((module) => denseShapes(module, hidden, hidden)),
       ...denseShapes(output, hidden, hidden),
@@ -81,17 +80,10 @@ function encoderLayer(
     ]),
     run(w, state) {
       const { x, bias } = state;
-      const seen = attention(dense(w, x, projections), bias, heads);
-      const attended = norm(w, outputNorm, plus(dense(w, seen, output), x as Tensor2D), epsilon);
-      return {
-        ...state,
-        x: norm(
-          w,
-          outerNorm,
-          plus(dense(w, activation(dense(w, attended, inner)), outer), attended),
-          epsilon,
-        ),
-      };
+      const attended = dense(w, attention(dense(w, x, projections), bias, heads), output);
+      const middle = norm(w, outputNorm, plus(attended, x), epsilon);
+      const wide = activation(dense(w, middle, inner));
+      return { ...state, x: norm(w, outerNorm, plus(dense(w, wide, outer), middle), epsilon) };
     },
   };
 }
@@ -100,49 +92,69 @@ function encoderLayer(
 const pooler = (hidden: number): Block<State> => ({
   id: "pooler",
   shapes: new Map(denseShapes("pooler.dense", hidden, hidden)),
-  run: (w, state) => ({ ...state, x: tanh(dense(w, tokenOfRows(state.x, state.batch), "pooler.dense")) }),
+  run: (w, state) => ({ ...state, x: tanh(dense(w, tokenOfRows(state), "pooler.dense")) }),
 });
 
 /** The first token of every row as it is: its dense layer belongs to the head. */
 const firstToken: Block<State> = {
   id: "first token",
   shapes: new Map(),
-  run: (_, state) => ({ ...state, x: tokenOfRows(state.x, state.batch) }),
+  run: (_, state) => ({ ...state, x: tokenOfRows(state) }),
 };
 
-function build(json: Config, type: string): Model {
-  const config = parse(json, type);
+/** What BERT and RoBERTa do in their own ways. */
+interface BertForm {
+  readonly padId: number;
+  /** The embedding of a row's first token's position. */
+  readonly firstPosition: number;
+  /** The block behind the layers. */
+  readonly last: Block<State>;
+}
+
+function bertModel(config: BertConfig, { padId, firstPosition, last }: BertForm): Model {
   const { hidden, layers, heads, vocabulary } = config;
-  const roberta = type !== "bert";
-  const padId = readConfig(json, type).size("pad_token_id", 0, vocabulary - 1, roberta ? 1 : 0);
-  const offset = roberta ? padId + 1 : 0;
   return pipeline<State>({
     blocks: [
-      embeddings(config, offset),
-      ...Array.from({ length: layers }, (_, i) => encoderLayer(config, i)),
-      roberta ? firstToken : pooler(hidden),
+      bertEmbeddings(config, firstPosition),
+      ...Array.from({ length: layers }, (_, i) => bertLayer(config, i)),
+      last,
     ],
-    tables,
+    tables: Object.values(bertTables),
     width: hidden,
     heads,
     vocabulary,
     padId,
-    maxLength: config.positions - offset,
-    lookups: (batch) => lookups(batch, offset),
-    start: (batch) => ({ bias: batch.segments.map(attentionBias) }),
+    maxLength: config.positions - firstPosition,
+    lookups: (batch) => Object.values(bertLookups(batch, firstPosition)),
+    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(attentionBias) }),
   });
 }
 
-const older = (name: string): string =>
+const padIdOf = (json: Config, type: string, { vocabulary }: BertConfig, fallback: number): number =>
+  configReader(json, type).size("pad_token_id", 0, vocabulary - 1, fallback);
+
+function buildBert(json: Config): Model {
+  const config = parseBert(json, "bert");
+  const padId = padIdOf(json, "bert", config, 0);
+  return bertModel(config, { padId, firstPosition: 0, last: pooler(config.hidden) });
+}
+
+function buildRoberta(json: Config): Model {
+  const config = parseBert(json, "roberta");
+  const padId = padIdOf(json, "roberta", config, 1);
+  return bertModel(config, { padId, firstPosition: padId + 1, last: firstToken });
+}
+
+const inModernSpelling = (name: string): string =>
   name.replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias");
 
 /** BERT (Devlin et al. 2018) as transformers' `BertModel` with pooler; heads `classifier.*`. */
 export const bert: ModelFamily = {
-  types: ["bert"],
+  types: { bert: { title: "BERT", className: "Bert" } },
   outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
-  canonical: (name) => older(name.replace(/^bert\./, "")),
-  build: (json) => build(json, "bert"),
+  canonical: (name) => inModernSpelling(name.replace(/^bert\./, "")),
+  build: buildBert,
 };
 
 /**
@@ -150,15 +162,19 @@ export const bert: ModelFamily = {
  * outputs, whether transformers calls the first of them the head's own (classification) or a pooler (choices).
  */
 export const roberta: ModelFamily = {
-  types: ["roberta", "xlm-roberta", "camembert"],
+  types: {
+    roberta: { title: "RoBERTa", className: "Roberta" },
+    "xlm-roberta": { title: "XLM-RoBERTa", className: "XLMRoberta" },
+    camembert: { title: "CamemBERT", className: "Camembert" },
+  },
   outputLayers: ["pool"],
   head: { dense: "classifier.dense", weight: "classifier.out_proj.weight", bias: "classifier.out_proj.bias" },
   canonical: (name) =>
-    older(
+    inModernSpelling(
       name
         .replace(/^(roberta|model)\./, "")
         .replace(/^pooler\.dense\./, "classifier.dense.")
         .replace(/^classifier\.(weight|bias)$/, "classifier.out_proj.$1"),
     ),
-  build: (json) => build(json, "roberta"),
+  build: buildRoberta,
 };

@@ -1,16 +1,15 @@
-import type { Tensor2D } from "@tensorflow/tfjs-core";
-import { UserError } from "../errors.js";
 import { activationNames } from "./activations.js";
-import { causalBias } from "./attention.js";
-import { readConfig } from "./config.js";
+import { causalBias, withoutBias } from "./attention-bias.js";
+import { configReader, sectionOrAll } from "./config.js";
 import { dense, denseShapes, norm, normShapes } from "./dense.js";
+import { positionedTokens } from "./embeddings.js";
 import { pipeline, tokenOfRows, type State } from "./encoder.js";
-import { lookup, plus, unitRows } from "./ops.js";
-import { patchEmbeddings, tokensOf } from "./patches.js";
-import { preNormLayer } from "./prenorm.js";
-import type { Block, Config, Model, ModelFamily, TokenBatch } from "./types.js";
+import { unitRows } from "./ops.js";
+import { patchEmbeddings, tokensOfImage } from "./patches.js";
+import { preNormLayers } from "./prenorm.js";
+import type { Block, Config, Model, ModelFamily, TokenRow } from "./types.js";
 
-const names = {
+const clipLayer = {
   norm1: "layer_norm1",
   qkv: ["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`),
   out: "self_attn.out_proj",
@@ -20,76 +19,72 @@ const names = {
 };
 
 /** Settings of one tower: nested under its name in a whole CLIP's config, at the top in a tower's own. */
-function tower(json: Config, key: "vision_config" | "text_config") {
-  const own = (json[key] ?? json) as Config;
-  if (typeof own !== "object" || own === null) throw new UserError(`config.json: "${key}" must be an object`);
-  const reader = readConfig(own, "clip");
+function parseTower(json: Config, key: "vision_config" | "text_config") {
+  const settings = sectionOrAll(json, key);
+  const reader = configReader(settings, "clip");
   const width = reader.size("hidden_size");
-  const projected = readConfig(
-    { projection_dim: json["projection_dim"] ?? own["projection_dim"] },
+  // The space that both towers share is the whole CLIP's to say.
+  const projectionReader = configReader(
+    { projection_dim: json["projection_dim"] ?? settings["projection_dim"] },
     "clip",
-  ).size("projection_dim", 1, 1e6, 512);
+  );
   return {
-    own,
-    reader,
-    width,
-    projected,
-    heads: reader.heads("num_attention_heads", width),
+    settings,
+    size: reader.size,
+    projected: projectionReader.size("projection_dim", 1, 1e6, 512),
     layers: reader.size("num_hidden_layers", 1, 1000),
-    inner: reader.size("intermediate_size"),
-    epsilon: reader.positive("layer_norm_eps", 1e-5),
-    activation: reader.only("hidden_act", "quick_gelu", ...activationNames),
+    form: {
+      width,
+      heads: reader.heads("num_attention_heads", width),
+      inner: reader.size("intermediate_size"),
+      epsilon: reader.positive("layer_norm_eps", 1e-5),
+      activation: reader.only("hidden_act", "quick_gelu", ...activationNames),
+      names: clipLayer,
+    },
   };
 }
+type ClipTower = ReturnType<typeof parseTower>;
 
 interface Projection {
   /** The norm's module, and the projection's. */
   readonly last: string;
   readonly projection: string;
-  readonly width: number;
-  readonly projected: number;
-  readonly epsilon: number;
+  /** Which token of a row, counted from its first (default: that). */
+  after?(row: TokenRow): number;
 }
 
 /**
  * The last norm on one token of every row, then the projection into the space that both towers share,
  * at length 1.
  */
-const project = (
-  { last, projection, width, projected, epsilon }: Projection,
-  after?: (row: TokenBatch["rows"][number]) => number,
+const projectionBlock = (
+  { projected, form: { width, epsilon } }: ClipTower,
+  { last, projection, after }: Projection,
 ): Block<State> => ({
   id: projection,
   shapes: new Map([...normShapes(last, width), ...denseShapes(projection, projected, width, { bare: true })]),
-  run: (w, state) => ({
-    ...state,
-    x: unitRows(
-      dense(w, norm(w, last, tokenOfRows(state.x, state.batch, after), epsilon), projection, { bare: true }),
-    ),
-  }),
+  run(w, state) {
+    const token = norm(w, last, tokenOfRows(state, after), epsilon);
+    return { ...state, x: unitRows(dense(w, token, projection, { bare: true })) };
+  },
 });
 
-function build(json: Config): Model {
-  const {
-    reader: { size },
-    width,
-    projected,
-    heads,
-    layers,
-    inner,
-    epsilon,
-    activation,
-  } = tower(json, "vision_config");
+const preNorm = "vision_model.pre_layrnorm";
+
+function buildClip(json: Config): Model {
+  const tower = parseTower(json, "vision_config");
+  const { size, projected, layers, form } = tower;
+  const { width, epsilon, heads } = form;
   const image = {
     size: size("image_size"),
     patch: size("patch_size"),
     channels: size("num_channels", 1, 1000, 3),
   };
-  const tokens = tokensOf(image);
+  const tokens = tokensOfImage(image);
   const before: Block<State> = {
-    id: "vision_model.pre_layrnorm",
-    shapes: new Map(normShapes("vision_model.pre_layrnorm", width)),
-    run: (w, state) => ({ ...state, x: norm(w, "vision_model.pre_layrnorm", state.x, epsilon) }),
+    id: preNorm,
+    shapes: new Map(normShapes(preNorm, width)),
+    run: (w, state) => ({ ...state, x: norm(w, preNorm, state.x, epsilon) }),
   };
   return pipeline<State>({
     blocks: [
@@ -102,16 +97,8 @@ function build(json: Config): Model {
         positionShape: [tokens, width],
       }),
       before,
-      ...Array.from({ length: layers }, (_, i) =>
-        preNormLayer(`vision_model.encoder.layers.${i}`, { width, inner, heads, epsilon, activation, names }),
-      ),
-      project({
-        last: "vision_model.post_layernorm",
-        projection: "visual_projection",
-        width,
-        projected,
-        epsilon,
-      }),
+      ...preNormLayers("vision_model.encoder.layers", layers, form),
+      projectionBlock(tower, { last: "vision_model.post_layernorm", projection: "visual_projection" }),
     ],
     tables: [],
     width: projected,
@@ -121,10 +108,17 @@ function build(json: Config): Model {
     padId: 0,
     image,
     lookups: () => [],
-    start: ({ segments }) => ({
-      bias: segments.map(({ size: count, length }) => ({ size: count, length, bias: undefined })),
-    }),
+    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(withoutBias) }),
   });
+}
+
+/** The end token of a row. Older configs name a wrong one (2): theirs is the one with the highest id. */
+function endToken({ ids }: TokenRow, endId: unknown): number {
+  if (endId === 2 || endId == null) return ids.indexOf(Math.max(...ids));
+  return Math.max(
+    0,
+    ids.findIndex((id) => id === endId),
+  );
 }
 
 /**
@@ -132,60 +126,34 @@ function build(json: Config): Model {
  * [rows, projection], of length 1.
  */
 export function clipText(json: Config): Model {
-  const {
-    own,
-    reader: { size },
-    width,
-    projected,
-    heads,
-    layers,
-    inner,
-    epsilon,
-    activation,
-  } = tower(json, "text_config");
-  const at = "text_model.embeddings";
-  const [vocabulary, positions] = [size("vocab_size"), size("max_position_embeddings")];
-  const endId = own["eos_token_id"];
-  const lookups = ({ ids, positions: places }: TokenBatch) => [
-    { name: `${at}.token_embedding.weight`, ids },
-    { name: `${at}.position_embedding.weight`, ids: places },
-  ];
-  const embeddings: Block<State> = {
-    id: at,
-    shapes: new Map([
-      [`${at}.token_embedding.weight`, [vocabulary, width]],
-      [`${at}.position_embedding.weight`, [positions, width]],
-    ]),
-    run(w, state) {
-      const [words, places] = lookups(state.batch).map(({ name, ids }) => lookup(w, name, ids)) as [
-        Tensor2D,
-        Tensor2D,
-      ];
-      return { ...state, x: plus(words, places) };
-    },
-  };
-  // Older configs name a wrong end token (2): theirs is the one with the highest id.
-  const end = ({ ids }: TokenBatch["rows"][number]) =>
-    endId === 2 || endId == null ? ids.indexOf(Math.max(...ids)) : Math.max(0, ids.indexOf(endId as number));
+  const tower = parseTower(json, "text_config");
+  const { settings, size, projected, layers, form } = tower;
+  const { width, heads } = form;
+  const id = "text_model.embeddings";
+  const words = { name: `${id}.token_embedding.weight`, size: size("vocab_size") };
+  const positions = { name: `${id}.position_embedding.weight`, size: size("max_position_embeddings") };
+  const embeddings = positionedTokens({ id, words, positions, width });
   return pipeline<State>({
     blocks: [
-      embeddings,
-      ...Array.from({ length: layers }, (_, i) =>
-        preNormLayer(`text_model.encoder.layers.${i}`, { width, inner, heads, epsilon, activation, names }),
-      ),
-      project(
-        { last: "text_model.final_layer_norm", projection: "text_projection", width, projected, epsilon },
-        end,
-      ),
+      embeddings.block,
+      ...preNormLayers("text_model.encoder.layers", layers, form),
+      projectionBlock(tower, {
+        last: "text_model.final_layer_norm",
+        projection: "text_projection",
+        after: (row) => endToken(row, settings["eos_token_id"]),
+      }),
     ],
-    tables: [`${at}.token_embedding.weight`, `${at}.position_embedding.weight`],
+    tables: [words.name, positions.name],
     width: projected,
     heads,
-    vocabulary,
-    maxLength: positions,
+    vocabulary: words.size,
+    maxLength: positions.size,
     padId: 0,
-    lookups,
-    start: (batch) => ({ bias: batch.segments.map((segment) => causalBias(segment)) }),
+    lookups: embeddings.lookups,
+    start: (initial) => ({
+      ...initial,
+      bias: initial.batch.segments.map((segment) => causalBias(segment)),
+    }),
   });
 }
 
@@ -195,11 +163,11 @@ export function clipText(json: Config): Model {
  * from the text tower.
  */
 export const clip: ModelFamily = {
-  types: ["clip", "clip_vision_model"],
+  types: { clip: { title: "CLIP" }, clip_vision_model: { title: "CLIP's vision tower" } },
   outputLayers: ["pool"],
   head: { weight: "classification_head.weight" },
   // Experts are often saved as the tower alone.
   inherited: ["visual_projection.weight"],
   canonical: (name) => name,
-  build,
+  build: buildClip,
 };

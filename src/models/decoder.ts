@@ -1,13 +1,23 @@
-import { tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
-import { tokenOfRows, type State } from "./encoder.js";
+import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { pipeline, tokenOfRows, type Pipeline, type State } from "./encoder.js";
 import { rows } from "./ops.js";
-import { placesOf, score, tokenScores, unembeddingOf } from "./output-layer.js";
-import type { Block, Config, OutputLayer, Shapes, ScoredTargets, TokenRow, Weights } from "./types.js";
+import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
+import type {
+  Block,
+  Config,
+  Model,
+  OutputLayer,
+  Shapes,
+  ScoredTargets,
+  TokenBatch,
+  TokenRow,
+  Weights,
+} from "./types.js";
 
 /**
- * A causal language model reads its targets as it says them, all but the last. Rows of one text,
+ * A causal language model reads its targets as it predicts them, all but the last. Rows of one text,
  * answers to a prompt, become one row: the text is read once, and the targets stand behind it side by
- * side, none seeing another (attention's bias), each at the places that follow the text's.
+ * side, none seeing another (attention's bias), each at the positions that follow the text's.
  */
 export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   if (!given.some(({ targets }) => targets)) return given;
@@ -24,60 +34,75 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
 }
 
 /** Tokens that end a text, as a config says it; one that the vocabulary does not hold is none. */
-export const endsOf = (json: Config, otherwise: number): number[] =>
+export const endsOf = (json: Config, vocabulary: number, otherwise: number): number[] =>
   [json["eos_token_id"] ?? otherwise]
     .flat()
-    .filter((id): id is number => typeof id === "number" && id < (json["vocab_size"] as number));
+    .filter((id): id is number => typeof id === "number" && id < vocabulary);
 
+/** What stands behind the last layer of a causal model. */
 export interface LastBlock {
   readonly id: string;
   /** The norm's tensors. */
   readonly shapes: Shapes;
-  normalise(w: Weights, x: Tensor): Tensor2D;
+  normalise(w: Weights, x: Tensor2D): Tensor2D;
   /** The output layer, [vocabulary, width]: the embedding itself, or one of its own. */
   readonly unembedding: string;
-  readonly size: readonly [vocabulary: number, width: number];
 }
 
-/**
- * What stands behind the last layer of a causal model: the norm, then a score of every row's targets,
- * or its last token for a head.
- */
-export function lastBlock<S extends State>(
+/** The last token of every row, normalised. */
+const lastToken = ({ normalise }: LastBlock, w: Weights, state: State): Tensor2D =>
+  normalise(
+    w,
+    tokenOfRows(state, ({ ids }) => ids.length - 1),
+  );
+
+/** The norm, then every row's last token for a head. */
+const poolingBlock = <S extends State>(last: LastBlock): Block<S> => ({
+  id: last.id,
+  shapes: last.shapes,
+  run: (w, state) => ({ ...state, x: lastToken(last, w, state) }),
+});
+
+/** The norm, then a score of every row's targets; while text is generated, scores of every row's next token. */
+const scoringBlock = <S extends State>(last: LastBlock, size: readonly [number, number]): Block<S> => ({
+  id: last.id,
+  shapes: new Map([...last.shapes, [last.unembedding, size]]),
+  run(w, state) {
+    const out = unembeddingOf(w, last.unembedding);
+    if (state.cache) return { ...state, x: tokenScores(lastToken(last, w, state), out) };
+    const predictions = predictionsOf(state.batch);
+    const predicting = last.normalise(w, rows(state.x, tensor1d(predictions.tokens, "int32")));
+    return { ...state, x: targetLogProb(predicting, out, predictions) };
+  },
+});
+
+/** A causal model: its blocks up to the last layer, and what stands behind that. */
+export type CausalModel<S extends State> = Omit<Pipeline<S>, "scores" | "expand" | "generates"> & {
+  readonly last: LastBlock;
+  readonly generates: NonNullable<Pipeline<S>["generates"]>;
+};
+
+/** As a language model (`score`), or with a head on the last token (`pool`). */
+export function causalModel<S extends State>(
   outputLayer: OutputLayer,
-  { id, shapes, normalise, unembedding, size }: LastBlock,
-): Block<S> {
+  { last, generates, ...model }: CausalModel<S>,
+): Model<S, TokenBatch> {
+  const common = { ...model, expand: sharedTexts };
   if (outputLayer === "pool")
-    return {
-      id,
-      shapes,
-      run: (w, state) => ({
-        ...state,
-        x: normalise(
-          w,
-          tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1),
-        ),
-      }),
-    };
-  return {
-    id,
-    shapes: new Map([...shapes, [unembedding, size]]),
-    run(w, state) {
-      const out = unembeddingOf(w, unembedding);
-      if (state.cache)
-        return {
-          ...state,
-          x: tokenScores(
-            normalise(
-              w,
-              tokenOfRows(state.x, state.batch, ({ ids }) => ids.length - 1),
-            ),
-            out,
-          ),
-        };
-      const places = placesOf(state.batch);
-      const said = normalise(w, rows(state.x as Tensor2D, tensor1d(places.at, "int32")));
-      return { ...state, x: score(said, out, places) };
-    },
-  };
+    return pipeline<S>({ ...common, blocks: [...model.blocks, poolingBlock<S>(last)] });
+  const { vocabulary, width } = model;
+  return pipeline<S>({
+    ...common,
+    blocks: [...model.blocks, scoringBlock<S>(last, [vocabulary, width])],
+    // A table that the output layer needs whole is no table.
+    tables: model.tables.filter((name) => name !== last.unembedding),
+    scores: "decoder",
+    generates,
+  });
+}
+
+/** The output layer's name: the embedding's where both are one. */
+export function unembeddingName(isTied: boolean, embedding: string): string {
+  if (isTied) return embedding;
+  return "lm_head.weight";
 }

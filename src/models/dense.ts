@@ -1,6 +1,8 @@
-import type { Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs-core";
-import { joined, layerNorm, linear, lowRank, plus, rmsNorm, scaled } from "./ops.js";
+/** Linear layers and norms by the names of their modules. */
+import type { Tensor2D } from "@tensorflow/tfjs-core";
+import { affine, concatenated, layerNorm, lowRank, plus, rmsNorm, scaled, type Dense } from "./ops.js";
 import type { Shapes, Weights } from "./types.js";
+import { areFrozen, weightMatrix, weightVector } from "./weights.js";
 
 export interface DenseOptions {
   /** Its weight is stored [in, out], as GPT-2's are. */
@@ -9,37 +11,36 @@ export interface DenseOptions {
   readonly bare?: boolean | undefined;
 }
 
-/** A linear layer by its module, with the adapters beside it. */
-function one(w: Weights, x: Tensor2D, module: string, options: DenseOptions): Tensor2D {
-  const adapter = w.adapterOf?.(module);
-  const l = adapter?.ia3 && (w(`${module}.ia3_l`) as Tensor1D);
-  const input = adapter?.ia3 === "in" ? scaled(x, l as Tensor1D) : x;
-  const own = linear(input, [layerOf(w, input, module, options)]);
-  const y = adapter?.lora ? plus(own, product(w, input, module)) : own;
-  return adapter?.ia3 === "out" ? scaled(y, l as Tensor1D) : y;
+/** A linear layer's tensors, and its input shown to whoever wants to see it. */
+function linearLayer(
+  w: Weights,
+  x: Tensor2D,
+  module: string,
+  { transposed, bare = false }: DenseOptions,
+): Dense {
+  const [weight, bias] = [`${module}.weight`, `${module}.bias`];
+  w.onLinearInput?.(weight, x);
+  const layer = { weight: weightMatrix(w, weight), transposed };
+  if (bare) return { ...layer, frozen: areFrozen(w, weight) };
+  return { ...layer, bias: weightVector(w, bias), frozen: areFrozen(w, weight, bias) };
+}
+
+/** A linear layer with the adapters beside it. */
+function adaptedLinear(w: Weights, x: Tensor2D, module: string, options: DenseOptions): Tensor2D {
+  const { lora, ia3 } = w.adapterOf?.(module) ?? {};
+  const rescaled = (t: Tensor2D, side: "in" | "out") =>
+    side === ia3 ? scaled(t, weightVector(w, `${module}.ia3_l`)) : t;
+  const input = rescaled(x, "in");
+  const own = affine(input, [linearLayer(w, input, module, options)]);
+  return rescaled(lora ? plus(own, loraProduct(w, input, module)) : own, "out");
 }
 
 /** What LoRA adds. A merge trains d alone, and its A and B are frozen; fine-tuning trains A and B. */
-function product(w: Weights, x: Tensor2D, module: string): Tensor2D {
-  const [a, b, d] = [
-    w(`${module}.lora_A`) as Tensor2D,
-    w(`${module}.lora_B`) as Tensor2D,
-    w(`${module}.lora_d`) as Tensor1D,
-  ];
-  return w.frozen?.(`${module}.lora_A`) === false
-    ? linear(scaled(linear(x, [{ weight: a }]), d), [{ weight: b }])
-    : lowRank(x, a, b, d);
-}
-
-function layerOf(w: Weights, x: Tensor2D, module: string, { transposed, bare }: DenseOptions) {
-  const [weight, bias] = [`${module}.weight`, bare ? undefined : `${module}.bias`];
-  w.seen?.(weight, x);
-  return {
-    weight: w(weight) as Tensor2D,
-    bias: bias === undefined ? undefined : (w(bias) as Tensor1D),
-    transposed,
-    frozen: w.frozen?.(weight) && (bias === undefined || w.frozen(bias)),
-  };
+function loraProduct(w: Weights, x: Tensor2D, module: string): Tensor2D {
+  const [a, b] = [weightMatrix(w, `${module}.lora_A`), weightMatrix(w, `${module}.lora_B`)];
+  const d = weightVector(w, `${module}.lora_d`);
+  if (w.frozen?.(`${module}.lora_A`) ?? true) return lowRank(x, a, b, d);
+  return affine(scaled(affine(x, [{ weight: a }]), d), [{ weight: b }]);
 }
 
 /**
@@ -48,30 +49,33 @@ function layerOf(w: Weights, x: Tensor2D, module: string, { transposed, bare }: 
  */
 export function dense(
   w: Weights,
-  x: Tensor,
+  x: Tensor2D,
   modules: string | readonly string[],
   options: DenseOptions = {},
 ): Tensor2D {
-  const list = typeof modules === "string" ? [modules] : modules;
-  const input = x as Tensor2D;
-  if (list.every((module) => !w.adapterOf?.(module)) && !(options.transposed && list.length > 1))
-    return linear(
-      input,
-      list.map((module) => layerOf(w, input, module, options)),
+  const list = [modules].flat();
+  const isAdapted = list.some((module) => w.adapterOf?.(module));
+  if (!isAdapted && (list.length === 1 || !options.transposed))
+    return affine(
+      x,
+      list.map((module) => linearLayer(w, x, module, options)),
     );
-  return joined(
-    list.map((module) => one(w, input, module, options)),
+  return concatenated(
+    list.map((module) => adaptedLinear(w, x, module, options)),
     1,
   );
 }
 
 /** Layer normalisation by its module. */
-export const norm = (w: Weights, module: string, x: Tensor, epsilon: number): Tensor2D =>
-  layerNorm(x as Tensor2D, w(`${module}.weight`) as Tensor1D, w(`${module}.bias`) as Tensor1D, epsilon);
+export const norm = (w: Weights, module: string, x: Tensor2D, epsilon: number): Tensor2D =>
+  layerNorm(x, weightVector(w, `${module}.weight`), weightVector(w, `${module}.bias`), epsilon);
 
 /** Root-mean-square normalisation by its module. */
-export const rms = (w: Weights, module: string, x: Tensor, epsilon: number): Tensor2D =>
-  rmsNorm(x as Tensor2D, w(`${module}.weight`) as Tensor1D, epsilon);
+export const rms = (w: Weights, module: string, x: Tensor2D, epsilon: number): Tensor2D =>
+  rmsNorm(x, weightVector(w, `${module}.weight`), epsilon);
+
+/** A tensor's name and shape. */
+export type NamedShape = [name: string, shape: readonly number[]];
 
 /** Shapes of a dense layer's tensors. */
 export function denseShapes(
@@ -79,17 +83,17 @@ export function denseShapes(
   out: number,
   input: number,
   { transposed, bare }: DenseOptions = {},
-): [string, number[]][] {
-  const weight: [string, number[]] = [`${module}.weight`, transposed ? [input, out] : [out, input]];
+): NamedShape[] {
+  const weight: NamedShape = [`${module}.weight`, transposed ? [input, out] : [out, input]];
   return bare ? [weight] : [weight, [`${module}.bias`, [out]]];
 }
 
-export const normShapes = (module: string, width: number): [string, number[]][] => [
+export const normShapes = (module: string, width: number): NamedShape[] => [
   [`${module}.weight`, [width]],
   [`${module}.bias`, [width]],
 ];
 
 /** All tensors of some blocks, each once, in order. */
-export const parametersOf = (
+export const shapesOfBlocks = (
   blocks: readonly { readonly shapes: Shapes }[],
 ): Map<string, readonly number[]> => new Map(blocks.flatMap(({ shapes }) => [...shapes]));

@@ -2,18 +2,20 @@
  * What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens,
  * attention's segments.
  */
-import { scalar, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
-import { parametersOf } from "./dense.js";
+import { tensor1d, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at, i32 } from "../at.js";
+import { shapesOfBlocks } from "./dense.js";
 import { layout } from "./layout.js";
 import { rows } from "./ops.js";
 import type { Block, KvCache, Model, SegmentBias, Generation, TokenBatch, TokenRow } from "./types.js";
+import { asMatrix } from "./weights.js";
 
 export interface State {
   readonly batch: TokenBatch;
-  /** Nothing yet at the start; [tokens, width] between blocks; [rows, …] after the last. */
-  readonly x: Tensor;
+  /** Nothing yet at the start ({@link noActivations}); [tokens, width] between blocks; [rows, …] after the last. */
+  readonly x: Tensor2D;
   readonly bias: readonly SegmentBias[];
-  /** While a text is being said: what has been read of it, and how that lies. */
+  /** While text is generated: what has been read of it, and how that lies. */
   readonly cache?: KvCache | undefined;
   readonly keys?: readonly SegmentBias[] | undefined;
 }
@@ -30,35 +32,38 @@ export type Pipeline<S extends State> = Pick<
   expand?(rows: readonly TokenRow[]): readonly TokenRow[];
   /** Of a model that generates text: what ends a text, and how far back it sees. */
   readonly generates?: Pick<Generation, "ends" | "window"> | undefined;
-  /** What follows from a batch before any block has run. */
-  start(batch: TokenBatch): Omit<S, "batch" | "x" | "cache" | "keys">;
+  /** Adds what follows from a batch before any block has run. */
+  start(initial: Omit<State, "bias">): S;
 };
+
+/** A state's activations before its first block, which does not look at them. */
+export const noActivations = (): Tensor2D => tensor2d([0], [1, 1]);
 
 /** A model whose blocks hand on one array of activations. */
 export function pipeline<S extends State>({
   padId,
   start,
   tables,
-  expand,
+  expand = (given) => given,
   generates,
   ...rest
 }: Pipeline<S>): Model<S, TokenBatch> {
   return {
     ...rest,
-    parameters: parametersOf(rest.blocks),
+    parameters: shapesOfBlocks(rest.blocks),
     tables: new Set(tables),
-    prepare: (given) => layout(expand ? expand(given) : given, padId, rest.width),
+    prepare: (given) => layout(expand(given), padId, rest.width),
     carried: ({ x }) => [x],
-    carry: (state, [x]) => ({ ...state, x: x! }),
-    start: (batch, cache) => ({ batch, x: scalar(0), cache, keys: cache?.keys(), ...start(batch) }) as S,
-    features: ({ x }) => x as Tensor2D,
+    carry: (state, [x]) => ({ ...state, x: asMatrix(x, "activations") }),
+    start: (batch, cache) => start({ batch, x: noActivations(), cache, keys: cache?.keys() }),
+    features: ({ x }) => x,
     generation: generates && {
       ...generates,
-      from: 0,
-      side: (batch) => batch,
-      follow: ({ rows: given }, said, step) =>
+      firstBlock: 0,
+      cachedRows: (batch) => batch,
+      nextBatch: ({ rows: given }, tokens, step) =>
         layout(
-          said.map((id, r) => ({ ids: [id], types: [], positions: [given[r]!.ids.length + step] })),
+          given.map((row, r) => ({ ids: [at(tokens, r)], types: [], positions: [row.ids.length + step] })),
           padId,
           rest.width,
         ),
@@ -67,15 +72,10 @@ export function pipeline<S extends State>({
 }
 
 /** A token of every row: its first, or the one `after` that. */
-export const tokenOfRows = (
-  x: Tensor,
-  { first, rows: given }: TokenBatch,
-  after: (row: TokenBatch["rows"][number]) => number = () => 0,
-): Tensor2D =>
-  rows(
-    x as Tensor2D,
-    tensor1d(
-      first.map((at, r) => at + after(given[r]!)),
-      "int32",
-    ),
-  );
+export function tokenOfRows(
+  { x, batch }: Pick<State, "x" | "batch">,
+  after: (row: TokenRow) => number = () => 0,
+): Tensor2D {
+  const tokens = Int32Array.from(batch.rows, (row, r) => i32(batch.first, r) + after(row));
+  return rows(x, tensor1d(tokens, "int32"));
+}

@@ -1,16 +1,14 @@
 import { reshape, tanh, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
-import { linear } from "./ops.js";
+import { affine } from "./ops.js";
 import type { HeadNames } from "./types.js";
 
 /** Canonical names of all tensors that a head may have, whichever of them are there. */
-export const headTensors = (names: HeadNames | undefined): string[] =>
-  names === undefined
-    ? []
-    : [
-        ...(names.dense === undefined ? [] : [`${names.dense}.weight`, `${names.dense}.bias`]),
-        names.weight,
-        ...(names.bias === undefined ? [] : [names.bias]),
-      ];
+export function headTensors(names: HeadNames | undefined): string[] {
+  if (!names) return [];
+  const { dense, weight, bias } = names;
+  const inFront = dense === undefined ? [] : [`${dense}.weight`, `${dense}.bias`];
+  return [...inFront, weight, bias].filter((name) => name !== undefined);
+}
 
 /** A task's head: weight [outputs, width], bias [outputs]. */
 export interface Head {
@@ -28,8 +26,13 @@ export interface Head {
  * [size / choices, choices]; without, [size, outputs].
  */
 export function logits(features: Tensor2D, head: Head | undefined, choices: number | undefined): Tensor2D {
-  const frozen = head?.frozen ?? true;
-  const inner = head?.dense ? tanh(linear(features, [{ ...head.dense, frozen }])) : features;
-  const scores = head ? linear(inner, [{ weight: head.weight, bias: head.bias, frozen }]) : inner;
-  return choices === undefined ? scores : reshape(scores, [-1, choices]);
+  const scores = head ? headScores(features, head) : features;
+  if (choices === undefined) return scores;
+  return reshape(scores, [-1, choices]);
+}
+
+function headScores(features: Tensor2D, { weight, bias, dense, frozen = true }: Head): Tensor2D {
+  const output = { weight, bias, frozen };
+  if (!dense) return affine(features, [output]);
+  return affine(tanh(affine(features, [{ ...dense, frozen }])), [output]);
 }

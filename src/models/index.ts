@@ -6,23 +6,42 @@ import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
 import { opt } from "./opt.js";
 import { t5 } from "./t5.js";
-import type { Model, ModelFamily, TokenRow, Weights } from "./types.js";
+import type { CheckpointType, Model, ModelFamily, TokenRow, Weights } from "./types.js";
 import { vit } from "./vit.js";
 
 /** Every model family: add one with a file of its own and a line here. */
 export const families: readonly ModelFamily[] = [bert, roberta, t5, llama, gpt2, opt, vit, clip];
 
+/** Every `model_type` that can be trained, with its family. */
+const modelTypes: ReadonlyMap<unknown, { readonly family: ModelFamily; readonly type: CheckpointType }> =
+  new Map(
+    families.flatMap((family) =>
+      Object.entries(family.types).map(([modelType, type]) => [modelType, { family, type }]),
+    ),
+  );
+
+/** What generates texts, such as "T5, Llama": for messages. */
+export const languageModels: string = families
+  .filter(({ outputLayers }) => outputLayers.includes("score"))
+  .flatMap(({ types }) => Object.values(types).map(({ title }) => title))
+  .join(", ");
+
 /** The family of a `model_type`; undefined where it is none that can be trained. */
-export const familyOfType = (type: unknown): ModelFamily | undefined =>
-  families.find(({ types }) => types.includes(type as string));
+export const familyOfType = (modelType: unknown): ModelFamily | undefined =>
+  modelTypes.get(modelType)?.family;
+
+/** What is known of checkpoints of a `model_type`; undefined where it is none that can be trained. */
+export const checkpointTypeOf = (modelType: unknown): CheckpointType | undefined =>
+  modelTypes.get(modelType)?.type;
 
 /** The family of a config. @throws UserError naming the families there are. */
 export function familyOf(config: Readonly<Record<string, unknown>>, where: string): ModelFamily {
-  const family = familyOfType(config["model_type"]);
+  const modelType = config["model_type"];
+  const family = familyOfType(modelType);
   if (!family) {
-    const known = families.flatMap(({ types }) => types).join(", ");
+    const known = [...modelTypes.keys()].join(", ");
     throw new UserError(
-      `${where}: model_type ${JSON.stringify(config["model_type"])} is not one train-merge can ` +
+      `${where}: model_type ${JSON.stringify(modelType)} is not one train-merge can ` +
         `train; it knows ${known}. \`train-merge merge\` merges any model without training; ` +
         "CONTRIBUTING.md says how to add a family (one file, one line)",
     );

@@ -1,5 +1,7 @@
 import { concat, dispose, keep, tensor, tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { attend, maskValue, type AttendOptions } from "./attention.js";
+import { at, i32 } from "../at.js";
+import { attend, type AttendOptions } from "./attention.js";
+import { maskValue, withoutBias } from "./attention-bias.js";
 import { rows } from "./ops.js";
 import type { KvCache, SegmentBias, TokenBatch } from "./types.js";
 
@@ -12,67 +14,71 @@ export interface GrowingKvCache extends KvCache {
 
 /**
  * An empty cache of rows. Held on the device: two arrays a layer, [tokens read, width of the keys],
- * and what `once` made.
+ * and what `reuse` made.
  * @param window how far back a token sees
  */
 export function emptyKvCache(window = Infinity): GrowingKvCache {
-  const kept = new Map<string, Tensor2D>();
-  // Where in the kept arrays each row's tokens stand.
-  let places: number[][] = [];
+  const arrays = new Map<string, Tensor2D>();
+  // Where in the cached arrays each row's tokens stand.
+  let tokensOfRows: number[][] = [];
   let total = 0;
   let passes = 0;
-  const longest = () => Math.max(...places.map(({ length }) => length));
+  const longest = () => Math.max(...tokensOfRows.map(({ length }) => length));
 
   const put = (name: string, x: Tensor2D): Tensor2D => {
-    const before = kept.get(name);
+    const before = arrays.get(name);
     // A copy in the first pass too: what a layer made is its own pass's to dispose of.
     const now = keep(before ? concat([before, x], 0) : x.clone());
     before?.dispose();
-    kept.set(name, now);
+    arrays.set(name, now);
     return now;
   };
-  const laidOut = (x: Tensor2D): Tensor2D =>
-    rows(
-      x,
-      tensor1d(
-        places.flatMap((of) => [...of, ...Array<number>(longest() - of.length).fill(of[0]!)]),
-        "int32",
-      ),
-    );
+  /** Row after row, padded to the longest with a token that the bias hides. */
+  const laidOut = (x: Tensor2D): Tensor2D => {
+    const length = longest();
+    const padded = tokensOfRows.flatMap((tokens) => [
+      ...tokens,
+      ...Array<number>(length - tokens.length).fill(at(tokens, 0)),
+    ]);
+    return rows(x, tensor1d(padded, "int32"));
+  };
+  /** All rows as one segment of keys. */
+  const allRows = (): SegmentBias => {
+    const shape = { size: tokensOfRows.length, length: longest() };
+    const { size, length } = shape;
+    if (tokensOfRows.every((tokens) => tokens.length === length && length <= window))
+      return withoutBias(shape);
+    const values = new Float32Array(size * length).fill(maskValue);
+    for (const [r, tokens] of tokensOfRows.entries())
+      values.fill(0, r * length + Math.max(0, tokens.length - window), r * length + tokens.length);
+    return { ...shape, bias: tensor(values, [size, 1, 1, length]) };
+  };
 
   return {
     read({ rows: given, first, ids }) {
-      if (passes++ === 0) places = given.map(() => []);
-      given.forEach((row, r) => places[r]!.push(...row.ids.map((_, i) => total + first[r]! + i)));
+      if (passes++ === 0) tokensOfRows = given.map(() => []);
+      for (const [r, tokens] of tokensOfRows.entries()) {
+        const start = total + i32(first, r);
+        tokens.push(...at(given, r).ids.map((_, i) => start + i));
+      }
       total += ids.length;
     },
-    keys() {
-      if (passes === 1) return undefined;
-      const [size, length] = [places.length, longest()];
-      const hidden = (of: number[], i: number) => i >= of.length || of.length - 1 - i >= window;
-      const any = places.some((of) => of.length < length || of.length > window);
-      const segment: SegmentBias = {
-        size,
-        length,
-        bias: any
-          ? tensor(
-              Float32Array.from({ length: size * length }, (_, i) =>
-                hidden(places[Math.floor(i / length)]!, i % length) ? maskValue : 0,
-              ),
-              [size, 1, 1, length],
-            )
-          : undefined,
-      };
-      return [segment];
-    },
+    keys: () => (passes === 1 ? undefined : [allRows()]),
     extend(layer, k, v) {
       const [keys, values] = [put(`${layer} k`, k), put(`${layer} v`, v)];
       return passes === 1 ? [k, v] : [laidOut(keys), laidOut(values)];
     },
     // A handle of its own: whoever is done with it may dispose of it.
-    once: (name, make) => (kept.get(name) ?? put(name, make())).clone(),
-    dispose: () => dispose([...kept.values()]),
+    reuse: (name, make) => (arrays.get(name) ?? put(name, make())).clone(),
+    dispose: () => dispose([...arrays.values()]),
   };
+}
+
+/** What attention to a row's own tokens needs of the state of its side. */
+export interface SelfAttentionState {
+  readonly bias: readonly SegmentBias[];
+  readonly keys?: readonly SegmentBias[] | undefined;
+  readonly cache?: KvCache | undefined;
 }
 
 /**
@@ -82,13 +88,9 @@ export function emptyKvCache(window = Infinity): GrowingKvCache {
 export function attendBack(
   layer: string,
   [q, k, v]: readonly [Tensor2D, Tensor2D, Tensor2D],
-  {
-    bias,
-    keys,
-    cache,
-  }: { bias: readonly SegmentBias[]; keys?: readonly SegmentBias[] | undefined; cache?: KvCache | undefined },
+  { bias, keys, cache }: SelfAttentionState,
   options: AttendOptions,
 ): Tensor2D {
-  const [seenK, seenV] = cache?.extend(layer, k, v) ?? [k, v];
-  return attend(q, seenK, seenV, { queries: bias, keys: keys ?? bias }, options);
+  const [cachedK, cachedV] = cache?.extend(layer, k, v) ?? [k, v];
+  return attend([q, cachedK, cachedV], { queries: bias, keys: keys ?? bias }, options);
 }

@@ -1,3 +1,4 @@
+import { at } from "../at.js";
 import type { Segment, TokenBatch, TokenRow } from "./types.js";
 
 /**
@@ -6,17 +7,21 @@ import type { Segment, TokenBatch, TokenRow } from "./types.js";
  * @returns the end of each segment
  */
 export function cutSegments(lengths: readonly number[], perSegment: number): number[] {
-  const best: { cost: number; from: number }[] = [{ cost: 0, from: 0 }];
-  for (let end = 1; end <= lengths.length; end++) {
+  // The cheapest way to cut the rows before each end: what it costs, and where its last segment begins.
+  const best: { readonly cost: number; readonly from: number }[] = [{ cost: 0, from: 0 }];
+  for (const [last, length] of lengths.entries()) {
+    const end = last + 1;
     let found = { cost: Infinity, from: 0 };
-    for (let from = 0; from < end; from++) {
-      const cost = best[from]!.cost + perSegment + (end - from) * lengths[end - 1]!;
+    let from = 0;
+    for (const before of best) {
+      const cost = before.cost + perSegment + (end - from) * length;
       if (cost < found.cost) found = { cost, from };
+      from++;
     }
     best.push(found);
   }
   const ends: number[] = [];
-  for (let end = lengths.length; end > 0; end = best[end]!.from) ends.unshift(end);
+  for (let end = lengths.length; end > 0; end = at(best, end).from) ends.unshift(end);
   return ends;
 }
 
@@ -28,32 +33,54 @@ const segmentCost = (width: number): number => 2e6 / width ** 2;
 
 /** Lays rows out for a model of some width: sorted by length, cut into segments, padded within each. */
 export function layout(rows: readonly TokenRow[], padId: number, width: number): TokenBatch {
-  const order = rows.map((_, i) => i).sort((a, b) => rows[a]!.ids.length - rows[b]!.ids.length);
-  const lengths = order.map((i) => rows[i]!.ids.length);
-  const ends = cutSegments(lengths, segmentCost(width));
-  const total = ends.reduce((sum, end, s) => sum + (end - (ends[s - 1] ?? 0)) * lengths[end - 1]!, 0);
-  const [ids, types, positions] = [
-    new Int32Array(total).fill(padId),
-    new Int32Array(total),
-    new Int32Array(total),
-  ];
+  const sorted = rows
+    .map((row, given) => ({ row, given, length: row.ids.length }))
+    .sort((a, b) => a.length - b.length);
+  const ends = cutSegments(
+    sorted.map(({ length }) => length),
+    segmentCost(width),
+  );
+  let begin = 0;
+  const groups = ends.map((end) => {
+    const group = sorted.slice(begin, end);
+    begin = end;
+    // Sorted, so the last is the longest.
+    return { group, length: at(group, -1).length };
+  });
+  const total = groups.reduce((sum, { group, length }) => sum + group.length * length, 0);
+  const ids = new Int32Array(total).fill(padId);
+  const [types, positions] = [new Int32Array(total), new Int32Array(total)];
   const first = new Int32Array(rows.length);
   const segments: Segment[] = [];
-  let at = 0;
-  for (const [s, end] of ends.entries()) {
-    const start = ends[s - 1] ?? 0;
-    const [size, length] = [end - start, lengths[end - 1]!];
-    const padded = lengths[start]! < length;
-    const mask = padded ? new Uint8Array(size * length) : undefined;
-    for (let r = 0; r < size; r++, at += length) {
-      const row = rows[order[start + r]!]!;
-      first[order[start + r]!] = at;
-      ids.set(row.ids, at);
-      types.set(row.types, at);
-      for (let i = 0; i < length; i++) positions[at + i] = row.positions?.[i] ?? i;
+  let token = 0;
+  for (const { group, length } of groups) {
+    const size = group.length;
+    const mask = at(group, 0).length < length ? new Uint8Array(size * length) : undefined;
+    for (const [r, { row, given }] of group.entries()) {
+      first[given] = token;
+      ids.set(row.ids, token);
+      types.set(row.types, token);
+      for (let i = 0; i < length; i++) positions[token + i] = row.positions?.[i] ?? i;
       mask?.fill(1, r * length, r * length + row.ids.length);
+      token += length;
     }
     segments.push({ size, length, mask });
   }
-  return { segments, ids, types, positions, first, order, rows };
+  return { segments, ids, types, positions, first, order: sorted.map(({ given }) => given), rows };
+}
+
+/**
+ * Every segment with what belongs to its rows, in the order in which they lie.
+ * @param items one a row, in the order in which the rows were given
+ */
+export function rowsBySegment<T>(
+  { segments, order }: TokenBatch,
+  items: readonly T[],
+): { readonly segment: Segment; readonly rows: T[] }[] {
+  let begin = 0;
+  return segments.map((segment) => {
+    const rows = order.slice(begin, begin + segment.size).map((given) => at(items, given));
+    begin += segment.size;
+    return { segment, rows };
+  });
 }

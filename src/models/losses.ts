@@ -19,10 +19,10 @@ import {
   tensor2d,
   tidy,
   type Tensor,
-  type Tensor1D,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { op } from "./ops.js";
+import { at } from "../at.js";
+import { op, spansOf, type Span } from "./ops.js";
 
 /**
  * Cross-entropy of logits [n, classes] against targets whose rows sum to 1 (one-hot, or probabilities),
@@ -31,14 +31,14 @@ import { op } from "./ops.js";
  */
 export function crossEntropy(logits: Tensor2D, targets: Tensor2D): Tensor {
   const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { logP, p } = logSoftmax(z!);
-    save([p, targets]);
-    return {
-      value: div(neg(sum(mul(logP, targets))), n),
-      backward: (dy, [savedP, target]) => [mul(dy, div(sub(savedP!, target!), n))],
-    };
-  });
+  return op(
+    [logits],
+    ([z]) => {
+      const { logP, p } = logSoftmax(z);
+      return { value: div(neg(sum(mul(logP, targets))), n), saved: [p, targets] };
+    },
+    (dy, [p, savedTargets]) => [mul(dy, div(sub(p, savedTargets), n))],
+  );
 }
 
 /**
@@ -53,33 +53,33 @@ export function divergence(logits: Tensor2D, p: Tensor2D): Tensor {
 /** Entropy of the softmax of logits [n, classes], mean over n: AdaMerging's loss without labels. */
 export function entropy(logits: Tensor2D): Tensor {
   const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { logP, p } = logSoftmax(z!);
-    const each = neg(sum(mul(p, logP), 1, true));
-    save([p, logP, each]);
-    return {
-      value: div(sum(each), n),
-      backward: (dy, [sp, sLogP, sEach]) => [mul(dy, div(neg(mul(sp!, add(sLogP!, sEach!))), n))],
-    };
-  });
+  return op(
+    [logits],
+    ([z]) => {
+      const { logP, p } = logSoftmax(z);
+      const each = neg(sum(mul(p, logP), 1, true));
+      return { value: div(sum(each), n), saved: [p, logP, each] };
+    },
+    (dy, [p, logP, each]) => [mul(dy, div(neg(mul(p, add(logP, each))), n))],
+  );
 }
 
 /** −Σ p log(p + 1e-8) of logits [n, classes], mean over n: the entropy as fusion_bench writes it. */
 export function guardedEntropy(logits: Tensor2D): Tensor {
   const [n] = logits.shape;
-  return op([logits], ([z], save) => {
-    const { p } = logSoftmax(z!);
-    const logP = log(add(p, 1e-8));
-    save([p, logP]);
-    return {
-      value: div(neg(sum(mul(p, logP))), n),
-      backward: (dy, [sp, sLogP]) => {
-        // ∂/∂p is −(log(p + ε) + p / (p + ε)); through the softmax, p ⊙ (that − Σ p · that).
-        const direct = neg(add(sLogP!, div(sp!, add(sp!, 1e-8))));
-        return [mul(dy, div(mul(sp!, sub(direct, sum(mul(sp!, direct), 1, true))), n))];
-      },
-    };
-  });
+  return op(
+    [logits],
+    ([z]) => {
+      const { p } = logSoftmax(z);
+      const logP = log(add(p, 1e-8));
+      return { value: div(neg(sum(mul(p, logP))), n), saved: [p, logP] };
+    },
+    (dy, [p, logP]) => {
+      // ∂/∂p is −(log(p + ε) + p / (p + ε)); through the softmax, p ⊙ (that − Σ p · that).
+      const direct = neg(add(logP, div(p, add(p, 1e-8))));
+      return [mul(dy, div(mul(p, sub(direct, sum(mul(p, direct), 1, true))), n))];
+    },
+  );
 }
 
 function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
@@ -89,50 +89,65 @@ function logSoftmax(z: Tensor): { logP: Tensor; p: Tensor } {
   return { logP: sub(shifted, log(total)), p: div(exponentials, total) };
 }
 
+const indices = (ids: Int32Array) => tensor1d(ids, "int32");
+
 /**
  * Log-probability of one token a row: logits [m, vocabulary], targets [m] → [m, 1]. Held for the
  * backward: the softmax.
  */
 export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
   const vocabulary = logits.shape[1];
-  return op<Tensor2D>([logits], ([z], save) => {
-    const { logP, p } = logSoftmax(z!);
-    save([p, tensor1d(targets, "int32")]);
-    return {
-      value: reshape(
-        gather(
-          reshape(logP, [-1]),
-          tensor1d(
-            targets.map((id, row) => row * vocabulary + id),
-            "int32",
-          ),
-        ),
-        [-1, 1],
-      ),
-      backward: (dy, [savedP, ids]) => [
-        mul(dy, sub(cast(oneHot(ids as Tensor1D, vocabulary), "float32"), savedP!)),
-      ],
-    };
-  });
+  return op(
+    [logits],
+    ([z]) => {
+      const { logP, p } = logSoftmax(z);
+      const ids = indices(targets);
+      const flat = indices(targets.map((id, row) => row * vocabulary + id));
+      return { value: reshape(gather(reshape(logP, [-1]), flat), [-1, 1]), saved: [p, ids] };
+    },
+    (dy, [p, ids]) => [mul(dy, sub(cast(oneHot(ids, vocabulary), "float32"), p))],
+  );
 }
+
+/** x Wᵀ for a piece of W's rows. */
+const scoresOf = (x: Tensor2D, piece: Tensor2D): Tensor2D => matMul(x, piece, false, true);
 
 /**
  * The highest score of every row over all pieces, and Σ exp of how far each lies below it, [m, 1] each, a
  * piece at a time. Kept apart, because their sum as one number would round the softmax made of it.
  */
-function highestAndSum(x: Tensor2D, pieces: readonly Tensor[]): [highest: Tensor, sum: Tensor] {
-  let found: [Tensor, Tensor] | undefined;
-  for (const piece of pieces) {
-    const before = found;
-    found = tidy(() => {
-      const z = matMul(x, piece as Tensor2D, false, true);
-      const own = max(z, -1, true);
-      const highest = before ? maximum(before[0], own) : own;
+function highestAndSum(x: Tensor2D, pieces: readonly Tensor2D[]): [highest: Tensor, sum: Tensor] {
+  const [first, ...others] = pieces;
+  if (!first) throw new RangeError("an output layer has no pieces");
+  let found = tidy((): [Tensor, Tensor] => {
+    const z = scoresOf(x, first);
+    const highest = max(z, -1, true);
+    return [highest, sum(exp(sub(z, highest)), -1, true)];
+  });
+  for (const piece of others) {
+    const [before, sumBefore] = found;
+    found = tidy((): [Tensor, Tensor] => {
+      const z = scoresOf(x, piece);
+      const highest = maximum(before, max(z, -1, true));
       const here = sum(exp(sub(z, highest)), -1, true);
-      return [highest, before ? add(here, mul(before[1], exp(sub(before[0], highest)))) : here];
-    }) as [Tensor, Tensor];
+      return [highest, add(here, mul(sumBefore, exp(sub(before, highest))))];
+    });
   }
-  return found!;
+  return found;
+}
+
+/** Each row's target as a row of a piece; −1 where it is in another. */
+const targetsWithin = (targets: Int32Array, { start, size }: Span): Int32Array =>
+  targets.map((id) => (id >= start && id < start + size ? id - start : -1));
+
+/** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
+function targetScores(x: Tensor2D, piece: Tensor2D, within: Int32Array): Tensor {
+  const isHere = tensor2d(
+    Float32Array.from(within, (id) => Number(id >= 0)),
+    [within.length, 1],
+  );
+  const weights = gather(piece, indices(within.map((id) => Math.max(0, id))));
+  return mul(sum(mul(x, weights), -1, true), isHere);
 }
 
 /**
@@ -149,57 +164,35 @@ export function tokenLogProbOfPieces(
   targets: Int32Array,
   frozen: boolean,
 ): Tensor2D {
-  const starts = pieces.map((_, i) => pieces.slice(0, i).reduce((rows, { shape }) => rows + shape[0], 0));
-  /** Each row's target as a row of the piece; −1 where it is in another. */
-  const within = (i: number): Int32Array =>
-    targets.map((id) => (id >= starts[i]! && id < starts[i]! + pieces[i]!.shape[0] ? id - starts[i]! : -1));
-  /** 1 at each row's target, where it is among the piece's rows: [m, rows of the piece]. */
-  const chosen = (i: number): Tensor =>
-    cast(oneHot(tensor1d(within(i), "int32"), pieces[i]!.shape[0]), "float32");
-  /** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
-  const targetScores = (x: Tensor2D, i: number): Tensor => {
-    const ids = within(i);
-    const isHere = tensor2d(
-      Float32Array.from(ids, (id) => (id < 0 ? 0 : 1)),
-      [ids.length, 1],
-    );
-    const weights = gather(
-      pieces[i]!,
-      tensor1d(
-        ids.map((id) => Math.max(0, id)),
-        "int32",
-      ),
-    );
-    return mul(sum(mul(x, weights), -1, true), isHere);
-  };
-  return op<Tensor2D>(frozen ? [x] : [x, ...pieces], ([input], save) => {
-    const [highest, total] = highestAndSum(input as Tensor2D, pieces);
-    const ofTargets = pieces.map((_, i) => targetScores(input as Tensor2D, i));
-    save([input!, highest, total, ...pieces]);
-    return {
-      value: sub<Tensor2D>(
-        sub(
-          ofTargets.reduce((a, b) => add(a, b)),
-          highest,
-        ),
-        log(total),
-      ),
-      backward(dy, [savedX, savedHighest, savedTotal, ...savedPieces]) {
-        let dx: Tensor | undefined;
-        const gradients = savedPieces.map((piece, i) => {
-          const [forX, forPiece] = tidy(() => {
-            const z = matMul(savedX as Tensor2D, piece as Tensor2D, false, true);
-            const dz = mul(dy, sub(chosen(i), div(exp(sub(z, savedHighest!)), savedTotal!))) as Tensor2D;
-            return [
-              matMul(dz, piece as Tensor2D),
-              frozen ? undefined : matMul(dz, savedX as Tensor2D, true, false),
-            ].filter((t) => t !== undefined);
-          }) as [Tensor, Tensor | undefined];
-          dx = dx ? add(dx, forX) : forX;
-          return forPiece;
-        });
-        return frozen ? [dx!] : [dx!, ...gradients.map((g) => g!)];
-      },
-    };
-  });
+  const spans = spansOf(pieces.map(({ shape }) => shape[0]));
+  const within = spans.map((span) => targetsWithin(targets, span));
+  const trained = frozen ? [] : pieces;
+  return op(
+    [x, ...trained],
+    ([input]) => {
+      const [highest, total] = highestAndSum(input, pieces);
+      const ofTargets = pieces
+        .map((piece, i) => targetScores(input, piece, at(within, i)))
+        .reduce((a, b) => add(a, b));
+      return {
+        value: sub<Tensor2D>(sub(ofTargets, highest), log(total)),
+        saved: [input, highest, total, ...pieces],
+      };
+    },
+    (dy, [input, highest, total, ...savedPieces]) => {
+      // Of every piece: what it gives to x, and its own gradient, where somebody asks for it.
+      const each = savedPieces.map((piece, i) =>
+        tidy((): Tensor[] => {
+          const z = scoresOf(input, piece);
+          // 1 at each row's target, where it is among the piece's rows: [m, rows of the piece].
+          const chosen = cast(oneHot(indices(at(within, i)), piece.shape[0]), "float32");
+          const dz: Tensor2D = mul(dy, sub(chosen, div(exp(sub(z, highest)), total)));
+          const forX = matMul(dz, piece);
+          return frozen ? [forX] : [forX, matMul(dz, input, true, false)];
+        }),
+      );
+      const dx = each.map((gradients) => at(gradients, 0)).reduce((a, b) => add(a, b));
+      return [dx, ...each.flatMap((gradients) => gradients.slice(1))];
+    },
+  );
 }

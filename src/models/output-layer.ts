@@ -1,75 +1,84 @@
 import { matMul, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { joined, linear, op } from "./ops.js";
+import { i32 } from "../at.js";
+import { affine, concatenated, op } from "./ops.js";
 import { tokenLogProb, tokenLogProbOfPieces } from "./losses.js";
 import type { TokenBatch, Weights } from "./types.js";
+import { areFrozen, weightMatrix } from "./weights.js";
 
-/** Where a language model's predictions of targets stand among a batch's tokens, row after row. */
-export interface Places {
-  readonly at: Int32Array;
+/** The tokens of a batch that predict a language model's targets, row after row. */
+export interface Predictions {
+  /** Which of the batch's tokens predicts a target. */
+  readonly tokens: Int32Array;
   readonly targets: Int32Array;
   /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
   readonly owners: Float32Array;
   readonly rows: number;
 }
 
-/** Where a batch's targets are predicted: row after row. */
-export function placesOf({ rows: given, first }: TokenBatch): Places {
-  const all = given.flatMap(({ scored = [] }, r) => scored.map((one) => ({ ...one, start: first[r]! })));
+/** Which tokens of a batch predict its targets: row after row. */
+export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
+  const all = given.flatMap(({ scored = [] }, r) => {
+    const start = i32(first, r);
+    return scored.map((one) => ({ ...one, first: start + one.first, second: start + one.second }));
+  });
   const total = all.reduce((sum, { targets }) => sum + targets.length, 0);
-  const [at, targets, owners] = [
-    new Int32Array(total),
-    new Int32Array(total),
-    new Float32Array(all.length * total),
-  ];
+  const [tokens, targets] = [new Int32Array(total), new Int32Array(total)];
+  const owners = new Float32Array(all.length * total);
   let n = 0;
-  for (const { row, start, first: before, second, targets: mine, mean } of all) {
-    for (const [t, target] of mine.entries()) {
-      at[n] = start + (t === 0 ? before : second + t - 1);
-      targets[n] = target;
-      owners[row * total + n] = mean ? 1 / mine.length : 1;
-      n++;
-    }
+  for (const { row, first: before, second, targets: ids, mean } of all) {
+    tokens.set(
+      ids.map((_, t) => (t === 0 ? before : second + t - 1)),
+      n,
+    );
+    targets.set(ids, n);
+    owners.fill(mean ? 1 / ids.length : 1, row * total + n, row * total + n + ids.length);
+    n += ids.length;
   }
-  return { at, targets, owners, rows: all.length };
+  return { tokens, targets, owners, rows: all.length };
 }
 
-/** Rows of [rows, m] summed up by owner: a product with a matrix of zeros and ones. */
-function summed(x: Tensor2D, { owners, rows: count }: Places): Tensor2D {
-  return op<Tensor2D>([x], ([input], save) => {
-    const matrix = tensor2d(owners, [count, owners.length / count]);
-    save([matrix]);
-    return { value: matMul(matrix, input as Tensor2D), backward: (dy, [m]) => [matMul(m!, dy, true, false)] };
-  });
-}
+/** A number a prediction, [predictions, 1], summed up by row: a product with a matrix of zeros and ones. */
+const summed = (x: Tensor2D, { owners, rows: count }: Predictions): Tensor2D =>
+  op(
+    [x],
+    ([input]) => {
+      const byRow = tensor2d(owners, [count, owners.length / count]);
+      return { value: matMul<Tensor2D>(byRow, input), saved: [byRow] };
+    },
+    (dy, [byRow]) => [matMul(byRow, dy, true, false)],
+  );
 
 /** The output layer of a language model: [vocabulary, width], in pieces of its rows where it is large. */
 export interface Unembedding {
   readonly pieces: readonly Tensor2D[];
   /** Nobody asks for its gradient. */
-  readonly frozen: boolean | undefined;
+  readonly frozen: boolean;
 }
 
 export const unembeddingOf = (weights: Weights, name: string): Unembedding => ({
-  pieces: weights.pieces?.(name) ?? [weights(name) as Tensor2D],
-  frozen: weights.frozen?.(name),
+  pieces: weights.pieces?.(name) ?? [weightMatrix(weights, name)],
+  frozen: areFrozen(weights, name),
 });
 
 /** Scores of every token of the vocabulary, [n, vocabulary], without a gradient for the output layer. */
 export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
-  joined(
-    pieces.map((weight) => linear(x, [{ weight, frozen: true }])),
+  concatenated(
+    pieces.map((weight) => affine(x, [{ weight, frozen: true }])),
     1,
   );
 
 /**
  * Σ log p(target) of every row: [rows, 1].
- * @param said [predictions, width]: the activations at the places, normalised
+ * @param x [predictions, width]: the activations of the tokens that predict, normalised
  */
-export function score(said: Tensor2D, { pieces, frozen }: Unembedding, places: Places): Tensor2D {
-  const [only] = pieces;
-  const logProbs =
-    pieces.length === 1
-      ? tokenLogProb(linear(said, [{ weight: only!, frozen }]), places.targets)
-      : tokenLogProbOfPieces(said, pieces, places.targets, frozen ?? false);
-  return summed(logProbs, places);
+export function targetLogProb(
+  x: Tensor2D,
+  { pieces, frozen }: Unembedding,
+  predictions: Predictions,
+): Tensor2D {
+  const { targets } = predictions;
+  const [weight, ...others] = pieces;
+  if (weight && others.length === 0)
+    return summed(tokenLogProb(affine(x, [{ weight, frozen }]), targets), predictions);
+  return summed(tokenLogProbOfPieces(x, pieces, targets, frozen), predictions);
 }

@@ -1,9 +1,13 @@
-import { reshape, tensor1d, tensor2d, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { reshape, tensor1d, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import type { State } from "./encoder.js";
-import { joined, linear, plus, rows } from "./ops.js";
-import type { Block, ImageShape, TokenBatch, TokenRow } from "./types.js";
+import type { NamedShape } from "./dense.js";
+import { affine, concatenated, plus, rows, type Dense } from "./ops.js";
+import type { Block, ImageShape, TokenBatch, TokenRow, Weights } from "./types.js";
+import { areFrozen, weightVector } from "./weights.js";
 
-export const tokensOf = ({ size, patch }: ImageShape): number => 1 + (size / patch) ** 2;
+/** Tokens of an image: the class token, then one a patch. */
+export const tokensOfImage = ({ size, patch }: ImageShape): number => 1 + (size / patch) ** 2;
 
 export interface PatchNames {
   /** [width] numbers, whatever shape the file gives them. */
@@ -17,49 +21,58 @@ export interface PatchNames {
   readonly positionShape: readonly number[];
 }
 
+function patchesOfRow({ patches }: TokenRow): Float32Array {
+  if (!patches) throw new TypeError("a row has no patches, and the model reads images");
+  return patches();
+}
+
 /** All patches of a batch, in the order in which its rows lie: [rows · patches, channels · patch · patch]. */
 function patchesOf({ order, rows: given }: TokenBatch, width: number): Tensor2D {
-  const each = order.map((r) => given[r]!.patches!());
+  const each = order.map((r) => patchesOfRow(at(given, r)));
   const all = new Float32Array(each.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
+  let start = 0;
   for (const patches of each) {
-    all.set(patches, at);
-    at += patches.length;
+    all.set(patches, start);
+    start += patches.length;
   }
   return tensor2d(all, [all.length / width, width]);
 }
 
-/** A class token and a token a patch, with the embeddings of their places. */
+/** The projection of patches as a dense layer. */
+function projectionLayer(
+  w: Weights,
+  { projection, bias: isBiased }: PatchNames,
+  shape: [number, number],
+): Dense {
+  const [name, bias] = [`${projection}.weight`, `${projection}.bias`];
+  const weight: Tensor2D = reshape(w(name), shape);
+  if (!isBiased) return { weight, frozen: areFrozen(w, name) };
+  return { weight, bias: weightVector(w, bias), frozen: areFrozen(w, name, bias) };
+}
+
+/** A class token and a token a patch, with the embeddings of their positions. */
 export function patchEmbeddings(image: ImageShape, width: number, names: PatchNames): Block<State> {
   const inputs = image.channels * image.patch ** 2;
-  const tokens = tokensOf(image);
+  const tokens = tokensOfImage(image);
+  const bias: NamedShape[] = [[`${names.projection}.bias`, [width]]];
   return {
     id: "embeddings",
     shapes: new Map<string, readonly number[]>([
       [names.classToken, names.classShape],
       [`${names.projection}.weight`, [width, image.channels, image.patch, image.patch]],
-      ...(names.bias ? [[`${names.projection}.bias`, [width]] as const] : []),
+      ...bias.filter(() => names.bias),
       [names.positions, names.positionShape],
     ]),
     run(w, state) {
       const { batch } = state;
-      const [weight, bias] = [
-        `${names.projection}.weight`,
-        names.bias ? `${names.projection}.bias` : undefined,
-      ];
-      const projected = linear(patchesOf(batch, inputs), [
-        {
-          weight: reshape(w(weight), [width, inputs]),
-          bias: bias === undefined ? undefined : (w(bias) as Tensor1D),
-          frozen: w.frozen?.(weight) && (bias === undefined || w.frozen(bias)),
-        },
-      ]);
-      const all = joined([reshape(w(names.classToken), [1, width]), projected], 0);
+      const projected = affine(patchesOf(batch, inputs), [projectionLayer(w, names, [width, inputs])]);
+      const all = concatenated([reshape(w(names.classToken), [1, width]), projected], 0);
+      // Row 0 is the class token, which every image begins with; then their patches.
       const from = Int32Array.from({ length: batch.rows.length * tokens }, (_, t) =>
         t % tokens === 0 ? 0 : Math.floor(t / tokens) * (tokens - 1) + (t % tokens),
       );
-      const places = rows(reshape(w(names.positions), [tokens, width]), tensor1d(batch.ids, "int32"));
-      return { ...state, x: plus(rows(all, tensor1d(from, "int32")), places) };
+      const positions = rows(reshape(w(names.positions), [tokens, width]), tensor1d(batch.ids, "int32"));
+      return { ...state, x: plus(rows(all, tensor1d(from, "int32")), positions) };
     },
   };
 }
@@ -68,29 +81,33 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
  * An image as a row. Pixels are [channels, size, size], normalised; they are asked for whenever a pass
  * reads the row.
  */
-export const imageRow = (pixels: () => ArrayLike<number>, image: ImageShape): TokenRow => ({
-  ids: placesOf(tokensOf(image)),
+export const imageRow = (pixels: () => Float32Array, image: ImageShape): TokenRow => ({
+  ids: tokenPositions(tokensOfImage(image)),
   types: [],
   patches: () => cut(pixels(), image),
 });
 
 /** An image's patches from the upper left, a line at a time. */
-function cut(pixels: ArrayLike<number>, { size, patch, channels }: ImageShape): Float32Array {
+function cut(pixels: Float32Array, { size, patch, channels }: ImageShape): Float32Array {
   const across = size / patch;
   const patches = new Float32Array(channels * size * size);
-  let at = 0;
+  let filled = 0;
   for (let p = 0; p < across * across; p++) {
     const [top, left] = [Math.floor(p / across) * patch, (p % across) * patch];
-    for (let c = 0; c < channels; c++)
-      for (let y = 0; y < patch; y++)
-        for (let x = 0; x < patch; x++) patches[at++] = pixels[(c * size + top + y) * size + left + x]!;
+    for (let c = 0; c < channels; c++) {
+      for (let y = 0; y < patch; y++) {
+        const start = (c * size + top + y) * size + left;
+        patches.set(pixels.subarray(start, start + patch), filled);
+        filled += patch;
+      }
+    }
   }
   return patches;
 }
 
 const known = new Map<number, readonly number[]>();
 /** 0, 1, …: one array for all images of a size. */
-function placesOf(tokens: number): readonly number[] {
+function tokenPositions(tokens: number): readonly number[] {
   const found = known.get(tokens) ?? Array.from({ length: tokens }, (_, i) => i);
   known.set(tokens, found);
   return found;

@@ -1,4 +1,5 @@
 import { split, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import type { ActivationName } from "./activations.js";
 import { activations } from "./activations.js";
 import { attention } from "./attention.js";
@@ -8,21 +9,24 @@ import { attendBack } from "./kv-cache.js";
 import { plus } from "./ops.js";
 import type { Block } from "./types.js";
 
+/** What a layer calls its modules. */
+export interface PreNormNames {
+  readonly norm1: string;
+  /** One module, or three that stand side by side. */
+  readonly qkv: readonly string[];
+  readonly out: string;
+  readonly norm2: string;
+  readonly up: string;
+  readonly down: string;
+}
+
 export interface PreNorm extends DenseOptions {
   readonly width: number;
   readonly inner: number;
   readonly heads: number;
   readonly epsilon: number;
   readonly activation: ActivationName;
-  /** What a layer calls its modules. `qkv` is one module, or three that stand side by side. */
-  readonly names: {
-    readonly norm1: string;
-    readonly qkv: readonly string[];
-    readonly out: string;
-    readonly norm2: string;
-    readonly up: string;
-    readonly down: string;
-  };
+  readonly names: PreNormNames;
 }
 
 /**
@@ -30,46 +34,43 @@ export interface PreNorm extends DenseOptions {
  * towers, GPT-2.
  */
 export function preNormLayer(
-  at: string,
+  layer: string,
   { width, inner, heads, epsilon, activation, names, transposed }: PreNorm,
 ): Block<State> {
-  const [norm1, out, norm2, up, down] = [names.norm1, names.out, names.norm2, names.up, names.down].map(
-    (name) => `${at}.${name}`,
-  ) as [string, string, string, string, string];
-  const qkv = names.qkv.map((name) => `${at}.${name}`);
+  const module = (name: string) => `${layer}.${name}`;
+  const [norm1, out, norm2] = [module(names.norm1), module(names.out), module(names.norm2)];
+  const [up, down] = [module(names.up), module(names.down)];
+  const qkv = names.qkv.map(module);
   const options = { transposed };
+  /** Of queries, keys and values side by side, [tokens, 3 · width]. */
+  const attended = (projected: Tensor2D, state: State): Tensor2D => {
+    if (!state.cache) return attention(projected, state.bias, heads);
+    const parts = split<Tensor2D>(projected, 3, 1);
+    return attendBack(layer, [at(parts, 0), at(parts, 1), at(parts, 2)], state, {
+      heads,
+      scale: Math.sqrt(heads / width),
+    });
+  };
   return {
-    id: at,
+    id: layer,
     shapes: new Map([
       ...normShapes(norm1, width),
-      ...qkv.flatMap((module) => denseShapes(module, (3 * width) / qkv.length, width, options)),
+      ...qkv.flatMap((name) => denseShapes(name, (3 * width) / qkv.length, width, options)),
       ...denseShapes(out, width, width, options),
       ...normShapes(norm2, width),
       ...denseShapes(up, inner, width, options),
       ...denseShapes(down, width, inner, options),
     ]),
     run(w, state) {
-      const x = state.x as Tensor2D;
+      const { x } = state;
       const projected = dense(w, norm(w, norm1, x, epsilon), qkv, options);
-      const seen = state.cache
-        ? attendBack(at, split(projected, 3, 1) as [Tensor2D, Tensor2D, Tensor2D], state, {
-            heads,
-            scale: Math.sqrt(heads / width),
-          })
-        : attention(projected, state.bias, heads);
-      const middle = plus(x, dense(w, seen, out, options));
-      return {
-        ...state,
-        x: plus(
-          middle,
-          dense(
-            w,
-            activations[activation](dense(w, norm(w, norm2, middle, epsilon), up, options)),
-            down,
-            options,
-          ),
-        ),
-      };
+      const middle = plus(x, dense(w, attended(projected, state), out, options));
+      const wide = dense(w, norm(w, norm2, middle, epsilon), up, options);
+      return { ...state, x: plus(middle, dense(w, activations[activation](wide), down, options)) };
     },
   };
 }
+
+/** Layers of one form, one after the other: `layers.0`, `layers.1`, … */
+export const preNormLayers = (prefix: string, count: number, form: PreNorm): Block<State>[] =>
+  Array.from({ length: count }, (_, i) => preNormLayer(`${prefix}.${i}`, form));

@@ -1,10 +1,22 @@
-import { tensor3d } from "@tensorflow/tfjs-core";
+/** Rotary position embeddings. */
+import {
+  add,
+  concat,
+  mul,
+  reshape,
+  slice,
+  tensor3d,
+  type Tensor,
+  type Tensor2D,
+  type Tensor3D,
+} from "@tensorflow/tfjs-core";
+import { f64 } from "../at.js";
 import { UserError } from "../errors.js";
-import type { Angles } from "./attention.js";
-import { readConfig } from "./config.js";
+import { configReader, sectionOf } from "./config.js";
+import { op } from "./ops.js";
 import type { Config } from "./types.js";
 
-/** Angle a place of every pair of entries, and what cos and sin are multiplied by. */
+/** Angle a position of every pair of entries, and what cos and sin are multiplied by. */
 export interface Frequencies {
   readonly values: Float64Array;
   readonly factor: number;
@@ -15,9 +27,9 @@ export interface Frequencies {
  * dynamic, llama3, yarn.
  */
 export function frequencies(json: Config, depth: number, positions: number): Frequencies {
-  const given = { ...(json["rope_scaling"] as Config | null), ...(json["rope_parameters"] as Config | null) };
+  const given = { ...sectionOf(json, "rope_scaling"), ...sectionOf(json, "rope_parameters") };
   const type = given["rope_type"] ?? given["type"] ?? "default";
-  const { positive } = readConfig({ rope_theta: json["rope_theta"], ...given }, "rope_parameters");
+  const { positive } = configReader({ rope_theta: json["rope_theta"], ...given }, "rope_parameters");
   const theta = positive("rope_theta", 10000);
   const plain = Float64Array.from({ length: depth / 2 }, (_, i) => theta ** ((-2 * i) / depth));
   // Dynamic scaling begins beyond the positions that a row is cut to.
@@ -39,10 +51,11 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
     };
   }
   if (type === "yarn") {
-    const turn = (rotations: number) =>
+    // The pair of entries that makes so many rotations over the positions it was trained on.
+    const pairOf = (rotations: number) =>
       (depth * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
-    const low = Math.max(0, Math.floor(turn(positive("beta_fast", 32))));
-    const high = Math.min(depth - 1, Math.ceil(turn(positive("beta_slow", 1))));
+    const low = Math.max(0, Math.floor(pairOf(positive("beta_fast", 32))));
+    const high = Math.min(depth - 1, Math.ceil(pairOf(positive("beta_slow", 1))));
     const span = high === low ? 0.001 : high - low;
     return {
       factor: positive("attention_factor", 0.1 * Math.log(factor) + 1),
@@ -58,18 +71,54 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
   );
 }
 
-/** cos and sin at every token's place: [tokens, 1, depth]. */
+/** cos and sin of every token's angles, [tokens, 1, depth] each. */
+export interface Angles {
+  readonly cos: Tensor3D;
+  readonly sin: Tensor3D;
+}
+
+/** cos and sin at every token's position. */
 export function angles(positions: Int32Array, { values, factor }: Frequencies): Angles {
-  const depth = 2 * values.length;
+  const half = values.length;
+  const depth = 2 * half;
   const [cos, sin] = [new Float32Array(positions.length * depth), new Float32Array(positions.length * depth)];
   for (const [t, position] of positions.entries()) {
-    for (let i = 0; i < depth; i++) {
-      // As transformers computes it: the angle in float32.
-      const angle = Math.fround(position * Math.fround(values[i % values.length]!));
-      cos[t * depth + i] = factor * Math.cos(angle);
-      sin[t * depth + i] = factor * Math.sin(angle);
+    for (let i = 0; i < half; i++) {
+      // As transformers computes it: the angle in float32. Both halves of a head turn alike.
+      const angle = Math.fround(position * Math.fround(f64(values, i)));
+      const entry = t * depth + i;
+      cos[entry] = cos[entry + half] = factor * Math.cos(angle);
+      sin[entry] = sin[entry + half] = factor * Math.sin(angle);
     }
   }
   const shape: [number, number, number] = [positions.length, 1, depth];
   return { cos: tensor3d(cos, shape), sin: tensor3d(sin, shape) };
+}
+
+/** (−x₂, x₁) of the halves of every head, [tokens, heads, depth]; with sign −1 the way back. */
+function quarterTurn(x: Tensor3D, sign: 1 | -1): Tensor {
+  const half = x.shape[2] / 2;
+  const [first, second] = [slice(x, [0, 0, 0], [-1, -1, half]), slice(x, [0, 0, half], [-1, -1, half])];
+  return concat([mul(second, -sign), mul(first, sign)], 2);
+}
+
+/**
+ * Rotary position embedding (Su et al. 2021) in halves, as transformers has it: x ⊙ cos + (−x₂, x₁) ⊙
+ * sin, a head at a time.
+ */
+export function rotary(x: Tensor2D, heads: number, { cos, sin }: Angles): Tensor2D {
+  const [tokens, width] = x.shape;
+  const byHead = (t: Tensor): Tensor3D => reshape(t, [tokens, heads, width / heads]);
+  const flat = (t: Tensor): Tensor2D => reshape(t, [tokens, width]);
+  return op(
+    [x],
+    ([input]) => {
+      const split = byHead(input);
+      return { value: flat(add(mul(split, cos), mul(quarterTurn(split, 1), sin))), saved: [cos, sin] };
+    },
+    (dy, [savedCos, savedSin]) => {
+      const d = byHead(dy);
+      return [flat(add(mul(d, savedCos), quarterTurn(mul(d, savedSin), -1)))];
+    },
+  );
 }

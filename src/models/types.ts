@@ -3,10 +3,7 @@ import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
 export interface Weights {
   (name: string): Tensor;
-  /**
-   * Some rows of a table, [m, width], for who need not make the whole table; absent where the table is
-   * there anyway.
-   */
+  /** Some rows of a table, [m, width], where the whole table need not be made; absent where it is there anyway. */
   rows?(name: string, ids: Int32Array): Tensor2D;
   /**
    * A matrix in pieces of its rows, one below the other, where it may be too large for one tensor;
@@ -15,8 +12,8 @@ export interface Weights {
   pieces?(name: string): readonly Tensor2D[];
   /** True where nobody asks for the weight's gradient; absent where somebody may. */
   frozen?(name: string): boolean;
-  /** Told what a linear layer is given, [n, in], by the name of its weight, where somebody wants to know. */
-  seen?(name: string, x: Tensor2D): void;
+  /** Called with what a linear layer is given, [n, in], and the name of its weight. */
+  onLinearInput?(name: string, x: Tensor2D): void;
   /** What stands beside a linear layer, where something does: see models/adapters.ts. */
   adapterOf?(module: string): AdapterModule | undefined;
 }
@@ -31,15 +28,15 @@ export interface AdapterModule {
 
 /** One row of a model's input, without padding: a text, or an image. */
 export interface TokenRow {
-  /** Token ids; of an image, the places of its tokens: 0 for the class token, then a patch each. */
+  /** Token ids; of an image, the positions of its tokens: 0 for the class token, then a patch each. */
   readonly ids: readonly number[];
   /** Segment numbers. */
   readonly types: readonly number[];
-  /** What a language model is to say after `ids`: it scores the row by the log-probability of these. */
+  /** What follows `ids`: a language model scores the row by the log-probability of these. */
   readonly targets?: readonly number[] | undefined;
   /** Whether it is scored by the mean over its targets, not by their sum. */
   readonly mean?: boolean | undefined;
-  /** The places of `ids` in their text (default: 0, 1, …). */
+  /** The positions of `ids` in their text (default: 0, 1, …). */
   readonly positions?: readonly number[] | undefined;
   /** Of a row that holds targets of several rows behind one text: see models/decoder.ts. */
   readonly scored?: readonly ScoredTargets[] | undefined;
@@ -52,8 +49,8 @@ export interface ScoredTargets {
   /** The row they are of, in the order in which rows were given. */
   readonly row: number;
   /**
-   * The place in its row that says the first of them, and the place that says the second; from there on
-   * they follow each other.
+   * The token of its row that predicts the first of them, and the one that predicts the second; from there
+   * on they follow each other.
    */
   readonly first: number;
   readonly second: number;
@@ -62,25 +59,32 @@ export interface ScoredTargets {
 }
 
 /** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
-export const rowTokens = (...rows: readonly TokenRow[]): number =>
-  rows.reduce(
-    (sum, { ids, targets }, r) =>
-      sum + (r > 0 && rows[r - 1]!.ids === ids ? 0 : ids.length) + (targets?.length ?? 0),
-    0,
-  );
+export function rowTokens(...rows: readonly TokenRow[]): number {
+  let total = 0;
+  let before: readonly number[] | undefined;
+  for (const { ids, targets = [] } of rows) {
+    if (ids !== before) total += ids.length;
+    total += targets.length;
+    before = ids;
+  }
+  return total;
+}
 
 /** Some rows that are padded to one length and attended to together. */
-export interface Segment {
+export interface SegmentShape {
+  /** How many rows. */
   readonly size: number;
+  /** Tokens of each. */
   readonly length: number;
+}
+
+export interface Segment extends SegmentShape {
   /** [size · length], 1 for a token and 0 for padding; undefined where nothing is padded. */
   readonly mask: Uint8Array | undefined;
 }
 
 /** A segment as attention needs it. */
-export interface SegmentBias {
-  readonly size: number;
-  readonly length: number;
+export interface SegmentBias extends SegmentShape {
   /**
    * Added to the scores, [size or 1, 1, 1 or length, length]: 0 where a token may be seen, very
    * negative where not.
@@ -115,6 +119,12 @@ export interface Block<State> {
 
 export type Shapes = ReadonlyMap<string, readonly number[]>;
 
+/** Rows of a table that are looked up, one a token. */
+export interface Lookup {
+  readonly name: string;
+  readonly ids: Int32Array;
+}
+
 /** A model for one config: a pipeline of blocks from a batch to features [rows, width]. */
 export interface Model<State = unknown, Batch = unknown> {
   /** Canonical name and shape of every tensor the forward reads, in order. */
@@ -130,7 +140,7 @@ export interface Model<State = unknown, Batch = unknown> {
   readonly transposed?: ReadonlySet<string> | undefined;
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
-  /** How it says a text of its own, where it can. */
+  /** How it generates text, where it can. */
   readonly generation?: Generation<Batch> | undefined;
   /** Linear layers with an adapter beside them, by module (models/adapters.ts). */
   readonly adapters?: ReadonlyMap<string, AdapterModule> | undefined;
@@ -139,7 +149,7 @@ export interface Model<State = unknown, Batch = unknown> {
   /** Lays rows out for its blocks, on the host. */
   prepare(rows: readonly TokenRow[]): Batch;
   /** Which rows of which tables a batch will look up. */
-  lookups(batch: Batch): readonly { readonly name: string; readonly ids: Int32Array }[];
+  lookups(batch: Batch): readonly Lookup[];
   /**
    * The state before the first block. With a KV cache, the last block gives every row's scores of its
    * next token, [rows, vocabulary].
@@ -155,18 +165,18 @@ export interface Model<State = unknown, Batch = unknown> {
 /** What a language model needs to go on from what it has read: evaluate/generate.ts runs it. */
 export interface Generation<Batch = unknown> {
   /** The block where a further token enters; those before it read the text, once. */
-  readonly from: number;
+  readonly firstBlock: number;
   /** Tokens that end a text. */
   readonly ends: readonly number[];
   /** How far back a token sees. */
   readonly window?: number | undefined;
   /**
-   * The batch that reads one more token of each row of the batch it began with. @param step how many it
-   * has read so far
+   * The batch that reads one more token of each row of the batch it began with.
+   * @param step how many it has read so far
    */
-  follow(batch: Batch, said: readonly number[], step: number): Batch;
-  /** The rows of a batch that look back at what they have read. */
-  side(batch: Batch): TokenBatch;
+  nextBatch(batch: Batch, tokens: readonly number[], step: number): Batch;
+  /** The rows of a batch whose keys and values are cached: those of the decoder. */
+  cachedRows(batch: Batch): TokenBatch;
 }
 
 /** Keys and values of what has been read: see models/kv-cache.ts. */
@@ -175,8 +185,8 @@ export interface KvCache {
   keys(): readonly SegmentBias[] | undefined;
   /** A layer's keys and values of all that has been read, these new ones among them. */
   extend(layer: string, k: Tensor2D, v: Tensor2D): readonly [k: Tensor2D, v: Tensor2D];
-  /** What is made in the first pass and looked at in all. */
-  once(name: string, make: () => Tensor2D): Tensor2D;
+  /** What is made in the first pass, and the same in every one after it. */
+  reuse(name: string, make: () => Tensor2D): Tensor2D;
 }
 
 export interface ImageShape {
@@ -196,10 +206,21 @@ export interface HeadNames {
   readonly dense?: string | undefined;
 }
 
+/** A kind of checkpoint that a family reads. */
+export interface CheckpointType {
+  /** What such models are called, in messages. */
+  readonly title: string;
+  /**
+   * What transformers' classes with a head begin with, such as Bert in BertForSequenceClassification; absent
+   * where none of them has this family's head.
+   */
+  readonly className?: string | undefined;
+}
+
 /** What a model family knows about its checkpoints. One file a family; the list is in models/index.ts. */
 export interface ModelFamily {
-  /** `model_type` in config.json. */
-  readonly types: readonly string[];
+  /** The checkpoints that it reads, by `model_type` in config.json. */
+  readonly types: Readonly<Record<string, CheckpointType>>;
   /** Task head tensors, which are kept per task and never merged; none for a family that only scores. */
   readonly head?: HeadNames | undefined;
   /** What it can be read as, the customary one first. */

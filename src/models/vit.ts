@@ -1,12 +1,13 @@
 import { activationNames } from "./activations.js";
-import { readConfig } from "./config.js";
+import { withoutBias } from "./attention-bias.js";
+import { configReader } from "./config.js";
 import { norm, normShapes } from "./dense.js";
 import { pipeline, tokenOfRows, type State } from "./encoder.js";
-import { patchEmbeddings, tokensOf } from "./patches.js";
-import { preNormLayer } from "./prenorm.js";
+import { patchEmbeddings, tokensOfImage } from "./patches.js";
+import { preNormLayers } from "./prenorm.js";
 import type { Block, Config, Model, ModelFamily } from "./types.js";
 
-const names = {
+const vitLayer = {
   norm1: "layernorm_before",
   qkv: ["query", "key", "value"].map((name) => `attention.attention.${name}`),
   out: "attention.output.dense",
@@ -15,8 +16,8 @@ const names = {
   down: "output.dense",
 };
 
-function build(json: Config): Model {
-  const { size, positive, only, heads: headsOf } = readConfig(json, "vit");
+function buildVit(json: Config): Model {
+  const { size, positive, only, heads: headsOf } = configReader(json, "vit");
   only("qkv_bias", true);
   const image = {
     size: size("image_size"),
@@ -32,11 +33,11 @@ function build(json: Config): Model {
   const heads = headsOf("num_attention_heads", width);
   const epsilon = positive("layer_norm_eps", 1e-12);
   const activation = only("hidden_act", "gelu", ...activationNames);
-  const tokens = tokensOf(image);
+  const tokens = tokensOfImage(image);
   const final: Block<State> = {
     id: "layernorm",
     shapes: new Map(normShapes("layernorm", width)),
-    run: (w, state) => ({ ...state, x: norm(w, "layernorm", tokenOfRows(state.x, state.batch), epsilon) }),
+    run: (w, state) => ({ ...state, x: norm(w, "layernorm", tokenOfRows(state), epsilon) }),
   };
   return pipeline<State>({
     blocks: [
@@ -48,9 +49,14 @@ function build(json: Config): Model {
         positions: "embeddings.position_embeddings",
         positionShape: [1, tokens, width],
       }),
-      ...Array.from({ length: layers }, (_, i) =>
-        preNormLayer(`encoder.layer.${i}`, { width, inner, heads, epsilon, activation, names }),
-      ),
+      ...preNormLayers("encoder.layer", layers, {
+        width,
+        inner,
+        heads,
+        epsilon,
+        activation,
+        names: vitLayer,
+      }),
       final,
     ],
     tables: [],
@@ -61,9 +67,7 @@ function build(json: Config): Model {
     padId: 0,
     image,
     lookups: () => [],
-    start: ({ segments }) => ({
-      bias: segments.map(({ size: rows, length }) => ({ size: rows, length, bias: undefined })),
-    }),
+    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(withoutBias) }),
   });
 }
 
@@ -72,9 +76,9 @@ function build(json: Config): Model {
  * the class token.
  */
 export const vit: ModelFamily = {
-  types: ["vit"],
+  types: { vit: { title: "ViT", className: "ViT" } },
   outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   canonical: (name) => name.replace(/^vit\./, ""),
-  build,
+  build: buildVit,
 };

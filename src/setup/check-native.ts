@@ -12,7 +12,7 @@ import {
 import { at } from "../at.js";
 import { registerGradients } from "../backend/gradients.js";
 import { loadNative, usesCard } from "../backend/native-load.js";
-import { linear } from "../models/ops.js";
+import { affine } from "../models/ops.js";
 
 const { backend } = await loadNative([], "any", process.argv[2]);
 await setBackend(backend);
@@ -23,7 +23,7 @@ const computed = Array.from(await matMul(a, b, false, true).data());
 if (computed.join() !== "17,23,39,53") throw new Error(`matMul gave ${computed.join()}, not 17,23,39,53`);
 // L = Σ (x Wᵀ + c)²: ∂L/∂W = 2 yᵀ x.
 const { grads } = engine().gradients(
-  () => sum<Scalar>(square(linear(a, [{ weight: b, bias: tensor1d([0, 1]) }]))),
+  () => sum<Scalar>(square(affine(a, [{ weight: b, bias: tensor1d([0, 1]) }]))),
   [b],
 );
 const slope = Array.from(await at(grads, 0).data());

@@ -10,8 +10,9 @@ export interface Stage {
 
 /** The whole model as one stage, or each block as a stage of its own. */
 export function stagesOf(model: Model, blockwise: boolean): Stage[] {
-  const groups = blockwise ? model.blocks.map((block) => [block]) : [model.blocks];
-  return groups.map((blocks, i) => ({ blocks, first: i === 0, last: i === groups.length - 1 }));
+  if (!blockwise) return [{ blocks: model.blocks, first: true, last: true }];
+  const last = model.blocks.length - 1;
+  return model.blocks.map((block, i) => ({ blocks: [block], first: i === 0, last: i === last }));
 }
 
 /** Activations at a block boundary, in host memory. */
@@ -23,15 +24,21 @@ export interface StageInput {
   readonly boundary: Boundary;
 }
 
-export const upload = (boundary: Boundary): Tensor[] =>
+export const toTensors = (boundary: Boundary): Tensor[] =>
   boundary.map(({ shape, values }) => tensor(values, shape, "float32"));
 
 /** Copies tensors to host memory and disposes them. */
-export async function download(tensors: readonly Tensor[]): Promise<Boundary> {
+export async function toBoundary(tensors: readonly Tensor[]): Promise<Boundary> {
   const copies = [];
-  for (const t of tensors) copies.push({ shape: t.shape, values: (await t.data()) as Float32Array });
+  for (const t of tensors) copies.push({ shape: t.shape, values: await t.data<"float32">() });
   dispose([...tensors]);
   return copies;
+}
+
+/** What a stage's blocks begin with: a batch, and activations that the stage before it left (none for the first). */
+export interface StageStart {
+  readonly batch: unknown;
+  readonly carried: readonly Tensor[];
 }
 
 /** Runs a stage's blocks: a pure function of the weights, the batch and what the stage before it left. */
@@ -39,8 +46,7 @@ export function runStage(
   model: Model,
   stage: Stage,
   weights: Weights,
-  batch: unknown,
-  carried: readonly Tensor[],
+  { batch, carried }: StageStart,
 ): unknown {
   const start = model.start(batch);
   return stage.blocks.reduce(
@@ -59,18 +65,21 @@ export async function stageForward(
   weights: Weights,
   { batch, boundary }: StageInput,
 ): Promise<Boundary> {
-  return download(
+  return toBoundary(
     tidy(() => {
       const start = model.start(batch);
-      let carried = upload(boundary);
+      let carried = toTensors(boundary);
       for (const [i, block] of stage.blocks.entries()) {
         const before = carried;
-        carried = tidy(() =>
-          model.carried(block.run(weights, stage.first && i === 0 ? start : model.carry(start, before))),
-        );
+        const isFirst = stage.first && i === 0;
+        carried = tidy(() => {
+          const state = isFirst ? start : model.carry(start, before);
+          return model.carried(block.run(weights, state));
+        });
         dispose(before.filter((t) => !carried.includes(t)));
       }
-      return stage.last ? [model.features(model.carry(start, carried))] : carried;
+      if (!stage.last) return carried;
+      return [model.features(model.carry(start, carried))];
     }),
   );
 }

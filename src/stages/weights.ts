@@ -1,11 +1,19 @@
 import { dispose, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at, lookUp } from "../at.js";
 import { tensorLimit } from "../merge/limit.js";
 import { mergeTensors } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import { piecesOf, type Request, type TaskVectors } from "../merge/vectors.js";
-import { joined, rows } from "../models/ops.js";
+import { concatenated, rows } from "../models/ops.js";
 import type { Model, Weights } from "../models/types.js";
+import { asMatrix } from "../models/weights.js";
 import type { Stage } from "./stages.js";
+
+/** A merged tensor, or what of it was asked for. */
+export interface MergedTensor {
+  readonly request: Request;
+  readonly tensor: Tensor;
+}
 
 /** Merged weights of a stage, on the device until disposed. */
 export interface StageWeights {
@@ -14,7 +22,7 @@ export interface StageWeights {
    * The tensors that some expert changed: what a gradient is asked for. Of a table, the rows that the
    * batches name.
    */
-  readonly changed: readonly { readonly request: Request; readonly tensor: Tensor }[];
+  readonly changed: readonly MergedTensor[];
   dispose(): void;
 }
 
@@ -46,81 +54,79 @@ function requestsOf(name: string, vectors: TaskVectors, tables: ReadonlyMap<stri
 }
 
 /** Rows of a tensor in pieces, in the order in which they are asked for. */
-function rowsOfPieces(
-  pieces: readonly { readonly run: readonly [from: number, to: number]; readonly tensor: Tensor2D }[],
-  ids: Int32Array,
-): Tensor2D {
+function rowsOfPieces(pieces: readonly MergedTensor[], ids: Int32Array): Tensor2D {
+  const wanted = Array.from(ids, (id, position) => ({ id, position }));
   const order: number[] = [];
-  const found = pieces.flatMap(({ run: [from, to], tensor }) => {
-    const at = Array.from(ids, (_, i) => i).filter((i) => ids[i]! >= from && ids[i]! < to);
-    if (at.length === 0) return [];
-    order.push(...at);
-    return [
-      rows(
-        tensor,
-        tensor1d(
-          at.map((i) => ids[i]! - from),
-          "int32",
-        ),
-      ),
-    ];
+  const found = pieces.flatMap(({ request: { name, run }, tensor }) => {
+    if (!run)
+      throw new RangeError(`"${name}" is there in pieces, and one of them does not say which rows it has`);
+    const [from, to] = run;
+    const here = wanted.filter(({ id }) => id >= from && id < to);
+    if (here.length === 0) return [];
+    order.push(...here.map(({ position }) => position));
+    const local = here.map(({ id }) => id - from);
+    return [rows(asMatrix(tensor, name), tensor1d(local, "int32"))];
   });
   const back = new Int32Array(order.length);
-  order.forEach((i, place) => (back[i] = place));
-  return rows(joined(found, 0), tensor1d(back, "int32"));
+  for (const [row, position] of order.entries()) back[position] = row;
+  return rows(concatenated(found, 0), tensor1d(back, "int32"));
 }
 
-/** Merges what a stage reads, and of its tables only the rows that the batches it will see name. */
-export async function openStage(
-  model: Model,
-  vectors: TaskVectors,
-  table: Table,
-  stage: Stage,
-  batches: readonly unknown[],
-): Promise<StageWeights> {
-  // Two blocks may read one tensor: an embedding that is the output layer too, a bias that all layers share.
-  const names = [...new Set(stage.blocks.flatMap(({ shapes }) => [...shapes.keys()]))];
-  const rowsOf = names.some((name) => model.tables.has(name))
-    ? tableRows(model, batches)
-    : new Map<string, Int32Array>();
-  const requests = names.flatMap((name) => requestsOf(name, vectors, rowsOf));
-  const tensors = await mergeTensors(vectors, table, requests);
-  const merged = requests.map((request, i) => ({ request, tensor: tensors[i]! }));
-  const byName = new Map<string, { readonly request: Request; readonly tensor: Tensor }[]>();
+/**
+ * Merged tensors as blocks ask for them.
+ * @param rowsOf which rows are there of a table that was not made whole
+ */
+function weightsFrom(
+  merged: readonly MergedTensor[],
+  rowsOf: ReadonlyMap<string, Int32Array>,
+): Pick<Weights, "rows" | "pieces"> & ((name: string) => Tensor) {
+  const byName = new Map<string, MergedTensor[]>();
   for (const one of merged) byName.set(one.request.name, [...(byName.get(one.request.name) ?? []), one]);
-  const places = new Map(
-    [...rowsOf].map(([name, ids]) => [name, new Map(Array.from(ids, (id, at) => [id, at]))]),
+  // Of such a table: the number of a row → where it lies.
+  const locations = new Map(
+    [...rowsOf].map(([name, ids]) => [name, new Map(Array.from(ids, (id, row) => [id, row]))]),
   );
-  const isChanged = (name: string) => vectors.tensors.get(name)!.experts.length > 0;
   const all = (name: string) => {
     const entries = byName.get(name);
     if (!entries) throw new Error(`a block asks for "${name}", which is not among its names`);
     return entries;
   };
-  const found = (name: string): Tensor => {
+  const whole = (name: string): Tensor => {
     const [entry, ...others] = all(name);
-    if (others.length > 0)
+    if (!entry || others.length > 0)
       throw new Error(`"${name}" is too large for one tensor on this engine, and a block asks for all of it`);
-    return entry!.tensor;
+    return entry.tensor;
   };
+  return Object.assign(whole, {
+    pieces: (name: string) => all(name).map(({ tensor }) => asMatrix(tensor, name)),
+    rows(name: string, ids: Int32Array): Tensor2D {
+      const entries = all(name);
+      if (entries.length > 1) return rowsOfPieces(entries, ids);
+      const location = locations.get(name);
+      const local = location ? ids.map((id) => lookUp(location, id)) : ids;
+      return rows(asMatrix(whole(name), name), tensor1d(local, "int32"));
+    },
+  });
+}
+
+/** Merges what a stage reads, and of its tables only the rows that the batches it will see name. */
+export async function openStage(
+  { model, vectors, table }: { readonly model: Model; readonly vectors: TaskVectors; readonly table: Table },
+  stage: Stage,
+  batches: readonly unknown[],
+): Promise<StageWeights> {
+  // Two blocks may read one tensor: an embedding that is the output layer too, a bias that all layers share.
+  const names = [...new Set(stage.blocks.flatMap(({ shapes }) => [...shapes.keys()]))];
+  const readsTable = names.some((name) => model.tables.has(name));
+  const rowsOf = tableRows(model, readsTable ? batches : []);
+  const requests = names.flatMap((name) => requestsOf(name, vectors, rowsOf));
+  const tensors = await mergeTensors(vectors, table, requests);
+  const merged = requests.map((request, i) => ({ request, tensor: at(tensors, i) }));
+  const isChanged = (name: string) => lookUp(vectors.tensors, name).experts.length > 0;
   return {
-    weights: Object.assign(found, {
+    weights: Object.assign(weightsFrom(merged, rowsOf), {
       frozen: (name: string) => !isChanged(name),
       adapterOf: (module: string) => model.adapters?.get(module),
-      pieces: (name: string) => all(name).map(({ tensor }) => tensor as Tensor2D),
-      rows(name: string, ids: Int32Array): Tensor2D {
-        const entries = all(name);
-        if (entries.length > 1)
-          return rowsOfPieces(
-            entries.map(({ request, tensor }) => ({ run: request.run!, tensor: tensor as Tensor2D })),
-            ids,
-          );
-        const place = places.get(name);
-        return rows(
-          found(name) as Tensor2D,
-          tensor1d(place ? ids.map((id) => place.get(id)!) : ids, "int32"),
-        );
-      },
     }),
     changed: merged.filter(({ request }) => isChanged(request.name)),
     dispose: () => dispose(tensors),

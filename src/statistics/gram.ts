@@ -20,7 +20,7 @@ export async function gramsOf(
   const sums = new Map<string, Tensor>();
   const counts = new Map<string, number>();
   const weights: Weights = Object.assign((name: string) => tensors[at.get(name)!]!, {
-    seen(name: string, x: Tensor2D) {
+    onLinearInput(name: string, x: Tensor2D) {
       const before = sums.get(name);
       sums.set(name, keep(before ? add(before, matMul(x, x, true, false)) : matMul(x, x, true, false)));
       before?.dispose();

@@ -24,11 +24,11 @@ import { crossEntropy, divergence, entropy, guardedEntropy } from "../models/los
 import { along, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import {
-  download,
   runStage,
   stageForward,
   stagesOf,
-  upload,
+  toTensors,
+  toBoundary,
   type Boundary,
   type Stage,
 } from "../stages/stages.js";
@@ -112,9 +112,7 @@ export async function coefficientGradient(
   }));
   const open = (stage: Stage) =>
     openStage(
-      model,
-      vectors,
-      coefficients,
+      { model, vectors, table: coefficients },
       stage,
       passes.map(({ batch }) => batch),
     );
@@ -166,11 +164,11 @@ async function stageBackward(
   const losses: Tensor[] = [];
   let total: (Tensor | undefined)[] = changed.map(() => undefined);
   for (const pass of passes) {
-    const carried = upload(pass.inputs[s]!);
-    const upstream = upload(pass.upstream);
+    const carried = toTensors(pass.inputs[s]!);
+    const upstream = toTensors(pass.upstream);
     const all = tidy(() => {
       const { grads } = engine().gradients(() => {
-        const state = runStage(model, stage, weights, pass.batch, carried);
+        const state = runStage(model, stage, weights, { batch: pass.batch, carried });
         if (!stage.last) return along(model.carried(state), upstream);
         const each = jobLosses(model.features(state), pass.jobs, loss);
         losses.push(keep(concat(each)));
@@ -191,7 +189,7 @@ async function stageBackward(
       dispose([before, now]);
       return sum;
     });
-    pass.upstream = await download(back);
+    pass.upstream = await toBoundary(back);
   }
   // The merged weights are done with; the task vectors are read once more.
   opened.dispose();

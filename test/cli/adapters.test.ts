@@ -39,7 +39,9 @@ async function asLora(task: string): Promise<void> {
     const { shape, values } = await origin.weights(name);
     const delta = (await expert.weights(name)).values.map((x, i) => x - values[i]!);
     let seed = 1;
-    const { factors } = factorise(delta, shape[0]!, shape[1]!, 6, () => Math.sin(seed++ * 12.9898));
+    const { factors } = factorise({ values: delta, rows: shape[0]!, width: shape[1]! }, 6, () =>
+      Math.sin(seed++ * 12.9898),
+    );
     const module = `bert.${name.replace(/\.weight$/, "")}`;
     tensor(`${module}.lora_A.weight`, [6, shape[1]!], factors.right);
     tensor(`${module}.lora_B.weight`, [shape[0]!, 6], factors.left);

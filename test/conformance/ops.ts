@@ -9,7 +9,8 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
-import { attention, attentionBias } from "../../src/models/attention.js";
+import { attention } from "../../src/models/attention.js";
+import { attentionBias } from "../../src/models/attention-bias.js";
 import { activations } from "../../src/models/activations.js";
 import * as lossOps from "../../src/models/losses.js";
 import * as ops from "../../src/models/ops.js";
@@ -38,7 +39,7 @@ export function opTests(tolerance: number): void {
     gradients: [beside(g.gradients as number[][][])],
   };
   const run: Record<string, (inputs: Tensor[], g: GoldenOp) => Tensor> = {
-    linear: ([x, w, b]) => ops.linear(x as Tensor2D, [{ weight: w as Tensor2D, bias: b as Tensor1D }]),
+    linear: ([x, w, b]) => ops.affine(x as Tensor2D, [{ weight: w as Tensor2D, bias: b as Tensor1D }]),
     gelu: ([x]) => activations.gelu(x as Tensor2D),
     layerNorm: ([x, s, b]) => ops.layerNorm(x as Tensor2D, s as Tensor1D, b as Tensor1D, 1e-12),
     rows: ([t], g) => ops.rows(t as Tensor2D, tensor1d(g.ids!, "int32")),

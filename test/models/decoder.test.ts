@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { sharedTexts } from "../../src/models/decoder.js";
 import { layout } from "../../src/models/layout.js";
-import { placesOf } from "../../src/models/output-layer.js";
+import { predictionsOf } from "../../src/models/output-layer.js";
 import { rowTokens, type TokenRow } from "../../src/models/types.js";
 
 const [text, other] = [
@@ -22,14 +22,14 @@ test("a text is read once, however many answers it has; each answer is said wher
     [0, 1, 2],
   ]);
   const batch = layout(shared, 0, 4000);
-  const { at, targets, owners, rows: count } = placesOf(batch);
+  const { tokens, targets, owners, rows: count } = predictionsOf(batch);
   expect(count).toBe(rows.length);
   for (const [r, { ids, targets: expected }] of rows.entries()) {
-    const mine = [...at.keys()].filter((n) => owners[r * at.length + n] === 1);
+    const mine = [...tokens.keys()].filter((n) => owners[r * tokens.length + n] === 1);
     expect(mine.map((n) => targets[n])).toEqual(expected);
     // The token that says a target is the one that stands before it.
-    expect(mine.map((n) => batch.ids[at[n]!])).toEqual([ids.at(-1), ...expected!.slice(0, -1)]);
-    expect(mine.map((n) => batch.positions[at[n]!])).toEqual(expected!.map((_, t) => ids.length - 1 + t));
+    expect(mine.map((n) => batch.ids[tokens[n]!])).toEqual([ids.at(-1), ...expected!.slice(0, -1)]);
+    expect(mine.map((n) => batch.positions[tokens[n]!])).toEqual(expected!.map((_, t) => ids.length - 1 + t));
   }
 });
 
