@@ -22,13 +22,26 @@ const systemMessages: Record<string, string> = {
   EMFILE: "too many open files; raise the limit with `ulimit -n`",
 };
 
+/** What an error says. */
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The code of an error of the system ("ENOENT"); undefined of any other. */
+export function errorCode(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return undefined;
+  return error.code;
+}
+
+/** The path that an error of the file system names. */
+function pathOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("path" in error) || typeof error.path !== "string") return undefined;
+  return error.path;
+}
+
 /** Turns a file-system error into a UserError that names the path; passes every other error through. */
 export function explain(error: unknown): unknown {
-  if (!(error instanceof Error) || !("code" in error)) return error;
-  const { code, path } = error as NodeJS.ErrnoException;
-  const message = code === undefined ? undefined : systemMessages[code];
+  const message = systemMessages[errorCode(error) ?? ""];
   if (message === undefined) return error;
-  return new UserError(`${path ?? "writing"}: ${message}`, { cause: error });
+  return new UserError(`${pathOf(error) ?? "writing"}: ${message}`, { cause: error });
 }
 
 /** The exit code of a run that was asked to stop and left a state behind. */

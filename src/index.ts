@@ -39,7 +39,7 @@ export { evaluateFolder, type EvaluateOptions } from "./run/evaluate.js";
 export { loadSettings } from "./config/load.js";
 export { type Settings } from "./config/settings.js";
 export { type ResultRow } from "./report/rows.js";
-export { resultTable, toText, tableCaption, type Cell, type Table as TextTable } from "./report/table.js";
+export { resultTable, toText, tableCaption, type Cell, type TextTable } from "./report/table.js";
 export { toMarkdown, toLatex, toHtml, toCsv } from "./report/formats.js";
 export { version } from "./package.js";
 export { fromFloat32, toFloat32 } from "./tensor/dtype.js";

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { z } from "zod";
 
 /** The folder train-merge is installed in: the first one upwards with a package.json. */
 export const packageFolder: string = (() => {
@@ -9,6 +10,6 @@ export const packageFolder: string = (() => {
   return folder;
 })();
 
-export const version: string = (
-  JSON.parse(readFileSync(join(packageFolder, "package.json"), "utf8")) as { version: string }
-).version;
+export const { version } = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(join(packageFolder, "package.json"), "utf8")));

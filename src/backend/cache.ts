@@ -12,3 +12,7 @@ export function cacheFolder(): string {
 
 /** The TensorFlow engine that `train-merge setup native` built; node and node-gpu look here first. */
 export const nativeFolder = (): string => join(cacheFolder(), "native");
+
+/** The tfjs-node inside a folder that `setup native` filled. */
+export const addonPackage = (folder: string): string =>
+  join(folder, "node_modules", "@tensorflow", "tfjs-node");

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { linkerFinds, linkerFolders, linkerList } from "./linker.js";
-import { EngineProblem } from "./problem.js";
+import { EngineProblem } from "./engine.js";
 
 /** The packages with which pip brings CUDA 12 to a machine that lacks it. */
 const cudaPackages = ["runtime", "nvrtc", "cupti"].map((name) => `nvidia-cuda-${name}-cu12`);
@@ -40,14 +40,18 @@ export function cudaProblem({ card, has }: CudaFacts): EngineProblem {
   );
 }
 
+/** Where TensorFlow lies that the engine was built on, where that is not the engine's own folder. */
+function tensorflowElsewhere(nativeFolder: string): string | undefined {
+  const text = join(nativeFolder, "tensorflow.txt");
+  if (!existsSync(text)) return undefined;
+  return / in (\/.*)$/m.exec(readFileSync(text, "utf8"))?.[1];
+}
+
 /** Folders in which pip puts CUDA's libraries beside a TensorFlow. */
 function wheelFolders(nativeFolder: string): string[] {
-  const text = join(nativeFolder, "tensorflow.txt");
-  const elsewhere = existsSync(text) ? / in (\/.*)$/m.exec(readFileSync(text, "utf8"))?.[1] : undefined;
-  const roots = [
-    join(nativeFolder, "python", "nvidia"),
-    ...(elsewhere === undefined ? [] : [join(dirname(elsewhere), "nvidia")]),
-  ];
+  const roots = [join(nativeFolder, "python", "nvidia")];
+  const elsewhere = tensorflowElsewhere(nativeFolder);
+  if (elsewhere !== undefined) roots.push(join(dirname(elsewhere), "nvidia"));
   return roots
     .filter((root) => existsSync(root))
     .flatMap((root) => readdirSync(root).map((name) => join(root, name, "lib")));

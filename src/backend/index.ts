@@ -1,13 +1,15 @@
 import { ready, setBackend, version_core } from "@tensorflow/tfjs-core";
-import { UserError } from "../errors.js";
-import { EngineProblem, engines, type EngineName, type Loaded } from "./engines.js";
+import { messageOf, UserError } from "../errors.js";
+import { EngineProblem, type Loaded } from "./engine.js";
+import { engineNamed, engines, type EngineName } from "./engines.js";
 import { registerGradients } from "./gradients.js";
 
 export { cacheFolder } from "./cache.js";
-export { engineNames, type EngineName } from "./engines.js";
-export { deviceMemory, freeMemory, watchMemory } from "./memory.js";
+export { freeMemory, type DeviceMemory } from "./device-memory.js";
+export { engineNamed, engineNames, type EngineName } from "./engines.js";
+export { watchMemory } from "./memory.js";
 export { surveyEngines, type EngineStatus } from "./survey.js";
-export { webgpuCounts } from "./webgpu.js";
+export { webgpuCounts } from "./webgpu-load.js";
 export type { WebgpuCounts } from "./webgpu-queue.js";
 
 /**
@@ -15,7 +17,7 @@ export type { WebgpuCounts } from "./webgpu-queue.js";
  * @param chosen whether the user named it: then a card that is only emulated will do
  */
 export async function startNamed(name: EngineName, chosen: boolean, threads?: number): Promise<Loaded> {
-  const loaded = await engines.find((engine) => engine.name === name)!.load(threads);
+  const loaded = await engineNamed(name).load(threads);
   if (loaded.emulated && !chosen)
     throw new EngineProblem(`${loaded.text} only emulates a card`, `--backend ${name} takes it all the same`);
   if (!(await setBackend(loaded.backend))) throw new Error("it was loaded but did not start");
@@ -29,6 +31,12 @@ let running: (Loaded & { readonly name: EngineName }) | undefined;
 
 /** What the running engine runs on; undefined where none was started. */
 export const runningOn = (): Readonly<Loaded> | undefined => running;
+
+/** Why something failed, in a line. */
+export function reasonOf(error: unknown): string {
+  const [line = ""] = messageOf(error).split("\n");
+  return line;
+}
 
 /**
  * Starts an engine and makes it tfjs's current back end. `auto` takes the first of
@@ -47,8 +55,8 @@ export async function startEngine(
       running = { ...(await startNamed(name, choice !== "auto", threads)), name };
       return name;
     } catch (error) {
-      const [line] = String(error instanceof Error ? error.message : error).split("\n");
-      problem = `--backend ${name}: ${line}; to mend it: ${error instanceof EngineProblem ? error.mend : mend}`;
+      const how = error instanceof EngineProblem ? error.mend : mend;
+      problem = `--backend ${name}: ${reasonOf(error)}; to mend it: ${how}`;
     }
   }
   throw new UserError(problem);

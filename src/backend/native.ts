@@ -1,60 +1,49 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
-import util from "node:util";
-import { findBackend } from "@tensorflow/tfjs-core";
-import { nativeFolder } from "./cache.js";
-import { cudaFacts, cudaProblem } from "./cuda.js";
-import { registerNativeKernels } from "./native-kernels.js";
-import type { Loaded } from "./problem.js";
-import { locate } from "./locate.js";
+import { execFileSync } from "node:child_process";
+import { guessedMemory, memoryOfHost, type DeviceMemory } from "./device-memory.js";
+import type { Engine } from "./engine.js";
 
-/** The part of tfjs-node's back end that we use beside its kernels. */
-export interface NativeBackend {
-  readonly isUsingGpuDevice: boolean;
-}
+const backend = "tensorflow";
 
-/** The tfjs-node inside a folder that `setup native` filled. */
-export const addonPackage = (folder: string): string =>
-  join(folder, "node_modules", "@tensorflow", "tfjs-node");
-
-/**
- * Loads tfjs-node and makes it a back end named "tensorflow": the one in `folder` (default: what `setup native`
- * built), or else one of `packages` that is installed.
- * @throws Error where there is none, or where a card is asked for and TensorFlow finds none
- */
-export async function loadNative(
-  packages: readonly string[],
-  device: "gpu" | "cpu" | "any",
-  folder = nativeFolder(),
-): Promise<Loaded> {
-  // Read by TensorFlow when it loads: its start-up log goes to stderr unless told not to, and it takes all of a
-  // card's memory unless told to grow.
-  process.env["TF_CPP_MIN_LOG_LEVEL"] ??= "2";
-  process.env["TF_FORCE_GPU_ALLOW_GROWTH"] ??= "true";
-  if (device === "cpu") process.env["CUDA_VISIBLE_DEVICES"] ??= "-1";
-  // tfjs-node 4.22 calls two functions that Node 23 took away.
-  const old = util as unknown as Record<string, unknown>;
-  old["isNullOrUndefined"] ??= (x: unknown) => x === null || x === undefined;
-  old["isArray"] ??= Array.isArray;
-  const built = join(addonPackage(folder), "dist", "index.js");
-  const path = existsSync(built) ? built : packages.map(locate).find((found) => found !== undefined);
-  if (path === undefined) throw new Error("not installed");
-  // It has a tfjs-core of its own, which warns that the platform is set already; the two share one
-  // engine all the same.
-  const { warn } = console;
-  console.warn = () => {};
+/** What nvidia-smi says is free on the first card, in MiB; NaN or 0 where it says nothing. */
+function freeOnCard(): number {
   try {
-    await import(pathToFileURL(path).href);
-  } finally {
-    console.warn = warn;
+    const printed = execFileSync("nvidia-smi", ["--query-gpu=memory.free", "--format=csv,noheader,nounits"], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const [first] = printed.split("\n");
+    return Number(first);
+  } catch {
+    return 0;
   }
-  registerNativeKernels();
-  const { isUsingGpuDevice } = findBackend("tensorflow") as unknown as NativeBackend;
-  if (device === "gpu" && !isUsingGpuDevice) throw cudaProblem(cudaFacts(folder));
-  const text =
-    path === built
-      ? readFileSync(join(folder, "tensorflow.txt"), "utf8").trim()
-      : "TensorFlow as @tensorflow/tfjs-node brings it";
-  return { backend: "tensorflow", text };
 }
+
+function memoryOfCard(): DeviceMemory {
+  const mebibytes = freeOnCard();
+  if (!(mebibytes > 0)) return guessedMemory(backend);
+  return { bytes: 0.9 * mebibytes * 2 ** 20, from: "nine tenths of the card's free memory", shared: false };
+}
+
+const load = async (packages: readonly string[], device: "gpu" | "cpu") =>
+  (await import("./native-load.js")).loadNative(packages, device);
+
+export const nodeGpu: Engine<"node-gpu"> = {
+  name: "node-gpu",
+  what: "TensorFlow on an NVIDIA card",
+  needs: "an NVIDIA card with its driver, and TensorFlow with CUDA (pip), a C++ compiler to set it up",
+  tried: "on no card yet",
+  mend: "train-merge setup native --gpu",
+  ownHeap: false,
+  deviceMemory: memoryOfCard,
+  load: () => load(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
+};
+
+export const node: Engine<"node"> = {
+  name: "node",
+  what: "TensorFlow on the CPU",
+  needs: "TensorFlow (pip; 2.21 was tried), and a C++ compiler to set it up",
+  mend: "train-merge setup native",
+  ownHeap: false,
+  deviceMemory: memoryOfHost,
+  load: () => load(["@tensorflow/tfjs-node"], "cpu"),
+};

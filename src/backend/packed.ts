@@ -1,7 +1,6 @@
-import { registerKernel, util, type KernelConfig, type TensorInfo } from "@tensorflow/tfjs-core";
-
-const bits = new Int32Array(1);
-const number = new Float32Array(bits.buffer);
+import type { TensorInfo } from "@tensorflow/tfjs-core";
+import { i32 } from "../at.js";
+import { defineKernel, threeSizes } from "./kernels.js";
 
 /**
  * One row of packed numbers → float32; merge/deltas.ts packs them: two bfloat16 or four int8 in a word,
@@ -9,37 +8,52 @@ const number = new Float32Array(bits.buffer);
  */
 const unpackers = {
   bf16(words: Int32Array, _: number, out: Float32Array) {
-    for (let i = 0; i < out.length; i++) {
-      const word = words[i >> 1]!;
-      bits[0] = i & 1 ? word & 0xffff0000 : word << 16;
-      out[i] = number[0]!;
+    // A bfloat16 is the upper half of a float32.
+    const bits = new Int32Array(out.buffer, out.byteOffset, out.length);
+    for (let i = 0; i < bits.length; i++) {
+      const word = i32(words, i >> 1);
+      bits[i] = i & 1 ? word & 0xffff0000 : word << 16;
     }
   },
   int8(words: Int32Array, scale: number, out: Float32Array) {
-    for (let i = 0; i < out.length; i++) out[i] = ((words[i >> 2]! << (24 - 8 * (i & 3))) >> 24) * scale;
+    for (let i = 0; i < out.length; i++) out[i] = ((i32(words, i >> 2) << (24 - 8 * (i & 3))) >> 24) * scale;
   },
 };
 
 /** How a kernel reaches the numbers of an engine that keeps them in host memory. */
 export interface HostMemory {
-  read(info: TensorInfo): Float32Array | Int32Array;
+  /** @throws Error where the tensor holds no float32 */
+  floats(info: TensorInfo): Float32Array;
+  /** @throws Error where the tensor holds no int32 */
+  integers(info: TensorInfo): Int32Array;
   make(shape: number[], fill: (values: Float32Array) => void): TensorInfo;
 }
 
-interface Call {
-  inputs: { data: TensorInfo; scales?: TensorInfo };
-  attrs: { width: number };
-  backend: unknown;
+/** Reads numbers of one kind out of an engine that has several. */
+export function typedReaders(read: (info: TensorInfo) => unknown): Pick<HostMemory, "floats" | "integers"> {
+  return {
+    floats(info) {
+      const values = read(info);
+      if (!(values instanceof Float32Array)) throw new TypeError(`float32 was expected, not ${info.dtype}`);
+      return values;
+    },
+    integers(info) {
+      const values = read(info);
+      if (!(values instanceof Int32Array)) throw new TypeError(`int32 was expected, not ${info.dtype}`);
+      return values;
+    },
+  };
 }
 
 /** UnpackDeltas_bf16 and _int8, [experts, rows, words] → [experts, rows · width], for engines in host memory. */
-export function registerUnpackKernels(backendName: string, memoryOf: (backend: unknown) => HostMemory): void {
+export function registerUnpackKernels<B>(backendName: string, memoryOf: (backend: B) => HostMemory): void {
   for (const [packing, unpack] of Object.entries(unpackers)) {
-    const kernelFunc = ({ inputs: { data, scales }, attrs: { width }, backend }: Call): TensorInfo => {
-      const memory = memoryOf(backend);
-      const [experts, rows, words] = data.shape as [number, number, number];
+    defineKernel<B>(backendName, `UnpackDeltas_${packing}`, (call) => {
+      const memory = memoryOf(call.backend);
+      const [data, scales, width] = [call.input("data"), call.optionalInput("scales"), call.number("width")];
+      const [experts, rows, words] = threeSizes(data);
       return memory.make([experts, rows * width], (out) => {
-        const [packed, scaleOf] = [memory.read(data) as Int32Array, scales && memory.read(scales)];
+        const [packed, scaleOf] = [memory.integers(data), scales && memory.floats(scales)];
         for (let r = 0; r < experts * rows; r++)
           unpack(
             packed.subarray(r * words, (r + 1) * words),
@@ -47,26 +61,6 @@ export function registerUnpackKernels(backendName: string, memoryOf: (backend: u
             out.subarray(r * width, (r + 1) * width),
           );
       });
-    };
-    registerKernel({
-      kernelName: `UnpackDeltas_${packing}`,
-      backendName,
-      kernelFunc: kernelFunc as unknown as KernelConfig["kernelFunc"],
     });
   }
 }
-
-/** tfjs's plain JavaScript back end: its numbers are typed arrays behind a data id. */
-interface CpuBackend {
-  data: { get(id: object): { values: Float32Array | Int32Array } };
-  makeTensorInfo(shape: number[], dtype: "float32", values: Float32Array): TensorInfo;
-}
-
-export const cpuMemory = (backend: unknown): HostMemory => ({
-  read: ({ dataId }) => (backend as CpuBackend).data.get(dataId).values,
-  make(shape, fill) {
-    const values = new Float32Array(util.sizeFromShape(shape));
-    fill(values);
-    return (backend as CpuBackend).makeTensorInfo(shape, "float32", values);
-  },
-});

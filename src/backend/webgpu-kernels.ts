@@ -1,4 +1,6 @@
-import { registerKernel, type KernelConfig, type TensorInfo } from "@tensorflow/tfjs-core";
+import type { TensorInfo } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
+import { defineKernel, threeSizes, type KernelCall } from "./kernels.js";
 
 /** A program as tfjs's WebGPU back end takes it (its webgpu_program.d.ts). */
 interface Program {
@@ -11,7 +13,7 @@ interface Program {
   shaderKey: string;
   getUserCode(): string;
 }
-interface Backend {
+interface WebgpuBackend {
   runWebGPUProgram(
     program: Program,
     inputs: TensorInfo[],
@@ -19,28 +21,56 @@ interface Backend {
     uniforms: { type: "int32"; data: number[] }[],
   ): TensorInfo;
 }
-interface Call {
-  inputs: Record<string, TensorInfo>;
-  attrs: { rows: number; width: number };
-  backend: unknown;
+type WebgpuCall = KernelCall<WebgpuBackend>;
+
+/** How entries of deltas lie in words of 32 bits; merge/deltas.ts packs them. */
+interface WordLayout {
+  /** As merge/packing.ts calls it. */
+  readonly packing: "f32" | "bf16" | "int8";
+  /** Entries in a word. */
+  readonly per: number;
+  /** The WGSL type of a word's entries. */
+  readonly vector: string;
+  /** WGSL that turns word `w` into them. */
+  readonly unpack: string;
+  /** WGSL for entry j of such a vector: a scalar has none. */
+  entry(vector: string, j: number): string;
+  /** WGSL for the inner product of two of them. */
+  dot(a: string, b: string): string;
 }
 
-type Packing = "f32" | "bf16" | "int8";
+const ofVector: Pick<WordLayout, "entry" | "dot"> = {
+  entry: (vector, j) => `${vector}[${j}]`,
+  dot: (a, b) => `dot(${a}, ${b})`,
+};
 
-/** Entries in a word, and WGSL that turns word `w` into a vector of them. merge/deltas.ts packs them. */
-const layouts: Record<Packing, { per: number; vector: string; unpack: string }> = {
-  f32: { per: 1, vector: "f32", unpack: "w" },
-  bf16: {
+const layouts: readonly WordLayout[] = [
+  {
+    packing: "f32",
+    per: 1,
+    vector: "f32",
+    unpack: "w",
+    entry: (scalar) => scalar,
+    dot: (a, b) => `${a} * ${b}`,
+  },
+  {
+    packing: "bf16",
     per: 2,
     vector: "vec2<f32>",
     unpack: "vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & bitcast<i32>(0xffff0000u)))",
+    ...ofVector,
   },
-  int8: {
+  {
+    packing: "int8",
     per: 4,
     vector: "vec4<f32>",
-    unpack: "vec4<f32>(f32((w << 24u) >> 24u), f32((w << 16u) >> 24u), f32((w << 8u) >> 24u), f32(w >> 24u))",
+    // With its row's scale.
+    unpack:
+      "vec4<f32>(f32((w << 24u) >> 24u), f32((w << 16u) >> 24u), f32((w << 8u) >> 24u), f32(w >> 24u))" +
+      " * scales[e * uniforms.rows + row]",
+    ...ofVector,
   },
-};
+];
 
 const groupSize = 64;
 /** Words that an invocation of the products takes at least: what it adds up alone costs no barrier. */
@@ -48,33 +78,28 @@ const wordsEach = 16;
 /** Enough groups to fill a large card; each strides over the rest. */
 const mostGroups = 4096;
 /** Experts whose sums share one reduction: 8 KiB of a group's memory. */
-const together = 32;
+const expertsTogether = 32;
 
-/** WGSL for `part j of a vector`, which a scalar has not. */
-const part = (packing: Packing, name: string, j: number): string =>
-  packing === "f32" ? name : `${name}[${j}]`;
+/** WGSL that does something with each entry of the word at `column` that lies within the row. */
+const eachEntry = ({ per }: WordLayout, body: (j: number) => string): string =>
+  Array.from({ length: per }, (_, j) => `if (column + ${j} < uniforms.width) { ${body(j)} }`).join(" ");
 
 /** A vector filled from `array` at row r, entries w·per…; what lies past the row's end is 0. */
-const gatherVector = (packing: Packing, name: string, array: string): string => {
-  const { per, vector } = layouts[packing];
-  const lines = Array.from(
-    { length: per },
-    (_, j) => `if (column + ${j} < uniforms.width) { ${part(packing, name, j)} = ${array}[start + ${j}]; }`,
-  );
-  return `var ${name} = ${vector}(0.0); ${lines.join(" ")}`;
-};
+const gatherVector = (layout: WordLayout, name: string, array: string): string =>
+  `var ${name} = ${layout.vector}(0.0); ` +
+  eachEntry(layout, (j) => `${layout.entry(name, j)} = ${array}[start + ${j}];`);
 
-/** One word of every expert at `index` → float32 vector `d`; int8 with its row's scale. */
-const eachExpert = (packing: Packing, body: string): string => `
+/** One word of every expert at `index` → float32 vector `d`. */
+const eachExpert = ({ unpack }: WordLayout, body: string): string => `
     for (var e = 0; e < uniforms.experts; e++) {
       let w = deltas[e * uniforms.rows * uniforms.words + index];
-      let d = ${layouts[packing].unpack}${packing === "int8" ? " * scales[e * uniforms.rows + row]" : ""};
+      let d = ${unpack};
       ${body}
     }`;
 
-const place = (packing: Packing): string => `
+const wordPlace = ({ per }: WordLayout): string => `
     let row = index / uniforms.words;
-    let column = (index % uniforms.words) * ${layouts[packing].per};
+    let column = (index % uniforms.words) * ${per};
     let start = row * uniforms.width + column;`;
 
 /** One of our programs: what it is called, what it reads beside the deltas, and its WGSL. */
@@ -87,18 +112,24 @@ interface OwnProgram {
   readonly code: string;
 }
 
-function run(
-  { inputs, attrs: { rows, width }, backend }: Call,
-  packing: Packing,
+/** Runs a program on deltas [experts, rows, words]. */
+function runOnDeltas(
+  call: WebgpuCall,
+  { packing }: WordLayout,
   { name, order, groups, outputShape, code }: OwnProgram,
 ): TensorInfo {
-  const data = inputs["data"]!;
-  const [experts, , words] = data.shape as [number, number, number];
+  const [data, scales] = [call.input("data"), call.optionalInput("scales")];
+  const [rows, width] = [call.number("rows"), call.number("width")];
+  const [experts, , words] = threeSizes(data);
   const dispatched = groups(rows * words);
-  const scales = inputs["scales"];
-  return (backend as Backend).runWebGPUProgram(
+  const inputs = [
+    ...order.map((input) => ({ variable: input, tensor: call.input(input) })),
+    { variable: "deltas", tensor: data },
+  ];
+  if (scales) inputs.push({ variable: "scales", tensor: scales });
+  return call.backend.runWebGPUProgram(
     {
-      variableNames: [...order, "deltas", ...(scales ? ["scales"] : [])],
+      variableNames: inputs.map(({ variable }) => variable),
       outputShape: outputShape(dispatched),
       uniforms: "experts : i32, rows : i32, width : i32, words : i32,",
       workgroupSize: [groupSize, 1, 1],
@@ -107,21 +138,16 @@ function run(
       shaderKey: `trainMerge_${name}_${packing}_${experts}`,
       getUserCode: () => code.replaceAll("EXPERTS", String(experts)),
     },
-    [...order.map((input) => inputs[input]!), data, ...(scales ? [scales] : [])],
+    inputs.map(({ tensor }) => tensor),
     "float32",
     [experts, rows, width, words].map((value) => ({ type: "int32", data: [value] })),
   );
 }
 
 /** base + Σ c_i τ_i: an invocation a word, which reads each delta once and writes what it stands for. */
-function mergeDeltas(call: Call, packing: Packing): TensorInfo {
-  const { per } = layouts[packing];
-  const size = call.attrs.rows * call.attrs.width;
-  const store = Array.from(
-    { length: per },
-    (_, j) => `if (column + ${j} < uniforms.width) { result[start + ${j}] = ${part(packing, "merged", j)}; }`,
-  ).join(" ");
-  return run(call, packing, {
+function mergeDeltas(call: WebgpuCall, layout: WordLayout): TensorInfo {
+  const size = call.number("rows") * call.number("width");
+  return runOnDeltas(call, layout, {
     name: "merge",
     order: ["base", "coefficients"],
     groups: (words) => Math.ceil(words / groupSize),
@@ -129,10 +155,10 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
     code: `
   fn main(index : i32) {
     if (index >= uniforms.rows * uniforms.words) { return; }
-    ${place(packing)}
-    ${gatherVector(packing, "merged", "base")}
-    ${eachExpert(packing, "merged = merged + coefficients[e] * d;")}
-    ${store}
+    ${wordPlace(layout)}
+    ${gatherVector(layout, "merged", "base")}
+    ${eachExpert(layout, "merged = merged + coefficients[e] * d;")}
+    ${eachEntry(layout, (j) => `result[start + ${j}] = ${layout.entry("merged", j)};`)}
   }`,
   });
 }
@@ -141,25 +167,24 @@ function mergeDeltas(call: Call, packing: Packing): TensorInfo {
  * ⟨∂θ, τ_i⟩ for every expert: invocations stride over the words, keep a sum an expert, and a group adds
  * its own up: [groups, experts].
  */
-function deltaProducts(call: Call, packing: Packing): TensorInfo {
-  const experts = call.inputs["data"]!.shape[0]!;
-  const dot = packing === "f32" ? "dy * d" : "dot(dy, d)";
-  return run(call, packing, {
+function deltaProducts(call: WebgpuCall, layout: WordLayout): TensorInfo {
+  const experts = at(call.input("data").shape, 0);
+  return runOnDeltas(call, layout, {
     name: "products",
     order: ["dTheta"],
     groups: (words) => Math.min(mostGroups, Math.ceil(words / groupSize / wordsEach)),
     outputShape: (groups) => [groups, experts],
     code: `
-  var<workgroup> partial : array<f32, ${groupSize * together}>;
+  var<workgroup> partial : array<f32, ${groupSize * expertsTogether}>;
   fn main(first : i32) {
     var sums : array<f32, EXPERTS>;
     for (var index = first; index < uniforms.rows * uniforms.words; index += i32(numWorkgroups.x) * ${groupSize}) {
-      ${place(packing)}
-      ${gatherVector(packing, "dy", "dTheta")}
-      ${eachExpert(packing, `sums[e] += ${dot};`)}
+      ${wordPlace(layout)}
+      ${gatherVector(layout, "dy", "dTheta")}
+      ${eachExpert(layout, `sums[e] += ${layout.dot("dy", "d")};`)}
     }
-    for (var lead = 0; lead < EXPERTS; lead += ${together}) {
-      let count = min(${together}, EXPERTS - lead);
+    for (var lead = 0; lead < EXPERTS; lead += ${expertsTogether}) {
+      let count = min(${expertsTogether}, EXPERTS - lead);
       for (var e = 0; e < count; e++) { partial[e * ${groupSize} + i32(localIndex)] = sums[lead + e]; }
       for (var half = ${groupSize / 2}u; half > 0u; half /= 2u) {
         workgroupBarrier();
@@ -180,13 +205,10 @@ function deltaProducts(call: Call, packing: Packing): TensorInfo {
 
 /** The merge op and its gradient as WGSL, in every packing. */
 export function registerWebgpuKernels(): void {
-  for (const packing of ["f32", "bf16", "int8"] as const) {
-    for (const [op, kernel] of [
-      ["MergeDeltas", mergeDeltas],
-      ["DeltaProducts", deltaProducts],
-    ] as const) {
-      const kernelFunc = ((call: Call) => kernel(call, packing)) as unknown as KernelConfig["kernelFunc"];
-      registerKernel({ kernelName: `${op}_${packing}`, backendName: "webgpu", kernelFunc });
-    }
+  for (const layout of layouts) {
+    const define = (op: string, kernel: (call: WebgpuCall, layout: WordLayout) => TensorInfo) =>
+      defineKernel<WebgpuBackend>("webgpu", `${op}_${layout.packing}`, (call) => kernel(call, layout));
+    define("MergeDeltas", mergeDeltas);
+    define("DeltaProducts", deltaProducts);
   }
 }

@@ -52,12 +52,10 @@ export class BufferPool<B extends PooledBuffer> {
    * @param reuse false: a new one of exactly `size` bytes
    */
   acquireBuffer(size: number, usage: number, mappedAtCreation = false, reuse = true): B {
-    const bytes = reuse && usage & storage ? roundedSize(size, this.limit) : size;
-    const idle = reuse ? this.free.get(`${bytes} ${usage}`)?.pop() : undefined;
-    const buffer = idle?.buffer ?? this.make(bytes, usage, mappedAtCreation);
-    this.used.add(buffer);
-    this.numBytesUsed += buffer.size;
-    return buffer;
+    if (!reuse) return this.hold(this.make(size, usage, mappedAtCreation));
+    const bytes = usage & storage ? roundedSize(size, this.limit) : size;
+    const idle = this.free.get(`${bytes} ${usage}`)?.pop();
+    return this.hold(idle?.buffer ?? this.make(bytes, usage, mappedAtCreation));
   }
 
   /** @param reuse false: it is destroyed */
@@ -79,10 +77,10 @@ export class BufferPool<B extends PooledBuffer> {
   submitted(): void {
     this.submissions++;
     for (const [key, shelf] of this.free) {
-      // The last released is taken first, so the longest idle stand in front.
-      while (shelf.length > 0 && this.submissions - shelf[0]!.since > submissionsKept)
-        this.drop(shelf.shift()!.buffer);
-      if (shelf.length === 0) this.free.delete(key);
+      const recent = shelf.filter(({ since }) => this.submissions - since <= submissionsKept);
+      for (const idle of shelf) if (!recent.includes(idle)) this.drop(idle.buffer);
+      if (recent.length === 0) this.free.delete(key);
+      else this.free.set(key, recent);
     }
   }
 
@@ -100,6 +98,12 @@ export class BufferPool<B extends PooledBuffer> {
     this.free.clear();
     this.used.clear();
     this.numBytesUsed = 0;
+  }
+
+  private hold(buffer: B): B {
+    this.used.add(buffer);
+    this.numBytesUsed += buffer.size;
+    return buffer;
   }
 
   private make(size: number, usage: number, mappedAtCreation: boolean): B {

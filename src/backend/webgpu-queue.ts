@@ -29,14 +29,14 @@ export interface TfjsWebgpuBackend {
   submitQueue(): void;
   endComputePassEncoder(): void;
   getBufferData(buffer: PooledBuffer): Promise<ArrayBuffer>;
-  read(id: object): Promise<Values>;
-  convertAndCacheOnCPU(id: object, data: Values): Values;
+  read(id: object): Promise<HostValues>;
+  convertAndCacheOnCPU(id: object, data: HostValues): HostValues;
 }
 
 /** Numbers of a tensor on the host. */
-interface Values {
+interface HostValues {
   readonly length: number;
-  subarray(from: number, to: number): Values;
+  subarray(from: number, to: number): HostValues;
 }
 
 interface TensorData {
@@ -52,11 +52,80 @@ interface TensorData {
 const stagedAtMost = 64 * 2 ** 20;
 
 /**
+ * A tensor that was disposed of gives its buffer to the next one at once, in the same command buffer: WebGPU runs
+ * programs in the order in which they were recorded, and buffers that the host writes (uniforms, uploads) are never
+ * handed on before the submission. tfjs would keep what the unsubmitted programs use until they are submitted.
+ */
+function releaseAtOnce(backend: TfjsWebgpuBackend): void {
+  const disposeData = backend.disposeData.bind(backend);
+  backend.disposeData = (id, force) => {
+    if (backend.tensorMap.has(id)) {
+      const { refCount, complexTensorInfos } = backend.tensorMap.get(id);
+      if ((force === true || refCount <= 1) && !complexTensorInfos) backend.commandQueueOwnedIds.delete(id);
+    }
+    return disposeData(id, force);
+  };
+}
+
+/** Submits where a number is read (tfjs does that) and where many uploads wait, and counts what the card is asked. */
+function submitSeldom(
+  backend: TfjsWebgpuBackend,
+  pool: BufferPool<PooledBuffer>,
+  counts: WebgpuCounts,
+): void {
+  env().set("WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE", Number.MAX_SAFE_INTEGER);
+  const uploadToGPU = backend.uploadToGPU.bind(backend);
+  const recordAndSubmit = backend.recordAndSubmit.bind(backend);
+  const submitQueue = backend.submitQueue.bind(backend);
+  const getBufferData = backend.getBufferData.bind(backend);
+  let staged = 0;
+  backend.uploadToGPU = (id) => {
+    const { resource, values, shape } = backend.tensorMap.get(id);
+    uploadToGPU(id);
+    if (resource || !values) return;
+    const bytes = 4 * util.sizeFromShape(shape);
+    counts.uploaded += bytes;
+    staged += bytes;
+  };
+  backend.recordAndSubmit = (...args) => {
+    recordAndSubmit(...args);
+    counts.dispatches++;
+    if (staged < stagedAtMost || !backend.commandEncoder) return;
+    backend.endComputePassEncoder();
+    backend.submitQueue();
+  };
+  backend.submitQueue = () => {
+    submitQueue();
+    counts.submissions++;
+    staged = 0;
+    pool.submitted();
+  };
+  backend.getBufferData = async (buffer) => {
+    counts.downloaded += buffer.size;
+    return getBufferData(buffer);
+  };
+}
+
+/** A buffer may be larger than its tensor: what is read of it is cut. */
+function cutWhatIsRead(backend: TfjsWebgpuBackend): void {
+  const read = backend.read.bind(backend);
+  const convertAndCacheOnCPU = backend.convertAndCacheOnCPU.bind(backend);
+  const cut = (data: HostValues, { shape, dtype }: TensorData): HostValues => {
+    const size = util.sizeFromShape(shape);
+    if (dtype === "string" || dtype === "complex64" || data.length <= size) return data;
+    return data.subarray(0, size);
+  };
+  backend.read = async (id) => {
+    // Looked up now: the tensor may be gone when its numbers are there.
+    const data = backend.tensorMap.get(id);
+    return cut(await read(id), data);
+  };
+  backend.convertAndCacheOnCPU = (id, data) => convertAndCacheOnCPU(id, cut(data, backend.tensorMap.get(id)));
+}
+
+/**
  * Makes tfjs's WebGPU back end record a whole stage before it submits it: a submission happens where a
- * number is read, or where 64 MiB of uploads wait. (As it comes, it submits after every 15 programs.) A
- * tensor that was disposed of gives its buffer to the next one at once, in the same command buffer:
- * WebGPU runs programs in the order in which they were recorded, and buffers that the host writes
- * (uniforms, uploads) are never handed on before the submission.
+ * number is read, or where 64 MiB of uploads wait. (As it comes, it submits after every 15 programs.)
  * @param limit bytes that one binding may have
  * @returns the counts, which go on
  */
@@ -66,63 +135,10 @@ export function recordWholeStages(
   limit: number,
 ): WebgpuCounts {
   const counts: WebgpuCounts = { dispatches: 0, submissions: 0, uploaded: 0, downloaded: 0 };
-  let staged = 0;
-  const original = {
-    disposeData: backend.disposeData.bind(backend),
-    uploadToGPU: backend.uploadToGPU.bind(backend),
-    recordAndSubmit: backend.recordAndSubmit.bind(backend),
-    submitQueue: backend.submitQueue.bind(backend),
-    getBufferData: backend.getBufferData.bind(backend),
-    read: backend.read.bind(backend),
-    convertAndCacheOnCPU: backend.convertAndCacheOnCPU.bind(backend),
-  };
   const pool = new BufferPool(device, limit);
   backend.bufferManager = pool;
-  env().set("WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE", Number.MAX_SAFE_INTEGER);
-
-  backend.disposeData = (id, force) => {
-    // tfjs would keep what the unsubmitted programs use until they are submitted.
-    const data = backend.tensorMap.has(id) ? backend.tensorMap.get(id) : undefined;
-    if (data && (force === true || data.refCount <= 1) && !data.complexTensorInfos)
-      backend.commandQueueOwnedIds.delete(id);
-    return original.disposeData(id, force);
-  };
-  backend.uploadToGPU = (id) => {
-    const { resource, values, shape } = backend.tensorMap.get(id);
-    original.uploadToGPU(id);
-    if (resource || !values) return;
-    const bytes = 4 * util.sizeFromShape(shape);
-    counts.uploaded += bytes;
-    staged += bytes;
-  };
-  backend.recordAndSubmit = (...args) => {
-    original.recordAndSubmit(...args);
-    counts.dispatches++;
-    if (staged < stagedAtMost || !backend.commandEncoder) return;
-    backend.endComputePassEncoder();
-    backend.submitQueue();
-  };
-  backend.submitQueue = () => {
-    original.submitQueue();
-    counts.submissions++;
-    staged = 0;
-    pool.submitted();
-  };
-  backend.getBufferData = async (buffer) => {
-    counts.downloaded += buffer.size;
-    return original.getBufferData(buffer);
-  };
-  // A buffer may be larger than its tensor.
-  const cut = (data: Values, { shape, dtype }: TensorData): Values => {
-    const size = util.sizeFromShape(shape);
-    return dtype !== "string" && dtype !== "complex64" && data.length > size ? data.subarray(0, size) : data;
-  };
-  backend.read = async (id) => {
-    // Looked up now: the tensor may be gone when its numbers are there.
-    const data = backend.tensorMap.get(id);
-    return cut(await original.read(id), data);
-  };
-  backend.convertAndCacheOnCPU = (id, data) =>
-    original.convertAndCacheOnCPU(id, cut(data, backend.tensorMap.get(id)));
+  releaseAtOnce(backend);
+  submitSeldom(backend, pool, counts);
+  cutWhatIsRead(backend);
   return counts;
 }

@@ -1,120 +1,15 @@
-import { pathToFileURL } from "node:url";
-import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
-import { linkerFinds, linkerFolders, linkerList } from "./linker.js";
-import { EngineProblem, type Loaded } from "./problem.js";
-import { locate } from "./locate.js";
-import { registerWebgpuKernels } from "./webgpu-kernels.js";
-import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
-import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";
+import { guessedMemory } from "./device-memory.js";
+import type { Engine } from "./engine.js";
 
-/** The parts of WebGPU that starting needs; the package `webgpu` (Dawn) fills them. */
-interface Adapter {
-  readonly features: { has(name: string): boolean };
-  readonly limits: Record<string, number>;
-  readonly info: {
-    readonly vendor: string;
-    readonly architecture: string;
-    readonly description: string;
-    readonly isFallbackAdapter?: boolean;
-  };
-  requestDevice(descriptor: object): Promise<Device>;
-}
-interface Device extends BufferMaker<PooledBuffer> {
-  readonly limits: Record<string, number>;
-  addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void;
-}
-interface Dawn {
-  create(flags: string[]): { requestAdapter(options: object): Promise<Adapter | null> };
-  globals: object;
-}
-interface Tfjs {
-  WebGPUBackend: new (device: object, info: object) => KernelBackend;
-}
-
-/** Limits that a merge runs into first: big stacks of deltas, and shared memory. */
-const wanted = [
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeWorkgroupsPerDimension",
-  "maxStorageBufferBindingSize",
-  "maxBufferSize",
-  "maxComputeWorkgroupSizeX",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxStorageBuffersPerShaderStage",
-];
-
-async function importOptional<T>(name: string): Promise<T> {
-  const path = locate(name);
-  if (path === undefined) throw new Error(`the package ${name} is not installed`);
-  return (await import(pathToFileURL(path).href)) as T;
-}
-
-/** A Vulkan that runs on the CPU: good for tests, far slower than the other engines there. */
-const isSoftware = ({ info }: Adapter): boolean =>
-  info.isFallbackAdapter === true ||
-  /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
-
-/** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
-const lacksVulkan = (): boolean =>
-  process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
-
-const noCard = (): EngineProblem =>
-  new EngineProblem(
-    "no card with a Vulkan, Metal or D3D12 driver was found",
-    "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine",
-  );
-
-let counts: WebgpuCounts | undefined;
-
-/** What the card was asked to do so far; undefined where the webgpu engine does not run. */
-export const webgpuCounts = (): Readonly<WebgpuCounts> | undefined => counts;
-
-/**
- * For tests: with "default", a card is used within the limits that WebGPU promises everywhere (128 MiB
- * a binding).
- */
-const limitsVariable = "TRAIN_MERGE_WEBGPU_LIMITS";
-
-/**
- * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits (WebGPU's defaults stop at
- * 128 MB a tensor) and the merge op's kernels.
- * @throws Error where a package or a card is missing
- */
-export async function loadWebgpu(): Promise<Loaded> {
-  const { create, globals } = await importOptional<Dawn>("webgpu");
-  const { WebGPUBackend } = await importOptional<Tfjs>("@tensorflow/tfjs-backend-webgpu");
-  if (lacksVulkan()) throw noCard();
-  Object.assign(globalThis, globals);
-  const gpu = create([]);
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw noCard();
-  const device = await adapter.requestDevice({
-    requiredFeatures: ["timestamp-query"].filter((feature) => adapter.features.has(feature)),
-    requiredLimits:
-      process.env[limitsVariable] === "default"
-        ? {}
-        : Object.fromEntries(wanted.map((name) => [name, adapter.limits[name]])),
-  });
-  // WebGPU goes on with zeros after an error; a wrong number must not look like a right one.
-  device.addEventListener("uncapturederror", ({ error }) => {
-    setImmediate(() => {
-      throw new Error(`WebGPU: ${error.message.split("\n")[0]}`);
-    });
-  });
-  // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
-  Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
-  const backend = new WebGPUBackend(device, adapter.info);
-  const tensorLimit = Math.min(
-    device.limits["maxStorageBufferBindingSize"]!,
-    device.limits["maxBufferSize"]!,
-  );
-  counts = recordWholeStages(backend as unknown as TfjsWebgpuBackend, device, tensorLimit);
-  // merge/limit.ts reads it.
-  Object.assign(backend, { tensorLimit });
-  registerBackend("webgpu", () => backend);
-  registerWebgpuKernels();
-  return {
-    backend: "webgpu",
-    text: adapter.info.description || adapter.info.architecture || adapter.info.vendor,
-    emulated: isSoftware(adapter),
-  };
-}
+export const webgpu: Engine<"webgpu"> = {
+  name: "webgpu",
+  what: "a card through Vulkan, Metal or D3D12",
+  needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
+  tried:
+    "on SwiftShader, which emulates a card (2026-11-26: the conformance suite, the step, a " +
+    "binding of 128 MiB); on no real card yet",
+  mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
+  ownHeap: false,
+  deviceMemory: () => guessedMemory("webgpu"),
+  load: async () => (await import("./webgpu-load.js")).loadWebgpu(),
+};

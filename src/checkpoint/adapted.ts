@@ -1,12 +1,14 @@
 import { join } from "node:path";
 import { existsSync } from "node:fs";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { dtypeBytes, elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lowrank.js";
 import { adapterConfigName, adapterWeightsName, type Adapter, type AdapterPart } from "./adapter.js";
-import { readJson } from "./files.js";
-import type { Checkpoint } from "./folder.js";
+import { readJsonObject } from "./files.js";
+import { entryOf, type Checkpoint } from "./folder.js";
 import { refIn, type Adapted, type MatrixRef } from "./ref.js";
+import type { SafetensorsFile } from "./safetensors.js";
 
 /** An adapter's modules as the base calls their weights: the base's name → the part. */
 export type AdaptedWeights = ReadonlyMap<string, AdapterPart>;
@@ -23,6 +25,28 @@ export interface AdaptedCheckpoint extends Checkpoint {
   plain(): Checkpoint;
 }
 
+/** The sizes of the layer that a weight of [rows, columns] as it is stored belongs to; undefined of another shape. */
+function layerSizes(
+  { transposed }: Adapter,
+  shape: readonly number[],
+): { input: number; out: number } | undefined {
+  const [rows, columns] = shape;
+  if (rows === undefined || columns === undefined || shape.length !== 2) return undefined;
+  return transposed ? { input: rows, out: columns } : { input: columns, out: rows };
+}
+
+/** Whether what an adapter has for a module is as large as the base's weight. */
+function partFits(adapter: Adapter, part: AdapterPart, shape: readonly number[]): boolean {
+  const { file } = adapter;
+  const layer = layerSizes(adapter, shape);
+  if (!layer) return false;
+  if (part.kind === "lora")
+    return file.entry(part.a).shape[1] === layer.input && file.entry(part.b).shape[0] === layer.out;
+  return elements(file.entry(part.l).shape) === (part.along === "in" ? layer.input : layer.out);
+}
+
+export const isAdapted = (checkpoint: Checkpoint): checkpoint is AdaptedCheckpoint => "adapter" in checkpoint;
+
 /**
  * Finds each of an adapter's modules in the base, and checks that they fit. @throws UserError naming
  * the first that does not
@@ -34,7 +58,7 @@ function findModules(
 ): { adapted: AdaptedWeights; whole: ReadonlyMap<string, string> } {
   const stored = new Map(base.names.map((name) => [canonical(name), name]));
   const adapted = new Map<string, AdapterPart>();
-  const { file, folder } = adapter;
+  const { folder } = adapter;
   for (const part of adapter.parts) {
     const { module } = part;
     const name = stored.get(canonical(`${module}.weight`));
@@ -42,13 +66,8 @@ function findModules(
       throw new UserError(
         `${folder}: it adapts "${module}", which ${base.folder} has not; was it trained on this base?`,
       );
-    const shape = base.entry(name)!.shape;
-    const [out, input] = adapter.transposed ? [shape[1], shape[0]] : [shape[0], shape[1]];
-    const fits =
-      part.kind === "lora"
-        ? file.entries.get(part.a)!.shape[1] === input && file.entries.get(part.b)!.shape[0] === out
-        : elements(file.entries.get(part.l)!.shape) === (part.along === "in" ? input : out);
-    if (shape.length !== 2 || !fits)
+    const { shape } = entryOf(base, name);
+    if (!partFits(adapter, part, shape))
       throw new UserError(
         `${folder}: what it has for "${module}" does not fit the base's [${shape.join(", ")}]; ` +
           "was it trained on this " +
@@ -66,6 +85,104 @@ function findModules(
   };
 }
 
+/** What an adapter does to entries of a weight as it is stored, from entry `from` on. */
+type Change = (out: Float32Array, from: number) => void;
+
+/** Of a base with an adapter, what its adapted weights are made of. */
+interface AdaptedSource {
+  readonly base: Checkpoint;
+  readonly adapter: Adapter;
+}
+
+/** Reads what a part does to a weight. */
+async function readChange(
+  { base, adapter }: AdaptedSource,
+  name: string,
+  part: AdapterPart,
+): Promise<Change> {
+  const { file, transposed } = adapter;
+  const { shape } = entryOf(base, name);
+  const width = at(shape, -1);
+  const read = async (tensor: string) => toFloat32(await file.read(tensor));
+  if (part.kind === "lora") {
+    const factors = factorsOf(await read(part.a), await read(part.b), part, transposed);
+    return (out, from) => addFactors(out, from, width, factors);
+  }
+  const l = await read(part.l);
+  const along = alongOf(part, transposed, shape);
+  return (out, from) => scaleEntries(out, from, width, l, along);
+}
+
+/** {@link readChange} for weights that are read in pieces: that of the weight read last is held. */
+function changeReader(source: AdaptedSource): (name: string, part: AdapterPart) => Promise<Change> {
+  let last: { name: string; change: Change } | undefined;
+  return async (name, part) => {
+    if (last?.name !== name) last = { name, change: await readChange(source, name, part) };
+    return last.change;
+  };
+}
+
+/** Where the matrices lie from which a weight is made. */
+function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: AdapterPart): Adapted {
+  const { file, transposed } = adapter;
+  const { shape } = entryOf(base, name);
+  const width = at(shape, -1);
+  const matrix = (tensor: string): MatrixRef => {
+    const entry = file.entry(tensor);
+    return { ...refIn(file.path, entry), rows: at(entry.shape, 0), columns: at(entry.shape, 1) };
+  };
+  if (part.kind === "ia3")
+    return { kind: "ia3", l: matrix(part.l), along: alongOf(part, transposed, shape), width };
+  const { a, b, scale } = part;
+  return { kind: "lora", a: matrix(a), b: matrix(b), scale, transposed, width };
+}
+
+/**
+ * A checkpoint with tensors of a file in the place of its own.
+ * @param whole the tensor's name → its name in the file
+ */
+function withWhole(
+  checkpoint: Checkpoint,
+  file: SafetensorsFile,
+  whole: ReadonlyMap<string, string>,
+): Checkpoint {
+  return {
+    ...checkpoint,
+    names: [...checkpoint.names, ...[...whole.keys()].filter((name) => !checkpoint.entry(name))],
+    entry(name) {
+      const inFile = whole.get(name);
+      return inFile === undefined ? checkpoint.entry(name) : file.entry(inFile);
+    },
+    ref(name) {
+      const inFile = whole.get(name);
+      return inFile === undefined ? checkpoint.ref(name) : refIn(file.path, file.entry(inFile));
+    },
+    async read(name) {
+      const inFile = whole.get(name);
+      return inFile === undefined ? checkpoint.read(name) : file.read(inFile);
+    },
+    async readRange(name, start, length) {
+      const inFile = whole.get(name);
+      if (inFile === undefined) return checkpoint.readRange(name, start, length);
+      return file.readRange(inFile, start, length);
+    },
+  };
+}
+
+/** An adapter's folder may say more of the model than the base's: its classes. */
+async function adaptedConfig({
+  base,
+  adapter,
+}: AdaptedSource): Promise<Pick<Checkpoint, "config" | "files">> {
+  const files = [adapterConfigName, adapterWeightsName];
+  const path = join(adapter.folder, "config.json");
+  if (existsSync(path)) return { config: await readJsonObject(path), files: [...files, "config.json"] };
+  const { label2id: _, ...config } = base.config;
+  return { config, files };
+}
+
+const headLike = /(^|\.)(classifier|score|qa_outputs|classification_head)\./;
+
 /**
  * A base with an adapter, seen as a checkpoint of its own: its weights are base + scale · B A (or the
  * base's, scaled) and are made when they are read, in float32. Held: the factors of the weight read
@@ -78,104 +195,50 @@ export async function adaptedCheckpoint(
 ): Promise<AdaptedCheckpoint> {
   const { file, folder } = adapter;
   const { adapted, whole } = findModules(base, adapter, canonical);
-  const configPath = join(folder, "config.json");
-  const { label2id: _, ...baseConfig } = base.config;
-  const config = existsSync(configPath)
-    ? ((await readJson(configPath)) as Record<string, unknown>)
-    : baseConfig;
-  const names = [...base.names, ...[...whole.keys()].filter((name) => !base.entry(name))];
-  const matrix = (name: string): MatrixRef => {
-    const entry = file.entries.get(name)!;
-    return { ...refIn(file.path, entry), rows: entry.shape[0]!, columns: entry.shape[1]! };
-  };
-  let last: { name: string; change: (out: Float32Array, from: number) => void } | undefined;
-  const changeOf = async (name: string, part: AdapterPart) => {
-    if (last?.name === name) return last.change;
-    const { shape } = base.entry(name)!;
-    const width = shape.at(-1)!;
-    let change: (out: Float32Array, from: number) => void;
-    if (part.kind === "lora") {
-      const factors = factorsOf(
-        toFloat32(await file.read(part.a)),
-        toFloat32(await file.read(part.b)),
-        part,
-        adapter.transposed,
-      );
-      change = (out, from) => addFactors(out, from, width, factors);
-    } else {
-      const l = toFloat32(await file.read(part.l));
-      change = (out, from) => scaleEntries(out, from, width, l, alongOf(part, adapter.transposed, shape));
-    }
-    last = { name, change };
-    return change;
-  };
-  const own = {
+  const source: AdaptedSource = { base, adapter };
+  const changeOf = changeReader(source);
+  const plain: Checkpoint = {
+    ...withWhole(base, file, whole),
     folder,
     home: base.folder,
-    config,
-    names,
-    files: [adapterConfigName, adapterWeightsName, ...(existsSync(configPath) ? ["config.json"] : [])],
+    ...(await adaptedConfig(source)),
     close: file.close,
   };
-  const plain: Checkpoint = {
-    ...own,
-    entry: (name) => (whole.has(name) ? file.entries.get(whole.get(name)!) : base.entry(name)),
-    ref: (name) => (whole.has(name) ? refIn(file.path, file.entries.get(whole.get(name)!)!) : base.ref(name)),
-    read: async (name) => (whole.has(name) ? file.read(whole.get(name)!) : base.read(name)),
-    readRange: async (name, start, length) =>
-      whole.has(name) ? file.readRange(whole.get(name)!, start, length) : base.readRange(name, start, length),
-  };
   return {
-    ...own,
+    ...plain,
     adapter,
     adapted,
     replaced: [...whole.keys()].filter((name) => base.entry(name) && !headLike.test(name)),
     plain: () => plain,
     // In float32, wherever the base keeps it.
-    entry: (name) => (adapted.has(name) ? { ...base.entry(name)!, dtype: "F32" } : plain.entry(name)),
+    entry: (name) => (adapted.has(name) ? { ...entryOf(base, name), dtype: "F32" } : plain.entry(name)),
     ref(name) {
       const part = adapted.get(name);
       if (!part) return plain.ref(name);
-      const { shape } = base.entry(name)!;
-      const width = shape.at(-1)!;
-      const made: Adapted =
-        part.kind === "lora"
-          ? {
-              kind: "lora",
-              a: matrix(part.a),
-              b: matrix(part.b),
-              scale: part.scale,
-              transposed: adapter.transposed,
-              width,
-            }
-          : { kind: "ia3", l: matrix(part.l), along: alongOf(part, adapter.transposed, shape), width };
-      return { ...base.ref(name), adapted: made };
+      return { ...base.ref(name), adapted: adaptedRef(source, name, part) };
     },
     async read(name) {
       const part = adapted.get(name);
       if (!part) return plain.read(name);
       const stored = await base.read(name);
       const out = Float32Array.from(toFloat32(stored));
-      (await changeOf(name, part))(out, 0);
+      const change = await changeOf(name, part);
+      change(out, 0);
       return { dtype: "F32", shape: stored.shape, bytes: fromFloat32(out, "F32") };
     },
     async readRange(name, start, length) {
       const part = adapted.get(name);
       if (!part) return plain.readRange(name, start, length);
-      const { dtype } = base.entry(name)!;
+      const { dtype } = entryOf(base, name);
       const [from, count] = [start / 4, length / 4];
-      const out = toFloat32({
-        dtype,
-        shape: [count],
-        bytes: await base.readRange(name, from * dtypeBytes[dtype], count * dtypeBytes[dtype]),
-      });
-      (await changeOf(name, part))(out, from);
+      const bytes = await base.readRange(name, from * dtypeBytes[dtype], count * dtypeBytes[dtype]);
+      const out = toFloat32({ dtype, shape: [count], bytes });
+      const change = await changeOf(name, part);
+      change(out, from);
       return new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
     },
   };
 }
-
-const headLike = /(^|\.)(classifier|score|qa_outputs|classification_head)\./;
 
 /** Of a weight as it is stored; of a bias, one line. */
 const alongOf = (
@@ -191,8 +254,7 @@ export function factorsOf(
   { rank, scale }: { readonly rank: number; readonly scale: number },
   isTransposed: boolean,
 ): Factors {
+  if (!isTransposed) return { left: b, right: a, rank, scale };
   const [input, out] = [a.length / rank, b.length / rank];
-  return isTransposed
-    ? { left: transposed(a, rank, input), right: transposed(b, out, rank), rank, scale }
-    : { left: b, right: a, rank, scale };
+  return { left: transposed(a, rank, input), right: transposed(b, out, rank), rank, scale };
 }

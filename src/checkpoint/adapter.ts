@@ -2,8 +2,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../errors.js";
 import { isFloat } from "../tensor/dtype.js";
-import { readJson } from "./files.js";
-import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import { readJsonObject } from "./files.js";
+import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 
 export const adapterConfigName = "adapter_config.json";
 export const adapterWeightsName = "adapter_model.safetensors";
@@ -39,7 +39,7 @@ export interface Adapter {
   readonly transposed: boolean;
 }
 
-const number = (path: string, key: string, value: unknown): number => {
+const finiteNumber = (path: string, key: string, value: unknown): number => {
   if (typeof value !== "number" || !Number.isFinite(value))
     throw new UserError(`${path}: "${key}" must be a number, it is ${JSON.stringify(value)}`);
   return value;
@@ -48,10 +48,9 @@ const number = (path: string, key: string, value: unknown): number => {
 /** A pattern's value for a module: PEFT matches a key against the end of the module's name. */
 function patterned(patterns: unknown, module: string, fallback: unknown): unknown {
   if (typeof patterns !== "object" || patterns === null) return fallback;
-  const found = Object.entries(patterns).find(
-    ([key]) => module === key || module.endsWith(`.${key}`) || matches(key, module),
-  );
-  return found ? found[1] : fallback;
+  for (const [key, value] of Object.entries(patterns))
+    if (module === key || module.endsWith(`.${key}`) || matches(key, module)) return value;
+  return fallback;
 }
 
 function matches(key: string, module: string): boolean {
@@ -97,32 +96,37 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
   }
 }
 
+/** PEFT's names of the kindOfPeftType that can be merged. */
+const kindOfPeftType = new Map<unknown, Adapter["kind"]>([
+  ["LORA", "lora"],
+  ["IA3", "ia3"],
+]);
+
+/** What is wrong with a folder that has no weights. */
+function refuseWithout(folder: string): never {
+  const missing = `${folder}: there is no ${adapterWeightsName}`;
+  if (!existsSync(join(folder, "adapter_model.bin"))) throw new UserError(missing);
+  throw new UserError(`${missing}; save the adapter as safetensors (save_pretrained does so by default)`);
+}
+
 /**
  * Opens a PEFT folder: LoRA (rsLoRA, patterns of ranks and alphas, saved modules) or (IA)³. Headers
  * only; nothing is read.
  */
 export async function openAdapter(folder: string): Promise<Adapter> {
   const path = join(folder, adapterConfigName);
-  const config = (await readJson(path)) as Record<string, unknown> | null;
-  if (typeof config !== "object" || config === null) throw new UserError(`${path}: not a JSON object`);
-  const kind = ({ LORA: "lora", IA3: "ia3" } as const)[config["peft_type"] as "LORA" | "IA3"];
+  const config = await readJsonObject(path);
+  const kind = kindOfPeftType.get(config["peft_type"]);
   if (!kind)
     throw new UserError(
       `${path}: peft_type ${JSON.stringify(config["peft_type"])} is not supported, only LORA and IA3`,
     );
   refuse(path, config);
   const weights = join(folder, adapterWeightsName);
-  if (!existsSync(weights))
-    throw new UserError(
-      `${folder}: there is no ` +
-        adapterWeightsName +
-        (existsSync(join(folder, "adapter_model.bin"))
-          ? "; save the adapter as safetensors (save_pretrained does so by default)"
-          : ""),
-    );
+  if (!existsSync(weights)) refuseWithout(folder);
   const file = await openSafetensors(weights);
   try {
-    const { parts, whole } = partsOf(file, kind, config, path);
+    const { parts, whole } = findParts(file, kind, { path, config });
     return { folder, kind, config, file, parts, whole, transposed: config["fan_in_fan_out"] === true };
   } catch (error) {
     await file.close();
@@ -130,53 +134,69 @@ export async function openAdapter(folder: string): Promise<Adapter> {
   }
 }
 
-function partsOf(
+/** adapter_config.json, and where it lies. */
+interface AdapterConfig {
+  readonly path: string;
+  readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** The sizes of a matrix in an adapter's file. @throws UserError where it is none, or of no type of weights */
+function weightSizes(file: SafetensorsFile, name: string): [rows: number, columns: number] {
+  const found = file.entries.get(name);
+  if (!found) throw new UserError(`${file.path}: there is no "${name}"`);
+  const { dtype, shape } = found;
+  if (!isFloat(dtype))
+    throw new UserError(`${file.path}: "${name}" is ${dtype}; a weight must be F32, F16 or BF16`);
+  const [rows, columns] = shape;
+  if (rows === undefined || columns === undefined || shape.length !== 2)
+    throw new UserError(`${file.path}: "${name}" must be a matrix, it is [${shape.join(", ")}]`);
+  return [rows, columns];
+}
+
+/** LoRA's part of a module. @param a the name of its matrix A */
+function loraPart(
+  file: SafetensorsFile,
+  module: string,
+  a: string,
+  { path, config }: AdapterConfig,
+): AdapterPart {
+  const b = a.replace(".lora_A", ".lora_B");
+  const [rank] = weightSizes(file, a);
+  const [, rankB] = weightSizes(file, b);
+  if (rank !== rankB || rank === 0)
+    throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
+  const alpha = patterned(config["alpha_pattern"], module, config["lora_alpha"]);
+  const divisor = config["use_rslora"] === true ? Math.sqrt(rank) : rank;
+  return { module, kind: "lora", a, b, rank, scale: finiteNumber(path, "lora_alpha", alpha) / divisor };
+}
+
+/** (IA)³'s part of a module. @param l the name of its vector */
+function ia3Part(file: SafetensorsFile, module: string, l: string): AdapterPart {
+  const [rows, columns] = weightSizes(file, l);
+  if (rows !== 1 && columns !== 1)
+    throw new UserError(`${file.path}: "${l}" must be a row or a column, it is [${rows}, ${columns}]`);
+  return { module, kind: "ia3", l, along: columns === 1 ? "out" : "in" };
+}
+
+/** What an adapter's file has for modules, and what it holds whole. */
+function findParts(
   file: SafetensorsFile,
   kind: Adapter["kind"],
-  config: Readonly<Record<string, unknown>>,
-  path: string,
-) {
+  config: AdapterConfig,
+): Pick<Adapter, "parts" | "whole"> {
   const parts: AdapterPart[] = [];
   const whole = new Map<string, string>();
-  const entry = (name: string): TensorEntry => {
-    const found = file.entries.get(name);
-    if (!found) throw new UserError(`${file.path}: there is no "${name}"`);
-    if (!isFloat(found.dtype))
-      throw new UserError(`${file.path}: "${name}" is ${found.dtype}; a weight must be F32, F16 or BF16`);
-    if (found.shape.length !== 2)
-      throw new UserError(`${file.path}: "${name}" must be a matrix, it is [${found.shape.join(", ")}]`);
-    return found;
-  };
   for (const name of file.entries.keys()) {
     const plain = name.replace(/^base_model\.model\./, "").replace(/\.modules_to_save(\.default)?(?=\.)/, "");
-    const lora = /^(.+)\.lora_A(\.default)?\.weight$/.exec(plain);
-    const ia3 = /^(.+)\.ia3_l(\.default)?$/.exec(plain);
-    if (lora && kind === "lora") {
-      const module = lora[1]!;
-      const [a, b] = [name, name.replace(".lora_A", ".lora_B")];
-      const [rank, rankB] = [entry(a).shape[0]!, entry(b).shape[1]!];
-      if (rank !== rankB || rank === 0)
-        throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
-      const alpha = number(
-        path,
-        "lora_alpha",
-        patterned(config["alpha_pattern"], module, config["lora_alpha"]),
-      );
-      parts.push({
-        module,
-        kind: "lora",
-        a,
-        b,
-        rank,
-        scale: alpha / (config["use_rslora"] === true ? Math.sqrt(rank) : rank),
-      });
-    } else if (ia3 && kind === "ia3") {
-      const [rows, columns] = entry(name).shape as [number, number];
-      if (rows !== 1 && columns !== 1)
-        throw new UserError(`${file.path}: "${name}" must be a row or a column, it is [${rows}, ${columns}]`);
-      parts.push({ module: ia3[1]!, kind: "ia3", l: name, along: columns === 1 ? "out" : "in" });
+    const [, loraModule] = /^(.+)\.lora_A(?:\.default)?\.weight$/.exec(plain) ?? [];
+    const [, ia3Module] = /^(.+)\.ia3_l(?:\.default)?$/.exec(plain) ?? [];
+    if (loraModule !== undefined && kind === "lora") {
+      parts.push(loraPart(file, loraModule, name, config));
+    } else if (ia3Module !== undefined && kind === "ia3") {
+      parts.push(ia3Part(file, ia3Module, name));
     } else if (/\.(lora_B(\.default)?\.weight)$/.test(plain) && kind === "lora") {
-      entry(name.replace(".lora_B", ".lora_A"));
+      // Read with its A, which must be there.
+      weightSizes(file, name.replace(".lora_B", ".lora_A"));
     } else if (/lora_|ia3_|trainable_tokens/.test(plain)) {
       throw new UserError(
         `${file.path}: "${name}" is not supported; merge the adapter into its model with PEFT ` +

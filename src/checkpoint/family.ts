@@ -1,8 +1,8 @@
 import { UserError } from "../errors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
-import { adaptedCheckpoint, type AdaptedCheckpoint } from "./adapted.js";
+import { adaptedCheckpoint, isAdapted, type AdaptedCheckpoint } from "./adapted.js";
 import { isAdapter, openAdapter } from "./adapter.js";
-import { openCheckpoint, type Checkpoint } from "./folder.js";
+import { entryOf, openCheckpoint, type Checkpoint } from "./folder.js";
 import { overlaid } from "./overlay.js";
 
 /** A checkpoint seen under canonical names: `bert.` prefixes and old spellings are gone. */
@@ -21,17 +21,17 @@ export interface Member {
    * (`weights`) knows it to be sound.
    * @param width entries a row
    */
-  rows(name: string, runs: readonly Run[], width: number): Promise<Float32Array>;
+  rows(name: string, runs: readonly RowRun[], width: number): Promise<Float32Array>;
 }
 
 /** Rows `from` to before `to`. */
-export type Run = readonly [from: number, to: number];
+export type RowRun = readonly [from: number, to: number];
 
-export const rowCount = (runs: readonly Run[]): number =>
+export const rowCount = (runs: readonly RowRun[]): number =>
   runs.reduce((sum, [from, to]) => sum + to - from, 0);
 
 /** Rows by number (each once, rising) as runs. */
-export function runsOf(ids: Int32Array): Run[] {
+export function runsOf(ids: Int32Array): RowRun[] {
   const runs: [number, number][] = [];
   for (const id of ids) {
     const last = runs.at(-1);
@@ -44,40 +44,52 @@ export function runsOf(ids: Int32Array): Run[] {
 /** Bytes between two runs that are read along with them: cheaper than another call. */
 const bridged = 32 * 1024;
 
-/** Reads runs of a stored tensor; runs that lie close together are read in one piece. */
+/** Runs that are read in one group of the file. */
+interface RunGroup {
+  readonly runs: RowRun[];
+  /** The group's rows. */
+  readonly from: number;
+  to: number;
+  /** Where its runs go, in rows. */
+  readonly target: number;
+}
+
+/** Puts runs that lie close together into one group. */
+function groupRuns(runs: readonly RowRun[], rowBytes: number): RunGroup[] {
+  const groups: RunGroup[] = [];
+  let target = 0;
+  for (const run of runs) {
+    const [from, to] = run;
+    const last = groups.at(-1);
+    if (last && (from - last.to) * rowBytes <= bridged) {
+      last.runs.push(run);
+      last.to = to;
+    } else groups.push({ runs: [run], from, to, target });
+    target += to - from;
+  }
+  return groups;
+}
+
+/** Reads runs of a stored tensor. */
 async function readRuns(
   checkpoint: Checkpoint,
   stored: string,
-  runs: readonly Run[],
+  runs: readonly RowRun[],
   rowBytes: number,
 ): Promise<Uint8Array> {
-  if (runs.length === 1)
-    return checkpoint.readRange(stored, runs[0]![0] * rowBytes, (runs[0]![1] - runs[0]![0]) * rowBytes);
-  const pieces: Run[][] = [];
-  for (const run of runs) {
-    const last = pieces.at(-1);
-    if (last && (run[0] - last.at(-1)![1]) * rowBytes <= bridged) last.push(run);
-    else pieces.push([run]);
-  }
+  const read = (from: number, to: number) =>
+    checkpoint.readRange(stored, from * rowBytes, (to - from) * rowBytes);
+  const [first, ...others] = runs;
+  if (first && others.length === 0) return read(...first);
   const out = new Uint8Array(rowCount(runs) * rowBytes);
-  let at = 0;
-  const places = pieces.map((piece) => {
-    const start = at;
-    at += rowCount(piece) * rowBytes;
-    return start;
-  });
   await Promise.all(
-    pieces.map(async (piece, p) => {
-      const first = piece[0]![0];
-      const bytes = await checkpoint.readRange(
-        stored,
-        first * rowBytes,
-        (piece.at(-1)![1] - first) * rowBytes,
-      );
-      let to = places[p]!;
-      for (const [start, end] of piece) {
-        out.set(bytes.subarray((start - first) * rowBytes, (end - first) * rowBytes), to);
-        to += (end - start) * rowBytes;
+    groupRuns(runs, rowBytes).map(async (group) => {
+      const bytes = await read(group.from, group.to);
+      let position = group.target * rowBytes;
+      for (const [from, to] of group.runs) {
+        const rows = bytes.subarray((from - group.from) * rowBytes, (to - group.from) * rowBytes);
+        out.set(rows, position);
+        position += rows.length;
       }
     }),
   );
@@ -112,12 +124,9 @@ export function member(label: string, checkpoint: Checkpoint, canonical: (name: 
     actual,
     async rows(name, runs, width) {
       const stored = storedName(name);
-      const { dtype } = checkpoint.entry(stored)!;
-      return toFloat32({
-        dtype,
-        shape: [],
-        bytes: await readRuns(checkpoint, stored, runs, width * dtypeBytes[dtype]),
-      });
+      const { dtype } = entryOf(checkpoint, stored);
+      const bytes = await readRuns(checkpoint, stored, runs, width * dtypeBytes[dtype]);
+      return toFloat32({ dtype, shape: [], bytes });
     },
     async weights(name) {
       const stored = storedName(name);
@@ -163,16 +172,18 @@ export function inheriting(
   canonical: (name: string) => string,
 ): Member {
   const lent = names
-    .filter((name) => !one.actual.has(name) && base.actual.has(name))
-    .map((name) => base.actual.get(name)!);
-  return lent.length === 0
-    ? one
-    : member(one.label, overlaid(one.checkpoint, base.checkpoint, lent), canonical);
+    .filter((name) => !one.actual.has(name))
+    .map((name) => base.actual.get(name))
+    .filter((stored) => stored !== undefined);
+  if (lent.length === 0) return one;
+  return member(one.label, overlaid(one.checkpoint, base.checkpoint, lent), canonical);
 }
 
 /** The adapter that a member is, where it is one. */
-export const adapterOf = ({ checkpoint }: Member): AdaptedCheckpoint | undefined =>
-  "adapter" in checkpoint ? (checkpoint as AdaptedCheckpoint) : undefined;
+export function adapterOf({ checkpoint }: Member): AdaptedCheckpoint | undefined {
+  if (isAdapted(checkpoint)) return checkpoint;
+  return undefined;
+}
 
 /** Opens one folder under canonical names. */
 export async function openMember(

@@ -1,8 +1,8 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, randomBytes, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { UserError } from "../errors.js";
+import { errorCode, messageOf, UserError } from "../errors.js";
 
 /** One write call's size: below the 2 GiB a single write can take. */
 const writeChunk = 64 * 1024 * 1024;
@@ -29,7 +29,7 @@ export async function atomicFile(
   } catch (error) {
     await rm(temporary, { force: true });
     // A failed write carries no path of its own, and the temporary name means nothing to a user.
-    if (error instanceof Error && "code" in error) (error as NodeJS.ErrnoException).path = path;
+    if (error instanceof Error && errorCode(error) !== undefined) Object.assign(error, { path });
     throw error;
   }
 }
@@ -46,8 +46,18 @@ export async function readJson(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new UserError(`${path}: not valid JSON (${(error as Error).message})`);
+    throw new UserError(`${path}: not valid JSON (${messageOf(error)})`);
   }
+}
+
+export const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Parses a JSON file that holds an object. @throws UserError naming the file when it does not */
+export async function readJsonObject(path: string): Promise<Record<string, unknown>> {
+  const value = await readJson(path);
+  if (!isRecord(value)) throw new UserError(`${path}: not a JSON object`);
+  return value;
 }
 
 /**
@@ -62,16 +72,21 @@ export function editJson(
   const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) =>
     token.startsWith('"') ? token : `"${mark}${token}"`,
   );
-  const edited = JSON.stringify(change(JSON.parse(marked) as Record<string, unknown>), undefined, 2);
+  const object: unknown = JSON.parse(marked);
+  if (!isRecord(object)) throw new TypeError("a JSON object was expected");
+  const edited = JSON.stringify(change(object), undefined, 2);
   return `${edited.replace(new RegExp(`"${mark}([^"]*)"`, "g"), "$1")}\n`;
 }
 
-/** SHA-256 of a file's bytes, streamed. */
-export async function sha256(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
+/** Hash of a file's bytes, streamed, behind what `hash` was fed before. */
+export async function fileHash(path: string, hash: Hash): Promise<string> {
+  const chunks: AsyncIterable<Buffer> = createReadStream(path, { highWaterMark: 1 << 20 });
+  for await (const chunk of chunks) hash.update(chunk);
   return hash.digest("hex");
 }
+
+/** SHA-256 of a file's bytes. */
+export const sha256 = (path: string): Promise<string> => fileHash(path, createHash("sha256"));
 
 /** A digest of plain data, whatever the order of its keys. */
 export function digest(value: unknown): string {

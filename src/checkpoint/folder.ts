@@ -3,11 +3,11 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { UserError } from "../errors.js";
 import type { HostTensor } from "../tensor/dtype.js";
-import { readJson } from "./files.js";
+import { isRecord, readJson, readJsonObject } from "./files.js";
 import { refIn, type Ref } from "./ref.js";
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
 
-const single = "model.safetensors";
+const singleFile = "model.safetensors";
 const indexName = "model.safetensors.index.json";
 
 /** A Hugging Face folder: config.json and one or more safetensors files, read a tensor at a time. */
@@ -40,11 +40,11 @@ function checkShardName(indexPath: string, name: unknown): asserts name is strin
 
 async function readIndex(folder: string): Promise<Map<string, string>> {
   const path = join(folder, indexName);
-  const index = (await readJson(path)) as { weight_map?: unknown };
-  const map = index?.weight_map;
-  if (typeof map !== "object" || map === null) throw new UserError(`${path}: there is no "weight_map"`);
+  const index = await readJson(path);
+  if (!isRecord(index) || !isRecord(index["weight_map"]))
+    throw new UserError(`${path}: there is no "weight_map"`);
   const shards = new Map<string, string>();
-  for (const [tensor, shard] of Object.entries(map)) {
+  for (const [tensor, shard] of Object.entries(index["weight_map"])) {
     checkShardName(path, shard);
     shards.set(tensor, shard);
   }
@@ -61,8 +61,59 @@ async function missing(folder: string): Promise<never> {
     );
   }
   throw new UserError(
-    `${folder}: there is no ${single} and no ${indexName}; is it a Hugging Face model folder?`,
+    `${folder}: there is no ${singleFile} and no ${indexName}; is it a Hugging Face model folder?`,
   );
+}
+
+/** The weight files of a folder, open, and which of them has a tensor. */
+interface Shards {
+  /** Names of the files, the index too. */
+  readonly files: readonly string[];
+  readonly fileOf: ReadonlyMap<string, SafetensorsFile>;
+  close(): Promise<void>;
+}
+
+/** Tensor names of a file in the order of their bytes. */
+const inFileOrder = ({ entries }: SafetensorsFile): string[] =>
+  [...entries].sort(([, a], [, b]) => a.start - b.start).map(([name]) => name);
+
+/** Opens `model.safetensors`. */
+async function openSingle(folder: string): Promise<Shards> {
+  const file = await openSafetensors(join(folder, singleFile));
+  return {
+    files: [singleFile],
+    fileOf: new Map(inFileOrder(file).map((name) => [name, file])),
+    close: file.close,
+  };
+}
+
+/** Opens the shards that an index names. */
+async function openSharded(folder: string): Promise<Shards> {
+  const index = await readIndex(folder);
+  const shards = [...new Set(index.values())].sort();
+  const open: SafetensorsFile[] = [];
+  const fileOf = new Map<string, SafetensorsFile>();
+  const close = async () => {
+    for (const file of open) await file.close();
+  };
+  try {
+    for (const shard of shards) {
+      const path = join(folder, shard);
+      if (!existsSync(path))
+        throw new UserError(`${folder}: the index names ${shard}, which is not there; fetch it again`);
+      const file = await openSafetensors(path);
+      open.push(file);
+      for (const name of inFileOrder(file)) if (index.get(name) === shard) fileOf.set(name, file);
+    }
+    for (const [name, shard] of index) {
+      if (!fileOf.has(name))
+        throw new UserError(`${join(folder, shard)}: the index says it holds "${name}", but it does not`);
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { files: [indexName, ...shards], fileOf, close };
 }
 
 /**
@@ -71,39 +122,13 @@ async function missing(folder: string): Promise<never> {
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const sharded = existsSync(join(folder, indexName));
-  if (!sharded && !existsSync(join(folder, single))) await missing(folder);
+  if (!sharded && !existsSync(join(folder, singleFile))) await missing(folder);
   const configPath = join(folder, "config.json");
   if (!existsSync(configPath)) throw new UserError(`${folder}: there is no config.json`);
-  const config = (await readJson(configPath)) as Record<string, unknown>;
-  if (typeof config !== "object" || config === null) throw new UserError(`${configPath}: not a JSON object`);
-
-  const index = sharded ? await readIndex(folder) : undefined;
-  const shards = index ? [...new Set(index.values())].sort() : [single];
-  const open = new Map<string, SafetensorsFile>();
-  const owner = new Map<string, SafetensorsFile>();
-  const close = async () => {
-    for (const file of open.values()) await file.close();
-  };
-  try {
-    for (const shard of shards) {
-      const path = join(folder, shard);
-      if (!existsSync(path))
-        throw new UserError(`${folder}: the index names ${shard}, which is not there; fetch it again`);
-      const file = await openSafetensors(path);
-      open.set(shard, file);
-      const byOffset = [...file.entries].sort(([, a], [, b]) => a.start - b.start);
-      for (const [name] of byOffset) if (!index || index.get(name) === shard) owner.set(name, file);
-    }
-    for (const [name, shard] of index ?? []) {
-      if (!owner.has(name))
-        throw new UserError(`${join(folder, shard)}: the index says it holds "${name}", but it does not`);
-    }
-  } catch (error) {
-    await close();
-    throw error;
-  }
-  const fileOf = (name: string): SafetensorsFile => {
-    const file = owner.get(name);
+  const config = await readJsonObject(configPath);
+  const { files, fileOf, close } = await (sharded ? openSharded(folder) : openSingle(folder));
+  const holder = (name: string): SafetensorsFile => {
+    const file = fileOf.get(name);
     if (!file) throw new UserError(`${folder}: there is no tensor "${name}"`);
     return file;
   };
@@ -111,14 +136,21 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     folder,
     config,
     close,
-    names: [...owner.keys()],
-    files: ["config.json", ...(index ? [indexName] : []), ...shards],
-    entry: (name) => owner.get(name)?.entries.get(name),
+    names: [...fileOf.keys()],
+    files: ["config.json", ...files],
+    entry: (name) => fileOf.get(name)?.entries.get(name),
     ref(name) {
-      const { path, entries } = fileOf(name);
-      return refIn(path, entries.get(name)!);
+      const { path, entry } = holder(name);
+      return refIn(path, entry(name));
     },
-    read: async (name) => fileOf(name).read(name),
-    readRange: async (name, start, length) => fileOf(name).readRange(name, start, length),
+    read: async (name) => holder(name).read(name),
+    readRange: async (name, start, length) => holder(name).readRange(name, start, length),
   };
+}
+
+/** What a checkpoint's header says of a tensor. @throws UserError where it has no such tensor */
+export function entryOf(checkpoint: Checkpoint, name: string): TensorEntry {
+  const entry = checkpoint.entry(name);
+  if (!entry) throw new UserError(`${checkpoint.folder}: there is no tensor "${name}"`);
+  return entry;
 }

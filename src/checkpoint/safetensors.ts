@@ -1,6 +1,7 @@
 import { open, type FileHandle } from "node:fs/promises";
 import { UserError } from "../errors.js";
 import { dtypeBytes, elements, isDType, type DType, type HostTensor } from "../tensor/dtype.js";
+import { isRecord } from "./files.js";
 
 /** Where one tensor lies: offsets are absolute, in bytes from the start of the file. */
 export interface TensorEntry {
@@ -15,6 +16,8 @@ export interface SafetensorsFile {
   readonly path: string;
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
+  /** @throws UserError where it has no such tensor */
+  entry(name: string): TensorEntry;
   read(name: string): Promise<HostTensor>;
   /** Some bytes of a tensor, counted from its own start. */
   readRange(name: string, start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
@@ -49,68 +52,114 @@ async function readExactly(
   return out;
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+const isSize = (value: unknown): value is number =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+
+const isStrings = (value: unknown): value is Record<string, string> =>
+  isRecord(value) && Object.values(value).every((item) => typeof item === "string");
+
+/** Where a file's tensors lie: behind its header. Bytes from the file's start. */
+interface DataSection {
+  readonly path: string;
+  readonly start: number;
+  readonly end: number;
 }
 
-const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+/** The first byte of a tensor and the one after its last, counted from the section's start; undefined where bad. */
+function parseOffsets(value: unknown): [from: number, to: number] | undefined {
+  if (!Array.isArray(value) || value.length !== 2) return undefined;
+  const [from, to]: unknown[] = value;
+  if (!isSize(from) || !isSize(to) || from > to) return undefined;
+  return [from, to];
+}
 
-function parseEntry(
-  path: string,
-  name: string,
-  value: unknown,
-  dataStart: number,
-  fileSize: number,
-): TensorEntry {
-  const where = `${path}: tensor "${name}"`;
+function parseEntry(name: string, value: unknown, section: DataSection): TensorEntry {
+  const where = `${section.path}: tensor "${name}"`;
   if (!isRecord(value)) throw new UserError(`${where}: its header entry is not an object`);
-  const { dtype, shape, data_offsets: offsets } = value;
+  const { dtype, shape, data_offsets } = value;
   if (!isDType(dtype)) throw new UserError(`${where}: unknown dtype ${JSON.stringify(dtype)}`);
   if (!Array.isArray(shape) || !shape.every(isSize))
     throw new UserError(`${where}: bad shape ${JSON.stringify(shape)}`);
-  if (
-    !Array.isArray(offsets) ||
-    offsets.length !== 2 ||
-    !offsets.every(isSize) ||
-    offsets[0]! > offsets[1]!
-  ) {
-    throw new UserError(`${where}: bad data_offsets ${JSON.stringify(offsets)}`);
-  }
-  const [start, end] = [dataStart + offsets[0]!, dataStart + offsets[1]!];
+  const offsets = parseOffsets(data_offsets);
+  if (!offsets) throw new UserError(`${where}: bad data_offsets ${JSON.stringify(data_offsets)}`);
+  const [start, end] = [section.start + offsets[0], section.start + offsets[1]];
   const expected = elements(shape) * dtypeBytes[dtype];
   if (end - start !== expected) {
     throw new UserError(
       `${where}: ${dtype} ${JSON.stringify(shape)} needs ${expected} bytes, its offsets span ${end - start}`,
     );
   }
-  if (end > fileSize) {
+  if (end > section.end) {
     throw new UserError(
-      `${where}: its bytes end at ${end}, the file at ${fileSize}; the file is cut short, fetch it again`,
+      `${where}: its bytes end at ${end}, the file at ${section.end}; the file is cut short, fetch it again`,
     );
   }
   return { dtype, shape, start, end };
 }
 
 /** Every byte of the data section must belong to exactly one tensor, as the format demands. */
-function checkLayout(
-  path: string,
-  entries: Map<string, TensorEntry>,
-  dataStart: number,
-  fileSize: number,
-): void {
+function checkLayout(entries: ReadonlyMap<string, TensorEntry>, section: DataSection): void {
+  const { path } = section;
   const sorted = [...entries].sort(([, a], [, b]) => a.start - b.start || a.end - b.end);
-  let at = dataStart;
+  let position = section.start;
   let previous = "the header";
-  for (const [name, entry] of sorted) {
-    if (entry.start < at) throw new UserError(`${path}: tensors "${previous}" and "${name}" overlap`);
-    if (entry.start > at)
+  for (const [name, { start, end }] of sorted) {
+    if (start < position) throw new UserError(`${path}: tensors "${previous}" and "${name}" overlap`);
+    if (start > position)
       throw new UserError(
-        `${path}: ${entry.start - at} bytes between "${previous}" and "${name}" belong to no tensor`,
+        `${path}: ${start - position} bytes between "${previous}" and "${name}" belong to no tensor`,
       );
-    at = entry.end;
+    position = end;
     previous = name;
   }
-  if (at !== fileSize) throw new UserError(`${path}: ${fileSize - at} bytes at the end belong to no tensor`);
+  if (position !== section.end)
+    throw new UserError(`${path}: ${section.end - position} bytes at the end belong to no tensor`);
+}
+
+/** JSON as bytes; undefined where it is not valid. */
+function parseBytes(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Reads a file's header as JSON. */
+async function readHeaderJson(
+  handle: FileHandle,
+  path: string,
+): Promise<{ header: Record<string, unknown>; section: DataSection }> {
+  const { size } = await handle.stat();
+  if (size < 8) throw new UserError(`${path}: ${size} bytes are too few for a safetensors file`);
+  const lengthBytes = await readExactly(handle, path, 0, 8);
+  const declared = new DataView(lengthBytes.buffer).getBigUint64(0, true);
+  if (declared > BigInt(Math.min(maxHeaderBytes, size - 8))) {
+    throw new UserError(
+      `${path}: it declares a header of ${declared} bytes but holds ${size}; not a safetensors file, or cut short`,
+    );
+  }
+  const length = Number(declared);
+  const header = parseBytes(await readExactly(handle, path, 8, length));
+  if (header === undefined)
+    throw new UserError(`${path}: its header is not valid JSON; not a safetensors file, or damaged`);
+  if (!isRecord(header)) throw new UserError(`${path}: its header is not a JSON object`);
+  return { header, section: { path, start: 8 + length, end: size } };
+}
+
+const metadataKey = "__metadata__";
+
+/** Checks all that a header says. */
+function parseHeader(
+  { [metadataKey]: metadata = {}, ...tensors }: Record<string, unknown>,
+  section: DataSection,
+): Pick<SafetensorsFile, "entries" | "metadata"> {
+  if (!isStrings(metadata)) throw new UserError(`${section.path}: ${metadataKey} must map names to strings`);
+  const entries = new Map(
+    Object.entries(tensors).map(([name, value]) => [name, parseEntry(name, value, section)]),
+  );
+  checkLayout(entries, section);
+  return { entries, metadata };
 }
 
 /**
@@ -121,55 +170,24 @@ function checkLayout(
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   const handle = await open(path, "r");
   try {
-    const { size } = await handle.stat();
-    if (size < 8) throw new UserError(`${path}: ${size} bytes are too few for a safetensors file`);
-    const lengthBytes = await readExactly(handle, path, 0, 8);
-    const declared = new DataView(lengthBytes.buffer).getBigUint64(0, true);
-    if (declared > BigInt(Math.min(maxHeaderBytes, size - 8))) {
-      throw new UserError(
-        `${path}: it declares a header of ${declared} bytes but holds ${size}; not a safetensors file, or cut short`,
-      );
-    }
-    const headerLength = Number(declared);
-    let header: unknown;
-    try {
-      header = JSON.parse(
-        new TextDecoder("utf-8", { fatal: true }).decode(await readExactly(handle, path, 8, headerLength)),
-      );
-    } catch (error) {
-      if (error instanceof UserError) throw error;
-      throw new UserError(`${path}: its header is not valid JSON; not a safetensors file, or damaged`);
-    }
-    if (!isRecord(header)) throw new UserError(`${path}: its header is not a JSON object`);
-    const dataStart = 8 + headerLength;
-    const entries = new Map<string, TensorEntry>();
-    let metadata: Record<string, string> = {};
-    for (const [name, value] of Object.entries(header)) {
-      if (name === "__metadata__") {
-        if (!isRecord(value) || !Object.values(value).every((v) => typeof v === "string")) {
-          throw new UserError(`${path}: __metadata__ must map names to strings`);
-        }
-        metadata = value as Record<string, string>;
-      } else {
-        entries.set(name, parseEntry(path, name, value, dataStart, size));
-      }
-    }
-    checkLayout(path, entries, dataStart, size);
-    const entryOf = (name: string): TensorEntry => {
-      const entry = entries.get(name);
-      if (!entry) throw new UserError(`${path}: there is no tensor "${name}"`);
-      return entry;
+    const { header, section } = await readHeaderJson(handle, path);
+    const { entries, metadata } = parseHeader(header, section);
+    const entry = (name: string): TensorEntry => {
+      const found = entries.get(name);
+      if (!found) throw new UserError(`${path}: there is no tensor "${name}"`);
+      return found;
     };
     return {
       path,
       entries,
       metadata,
+      entry,
       async read(name) {
-        const { dtype, shape, start, end } = entryOf(name);
+        const { dtype, shape, start, end } = entry(name);
         return { dtype, shape, bytes: await readExactly(handle, path, start, end - start) };
       },
       async readRange(name, from, length) {
-        const { start, end } = entryOf(name);
+        const { start, end } = entry(name);
         if (from < 0 || length < 0 || start + from + length > end)
           throw new RangeError(`${path}: bytes ${from} to ${from + length} lie outside "${name}"`);
         return readExactly(handle, path, start + from, length);

@@ -1,3 +1,4 @@
+import { at } from "../at.js";
 import { toFloat32, type HostTensor } from "../tensor/dtype.js";
 import type { AdaptedCheckpoint } from "./adapted.js";
 import { hostTensor } from "./overlay.js";
@@ -20,28 +21,37 @@ export interface StackedModule {
   readonly gains: readonly (Float32Array | undefined)[];
 }
 
+/** One adapter's factors of a module. */
+interface LoraFactors {
+  readonly module: string;
+  readonly a: Float32Array;
+  readonly b: Float32Array;
+  readonly rank: number;
+  readonly scale: number;
+}
+
+/** An adapter's factors of a weight; undefined where it has none. */
+async function readFactors(
+  adapted: AdaptedCheckpoint | undefined,
+  weight: string,
+): Promise<LoraFactors | undefined> {
+  const part = adapted?.adapted.get(weight);
+  if (!adapted || part?.kind !== "lora") return undefined;
+  const { file } = adapted.adapter;
+  const [a, b] = [toFloat32(await file.read(part.a)), toFloat32(await file.read(part.b))];
+  return { module: part.module, a, b, rank: part.rank, scale: part.scale };
+}
+
 /** A module that some LoRA adapter adapts, with every adapter's part of it. */
 async function stackModule(
   weight: string,
   adapters: readonly (AdaptedCheckpoint | undefined)[],
 ): Promise<StackedModule> {
-  const parts = adapters.map((one) => one?.adapted.get(weight));
-  const found = await Promise.all(
-    parts.map(async (part, i) => {
-      if (part?.kind !== "lora") return undefined;
-      const { file } = adapters[i]!.adapter;
-      return {
-        a: toFloat32(await file.read(part.a)),
-        b: toFloat32(await file.read(part.b)),
-        rank: part.rank,
-        scale: part.scale,
-        module: part.module,
-      };
-    }),
-  );
+  const found = await Promise.all(adapters.map((one) => readFactors(one, weight)));
   const there = found.filter((one) => one !== undefined);
+  const { module, ...first } = at(there, 0);
   const rank = there.reduce((sum, one) => sum + one.rank, 0);
-  const [input, out] = [there[0]!.a.length / there[0]!.rank, there[0]!.b.length / there[0]!.rank];
+  const [input, out] = [first.a.length / first.rank, first.b.length / first.rank];
   const [a, b] = [new Float32Array(rank * input), new Float32Array(out * rank)];
   let from = 0;
   const gains = found.map((one) => {
@@ -52,14 +62,7 @@ async function stackModule(
     from += one.rank;
     return gain;
   });
-  return {
-    module: there[0]!.module,
-    weight,
-    rank,
-    a: hostTensor(a, [rank, input]),
-    b: hostTensor(b, [out, rank]),
-    gains,
-  };
+  return { module, weight, rank, a: hostTensor(a, [rank, input]), b: hostTensor(b, [out, rank]), gains };
 }
 
 /**

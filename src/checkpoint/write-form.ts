@@ -18,11 +18,10 @@ export function adapterForm(
   write: WriteForm,
 ): readonly AdaptedCheckpoint[] | undefined {
   if (write === "model") return undefined;
-  const adapters = inputs.map(adapterOf);
-  const kinds = new Set(adapters.map((one) => one?.adapter.kind));
-  const whole = adapters.find((one) => one?.replaced.length);
-  if (inputs.length > 0 && kinds.size === 1 && !kinds.has(undefined) && !whole)
-    return adapters as AdaptedCheckpoint[];
+  const adapters = inputs.map(adapterOf).filter((one) => one !== undefined);
+  const kinds = new Set(adapters.map(({ adapter }) => adapter.kind));
+  const whole = adapters.find(({ replaced }) => replaced.length > 0);
+  if (adapters.length === inputs.length && kinds.size === 1 && !whole) return adapters;
   if (write === "adapter" && whole)
     throw new UserError(
       `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which no such ` +

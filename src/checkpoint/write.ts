@@ -6,32 +6,30 @@ import { dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import { atomicFile, writeText } from "./files.js";
 
 /** What a header says of a tensor. */
-export interface TensorShape {
+export interface TensorHeader {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
 }
 
 /** One tensor to be written: its bytes are asked for when its turn comes, and let go of after. */
-export interface TensorSource extends TensorShape {
+export interface TensorSource extends TensorHeader {
   bytes(): Promise<Uint8Array>;
 }
 
-const sizeOf = (t: TensorShape): number => elements(t.shape) * dtypeBytes[t.dtype];
+const byteSize = (t: TensorHeader): number => elements(t.shape) * dtypeBytes[t.dtype];
 
 /** The bytes before the tensors: the header's length and the header, padded to a multiple of 8. */
-function headerOf(tensors: readonly TensorShape[], metadata: Record<string, string>): Uint8Array {
-  // Without a prototype, so that a tensor may have any name.
-  const header = Object.create(null) as Record<string, unknown>;
-  header["__metadata__"] = { format: "pt", ...metadata };
+function headerOf(tensors: readonly TensorHeader[], metadata: Record<string, string>): Uint8Array {
   let offset = 0;
-  for (const tensor of tensors) {
-    header[tensor.name] = {
-      dtype: tensor.dtype,
-      shape: tensor.shape,
-      data_offsets: [offset, (offset += sizeOf(tensor))],
-    };
-  }
+  const entries = tensors.map((tensor) => {
+    const { name, dtype, shape } = tensor;
+    const start = offset;
+    offset += byteSize(tensor);
+    return [name, { dtype, shape, data_offsets: [start, offset] }] as const;
+  });
+  // A tensor may have any name: `fromEntries` makes "__proto__" a name like the others.
+  const header = Object.fromEntries<unknown>([["__metadata__", { format: "pt", ...metadata }], ...entries]);
   const json = new TextEncoder().encode(JSON.stringify(header));
   const padded = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
   new DataView(padded.buffer).setBigUint64(0, BigInt(padded.length - 8), true);
@@ -50,27 +48,29 @@ export async function writeSafetensors(
     await write(padded);
     for (const tensor of tensors) {
       const bytes = await tensor.bytes();
-      if (bytes.byteLength !== sizeOf(tensor))
-        throw new Error(`${tensor.name}: ${bytes.byteLength} bytes for ${sizeOf(tensor)}`);
+      if (bytes.byteLength !== byteSize(tensor))
+        throw new Error(`${tensor.name}: ${bytes.byteLength} bytes for ${byteSize(tensor)}`);
       await write(bytes);
     }
   });
 }
 
 /** Splits tensors, in order, into shards of at most `limit` bytes (a larger tensor stands alone). */
-export function planShards<T extends TensorShape>(tensors: readonly T[], limit: number): T[][] {
-  const shards: T[][] = [];
-  let room = -1;
+export function planShards<T extends TensorHeader>(tensors: readonly T[], limit: number): T[][] {
+  let shard: T[] = [];
+  const shards = [shard];
+  let room = limit;
   for (const tensor of tensors) {
-    const size = sizeOf(tensor);
-    if (room < size || shards.length === 0) {
-      shards.push([]);
+    const size = byteSize(tensor);
+    if (room < size && shard.length > 0) {
+      shard = [];
+      shards.push(shard);
       room = limit;
     }
-    shards.at(-1)!.push(tensor);
+    shard.push(tensor);
     room -= size;
   }
-  return shards.length ? shards : [[]];
+  return shards;
 }
 
 /** Removes the weights that an earlier write left. */
@@ -84,24 +84,35 @@ export async function removeWeights(folder: string): Promise<void> {
 }
 
 const numbered = (i: number) => String(i).padStart(5, "0");
-/** What the weight files of so many shards are called. */
-const shardNames = (count: number): string[] =>
-  count === 1
-    ? ["model.safetensors"]
-    : Array.from({ length: count }, (_, i) => `model-${numbered(i + 1)}-of-${numbered(count)}.safetensors`);
 
-/** Writes the index of several shards; one needs none. */
-async function writeIndex(folder: string, shards: readonly (readonly TensorShape[])[]): Promise<string[]> {
-  const files = shardNames(shards.length);
+/** A weight file and its tensors. */
+interface Shard<T extends TensorHeader> {
+  readonly file: string;
+  readonly tensors: readonly T[];
+}
+
+/** Plans the weight files of a model. */
+function planFiles<T extends TensorHeader>(tensors: readonly T[], shardBytes: number): Shard<T>[] {
+  const shards = planShards(tensors, shardBytes);
+  if (shards.length === 1) return [{ file: "model.safetensors", tensors }];
+  const count = numbered(shards.length);
+  return shards.map((part, i) => ({
+    file: `model-${numbered(i + 1)}-of-${count}.safetensors`,
+    tensors: part,
+  }));
+}
+
+/** Writes the index of several shards; one needs none. @returns the names of the files, the index too */
+async function writeIndex(folder: string, shards: readonly Shard<TensorHeader>[]): Promise<string[]> {
+  const files = shards.map(({ file }) => file);
   if (files.length === 1) return files;
-  const weightMap = Object.create(null) as Record<string, string>;
-  for (const [i, shard] of shards.entries()) for (const { name } of shard) weightMap[name] = files[i]!;
-  const total_size = shards.flat().reduce((sum, tensor) => sum + sizeOf(tensor), 0);
-  await writeText(join(folder, "model.safetensors.index.json"), {
-    metadata: { total_size },
-    weight_map: weightMap,
-  });
-  return [...files, "model.safetensors.index.json"];
+  const weight_map = Object.fromEntries(
+    shards.flatMap(({ file, tensors }) => tensors.map(({ name }) => [name, file])),
+  );
+  const total_size = shards.flatMap(({ tensors }) => tensors).reduce((sum, one) => sum + byteSize(one), 0);
+  const index = "model.safetensors.index.json";
+  await writeText(join(folder, index), { metadata: { total_size }, weight_map });
+  return [...files, index];
 }
 
 /**
@@ -115,10 +126,9 @@ export async function writeWeights(
   tensors: readonly TensorSource[],
   shardBytes: number,
 ): Promise<string[]> {
-  const shards = planShards(tensors, shardBytes);
+  const shards = planFiles(tensors, shardBytes);
   await removeWeights(folder);
-  for (const [i, file] of shardNames(shards.length).entries())
-    await writeSafetensors(join(folder, file), shards[i]!);
+  for (const shard of shards) await writeSafetensors(join(folder, shard.file), shard.tensors);
   return writeIndex(folder, shards);
 }
 
@@ -140,64 +150,76 @@ export interface ReservedWeights {
   abort(): Promise<void>;
 }
 
-/** {@link writeWeights} for who fills the files himself: temporary files of their full size, renamed at the end. */
+/** A weight file under the name that it has until all is well. */
+interface OpenShard {
+  readonly temporary: string;
+  readonly slots: readonly Slot[];
+  readonly handle: FileHandle;
+}
+
+/** Makes a file of its full size, with its header written. */
+async function reserveShard(temporary: string, tensors: readonly TensorHeader[]): Promise<OpenShard> {
+  const header = headerOf(tensors, {});
+  await writeFile(temporary, header, { flag: "wx" });
+  const slots: Slot[] = [];
+  let position = header.length;
+  for (const tensor of tensors) {
+    slots.push({ path: temporary, position });
+    position += byteSize(tensor);
+  }
+  await truncate(temporary, position);
+  return { temporary, slots, handle: await open(temporary, "r+") };
+}
+
+/**
+ * {@link writeWeights} for who fills the files himself: temporary files of their full size, renamed at the end.
+ * @param file the one file that all is written to, in the place of `model.safetensors` or shards
+ */
 export async function reserveWeights(
   folder: string,
-  tensors: readonly TensorShape[],
+  tensors: readonly TensorHeader[],
   shardBytes: number,
   file?: string,
 ): Promise<ReservedWeights> {
-  const shards = planShards(tensors, shardBytes);
+  const shards = file === undefined ? planFiles(tensors, shardBytes) : [{ file, tensors }];
   await mkdir(folder, { recursive: true });
-  const names = file === undefined ? shardNames(shards.length) : [file];
-  const paths = names.map((file) => join(folder, `${file}.${randomBytes(4).toString("hex")}.tmp`));
-  const handles: FileHandle[] = [];
+  const planned = shards.map((shard) => ({
+    ...shard,
+    path: join(folder, shard.file),
+    temporary: join(folder, `${shard.file}.${randomBytes(4).toString("hex")}.tmp`),
+  }));
+  const reserved: OpenShard[] = [];
   const closeAll = async () => {
-    for (const handle of handles.splice(0)) await handle.close();
+    for (const { handle } of reserved.splice(0)) await handle.close();
   };
+  let flushing: Promise<void> | undefined;
   const abort = async () => {
     await flushing;
     await closeAll();
-    for (const path of paths) await rm(path, { force: true });
+    for (const { temporary } of planned) await rm(temporary, { force: true });
   };
-  let flushing: Promise<void> | undefined;
-  const slots: Slot[] = [];
   try {
-    for (const [i, shard] of shards.entries()) {
-      const path = paths[i]!;
-      const header = headerOf(shard, {});
-      await writeFile(path, header, { flag: "wx" });
-      let position = header.length;
-      for (const tensor of shard) {
-        slots.push({ path, position });
-        position += sizeOf(tensor);
-      }
-      await truncate(path, position);
-      handles.push(await open(path, "r+"));
-    }
+    for (const shard of planned) reserved.push(await reserveShard(shard.temporary, shard.tensors));
   } catch (error) {
     await abort();
     throw error;
   }
   return {
-    slots,
+    slots: reserved.flatMap(({ slots }) => slots),
     abort,
     flush() {
       // A failure shows again when the file is synced in the end.
-      flushing ??= Promise.all(handles.map((handle) => handle.datasync()))
-        .then(
-          () => {},
-          () => {},
-        )
+      flushing ??= Promise.allSettled(reserved.map(({ handle }) => handle.datasync()))
+        .then(() => {})
         .finally(() => (flushing = undefined));
     },
     async commit() {
       await flushing;
       await removeWeights(folder);
-      for (const handle of handles) await handle.sync();
+      for (const { handle } of reserved) await handle.sync();
       await closeAll();
-      for (const [i, path] of paths.entries()) await rename(path, join(folder, names[i]!));
-      return file === undefined ? writeIndex(folder, shards) : names;
+      for (const { temporary, path } of planned) await rename(temporary, path);
+      return file === undefined ? writeIndex(folder, shards) : [file];
     },
   };
 }

@@ -4,29 +4,29 @@ import { loadSettings } from "../config/load.js";
 import { UserError } from "../errors.js";
 import { hubId } from "../hub/hub.js";
 import { fetchNamed } from "../inputs/fetch.js";
-import { startJob } from "./job.js";
+import { startCommand } from "./running.js";
 import { addSettings, type Given } from "./options.js";
 import { mergeFiles, printOutcome } from "./outcome.js";
 
-const help = `
+const addHelp = `
 Examples:
   $ train-merge add checkpoints/mini/experts/sst2 --to merged/mini-rte+cb+copa
   $ train-merge add org/boolq-expert --task boolq --to merged/mini-rte+cb+copa --base org/base --data data
   $ train-merge add my-model --task boolq --to merged/mini-rte+cb+copa --base base --data data --out merged/four`;
 
-interface Options extends Given {
+interface AddFlags extends Given {
   to: string;
   task?: string;
   resume?: boolean;
   json?: boolean;
 }
 
-async function run(expert: string, options: Options): Promise<void> {
+async function runAdd(expert: string, options: AddFlags): Promise<void> {
   const { to, resume, json } = options;
   // Tasks come from the merge; a stand-in lets the other options be checked.
   const chosen = await loadSettings({ ...options, tasks: "all" });
   if (chosen.taskWeights) throw new UserError("--task-weights is not for add");
-  const job = startJob();
+  const job = startCommand();
   const { addExpert } = await import("../run/add.js");
   const fetched = await fetchNamed({ ...chosen, experts: [expert] }, job);
   // A folder of the cache is called after a commit, its id after a model.
@@ -52,6 +52,6 @@ export function addAdd(program: Command): void {
   command
     .option("--resume", "go on from the state in --out")
     .option("--json", "print the results as JSON on stdout")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", addHelp)
+    .action(runAdd);
 }

@@ -1,30 +1,23 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { whole } from "../config/numbers.js";
-import { trained } from "../config/trained.js";
+import { wholeNumber } from "../config/numbers.js";
+import { trainedPresets } from "../config/trained.js";
 import { stoppedCode } from "../errors.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
-import { startJob } from "./job.js";
-import {
-  addSettings,
-  checkedOption,
-  givenSettings,
-  listed,
-  printJson,
-  whereabouts,
-  type Given,
-} from "./options.js";
+import { commaSeparated } from "../spelling.js";
+import { startCommand } from "./running.js";
+import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 
-const help = `
+const compareHelp = `
 Examples:
   $ train-merge compare --tasks rte,cb,copa --methods average,ties,dare,supermerge
   $ train-merge compare --tasks rte,cb,copa --methods all
 The same command goes on after Ctrl-C: methods that are done are not run again.`;
 
-interface Options extends Given {
+interface CompareFlags extends Given {
   methods: string;
   search: boolean;
   keep?: boolean;
@@ -32,16 +25,16 @@ interface Options extends Given {
   json?: boolean;
 }
 
-async function run(options: Options): Promise<void> {
+async function runCompare(options: CompareFlags): Promise<void> {
   const { search, keep = false, threads, json } = options;
   const chosen = await loadSettings(options);
-  const job = startJob();
+  const job = startCommand();
   job.training(true);
   const { compareMethods } = await import("../compare/compare.js");
   const made = await compareMethods(
     {
       ...(await fetchNamed(chosen, job)),
-      methods: options.methods === "all" ? "all" : listed(options.methods),
+      methods: options.methods === "all" ? "all" : commaSeparated(options.methods),
       search,
       keep,
       threads,
@@ -68,14 +61,16 @@ export function addCompare(program: Command): void {
       "merge the same experts with many methods and put them in one table; each method's " +
         "parameters are searched on the validation examples",
     );
-  const names = [...methods.map(({ name }) => name), ...Object.keys(trained)].join(", ");
+  const names = [...methods.map(({ name }) => name), ...Object.keys(trainedPresets)].join(", ");
   command.option("--methods <names>", `all, or some of ${names}`, "all");
   addSettings(command, ["method", "variant", "treat", "adaptOn", "loss"]);
   command
     .option("--no-search", "take each method's customary defaults")
     .option("--keep", "keep every method's merged model, in models/<method>")
-    .addOption(checkedOption("--threads <n>", "threads that merge (default: the machine's cores)", whole(0)))
+    .addOption(
+      checkedOption("--threads <n>", "threads that merge (default: the machine's cores)", wholeNumber(0)),
+    )
     .option("--json", "print the results as JSON on stdout")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", compareHelp)
+    .action(runCompare);
 }

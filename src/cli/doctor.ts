@@ -1,8 +1,24 @@
 import { availableParallelism, freemem, totalmem } from "node:os";
 import type { Command } from "commander";
+import type { EngineStatus } from "../backend/index.js";
 import { version } from "../package.js";
+import { printJson } from "./options.js";
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+/** An engine: whether it runs, and if not, what it needs. */
+function engineLines(
+  { name, what, needs, tried, found, detail, problem, mend }: EngineStatus,
+  isChosen: boolean,
+): string[] {
+  const indent = " ".repeat(12);
+  const lines: string[] = [];
+  if (found) lines.push(`${isChosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`);
+  else lines.push(`  ${name.padEnd(9)} no: ${problem}`, `${indent}needs ${needs}`);
+  if (!found && mend !== undefined) lines.push(`${indent}mend: ${mend}`);
+  if (tried !== undefined) lines.push(`${indent}run so far ${tried}`);
+  return lines;
+}
 
 export function addDoctor(program: Command): void {
   program
@@ -23,19 +39,10 @@ export function addDoctor(program: Command): void {
         freeBytes: freemem(),
       };
       if (json) {
-        process.stdout.write(`${JSON.stringify({ chosen, engines, machine }, undefined, 2)}\n`);
+        printJson({ chosen, engines, machine });
         return;
       }
-      const indent = " ".repeat(12);
-      const lines = engines.flatMap(({ name, what, needs, tried, found, detail, problem, mend }) => {
-        const first = found
-          ? `${name === chosen ? "*" : " "} ${name.padEnd(9)} runs: ${what} (${detail})`
-          : `  ${name.padEnd(9)} no: ${problem}`;
-        const lacking = found
-          ? []
-          : [`${indent}needs ${needs}`, ...(mend === undefined ? [] : [`${indent}mend: ${mend}`])];
-        return [first, ...lacking, ...(tried === undefined ? [] : [`${indent}run so far ${tried}`])];
-      });
+      const lines = engines.flatMap((engine) => engineLines(engine, engine.name === chosen));
       process.stdout.write(
         [
           `train-merge ${version}, tfjs ${tfjsVersion}, Node ${process.version}, ${machine.platform}`,

@@ -1,13 +1,13 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { whole } from "../config/numbers.js";
+import { wholeNumber } from "../config/numbers.js";
 import { UserError } from "../errors.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { memoryText } from "../report/memory.js";
-import { startJob } from "./job.js";
+import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
-const shown = [
+const explainedSettings = [
   "tasks",
   "family",
   "base",
@@ -23,24 +23,24 @@ const shown = [
   "backend",
 ] as const;
 
-const help = `
+const explainHelp = `
 Examples:
   $ train-merge explain --tasks rte,cb,copa
   $ train-merge explain --tasks rte,cb --base base --experts experts --memory-budget 2GB
   $ train-merge explain --shape experiments/t0-3b --count 11 --batch-size 8 --memory-budget 4GB`;
 
-interface Options extends Given {
+interface ExplainFlags extends Given {
   shape?: string;
   count?: number;
   json?: boolean;
 }
 
-async function run({ shape, count, json, ...options }: Options): Promise<void> {
+async function runExplain({ shape, count, json, ...options }: ExplainFlags): Promise<void> {
   if (shape !== undefined && count === undefined && options["tasks"] === undefined)
     throw new UserError("--shape needs --count, the number of experts");
   const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
   const { explainMemory } = await import("../run/explain.js");
-  const plan = await explainMemory({ ...(await fetchNamed(chosen, startJob())), shape, count });
+  const plan = await explainMemory({ ...(await fetchNamed(chosen, startCommand())), shape, count });
   const { what, engine, step, budget, rates, predictions, equation6 } = plan;
   if (json) {
     printJson({ what, engine, step, budget, rates, predictions, chosen: plan.chosen, equation6 });
@@ -58,15 +58,15 @@ export function addExplain(program: Command): void {
       "say how much memory, disk and time a merge would take with its task vectors on the device, in " +
         "host memory or on disk, and which of them is chosen; loads no weights",
     );
-  for (const key of shown) command.addOption(settingOption(key));
+  for (const key of explainedSettings) command.addOption(settingOption(key));
   command
     .option(
       "--shape <folder>",
       "a folder with config.json and safetensors files, or with config.json and header.json (a " +
         "safetensors header alone)",
     )
-    .addOption(checkedOption("--count <n>", "how many experts of that shape", whole()))
+    .addOption(checkedOption("--count <n>", "how many experts of that shape", wholeNumber()))
     .option("--json", "print it as JSON")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", explainHelp)
+    .action(runExplain);
 }

@@ -1,15 +1,15 @@
 import type { Command } from "commander";
-import { above, belowOne, whole } from "../config/numbers.js";
+import { above, belowOne, wholeNumber } from "../config/numbers.js";
 import { loadSettings } from "../config/load.js";
 import { stoppedCode, UserError } from "../errors.js";
 import type { FinetuneOptions } from "../finetune/start.js";
 import { finetuneFile } from "../folder/files.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { locateBase, shippedData } from "../inputs/locate.js";
-import { startJob } from "./job.js";
+import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
-const help = `
+const finetuneHelp = `
 Examples:
   $ train-merge finetune --task rte --data data/text --out experts/rte      every weight of the base that ships
   $ train-merge finetune --task cb --base org/base --data data/text --lora 8 --out experts/cb
@@ -17,9 +17,9 @@ Examples:
 The same command with --resume goes on from the last whole epoch.`;
 
 /** Customary rates: fewer numbers take larger steps. */
-const rates = { full: 5e-5, lora: 5e-4, ia3: 3e-3 } as const;
+const customaryRates = { full: 5e-5, lora: 5e-4, ia3: 3e-3 } as const;
 
-interface Options extends Given {
+interface FinetuneFlags extends Given {
   task: string;
   multitask?: boolean;
   lora?: number;
@@ -38,7 +38,7 @@ interface Options extends Given {
 }
 
 /** What of a model is trained. @throws UserError where two answers are given */
-function trainedPart(options: Options): FinetuneOptions["how"] {
+function trainedPart(options: FinetuneFlags): FinetuneOptions["how"] {
   const kinds = (["full", "lora", "ia3"] as const).filter((kind) => options[kind] !== undefined);
   if (kinds.length > 1) throw new UserError(`--${kinds.join(" and --")}: choose one of them`);
   return kinds[0] ?? "full";
@@ -57,14 +57,14 @@ function scoreLine({
   return `${task}: ${right}loss ${loss.toFixed(4)}`;
 }
 
-async function run(options: Options): Promise<void> {
+async function runFinetune(options: FinetuneFlags): Promise<void> {
   const { lr, weightDecay, batchSize, out, epochs, most, order, resume = false, lora: rank = 8 } = options;
   const { weightDecay: _, lr: __, ...settings } = options;
   const chosen = await loadSettings({ ...settings, tasks: options.task, batchSize, out });
   if (chosen.tasks.length > 1 && !options.multitask)
     throw new UserError(`--task ${options.task}: give one task, or --multitask for one model of all of them`);
   const how = trainedPart(options);
-  const job = startJob();
+  const job = startCommand();
   job.training(true);
   const { finetune } = await import("../finetune/finetune.js");
   const { base, family } = await fetchNamed(chosen, job);
@@ -78,7 +78,7 @@ async function run(options: Options): Promise<void> {
       rank,
       alpha: options.alpha ?? 2 * rank,
       epochs,
-      lr: lr ?? rates[how],
+      lr: lr ?? customaryRates[how],
       weightDecay,
       batchSize: chosen.batchSize,
       microBatch: chosen.microBatch,
@@ -113,16 +113,18 @@ function addTraining(command: Command): void {
       checkedOption(
         "--lora <rank>",
         "train LoRA of a rank beside every linear layer; a PEFT folder is written",
-        whole(),
+        wholeNumber(),
       ),
     )
     .addOption(checkedOption("--alpha <x>", "LoRA's alpha (default: twice the rank)", above(0)))
     .option("--ia3", "train (IA)³ vectors; a PEFT folder is written")
-    .addOption(checkedOption("--epochs <n>", "times that all training examples are seen", whole()).default(3))
+    .addOption(
+      checkedOption("--epochs <n>", "times that all training examples are seen", wholeNumber()).default(3),
+    )
     .addOption(
       checkedOption(
         "--lr <x>",
-        `learning rate (default: ${rates.full} for every weight, ${rates.lora} for LoRA, ${rates.ia3} for (IA)³)`,
+        `learning rate (default: ${customaryRates.full} for every weight, ${customaryRates.lora} for LoRA, ${customaryRates.ia3} for (IA)³)`,
         above(0),
       ),
     )
@@ -132,7 +134,7 @@ function addTraining(command: Command): void {
       checkedOption(
         "--most <n>",
         "training examples that are used, drawn by the seed (default: all)",
-        whole(),
+        wholeNumber(),
       ),
     );
 }
@@ -156,12 +158,12 @@ export function addFinetune(program: Command): void {
       checkedOption(
         "--order <n>",
         "draws the order of the examples alone (default: --seed draws it, the examples and a new head)",
-        whole(0),
+        wholeNumber(0),
       ),
     )
     .addOption(settingOption("backend"))
     .option("--resume", "go on from the last whole epoch in --out")
     .option("--json", "print the scores as JSON")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", finetuneHelp)
+    .action(runFinetune);
 }

@@ -1,22 +1,44 @@
 #!/usr/bin/env node
 import { Command } from "commander";
-import { explain, Stopped, UserError, stoppedCode } from "../errors.js";
+import { explain, messageOf, Stopped, stoppedCode, UserError } from "../errors.js";
 import { version } from "../package.js";
-import { addAdd } from "./add.js";
-import { addCompare } from "./compare.js";
-import { addDoctor } from "./doctor.js";
-import { addFinetune } from "./finetune.js";
-import { addMerge } from "./merge.js";
-import { addMethods } from "./methods.js";
-import { addExport } from "./export.js";
-import { addExplain } from "./explain.js";
-import { addEvaluate } from "./evaluate.js";
-import { addReport } from "./report.js";
-import { addReproduce } from "./reproduce.js";
-import { addSetup } from "./setup.js";
-import { addTasks } from "./tasks.js";
-import { addTrain } from "./train.js";
-import { addNode, addTree } from "./tree.js";
+
+/** Every command: what adds it to the program, loaded when it is asked for. In the order of the help. */
+const commands = new Map<string, () => Promise<(program: Command) => void>>([
+  ["train", async () => (await import("./train.js")).addTrain],
+  ["finetune", async () => (await import("./finetune.js")).addFinetune],
+  ["merge", async () => (await import("./merge.js")).addMerge],
+  ["methods", async () => (await import("./methods.js")).addMethods],
+  ["compare", async () => (await import("./compare.js")).addCompare],
+  ["tree", async () => (await import("./tree.js")).addTree],
+  ["node", async () => (await import("./tree.js")).addNode],
+  ["add", async () => (await import("./add.js")).addAdd],
+  ["explain", async () => (await import("./explain.js")).addExplain],
+  ["evaluate", async () => (await import("./evaluate.js")).addEvaluate],
+  ["export", async () => (await import("./export.js")).addExport],
+  ["report", async () => (await import("./report.js")).addReport],
+  ["reproduce", async () => (await import("./reproduce.js")).addReproduce],
+  ["tasks", async () => (await import("./tasks.js")).addTasks],
+  ["doctor", async () => (await import("./doctor.js")).addDoctor],
+  ["setup", async () => (await import("./setup.js")).addSetup],
+]);
+
+/** The commands that a command line may mean: one that it names, train for options alone, else all (for the help). */
+function meantCommands(words: readonly string[]): string[] {
+  const [first = "--help"] = words.filter((word) => word !== "--debug");
+  if (commands.has(first)) return [first];
+  if (first.startsWith("--") && first !== "--help" && first !== "--version") return ["train"];
+  return [...commands.keys()];
+}
+
+/** An error in one line: what the user can mend, or that it is a fault of ours. */
+function lineOf(error: unknown): string {
+  const message = messageOf(error);
+  if (/memory access out of bounds|Cannot enlarge memory/.test(message))
+    return "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine";
+  if (error instanceof UserError || error instanceof RangeError) return message;
+  return `${message} (a fault of train-merge; --debug shows where)`;
+}
 
 const program = new Command("train-merge")
   .description("Merge fine-tuned models into one by training a small table of per-layer coefficients.")
@@ -32,27 +54,12 @@ const program = new Command("train-merge")
   )
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 1));
+  .exitOverride(({ exitCode }) => process.exit(Math.min(exitCode, 1)));
 
-for (const add of [
-  addTrain,
-  addFinetune,
-  addMerge,
-  addMethods,
-  addCompare,
-  addTree,
-  addNode,
-  addAdd,
-  addExplain,
-  addEvaluate,
-  addExport,
-  addReport,
-  addReproduce,
-  addTasks,
-  addDoctor,
-  addSetup,
-])
-  add(program);
+for (const name of meantCommands(process.argv.slice(2))) {
+  const load = commands.get(name);
+  if (load) (await load())(program);
+}
 for (const command of program.commands)
   command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
@@ -60,16 +67,10 @@ try {
   await program.parseAsync();
 } catch (thrown) {
   const error = explain(thrown);
-  const debug = process.argv.includes("--debug");
-  const message = error instanceof Error ? error.message : String(error);
-  const outOfHeap = /memory access out of bounds|Cannot enlarge memory/.test(message);
-  const isUsers = error instanceof UserError || error instanceof RangeError;
-  const plain = isUsers ? message : `${message} (a fault of train-merge; --debug shows where)`;
-  const line = outOfHeap
-    ? "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine"
-    : plain;
-  process.stderr.write(debug && error instanceof Error ? `${error.stack}\n` : `train-merge: ${line}\n`);
-  process.exit(error instanceof Stopped ? stoppedCode : 1);
+  if (process.argv.includes("--debug") && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  else process.stderr.write(`train-merge: ${lineOf(error)}\n`);
+  if (error instanceof Stopped) process.exit(stoppedCode);
+  process.exit(1);
 }
 // The WASM and TensorFlow engines can hold handles that keep the process alive.
 process.exit(process.exitCode ?? 0);

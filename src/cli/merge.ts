@@ -2,7 +2,7 @@ import { basename, resolve } from "node:path";
 import { Option, type Command } from "commander";
 import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { loadSettings } from "../config/load.js";
-import { whole } from "../config/numbers.js";
+import { wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
 import { startThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
@@ -12,13 +12,13 @@ import { parametersOf } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { nearest } from "../nearest.js";
 import { kebab } from "../spelling.js";
-import { startJob, type Job } from "./job.js";
+import { startCommand, type RunningCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
 /** Settings of a run that a merge without training has too. */
-const shared = ["base", "experts", "out", "dtype", "shardSize", "seed"] as const;
+const sharedSettings = ["base", "experts", "out", "dtype", "shardSize", "seed"] as const;
 
-const help = `
+const mergeHelp = `
 Examples:
   $ train-merge merge --method ties --base base --experts a b c --out merged/ties
   $ train-merge merge --method linear --experts a b --weight 0.7,0.3
@@ -70,7 +70,7 @@ const givenParameters = (options: Given): Record<string, unknown> =>
     [...allParameters().keys()].filter((key) => options[key] !== undefined).map((key) => [key, options[key]]),
   );
 
-interface Options extends Given {
+interface MergeFlags extends Given {
   method?: string;
   threads?: number;
   rank?: number;
@@ -79,7 +79,12 @@ interface Options extends Given {
 }
 
 /** Merges as a mergekit file says. @returns the folder that was written */
-async function runFile(file: string, options: Options, chosen: Settings, job: Job): Promise<string> {
+async function runMergekitFile(
+  file: string,
+  options: MergeFlags,
+  chosen: Settings,
+  job: RunningCommand,
+): Promise<string> {
   const stray = ["method", "base", "experts", "dtype", ...Object.keys(givenParameters(options))].find(
     (key) => options[key] !== undefined,
   );
@@ -93,7 +98,7 @@ async function runFile(file: string, options: Options, chosen: Settings, job: Jo
 }
 
 /** Merges with a method. @returns the folder that was written */
-async function runMethod(options: Options, chosen: Settings, job: Job): Promise<string> {
+async function runMergeMethod(options: MergeFlags, chosen: Settings, job: RunningCommand): Promise<string> {
   if (options.method === undefined)
     throw new UserError(
       "name a method (--method ties) or a mergekit file; `train-merge methods` lists the methods",
@@ -124,16 +129,18 @@ async function runMethod(options: Options, chosen: Settings, job: Job): Promise<
   return out;
 }
 
-async function run(file: string | undefined, options: Options): Promise<void> {
-  const given = Object.fromEntries(shared.map((key) => [key, options[key]]));
+async function runMerge(file: string | undefined, options: MergeFlags): Promise<void> {
+  const given = Object.fromEntries(sharedSettings.map((key) => [key, options[key]]));
   const chosen = await loadSettings({ ...given, tasks: "all" });
-  const job = startJob();
+  const job = startCommand();
   job.training(true);
   // They start while everything else is read.
   startThreads(options.threads);
   const started = performance.now();
   const out =
-    file === undefined ? await runMethod(options, chosen, job) : await runFile(file, options, chosen, job);
+    file === undefined
+      ? await runMergeMethod(options, chosen, job)
+      : await runMergekitFile(file, options, chosen, job);
   job.end();
   const seconds = (performance.now() - started) / 1000;
   if (options.json) printJson({ out, seconds });
@@ -148,13 +155,13 @@ export function addMerge(program: Command): void {
       "merge models with a method that trains nothing, or as a mergekit file says: from disk " +
         "to disk, any architecture, no engine",
     );
-  const own: Partial<Record<(typeof shared)[number], string>> = {
+  const own: Partial<Record<(typeof sharedSettings)[number], string>> = {
     experts: "the models' folders",
     out: "where to write (default: merged/<method>-<models>)",
     seed: "draws what is dropped or chosen",
   };
   command.option("--method <name>", `one of ${methods.map(({ name }) => name).join(", ")}`);
-  for (const key of shared) command.addOption(settingOption(key, own[key]));
+  for (const key of sharedSettings) command.addOption(settingOption(key, own[key]));
   command
     .addOption(
       new Option(
@@ -165,15 +172,22 @@ export function addMerge(program: Command): void {
         .default("auto"),
     )
     .addOption(
-      checkedOption("--rank <n>", "rank of a LoRA result (default: the inputs' ranks together)", whole()),
+      checkedOption(
+        "--rank <n>",
+        "rank of a LoRA result (default: the inputs' ranks together)",
+        wholeNumber(),
+      ),
     )
     .addOption(
       checkedOption(
         "--threads <n>",
         "threads that read, merge and write (default: the machine's cores)",
-        whole(0),
+        wholeNumber(0),
       ),
     );
   addParameters(command);
-  command.option("--json", "print what was made as JSON on stdout").addHelpText("after", help).action(run);
+  command
+    .option("--json", "print what was made as JSON on stdout")
+    .addHelpText("after", mergeHelp)
+    .action(runMerge);
 }

@@ -31,13 +31,6 @@ export function checkedOption(flags: string, help: string, schema: z.ZodType): O
   });
 }
 
-/** Names out of an option: "a, b" → a and b. */
-export const listed = (text: string): string[] =>
-  text
-    .split(",")
-    .map((part) => part.trim())
-    .filter(Boolean);
-
 /** Settings that the user gave, but for some. */
 export const givenSettings = (
   chosen: Settings,

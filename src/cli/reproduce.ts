@@ -1,27 +1,19 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
-import { loadSettings, readConfig } from "../config/load.js";
-import { above, whole } from "../config/numbers.js";
+import { loadSettings, readSettingsFile } from "../config/load.js";
+import { above, wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
 import { UserError } from "../errors.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { shippedData } from "../inputs/locate.js";
 import { textOf, toText } from "../report/table.js";
-import { kebab } from "../spelling.js";
+import { commaSeparated, kebab } from "../spelling.js";
 import type { Experiment } from "../reproduce/types.js";
-import { startJob } from "./job.js";
-import {
-  addSettings,
-  checkedOption,
-  givenSettings,
-  listed,
-  printJson,
-  whereabouts,
-  type Given,
-} from "./options.js";
+import { startCommand } from "./running.js";
+import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 
-const help = `
+const reproduceHelp = `
 Examples:
   $ train-merge reproduce --list
   $ train-merge reproduce supermerge/table-1                     on the synthetic family that ships
@@ -29,7 +21,7 @@ Examples:
 The same command goes on after Ctrl-C. It exits with 1 where a number is outside what experiments/ expects
 of the family.`;
 
-interface Options extends Given {
+interface ReproduceFlags extends Given {
   list?: boolean;
   heldOut?: string;
   config?: string;
@@ -44,8 +36,8 @@ interface Options extends Given {
 }
 
 const seedList = z.preprocess(
-  (text) => listed(String(text)),
-  z.array(whole(0)).min(1, "give one number or several, separated by commas"),
+  (text) => commaSeparated(String(text)),
+  z.array(wholeNumber(0)).min(1, "give one number or several, separated by commas"),
 );
 
 /** A word as a shell reads it. */
@@ -82,8 +74,8 @@ function listText(experiments: readonly Experiment[]): string {
 }
 
 /** The families that are compared. @throws UserError where the experiment and the options do not go together */
-function familiesOf({ id, families: needed }: Experiment, options: Options): string[] | undefined {
-  const families = options.families === undefined ? undefined : listed(options.families);
+function familiesOf({ id, families: needed }: Experiment, options: ReproduceFlags): string[] | undefined {
+  const families = options.families === undefined ? undefined : commaSeparated(options.families);
   if ((families?.length ?? 1) < (needed ?? 1))
     throw new UserError(
       `${id} compares families: name them with --families, a weak and a strong base of each size in turn`,
@@ -96,7 +88,7 @@ function familiesOf({ id, families: needed }: Experiment, options: Options): str
 }
 
 /** How the experiment fine-tunes models of its own. @throws UserError where it does not, and the user says how */
-function finetuningOf({ id, trains }: Experiment, command: Command, options: Options) {
+function finetuningOf({ id, trains }: Experiment, command: Command, options: ReproduceFlags) {
   const given = ["models", "epochs", "finetuneLr", "most"].find(
     (key) => command.getOptionValueSource(key) === "cli",
   );
@@ -110,7 +102,7 @@ function finetuningOf({ id, trains }: Experiment, command: Command, options: Opt
 async function settingsFor(
   experiment: Experiment,
   families: readonly string[] | undefined,
-  options: Options,
+  options: ReproduceFlags,
 ): Promise<{ chosen: Settings; heldOut: string[]; given: Readonly<Record<string, unknown>> }> {
   const { tasks, family, base } = options;
   const named = [families, family, base, options.config].some((one) => one !== undefined);
@@ -119,12 +111,12 @@ async function settingsFor(
   const asked = named ? options : { ...options, tasks: tasks ?? shipped.tasks };
   const chosen = await loadSettings(asked, options.config);
   const others = options.heldOut ?? (named || tasks !== undefined ? "" : shipped.heldOut);
-  const heldOut = listed(others).filter((task) => !chosen.tasks.includes(task));
+  const heldOut = commaSeparated(others).filter((task) => !chosen.tasks.includes(task));
   if (experiment.heldOut && heldOut.length === 0)
     throw new UserError(
-      `${experiment.id} tests tasks that have no part in the merge: name them with --held-out`,
+      `${experiment.id} tests tasks that have no share in the merge: name them with --held-out`,
     );
-  const fromFile = options.config === undefined ? {} : await readConfig(options.config);
+  const fromFile = options.config === undefined ? {} : await readSettingsFile(options.config);
   const given = givenSettings(chosen, (key) => options[key] !== undefined || key in fromFile, [
     ...whereabouts,
     "backend",
@@ -134,7 +126,11 @@ async function settingsFor(
   return { chosen, heldOut: experiment.heldOut ? heldOut : [], given };
 }
 
-async function run(id: string | undefined, options: Options, command: Command): Promise<void> {
+async function runReproduce(
+  id: string | undefined,
+  options: ReproduceFlags,
+  command: Command,
+): Promise<void> {
   const { experiments, experimentOf } = await import("../reproduce/index.js");
   if (options.list || id === undefined) {
     process.stdout.write(listText(experiments));
@@ -144,7 +140,7 @@ async function run(id: string | undefined, options: Options, command: Command): 
   const families = familiesOf(experiment, options);
   const finetuning = finetuningOf(experiment, command, options);
   const { chosen, heldOut, given } = await settingsFor(experiment, families, options);
-  const job = startJob();
+  const job = startCommand();
   job.training(true);
   const { reproduce, defaultOut } = await import("../reproduce/run.js");
   const called = families?.map((name) => basename(name)).join("+") ?? chosen.family;
@@ -200,12 +196,14 @@ export function addReproduce(program: Command): void {
       checkedOption(
         "--models <n>",
         "for experiments that fine-tune models of their own: how many",
-        whole(),
+        wholeNumber(),
       ).default(5),
     )
-    .addOption(checkedOption("--epochs <n>", "… how often they see all examples", whole()).default(3))
+    .addOption(checkedOption("--epochs <n>", "… how often they see all examples", wholeNumber()).default(3))
     .addOption(checkedOption("--finetune-lr <x>", "… at which learning rate", above(0)).default(5e-5))
-    .addOption(checkedOption("--most <n>", "… how many training examples are used (default: all)", whole()))
+    .addOption(
+      checkedOption("--most <n>", "… how many training examples are used (default: all)", wholeNumber()),
+    )
     .option(
       "--runs <folder>",
       "where merges are kept: experiments one after the other may share it, and do nothing " +
@@ -217,6 +215,6 @@ export function addReproduce(program: Command): void {
     )
     .addOption(checkedOption("--seeds <numbers>", "seeds, separated by commas", seedList).default([0], "0"))
     .option("--json", "print what was found as JSON")
-    .addHelpText("after", help)
-    .action((id: string | undefined, options: Options) => run(id, options, command));
+    .addHelpText("after", reproduceHelp)
+    .action((id: string | undefined, options: ReproduceFlags) => runReproduce(id, options, command));
 }

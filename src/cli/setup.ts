@@ -7,7 +7,7 @@ Examples:
   $ train-merge setup native --gpu                        with CUDA, for an NVIDIA card
   $ train-merge setup native --remove`;
 
-interface Options {
+interface SetupFlags {
   gpu?: boolean;
   tensorflow?: string;
   python: string;
@@ -29,7 +29,7 @@ export function addSetup(program: Command): void {
     .option("--python <command>", "the Python whose pip fetches TensorFlow", "python3")
     .option("--remove", "remove what this command built")
     .addHelpText("after", examples)
-    .action(async ({ gpu = false, tensorflow, python, remove }: Options) => {
+    .action(async ({ gpu = false, tensorflow, python, remove }: SetupFlags) => {
       const { removeNative, setupNative } = await import("../setup/native.js");
       if (remove) {
         process.stdout.write((await removeNative()) ? "removed\n" : "there was nothing to remove\n");

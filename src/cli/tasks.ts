@@ -3,11 +3,15 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { toText } from "../report/table.js";
 import { shippedData } from "../inputs/locate.js";
-import { loadTasks } from "../tasks/registry.js";
+import { loadTasks, type Task } from "../tasks/registry.js";
 
 function dataText(here: boolean, synthetic: boolean): string {
   if (!here) return "no";
   return synthetic ? "synthetic" : "yes";
+}
+
+function labelsText({ labels, what }: Task): string {
+  return [labels?.join(", ") ?? "the ending's number", what].filter(Boolean).join(" – ");
 }
 
 export function addTasks(program: Command): void {
@@ -26,16 +30,16 @@ export function addTasks(program: Command): void {
         process.stdout.write(`${JSON.stringify(tasks, undefined, 2)}\n`);
         return;
       }
-      const body = tasks.map(({ id, kind, labels, here, synthetic, what }) => [
-        id,
-        kind,
-        dataText(here, synthetic),
-        `${labels ? labels.join(", ") : "the ending's number"}${what ? ` – ${what}` : ""}`,
-      ]);
-      const width = Math.max(...body.map((cells) => cells[3]!.length));
+      const rows = tasks.map((task) => ({ ...task, labels: labelsText(task) }));
+      const width = Math.max(...rows.map(({ labels }) => labels.length));
       const table = {
         head: ["task", "kind", "data", "labels".padEnd(width)],
-        body: body.map((cells) => [...cells.slice(0, 3), cells[3]!.padEnd(width)]),
+        body: rows.map(({ id, kind, here, synthetic, labels }) => [
+          id,
+          kind,
+          dataText(here, synthetic),
+          labels.padEnd(width),
+        ]),
       };
       process.stdout.write(`data: ${data}\n${toText(table).replace(/ +$/gm, "")}\n`);
     });

@@ -1,11 +1,11 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { fetchNamed } from "../inputs/fetch.js";
-import { startJob } from "./job.js";
+import { startCommand } from "./running.js";
 import { addSettings, type Given } from "./options.js";
 import { mergeFiles, printOutcome } from "./outcome.js";
 
-const help = `
+const trainHelp = `
 Examples:
   $ train-merge --tasks rte,cb,copa                       the synthetic family that ships
   $ train-merge --tasks rte,cb,copa --family minilm --data data/text
@@ -13,17 +13,17 @@ Examples:
   $ train-merge --config merge.yaml --seed 1 --json
   $ train-merge --tasks rte,cb,copa --resume              go on after Ctrl-C`;
 
-interface Options extends Given {
+interface TrainFlags extends Given {
   config?: string;
   resume?: boolean;
   tensorboard?: boolean;
   json?: boolean;
 }
 
-async function run(options: Options): Promise<void> {
+async function runTrain(options: TrainFlags): Promise<void> {
   const { resume, tensorboard, json } = options;
   const chosen = await loadSettings(options, options.config);
-  const job = startJob();
+  const job = startCommand();
   const { mergeByTraining } = await import("../run/merge.js");
   const result = await mergeByTraining({ ...(await fetchNamed(chosen, job)), resume, tensorboard }, job);
   job.end();
@@ -41,6 +41,6 @@ export function addTrain(program: Command): void {
     .option("--resume", "go on from the state in --out")
     .option("--tensorboard", "also write an event file for TensorBoard, in tensorboard/")
     .option("--json", "print the results as JSON on stdout")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", trainHelp)
+    .action(runTrain);
 }

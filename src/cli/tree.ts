@@ -5,19 +5,20 @@ import { Option, type Command } from "commander";
 import { parse } from "yaml";
 import { z } from "zod";
 import { loadSettings } from "../config/load.js";
-import { whole } from "../config/numbers.js";
-import { stoppedCode, UserError } from "../errors.js";
-import { nodeFile, nodeMethods, type NodeMethod } from "../folder/tree-files.js";
+import { wholeNumber } from "../config/numbers.js";
+import { messageOf, stoppedCode, UserError } from "../errors.js";
+import { nodeFile } from "../folder/tree-files.js";
+import { nodeMethods, type NodeMethod } from "../treerun/methods.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { toText } from "../report/table.js";
 import { planRows } from "../report/tree.js";
 import type { Nested } from "../tree/plan.js";
 import type { TreeOptions } from "../treerun/plan.js";
-import { startJob } from "./job.js";
+import { startCommand } from "./running.js";
 import { addSettings, checkedOption, type Given } from "./options.js";
 import { printOutcome } from "./outcome.js";
 
-const help = `
+const treeHelp = `
 Examples:
   $ train-merge tree --tasks rte,cb,copa,sst2,trec6                pairs of similar tasks first
   $ train-merge tree --tasks rte,cb,copa --fan-in 3 --jobs 2
@@ -25,7 +26,7 @@ Examples:
   $ train-merge tree --tasks rte,cb,copa --polish 20               then train the flattened table
 The same command goes on after Ctrl-C, a crash or a change: nodes that are done are not run again.`;
 
-interface Options extends Given {
+interface TreeFlags extends Given {
   fanIn?: number;
   pairwise?: boolean;
   by: string;
@@ -50,7 +51,7 @@ async function grouping(by: string): Promise<TreeOptions["by"]> {
   try {
     content = parse(await readFile(by, "utf8"));
   } catch (error) {
-    const [first] = String(error instanceof Error ? error.message : error).split("\n");
+    const [first] = messageOf(error).split("\n");
     throw new UserError(`${by}: ${first}`);
   }
   const groups = nested.safeParse(content);
@@ -58,7 +59,7 @@ async function grouping(by: string): Promise<TreeOptions["by"]> {
   throw new UserError(`${by}: write groups as nested lists of tasks, such as [[rte, cb], copa]`);
 }
 
-async function treeOptions(options: Options): Promise<TreeOptions> {
+async function treeOptions(options: TreeFlags): Promise<TreeOptions> {
   const by = await grouping(options.by);
   const { fanIn, pairwise } = options;
   if (typeof by === "object" && (fanIn !== undefined || pairwise))
@@ -77,10 +78,10 @@ async function treeOptions(options: Options): Promise<TreeOptions> {
   };
 }
 
-async function run(options: Options): Promise<void> {
+async function runTree(options: TreeFlags): Promise<void> {
   const chosen = await loadSettings(options, options.config);
   const tree = await treeOptions(options);
-  const job = startJob();
+  const job = startCommand();
   const { mergeInTree } = await import("../treerun/run.js");
   const { hub: _, ...fetched } = await fetchNamed(chosen, job);
   const result = await mergeInTree(fetched, tree, {
@@ -104,7 +105,7 @@ async function runOne(file: string): Promise<void> {
   if (process.send) process.on("disconnect", () => process.exit(stoppedCode));
   const { runNode } = await import("../treerun/node.js");
   // At a terminal Ctrl-C reaches a tree and its nodes alike; a node waits for its tree's word.
-  const job = startJob(process.send ? ["SIGTERM"] : undefined);
+  const job = startCommand(process.send ? ["SIGTERM"] : undefined);
   const finished = await runNode(dirname(file), (settings) => loadSettings(settings), job);
   job.end();
   if (!finished) process.exitCode = stoppedCode;
@@ -123,7 +124,7 @@ export function addTree(program: Command): void {
       checkedOption(
         "--fan-in <n>",
         "models that a node merges at most (default: as many as --memory-budget allows, 2 without one)",
-        whole(2),
+        wholeNumber(2),
       ),
     )
     .option("--pairwise", "the same as --fan-in 2")
@@ -132,9 +133,11 @@ export function addTree(program: Command): void {
       "groups by similarity of the task vectors, by order of --tasks, or as a YAML or JSON FILE nests them",
       "similarity",
     )
-    .addOption(checkedOption("--jobs <n>", "nodes that run side by side", whole()).default(1))
+    .addOption(checkedOption("--jobs <n>", "nodes that run side by side", wholeNumber()).default(1))
     .addOption(
-      checkedOption("--polish <steps>", "train the flattened tree for so many steps", whole(0)).default(0),
+      checkedOption("--polish <steps>", "train the flattened tree for so many steps", wholeNumber(0)).default(
+        0,
+      ),
     )
     .option("--keep-nodes", "write every node's merged model too")
     .addOption(
@@ -148,8 +151,8 @@ export function addTree(program: Command): void {
     .option("--slurm-option <option...>", "handed to sbatch, such as --slurm-option=--partition=gpu")
     .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
     .option("--json", "print the results as JSON on stdout")
-    .addHelpText("after", help)
-    .action(run);
+    .addHelpText("after", treeHelp)
+    .action(runTree);
 }
 
 export function addNode(program: Command): void {

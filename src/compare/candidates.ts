@@ -4,14 +4,14 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { at } from "../at.js";
 import { writeText } from "../checkpoint/files.js";
-import { presetOf, trained } from "../config/trained.js";
+import { presetOf, trainedPresets } from "../config/trained.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
 import { parametersOf } from "../methods/pipeline.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
-import { names, resultsFile, runFile, stateFile, type MethodResult } from "../folder/files.js";
+import { fileNames, resultsFile, runFile, stateFile, type MethodResult } from "../folder/files.js";
 import { writeMerge } from "../folder/merge.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { mergeInTree } from "../treerun/run.js";
@@ -61,7 +61,7 @@ function takesModels({ inputs: [least, most] = [1, Infinity] }: Method, models: 
 /** What `compare` knows by name. */
 export const candidates: readonly Candidate[] = [
   ...methods.map((method) => ({ name: method.name, method })),
-  ...Object.entries(trained).map(([name, settings]) => ({ name, settings })),
+  ...Object.entries(trainedPresets).map(([name, settings]) => ({ name, settings })),
   { name: "hierarchical", tree: {} },
 ];
 
@@ -123,7 +123,7 @@ export function settingsOf(
 
 /** Where a candidate's model is written. */
 export const modelFolder = ({ out }: Pick<CompareContext, "out">, name: string): string =>
-  join(out, names.models, name);
+  join(out, fileNames.models, name);
 
 /** Runs a candidate; undefined where it was asked to stop. @param identity of all that its numbers depend on */
 export function runCandidate(
@@ -169,7 +169,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
 
 /** Whether the state in a folder was left by a training of this identity; if not, the folder is emptied. */
 async function ownState(context: CompareContext, name: string, identity: string): Promise<boolean> {
-  const mark = join(context.out, names.methods, `${name}.started`);
+  const mark = join(context.out, fileNames.methods, `${name}.started`);
   const out = modelFolder(context, name);
   const isOwn = existsSync(mark) && (await readFile(mark, "utf8")) === identity;
   if (!isOwn) await rm(out, { recursive: true, force: true });

@@ -8,7 +8,7 @@ import { referenceRows } from "../evaluate/baselines.js";
 import {
   compareFile,
   methodFile,
-  names,
+  fileNames,
   resultsFile,
   type InputHash,
   type MethodResult,
@@ -61,7 +61,7 @@ async function savedResult(
   name: string,
   identity: string,
 ): Promise<MethodResult | undefined> {
-  const folder = join(out, names.methods);
+  const folder = join(out, fileNames.methods);
   const others = keep ? [] : (await readdir(folder)).filter((file) => file.endsWith(".json"));
   for (const other of [name, ...others.map((file) => file.slice(0, -".json".length))]) {
     const saved = await methodFile(other).readIfSound(folder);
@@ -81,7 +81,7 @@ interface Comparison extends CompareContext {
 }
 
 /** By what a candidate's result is known again: everything that its numbers depend on. */
-function identityOf(context: Comparison, candidate: Candidate): string {
+function resultIdentity(context: Comparison, candidate: Candidate): string {
   const { search, given, heldOut, shared, hashes } = context;
   const common = { version, shared, ...(heldOut && { heldOut }), hashes };
   if ("method" in candidate) {
@@ -95,11 +95,11 @@ function identityOf(context: Comparison, candidate: Candidate): string {
 /** A candidate's result: found from before, or made now; undefined where it was asked to stop. */
 async function resultOf(context: Comparison, candidate: Candidate): Promise<MethodResult | undefined> {
   const { name } = candidate;
-  const identity = identityOf(context, candidate);
+  const identity = resultIdentity(context, candidate);
   const saved = await savedResult(context, name, identity);
   if (saved) return saved;
   const { out, heldOut, keep } = context;
-  const folder = join(out, names.methods);
+  const folder = join(out, fileNames.methods);
   await rm(methodFile(name).in(folder), { force: true });
   const made = await runCandidate(context, candidate, identity);
   if (!made) return undefined;
@@ -132,7 +132,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
   await openOutput(out, foldersOf(recipe.locations));
-  await mkdir(join(out, names.methods), { recursive: true });
+  await mkdir(join(out, fileNames.methods), { recursive: true });
   await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
   const inputs = await openInputs(options, recipe, out, hooks);
   const found = new Map<string, MethodResult>();
@@ -167,7 +167,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
       );
     }
     const { rows, times } = compared(true);
-    await writeText(join(out, names.table), `${toMarkdown(comparisonTable(rows, times))}\n`);
+    await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(rows, times))}\n`);
     const searched = [...found].flatMap(([name, one]) => (one.search ? [[name, one.search] as const] : []));
     await resultsFile.write(out, {
       rows,

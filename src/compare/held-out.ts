@@ -8,7 +8,7 @@ import type { InputHash } from "../folder/files.js";
 import { writeHead } from "../folder/output.js";
 import { locate } from "../inputs/locate.js";
 import type { Inputs } from "../inputs/open.js";
-import { hashOf } from "../inputs/record.js";
+import { dataHash } from "../inputs/record.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
@@ -50,7 +50,7 @@ export async function heldOutHashes(
     const { valPerTask, seed, split } = options;
     const { test } = (await loadTaskData(inputs.data, task, valPerTask, seed, split)).sources;
     const role = `${task.id}, held out`;
-    found.push({ role: `${role}, data`, file: basename(test.name), sha256: await hashOf(test) });
+    found.push({ role: `${role}, data`, file: basename(test.name), sha256: await dataHash(test) });
     if (!inputs.head) return;
     for (const file of checkpoint.files)
       found.push({ role: `${role}, head`, file, sha256: await sha256(join(checkpoint.folder, file)) });

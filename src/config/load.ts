@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { presetOf } from "./trained.js";
@@ -7,7 +8,7 @@ import { camel, kebab } from "../spelling.js";
 import { settings, settingsSchema, type Settings } from "./settings.js";
 
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
-export async function readConfig(path: string): Promise<Record<string, unknown>> {
+export async function readSettingsFile(path: string): Promise<Record<string, unknown>> {
   const value = await readYaml(path);
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new UserError(`${path}: it must hold keys and values, such as "steps: 200"`);
@@ -30,7 +31,7 @@ function describe(issue: z.core.$ZodIssue, file: string | undefined, fromFile: R
  * @throws UserError naming the option or the file's key.
  */
 export async function loadSettings(options: Record<string, unknown>, configPath?: string): Promise<Settings> {
-  const file = configPath === undefined ? {} : await readConfig(configPath);
+  const file = configPath === undefined ? {} : await readSettingsFile(configPath);
   const given = Object.fromEntries(
     Object.entries(options).filter(([key, value]) => key in settings && value !== undefined),
   );
@@ -42,11 +43,6 @@ export async function loadSettings(options: Record<string, unknown>, configPath?
     );
   const parsed = settingsSchema.safeParse(merged);
   if (parsed.success) return parsed.data;
-  throw new UserError(
-    describe(
-      parsed.error.issues[0]!,
-      configPath,
-      new Set(Object.keys(file).filter((key) => !(key in given))),
-    ),
-  );
+  const fromFile = new Set(Object.keys(file).filter((key) => !(key in given)));
+  throw new UserError(describe(at(parsed.error.issues, 0), configPath, fromFile));
 }

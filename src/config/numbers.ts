@@ -13,7 +13,7 @@ function checked(holds: (value: number) => boolean, must: string) {
 
 export const anyNumber = () => checked(Number.isFinite, "it must be a number");
 
-export const whole = (least = 1) =>
+export const wholeNumber = (least = 1) =>
   checked(
     (value) => Number.isSafeInteger(value) && value >= least,
     `it must be a whole number from ${least} on`,
@@ -25,11 +25,11 @@ export const atLeast = (least: number) =>
 export const above = (bound: number) =>
   checked((value) => value > bound && Number.isFinite(value), `it must be a number above ${bound}`);
 
-export const within = (least: number, most: number) =>
+export const between = (least: number, most: number) =>
   checked((value) => value >= least && value <= most, `it must be from ${least} to ${most}`);
 
-/** A part of a whole that is not nothing: above 0, at most 1. */
-export const part = () => checked((value) => value > 0 && value <= 1, "it must be above 0, and 1 at most");
+/** A share of a whole that is not nothing: above 0, at most 1. */
+export const share = () => checked((value) => value > 0 && value <= 1, "it must be above 0, and 1 at most");
 
 /** A rate of decay: from 0 to below 1. */
 export const belowOne = () => checked((value) => value >= 0 && value < 1, "it must be from 0 to below 1");

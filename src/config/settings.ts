@@ -1,6 +1,8 @@
 import { z } from "zod";
-import { engineNames } from "../backend/names.js";
-import { above, anyNumber, atLeast, bytes, part, whole, within } from "./numbers.js";
+import { messageOf } from "../errors.js";
+import { commaSeparated } from "../spelling.js";
+import { engineNames } from "../backend/engines.js";
+import { above, anyNumber, atLeast, bytes, share, wholeNumber, between } from "./numbers.js";
 import { gateNames, gates } from "../merge/gates.js";
 import { granularities } from "../merge/layers.js";
 import { packings } from "../merge/packing.js";
@@ -19,14 +21,13 @@ interface Setting {
   readonly help: string;
 }
 
-const names = z.preprocess(
-  (v) =>
-    typeof v === "string"
-      ? v
-          .split(",")
-          .map((s) => s.trim())
-          .filter(Boolean)
-      : v,
+/** "a, b" → a and b; lists of YAML as they are. */
+function listOf(value: unknown): unknown {
+  return typeof value === "string" ? commaSeparated(value) : value;
+}
+
+const nameList = z.preprocess(
+  listOf,
   z
     .array(z.string())
     .min(1)
@@ -38,7 +39,7 @@ const names = z.preprocess(
  * from this one list (option `--val-per-task`, key `val-per-task`).
  */
 export const settings = {
-  tasks: { argument: "<names>", schema: names, help: "tasks to merge, separated by commas" },
+  tasks: { argument: "<names>", schema: nameList, help: "tasks to merge, separated by commas" },
   family: {
     argument: "<name|folder>",
     schema: z.string().optional(),
@@ -87,12 +88,12 @@ export const settings = {
   },
   trim: {
     argument: "<x>",
-    schema: part().default(0.2),
+    schema: share().default(0.2),
     help: "part of a task vector that --treat ties keeps",
   },
   dareP: {
     argument: "<x>",
-    schema: within(0, 0.999).default(0.9),
+    schema: between(0, 0.999).default(0.9),
     help: "chance of an entry to be dropped by --treat dare",
   },
   adaptOn: {
@@ -102,14 +103,14 @@ export const settings = {
       "what is trained on: validation examples, or (for a loss without labels) the test " +
       "inputs, as AdaMerging's tables have it",
   },
-  batchesPerStep: { argument: "<n>", schema: whole().default(1), help: "batches of each task a step" },
-  steps: { argument: "<n>", schema: whole(0).default(100), help: "optimiser steps" },
+  batchesPerStep: { argument: "<n>", schema: wholeNumber().default(1), help: "batches of each task a step" },
+  steps: { argument: "<n>", schema: wholeNumber(0).default(100), help: "optimiser steps" },
   lr: {
     argument: "<x>",
     schema: above(0).default(0.03),
     help: "learning rate of AdamW",
   },
-  warmup: { argument: "<n>", schema: whole(0).default(0), help: "steps of linear warm-up" },
+  warmup: { argument: "<n>", schema: wholeNumber(0).default(0), help: "steps of linear warm-up" },
   decay: {
     argument: "<name>",
     schema: z.enum(decays).default("none"),
@@ -120,16 +121,16 @@ export const settings = {
     schema: atLeast(0).default(0),
     help: "AdamW's decay of the raw coefficients",
   },
-  batchSize: { argument: "<n>", schema: whole().default(16), help: "examples of each task a step" },
+  batchSize: { argument: "<n>", schema: wholeNumber().default(16), help: "examples of each task a step" },
   valPerTask: {
     argument: "<n>",
-    schema: whole().default(32),
+    schema: wholeNumber().default(32),
     help: "validation examples drawn for each task",
   },
   taskWeights: {
     argument: "<numbers>",
     schema: z.preprocess(
-      (v) => (typeof v === "string" ? v.split(",") : v),
+      listOf,
       z
         .array(atLeast(0))
         .refine((list) => list.some((w) => w > 0), "one weight must be above 0")
@@ -139,7 +140,7 @@ export const settings = {
   },
   holdout: {
     argument: "<x>",
-    schema: within(0, 0.9).default(0.25),
+    schema: between(0, 0.9).default(0.25),
     help:
       "part of the validation examples that is not trained on but chooses the best step (none " +
       "for a loss without labels)",
@@ -172,7 +173,7 @@ export const settings = {
   },
   seed: {
     argument: "<n>",
-    schema: whole(0).default(0),
+    schema: wholeNumber(0).default(0),
     help: "draws the validation examples and orders the batches",
   },
   backend: {
@@ -180,7 +181,7 @@ export const settings = {
     schema: z.enum(["auto", ...engineNames]).default("auto"),
     help: `engine: auto, ${engineNames.join(", ")}`,
   },
-  maxLength: { argument: "<n>", schema: whole(8).default(128), help: "tokens at which texts are cut" },
+  maxLength: { argument: "<n>", schema: wholeNumber(8).default(128), help: "tokens at which texts are cut" },
   split: {
     argument: "<name>",
     schema: z.enum(splitNames).default("files"),
@@ -232,7 +233,7 @@ export const settings = {
   },
   density: {
     argument: "<x>",
-    schema: part().default(0.2),
+    schema: share().default(0.2),
     help: "part of each tensor's task vector that --pack sparse keeps, the largest",
   },
   memoryBudget: {
@@ -242,12 +243,12 @@ export const settings = {
   },
   microBatch: {
     argument: "<n>",
-    schema: whole().default(tokensAPass),
+    schema: wholeNumber().default(tokensAPass),
     help: "tokens that share one pass through the model; what is more runs in several, added up",
   },
   evalEvery: {
     argument: "<n>",
-    schema: whole().default(10),
+    schema: wholeNumber().default(10),
     help: "steps between looks at the held-out loss",
   },
 } satisfies Record<string, Setting>;
@@ -273,7 +274,7 @@ export const settingsSchema = z
     try {
       if (value.init !== "search") gates[value.gate].inverse(value.init);
     } catch (error) {
-      problem("init", `the ${value.gate} gate cannot start there: ${(error as Error).message}`);
+      problem("init", `the ${value.gate} gate cannot start there: ${messageOf(error)}`);
     }
   });
 

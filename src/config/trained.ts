@@ -35,7 +35,7 @@ export function presetOf(method: unknown, variant: unknown): Readonly<Record<str
 }
 
 /** What `compare` calls them. `@test`: adapted on the test inputs, without labels. */
-export const trained: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+export const trainedPresets: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   "adamerging-task-wise": { method: "adamerging", granularity: "model" },
   adamerging: { method: "adamerging" },
   "adamerging++": { method: "adamerging++" },

@@ -7,11 +7,11 @@ import { openMember, type Member } from "../checkpoint/family.js";
 import { digest, sha256 } from "../checkpoint/files.js";
 import type { MergeHooks } from "../config/options.js";
 import { Stopped } from "../errors.js";
-import { finetuneFile, names } from "../folder/files.js";
+import { finetuneFile, fileNames } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
 import { checkVocabulary } from "../inputs/check.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
-import { hashOf } from "../inputs/record.js";
+import { dataHash } from "../inputs/record.js";
 import { Resources } from "../inputs/resources.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";
@@ -27,7 +27,7 @@ import { loadTrainee, type LoadedTrainee } from "./trainee.js";
 import { writeExpert } from "./write.js";
 
 /** What the numbers of a fine-tuning depend on: settings, the base's files, prompts, data. */
-async function identityOf(
+async function finetuneIdentity(
   options: FinetuneOptions,
   base: Member,
   encoder: Encoder,
@@ -45,7 +45,7 @@ async function identityOf(
     version,
     ...numbersOf(options),
     files: await Promise.all(files.map((path) => sha256(path))),
-    data: await Promise.all(tasks.flatMap(({ sources }) => sources).map(hashOf)),
+    data: await Promise.all(tasks.flatMap(({ sources }) => sources).map(dataHash)),
   });
 }
 
@@ -122,7 +122,7 @@ async function trainEpochs(
       loaded.keepBest();
     }
     progress = { step: (epoch + 1) * perEpoch, best };
-    await saveEpoch(out, identity, progress, loaded.moments.taken, loaded.maps);
+    await saveEpoch(out, identity, progress, { taken: loaded.moments.taken, maps: loaded.maps });
     hooks.note(
       `epoch ${epoch + 1}: training loss ${trainingLoss.toFixed(4)}; ${scores.map(scoreText).join("; ")}`,
     );
@@ -157,7 +157,7 @@ async function run(
 
   await openOutput(out, [options.base]);
   if (!options.resume) await clearMerge(out);
-  const identity = await identityOf(options, base, encoder, tasks);
+  const identity = await finetuneIdentity(options, base, encoder, tasks);
   let begin: Progress = { step: 0, best: undefined };
   if (options.resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
   const perEpoch = tasks.reduce((sum, { batches }) => sum + batches, 0);
@@ -165,7 +165,7 @@ async function run(
   if (!end) return undefined;
   const { best, adapterModules } = loaded;
   await writeExpert(out, base, { plain, head, tasks, best, adapterModules }, options);
-  await rm(join(out, names.finetuneTensors), { force: true });
+  await rm(join(out, fileNames.finetuneTensors), { force: true });
   const scores = end.best?.scores ?? [];
   const settings = { ...numbersOf(options), base: basename(options.base), data: basename(options.data) };
   await finetuneFile.write(out, { identity, version, settings, scores });

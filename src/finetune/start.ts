@@ -93,12 +93,12 @@ export interface FreshAdapter {
   readonly fixed: ReadonlyMap<string, Start>;
 }
 
-type AdapterModule = AdapterModules extends ReadonlyMap<string, infer V> ? V : never;
+type NewAdapterModule = AdapterModules extends ReadonlyMap<string, infer V> ? V : never;
 
 /** One module's part: what stands beside it, and its tensors. */
 interface FreshModule {
   readonly module: string;
-  readonly adapter: AdapterModule;
+  readonly adapter: NewAdapterModule;
   readonly start: readonly (readonly [string, Start])[];
   readonly fixed: readonly (readonly [string, Start])[];
 }

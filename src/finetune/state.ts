@@ -5,7 +5,7 @@ import { tensor, type Variable } from "@tensorflow/tfjs-core";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
-import { finetuneFile, names } from "../folder/files.js";
+import { finetuneFile, fileNames } from "../folder/files.js";
 import { fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import type { EpochScore } from "./tasks.js";
 
@@ -25,8 +25,7 @@ export async function saveEpoch(
   out: string,
   identity: string,
   { step, best }: Progress,
-  taken: ReadonlyMap<string, number>,
-  maps: VariableMaps,
+  { taken, maps }: { readonly taken: ReadonlyMap<string, number>; readonly maps: VariableMaps },
 ): Promise<void> {
   const sources = Object.entries(maps).flatMap(([kind, map]) =>
     [...map].map(([name, v]): TensorSource => ({
@@ -36,7 +35,7 @@ export async function saveEpoch(
       bytes: async () => fromFloat32(await v.data<"float32">(), "F32"),
     })),
   );
-  await writeSafetensors(join(out, names.finetuneTensors), sources, { step: String(step) });
+  await writeSafetensors(join(out, fileNames.finetuneTensors), sources, { step: String(step) });
   await finetuneFile.write(out, { identity, step, best, taken: Object.fromEntries(taken) });
 }
 
@@ -51,7 +50,7 @@ export async function loadEpoch(
   taken: Map<string, number>,
   maps: VariableMaps,
 ): Promise<Progress> {
-  const path = join(out, names.finetuneTensors);
+  const path = join(out, fileNames.finetuneTensors);
   const saved = await finetuneFile.read(out);
   if (!saved || !existsSync(path))
     throw new UserError(`--resume: ${out} holds no state of a fine-tuning; start without --resume`);
@@ -66,7 +65,7 @@ export async function loadEpoch(
   try {
     if (file.metadata?.["step"] !== String(step))
       throw new UserError(
-        `--resume: ${finetuneFile.in(out)} and ${names.finetuneTensors} are of two moments; start without --resume`,
+        `--resume: ${finetuneFile.in(out)} and ${fileNames.finetuneTensors} are of two moments; start without --resume`,
       );
     for (const [kind, map] of Object.entries(maps)) {
       for (const [name, v] of map) {

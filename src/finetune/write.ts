@@ -10,7 +10,7 @@ import type { AdapterModules } from "../models/adapters.js";
 import type { AdapterModule, HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
-import { headFolder, headPath, names } from "../folder/files.js";
+import { headFolder, headPath, fileNames } from "../folder/files.js";
 import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
@@ -56,7 +56,7 @@ export interface FinetunedModel {
 }
 
 /** A trained tensor under the name that its file has for it. */
-function source(best: FinetunedModel["best"], name: string, from: string): TensorSource {
+function trainedSource(best: FinetunedModel["best"], name: string, from: string): TensorSource {
   const v = lookUp(best, from);
   return {
     name,
@@ -76,7 +76,7 @@ function headSources({ head, best }: FinetunedModel, prefix: string): TensorSour
     ["dense.bias", head.dense && `${head.dense}.bias`],
   ] as const;
   return parts.flatMap(([part, name]) =>
-    name !== undefined && best.has(`${prefix}${part}`) ? [source(best, name, `${prefix}${part}`)] : [],
+    name !== undefined && best.has(`${prefix}${part}`) ? [trainedSource(best, name, `${prefix}${part}`)] : [],
   );
 }
 
@@ -89,13 +89,18 @@ function untrainedSource({ checkpoint }: Member, stored: string): TensorSource {
   return { name: stored, dtype: "F32", shape, bytes };
 }
 
-/** Writes every weight, as transformers does. @param own the single task's head */
+/** Where one task was learned: the task, and its head, which the model carries. */
+interface SingleTask {
+  readonly single: TrainingTask | undefined;
+  readonly own: readonly TensorSource[];
+}
+
+/** Writes every weight, as transformers does. */
 async function writeWhole(
   out: string,
   base: Member,
   { plain, head, best }: FinetunedModel,
-  own: readonly TensorSource[],
-  single: TrainingTask | undefined,
+  { own, single }: SingleTask,
 ): Promise<void> {
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
   const heads = new Set(own.map(({ name }) => name));
@@ -103,13 +108,13 @@ async function writeWhole(
     const name = canonical.get(stored);
     if (name !== undefined && heads.has(name)) return [];
     if (name === undefined || !plain.parameters.has(name)) return [untrainedSource(base, stored)];
-    return [{ ...source(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
+    return [{ ...trainedSource(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
   });
   await writeWeights(out, [...body, ...own], 5e9);
   await writeAround(out, base, "F32");
   if (!single) return;
   const config = configOf(base, single.task, head !== undefined);
-  await writeText(join(out, names.config), { ...config, torch_dtype: undefined, dtype: "float32" });
+  await writeText(join(out, fileNames.config), { ...config, torch_dtype: undefined, dtype: "float32" });
 }
 
 /** A module's tensors under PEFT's names. @param name the module as PEFT calls it */
@@ -120,8 +125,10 @@ function adapterSources(
   { lora, ia3 }: AdapterModule,
 ): TensorSource[] {
   if (lora)
-    return ["A", "B"].map((side) => source(best, `${name}.lora_${side}.weight`, `${module}.lora_${side}`));
-  const vector = source(best, `${name}.ia3_l`, `${module}.ia3_l`);
+    return ["A", "B"].map((side) =>
+      trainedSource(best, `${name}.lora_${side}.weight`, `${module}.lora_${side}`),
+    );
+  const vector = trainedSource(best, `${name}.ia3_l`, `${module}.ia3_l`);
   const size = elements(vector.shape);
   return [{ ...vector, shape: ia3 === "out" ? [size, 1] : [1, size] }];
 }
@@ -150,12 +157,11 @@ function kindConfig(
 }
 
 /** Writes an adapter, as PEFT does. */
-async function writeAdapter(
+async function writeTrainedAdapter(
   out: string,
   base: Member,
   model: FinetunedModel,
-  { own, single }: { readonly own: readonly TensorSource[]; readonly single: TrainingTask | undefined },
-  options: FinetuneOptions,
+  { own, single, options }: SingleTask & { readonly options: FinetuneOptions },
 ): Promise<void> {
   const { plain, head, best, adapterModules } = model;
   const modules = [...adapterModules].map(([module, adapter]) => ({
@@ -182,7 +188,7 @@ async function writeAdapter(
       modules.filter(({ adapter }) => adapter.ia3 === "in").map(({ stored }) => stored),
     ),
   });
-  if (single && head) await writeText(join(out, names.config), configOf(base, single.task, true));
+  if (single && head) await writeText(join(out, fileNames.config), configOf(base, single.task, true));
 }
 
 /** Writes the expert as transformers or PEFT does; of several tasks, the model with a head each in heads/<task>. */
@@ -195,12 +201,12 @@ export async function writeExpert(
   const { head, tasks } = model;
   const single = tasks.length === 1 ? tasks[0] : undefined;
   const own = single ? headSources(model, single.prefix) : [];
-  if (options.how === "full") await writeWhole(out, base, model, own, single);
-  else await writeAdapter(out, base, model, { own, single }, options);
+  if (options.how === "full") await writeWhole(out, base, model, { own, single });
+  else await writeTrainedAdapter(out, base, model, { own, single, options });
   if (single) return;
   for (const { task, prefix } of tasks) {
     if (head) await writeSafetensors(headPath(out, task.id), headSources(model, prefix));
     const config = configOf(base, task, head !== undefined);
-    await writeText(join(headFolder(out, task.id), names.config), config);
+    await writeText(join(headFolder(out, task.id), fileNames.config), config);
   }
 }

@@ -1,12 +1,12 @@
 import { join } from "node:path";
 import { atomicFile } from "../checkpoint/files.js";
-import { eventFile, type Scalar } from "../report/tensorboard.js";
+import { eventFile, type ScalarEvent } from "../report/tensorboard.js";
 import { at } from "../at.js";
-import { names, readLog, type LogLine } from "./files.js";
+import { fileNames, readLog, type LogLine } from "./files.js";
 
 /** What TensorBoard shows of a step: the losses, and each task's accuracy on the held-out examples. */
-function scalarsOf({ step, loss, validation }: LogLine, tasks: readonly string[]): Scalar[] {
-  const scalars: Scalar[] = [];
+function scalarsOf({ step, loss, validation }: LogLine, tasks: readonly string[]): ScalarEvent[] {
+  const scalars: ScalarEvent[] = [];
   if (loss !== undefined) scalars.push({ tag: "loss/training", step, value: loss });
   if (!validation) return scalars;
   scalars.push({ tag: "loss/held out", step, value: validation.loss });
@@ -20,7 +20,8 @@ export async function writeEvents(folder: string, tasks: readonly string[]): Pro
   const log = await readLog(folder);
   const scalars = log.flatMap((line) => scalarsOf(line, tasks));
   // One name, so that a run that is made again takes the place of the old one.
-  await atomicFile(join(folder, names.tensorboard, "events.out.tfevents.0000000000.train-merge"), (write) =>
-    write(eventFile(scalars, Date.now() / 1000)),
+  await atomicFile(
+    join(folder, fileNames.tensorboard, "events.out.tfevents.0000000000.train-merge"),
+    (write) => write(eventFile(scalars, Date.now() / 1000)),
   );
 }

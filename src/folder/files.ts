@@ -11,12 +11,13 @@ import { adapterConfigName } from "../checkpoint/adapter.js";
 import { gateNames } from "../merge/gates.js";
 import { residencies } from "../merge/residency.js";
 import { blockChoices } from "../plan/memory.js";
+import type { InputHash } from "../report/card.js";
 import { resultRow } from "../report/rows.js";
 import { splitNames } from "../tasks/split.js";
 import { jsonFile } from "./json-file.js";
 
 /** Files that are no JSON, and folders. */
-export const names = {
+export const fileNames = {
   card: "README.md",
   report: "report.html",
   table: "table.md",
@@ -38,8 +39,8 @@ export const names = {
 } as const;
 
 /** A file that the numbers depend on. */
-const inputHash = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
-export type InputHash = Readonly<z.infer<typeof inputHash>>;
+const inputHash: z.ZodType<InputHash> = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
+export type { InputHash };
 
 const trainedSettings = z
   .looseObject({
@@ -110,7 +111,7 @@ export const coefficientsFile = jsonFile(
 );
 export type Coefficients = z.infer<typeof coefficientsFile.schema>;
 
-const table = z.object({ rows: z.number(), columns: z.number(), values: z.array(z.number()) });
+const tableSchema = z.object({ rows: z.number(), columns: z.number(), values: z.array(z.number()) });
 
 /** state.json: where a training stands. JSON keeps every digit of a double. */
 export const stateFile = jsonFile(
@@ -118,9 +119,9 @@ export const stateFile = jsonFile(
   z.object({
     /** What the state was made with: settings, the inputs' hashes. */
     identity: z.record(z.string(), z.unknown()),
-    raw: table,
+    raw: tableSchema,
     moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
-    best: z.object({ step: z.number(), loss: z.number(), raw: table }).optional(),
+    best: z.object({ step: z.number(), loss: z.number(), raw: tableSchema }).optional(),
   }),
   { marks: ["identity", "raw", "moments"], compact: true },
 );
@@ -212,30 +213,31 @@ export type LogLine = z.infer<typeof logLine>;
 
 /** A run's training.jsonl; empty where it has none, as a tree's root. */
 export async function readLog(folder: string): Promise<LogLine[]> {
-  const path = join(folder, names.trainingLog);
+  const path = join(folder, fileNames.trainingLog);
   if (!existsSync(path)) return [];
   const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
   return lines.map((line) => logLine.parse(JSON.parse(line)));
 }
 
 /** The folder of a task's head in a merge's folder. */
-export const headFolder = (folder: string, task: string): string => join(folder, names.heads, task);
+export const headFolder = (folder: string, task: string): string => join(folder, fileNames.heads, task);
 
 /** The file of a task's head in a merge's folder. */
-export const headPath = (folder: string, task: string): string => join(headFolder(folder, task), names.head);
+export const headPath = (folder: string, task: string): string =>
+  join(headFolder(folder, task), fileNames.head);
 
 /** What a run writes at its end; a new run in the same folder begins without it. */
 export const finalFiles: readonly string[] = [
   resultsFile.name,
-  names.card,
+  fileNames.card,
   runFile.name,
-  names.coefficientsCsv,
+  fileNames.coefficientsCsv,
   coefficientsFile.name,
-  names.coefficientsSvg,
-  names.coefficientsPng,
-  names.report,
-  names.tensorboard,
-  names.heads,
+  fileNames.coefficientsSvg,
+  fileNames.coefficientsPng,
+  fileNames.report,
+  fileNames.tensorboard,
+  fileNames.heads,
   mergeFile.name,
   adapterConfigName,
 ];

@@ -51,6 +51,6 @@ export function jsonFile<S extends z.ZodType>(
         throw error;
       }),
     write: (folder, value) =>
-      writeText(pathIn(folder), compact ? `${JSON.stringify(value)}\n` : (value as object)),
+      writeText(pathIn(folder), `${JSON.stringify(value, undefined, compact ? 0 : 2)}\n`),
   };
 }

@@ -5,7 +5,7 @@ import { mergeOnDisk } from "../disk/merge.js";
 import type { Method, Values } from "../methods/types.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
-import type { FloatDType } from "../tensor/dtype.js";
+import { chosenDType, type FloatDType } from "../tensor/dtype.js";
 import type { MergeHooks } from "../config/options.js";
 import { writeAround, writeHead } from "./output.js";
 
@@ -22,13 +22,7 @@ export interface DiskMerge {
   readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
 
-type Compiled = ReturnType<typeof compileMerge>;
-
-/** The type that a user asked for; undefined for auto, which leaves every tensor in its own. */
-export function chosenDType(dtype: FloatDType | "auto"): FloatDType | undefined {
-  if (dtype !== "auto") return dtype;
-  return undefined;
-}
+type CompiledMerge = ReturnType<typeof compileMerge>;
 
 /** Names of tensors for a message: the first three. */
 export function someOf(names: readonly string[]): string {
@@ -37,7 +31,7 @@ export function someOf(names: readonly string[]): string {
 
 /** Says which tensors are not merged: those that one model alone has, or that are no float of one shape in all. */
 function noteUnmerged(
-  { tensors, kept, left }: Pick<Compiled, "kept" | "left"> & Pick<Compiled["plan"], "tensors">,
+  { tensors, kept, left }: Pick<CompiledMerge, "kept" | "left"> & Pick<CompiledMerge["plan"], "tensors">,
   { name, folder }: { readonly name: string; readonly folder: string },
   note: MergeHooks["note"],
 ): void {

@@ -16,7 +16,7 @@ import {
   headFolder,
   headPath,
   mergeFile,
-  names,
+  fileNames,
   reproduceFile,
   resultsFile,
   stateFile,
@@ -90,7 +90,7 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
     );
   }
   // The folder is ours, and so are these: what a run that was cut off worked with.
-  for (const own of [names.treated, names.products])
+  for (const own of [fileNames.treated, fileNames.products])
     await rm(join(out, own), { recursive: true, force: true });
   await removeLeftovers(out);
 }
@@ -116,7 +116,7 @@ export async function clearResults(out: string): Promise<void> {
  */
 export async function clearMerge(out: string): Promise<void> {
   await clearResults(out);
-  for (const file of [names.config, stateFile.name, names.trainingLog])
+  for (const file of [fileNames.config, stateFile.name, fileNames.trainingLog])
     await rm(join(out, file), { force: true });
 }
 
@@ -126,18 +126,21 @@ async function removeFinal(out: string): Promise<void> {
 
 /** Copies a merged model that a node wrote, file by file; an index comes after its shards. */
 export async function copyModel(from: string, to: string): Promise<void> {
-  const files = (await readdir(from, { recursive: true, withFileTypes: true }))
+  const entries = await readdir(from, { recursive: true, withFileTypes: true });
+  const files = entries
     .filter((entry) => entry.isFile())
-    .map((entry) => relative(from, join(entry.parentPath, entry.name)));
-  for (const file of files.sort(
-    (a, b) => Number(a.endsWith(".index.json")) - Number(b.endsWith(".index.json")) || (a < b ? -1 : 1),
-  )) {
+    .map((entry) => relative(from, join(entry.parentPath, entry.name)))
+    .sort();
+  const [indices, others] = [files.filter(isIndex), files.filter((file) => !isIndex(file))];
+  for (const file of [...others, ...indices]) {
     await atomicFile(join(to, file), async (write) => {
-      for await (const chunk of createReadStream(join(from, file), { highWaterMark: 1 << 22 }))
-        await write(chunk as Buffer);
+      const stream: AsyncIterable<Buffer> = createReadStream(join(from, file), { highWaterMark: 1 << 22 });
+      for await (const chunk of stream) await write(chunk);
     });
   }
 }
+
+const isIndex = (file: string): boolean => file.endsWith(".index.json");
 
 /** Marks the folder as a run under way: its first state is saved, and the results of an earlier run are gone. */
 export async function beginRun(out: string, saveFirst: () => Promise<void>): Promise<void> {
@@ -157,8 +160,8 @@ export async function writeAround(
 ): Promise<void> {
   const folder = checkpoint.home ?? checkpoint.folder;
   await writeText(
-    join(out, names.config),
-    editJson(await readFile(join(folder, names.config), "utf8"), ({ torch_dtype: older, ...config }) => ({
+    join(out, fileNames.config),
+    editJson(await readFile(join(folder, fileNames.config), "utf8"), ({ torch_dtype: older, ...config }) => ({
       ...config,
       ...(older !== undefined && { dtype: older }),
       ...changes,
@@ -182,5 +185,5 @@ export async function writeHead(out: string, expert: Member, head: HeadNames | u
       return { name: stored, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
     });
   if (head) await writeSafetensors(headPath(out, expert.label), sources);
-  await writeText(join(folder, names.config), expert.checkpoint.config);
+  await writeText(join(folder, fileNames.config), expert.checkpoint.config);
 }

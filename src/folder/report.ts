@@ -13,7 +13,7 @@ import { pageHtml, pairsHtml, type Section } from "../report/page.js";
 import { resultTable, tableCaption } from "../report/table.js";
 import {
   coefficientsFile,
-  names,
+  fileNames,
   readLog,
   resultsFile,
   runFile,
@@ -212,7 +212,7 @@ export async function reportHtml(folder: string): Promise<string> {
 
 /** Writes {@link reportHtml} into the folder, as report.html. */
 export async function writeReport(folder: string): Promise<string> {
-  const path = join(folder, names.report);
+  const path = join(folder, fileNames.report);
   await writeText(path, await reportHtml(folder));
   return path;
 }

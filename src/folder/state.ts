@@ -6,7 +6,7 @@ import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import type { Table } from "../merge/table.js";
 import type { TrainRecord, TrainState } from "../train/loop.js";
-import { logLine, names, placementIdentity, stateFile } from "./files.js";
+import { logLine, fileNames, placementIdentity, stateFile } from "./files.js";
 
 const plainTable = ({ rows, columns, values }: Table) => ({
   rows,
@@ -84,7 +84,7 @@ export async function openLog(
   out: string,
   uptoStep: number,
 ): Promise<{ add(record: TrainRecord): void; save(): Promise<void> }> {
-  const path = join(out, names.trainingLog);
+  const path = join(out, fileNames.trainingLog);
   const lines: string[] = [];
   // At step 0 nothing was taken over: the first look at the validation examples is recorded again.
   if (uptoStep > 0 && existsSync(path)) {

@@ -3,25 +3,8 @@ import { join } from "node:path";
 import { z } from "zod";
 import { digest } from "../checkpoint/files.js";
 import { residencies } from "../merge/residency.js";
-import { methods } from "../methods/index.js";
-import { names as runNames, resultsFile, runFile, stateFile } from "./files.js";
+import { fileNames as runNames, resultsFile, runFile, stateFile } from "./files.js";
 import { jsonFile } from "./json-file.js";
-
-/** Methods that give one table, so that a tree of them is one table too. */
-const linearMethods: readonly string[] = ["supermerge", "average", "task-arithmetic"];
-
-/** How a node may merge its children: by those, or by any method that merges two and more models without data. */
-export const nodeMethods = [
-  "supermerge",
-  ...linearMethods.slice(1),
-  ...methods
-    .filter(
-      ({ name, needs, inputs }) => !linearMethods.includes(name) && !needs && (inputs?.[1] ?? Infinity) > 2,
-    )
-    .map(({ name }) => name),
-] as const satisfies readonly string[];
-export type NodeMethod = string;
-export const isLinear = (method: NodeMethod): boolean => linearMethods.includes(method);
 
 /** A node's merged model, in its folder. */
 export const nodeModel = "model";
@@ -35,7 +18,6 @@ export function nodeFolder(out: string, id: string): string {
 }
 
 const nodeId = z.string().regex(/^\w[\w.+-]*$/);
-const nodeMethod = z.enum(nodeMethods);
 
 /** nodes/<id>/node.json: all that one node needs, for `train-merge node`. */
 export const nodeFile = jsonFile(
@@ -48,7 +30,7 @@ export const nodeFile = jsonFile(
     children: z.array(z.object({ id: nodeId, identity: z.string().nullable() })),
     /** SHA-256 of everything the result depends on. */
     identity: z.string(),
-    method: nodeMethod,
+    method: z.string(),
     keepNodes: z.boolean(),
     base: z.string(),
     /** The experts of its tasks. */
@@ -68,7 +50,7 @@ export const nodeFile = jsonFile(
 );
 export type NodeFile = z.infer<typeof nodeFile.schema>;
 
-const score = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
+const scoreSchema = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
 
 /** nodes/<id>/result.json: written last, so a node that has one is done. */
 export const nodeResultFile = jsonFile(
@@ -76,7 +58,7 @@ export const nodeResultFile = jsonFile(
   z.object({
     identity: z.string(),
     id: z.string(),
-    method: nodeMethod,
+    method: z.string(),
     /** Absent where the method is not linear: then the merged model lies in model/. */
     flat: z
       .object({
@@ -85,9 +67,9 @@ export const nodeResultFile = jsonFile(
       })
       .optional(),
     /** Task → the merged model's score on its test split. */
-    test: z.record(z.string(), score),
+    test: z.record(z.string(), scoreSchema),
     /** Task → the score of the child that it came with. */
-    before: z.record(z.string(), score),
+    before: z.record(z.string(), scoreSchema),
   }),
 );
 export type NodeResult = z.infer<typeof nodeResultFile.schema>;
@@ -130,7 +112,7 @@ export const treeFile = jsonFile(
   { marks: ["leaves", "nodes"] },
 );
 
-const cosines = z.array(z.array(z.number()).readonly()).readonly();
+const cosineMatrix = z.array(z.array(z.number()).readonly()).readonly();
 
 /** similarity.json: cosines of the task vectors, whole and layer by layer. */
 export const similarityFile = jsonFile(
@@ -138,8 +120,8 @@ export const similarityFile = jsonFile(
   z.object({
     identity: z.string(),
     tasks: z.array(z.string()).readonly(),
-    whole: cosines,
-    layers: z.array(z.object({ layer: z.string(), cosines })).readonly(),
+    whole: cosineMatrix,
+    layers: z.array(z.object({ layer: z.string(), cosines: cosineMatrix })).readonly(),
   }),
   { marks: ["identity", "whole"] },
 );

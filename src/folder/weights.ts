@@ -13,7 +13,7 @@ import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
-import { coefficientsFile, names } from "./files.js";
+import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 
 /** What a merged model is written from. */
@@ -88,7 +88,7 @@ export async function writeCoefficients(
     "layer,task,raw,coefficient",
     ...entries.map(({ layer, task, raw: r, coefficient }) => `${layer},${task},${r},${coefficient}`),
   ];
-  await writeText(join(out, names.coefficientsCsv), `${csv.join("\n")}\n`);
+  await writeText(join(out, fileNames.coefficientsCsv), `${csv.join("\n")}\n`);
   await coefficientsFile.write(out, {
     tasks,
     layers: layers.map(({ id, names: tensors }) => ({ id, names: tensors })),
@@ -102,6 +102,6 @@ export async function writeCoefficients(
       values: layers.map((_, row) => Array.from(rowOf(gated, row))),
     }),
   );
-  await writeText(join(out, names.coefficientsSvg), svg);
-  await atomicFile(join(out, names.coefficientsPng), (write) => write(svgToPng(svg)));
+  await writeText(join(out, fileNames.coefficientsSvg), svg);
+  await atomicFile(join(out, fileNames.coefficientsPng), (write) => write(svgToPng(svg)));
 }

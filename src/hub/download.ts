@@ -1,9 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { UserError } from "../errors.js";
+import { fileHash } from "../checkpoint/files.js";
+import { errorCode, UserError } from "../errors.js";
 
 /** A file as the hub lists it. */
 export interface HubFile {
@@ -22,75 +23,93 @@ export interface DownloadOptions {
 
 const attempts = 5;
 
-const hashFor = ({ large, size }: HubFile): Hash =>
-  large ? createHash("sha256") : createHash("sha1").update(`blob ${size}\0`);
+const hashFor = ({ large, size }: HubFile): Hash => {
+  if (large) return createHash("sha256");
+  return createHash("sha1").update(`blob ${size}\0`);
+};
 
-async function hashOf(path: string, file: HubFile): Promise<string> {
-  const hash = hashFor(file);
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
-  return hash.digest("hex");
-}
-
-/** Appends what is missing of a file. @returns false where the connection broke: there may be more to get */
-async function append(
-  path: string,
-  file: HubFile,
-  { url, headers, progress }: DownloadOptions,
-): Promise<boolean> {
-  const have = existsSync(path) ? (await stat(path)).size : 0;
-  if (have === file.size) return true;
-  if (have > file.size) await rm(path);
-  const from = have > file.size ? 0 : have;
-  let response: Response;
-  try {
-    response = await fetch(url, { headers: { ...headers, ...(from > 0 && { Range: `bytes=${from}-` }) } });
-  } catch {
-    return false;
-  }
-  if (response.status === 401 || response.status === 403)
+/** What trying once more would not mend. @throws UserError saying what it is */
+function refuseStatus(url: string, status: number): void {
+  if (status === 401 || status === 403)
     throw new UserError(
-      `${url}: access is denied (${response.status}); accept the model's terms on its page, or ` +
+      `${url}: access is denied (${status}); accept the model's terms on its page, or ` +
         "log in (huggingface-cli login, or HF_TOKEN)",
     );
-  if (response.status === 404) throw new UserError(`${url}: there is no such file`);
-  if (response.status === 416) {
-    await rm(path, { force: true });
-    return false;
-  }
-  if (!response.ok || !response.body) {
-    await response.body?.cancel();
-    if (response.status >= 400 && response.status < 500 && response.status !== 408 && response.status !== 429)
-      throw new UserError(`${url}: the hub answers ${response.status}`);
-    return false;
-  }
-  // A server that does not know ranges sends all of it.
-  const resumed = response.status === 206;
-  const handle = await open(path, resumed ? "a" : "w");
-  let at = resumed ? from : 0;
+  if (status === 404) throw new UserError(`${url}: there is no such file`);
+  // The hub is busy, or the range was wrong.
+  if ([408, 416, 429].includes(status)) return;
+  if (status >= 400 && status < 500) throw new UserError(`${url}: the hub answers ${status}`);
+}
+
+/** Asks for a file from a byte on. @returns undefined where the connection broke */
+async function ask({ url, headers }: DownloadOptions, from: number): Promise<Response | undefined> {
   try {
-    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
-      at += chunk.length;
+    return await fetch(url, { headers: { ...headers, ...(from > 0 && { Range: `bytes=${from}-` }) } });
+  } catch {
+    return undefined;
+  }
+}
+
+/** A full disk and the like, which are not the connection's. */
+const isOfThisMachine = (error: unknown): boolean => {
+  const code = errorCode(error);
+  return code !== undefined && code.startsWith("E") && code !== "ECONNRESET";
+};
+
+/** Writes what the hub sends behind the first `from` bytes of a file. @returns whether it is all there */
+async function writeBody(
+  path: string,
+  file: HubFile,
+  { body, from }: { body: AsyncIterable<Uint8Array>; from: number },
+  { url, progress }: DownloadOptions,
+): Promise<boolean> {
+  const handle = await open(path, from > 0 ? "a" : "w");
+  let written = from;
+  try {
+    for await (const chunk of body) {
+      written += chunk.length;
       // Never more than was said: a damaged answer must not fill the disk.
-      if (at > file.size)
+      if (written > file.size)
         throw new UserError(`${url}: it sends more than the ${file.size} bytes that the hub lists`);
       await handle.write(chunk);
-      progress(at);
+      progress(written);
     }
     await handle.sync();
   } catch (error) {
-    if (
-      error instanceof UserError ||
-      (error instanceof Error &&
-        "code" in error &&
-        String(error.code).startsWith("E") &&
-        error.code !== "ECONNRESET")
-    )
-      throw error;
+    if (error instanceof UserError || isOfThisMachine(error)) throw error;
     return false;
   } finally {
     await handle.close();
   }
-  return at === file.size;
+  return written === file.size;
+}
+
+/** How much of a file an earlier try got. */
+async function bytesThere(path: string, file: HubFile): Promise<number> {
+  if (!existsSync(path)) return 0;
+  const { size } = await stat(path);
+  if (size <= file.size) return size;
+  await rm(path);
+  return 0;
+}
+
+/** Appends what is missing of a file. @returns false where the connection broke: there may be more to get */
+async function append(path: string, file: HubFile, options: DownloadOptions): Promise<boolean> {
+  const from = await bytesThere(path, file);
+  if (from === file.size) return true;
+  const response = await ask(options, from);
+  if (!response) return false;
+  const { status, ok, body } = response;
+  if (!ok || !body) {
+    await body?.cancel();
+    refuseStatus(options.url, status);
+    // There is no such range: from the start, then.
+    if (status === 416) await rm(path, { force: true });
+    return false;
+  }
+  // A server that does not know ranges sends all of it.
+  const resumed = status === 206;
+  return writeBody(path, file, { body, from: resumed ? from : 0 }, options);
 }
 
 const alive = (pid: number): boolean => {
@@ -98,7 +117,7 @@ const alive = (pid: number): boolean => {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    return errorCode(error) === "EPERM";
   }
 };
 
@@ -119,7 +138,7 @@ async function ownPart(path: string): Promise<string> {
       await rename(join(dirname(path), name), own);
       break;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      if (errorCode(error) !== "ENOENT") throw error;
     }
   }
   return own;
@@ -130,7 +149,7 @@ async function ownPart(path: string): Promise<string> {
  * again, and the bytes must hash to what the hub lists. Nothing has the name before all of that.
  * @throws UserError where it cannot be had, or is another file
  */
-export async function download(path: string, file: HubFile, options: DownloadOptions): Promise<void> {
+export async function downloadFile(path: string, file: HubFile, options: DownloadOptions): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const incomplete = await ownPart(path);
   for (let wrong = 0; wrong < 2; wrong++) {
@@ -145,7 +164,7 @@ export async function download(path: string, file: HubFile, options: DownloadOpt
           "fetched is kept, the same command goes on from there",
       );
     if (file.size === 0 && !existsSync(incomplete)) await (await open(incomplete, "w")).close();
-    if ((await hashOf(incomplete, file)) === file.oid) {
+    if ((await fileHash(incomplete, hashFor(file))) === file.oid) {
       await rename(incomplete, path);
       return;
     }

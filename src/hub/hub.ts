@@ -3,8 +3,8 @@ import { mkdir, readFile, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { writeText } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
-import { download, type HubFile } from "./download.js";
+import { errorCode, messageOf, UserError } from "../errors.js";
+import { downloadFile, type HubFile } from "./download.js";
 
 /** A model on the hub: "org/name", or "org/name@revision" with a branch, a tag or a commit. */
 export interface HubId {
@@ -15,14 +15,18 @@ export interface HubId {
 /** What looks like a hub id and is no folder here. */
 export function hubId(text: string): HubId | undefined {
   if (existsSync(text)) return undefined;
-  const match = /^([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?$/.exec(text);
-  return match && !match[2]?.includes("..") ? { name: match[1]!, revision: match[2] ?? "main" } : undefined;
+  const [, name, revision = "main"] =
+    /^([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?:@([\w][\w./-]*))?$/.exec(text) ?? [];
+  if (name === undefined || revision.includes("..")) return undefined;
+  return { name, revision };
 }
 
 /** The id of what lies in a folder of the hub's cache, pinned to its commit; undefined elsewhere. */
 export function idOfSnapshot(folder: string): string | undefined {
-  const match = /[\\/]models--([\w.-]+?)--([\w.-]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]?$/.exec(folder);
-  return match ? `${match[1]!}/${match[2]!}@${match[3]!}` : undefined;
+  const [, owner, name, commit] =
+    /[\\/]models--([\w.-]+?)--([\w.-]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]?$/.exec(folder) ?? [];
+  if (commit === undefined) return undefined;
+  return `${owner}/${name}@${commit}`;
 }
 
 /** What a model, an adapter, a tokenizer or an image processor consists of. */
@@ -51,28 +55,38 @@ const endpoint = (): string => (process.env["HF_ENDPOINT"] ?? "https://huggingfa
 const offline = (): boolean =>
   ["1", "true", "yes", "on"].includes((process.env["HF_HUB_OFFLINE"] ?? "").toLowerCase());
 
-/** The user's token, from its standard places; it goes into a header and nowhere else. */
-async function token(): Promise<string | undefined> {
-  if (process.env["HF_TOKEN"]) return process.env["HF_TOKEN"].trim();
-  const home =
-    process.env["HF_HOME"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "huggingface");
-  const path = process.env["HF_TOKEN_PATH"] ?? join(home, "token");
-  return existsSync(path) ? (await readFile(path, "utf8")).trim() || undefined : undefined;
+const isCommit = (text: string): boolean => /^[0-9a-f]{40}$/.test(text);
+const isHash = (text: string): boolean => /^[0-9a-f]{40}([0-9a-f]{24})?$/.test(text);
+
+/** What a file says, without the white space around it; undefined where there is no file, or nothing in it. */
+async function readLine(path: string): Promise<string | undefined> {
+  if (!existsSync(path)) return undefined;
+  return (await readFile(path, "utf8")).trim() || undefined;
 }
 
-/** A model out of the cache, without asking anybody. */
-async function fromCache(
-  folder: string,
-  { name, revision }: HubId,
-  why: string,
-): Promise<{ folder: string; commit: string }> {
-  const ref = join(folder, "refs", revision);
-  const named = existsSync(ref) ? (await readFile(ref, "utf8")).trim() : undefined;
-  const commit = /^[0-9a-f]{40}$/.test(revision) ? revision : named;
-  const snapshot = commit === undefined ? undefined : join(folder, "snapshots", commit);
-  if (snapshot === undefined || !/^[0-9a-f]{40}$/.test(commit!) || !existsSync(snapshot))
-    throw new UserError(`${name}@${revision}: it is not in the cache (${folder}), and ${why}`);
-  return { folder: snapshot, commit: commit! };
+/** The user's token, from its standard places; it goes into a header and nowhere else. */
+async function userToken(): Promise<string | undefined> {
+  const { HF_TOKEN, HF_HOME, HF_TOKEN_PATH, XDG_CACHE_HOME } = process.env;
+  if (HF_TOKEN) return HF_TOKEN.trim();
+  const home = HF_HOME ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
+  return readLine(HF_TOKEN_PATH ?? join(home, "token"));
+}
+
+/** A model in the hub's cache. */
+interface Cached {
+  /** Where its files lie. */
+  readonly folder: string;
+  readonly commit: string;
+}
+
+/** A model out of the cache, without asking anybody. @param why nobody is asked */
+async function fromCache(cache: string, { name, revision }: HubId, why: string): Promise<Cached> {
+  const commit = isCommit(revision) ? revision : await readLine(join(cache, "refs", revision));
+  if (commit !== undefined && isCommit(commit)) {
+    const folder = join(cache, "snapshots", commit);
+    if (existsSync(folder)) return { folder, commit };
+  }
+  throw new UserError(`${name}@${revision}: it is not in the cache (${cache}), and ${why}`);
 }
 
 export interface HubHooks {
@@ -80,79 +94,105 @@ export interface HubHooks {
   progress(phase: string, done: number, of: number): void;
 }
 
+/** What the hub says of a model: its commit, and the files of it that are wanted. */
+interface Listing {
+  readonly commit: string;
+  readonly files: readonly HubFile[];
+}
+
+/** Asks the hub. @throws UserError, or whatever the network throws */
+async function listModel({ name, revision }: HubId, accessToken: string | undefined): Promise<Listing> {
+  const { listFiles, modelInfo } = await import("@huggingface/hub");
+  const asked = { hubUrl: endpoint(), ...(accessToken !== undefined && { accessToken }) };
+  const { sha: commit } = await modelInfo({ ...asked, name, revision, additionalFields: ["sha"] });
+  if (!isCommit(commit)) throw new UserError(`${name}@${revision}: the hub names no commit`);
+  const files: HubFile[] = [];
+  const repo = { name, type: "model" as const };
+  for await (const { path, type, size, oid, lfs } of listFiles({ ...asked, repo, revision: commit })) {
+    if (type === "file" && isWanted(path))
+      files.push({ path, size: lfs?.size ?? size, oid: lfs?.oid ?? oid ?? "", large: lfs !== undefined });
+  }
+  return { commit, files };
+}
+
+/** The status with which the hub refused, where it was the hub. */
+function statusOf(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !("statusCode" in error) || typeof error.statusCode !== "number")
+    return undefined;
+  return error.statusCode;
+}
+
+/** Where the hub could not be asked: the model as it is in the cache. @throws UserError where it is not */
+async function withoutHub(error: unknown, cache: string, id: HubId, hooks: HubHooks): Promise<Cached> {
+  if (error instanceof UserError) throw error;
+  const asked = `${id.name}@${id.revision}`;
+  const status = statusOf(error);
+  if (status === 401 || status === 403 || status === 404)
+    throw new UserError(
+      `${asked}: the hub has no such model, or access is denied (${status}); a ` +
+        "private or gated one needs a login (huggingface-cli login, or HF_TOKEN)",
+    );
+  const cached = await fromCache(cache, id, `${endpoint()} cannot be reached (${messageOf(error)})`);
+  hooks.note(
+    `${endpoint()} cannot be reached: ${asked} is taken from the cache as it was ` +
+      `(${cached.commit.slice(0, 12)})`,
+  );
+  return cached;
+}
+
+/** Links a snapshot's file to its bytes. */
+async function linkBlob(blob: string, link: string): Promise<void> {
+  if (existsSync(link)) return;
+  await mkdir(dirname(link), { recursive: true });
+  try {
+    await symlink(relative(dirname(link), blob), link);
+  } catch (error) {
+    // Another run may have been here a moment before.
+    if (errorCode(error) !== "EEXIST") throw error;
+  }
+}
+
 /**
  * Brings a model from the hub into its usual cache (blobs by hash, snapshots of links, refs), and says
  * where it lies. Files that are there are not fetched again; the revision is pinned to its commit.
  * HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and HF_TOKEN are heeded.
  */
-export async function fetchModel(id: HubId, hooks: HubHooks): Promise<{ folder: string; commit: string }> {
+export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
   // Only here: most runs need nothing of the hub.
-  const { getHFHubCachePath, getRepoFolderName, listFiles, modelInfo } = await import("@huggingface/hub");
+  const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   const { name, revision } = id;
-  const cache = join(getHFHubCachePath(), getRepoFolderName({ name, type: "model" as const }));
+  const cache = join(getHFHubCachePath(), getRepoFolderName({ name, type: "model" }));
   if (offline()) return fromCache(cache, id, "HF_HUB_OFFLINE is set");
-  const accessToken = await token();
-  const common: { hubUrl: string; accessToken?: string } = { hubUrl: endpoint() };
-  if (accessToken !== undefined) common.accessToken = accessToken;
-  let commit: string;
-  const files: HubFile[] = [];
+  const accessToken = await userToken();
+  let listing: Listing;
   try {
-    const info = await modelInfo({ ...common, name, revision, additionalFields: ["sha"] });
-    commit = info.sha;
-    if (!/^[0-9a-f]{40}$/.test(commit)) throw new UserError(`${name}@${revision}: the hub names no commit`);
-    for await (const { path, type, size, oid, lfs } of listFiles({
-      ...common,
-      repo: { name, type: "model" },
-      revision: commit,
-    })) {
-      if (type === "file" && isWanted(path))
-        files.push({ path, size: lfs?.size ?? size, oid: lfs?.oid ?? oid ?? "", large: lfs !== undefined });
-    }
+    listing = await listModel(id, accessToken);
   } catch (error) {
-    if (error instanceof UserError) throw error;
-    const status = (error as { statusCode?: number }).statusCode;
-    if (status === 401 || status === 403 || status === 404)
-      throw new UserError(
-        `${name}@${revision}: the hub has no such model, or access is denied (${status}); a ` +
-          "private or gated one needs a login (huggingface-cli login, or HF_TOKEN)",
-      );
-    const cached = await fromCache(
-      cache,
-      id,
-      `${endpoint()} cannot be reached (${error instanceof Error ? error.message : String(error)})`,
-    );
-    hooks.note(
-      `${endpoint()} cannot be reached: ${name}@${revision} is taken from the cache as it was ` +
-        `(${cached.commit.slice(0, 12)})`,
-    );
-    return cached;
+    return withoutHub(error, cache, id, hooks);
   }
+  const { commit, files } = listing;
   if (!files.some(({ path }) => path.endsWith(".safetensors")))
     throw new UserError(
       `${name}@${revision}: it holds no safetensors; convert it (save_pretrained does so by default)`,
     );
-  const snapshot = join(cache, "snapshots", commit);
+  const folder = join(cache, "snapshots", commit);
+  // A redirect to another host does not carry it on: fetch sees to that.
+  const headers: Record<string, string> = {};
+  if (accessToken !== undefined) headers["Authorization"] = `Bearer ${accessToken}`;
   for (const file of files) {
-    if (!/^[0-9a-f]{40}([0-9a-f]{24})?$/.test(file.oid))
+    if (!isHash(file.oid))
       throw new UserError(`${name}: the hub lists "${file.path}" with a hash that is none`);
-    const [blob, link] = [join(cache, "blobs", file.oid), join(snapshot, file.path)];
+    const blob = join(cache, "blobs", file.oid);
     if (!existsSync(blob)) {
-      await download(blob, file, {
+      await downloadFile(blob, file, {
         url: `${endpoint()}/${name}/resolve/${commit}/${file.path}`,
-        // A redirect to another host does not carry it on: fetch sees to that.
-        headers: accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` },
+        headers,
         progress: (bytes) => hooks.progress(`${name}/${file.path}`, bytes, file.size),
       });
     }
-    if (!existsSync(link)) {
-      await mkdir(snapshot, { recursive: true });
-      // Another run may have been here a moment before.
-      await symlink(relative(dirname(link), blob), link).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== "EEXIST") throw error;
-      });
-    }
+    await linkBlob(blob, join(folder, file.path));
   }
   if (revision !== commit) await writeText(join(cache, "refs", revision), commit);
-  hooks.note(`${name}@${revision} is ${commit.slice(0, 12)}, in ${snapshot}`);
-  return { folder: snapshot, commit };
+  hooks.note(`${name}@${revision} is ${commit.slice(0, 12)}, in ${folder}`);
+  return { folder, commit };
 }

@@ -1,4 +1,4 @@
-import { matMul, reshape, slice, tensor1d, tensor2d, tidy, zeros } from "@tensorflow/tfjs-core";
+import { matMul, reshape, slice, tensor1d, tensor2d, tidy, zeros, type Rank } from "@tensorflow/tfjs-core";
 import { uploadDeltas } from "../merge/deltas.js";
 import { mergeForward } from "../merge/op.js";
 import { packRows } from "../merge/packing.js";
@@ -19,9 +19,9 @@ async function fastest(work: () => Promise<void>): Promise<number> {
 /** Measures, in well under a second, what a plan's times are made of. Rough: within a factor of two or so. */
 export async function calibrate(): Promise<Rates> {
   const size = 512;
-  const [a, b] = [zeros([size, size]), zeros([size, size])];
+  const [a, b] = [zeros<Rank.R2>([size, size]), zeros<Rank.R2>([size, size])];
   const product = await fastest(async () => {
-    const out = tidy(() => matMul(a as never, b as never));
+    const out = tidy(() => matMul(a, b));
     await out.data();
     out.dispose();
   });

@@ -1,4 +1,5 @@
 import type { Family, Member } from "../checkpoint/family.js";
+import { entryOf } from "../checkpoint/entry.js";
 import { UserError } from "../errors.js";
 import type { HeadNames, Model } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
@@ -53,8 +54,8 @@ export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): 
     );
 }
 
-/** Number of outputs that a task's head must have. */
-export const outputsOf = (task: Task): number => (task.kind === "choice" ? 1 : task.labels!.length);
+/** Number of outputs that a task's head must have: one for each label; one, where endings are scored. */
+export const outputsOf = ({ labels }: Task): number => labels?.length ?? 1;
 
 /** Checks that an expert carries a head of the task's kind, where the model needs one. */
 export function checkHead(expert: Member, head: HeadNames | undefined, model: Model, task: Task): void {
@@ -66,11 +67,10 @@ export function checkHead(expert: Member, head: HeadNames | undefined, model: Mo
         "expert with the head it was fine-tuned with",
     );
   }
-  const { shape } = expert.checkpoint.entry(stored)!;
+  const { shape } = entryOf(expert.checkpoint, stored);
   const outputs = outputsOf(task);
   if (shape.join() !== [outputs, model.width].join()) {
-    const kinds =
-      task.kind === "choice" ? "1 output (a choice)" : `${outputs} outputs (${task.labels!.join(", ")})`;
+    const kinds = task.labels ? `${outputs} outputs (${task.labels.join(", ")})` : "1 output (a choice)";
     throw new UserError(
       `${expert.checkpoint.folder} (${task.id}): its head is ${show(shape)}; ${task.id} needs ` +
         `${kinds} of width ${model.width}`,
@@ -105,12 +105,12 @@ export function checkVocabulary(
 export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task): number[] | undefined {
   const names = config["label2id"];
   if (!task.labels || typeof names !== "object" || names === null) return undefined;
-  const entries = Object.entries(names as Record<string, unknown>).map(
-    ([name, id]) => [name.toLowerCase(), Number(id)] as const,
+  const entries = Object.entries(names).map(
+    ([name, id]: [string, unknown]) => [name.toLowerCase(), Number(id)] as const,
   );
   if (entries.every(([name]) => /^label_\d+$/.test(name))) return undefined;
   const byName = new Map(entries);
-  const order = task.labels.map((label) => byName.get(label.toLowerCase()));
+  const order = task.labels.map((label) => byName.get(label.toLowerCase()) ?? NaN);
   if (task.labels.some((_, id) => !order.includes(id))) {
     throw new UserError(
       `the expert for ${task.id} has the labels ${JSON.stringify(names)} in its config.json, ` +
@@ -118,5 +118,5 @@ export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task
         "LABEL_0, LABEL_1 … in the task's order",
     );
   }
-  return order as number[];
+  return order;
 }

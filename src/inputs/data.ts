@@ -12,7 +12,7 @@ import type { Task } from "../tasks/registry.js";
 import type { TaskData } from "../tasks/split.js";
 import { usesLabels } from "../train/losses.js";
 import type { OpenedModels } from "./models.js";
-import type { Opening } from "./opening.js";
+import type { RunOpening } from "./opening.js";
 import { disposeHead, loadHead, prepareTask } from "./prepare.js";
 import { hashInputs } from "./record.js";
 
@@ -29,7 +29,7 @@ export interface TaskSources {
 
 /** Draws and encodes every task's examples, and loads its head. The engine must run. */
 export async function prepareTasks(
-  { options, data, hooks, resources }: Opening,
+  { options, data, hooks, resources }: RunOpening,
   { head }: OpenedModels,
   { tasks, heads, encoder }: TaskSources,
 ): Promise<TaskExamples[]> {
@@ -63,7 +63,7 @@ function examplesText({ id, validation, test, sources }: TaskExamples, asked: nu
 
 /** Hashes of models, tokenizer, prompts and data. */
 export function hashesOf(
-  { recipe, data }: Opening,
+  { recipe, data }: RunOpening,
   { family }: OpenedModels,
   { tasks, encoder }: TaskSources,
   prepared: readonly TaskExamples[],

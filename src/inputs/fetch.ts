@@ -25,8 +25,8 @@ export async function fetchNamed<T extends Named>(
   const experts: string[] = [];
   for (const expert of options.experts ?? []) {
     // "task=org/name": only the part behind the sign may be one.
-    const sign = /^(\w[\w.-]*=)(.+)$/.exec(expert);
-    experts.push(sign && hubId(sign[2]!) ? `${sign[1]!}${await local(sign[2]!)}` : await local(expert));
+    const [, sign = "", rest = expert] = /^(\w[\w.-]*=)(.+)$/.exec(expert) ?? [];
+    experts.push(hubId(rest) ? `${sign}${await local(rest)}` : await local(expert));
   }
   return {
     ...options,

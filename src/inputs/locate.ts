@@ -48,24 +48,27 @@ export interface Locations {
   readonly sources: readonly Source[];
 }
 
+/** `task=FOLDER`. A path may hold an equals sign of its own: only "task=" of a task that is asked for names one. */
+function namedExpert(expert: string, tasks: readonly string[]): [task: string, folder: string] | undefined {
+  const task = tasks.find((one) => expert.startsWith(`${one}=`));
+  return task === undefined ? undefined : [task, expert.slice(task.length + 1)];
+}
+
 /** `task=FOLDER …`, or one folder that holds a folder a task. */
 function expertFolders(experts: readonly string[], tasks: readonly string[]): Map<string, string> {
-  // A path may hold an equals sign of its own: only "task=" of a task that is asked for names one.
-  const split = experts.map(
-    (expert) =>
-      tasks
-        .filter((task) => expert.startsWith(`${task}=`))
-        .map((task) => [task, expert.slice(task.length + 1)] as const)[0],
-  );
-  if (experts.length === 1 && split[0] === undefined)
-    return new Map(tasks.map((task) => [task, join(experts[0]!, task)]));
-  const stray = experts.find((_, i) => split[i] === undefined);
-  if (stray !== undefined)
-    throw new UserError(
-      `--experts ${stray}: it names none of ${tasks.join(", ")}; give one folder that holds a ` +
-        "folder a task, or task=FOLDER for each",
-    );
-  const folders = new Map(split as (readonly [string, string])[]);
+  const [only] = experts;
+  if (experts.length === 1 && only !== undefined && !namedExpert(only, tasks))
+    return new Map(tasks.map((task) => [task, join(only, task)]));
+  const folders = new Map<string, string>();
+  for (const expert of experts) {
+    const named = namedExpert(expert, tasks);
+    if (!named)
+      throw new UserError(
+        `--experts ${expert}: it names none of ${tasks.join(", ")}; give one folder that holds a ` +
+          "folder a task, or task=FOLDER for each",
+      );
+    folders.set(...named);
+  }
   if (folders.size !== experts.length)
     throw new UserError(`--experts names a task twice (${experts.join(" ")})`);
   return folders;
@@ -91,10 +94,13 @@ export async function locate(options: {
   experts?: readonly string[] | undefined;
   tasks: readonly string[];
 }): Promise<Locations> {
-  const needsFamily = options.base === undefined || options.experts === undefined;
-  const family = needsFamily ? await familyFolder(options.family ?? shippedFamily) : undefined;
-  const base = options.base ?? join(family!, "base");
-  const folders = expertFolders(options.experts ?? [join(family!, "experts")], options.tasks);
+  let { base, experts: given } = options;
+  if (base === undefined || given === undefined) {
+    const family = await familyFolder(options.family ?? shippedFamily);
+    base ??= join(family, "base");
+    given ??= [join(family, "experts")];
+  }
+  const folders = expertFolders(given, options.tasks);
   const experts = options.tasks.map((task) => {
     const folder = folders.get(task);
     if (folder === undefined)

@@ -9,7 +9,7 @@ import type { Task } from "../tasks/registry.js";
 import { at } from "../at.js";
 import { checkFamily, checkHead } from "./check.js";
 import { openHead } from "./heads.js";
-import type { Opening } from "./opening.js";
+import type { RunOpening } from "./opening.js";
 import { buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
@@ -33,7 +33,7 @@ export interface OpenedModels {
  * Opens base and experts and checks them from their headers alone: no weight is read.
  * @throws UserError naming the folder and the tensor that does not fit
  */
-export async function openModels({ options, recipe, resources }: Opening): Promise<OpenedModels> {
+export async function openModels({ options, recipe, resources }: RunOpening): Promise<OpenedModels> {
   const { write, treat } = options;
   const { locations } = recipe;
   const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
@@ -65,7 +65,7 @@ export async function openModels({ options, recipe, resources }: Opening): Promi
 
 /** A task's head: of an earlier merge, of the task's expert, or made from the base's text tower. */
 async function openTaskHead(
-  { recipe, options, resources }: Opening,
+  { recipe, options, resources }: RunOpening,
   { family, head, model, canonical }: OpenedModels,
   task: Task,
 ): Promise<Member> {
@@ -89,7 +89,7 @@ async function openTaskHead(
  * started only where a head has to be computed.
  */
 export async function openHeads(
-  opening: Opening,
+  opening: RunOpening,
   models: OpenedModels,
   tasks: readonly Task[],
 ): Promise<Member[]> {

@@ -13,12 +13,12 @@ import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { checkVocabulary } from "./check.js";
 import { hashesOf, prepareTasks, type TaskExamples } from "./data.js";
 import { foldersOf, shippedData, type Locations, type Recipe } from "./locate.js";
-import type { Opening } from "./opening.js";
+import type { RunOpening } from "./opening.js";
 import { openHeads, openModels, type OpenedModels } from "./models.js";
 import type { MemoryPlan } from "./placement.js";
 import { encoderFor, startFor } from "./prepare.js";
 import { Resources } from "./resources.js";
-import { columnsOf, loadVectors, placeVectors, planText, type Columns } from "./vectors.js";
+import { makeColumns, loadVectors, placeVectors, planText, type Columns } from "./vectors.js";
 
 /** Everything a run reads, checked and on the device. */
 export interface Inputs extends OpenedModels, Omit<Columns, "seen"> {
@@ -61,7 +61,7 @@ export async function openInputs(
   const data = options.data ?? shippedData;
   const tasks = pickTasks(await loadTasks(data), options.tasks);
   const resources = new Resources();
-  const opening: Opening = { recipe, options, data, out, hooks, resources };
+  const opening: RunOpening = { recipe, options, data, out, hooks, resources };
   try {
     const models = await openModels(opening);
     const { model } = models;
@@ -78,7 +78,7 @@ export async function openInputs(
     const prepared = await prepareTasks(opening, models, sources);
     const hashes = await hashesOf(opening, models, sources, prepared);
 
-    const { seen, ...columns } = await columnsOf(opening, models);
+    const { seen, ...columns } = await makeColumns(opening, models);
     const plan = await placeVectors(opening, models, seen, { tasks: prepared, engine });
     hooks.note(planText(plan));
     const vectors = await loadVectors(opening, models, seen, plan);

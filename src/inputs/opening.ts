@@ -3,7 +3,7 @@ import type { Recipe } from "./locate.js";
 import type { Resources } from "./resources.js";
 
 /** A run whose inputs are being opened: what every step is given. */
-export interface Opening {
+export interface RunOpening {
   readonly recipe: Recipe;
   readonly options: MergeOptions;
   /** The data folder. */

@@ -1,5 +1,7 @@
-import { deviceMemory, freeMemory, type EngineName } from "../backend/index.js";
+import { at } from "../at.js";
+import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
+import { storedEntry } from "../checkpoint/entry.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
 import {
@@ -45,7 +47,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
       name,
       shape,
       table: model.tables.has(name),
-      bytes: dtypeBytes[base.checkpoint.entry(base.actual.get(name)!)!.dtype],
+      bytes: dtypeBytes[storedEntry(base, name).dtype],
     })),
     blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
   };
@@ -56,48 +58,58 @@ export interface PlaceOptions extends PlanOptions {
   readonly memoryBudget?: number | undefined;
   /** Processes that share the machine and the budget. */
   readonly share?: number | undefined;
+  /** How fast the machine is (default: measured). */
+  readonly rates?: Rates | undefined;
 }
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 
+type NamedBudget = MemoryPlan["budget"];
+
+/** The memory that a run may take: what the user names, else what the engine has. */
+function budgetOf(engine: EngineName, memoryBudget: number | undefined, share: number): NamedBudget {
+  const { ownHeap, deviceMemory } = engineNamed(engine);
+  const machine = deviceMemory();
+  const host = (0.8 * freeMemory()) / share;
+  const { shared } = machine;
+  // A heap of its own is every process's, and no budget lifts its bounds.
+  const own = ownHeap ? machine.bytes : machine.bytes / share;
+  if (memoryBudget === undefined) return { device: own, host, shared, from: machine.from };
+  const asked = memoryBudget / share;
+  return { device: ownHeap ? Math.min(own, asked) : asked, host, shared, from: "--memory-budget" };
+}
+
+/** Why there is no placement: the one that takes the least, and what would help. */
+function noPlacement(predictions: readonly Prediction[], budget: NamedBudget): UserError {
+  const least = at(
+    [...predictions].sort((a, b) => a.device - b.device),
+    0,
+  );
+  const blocks = least.blockwise ? " --blocks on" : "";
+  return new UserError(
+    `no placement fits ${gigabytes(budget.device)} of device memory (${budget.from}) and ` +
+      `${gigabytes(budget.host)} of host memory: --residency ${least.residency}${blocks} would take ` +
+      `${gigabytes(least.device)} and ${gigabytes(least.host)}; a smaller --micro-batch or --batch-size takes less`,
+  );
+}
+
 /**
  * Predicts every placement on the running engine and chooses.
- * @param rates measured here where not given
  * @throws UserError where none that is allowed fits the budget: the smallest, and what would help
  */
 export async function planMemory(
   family: FamilyShape,
   step: StepShape,
   engine: EngineName,
-  { request, memoryBudget, share = 1, ...options }: PlaceOptions,
-  rates?: Rates,
+  { request, memoryBudget, share = 1, rates: given, ...options }: PlaceOptions,
 ): Promise<MemoryPlan> {
-  const machine = deviceMemory(engine);
-  const own = engine === "wasm" ? machine.bytes : machine.bytes / share;
-  const asked = memoryBudget === undefined ? own : memoryBudget / share;
-  // No budget lifts the bounds of WebAssembly's heap.
-  const device = engine === "wasm" ? Math.min(own, asked) : asked;
-  const budget = {
-    device,
-    host: (0.8 * freeMemory()) / share,
-    shared: machine.shared,
-    from: memoryBudget === undefined ? machine.from : "--memory-budget",
-  };
-  const measured = rates ?? (await calibrate());
-  const predictions = placements.map((placement) => predict(family, step, options, measured, placement));
-  const named = request.residency !== "auto" && request.blocks !== "auto";
+  const budget = budgetOf(engine, memoryBudget, share);
+  const rates = given ?? (await calibrate());
+  const predictions = placements.map((placement) => predict(family, step, options, rates, placement));
+  const isNamed = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.
-  const chosen = named ? allowed(predictions, request)[0] : choose(predictions, request, budget);
-  if (!chosen) {
-    const least = allowed(predictions, request).reduce((a, b) => (b.device < a.device ? b : a));
-    throw new UserError(
-      `no placement fits ${gigabytes(budget.device)} of device memory (${budget.from}) and ` +
-        `${gigabytes(budget.host)} of host memory: --residency ` +
-        `${least.residency}${least.blockwise ? " --blocks on" : ""} would take ` +
-        `${gigabytes(least.device)} and ${gigabytes(least.host)}; a smaller --micro-batch or ` +
-        "--batch-size takes less",
-    );
-  }
+  const chosen = isNamed ? allowed(predictions, request)[0] : choose(predictions, request, budget);
+  if (!chosen) throw noPlacement(allowed(predictions, request), budget);
   const n = sum(family.tensors.map(entries));
   return {
     family,
@@ -105,10 +117,10 @@ export async function planMemory(
     options,
     engine,
     budget,
-    rates: measured,
+    rates,
     predictions,
     chosen,
-    asked: named,
+    asked: isNamed,
     equation6: {
       flat: equation6(n, family.experts, family.coefficients),
       pairwise: equation6(n, 2, Math.round((2 * family.coefficients) / family.experts)),

@@ -49,7 +49,7 @@ export const disposeHead = (head: Head | undefined): void =>
   dispose([head?.weight, head?.bias, head?.dense?.weight, head?.dense?.bias].filter((t) => t !== undefined));
 
 /** A model folder's config.json. @throws UserError where there is none, or no JSON object */
-export async function readConfig(folder: string): Promise<Record<string, unknown>> {
+export async function readModelConfig(folder: string): Promise<Record<string, unknown>> {
   const path = join(folder, "config.json");
   if (!existsSync(path))
     throw new UserError(`${folder}: there is no config.json; is it a Hugging Face model folder?`);
@@ -60,13 +60,13 @@ export async function readConfig(folder: string): Promise<Record<string, unknown
 
 /** The family that a folder's config.json asks for. */
 export async function readFamily(folder: string): Promise<ModelFamily> {
-  return familyOf(await readConfig(folder), folder);
+  return familyOf(await readModelConfig(folder), folder);
 }
 
 /** The family and model that a folder's config.json asks for, as the config alone tells it. */
 export async function readModel(folder: string): Promise<{ family: ModelFamily; model: Model }> {
   const family = await readFamily(folder);
-  return { family, model: family.build(await readConfig(folder)) };
+  return { family, model: family.build(await readModelConfig(folder)) };
 }
 
 /** The model that a base is, read out as its experts need it. */

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
-import { headFolder, headPath, names, type InputHash } from "../folder/files.js";
+import { headFolder, headPath, fileNames, type InputHash } from "../folder/files.js";
 import { requestFor } from "../plan/memory.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { TaskData } from "../tasks/split.js";
@@ -12,7 +12,7 @@ import type { MergeOptions } from "../config/options.js";
 import type { MemoryPlan } from "./placement.js";
 
 /** A file's hash; of several, that of their names and hashes. */
-export async function hashOf({ name, files }: DataFiles): Promise<string> {
+export async function dataHash({ name, files }: DataFiles): Promise<string> {
   const [first, ...more] = files;
   if (first !== undefined && more.length === 0) return sha256(first);
   const each: string[] = [];
@@ -43,7 +43,7 @@ function hashedFiles({
   for (const { label, folder, tasks } of sources.filter(({ merged }) => merged))
     for (const task of tasks) {
       const role = `${label}, head of ${task}`;
-      const config = join(headFolder(folder, task), names.config);
+      const config = join(headFolder(folder, task), fileNames.config);
       files.push({ role, path: headPath(folder, task) }, { role, path: config });
     }
   for (const file of ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"]) {
@@ -63,7 +63,7 @@ export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
     hashes.push({ role, file: basename(path), sha256: await sha256(path) });
   for (const { id, sources } of inputs.tasks)
     for (const source of new Set([sources.validation, sources.test]))
-      hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
+      hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await dataHash(source) });
   return hashes;
 }
 /** The transformers class that an expert says it is. */

@@ -4,15 +4,14 @@ import { join } from "node:path";
 import type { EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import { names } from "../folder/files.js";
+import { fileNames } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { memoryText } from "../report/memory.js";
 import { stepShape, type TaskExamples } from "./data.js";
 import type { OpenedModels } from "./models.js";
-import type { Opening } from "./opening.js";
+import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
-import { treatExperts } from "./treat.js";
 
 /** What the coefficients are trained over. */
 export interface Columns {
@@ -25,8 +24,8 @@ export interface Columns {
 }
 
 /** Treats the experts' task vectors where that is asked for, and makes the table's columns of them. */
-export async function columnsOf(
-  { recipe, options, out, hooks, resources }: Opening,
+export async function makeColumns(
+  { recipe, options, out, hooks, resources }: RunOpening,
   { family, factored, canonical }: OpenedModels,
 ): Promise<Columns> {
   const make = (members: readonly Member[]): readonly Column[] =>
@@ -37,10 +36,12 @@ export async function columnsOf(
     const seen = factored && { base: factored.base, columns: make(factored.experts) };
     return { columns, seen: seen ?? { base, columns }, treated: false };
   }
+  // Only here: it brings every method and the threads with it.
+  const { treatExperts } = await import("./treat.js");
   const treated = await treatExperts(out, family, options, { canonical, progress: hooks.progress });
   resources.add(async () => {
     for (const { checkpoint } of treated) await checkpoint.close();
-    await rm(join(out, names.treated), { recursive: true, force: true });
+    await rm(join(out, fileNames.treated), { recursive: true, force: true });
   });
   const columns = make(treated);
   return { columns, seen: { base, columns }, treated: true };
@@ -48,7 +49,7 @@ export async function columnsOf(
 
 /** Predicts what every placement takes on the running engine, and chooses one. */
 export function placeVectors(
-  { recipe, options }: Opening,
+  { recipe, options }: RunOpening,
   { family, model }: OpenedModels,
   { base, columns }: Columns["seen"],
   { tasks, engine }: { readonly tasks: readonly TaskExamples[]; readonly engine: EngineName },
@@ -72,7 +73,7 @@ export const planText = (plan: MemoryPlan): string =>
 
 /** Loads the task vectors where the plan puts them. @throws UserError where no expert differs from the base */
 export async function loadVectors(
-  { options, hooks, resources }: Opening,
+  { options, hooks, resources }: RunOpening,
   { model, family }: OpenedModels,
   { base, columns }: Columns["seen"],
   plan: MemoryPlan,

@@ -1,4 +1,5 @@
 import { dispose, mean, mul, reshape, rsqrt, sum, tidy, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at, f32, lookUp } from "../at.js";
 import { member, type Member } from "../checkpoint/family.js";
 import { hostTensor, inMemory } from "../checkpoint/overlay.js";
 import { UserError } from "../errors.js";
@@ -16,6 +17,13 @@ const customary = ["a photo of a {}."];
 export const hasTextTower = ({ actual }: Member): boolean =>
   actual.has("text_projection.weight") && actual.has("text_model.final_layer_norm.weight");
 
+/** exp(logit_scale); 100 where the base does not say, as CLIP's own end at. */
+async function logitScale(base: Member): Promise<number> {
+  if (!base.actual.has("logit_scale")) return 100;
+  const { values } = await base.weights("logit_scale");
+  return Math.exp(f32(values, 0));
+}
+
 /**
  * A task's head out of CLIP's text tower (Radford et al. 2021): a class's row is the mean of its
  * prompts' features, each of length 1, brought to length 1 again and multiplied with exp(logit_scale).
@@ -29,7 +37,8 @@ export async function zeroShotHead(
   canonical: (name: string) => string,
 ): Promise<Member> {
   const { checkpoint } = base;
-  if (!task.labels || task.labels.every((label) => /^\d+$/.test(label)))
+  const { labels } = task;
+  if (!labels || labels.every((label) => /^\d+$/.test(label)))
     throw new UserError(
       `${task.id}: a head is made from the names of its classes, and it has numbers alone; ` +
         `name them ("labels" in the data folder's tasks.json), or give experts with a head ` +
@@ -39,20 +48,18 @@ export async function zeroShotHead(
   const tokenizer = await loadTokenizer(checkpoint.folder, text.maxLength);
   const weights = await loadWeights(text, base);
   try {
-    const at = new Map(weights.names.map((name, i) => [name, i]));
-    const scale = base.actual.has("logit_scale")
-      ? Math.exp((await base.weights("logit_scale")).values[0]!)
-      : 100;
+    const tensors = new Map(weights.names.map((name, i) => [name, at(weights.tensors, i)]));
+    const scale = await logitScale(base);
     const templates = task.prompts ?? customary;
-    const rows = task.labels.flatMap((label) =>
+    const rows = labels.flatMap((label) =>
       templates.map((template) => tokenizer.encode([template.replaceAll("{}", label.replaceAll("_", " "))])),
     );
     const head = tidy((): Tensor2D => {
-      const features = forward(text, (name) => weights.tensors[at.get(name)!]!, rows);
-      const means = mean(reshape(features, [task.labels!.length, templates.length, -1]), 1);
+      const features = forward(text, (name) => lookUp(tensors, name), rows);
+      const means = mean(reshape(features, [labels.length, templates.length, -1]), 1);
       return mul(means, mul(rsqrt(sum(mul(means, means), 1, true)), scale));
     });
-    const values = (await head.data()) as Float32Array;
+    const values = await head.data<"float32">();
     const shape = [...head.shape];
     dispose(head);
     return member(

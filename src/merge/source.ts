@@ -1,4 +1,4 @@
-import { rowCount, type Member, type Run } from "../checkpoint/family.js";
+import { rowCount, type Member, type RowRun } from "../checkpoint/family.js";
 import { dtypeBytes, toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { joined } from "../tensor/joined.js";
 import { packRows, sliceRows, type PackedRows, type Packing } from "./packing.js";
@@ -39,13 +39,13 @@ export interface HostRows {
 }
 
 /** Where rows come from: the files themselves, or a copy in host memory. */
-export type ReadRows = (tensor: FamilyTensor, runs: readonly Run[]) => Promise<HostRows>;
+export type ReadRows = (tensor: FamilyTensor, runs: readonly RowRun[]) => Promise<HostRows>;
 
 /** A column's task vector over some rows, read from its files into `out` (zeros so far). float32 throughout. */
 async function deltaRows(
   column: Column,
   { name, width }: FamilyTensor,
-  runs: readonly Run[],
+  runs: readonly RowRun[],
   base: Promise<Float32Array>,
   makeOut: () => Float32Array,
 ): Promise<Float32Array> {

@@ -1,5 +1,5 @@
 import { gather, tensor, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
-import { rowCount, runsOf, type Member, type Run } from "../checkpoint/family.js";
+import { rowCount, runsOf, type Member, type RowRun } from "../checkpoint/family.js";
 import { toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { disposeDeltas, uploadDeltas, type Deltas } from "./deltas.js";
 import type { Layer } from "./layers.js";
@@ -15,7 +15,7 @@ export interface Request {
   /** These rows, each once, rising. */
   readonly ids?: Int32Array | undefined;
   /** These rows: one of the pieces that {@link piecesOf} cuts a tensor into. */
-  readonly run?: Run | undefined;
+  readonly run?: RowRun | undefined;
 }
 
 /**
@@ -68,8 +68,8 @@ export interface ColumnFamily {
 const readAhead = 3;
 
 /** Cuts runs of rows into parts of at most `most` rows. */
-export function cutRuns(runs: readonly Run[], most: number): Run[][] {
-  const parts: Run[][] = [];
+export function cutRuns(runs: readonly RowRun[], most: number): RowRun[][] {
+  const parts: RowRun[][] = [];
   let room = 0;
   for (const [from, to] of runs) {
     for (let at = from; at < to;) {
@@ -87,7 +87,7 @@ export function cutRuns(runs: readonly Run[], most: number): Run[][] {
 }
 
 /** The rows of a tensor, in pieces of {@link rowsTogether}: what the device holds together. */
-export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts">): Run[] {
+export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts">): RowRun[] {
   const most = rowsTogether(tensor);
   return Array.from(
     { length: Math.ceil(tensor.rows / most) },
@@ -97,7 +97,7 @@ export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts"
 
 /** A piece of a tensor on the device. */
 interface Resident {
-  readonly run: Run;
+  readonly run: RowRun;
   readonly base: Tensor;
   readonly deltas: Deltas | undefined;
 }
@@ -127,7 +127,7 @@ function heldParts(
 
 /** A part before its rows are there. */
 interface Piece extends Pick<Part, "request" | "tensor" | "from" | "whole"> {
-  readonly runs: readonly Run[];
+  readonly runs: readonly RowRun[];
   readonly rows: number;
   readonly held: Resident | undefined;
   /** Of a held table, the rows of the piece that were asked for. */

@@ -47,9 +47,9 @@ function entryOfVector({ adapter: { adapter, folder }, stored }: Vector): Tensor
   return entry;
 }
 
-const refOf = (vector: Vector): Ref => refIn(vector.adapter.adapter.file.path, entryOfVector(vector));
+const vectorRef = (vector: Vector): Ref => refIn(vector.adapter.adapter.file.path, entryOfVector(vector));
 
-function moduleOf(base: Checkpoint, weight: string, adapters: readonly AdaptedCheckpoint[]): Ia3Module[] {
+function ia3Module(base: Checkpoint, weight: string, adapters: readonly AdaptedCheckpoint[]): Ia3Module[] {
   const vectors = adapters.map((adapter) => vectorOf(adapter, weight));
   const [first] = vectors.filter((vector) => vector !== undefined);
   // A bias goes with its weight.
@@ -67,7 +67,7 @@ function moduleOf(base: Checkpoint, weight: string, adapters: readonly AdaptedCh
 
 /** Every module that some adapter scales, in the base's order. */
 const modulesOf = (base: Checkpoint, adapters: readonly AdaptedCheckpoint[]): Ia3Module[] =>
-  base.names.flatMap((weight) => moduleOf(base, weight, adapters));
+  base.names.flatMap((weight) => ia3Module(base, weight, adapters));
 
 async function writeConfig(
   out: string,
@@ -122,7 +122,7 @@ export async function mergeIa3(
     shape,
     base: ones,
     values,
-    inputs: vectors.map((vector) => (vector ? refOf(vector) : ones)),
+    inputs: vectors.map((vector) => (vector ? vectorRef(vector) : ones)),
   }));
   await mergeOnDisk({ method: method.name, labels, tensors }, out, { ...disk, file: adapterWeightsName });
   await writeConfig(out, modules, at(adapters, 0));

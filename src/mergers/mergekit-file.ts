@@ -14,10 +14,10 @@ import { withMembers, type NamedFolder } from "./members.js";
 import type { ModelsMerge } from "./models.js";
 import { writeRecorded } from "./output.js";
 
-type MergekitFile = ReturnType<typeof readMergekit>;
+type FileContent = ReturnType<typeof readMergekit>;
 
 /** Every model that the file names, once. */
-function modelNames({ base_model: base, models, slices }: MergekitFile): string[] {
+function modelNames({ base_model: base, models, slices }: FileContent): string[] {
   const named = [
     base,
     ...(models ?? []).map(({ model }) => model),
@@ -27,7 +27,7 @@ function modelNames({ base_model: base, models, slices }: MergekitFile): string[
 }
 
 /** Where a model of the file is: a folder as it stands, or beside the file. */
-function folderOf(name: string, path: string): string {
+function findModel(name: string, path: string): string {
   const folder = [name, join(path, "..", name)].find((candidate) => existsSync(candidate));
   if (folder !== undefined) return folder;
   throw new UserError(`${path}: model ${name}: there is no such folder here or beside the file`);
@@ -36,11 +36,11 @@ function folderOf(name: string, path: string): string {
 /** A model as mergekit writes it: a folder, or "model+adapter". */
 function namedFolder(name: string, path: string): NamedFolder {
   const [model = name, adapter, ...rest] = name.split("+");
-  if (adapter === undefined || existsSync(name)) return { label: name, folder: folderOf(name, path) };
-  const folder = folderOf(adapter, path);
+  if (adapter === undefined || existsSync(name)) return { label: name, folder: findModel(name, path) };
+  const folder = findModel(adapter, path);
   if (rest.length || !isAdapter(folder))
     throw new UserError(`${path}: model ${name}: after the + must stand the folder of one adapter`);
-  return { label: name, folder, on: folderOf(model, path) };
+  return { label: name, folder, on: findModel(model, path) };
 }
 
 /** Keys of a config that count its layers. */

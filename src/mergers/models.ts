@@ -54,7 +54,7 @@ function checkedValues({ method, given, base, models }: ModelsMerge): Values {
 }
 
 /** The adapters that the inputs are, where an adapter is to be written. */
-function adaptersOf(
+function adaptersToWrite(
   { method, write = "auto" }: ModelsMerge,
   values: Values,
   inputs: readonly Member[],
@@ -90,7 +90,7 @@ export async function mergeModels(
     );
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
-    const adapters = adaptersOf(merge, values, inputs);
+    const adapters = adaptersToWrite(merge, values, inputs);
     const record = {
       method: method.name,
       values,

@@ -1,6 +1,6 @@
 import { basename, join } from "node:path";
 import { writeText } from "../checkpoint/files.js";
-import { mergeFile, names } from "../folder/files.js";
+import { mergeFile, fileNames } from "../folder/files.js";
 import { clearMerge } from "../folder/output.js";
 import { version } from "../package.js";
 
@@ -49,5 +49,5 @@ export async function writeRecorded(
     await clearMerge(out);
     throw error;
   }
-  await writeText(join(out, names.card), cardOf(record));
+  await writeText(join(out, fileNames.card), cardOf(record));
 }

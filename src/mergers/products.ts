@@ -12,7 +12,7 @@ import { compileMerge } from "../disk/compile.js";
 import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import type { PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
-import { names } from "../folder/files.js";
+import { fileNames } from "../folder/files.js";
 import type { DiskMerge } from "../folder/merge.js";
 import { toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
@@ -20,7 +20,7 @@ import { transposed } from "../tensor/lowrank.js";
 import { writeLora, type LoraModule } from "./lora.js";
 
 /** ‖error‖² and ‖change‖² of taking changes apart, summed over modules. */
-interface Cost {
+interface FactorCost {
   error: number;
   norm: number;
 }
@@ -37,7 +37,7 @@ interface Change {
 }
 
 /** A change as a product of low rank. Its error is added to `cost`. */
-function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: Cost): LoraModule {
+function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: FactorCost): LoraModule {
   const parts = adapters.flatMap((adapter) => {
     const part = adapter.adapted.get(name);
     return part?.kind === "lora" ? [{ ...part, isTransposed: adapter.adapter.transposed }] : [];
@@ -67,7 +67,7 @@ function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: 
 }
 
 /** merged − base, in float32. */
-function changeOf(merged: HostTensor, base: HostTensor): Float32Array {
+function mergedChange(merged: HostTensor, base: HostTensor): Float32Array {
   const change = Float32Array.from(toFloat32(merged));
   toFloat32(base).forEach((x, i) => (change[i] = f32(change, i) - x));
   return change;
@@ -86,14 +86,14 @@ async function takeAllApart(
   changed: readonly PlannedTensor[],
   { base, rank, adapters }: ProductMerge,
   progress: MergeHooks["progress"],
-): Promise<{ modules: LoraModule[]; cost: Cost }> {
+): Promise<{ modules: LoraModule[]; cost: FactorCost }> {
   const file = await openSafetensors(join(folder, "model.safetensors"));
-  const cost: Cost = { error: 0, norm: 0 };
+  const cost: FactorCost = { error: 0, norm: 0 };
   const modules: LoraModule[] = [];
   try {
     for (const [n, { name, shape }] of changed.entries()) {
       progress("taking products apart", n, changed.length);
-      const values = changeOf(await file.read(name), await base.checkpoint.read(name));
+      const values = mergedChange(await file.read(name), await base.checkpoint.read(name));
       const [rows, width] = [at(shape, 0), at(shape, 1)];
       modules.push(takeApart({ name, rows, width, values, adapters, rank }, cost));
     }
@@ -117,7 +117,7 @@ export async function mergeProducts(
   const { method, values, base, inputs, dtype, adapters } = merge;
   const { plan } = compileMerge({ base, inputs }, { method: method.name, values, dtype: "F32" });
   const changed = plan.tensors.filter(({ copy }) => !copy);
-  const folder = join(out, names.products);
+  const folder = join(out, fileNames.products);
   try {
     await mergeOnDisk({ ...plan, tensors: changed }, folder, { ...disk, shardBytes: Infinity });
     const { modules, cost } = await takeAllApart(folder, changed, merge, hooks.progress);

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -6,7 +7,7 @@ import { join } from "node:path";
 import { cacheFolder } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
-import { writeSafetensors } from "../checkpoint/write.js";
+import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import type { CompileOptions } from "../disk/compile.js";
 import type { Ref } from "../checkpoint/ref.js";
 import type { EncodedExample } from "../tasks/batches.js";
@@ -79,23 +80,34 @@ async function statisticsFile(
   const weights = await loadWeights(model, member);
   try {
     const onExample = (done: number, of: number) => hooks.progress(`${kind} of ${member.label}`, done, of);
-    const found =
-      kind === "fisher"
-        ? await fisherOf(model, weights, task, onExample)
-        : await gramsOf(model, weights, task.validation, onExample);
-    await writeSafetensors(
-      path,
-      [...found].map(([name, values]) => ({
-        name,
-        dtype: "F32" as const,
-        shape: kind === "fisher" ? [values.length] : [Math.sqrt(values.length), Math.sqrt(values.length)],
-        bytes: async () => fromFloat32(values, "F32"),
-      })),
-    );
+    const isFisher = kind === "fisher";
+    const found = isFisher
+      ? await fisherOf(model, weights, task, onExample)
+      : await gramsOf(model, weights, task.validation, onExample);
+    const sources = [...found].map(([name, values]): TensorSource => {
+      const size = Math.sqrt(values.length);
+      const shape = isFisher ? [values.length] : [size, size];
+      return { name, dtype: "F32", shape, bytes: async () => fromFloat32(values, "F32") };
+    });
+    await writeSafetensors(path, sources);
     return path;
   } finally {
     weights.dispose();
   }
+}
+
+/** Where a statistic lies, and its first axis. */
+type SizedRef = Ref & { readonly size: number };
+
+async function refsIn(path: string): Promise<Map<string, SizedRef>> {
+  const file = await openSafetensors(path);
+  await file.close();
+  return new Map(
+    [...file.entries].map(([name, { start, dtype, shape }]) => [
+      name,
+      { path, start, dtype, size: at(shape, 0) },
+    ]),
+  );
 }
 
 /** The statistics that a method needs, by tensor; undefined for a method that needs none. */
@@ -106,29 +118,17 @@ export async function statisticsFor(
 ): Promise<CompileOptions["statistics"]> {
   const { needs } = method;
   if (!needs) return undefined;
-  const entries: Map<string, Ref & { size: number }>[] = [];
-  for (const subject of inputs.subjects) {
-    const path = await statisticsFile(needs, inputs, subject, hooks);
-    const file = await openSafetensors(path);
-    entries.push(
-      new Map(
-        [...file.entries].map(([name, { start, dtype, shape }]) => [
-          name,
-          { path, start, dtype, size: shape[0]! },
-        ]),
-      ),
-    );
-    await file.close();
-  }
+  const found: Map<string, SizedRef>[] = [];
+  for (const subject of inputs.subjects)
+    found.push(await refsIn(await statisticsFile(needs, inputs, subject, hooks)));
   return (name) => {
-    const refs = entries.map((one) => one.get(name));
-    if (refs.some((ref) => !ref)) return undefined;
+    const refs = found.map((one) => one.get(name)).filter((ref) => ref !== undefined);
+    if (refs.length < found.length) return undefined;
+    if (needs === "fisher") return { statistics: refs };
     return {
-      statistics: refs as Ref[],
-      ...(needs === "gram" && {
-        statisticSize: refs[0]!.size,
-        transposed: inputs.model.transposed?.has(name.replace(/\.weight$/, "")),
-      }),
+      statistics: refs,
+      statisticSize: at(refs, 0).size,
+      transposed: inputs.model.transposed?.has(name.replace(/\.weight$/, "")),
     };
   };
 }

@@ -5,13 +5,12 @@ import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { removeWeights } from "../checkpoint/write.js";
 import type { MergeOptions } from "../config/options.js";
-import { names } from "../folder/files.js";
-import { chosenDType } from "../folder/merge.js";
+import { fileNames } from "../folder/files.js";
 import { writeModel } from "../folder/weights.js";
 import type { Inputs } from "../inputs/open.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
-import { writeLinearAdapter } from "./adapters.js";
+import { chosenDType } from "../tensor/dtype.js";
 
 type WriteOptions = Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">;
 
@@ -20,7 +19,7 @@ const rowFor = (rows: ReadonlyMap<string, number>, id: string): number | undefin
   rows.get(id) ?? rows.get(id.replace(/\.(weight|bias)$/, ".ia3_l"));
 
 /** The adapters that a table weights, where an adapter is to be written. A tree's columns are sums: none is. */
-function adaptersOf(
+function weightedAdapters(
   { columns }: Inputs,
   write: WriteOptions["write"],
 ): readonly AdaptedCheckpoint[] | undefined {
@@ -30,7 +29,7 @@ function adaptersOf(
   return members.length === columns.length ? adapterForm(members, write) : undefined;
 }
 
-async function writeAdapter(
+async function writeAdapterResult(
   out: string,
   { family, vectors }: Inputs,
   adapters: readonly AdaptedCheckpoint[],
@@ -38,7 +37,7 @@ async function writeAdapter(
 ): Promise<void> {
   // Nothing of a model that an earlier run wrote here.
   await removeWeights(out);
-  await rm(join(out, names.config), { force: true });
+  await rm(join(out, fileNames.config), { force: true });
   const canonical = new Map([...family.base.actual].map(([name, stored]) => [stored, name]));
   const rows = new Map(
     vectors.layers.flatMap((layer, row) =>
@@ -51,6 +50,8 @@ async function writeAdapter(
     return row === undefined ? new Float64Array(table.columns) : rowOf(table, row);
   };
   const dtype = chosenDType(options.dtype) ?? "F32";
+  // Only here: it brings every method and the threads with it.
+  const { writeLinearAdapter } = await import("./adapters.js");
   await writeLinearAdapter({ out, base: family.base.checkpoint, adapters, dtype }, coefficients);
 }
 
@@ -94,7 +95,7 @@ export async function writeResult(
     await writeModel(out, merged, chosenDType(options.dtype), options.shardSize);
     return;
   }
-  const adapters = adaptersOf(inputs, options.write);
-  if (adapters) await writeAdapter(out, inputs, adapters, { table, options });
+  const adapters = weightedAdapters(inputs, options.write);
+  if (adapters) await writeAdapterResult(out, inputs, adapters, { table, options });
   else await writeFolded(out, inputs, table, options);
 }

@@ -1,6 +1,7 @@
 import type { ResultRow } from "./rows.js";
 import { toMarkdown } from "./formats.js";
 import { resultTable, tableCaption } from "./table.js";
+import { textIf } from "./text.js";
 
 export interface InputHash {
   readonly role: string;
@@ -31,93 +32,105 @@ export interface CardInput {
   readonly adapter: boolean;
 }
 
-/** The lines that load the folder in Python. */
-function useOf({
-  tasks,
-  headClass,
-  use,
-  adapter,
-}: Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">): string {
-  const code = (lines: readonly string[]) => `\`\`\`python\n${lines.join("\n")}\n\`\`\``;
-  const load = (from: string, more = "") =>
-    adapter
-      ? [
-          `model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE${more}), ".")  # ` +
-            "BASE: the model that the experts were tuned from",
-        ]
-      : [`model = ${headClass}.from_pretrained(${from}${more})`];
-  const peft = adapter ? ["from peft import PeftModel"] : [];
-  if (use === "scores")
-    return (
-      `The folder is ${adapter ? "an adapter of the language model" : "the whole language model"}; ` +
-      "tasks are put to it as " +
-      `prompts.\n${code([...peft, `from transformers import ${headClass}`, "", ...load('"."')])}`
-    );
-  if (use === "embeddings") {
-    const lines = [
-      "from safetensors.torch import load_file",
-      ...peft,
-      `from transformers import ${headClass}`,
-      "",
-      ...load('"."'),
-      `head = load_file("heads/${tasks[0]}/head.safetensors")["classification_head.weight"]`,
-    ];
-    return (
-      `The folder is ${adapter ? "an adapter of the vision tower" : "the model"}; each task's ` +
-      "head in `heads/<task>` is multiplied with its image embeddings of length 1.\n" +
-      code(lines)
-    );
-  }
-  const what = adapter ? "an adapter of the encoder" : "the encoder";
-  return `The folder is ${what}; each task keeps its own head in \`heads/<task>\`.\n${code([
-    "from safetensors.torch import load_file",
-    ...peft,
-    `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in ` +
-      "heads/<task>/config.json",
-    "",
-    `task = "${tasks[0]}"`,
-    'config = AutoConfig.from_pretrained(f"heads/{task}")',
-    ...load('"."', ", config=config"),
-    `${adapter ? "model.base_model.model" : "model"}.load_state_dict(load_file(f"heads/{task}/head.safetensors"), ` +
-      "strict=False)",
-  ])}`;
+type Usage = Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">;
+
+/** What the folder is, to whom it is used for what. */
+const whatItIs = {
+  scores: { model: "the whole language model", adapter: "an adapter of the language model" },
+  embeddings: { model: "the model", adapter: "an adapter of the vision tower" },
+  heads: { model: "the encoder", adapter: "an adapter of the encoder" },
+};
+
+const pythonBlock = (lines: readonly string[]): string => `\`\`\`python\n${lines.join("\n")}\n\`\`\``;
+
+/** Lines of Python that make a folder a model. */
+interface PythonLoader {
+  readonly imports: readonly string[];
+  /** @param more arguments beside the folder */
+  load(more?: string): string;
+  /** The model itself. */
+  readonly model: string;
 }
 
-/** The model card of a merged model (README.md with the hub's metadata header). */
-export function modelCard({
-  name,
-  tasks,
-  headClass,
-  synthetic,
-  settings,
-  rows,
-  inputs,
-  version,
-  valPerTask,
-  coefficients,
-  tree,
-  use,
-  adapter,
-}: CardInput): string {
-  const weighted = ", each layer's weighted by a coefficient (coefficients.csv)";
-  const hierarchical = " Groups of similar experts were merged first, then the merges (hierarchical).";
-  const syntheticNote =
-    "\n**The tasks are synthetic: their examples were written by a program. " +
-    "The numbers say nothing about real data.**\n";
-  const settingLines = Object.entries(settings)
-    .filter(([, value]) => value !== undefined)
-    .map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
-  const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
-  return `---
+function loaderOf({ headClass, adapter }: Usage): PythonLoader {
+  if (!adapter)
+    return {
+      imports: [],
+      load: (more = "") => `model = ${headClass}.from_pretrained("."${more})`,
+      model: "model",
+    };
+  return {
+    imports: ["from peft import PeftModel"],
+    load: (more = "") =>
+      `model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE${more}), ".")  # ` +
+      "BASE: the model that the experts were tuned from",
+    model: "model.base_model.model",
+  };
+}
+
+/** How to use the folder in Python, by what it is used for. */
+const usages: Record<CardInput["use"], (usage: Usage, what: string, loader: PythonLoader) => string> = {
+  scores: ({ headClass }, what, { imports, load }) =>
+    `The folder is ${what}; tasks are put to it as prompts.\n` +
+    pythonBlock([...imports, `from transformers import ${headClass}`, "", load()]),
+  embeddings: ({ headClass, tasks }, what, { imports, load }) =>
+    `The folder is ${what}; each task's ` +
+    "head in `heads/<task>` is multiplied with its image embeddings of length 1.\n" +
+    pythonBlock([
+      "from safetensors.torch import load_file",
+      ...imports,
+      `from transformers import ${headClass}`,
+      "",
+      load(),
+      `head = load_file("heads/${tasks[0]}/head.safetensors")["classification_head.weight"]`,
+    ]),
+  heads: ({ headClass, tasks }, what, { imports, load, model }) =>
+    `The folder is ${what}; each task keeps its own head in \`heads/<task>\`.\n` +
+    pythonBlock([
+      "from safetensors.torch import load_file",
+      ...imports,
+      `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in ` +
+        "heads/<task>/config.json",
+      "",
+      `task = "${tasks[0]}"`,
+      'config = AutoConfig.from_pretrained(f"heads/{task}")',
+      load(", config=config"),
+      `${model}.load_state_dict(load_file(f"heads/{task}/head.safetensors"), strict=False)`,
+    ]),
+};
+
+/** What the card says of the folder's use. */
+function usageText(usage: Usage): string {
+  const { model, adapter } = whatItIs[usage.use];
+  return usages[usage.use](usage, usage.adapter ? adapter : model, loaderOf(usage));
+}
+
+const cardHeader = ({ adapter, name }: CardInput): string => `---
 library_name: ${adapter ? "peft" : "transformers"}
 tags: [merge, train-merge, supermerge]
 ---
 # ${name}
+`;
 
+const summarySection = ({ tasks, version, coefficients, tree, synthetic }: CardInput): string => {
+  const weighted = textIf(coefficients, ", each layer's weighted by a coefficient (coefficients.csv)");
+  const hierarchical = textIf(
+    tree,
+    " Groups of similar experts were merged first, then the merges (hierarchical).",
+  );
+  const syntheticNote = textIf(
+    synthetic,
+    "\n**The tasks are synthetic: their examples were written by a program. " +
+      "The numbers say nothing about real data.**\n",
+  );
+  return `
 One model for ${tasks.join(", ")}, merged with train-merge ${version}: the base
-plus every expert's task vector${coefficients ? weighted : ""}.${tree ? hierarchical : ""}
-${synthetic ? syntheticNote : ""}
-## Results
+plus every expert's task vector${weighted}.${hierarchical}
+${syntheticNote}
+`;
+};
+
+const resultsSection = ({ rows, synthetic, valPerTask }: CardInput): string => `## Results
 ${tableCaption(rows, synthetic, valPerTask)}
 
 ${toMarkdown(resultTable(rows))}
@@ -126,11 +139,20 @@ ${toMarkdown(resultTable(rows))}
 the coefficients of SuperMerge were trained, on the same validation examples. The last row was measured on the weights
 as written in this folder.
 
-## Use
-${useOf({ tasks, headClass, use, adapter })}
-Or \`train-merge evaluate FOLDER${adapter ? " --base BASE" : ""}\`.
+`;
 
-## How it was made
+const useSection = (input: CardInput): string => `## Use
+${usageText(input)}
+Or \`train-merge evaluate FOLDER${textIf(input.adapter, " --base BASE")}\`.
+
+`;
+
+function makingSection({ settings, inputs }: CardInput): string {
+  const settingLines = Object.entries(settings)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
+  const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
+  return `## How it was made
 | setting | value |
 | --- | --- |
 ${settingLines.join("\n")}
@@ -139,16 +161,14 @@ ${settingLines.join("\n")}
 | --- | --- | --- |
 ${inputLines.join("\n")}
 
-${
-  coefficients
-    ? `The coefficients are in \`coefficients.csv\` and \`coefficients.json\`, drawn in \`coefficients.svg\`:
+`;
+}
 
-![coefficients by layer and task](coefficients.png)
-`
-    : ""
-}${
-    tree
-      ? `
+const coefficientsNote =
+  "The coefficients are in `coefficients.csv` and `coefficients.json`, drawn in `coefficients.svg`:\n\n" +
+  "![coefficients by layer and task](coefficients.png)\n";
+
+const treeSection = `
 ## The tree
 Each node with its tasks' test accuracy before (its children's) and after, and what it took:
 
@@ -157,7 +177,14 @@ Each node with its tasks' test accuracy before (its children's) and after, and w
 By which the experts were grouped:
 
 ![cosine similarity of the task vectors](similarity.png)
-`
-      : ""
-  }`;
-}
+`;
+
+/** The model card of a merged model (README.md with the hub's metadata header). */
+export const modelCard = (input: CardInput): string =>
+  cardHeader(input) +
+  summarySection(input) +
+  resultsSection(input) +
+  useSection(input) +
+  makingSection(input) +
+  textIf(input.coefficients, coefficientsNote) +
+  textIf(input.tree, treeSection);

@@ -1,5 +1,6 @@
+import { at } from "../at.js";
 import { mean } from "./interval.js";
-import { resultTable, type Table } from "./table.js";
+import { resultTable, type TextTable } from "./table.js";
 import { distinct, type ResultRow } from "./rows.js";
 
 /** How long a method took: all of it, its search too, and the merge (or the training) alone. */
@@ -12,17 +13,20 @@ export interface Timed {
 const seconds = (values: readonly number[]): string => {
   if (values.length === 0) return "–";
   const taken = mean(values);
-  return taken < 9.95 ? taken.toFixed(1) : taken.toFixed(0);
+  return taken.toFixed(taken < 9.95 ? 1 : 0);
 };
 
 /** A result table with the seconds that each method took (means over seeds). */
-export function comparisonTable(rows: readonly ResultRow[], times: readonly Timed[]): Table {
+export function comparisonTable(rows: readonly ResultRow[], times: readonly Timed[]): TextTable {
   const { head, body } = resultTable(rows);
   const methods = distinct(rows.map(({ method }) => method));
   const of = (method: string, what: "merge" | "total") =>
     seconds(times.filter((time) => time.method === method).map((time) => time[what]));
   return {
     head: [...head, "merge, s", "with its search, s"],
-    body: body.map((line, i) => [...line, of(methods[i]!, "merge"), of(methods[i]!, "total")]),
+    body: body.map((line, i) => {
+      const method = at(methods, i);
+      return [...line, of(method, "merge"), of(method, "total")];
+    }),
   };
 }

@@ -17,7 +17,7 @@ export const palette = [
 ];
 
 /** What all our figures have in common. Pages in the dark lay their own colours over it. */
-const plain: Config = {
+const figureDefaults: Config = {
   background: "white",
   title: { anchor: "start", font: "DejaVu Sans", fontSize: 13, fontWeight: "normal" },
   axis: { labelFont: "DejaVu Sans", titleFont: "DejaVu Sans", titleFontWeight: "normal", gridOpacity: 0.5 },
@@ -27,9 +27,12 @@ const plain: Config = {
 
 /** Draws a figure as SVG. */
 export const figureSvg = (spec: Spec): Promise<string> =>
-  new View(parse({ $schema: "https://vega.github.io/schema/vega/v6.json", padding: 8, ...spec }, plain), {
-    renderer: "none",
-  }).toSVG();
+  new View(
+    parse({ $schema: "https://vega.github.io/schema/vega/v6.json", padding: 8, ...spec }, figureDefaults),
+    {
+      renderer: "none",
+    },
+  ).toSVG();
 
 /** Renders an SVG of ours to PNG bytes, with a font of its own so that it looks the same on every machine. */
 export function svgToPng(svg: string): Uint8Array {

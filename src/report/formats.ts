@@ -1,17 +1,16 @@
-import { averageOf, distinct, scoreOf, type ResultRow } from "./rows.js";
-import type { Cell, Table } from "./table.js";
+import { averageOf, distinct, testScore, type ResultRow } from "./rows.js";
+import type { Interval } from "./interval.js";
+import type { Cell, TextTable } from "./table.js";
 
 /** The best in bold, the second underlined. */
-export function toMarkdown({ head, body }: Table): string {
-  const shown = (cell: Cell) => {
-    if (typeof cell === "string") return cell;
-    return cell.mark === "best" ? `**${cell.text}**` : `<ins>${cell.text}</ins>`;
-  };
+export function toMarkdown({ head, body }: TextTable): string {
+  const marks = { best: (text: string) => `**${text}**`, second: (text: string) => `<ins>${text}</ins>` };
+  const shown = (cell: Cell) => (typeof cell === "string" ? cell : marks[cell.mark](cell.text));
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
     line(head),
-    line(head.map((_, i) => (i === 0 ? "---" : "---:"))),
+    line(["---", ...head.slice(1).map(() => "---:")]),
     ...body.map((cells) => line(cells.map(shown))),
   ].join("\n");
 }
@@ -31,11 +30,12 @@ const latexText = (text: string): string =>
   text.replaceAll(/[\\~^±–−†λ×]|[&%$#_{}]/g, (sign) => latexNames[sign] ?? `\\${sign}`);
 
 /** A tabular of LaTeX, for the package booktabs. */
-export function toLatex({ head, body }: Table): string {
-  const shown = (cell: Cell) =>
-    typeof cell === "string"
-      ? latexText(cell)
-      : `\\${cell.mark === "best" ? "textbf" : "underline"}{${latexText(cell.text)}}`;
+export function toLatex({ head, body }: TextTable): string {
+  const marks = { best: "textbf", second: "underline" };
+  const shown = (cell: Cell) => {
+    if (typeof cell === "string") return latexText(cell);
+    return `\\${marks[cell.mark]}{${latexText(cell.text)}}`;
+  };
   const line = (cells: readonly string[]) => `${cells.join(" & ")} \\\\`;
   return [
     "% \\usepackage{booktabs}",
@@ -52,10 +52,11 @@ export function toLatex({ head, body }: Table): string {
 export const escapeHtml = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 
-export function toHtml({ head, body }: Table): string {
+export function toHtml({ head, body }: TextTable): string {
+  const tags = { best: "strong", second: "u" };
   const shown = (cell: Cell) => {
     if (typeof cell === "string") return escapeHtml(cell);
-    const tag = cell.mark === "best" ? "strong" : "u";
+    const tag = tags[cell.mark];
     return `<${tag}>${escapeHtml(cell.text)}</${tag}>`;
   };
   const line = (cells: readonly string[], tag: "th" | "td") =>
@@ -64,11 +65,20 @@ export function toHtml({ head, body }: Table): string {
   return `<table>\n<thead>${line(head.map(escapeHtml), "th")}</thead>\n<tbody>\n${rows}\n</tbody>\n</table>`;
 }
 
-const quoted = (text: string | number): string =>
-  /[",\n]/.test(String(text)) ? `"${String(text).replaceAll('"', '""')}"` : String(text);
+function csvCell(value: string | number): string {
+  const text = String(value);
+  if (!/[",\n]/.test(text)) return text;
+  return `"${text.replaceAll('"', '""')}"`;
+}
 
 /** A line of numbers, for programs. */
-export const csvLine = (cells: readonly (string | number)[]): string => cells.map(quoted).join(",");
+export const csvLine = (cells: readonly (string | number)[]): string => cells.map(csvCell).join(",");
+
+/** A method's score on a task as cells: its mean, and the ends of its interval. */
+const scoreCells = ({ mean, half, count }: Interval): number[] => [
+  ...[mean, mean - half, mean + half].map((value) => Number(value.toFixed(10))),
+  count,
+];
 
 /**
  * Every score as a number, a line a method and task, the average last: for programs. @param more what
@@ -76,27 +86,19 @@ export const csvLine = (cells: readonly (string | number)[]): string => cells.ma
  */
 export function toCsv(rows: readonly ResultRow[], more: Readonly<Record<string, string>> = {}): string {
   const tasks = distinct(rows.map(({ task }) => task));
-  const lines = distinct(rows.map(({ method }) => method)).flatMap((method) =>
-    [...tasks, "average"].flatMap((task) => {
-      const score = task === "average" ? averageOf(rows, method, tasks) : scoreOf(rows, method, task);
-      const found = rows.find((row) => row.method === method && row.task === task);
-      return score
-        ? [
-            csvLine([
-              method,
-              task,
-              found?.metric ?? "",
-              ...[score.mean, score.mean - score.half, score.mean + score.half].map((value) =>
-                Number(value.toFixed(10)),
-              ),
-              score.count,
-              found?.n ?? "",
-              ...Object.values(more),
-            ]),
-          ]
-        : [];
-    }),
-  );
+  const lines: string[] = [];
+  const addLine = (method: string, task: string, score: Interval | undefined, row?: ResultRow) => {
+    if (!score) return;
+    const cells = [row?.metric ?? "", ...scoreCells(score), row?.n ?? ""];
+    lines.push(csvLine([method, task, ...cells, ...Object.values(more)]));
+  };
+  for (const method of distinct(rows.map((row) => row.method))) {
+    for (const task of tasks) {
+      const measured = rows.find((row) => row.method === method && row.task === task);
+      addLine(method, task, testScore(rows, method, task), measured);
+    }
+    addLine(method, "average", averageOf(rows, method, tasks));
+  }
   return [
     csvLine(["method", "task", "metric", "value", "low", "high", "seeds", "examples", ...Object.keys(more)]),
     ...lines,

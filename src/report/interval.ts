@@ -1,3 +1,5 @@
+import { at } from "../at.js";
+
 /** A mean with its 95 % interval. */
 export interface Interval {
   readonly mean: number;
@@ -19,7 +21,8 @@ export const mean = (values: readonly number[]): number =>
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  if (sorted.length % 2 === 1) return at(sorted, middle);
+  return mean(sorted.slice(middle - 1, middle + 1));
 }
 
 /** Mean and 95 % interval of some values, as draws from one normal distribution. */

@@ -1,18 +1,12 @@
-import type { Spec } from "vega";
+import type { Mark, NumericValueRef, Scale, Spec } from "vega";
 import { palette } from "./figure.js";
 
 /** Curves over a common axis. */
-export interface Lines {
+export interface LineChart {
   readonly title: string;
   readonly x: string;
   readonly y: string;
-  readonly points: readonly {
-    readonly x: number;
-    readonly y: number;
-    readonly series: string;
-    /** An interval around y. */ readonly low?: number;
-    readonly high?: number;
-  }[];
+  readonly points: readonly ChartPoint[];
   /**
    * How x is spaced: evenly from point to point, as k = 2, 4, 8, 16 wants it (the default), or as the
    * numbers lie.
@@ -22,47 +16,112 @@ export interface Lines {
   readonly zero?: boolean;
 }
 
-/** Curves with their points, and their intervals where they have some. */
-export function linesSpec({ title, x, y, points, spacing = "even", zero = true }: Lines): Spec {
-  const series = [...new Set(points.map((point) => point.series))];
-  // Curves that lie on one another stay visible: the earlier is the wider.
-  const linear = spacing === "linear";
-  const spread = points.some(({ low, high }) => low !== high);
-  const values = points.map(({ low, high, ...point }) => {
+interface ChartPoint {
+  readonly x: number;
+  readonly y: number;
+  readonly series: string;
+  /** An interval around y. */
+  readonly low?: number;
+  readonly high?: number;
+}
+
+const hasInterval = ({ low, high }: ChartPoint): boolean => low !== high;
+
+/** The points with all that their marks need. @param aside pixels between the intervals of two series */
+function drawnPoints(points: readonly ChartPoint[], series: readonly string[], aside: number) {
+  return points.map(({ low, high, ...point }) => {
     const place = series.indexOf(point.series);
-    // Intervals stand side by side.
     return {
       ...point,
       low: low ?? point.y,
       high: high ?? point.y,
+      // Curves that lie on one another stay visible: the earlier is the wider.
       wide: Math.min(4, 1.5 + 0.4 * (series.length - place)),
-      aside: spread && !linear ? 5 * (place - (series.length - 1) / 2) : 0,
+      aside: aside * (place - (series.length - 1) / 2),
     };
   });
-  const at = { scale: "x", field: "x", offset: { field: "aside" } };
+}
+
+function xScale(spacing: "even" | "linear"): Scale {
+  if (spacing === "linear")
+    return { name: "x", type: "linear", domain: { data: "points", field: "x" }, range: "width", zero: false };
+  return {
+    name: "x",
+    type: "point",
+    domain: { data: "points", field: "x", sort: { op: "min", field: "x" } },
+    range: "width",
+    padding: 0.3,
+  };
+}
+
+const yScale = (zero: boolean): Scale => ({
+  name: "y",
+  type: "linear",
+  domain: { data: "points", fields: ["low", "high"] },
+  range: "height",
+  zero,
+  nice: true,
+});
+
+const atX: NumericValueRef = { scale: "x", field: "x", offset: { field: "aside" } };
+
+const intervals: Mark = {
+  type: "rule",
+  from: { data: "one" },
+  encode: {
+    enter: {
+      x: atX,
+      y: { scale: "y", field: "low" },
+      y2: { scale: "y", field: "high" },
+      stroke: { scale: "colour", field: "series" },
+      strokeWidth: { value: 1.2 },
+    },
+  },
+};
+
+const curve: Mark = {
+  type: "line",
+  from: { data: "one" },
+  encode: {
+    enter: {
+      x: atX,
+      y: { scale: "y", field: "y" },
+      stroke: { scale: "colour", field: "series" },
+      strokeWidth: { field: "wide" },
+    },
+  },
+};
+
+const dots: Mark = {
+  type: "symbol",
+  from: { data: "one" },
+  encode: {
+    enter: {
+      x: atX,
+      y: { scale: "y", field: "y" },
+      fill: { scale: "colour", field: "series" },
+      size: { signal: "16 * datum.wide" },
+      tooltip: { signal: "datum.series + ', ' + datum.x + ': ' + format(datum.y, '.4~g')" },
+    },
+  },
+};
+
+/** Curves with their points, and their intervals where they have some. */
+export function linesSpec({ title, x, y, points, spacing = "even", zero = true }: LineChart): Spec {
+  const series = [...new Set(points.map((point) => point.series))];
+  const spread = points.some(hasInterval);
+  // Beyond so many, points hide the curve.
+  const dotted = points.length <= 40 * series.length;
+  // Intervals stand side by side.
+  const aside = spread && spacing === "even" ? 5 : 0;
   return {
     width: 420,
     height: 260,
     title: { text: title },
-    data: [{ name: "points", values }],
+    data: [{ name: "points", values: drawnPoints(points, series, aside) }],
     scales: [
-      linear
-        ? { name: "x", type: "linear", domain: { data: "points", field: "x" }, range: "width", zero: false }
-        : {
-            name: "x",
-            type: "point",
-            domain: { data: "points", field: "x", sort: { op: "min", field: "x" } },
-            range: "width",
-            padding: 0.3,
-          },
-      {
-        name: "y",
-        type: "linear",
-        domain: { data: "points", fields: ["low", "high"] },
-        range: "height",
-        zero,
-        nice: true,
-      },
+      xScale(spacing),
+      yScale(zero),
       { name: "colour", type: "ordinal", domain: series, range: palette },
     ],
     axes: [
@@ -73,54 +132,7 @@ export function linesSpec({ title, x, y, points, spacing = "even", zero = true }
       {
         type: "group",
         from: { facet: { name: "one", data: "points", groupby: "series" } },
-        marks: [
-          ...(spread
-            ? [
-                {
-                  type: "rule" as const,
-                  from: { data: "one" },
-                  encode: {
-                    enter: {
-                      x: at,
-                      y: { scale: "y", field: "low" },
-                      y2: { scale: "y", field: "high" },
-                      stroke: { scale: "colour", field: "series" },
-                      strokeWidth: { value: 1.2 },
-                    },
-                  },
-                },
-              ]
-            : []),
-          {
-            type: "line",
-            from: { data: "one" },
-            encode: {
-              enter: {
-                x: at,
-                y: { scale: "y", field: "y" },
-                stroke: { scale: "colour", field: "series" },
-                strokeWidth: { field: "wide" },
-              },
-            },
-          },
-          ...(points.length > 40 * series.length
-            ? []
-            : [
-                {
-                  type: "symbol" as const,
-                  from: { data: "one" },
-                  encode: {
-                    enter: {
-                      x: at,
-                      y: { scale: "y", field: "y" },
-                      fill: { scale: "colour", field: "series" },
-                      size: { signal: "16 * datum.wide" },
-                      tooltip: { signal: "datum.series + ', ' + datum.x + ': ' + format(datum.y, '.4~g')" },
-                    },
-                  },
-                },
-              ]),
-        ],
+        marks: [...(spread ? [intervals] : []), curve, ...(dotted ? [dots] : [])],
       },
     ],
     legends: [{ stroke: "colour", symbolType: "stroke", symbolStrokeWidth: 3, labelLimit: 260 }],

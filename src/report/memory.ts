@@ -1,4 +1,6 @@
+import { at } from "../at.js";
 import { toText } from "./table.js";
+import { textIf } from "./text.js";
 
 /** A placement as the table shows it. Bytes; seconds a step. */
 export interface PlacementRow {
@@ -26,20 +28,29 @@ export function size(bytes: number): string {
   const power = Math.min(4, Math.max(1, Math.floor(Math.log10(bytes) / 3)));
   const value = bytes / 1000 ** power;
   const digits = Math.max(0, 2 - Math.max(0, Math.floor(Math.log10(value))));
-  return `${value.toFixed(digits)} ${["", "kB", "MB", "GB", "TB"][power]!}`;
+  return `${value.toFixed(digits)} ${at(["B", "kB", "MB", "GB", "TB"], power)}`;
 }
 
 export function duration(seconds: number): string {
   if (seconds < 1) return `${Math.max(1, Math.round(1000 * seconds))} ms`;
-  if (seconds < 90) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 90) return `${seconds.toFixed(0)} s`;
   const minutes = seconds / 60;
-  return minutes < 90 ? `${minutes.toFixed(0)} min` : `${(minutes / 60).toFixed(1)} h`;
+  if (minutes < 90) return `${minutes.toFixed(0)} min`;
+  return `${(minutes / 60).toFixed(1)} h`;
 }
+
+/** A placement in words. */
+export const placementText = ({
+  residency,
+  blockwise,
+}: Pick<PlacementRow, "residency" | "blockwise">): string =>
+  `${residency}${textIf(blockwise, ", by blocks")}`;
 
 /** What each placement would take, the chosen one marked, and the paper's equation 6 beside it. */
 export function memoryText({ what, rows, chosen, asked, budget, equation6 }: MemoryTable): string {
   const body = rows.map((row) => [
-    `${row === chosen ? "*" : " "} ${row.residency}${row.blockwise ? ", by blocks" : ""}`,
+    `${row === chosen ? "*" : " "} ${placementText(row)}`,
     size(row.device),
     size(row.host),
     size(row.disk),

@@ -45,34 +45,8 @@ export function pairsHtml(pairs: readonly (readonly [string, string])[]): string
   return `<table class="plain"><tbody>${rows.join("\n")}</tbody></table>`;
 }
 
-/**
- * One HTML file that needs no other and no network: the figures' library (Vega) is in it. It follows
- * the reader's dark mode; figures have a description for who cannot see them.
- */
-export async function pageHtml(
-  title: string,
-  introduction: string,
-  sections: readonly Section[],
-): Promise<string> {
-  const figures = sections.flatMap((section) => ("figure" in section ? [section.figure] : []));
-  const library = figures.length ? await readFile(libraryFile(), "utf8") : "";
-  let at = 0;
-  const body = sections.map((section) => {
-    const inner =
-      "html" in section
-        ? section.html
-        : `<div class="figure" id="figure${at++}" role="img" ` +
-          `aria-label="${escapeHtml(`${section.title}. ${section.note ?? ""}`)}"></div>`;
-    const note = section.note ? `<p class="note">${escapeHtml(section.note)}</p>\n` : "";
-    const title = `<h2>${escapeHtml(section.title)}</h2>`;
-    return `<section>\n${title}\n${note}<div class="wide">${inner}</div>\n</section>`;
-  });
-  const script =
-    figures.length === 0
-      ? ""
-      : `<script>${inScript(library)}</script>
-<script>
-const figures = ${inScript(JSON.stringify(figures))};
+/** Draws the figures, and again where the reader changes between light and dark. */
+const drawing = `
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function draw() {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -96,7 +70,44 @@ function draw() {
 }
 dark.addEventListener("change", draw);
 draw();
-</script>`;
+`;
+
+/** The scripts that a page with figures needs; nothing where there are none. */
+async function figureScripts(figures: readonly Spec[]): Promise<string> {
+  if (figures.length === 0) return "";
+  const library = await readFile(libraryFile(), "utf8");
+  return `<script>${inScript(library)}</script>
+<script>
+const figures = ${inScript(JSON.stringify(figures))};${drawing}</script>`;
+}
+
+/** A section's heading and note around what it shows. */
+function sectionHtml({ title, note }: Section, inner: string): string {
+  const shownNote = note ? `<p class="note">${escapeHtml(note)}</p>\n` : "";
+  const heading = `<h2>${escapeHtml(title)}</h2>`;
+  return `<section>\n${heading}\n${shownNote}<div class="wide">${inner}</div>\n</section>`;
+}
+
+/** Where a figure is drawn, with a description for who cannot see it. */
+const figurePlace = (place: number, { title, note }: Section): string =>
+  `<div class="figure" id="figure${place}" role="img" ` +
+  `aria-label="${escapeHtml(`${title}. ${note ?? ""}`)}"></div>`;
+
+/**
+ * One HTML file that needs no other and no network: the figures' library (Vega) is in it. It follows
+ * the reader's dark mode; figures have a description for who cannot see them.
+ */
+export async function pageHtml(
+  title: string,
+  introduction: string,
+  sections: readonly Section[],
+): Promise<string> {
+  const figures: Spec[] = [];
+  const body = sections.map((section) => {
+    if ("html" in section) return sectionHtml(section, section.html);
+    figures.push(section.figure);
+    return sectionHtml(section, figurePlace(figures.length - 1, section));
+  });
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -109,7 +120,7 @@ draw();
 <h1>${escapeHtml(title)}</h1>
 <p>${escapeHtml(introduction)}</p>
 ${body.join("\n")}
-${script}
+${await figureScripts(figures)}
 </body>
 </html>
 `;

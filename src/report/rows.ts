@@ -21,9 +21,10 @@ const tested = (rows: readonly ResultRow[], method: string, task: string): Resul
   rows.filter((row) => row.method === method && row.task === task && row.split === "test");
 
 /** A method's test score on a task over its seeds; undefined where there is none. */
-export function scoreOf(rows: readonly ResultRow[], method: string, task: string): Interval | undefined {
+export function testScore(rows: readonly ResultRow[], method: string, task: string): Interval | undefined {
   const values = tested(rows, method, task).map(({ value }) => value);
-  return values.length ? interval(values) : undefined;
+  if (values.length === 0) return undefined;
+  return interval(values);
 }
 
 /** A method's mean over tasks, seed by seed; only of seeds at which it has all of them. */
@@ -44,7 +45,8 @@ export function averageOf(
   tasks: readonly string[],
 ): Interval | undefined {
   const values = [...averages(rows, method, tasks).values()];
-  return values.length ? interval(values) : undefined;
+  if (values.length === 0) return undefined;
+  return interval(values);
 }
 
 /**
@@ -57,11 +59,14 @@ export function differenceOf(
   other: string,
   tasks: readonly string[],
 ): Interval | undefined {
-  const [mine, theirs] = [averages(rows, method, tasks), averages(rows, other, tasks)];
-  const values = [...mine]
-    .filter(([seed]) => theirs.has(seed))
-    .map(([seed, value]) => value - theirs.get(seed)!);
-  return values.length > 1 ? interval(values) : undefined;
+  const theirs = averages(rows, other, tasks);
+  const values: number[] = [];
+  for (const [seed, mine] of averages(rows, method, tasks)) {
+    const theirsThen = theirs.get(seed);
+    if (theirsThen !== undefined) values.push(mine - theirsThen);
+  }
+  if (values.length < 2) return undefined;
+  return interval(values);
 }
 
 /**

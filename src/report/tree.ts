@@ -1,41 +1,122 @@
+import { at, lookUp } from "../at.js";
 import { escapeHtml } from "./formats.js";
-import { duration, size } from "./memory.js";
+import { duration, placementText, size } from "./memory.js";
+import { percent } from "./text.js";
 
 /** A tree of merges as it is drawn. Accuracies in [0, 1]. */
 export interface TreePicture {
   readonly title: string;
   readonly leaves: readonly { readonly id: string; readonly accuracy: number }[];
   /** Children first; the last is the root. */
-  readonly nodes: readonly {
-    readonly id: string;
-    readonly children: readonly string[];
-    readonly tasks: readonly { readonly task: string; readonly before: number; readonly after: number }[];
-    /** Means over its tasks: of its children, and of itself. */
-    readonly before: number;
-    readonly after: number;
-    /** Bytes of device memory that were planned; what was measured, where it ran. */
-    readonly planned: number;
-    readonly device?: number;
-    readonly process?: number;
-    readonly seconds?: number;
-  }[];
+  readonly nodes: readonly PictureNode[];
+}
+
+export interface PictureNode {
+  readonly id: string;
+  readonly children: readonly string[];
+  readonly tasks: readonly { readonly task: string; readonly before: number; readonly after: number }[];
+  /** Means over its tasks: of its children, and of itself. */
+  readonly before: number;
+  readonly after: number;
+  /** Bytes of device memory that were planned. */
+  readonly planned: number;
+  /** Where it ran: bytes of device memory and of the process, and how long it took. */
+  readonly measured?: { readonly device: number; readonly process: number; readonly seconds: number };
 }
 
 const font = "DejaVu Sans, sans-serif";
 const lineHeight = 14;
-const percent = (value: number): string => (100 * value).toFixed(1);
+const heightOf = (lines: readonly string[]): number => lines.length * lineHeight + 12;
+
+/** What a node took, or what is planned. */
+function costLines({ planned, measured }: PictureNode): string[] {
+  if (!measured) return [`planned: device ${size(planned)}`];
+  const { device, process, seconds } = measured;
+  return [
+    `device ${size(device)} (planned ${size(planned)})`,
+    `process ${size(process)}, ${duration(seconds)}`,
+  ];
+}
+
+const nodeLines = (node: PictureNode): string[] => [
+  `${node.tasks.length} tasks: ${percent(node.before)} → ${percent(node.after)} %`,
+  ...node.tasks.map(({ task, before, after }) => `${task}  ${percent(before)} → ${percent(after)}`),
+  ...costLines(node),
+];
+
+/** The text in each box, by what it is the box of. */
+function textOfBoxes({ leaves, nodes }: TreePicture): Map<string, string[]> {
+  const text = new Map<string, string[]>();
+  for (const { id, accuracy } of leaves) text.set(id, [`${id}  ${percent(accuracy)} %`]);
+  for (const node of nodes) text.set(node.id, nodeLines(node));
+  return text;
+}
+
+/** Leaves in the order in which the tree takes them. */
+function leavesBelow(byId: ReadonlyMap<string, PictureNode>, id: string): string[] {
+  const node = byId.get(id);
+  if (!node) return [id];
+  return node.children.flatMap((child) => leavesBelow(byId, child));
+}
+
+/** Where the boxes stand. */
+interface TreeLayout {
+  /** The width of every box. */
+  readonly width: number;
+  /** The left edge of a box, and its middle from above. */
+  readonly x: (id: string) => number;
+  readonly y: (id: string) => number;
+  /** What all of it takes. */
+  readonly total: { readonly width: number; readonly height: number };
+}
+
+/** Leaves on the left, the root on the right. */
+function layoutOf({ nodes }: TreePicture, text: ReadonlyMap<string, string[]>): TreeLayout {
+  const byId = new Map(nodes.map((node) => [node.id, node]));
+  const level = (id: string): number => 1 + Math.max(-1, ...(byId.get(id)?.children ?? []).map(level));
+  const width = 12 + 6.6 * Math.max(...[...text.values()].flat().map((line) => line.length));
+  const step = width + 50;
+  const root = at(nodes, -1).id;
+  const leaves = leavesBelow(byId, root);
+  // Each leaf has room for the tallest box beside it.
+  const roomOf = (id: string) => heightOf(lookUp(text, id)) + 14;
+  const leafRoom = Math.max(
+    roomOf(at(leaves, 0)),
+    ...nodes.map(({ id, tasks }) => roomOf(id) / tasks.length),
+  );
+  const middles = new Map(leaves.map((id, i) => [id, 40 + leafRoom * (i + 0.5)]));
+  for (const { id, children } of nodes)
+    middles.set(id, children.reduce((sum, child) => sum + lookUp(middles, child), 0) / children.length);
+  return {
+    width,
+    x: (id) => 10 + level(id) * step,
+    y: (id) => lookUp(middles, id),
+    total: { width: 20 + level(root) * step + width, height: 50 + leafRoom * leaves.length },
+  };
+}
 
 /** A box with lines of text; the first is heavier. */
-function box(x: number, y: number, width: number, lines: readonly string[], fill: string): string {
-  const height = lines.length * lineHeight + 12;
-  const text = lines.map(
-    (line, i) =>
-      `<text x="${x + 8}" y="${(y - height / 2 + 17 + i * lineHeight).toFixed(1)}" ` +
-      `font-size="11"${i ? ' fill="#444444"' : ""}>${escapeHtml(line)}</text>`,
-  );
+function box(id: string, lines: readonly string[], fill: string, layout: TreeLayout): string {
+  const [x, y, height] = [layout.x(id), layout.y(id), heightOf(lines)];
+  const text = lines.map((line, i) => {
+    const lineY = (y - height / 2 + 17 + i * lineHeight).toFixed(1);
+    const colour = i === 0 ? "" : ' fill="#444444"';
+    return `<text x="${x + 8}" y="${lineY}" font-size="11"${colour}>${escapeHtml(line)}</text>`;
+  });
   return (
-    `<rect x="${x}" y="${(y - height / 2).toFixed(1)}" width="${width}" height="${height}" ` +
+    `<rect x="${x}" y="${(y - height / 2).toFixed(1)}" width="${layout.width}" height="${height}" ` +
     `rx="4" fill="${fill}" stroke="#777777"/>${text.join("")}`
+  );
+}
+
+/** The line from a child's box to its node's. */
+function edge(child: string, id: string, { x, y, width }: TreeLayout): string {
+  const [x1, x2] = [x(child) + width, x(id)];
+  const [y1, y2] = [y(child).toFixed(1), y(id).toFixed(1)];
+  const middle = (x1 + x2) / 2;
+  return (
+    `<path d="M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ` +
+    `${x2} ${y2}" fill="none" stroke="#999999" stroke-width="1.5"/>`
   );
 }
 
@@ -43,75 +124,24 @@ function box(x: number, y: number, width: number, lines: readonly string[], fill
  * Draws leaves on the left and the root on the right: each node with its tasks' accuracy before (its children's) and
  * after, its memory and its time.
  */
-export function treeSvg({ title, leaves, nodes }: TreePicture): string {
-  const byId = new Map(nodes.map((node) => [node.id, node]));
-  const linesOf = new Map<string, string[]>(
-    [
-      ...leaves.map(({ id, accuracy }) => [id, [`${id}  ${percent(accuracy)} %`]] as const),
-      ...nodes.map(
-        (node) =>
-          [
-            node.id,
-            [
-              `${node.tasks.length} tasks: ${percent(node.before)} → ${percent(node.after)} %`,
-              ...node.tasks.map(
-                ({ task, before, after }) => `${task}  ${percent(before)} → ${percent(after)}`,
-              ),
-              ...(node.device === undefined
-                ? [`planned: device ${size(node.planned)}`]
-                : [
-                    `device ${size(node.device)} (planned ${size(node.planned)})`,
-                    `process ${size(node.process!)}, ${duration(node.seconds!)}`,
-                  ]),
-            ],
-          ] as const,
-      ),
-    ].map(([id, lines]) => [id, [...lines]]),
-  );
-  const level = (id: string): number => 1 + Math.max(-1, ...(byId.get(id)?.children ?? []).map(level));
-  const width = 12 + 6.6 * Math.max(...[...linesOf.values()].flat().map((line) => line.length));
-  const step = width + 50;
-  // Leaves stand in the order in which the tree takes them, each with room for the tallest box beside it.
-  const order: string[] = [];
-  const walk = (id: string): void => {
-    const node = byId.get(id);
-    if (node) node.children.forEach(walk);
-    else order.push(id);
-  };
-  const root = nodes.at(-1)!;
-  walk(root.id);
-  const heightOf = (id: string) => linesOf.get(id)!.length * lineHeight + 12;
-  const leafRoom = Math.max(
-    heightOf(order[0]!) + 14,
-    ...nodes.map(({ id, tasks }) => (heightOf(id) + 14) / tasks.length),
-  );
-  const y = new Map(order.map((id, i) => [id, 40 + leafRoom * (i + 0.5)]));
-  for (const { id, children } of nodes)
-    y.set(id, children.reduce((sum, child) => sum + y.get(child)!, 0) / children.length);
-  const x = (id: string) => 10 + level(id) * step;
-  const total = { width: 20 + level(root.id) * step + width, height: 50 + leafRoom * order.length };
-  const edges = nodes.flatMap(({ id, children }) =>
-    children.map((child) => {
-      const [x1, y1, x2, y2] = [x(child) + width, y.get(child)!, x(id), y.get(id)!];
-      const middle = (x1 + x2) / 2;
-      return (
-        `<path d="M${x1} ${y1.toFixed(1)}C${middle} ${y1.toFixed(1)} ${middle} ${y2.toFixed(1)} ` +
-        `${x2} ${y2.toFixed(1)}" fill="none" stroke="#999999" stroke-width="1.5"/>`
-      );
-    }),
-  );
+export function treeSvg(picture: TreePicture): string {
+  const { title, leaves, nodes } = picture;
+  const text = textOfBoxes(picture);
+  const layout = layoutOf(picture, text);
+  const boxOf = (id: string, fill: string) => box(id, lookUp(text, id), fill, layout);
+  const root = at(nodes, -1);
+  const edges = nodes.flatMap(({ id, children }) => children.map((child) => edge(child, id, layout)));
   const boxes = [
-    ...leaves.map(({ id }) => box(x(id), y.get(id)!, width, linesOf.get(id)!, "#fee0b6")),
-    ...nodes.map(({ id }) =>
-      box(x(id), y.get(id)!, width, linesOf.get(id)!, id === root.id ? "#d8daeb" : "#f7f7f7"),
-    ),
+    ...leaves.map(({ id }) => boxOf(id, "#fee0b6")),
+    ...nodes.map((node) => boxOf(node.id, node === root ? "#d8daeb" : "#f7f7f7")),
   ];
+  const [width, height] = [layout.total.width.toFixed(0), layout.total.height.toFixed(0)];
   return (
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${total.width.toFixed(0)}" ` +
-    `height="${total.height.toFixed(0)}" viewBox="0 0 ${total.width.toFixed(0)} ` +
-    `${total.height.toFixed(0)}" font-family="${font}"><rect width="100%" height="100%" ` +
-    `fill="white"/><text x="10" y="22" ` +
-    `font-size="13">${escapeHtml(title)}</text>${edges.join("")}${boxes.join("")}</svg>\n`
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" ` +
+    `viewBox="0 0 ${width} ${height}" font-family="${font}">` +
+    `<rect width="100%" height="100%" fill="white"/>` +
+    `<text x="10" y="22" font-size="13">${escapeHtml(title)}</text>` +
+    `${edges.join("")}${boxes.join("")}</svg>\n`
   );
 }
 
@@ -136,7 +166,7 @@ export const planRows = (
     id,
     String(level),
     children.join(" | "),
-    `${p.residency}${p.blockwise ? ", by blocks" : ""}`,
+    placementText(p),
     size(p.device),
     size(p.host),
     size(p.disk),

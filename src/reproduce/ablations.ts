@@ -1,5 +1,5 @@
 import { linesSpec } from "../report/lines.js";
-import { scoreOf } from "../report/rows.js";
+import { testScore } from "../report/rows.js";
 import { average, tableOf, trained } from "./shared.js";
 import type { Claim, Experiment } from "./types.js";
 
@@ -27,7 +27,7 @@ const ablation = (
         : names.flatMap((one) => [
             ...lab.tasks.map((task) => ({
               x: Number(/[\d.]+/.exec(one)![0]),
-              y: 100 * scoreOf(rows, one, task)!.mean,
+              y: 100 * testScore(rows, one, task)!.mean,
               series: task,
             })),
             { x: Number(/[\d.]+/.exec(one)![0]), y: 100 * average(rows, one, lab.tasks)!, series: "average" },

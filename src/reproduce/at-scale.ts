@@ -1,6 +1,6 @@
 import { interval, mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
-import { distinct, scoreOf, type ResultRow } from "../report/rows.js";
+import { distinct, testScore, type ResultRow } from "../report/rows.js";
 import { shuffled } from "../tasks/split.js";
 import { given, pretrained } from "./shared.js";
 import type { Experiment, Figure, Lab, Produced, Shown } from "./types.js";
@@ -36,7 +36,9 @@ function relative(
   reference: string,
   tasks: readonly string[],
 ): number {
-  return mean(tasks.map((task) => scoreOf(rows, method, task)!.mean / scoreOf(rows, reference, task)!.mean));
+  return mean(
+    tasks.map((task) => testScore(rows, method, task)!.mean / testScore(rows, reference, task)!.mean),
+  );
 }
 
 /** Merges more and more of a family's experts, drawn by the seed; the tasks that are left are held out. */

@@ -17,7 +17,7 @@ import { mergeModels } from "../mergers/models.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { writeHead } from "../folder/output.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
-import { hashInputs, hashOf } from "../inputs/record.js";
+import { hashInputs, dataHash } from "../inputs/record.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { loadTaskData, trainingData } from "../tasks/split.js";
 import type { FinetuneSettings } from "./types.js";
@@ -71,7 +71,7 @@ export async function ordersOf(
     sources: { test },
   } = await loadTaskData(data, task!, valPerTask, seed, split);
   for (const source of [...sources, test])
-    inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
+    inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await dataHash(source) });
 
   const { models: count, ...settings } = finetuning;
   const common = {

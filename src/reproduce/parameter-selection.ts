@@ -1,5 +1,5 @@
 import { mean } from "../report/interval.js";
-import { distinct, scoreOf, type ResultRow } from "../report/rows.js";
+import { distinct, testScore, type ResultRow } from "../report/rows.js";
 import { average, given, tableOf } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
 
@@ -24,7 +24,7 @@ async function oneTask(lab: Lab): Promise<Produced> {
     return { ...mine[0]!, method: single, value: mean(mine.map(({ value }) => value)) };
   });
   const best = lab.tasks.map((task) =>
-    Math.max(...models.map((model) => scoreOf(singles, model, task)!.mean)),
+    Math.max(...models.map((model) => testScore(singles, model, task)!.mean)),
   );
   return {
     rows,

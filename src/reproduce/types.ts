@@ -1,6 +1,6 @@
 import type { Spec } from "vega";
 import type { ResultRow } from "../report/rows.js";
-import type { Table } from "../report/table.js";
+import type { TextTable } from "../report/table.js";
 import type { Timed } from "../report/comparison.js";
 import type { Candidate } from "../compare/candidates.js";
 
@@ -93,7 +93,7 @@ export interface Figure {
 export interface Shown {
   readonly name: string;
   readonly caption: string;
-  readonly table: Table;
+  readonly table: TextTable;
 }
 
 /** What an experiment found. */

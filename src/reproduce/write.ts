@@ -4,7 +4,7 @@ import { figureSvg, svgToPng } from "../report/figure.js";
 import { csvLine, toCsv, toHtml, toLatex, toMarkdown } from "../report/formats.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
 import type { InputHash } from "../report/card.js";
-import { textOf, type Table } from "../report/table.js";
+import { textOf, type TextTable } from "../report/table.js";
 import type { Paper } from "./papers.js";
 import type { Experiment, Produced } from "./types.js";
 
@@ -37,11 +37,11 @@ function verdict(holds: boolean | undefined): string {
   if (holds === undefined) return "cannot be told";
   return holds ? "yes" : "no";
 }
-const claimsTable = ({ claims, paper }: Reproduction): Table => ({
+const claimsTable = ({ claims, paper }: Reproduction): TextTable => ({
   head: [paper ? "what the paper says" : "what one would expect", "here"],
   body: claims.map(({ text, holds }) => [text, verdict(holds)]),
 });
-const tableCsv = ({ head, body }: Table): string =>
+const tableCsv = ({ head, body }: TextTable): string =>
   [head, ...body].map((line) => csvLine(line.map(textOf))).join("\n");
 
 /** Writes tables (Markdown, CSV, LaTeX), figures (SVG, PNG), one HTML page of all of it, and results.json, last. */

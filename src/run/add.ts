@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { names, resultsFile } from "../folder/files.js";
+import { fileNames, resultsFile } from "../folder/files.js";
 import { mergeByTraining } from "./merge.js";
 import { locateBase } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
@@ -46,7 +46,7 @@ export async function addExpert(
     throw new UserError(
       `--treat ${options.treat} is not for add: the merge's own task vector is not one to treat`,
     );
-  const heads = join(to, names.heads);
+  const heads = join(to, fileNames.heads);
   if (!existsSync(heads) || !resultsFile.exists(to))
     throw new UserError(
       `--to ${to}: it is not a finished merge (there is no heads/ or no results.json in it)`,

@@ -10,7 +10,7 @@ import { toRows } from "../evaluate/baselines.js";
 import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
-import { headPath, names as fileNames, resultsFile } from "../folder/files.js";
+import { headPath, fileNames, resultsFile } from "../folder/files.js";
 import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
 import { openHead } from "../inputs/heads.js";
 import { shippedData } from "../inputs/locate.js";

@@ -13,7 +13,7 @@ import { dtypeBytes, isDType, type DType } from "../tensor/dtype.js";
 import { locate } from "../inputs/locate.js";
 import type { MergeOptions } from "../config/options.js";
 import { planMemory, shapeOf, type MemoryPlan } from "../inputs/placement.js";
-import { buildModel, readConfig, readFamily, startFor } from "../inputs/prepare.js";
+import { buildModel, readModelConfig, readFamily, startFor } from "../inputs/prepare.js";
 
 export interface ExplainOptions extends Pick<
   MergeOptions,
@@ -71,7 +71,7 @@ async function familyShape(
   options: ExplainOptions,
 ): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
   if (options.shape !== undefined) {
-    const config = await readConfig(options.shape);
+    const config = await readModelConfig(options.shape);
     const count = options.count ?? options.tasks.length;
     return {
       family: shapeOfHeader(await readHeader(options.shape), config, count),

@@ -67,7 +67,7 @@ function expertFolder(
 }
 
 /** A task's coefficients, each under a filter that is a tensor's whole name: the family's, and the base's own. */
-function weightsOf(
+function filterWeights(
   task: string,
   { layers, entries }: Coefficients,
   stored: ReadonlyMap<string, string>,
@@ -98,7 +98,7 @@ export async function mergekitOf(folder: string): Promise<string> {
   const stored = await namesIn(places.base);
   const models = coefficients.tasks.map((task) => ({
     model: modelOf(expertFolder(folder, task, places.sources)),
-    parameters: { weight: [...weightsOf(task, coefficients, stored), { value: 0 }] },
+    parameters: { weight: [...filterWeights(task, coefficients, stored), { value: 0 }] },
   }));
   const checkpoint = await openCheckpoint(folder);
   await checkpoint.close();

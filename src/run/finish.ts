@@ -22,7 +22,7 @@ import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js
 import type { PackingCost } from "./packing.js";
 import { writeEvents } from "../folder/events.js";
 import { headClassOf, recorded } from "../inputs/record.js";
-import { names, resultsFile, runFile } from "../folder/files.js";
+import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
 import { writeCoefficients } from "../folder/weights.js";
@@ -103,7 +103,7 @@ async function measureBaselines(
 }
 
 /** How a reader of the card uses the folder: see modelCard. */
-function useOf({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
+function cardUse({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
   if (!head) return "scores";
   if (plain.image && head.bias === undefined) return "embeddings";
   return "heads";
@@ -121,7 +121,7 @@ async function writeCard(
     name,
     tasks: options.tasks,
     headClass: headClassOf(head ? at(heads, 0) : family.base),
-    use: useOf(inputs),
+    use: cardUse(inputs),
     adapter: isAdapter(out),
     settings,
     rows,
@@ -130,7 +130,7 @@ async function writeCard(
     valPerTask: options.valPerTask,
     ...flags,
   });
-  await writeText(join(out, names.card), card);
+  await writeText(join(out, fileNames.card), card);
 }
 
 /** run.json: what may differ between two equal runs. */

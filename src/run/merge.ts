@@ -51,7 +51,7 @@ export const identityOf = (options: MergeOptions, { plan, hashes }: Inputs): Rec
 });
 
 /** A training that keeps its state and log in a folder. */
-export interface Run {
+export interface TrainingRun {
   readonly out: string;
   readonly inputs: Inputs;
   readonly identity: Readonly<Record<string, unknown>>;
@@ -61,7 +61,7 @@ export interface Run {
 
 /** Trains from a start, or from the state in `out`; keeps state and log as it goes. */
 export async function trainRun(
-  { out, inputs, identity, resume }: Run,
+  { out, inputs, identity, resume }: TrainingRun,
   begin: TrainState,
   options: TrainOptions,
   hooks: MergeHooks,
@@ -124,7 +124,11 @@ async function findLambda(
 }
 
 /** Finds λ for the start and for task arithmetic, then trains. */
-export async function searchAndTrain(run: Run, options: MergeOptions, hooks: MergeHooks): Promise<Trained> {
+export async function searchAndTrain(
+  run: TrainingRun,
+  options: MergeOptions,
+  hooks: MergeHooks,
+): Promise<Trained> {
   const { vectors } = run.inputs;
   const { search, lambda } = await findLambda(run.inputs, options, hooks);
   const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
@@ -177,7 +181,12 @@ export async function mergeByTraining(
   const recipe: Recipe = { ...found, ...(options.resume && { request: await requestBefore(out, options) }) };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
-    const run: Run = { out, inputs, identity: identityOf(options, inputs), resume: options.resume ?? false };
+    const run: TrainingRun = {
+      out,
+      inputs,
+      identity: identityOf(options, inputs),
+      resume: options.resume ?? false,
+    };
     const trained = await searchAndTrain(run, options, hooks);
     if (!trained.finished)
       return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };

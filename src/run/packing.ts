@@ -1,3 +1,4 @@
+import { at } from "../at.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import type { Table } from "../merge/table.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
@@ -48,7 +49,10 @@ export async function packingCost(
     })),
     loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
   };
-  const worst = cost.layers.reduce((a, b) => (b.error > a.error ? b : a));
+  const worst = at(
+    [...cost.layers].sort((a, b) => b.error - a.error),
+    0,
+  );
   const percent = (x: number) => `${(100 * x).toPrecision(2)} %`;
   hooks.note(
     `packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their ` +

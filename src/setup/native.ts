@@ -2,11 +2,12 @@ import { existsSync, readdirSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { addonPackage } from "../backend/native.js";
-import { nativeFolder } from "../backend/cache.js";
+import { addonPackage, nativeFolder } from "../backend/cache.js";
 import { writeText } from "../checkpoint/files.js";
+import { z } from "zod";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
-import { run } from "./run.js";
+import { runCommand } from "./command.js";
 import { fetchTensorFlow, findTensorFlow, type TensorFlow } from "./tensorflow.js";
 
 /** The packages the addon is made from, pinned: tfjs-node's last release, and Node's headers from npm. */
@@ -28,22 +29,29 @@ export interface NativeReport {
   readonly device: string;
 }
 
+const isInside = (folder: string, path: string): boolean => !relative(folder, path).startsWith("..");
+
+/** How a library names its own folder, and what its linker must be told, by platform. */
+const linking =
+  process.platform === "darwin"
+    ? { origin: "@loader_path", options: ["-undefined", "dynamic_lookup"] }
+    : { origin: "$ORIGIN", options: [] };
+
 /** Compiles tfjs-node's binding against TensorFlow's libraries; they are found where they lie, through the rpath. */
-async function compile(staging: string, tensorflow: TensorFlow): Promise<void> {
+async function compileAddon(staging: string, tensorflow: TensorFlow): Promise<void> {
   const addon = addonPackage(staging);
   const target = join(addon, "lib", "napi-v8", "tfjs_binding.node");
   await mkdir(dirname(target), { recursive: true });
   // Inside the cache the path is relative, because the folder is renamed when all is well.
-  const inside = !relative(staging, tensorflow.folder).startsWith("..");
-  const mac = process.platform === "darwin";
-  const origin = mac ? "@loader_path" : "$ORIGIN";
-  const rpath = inside ? `${origin}/${relative(dirname(target), tensorflow.folder)}` : tensorflow.folder;
+  const rpath = isInside(staging, tensorflow.folder)
+    ? `${linking.origin}/${relative(dirname(target), tensorflow.folder)}`
+    : tensorflow.folder;
   const headers = [
     join(staging, "node_modules", "node-api-headers", "include"),
     join(tensorflow.folder, "include"),
     addon,
   ];
-  await run(
+  await runCommand(
     process.env["CXX"] ?? "c++",
     [
       "-std=c++17",
@@ -51,7 +59,7 @@ async function compile(staging: string, tensorflow: TensorFlow): Promise<void> {
       "-shared",
       "-fPIC",
       "-DNAPI_VERSION=8",
-      ...(mac ? ["-undefined", "dynamic_lookup"] : []),
+      ...linking.options,
       ...headers.flatMap((folder) => ["-I", folder]),
       ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
       ...tensorflow.libraries,
@@ -64,11 +72,18 @@ async function compile(staging: string, tensorflow: TensorFlow): Promise<void> {
   );
 }
 
-/** Runs a product and a gradient on a folder's engine, in a process of its own. */
-async function check(folder: string): Promise<{ device: string }> {
+/** What check-native.ts answers. */
+const checkAnswer = z.object({ device: z.string() });
+
+/** Runs a product and a gradient on a folder's engine, in a process of its own. @returns what it ran on */
+async function checkEngine(folder: string): Promise<string> {
   const program = join(dirname(fileURLToPath(import.meta.url)), "check-native.js");
-  const answer = await run(process.execPath, [program, folder], "the engine was built but does not run");
-  return JSON.parse(answer.trim().split("\n").at(-1)!) as { device: string };
+  const answer = await runCommand(
+    process.execPath,
+    [program, folder],
+    "the engine was built but does not run",
+  );
+  return checkAnswer.parse(JSON.parse(at(answer.trim().split("\n"), -1))).device;
 }
 
 /**
@@ -94,7 +109,7 @@ export async function setupNative({
   try {
     await writeText(join(staging, "package.json"), { private: true, dependencies: packages });
     note("tfjs-node: npm fetches it (300 MB on the disk)");
-    await run(
+    await runCommand(
       "npm",
       ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
       "npm could not fetch tfjs-node",
@@ -103,14 +118,11 @@ export async function setupNative({
     if (!found) note(`TensorFlow: pip fetches it (about ${gpu ? "4 GB" : "0.3 GB; 1.2 GB on the disk"})`);
     const tensorflow = found ?? (await fetchTensorFlow(join(staging, "python"), gpu, python));
     note(`TensorFlow ${tensorflow.version}: compiling the addon`);
-    await compile(staging, tensorflow);
-    await writeText(
-      join(staging, "tensorflow.txt"),
-      `TensorFlow ${tensorflow.version} in ` +
-        `${relative(staging, tensorflow.folder).startsWith("..") ? tensorflow.folder : "train-merge's cache"}\n`,
-    );
+    await compileAddon(staging, tensorflow);
+    const where = isInside(staging, tensorflow.folder) ? "train-merge's cache" : tensorflow.folder;
+    await writeText(join(staging, "tensorflow.txt"), `TensorFlow ${tensorflow.version} in ${where}\n`);
     note("checking a product and a gradient");
-    const { device } = await check(staging);
+    const device = await checkEngine(staging);
     if (gpu && device !== "gpu")
       throw new UserError(
         "setup native --gpu: TensorFlow was built in but finds no card; see that nvidia-smi " +
@@ -127,9 +139,8 @@ export async function setupNative({
 /** What a set-up that was killed left behind. */
 async function removePartial(): Promise<boolean> {
   const folder = dirname(nativeFolder());
-  const left = existsSync(folder)
-    ? readdirSync(folder).filter((name) => /^native\.\d+\.partial$/.test(name))
-    : [];
+  if (!existsSync(folder)) return false;
+  const left = readdirSync(folder).filter((name) => /^native\.\d+\.partial$/.test(name));
   for (const name of left) await rm(join(folder, name), { recursive: true, force: true });
   return left.length > 0;
 }

@@ -2,10 +2,10 @@ import { existsSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { UserError } from "../errors.js";
-import { run } from "./run.js";
+import { runCommand } from "./command.js";
 
 /** The TensorFlow that is fetched where the user names none: the newest that was seen to work. */
-export const tensorflowVersion = "2.21.0";
+const tensorflowVersion = "2.21.0";
 
 const libraryNames =
   process.platform === "darwin"
@@ -28,7 +28,7 @@ function versionOf(folder: string): string {
 }
 
 /** `folder` itself, or where Python keeps packages below it: a virtual environment, site-packages, `pip --target`. */
-function candidates(folder: string): string[] {
+function placesOfTensorFlow(folder: string): string[] {
   const places = [folder, join(folder, "tensorflow")];
   for (const lib of [join(folder, "lib"), join(folder, "lib64")]) {
     if (!existsSync(lib)) continue;
@@ -39,7 +39,7 @@ function candidates(folder: string): string[] {
 
 /** Finds TensorFlow's libraries and headers. @throws UserError naming what was looked for. */
 export function findTensorFlow(given: string): TensorFlow {
-  const folder = candidates(resolve(given)).find(
+  const folder = placesOfTensorFlow(resolve(given)).find(
     (place) =>
       libraryNames.every((name) => existsSync(join(place, name))) && existsSync(join(place, "include")),
   );
@@ -52,44 +52,50 @@ export function findTensorFlow(given: string): TensorFlow {
   return { folder, libraries: libraryNames.map((name) => join(folder, name)), version: versionOf(folder) };
 }
 
-/**
- * Fetches TensorFlow with pip into `folder`. On Linux the wheel is named by its tags, so that any
- * Python's pip will do. For a card the CUDA libraries come with it, side by side as the wheel wants
- * them.
- */
-export async function fetchTensorFlow(folder: string, gpu: boolean, python: string): Promise<TensorFlow> {
-  const packages = process.platform === "linux" && !gpu ? "tensorflow-cpu" : "tensorflow";
-  const wanted = `${packages}${gpu ? "[and-cuda]" : ""}==${tensorflowVersion}`;
+/** What pip is asked for. */
+interface Wheel {
+  /** With its version. */
+  readonly requirement: string;
+  readonly options: readonly string[];
+}
+
+/** On Linux the wheel for the CPU is named by its tags, so that any Python's pip will do. */
+function wheelFor(gpu: boolean): Wheel {
+  // The CUDA libraries come with it, side by side as the wheel wants them.
+  if (gpu) return { requirement: `tensorflow[and-cuda]==${tensorflowVersion}`, options: [] };
+  if (process.platform !== "linux")
+    return { requirement: `tensorflow==${tensorflowVersion}`, options: ["--no-deps"] };
   const machine = process.arch === "arm64" ? "aarch64" : "x86_64";
-  const tags =
-    process.platform === "linux" && !gpu
-      ? ["--platform", `manylinux_2_27_${machine}`, "--python-version", "3.11", "--implementation", "cp"]
-      : [];
-  const binary = tags.length ? ["--only-binary=:all:", ...tags] : [];
-  await run(
-    python,
-    [
-      "-m",
-      "pip",
-      "install",
-      "--quiet",
-      "--disable-pip-version-check",
-      "--no-compile",
-      ...(gpu ? [] : ["--no-deps"]),
-      "--target",
-      folder,
-      ...binary,
-      wanted,
+  return {
+    requirement: `tensorflow-cpu==${tensorflowVersion}`,
+    options: [
+      "--no-deps",
+      "--only-binary=:all:",
+      `--platform=manylinux_2_27_${machine}`,
+      "--python-version=3.11",
+      "--implementation=cp",
     ],
-    `pip could not fetch ${wanted}; name a folder that has TensorFlow with --tensorflow`,
+  };
+}
+
+/** Removes what a folder holds beside these. */
+async function keepOnly(folder: string, kept: readonly string[]): Promise<void> {
+  for (const entry of readdirSync(folder))
+    if (!kept.includes(entry)) await rm(join(folder, entry), { recursive: true });
+}
+
+/** Fetches TensorFlow with pip into `folder`. */
+export async function fetchTensorFlow(folder: string, gpu: boolean, python: string): Promise<TensorFlow> {
+  const { requirement, options } = wheelFor(gpu);
+  const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"];
+  await runCommand(
+    python,
+    [...install, ...options, "--target", folder, requirement],
+    `pip could not fetch ${requirement}; name a folder that has TensorFlow with --tensorflow`,
   );
   const found = findTensorFlow(folder);
   // Of a gigabyte only the libraries, the headers and CUDA are ever loaded.
-  const kept = new Set(["include", ...libraryNames]);
-  for (const entry of readdirSync(found.folder))
-    if (!kept.has(entry)) await rm(join(found.folder, entry), { recursive: true });
-  const beside = new Set(["tensorflow", "nvidia"]);
-  for (const entry of readdirSync(folder))
-    if (!beside.has(entry)) await rm(join(folder, entry), { recursive: true });
+  await keepOnly(found.folder, ["include", ...libraryNames]);
+  await keepOnly(folder, ["tensorflow", "nvidia"]);
   return found;
 }

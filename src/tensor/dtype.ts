@@ -131,3 +131,9 @@ export function fromFloat32(values: Float32Array, dtype: FloatDType): Uint8Array
   encodeHalves(values, dtype, out);
   return new Uint8Array(out.buffer);
 }
+
+/** The type that a user asked for; undefined for auto, which leaves every tensor in its own. */
+export function chosenDType(dtype: FloatDType | "auto"): FloatDType | undefined {
+  if (dtype !== "auto") return dtype;
+  return undefined;
+}

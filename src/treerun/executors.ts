@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -28,6 +28,48 @@ export type Executor = (jobs: readonly NodeJob[], hooks: ExecutorHooks) => Promi
 
 export const main = join(packageFolder, "dist", "src", "cli", "main.js");
 
+/** How a node's process ended. */
+interface Ending {
+  readonly id: string;
+  readonly code: number;
+  /** Its last message, or what else is known. */
+  readonly message: string;
+}
+
+interface NodeProcess {
+  readonly ended: Promise<Ending>;
+  /** Asks it to stop, once: a second signal would not wait for the step to end. */
+  stop(): void;
+}
+
+/** Starts `train-merge node` in a process of its own. */
+function startNode({ id, path }: NodeJob, line: ExecutorHooks["line"]): NodeProcess {
+  // The channel tells a node that its parent is gone, even when that was killed.
+  const child = spawn(process.execPath, [main, "node", path], { stdio: ["ignore", "ignore", "pipe", "ipc"] });
+  let message = "";
+  if (child.stderr)
+    createInterface({ input: child.stderr }).on("line", (text) => {
+      if (text.startsWith(prefix)) message = text.slice(prefix.length);
+      line(id, text);
+    });
+  const ended = new Promise<Ending>((resolve) => {
+    child.on("error", ({ message: why }) =>
+      resolve({ id, code: 1, message: `its process could not be started (${why})` }),
+    );
+    child.on("close", (code) =>
+      resolve({ id, code: code ?? 1, message: message || `it ended with code ${code}` }),
+    );
+  });
+  let asked = false;
+  const stop = () => {
+    if (!asked) child.kill("SIGTERM");
+    asked = true;
+  };
+  return { ended, stop };
+}
+
+const prefix = "train-merge: ";
+
 /** Each node in a process of its own, so that its memory is its own and gone afterwards; `most` side by side. */
 export const localExecutor =
   (most: number): Executor =>
@@ -35,61 +77,25 @@ export const localExecutor =
     const waiting = new Set(jobs);
     const done = new Set<string>();
     const known = new Set(jobs.map(({ id }) => id));
-    const running = new Map<string, { child: ChildProcess; ended: Promise<string>; asked?: boolean }>();
-    const codes = new Map<string, number>();
-    let failure: { id: string; last: string } | undefined;
-    const start = (job: NodeJob) => {
-      // The channel tells a node that its parent is gone, even when that was killed.
-      const child = spawn(process.execPath, [main, "node", job.path], {
-        stdio: ["ignore", "ignore", "pipe", "ipc"],
-      });
-      let last = "";
-      createInterface({ input: child.stderr! }).on("line", (text) => {
-        last = text.startsWith("train-merge:") ? text : last;
-        line(job.id, text);
-      });
-      const ended = new Promise<string>((resolve) =>
-        child
-          .on("error", (error) => {
-            failure ??= {
-              id: job.id,
-              last: `train-merge: its process could not be started (${error.message})`,
-            };
-            resolve(job.id);
-          })
-          .on("close", (code) => {
-            codes.set(job.id, code ?? 1);
-            if (code !== 0 && code !== stoppedCode)
-              failure ??= { id: job.id, last: last || `train-merge: it ended with code ${code}` };
-            resolve(job.id);
-          }),
-      );
-      running.set(job.id, { child, ended });
-    };
+    const running = new Map<string, NodeProcess>();
+    let failure: Ending | undefined;
+    const isReady = ({ after }: NodeJob) => after.every((id) => done.has(id) || !known.has(id));
     for (;;) {
-      const halted = stopping() || failure !== undefined;
-      if (halted) {
-        // Once: a second signal would not wait for the step to end.
-        for (const one of running.values()) {
-          if (!one.asked) one.child.kill("SIGTERM");
-          one.asked = true;
-        }
-      } else {
-        const ready = [...waiting].filter(({ after }) => after.every((id) => done.has(id) || !known.has(id)));
-        for (const job of ready.slice(0, Math.max(0, most - running.size))) {
+      if (stopping() || failure) running.forEach((node) => node.stop());
+      else
+        for (const job of [...waiting].filter(isReady).slice(0, Math.max(0, most - running.size))) {
           waiting.delete(job);
-          start(job);
+          running.set(job.id, startNode(job, line));
         }
-      }
       if (running.size === 0) break;
       // A signal may come to this process alone: look again now and then.
-      const ended = await Promise.race([...[...running.values()].map((one) => one.ended), sleep(250)]);
+      const ended = await Promise.race([...[...running.values()].map((node) => node.ended), sleep(250)]);
       if (ended === undefined) continue;
-      running.delete(ended);
-      if (codes.get(ended) === 0) done.add(ended);
-      else if (codes.get(ended) === stoppedCode && !stopping())
-        failure ??= { id: ended, last: "train-merge: it was stopped" };
+      running.delete(ended.id);
+      if (ended.code === 0) done.add(ended.id);
+      else if (ended.code !== stoppedCode) failure ??= ended;
+      else if (!stopping()) failure ??= { ...ended, message: "it was stopped" };
     }
-    if (failure) throw new UserError(`node ${failure.id}: ${failure.last.replace(/^train-merge: /, "")}`);
+    if (failure) throw new UserError(`node ${failure.id}: ${failure.message}`);
     return done.size === jobs.length;
   };

@@ -1,4 +1,5 @@
 import { dirname } from "node:path";
+import { nodeMethods } from "./methods.js";
 import { UserError } from "../errors.js";
 import {
   nodeFile,
@@ -11,7 +12,7 @@ import {
 /** A node's file. @param folder nodes/<id> @throws UserError where there is none of this version */
 export async function readNode(folder: string): Promise<NodeFile> {
   const node = await nodeFile.readIfSound(folder);
-  if (!node)
+  if (!node || !nodeMethods.includes(node.method))
     throw new UserError(
       `${nodeFile.in(folder)}: not a node of this version; \`train-merge tree\` writes them`,
     );

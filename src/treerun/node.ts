@@ -12,7 +12,6 @@ import { writeMerge } from "../folder/merge.js";
 import { removeLeftovers, writeHead } from "../folder/output.js";
 import { loadState } from "../folder/state.js";
 import {
-  isLinear,
   nodeFile,
   nodeFinalFiles,
   nodeFolder,
@@ -22,6 +21,7 @@ import {
   type NodeFile,
   type NodeResult,
 } from "../folder/tree-files.js";
+import { isLinear } from "./methods.js";
 import type { Recipe, Source } from "../inputs/locate.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { columnOf, type Column } from "../merge/source.js";
@@ -49,7 +49,7 @@ interface Child {
 }
 
 /** The expert of a task, among a node's. */
-function expertOf({ id, sources }: NodeFile, task: string): Source {
+function nodeExpert({ id, sources }: NodeFile, task: string): Source {
   const found = sources.find(({ label }) => label === task);
   if (!found) throw new UserError(`node ${id}: its file names no expert for ${task}`);
   return found;
@@ -59,7 +59,7 @@ async function childrenOf(folder: string, node: NodeFile): Promise<Child[]> {
   const children: Child[] = [];
   for (const { id, identity } of node.children) {
     if (identity === null) {
-      children.push({ id, sources: [expertOf(node, id)] });
+      children.push({ id, sources: [nodeExpert(node, id)] });
       continue;
     }
     const result = await childResult(folder, { id, identity });
@@ -70,7 +70,7 @@ async function childrenOf(folder: string, node: NodeFile): Promise<Child[]> {
       tasks: Object.keys(result.test),
       merged: true,
     };
-    const sources = flat?.leaves.map((leaf) => expertOf(node, leaf)) ?? [written];
+    const sources = flat?.leaves.map((leaf) => nodeExpert(node, leaf)) ?? [written];
     children.push({ id, result, flat, sources });
   }
   return children;
@@ -80,7 +80,7 @@ async function childrenOf(folder: string, node: NodeFile): Promise<Child[]> {
  * Columns of a node: a child that is given by coefficients is the sum of its leaves' task vectors,
  * never written out.
  */
-export function columnsOf(
+export function nodeColumns(
   children: readonly Pick<Child, "id" | "sources" | "flat">[],
   members: readonly Member[],
 ): Column[] {
@@ -183,7 +183,7 @@ async function mergeLinearly(running: RunningNode): Promise<NodeMerge | undefine
 }
 
 /** Merges with a method that no coefficients can say: the model is written, and measured from its files. */
-async function mergeModels({
+async function mergeByMethod({
   folder,
   node,
   children,
@@ -232,7 +232,7 @@ export async function runNode(
   const recipe: Recipe = {
     name: node.id,
     locations: { base: node.base, sources: children.flatMap(({ sources }) => sources) },
-    columns: (members) => columnsOf(children, members),
+    columns: (members) => nodeColumns(children, members),
   };
   // What it is and takes was said in the plan.
   const inputs = await openInputs(options, recipe, folder, { ...hooks, note: () => {} });
@@ -240,7 +240,7 @@ export async function runNode(
     checkHashes(node, inputs);
     const running: RunningNode = { folder, node, children, inputs, options, hooks };
     const before = await scoresBefore(running);
-    const merge = isLinear(node.method) ? await mergeLinearly(running) : await mergeModels(running);
+    const merge = isLinear(node.method) ? await mergeLinearly(running) : await mergeByMethod(running);
     if (!merge) return false;
     const { flat, test } = merge;
     await nodeRunFile.write(folder, {

@@ -4,7 +4,8 @@ import { at } from "../at.js";
 import { digest } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
-import { planFile, treeFile, type NodeFile, type NodeMethod, type SavedPlan } from "../folder/tree-files.js";
+import { planFile, treeFile, type NodeFile, type SavedPlan } from "../folder/tree-files.js";
+import { type NodeMethod } from "./methods.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import { openInputs, type Inputs } from "../inputs/open.js";
 import { recorded } from "../inputs/record.js";
@@ -90,7 +91,7 @@ interface Planning {
 }
 
 /** Settings that a node runs with, placement among them. */
-function settingsOf(
+function nodeSettings(
   { given, options, inputs }: Planning,
   node: TreeNode,
   predicted: NodePrediction["predicted"],
@@ -116,7 +117,7 @@ function fileOf(
   settled: readonly PlannedNode[],
 ): NodeFile {
   const { tree, recipe, inputs } = planning;
-  const settings = settingsOf(planning, node, predicted);
+  const settings = nodeSettings(planning, node, predicted);
   const roles = new Set(["base", "data", ...node.tasks, ...node.tasks.map((task) => `${task}, data`)]);
   const hashes = inputs.hashes.filter(({ role }) => roles.has(role));
   const children = node.children.map((id) => ({
@@ -148,7 +149,10 @@ async function planNodes(planning: Planning, grown: Tree): Promise<{ nodes: Plan
   const nodes: PlannedNode[] = [];
   let rates: Rates | undefined;
   for (const node of grown.nodes) {
-    const prediction = await predictNode(node, inputs, options, placedAt(before, node.id), rates);
+    const prediction = await predictNode(node, inputs, options, {
+      request: placedAt(before, node.id),
+      rates,
+    });
     ({ rates } = prediction);
     const file = fileOf(planning, node, prediction.predicted, nodes);
     nodes.push({ ...node, identity: file.identity, predicted: prediction.predicted, file });
@@ -172,7 +176,8 @@ async function placeFinal(
     blocks: options.blocks,
   };
   const request = before ? requestFor(before.final) : asked;
-  return (await predictNode({ ...root, children: root.tasks }, inputs, options, request, rates)).predicted;
+  return (await predictNode({ ...root, children: root.tasks }, inputs, options, { request, rates }))
+    .predicted;
 }
 
 /** What the placements of a tree depend on: an earlier plan of the same key stands. */

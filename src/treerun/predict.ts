@@ -23,8 +23,7 @@ export async function predictNode(
   node: TreeNode,
   inputs: Inputs,
   options: SharedOptions,
-  request: PlacementRequest = options,
-  rates?: Rates,
+  { request = options, rates }: { request?: PlacementRequest | undefined; rates?: Rates | undefined } = {},
 ): Promise<NodePrediction> {
   const tasks = inputs.tasks.filter(({ id }) => node.tasks.includes(id));
   const { family } = inputs.plan;
@@ -35,19 +34,9 @@ export async function predictNode(
     coefficients: (family.coefficients / family.experts) * experts,
     files: node.tasks.length,
   };
-  const plan = await planMemory(
-    shape,
-    stepShape(tasks, options),
-    inputs.engine,
-    {
-      packing: options.pack,
-      density: options.density,
-      request,
-      memoryBudget: options.memoryBudget,
-      share: options.share,
-    },
-    rates,
-  );
+  const { pack: packing, density, memoryBudget, share } = options;
+  const where = { packing, density, request, memoryBudget, share, rates };
+  const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, where);
   return {
     predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds },
     fitting: fits(plan.chosen, plan.budget),

@@ -5,14 +5,8 @@ import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { clearResults, copyModel, removeLeftovers } from "../folder/output.js";
-import {
-  finishedTree,
-  isLinear,
-  nodeFile,
-  nodeFolder,
-  nodeModel,
-  type NodeResult,
-} from "../folder/tree-files.js";
+import { finishedTree, nodeFile, nodeFolder, nodeModel, type NodeResult } from "../folder/tree-files.js";
+import { isLinear } from "./methods.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable } from "../merge/gates.js";
 import { applyGate, makeTable, type Table } from "../merge/table.js";
@@ -85,7 +79,7 @@ async function resultsOf({ out, nodes }: TreePlan, tree: TreeOptions): Promise<M
 }
 
 /** The flattened tree as a table over the leaves. */
-function tableOf({ vectors }: Inputs, flat: FlatMerge): Table {
+function flatTable({ vectors }: Inputs, flat: FlatMerge): Table {
   const order = vectors.experts.map((leaf) => flat.leaves.indexOf(leaf));
   return makeTable(vectors.layers.length, order.length, (row, column) =>
     at(coefficientsIn(flat, at(at(vectors.layers, row).names, 0)), at(order, column)),
@@ -127,7 +121,7 @@ async function polish(
 }
 
 /** What a tree's row is called in the results. */
-function rowName({ polish: steps, nodeMethod }: TreeOptions): string {
+function treeRowName({ polish: steps, nodeMethod }: TreeOptions): string {
   if (steps) return "hierarchical+polish";
   return nodeMethod === "supermerge" ? "hierarchical" : `hierarchical-${nodeMethod}`;
 }
@@ -170,7 +164,7 @@ async function finalTable(
     await copyModel(model, out);
     return { stopped: false };
   }
-  const start = tableOf(inputs, flat);
+  const start = flatTable(inputs, flat);
   if (!tree.polish) return { table: start, stopped: false };
   const from: Polish = { out, inputs, steps: tree.polish, start, root: root.identity };
   const table = await polish(from, options, hooks);
@@ -220,7 +214,7 @@ export async function mergeInTree(
     const finished: Finished = {
       raw: final.table,
       table: final.table,
-      method: rowName(tree),
+      method: treeRowName(tree),
       title: `${plan.recipe.name}: the tree's coefficients, layers × experts`,
       search,
       lambda: asked ? bestPoint(search).lambda : NaN,

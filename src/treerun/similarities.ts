@@ -18,7 +18,7 @@ export interface Similarities {
  * Inner products of all task vectors, a layer at a time. Of adapters it takes their products: what stands
  * beside the weights says nothing of how alike they are.
  */
-async function gramsOf(inputs: Inputs, hooks: Pick<MergeHooks, "progress">): Promise<LayerGram[]> {
+async function taskVectorGrams(inputs: Inputs, hooks: Pick<MergeHooks, "progress">): Promise<LayerGram[]> {
   const { family, columns, plain, model, vectors } = inputs;
   const progress = (done: number, of: number) => hooks.progress("similarity of task vectors", done, of);
   if (model === plain) return gramMatrices(vectors, progress);
@@ -48,7 +48,7 @@ export async function similarities(
   });
   const saved = await similarityFile.readIfSound(out);
   if (saved?.identity === identity && saved.whole.length === inputs.tasks.length) return saved;
-  const grams = await gramsOf(inputs, hooks);
+  const grams = await taskVectorGrams(inputs, hooks);
   const found: Similarities = {
     tasks: experts,
     whole: cosines(totalGram(grams)),

@@ -2,32 +2,35 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { z } from "zod";
 import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { slurmFile, type SubmittedJobs } from "../folder/tree-files.js";
-import { main, type Executor } from "./executors.js";
+import { main, type Executor, type ExecutorHooks, type NodeJob } from "./executors.js";
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
+
+/** What Node says of a command that failed. */
+const failedCommand = z.object({ code: z.unknown(), stderr: z.string().optional() });
 
 async function slurm(command: string, args: string[]): Promise<string> {
   try {
-    return (await run(command, args)).stdout.trim();
+    return (await execute(command, args)).stdout.trim();
   } catch (error) {
-    const { code, stderr } = error as { code?: unknown; stderr?: string };
-    if (code === "ENOENT")
+    const { data: failed } = failedCommand.safeParse(error);
+    if (failed?.code === "ENOENT")
       throw new UserError(
         `--executor slurm: there is no ${command} on this machine; run it where SLURM's commands are`,
       );
-    throw new UserError(
-      `--executor slurm: ${command} says: ${(stderr ?? String(error)).trim().split("\n")[0]}`,
-    );
+    const [first] = (failed?.stderr ?? String(error)).trim().split("\n");
+    throw new UserError(`--executor slurm: ${command} says: ${first}`);
   }
 }
 
 /** sbatch's way of writing a time limit. */
-const clock = (seconds: number): string =>
+const timeLimit = (seconds: number): string =>
   `${Math.floor(seconds / 3600)}:${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")}:00`;
-const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
+const shellQuoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** Jobs that SLURM still has, a line each. A controller that does not answer is asked again for five minutes. */
 async function queue(submitted: SubmittedJobs): Promise<string[]> {
@@ -65,6 +68,56 @@ export async function refuseOthers(folder: string, key: string): Promise<void> {
   }
 }
 
+/** Submits one level's nodes as an array of jobs. @param below the level that they wait for */
+async function submitLevel(
+  folder: string,
+  level: number,
+  nodes: readonly NodeJob[],
+  { below, extra }: { readonly below: SubmittedJobs[number] | undefined; readonly extra: readonly string[] },
+): Promise<SubmittedJobs[number]> {
+  const list = join(folder, `slurm-level-${level}.txt`);
+  await writeText(list, nodes.map(({ path }) => `${path}\n`).join(""));
+  const script = join(folder, `slurm-level-${level}.sh`);
+  await writeText(
+    script,
+    `#!/bin/sh\nexec ${shellQuoted(process.execPath)} ${shellQuoted(main)} node "$(sed -n ` +
+      `"\${SLURM_ARRAY_TASK_ID}p" ${shellQuoted(list)})"\n`,
+  );
+  const memory = Math.max(...nodes.map((node) => node.memory));
+  const seconds = Math.max(...nodes.map((node) => node.seconds));
+  const waits = below && [`--dependency=afterok:${below.job}`, "--kill-on-invalid-dep=yes"];
+  const answer = await slurm("sbatch", [
+    "--parsable",
+    `--job-name=train-merge-${level}`,
+    `--array=1-${nodes.length}`,
+    "--nodes=1",
+    "--ntasks=1",
+    `--mem=${Math.ceil((1.5 * memory) / 1e6 + 1000)}M`,
+    `--time=${timeLimit(600 + 3 * seconds)}`,
+    `--chdir=${process.cwd()}`,
+    `--output=${join(folder, `slurm-level-${level}-%a.log`)}`,
+    ...(waits ?? []),
+    ...extra,
+    script,
+  ]);
+  // "job", or "job;cluster".
+  const [job = answer] = answer.split(";");
+  return { level, job, ids: nodes.map(({ id }) => id) };
+}
+
+/** Waits until SLURM has none of the jobs any more. @returns false where it was asked to stop */
+async function waitFor(submitted: SubmittedJobs, { line, stopping }: ExecutorHooks): Promise<boolean> {
+  for (let last = ""; ; await sleep(2000)) {
+    const waiting = await queue(submitted);
+    if (waiting.length === 0) return true;
+    // Stopping leaves the jobs to the cluster; the same command waits for them again.
+    if (stopping()) return false;
+    const now = waiting.join("; ");
+    if (now !== last) line("slurm", now);
+    last = now;
+  }
+}
+
 /**
  * Submits each level of the tree as one array of jobs that waits for the level below (`afterok`), and reads logs and
  * accounting back. Jobs are remembered in `folder`/slurm.json: who starts again while they run waits
@@ -74,55 +127,25 @@ export async function refuseOthers(folder: string, key: string): Promise<void> {
  */
 export const slurmExecutor =
   (folder: string, key: string, extra: readonly string[]): Executor =>
-  async (jobs, { note, line, stopping }) => {
-    const levels = [...new Set(jobs.map(({ level }) => level))].sort((a, b) => a - b);
+  async (jobs, hooks) => {
+    const { note } = hooks;
+    const submitted: SubmittedJobs = [];
     const before = await slurmFile.readIfSound(folder);
-    const alive = before?.key === key && (await queue(before.submitted)).length > 0;
-    const submitted: SubmittedJobs = alive ? before.submitted : [];
-    if (alive) note(`jobs ${submitted.map(({ job }) => job).join(", ")} are still there: waiting for them`);
-    for (const level of levels.filter((one) => !submitted.some((s) => s.level === one))) {
-      const mine = jobs.filter((job) => job.level === level);
-      const list = join(folder, `slurm-level-${level}.txt`);
-      await writeText(list, mine.map(({ path }) => `${path}\n`).join(""));
-      const script = join(folder, `slurm-level-${level}.sh`);
-      await writeText(
-        script,
-        `#!/bin/sh\nexec ${quoted(process.execPath)} ${quoted(main)} node "$(sed -n ` +
-          `"\${SLURM_ARRAY_TASK_ID}p" ${quoted(list)})"\n`,
-      );
+    if (before?.key === key && (await queue(before.submitted)).length > 0) {
+      submitted.push(...before.submitted);
+      note(`jobs ${submitted.map(({ job }) => job).join(", ")} are still there: waiting for them`);
+    }
+    const levels = [...new Set(jobs.map(({ level }) => level))].sort((a, b) => a - b);
+    for (const level of levels.filter((one) => !submitted.some((job) => job.level === one))) {
       const below = submitted.at(-1);
-      const job = (
-        await slurm("sbatch", [
-          "--parsable",
-          `--job-name=train-merge-${level}`,
-          `--array=1-${mine.length}`,
-          "--nodes=1",
-          "--ntasks=1",
-          `--mem=${Math.ceil((1.5 * Math.max(...mine.map(({ memory }) => memory))) / 1e6 + 1000)}M`,
-          `--time=${clock(600 + 3 * Math.max(...mine.map(({ seconds }) => seconds)))}`,
-          `--chdir=${process.cwd()}`,
-          `--output=${join(folder, `slurm-level-${level}-%a.log`)}`,
-          ...(below ? [`--dependency=afterok:${below.job}`, "--kill-on-invalid-dep=yes"] : []),
-          ...extra,
-          script,
-        ])
-      ).split(";")[0]!;
-      submitted.push({ level, job, ids: mine.map(({ id }) => id) });
+      const nodes = jobs.filter((job) => job.level === level);
+      const job = await submitLevel(folder, level, nodes, { below, extra });
+      submitted.push(job);
       await slurmFile.write(folder, { key, submitted });
-      note(
-        `level ${level}: job ${job}, ${mine.length} ` +
-          `node${mine.length > 1 ? "s" : ""}${below ? `, after ${below.job}` : ""}`,
-      );
+      const after = below ? `, after ${below.job}` : "";
+      note(`level ${level}: job ${job.job}, ${nodes.length} node${nodes.length > 1 ? "s" : ""}${after}`);
     }
-    for (let last = ""; ; await sleep(2000)) {
-      const waiting = await queue(submitted);
-      if (waiting.length === 0) break;
-      // Stopping leaves the jobs to the cluster; the same command waits for them again.
-      if (stopping()) return false;
-      const now = waiting.join("; ");
-      if (now !== last) line("slurm", now);
-      last = now;
-    }
+    if (!(await waitFor(submitted, hooks))) return false;
     const took = await accounting(submitted);
     note(took);
     await writeText(join(folder, "slurm-accounting.txt"), `${took}\n`);

@@ -176,7 +176,9 @@ describe("LoRA experts", () => {
   test("ties: never A and B apart, and the cost of the rank is said", async () => {
     const { code, stderr } = await cli("merge", "--method", "ties", ...given, "--out", "ties");
     expect(code).toBe(0);
-    expect(stderr).toMatch(/written as LoRA of rank 12: what ties makes is off by [\d.e+-]+ % of its norm/);
+    expect(stderr).toMatch(
+      /written as LoRA of rank 12: it differs from what ties makes by [\d.e+-]+ % of its norm/,
+    );
     expect((await readdir(join(folder, "ties"))).sort()).toEqual([
       "README.md",
       "adapter_config.json",

@@ -3,7 +3,7 @@ import { progressPrinter } from "./progress.js";
 import { stopOnSignal } from "./signals.js";
 
 /** What a command that takes a while tells on stderr, and whether it was asked to stop. */
-export interface Job extends MergeHooks {
+export interface RunningCommand extends MergeHooks {
   /** Whether the first Ctrl-C lets the work end in order; else it stops at once. */
   training(on: boolean): void;
   /** Ends the line that shows the progress. */
@@ -14,7 +14,7 @@ export interface Job extends MergeHooks {
  * Shows progress on stderr, and handles Ctrl-C: during training the step is finished and the state saved.
  * @param signals those that ask it to stop (default: SIGINT and SIGTERM)
  */
-export function startJob(signals?: readonly NodeJS.Signals[]): Job {
+export function startCommand(signals?: readonly NodeJS.Signals[]): RunningCommand {
   const printer = progressPrinter(process.stderr);
   const stop = stopOnSignal(printer.note, signals);
   return {

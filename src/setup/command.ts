@@ -5,7 +5,7 @@ import { UserError } from "../errors.js";
  * Runs a program to its end and returns what it printed on stdout.
  * @param problem what to tell the user when it fails; the last line of its own message is added
  */
-export function run(
+export function runCommand(
   command: string,
   args: readonly string[],
   problem: string,
@@ -23,9 +23,10 @@ export function run(
     child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
     child.stderr.on("data", (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-20_000)));
     const fail = (why: string) => reject(new UserError(`${problem} (${why})`));
-    child.on("error", (error: NodeJS.ErrnoException) =>
-      fail(error.code === "ENOENT" ? `${command} is not installed` : error.message),
-    );
+    child.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") fail(`${command} is not installed`);
+      else fail(error.message);
+    });
     child.on("close", (code) => {
       if (code === 0) return resolve(out);
       const lines = complaint.trim().split("\n");

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 /** Finds a package beside train-merge or in the folder the user stands in; undefined where neither has it. */
-export function locate(name: string): string | undefined {
+export function findPackage(name: string): string | undefined {
   for (const from of [import.meta.url, pathToFileURL(join(process.cwd(), "package.json")).href]) {
     try {
       return createRequire(from).resolve(name);
