@@ -1,0 +1,79 @@
+import { expect, test, vi } from "vitest";
+import type { ResultRow } from "../../src/report/rows.js";
+import { missedOf } from "../../src/reproduce/run.js";
+import { average, bestOf } from "../../src/reproduce/shared.js";
+import type { Lab, Produced } from "../../src/reproduce/types.js";
+
+// What runs an experiment, and writes of it, is no part of this.
+vi.mock("../../src/reproduce/lab.js", () => ({ openLabs: vi.fn() }));
+vi.mock("../../src/reproduce/write.js", () => ({ writeExperiment: vi.fn() }));
+vi.mock("../../src/inputs/locate.js", () => ({ locate: vi.fn(), foldersOf: vi.fn() }));
+vi.mock("../../src/folder/output.js", () => ({ openOutput: vi.fn() }));
+
+/** What claims are judged by: averages, who is best, and what is outside an expected range. */
+const row = (method: string, task: string, value: number, seed = 0): ResultRow => ({
+  method,
+  task,
+  split: "test",
+  metric: "accuracy",
+  value,
+  n: 100,
+  seed,
+});
+const rows = [
+  row("mine", "a", 0.8),
+  row("mine", "b", 0.6),
+  row("theirs", "a", 0.7),
+  row("theirs", "b", 0.7),
+  row("half", "a", 0.9),
+  row("others", "h", 0.9),
+];
+const found = (of: readonly ResultRow[]): Produced => ({ rows: of, tables: [], figures: [] });
+const lab = { tasks: ["a", "b"], heldOut: ["h"] } as unknown as Lab;
+
+test("an average is over all tasks of the rows, or over those named; of who lacks one there is none", () => {
+  expect(average(rows, "mine", ["a", "b"])).toBeCloseTo(0.7, 12);
+  expect(average(rows, "mine", ["a"])).toBe(0.8);
+  expect(average(rows, "half", ["a", "b"])).toBeUndefined();
+  // The rows name h too, which only others have.
+  expect(average(rows, "mine")).toBeUndefined();
+  expect(average(rows.slice(0, 4), "mine")).toBeCloseTo(0.7, 12);
+  expect(average(rows, "nobody", ["a"])).toBeUndefined();
+});
+
+test("the best is above every other, on the tasks that the claim is about", () => {
+  const holds = (method: string, others: string[], where?: (of: Lab) => readonly string[]) =>
+    bestOf("it is", method, others, where).holds(found([...rows, row("mine", "h", 1)]), lab);
+  expect(bestOf("it is", "mine", ["theirs"]).text).toBe("it is");
+  expect(holds("mine", ["theirs"])).toBe(false);
+  expect(holds("mine", ["theirs"], () => ["a"])).toBe(true);
+  expect(holds("theirs", ["mine"], () => ["b"])).toBe(true);
+  expect(holds("mine", ["others"], ({ heldOut }) => heldOut)).toBe(true);
+  expect(
+    holds("mine", ["theirs", "half"], () => ["a"]),
+    "one of two is above it",
+  ).toBe(false);
+  expect(holds("mine", ["half"]), "who lacks a task is not told").toBeUndefined();
+  expect(holds("half", ["mine"])).toBeUndefined();
+  expect(holds("mine", ["theirs", "half"]), "one that cannot be told is enough").toBeUndefined();
+});
+
+test("what is outside its range is named with both numbers; its ends are inside", () => {
+  const range = {
+    name: "mini",
+    numbers: {
+      low: { value: 0.5, tolerance: 0.25 },
+      high: { value: 0.5, tolerance: 0.25 },
+      outside: { value: 0.5, tolerance: 0.25 },
+      below: { value: 0.5, tolerance: 0.25 },
+      missing: { value: 1, tolerance: 0 },
+    },
+  } as unknown as Parameters<typeof missedOf>[1];
+  const numbers = { low: 0.25, high: 0.75, outside: 0.7512345, below: 0.2, more: 9 };
+  expect(missedOf(numbers, range)).toEqual([
+    "outside: 0.7512, expected 0.5 ± 0.25 (mini)",
+    "below: 0.2000, expected 0.5 ± 0.25 (mini)",
+    "missing: it was not found, expected 1 ± 0 (mini)",
+  ]);
+  expect(missedOf({ ...numbers, outside: 0.5, below: 0.5, missing: 1 }, range)).toEqual([]);
+});

@@ -1,0 +1,176 @@
+import { expect, test } from "vitest";
+import type { TokenRow } from "../../src/models/types.js";
+import {
+  bucketed,
+  cutBatch,
+  isGeneration,
+  lossWeight,
+  tokensOf,
+  trainingBatches,
+  type Batch,
+  type EncodedExample,
+} from "../../src/tasks/batches.js";
+
+/** How examples become batches: which stand together, and where a batch is cut. */
+const row = (tokens: number, more: Partial<TokenRow> = {}): TokenRow => ({
+  ids: Array<number>(tokens).fill(1),
+  types: [],
+  ...more,
+});
+/** A batch whose examples have so many tokens each, and are known by their label. */
+const batchOf = (tokens: readonly number[], more: Partial<Batch> = {}): Batch => ({
+  rows: tokens.map((count) => row(count)),
+  labels: tokens.map((_, i) => i),
+  choices: undefined,
+  ...more,
+});
+const labels = (batches: readonly Batch[]) => batches.map((batch) => batch.labels);
+
+test("a batch is cut, in order, where an example more would be too many tokens", () => {
+  expect(labels(cutBatch(batchOf([4, 4, 4, 4]), 8))).toEqual([
+    [0, 1],
+    [2, 3],
+  ]);
+  expect(labels(cutBatch(batchOf([4, 4, 4, 4]), 7))).toEqual([[0], [1], [2], [3]]);
+  expect(labels(cutBatch(batchOf([4, 5, 1, 3, 5]), 9))).toEqual([
+    [0, 1],
+    [2, 3, 4],
+  ]);
+  expect(labels(cutBatch(batchOf([20, 1, 1, 20, 20]), 9)), "one that is too long alone").toEqual([
+    [0],
+    [1, 2],
+    [3],
+    [4],
+  ]);
+  expect(labels(cutBatch(batchOf([0, 5, 5]), 5)), "one without a token").toEqual([[0, 1], [2]]);
+  const parts = cutBatch(batchOf([4, 5, 1]), 9);
+  expect(parts.map(({ rows }) => rows.map(({ ids }) => ids.length))).toEqual([[4, 5], [1]]);
+});
+
+test("a batch that need not be cut is the batch itself", () => {
+  const batch = batchOf([4, 4]);
+  expect(cutBatch(batch, 8)).toEqual([batch]);
+  expect(cutBatch(batch, 8)[0]).toBe(batch);
+  const empty = batchOf([]);
+  expect(cutBatch(empty, 8)).toEqual([empty]);
+});
+
+test("what belongs to an example goes with it: the rows of a choice, and what an expert says", () => {
+  const softLabels = [
+    [0.1, 0.9],
+    [0.2, 0.8],
+    [0.3, 0.7],
+  ];
+  const choice = { ...batchOf([1, 2, 3, 4, 5, 6], { choices: 2, softLabels }), labels: [7, 8, 9] };
+  const parts = cutBatch(choice, 10);
+  expect(
+    parts.map(({ rows, labels: of, choices, softLabels: soft }) => ({
+      tokens: rows.map(({ ids }) => ids.length),
+      of,
+      choices,
+      soft,
+    })),
+  ).toEqual([
+    { tokens: [1, 2, 3, 4], of: [7, 8], choices: 2, soft: softLabels.slice(0, 2) },
+    { tokens: [5, 6], of: [9], choices: 2, soft: softLabels.slice(2) },
+  ]);
+  expect(cutBatch(batchOf([4, 4]), 4).map(({ softLabels: soft }) => soft)).toEqual([undefined, undefined]);
+});
+
+test("rows that share their text cost it once, where a batch is cut too", () => {
+  const ids = [1, 2, 3, 4];
+  const shared: Batch = {
+    rows: [5, 6, 7, 8].map((target) => ({ ids, types: [], targets: [target] })),
+    labels: [0, 1],
+    choices: 2,
+  };
+  expect(tokensOf(shared)).toBe(4 + 4);
+  expect(cutBatch(shared, 12)).toEqual([shared]);
+  expect(labels(cutBatch(shared, 11))).toEqual([[0], [1]]);
+});
+
+test("a mean is over examples; where texts are to be said, over their tokens", () => {
+  const texts = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
+  const said: Batch = { rows: texts, labels: [0, 0], choices: undefined };
+  const ranked: Batch = { ...said, labels: [0], choices: 2 };
+  const classes = batchOf([3, 3, 3]);
+  expect([said, ranked, classes].map(isGeneration)).toEqual([true, false, false]);
+  expect([said, ranked, classes].map(lossWeight)).toEqual([3, 1, 3]);
+  expect(isGeneration({ rows: [], choices: undefined })).toBe(false);
+});
+
+const example = (length: number, label: number, more: Partial<EncodedExample> = {}): EncodedExample => ({
+  rows: [row(length)],
+  label,
+  length,
+  ...more,
+});
+const choiceOf = (rows: number, length: number, label: number): EncodedExample => ({
+  rows: Array.from({ length: rows }, () => row(length)),
+  label,
+  length,
+});
+
+test("examples of like length stand together, the shortest first, in their order where they are as long", () => {
+  const of = (lengths: readonly number[], size: number) =>
+    labels(
+      bucketed(
+        lengths.map((length, i) => example(length, i)),
+        size,
+        false,
+      ),
+    );
+  expect(of([5, 3, 9, 3, 1], 2)).toEqual([[4, 1], [3, 0], [2]]);
+  expect(of([3, 3, 3], 3)).toEqual([[0, 1, 2]]);
+  expect(of([], 2)).toEqual([]);
+  const given = [example(2, 0), example(1, 1)];
+  bucketed(given, 2, false);
+  expect(
+    given.map(({ label }) => label),
+    "what was given stays as it was",
+  ).toEqual([0, 1]);
+});
+
+test("a batch of a choice has one number of rows an example, the fewest first whatever their length", () => {
+  const examples = [choiceOf(3, 1, 0), choiceOf(2, 9, 1), choiceOf(2, 4, 2), choiceOf(3, 2, 3)];
+  const batches = bucketed(examples, 8, true);
+  expect(batches.map(({ labels: of, choices, rows }) => ({ of, choices, rows: rows.length }))).toEqual([
+    { of: [2, 1], choices: 2, rows: 4 },
+    { of: [0, 3], choices: 3, rows: 6 },
+  ]);
+  expect(bucketed([choiceOf(2, 4, 0)], 8, false)[0]!.choices, "no choice").toBeUndefined();
+});
+
+test("what an expert says of examples stands in their order, and nowhere where nobody was asked", () => {
+  const [batch] = bucketed(
+    [example(5, 0, { softLabels: [1, 0] }), example(3, 1, { softLabels: [0, 1] })],
+    2,
+    false,
+  );
+  expect(batch!.softLabels).toEqual([
+    [0, 1],
+    [1, 0],
+  ]);
+  expect(bucketed([example(5, 0)], 2, false)[0]).not.toHaveProperty("softLabels");
+});
+
+test("an epoch's batches are made once: the same step gives the same batch", () => {
+  const next = trainingBatches(
+    "t",
+    [1, 2, 3, 4].map((length, i) => example(length, i)),
+    2,
+    false,
+    0,
+  );
+  expect(next(0)).toBe(next(0));
+  expect(next(1)).not.toBe(next(0));
+  expect(next(2).labels).toEqual(
+    trainingBatches(
+      "t",
+      [1, 2, 3, 4].map((length, i) => example(length, i)),
+      2,
+      false,
+      0,
+    )(2).labels,
+  );
+});
