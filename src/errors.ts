@@ -33,3 +33,14 @@ export function explain(error: unknown): unknown {
 
 /** The exit code of a run that was asked to stop and left a state behind. */
 export const stoppedCode = 130;
+
+/** What an error says, whatever was thrown. */
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The first of what a schema finds wrong: where it stands, and what it is. */
+export function firstIssue(error: {
+  readonly issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[];
+}): string {
+  const [issue] = error.issues;
+  return issue === undefined ? "" : `${issue.path.join(".")}: ${issue.message}`;
+}

@@ -66,7 +66,8 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
     }));
     jobs.push({
       head: await loadHead(family.experts[i]!, modelFamily.head),
-      batch: { rows, labels, choices: choices ?? undefined },
+      batch:
+        choices === null ? { kind: "classify", rows, labels } : { kind: "choose", rows, labels, choices },
       weight: 1,
     });
   }

@@ -75,7 +75,7 @@ async function measure(form: string): Promise<Result> {
     model,
     vectors,
     table,
-    [{ head: undefined, weight: 1, batch: { rows, labels: [0, 1, 0, 1], choices: 2 } }],
+    [{ head: undefined, weight: 1, batch: { kind: "choose", rows, labels: [0, 1, 0, 1], choices: 2 } }],
     { loss: "cross-entropy" },
   );
   return {

@@ -172,7 +172,12 @@ if (o.header !== undefined) {
   const jobs = Array.from({ length: k }, (_, t) => ({
     head: undefined,
     weight: 1,
-    batch: { rows: rowsOf(each, t), labels: Array.from({ length: each }, (_, r) => r % 2), choices: 2 },
+    batch: {
+      kind: "choose" as const,
+      rows: rowsOf(each, t),
+      labels: Array.from({ length: each }, (_, r) => r % 2),
+      choices: 2,
+    },
   }));
   let raw = makeTable(vectors.layers.length, k, () => 0.1);
   let moments = zeroMoments(raw.values.length);

@@ -36,6 +36,7 @@ const vectors = await loadTaskVectors({ base: opened.base, columns }, [...model.
 
 /** Two answers of two tokens to a text of six. */
 const batch = {
+  kind: "choose" as const,
   rows: [0, 1].map((answer) => ({
     ids: [11, 150_000, 77_000, 5, 99_999, 42],
     types: [],

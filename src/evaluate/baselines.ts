@@ -27,7 +27,7 @@ export function toRows(
     method,
     task: tasks[i]!.id,
     split,
-    metric: tasks[i]!.test[0]?.answers ? "exact-match" : "accuracy",
+    metric: tasks[i]!.kind === "generate" ? "exact-match" : "accuracy",
     value: accuracy,
     n,
     seed,

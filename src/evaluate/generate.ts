@@ -9,14 +9,18 @@ import type { Merge } from "./merge.js";
 
 type GenerativeModel = Model & { readonly generation: Generation };
 
+/** What is thrown where a model is asked for a text and has none. */
+export const saysNothing = (): UserError =>
+  new UserError(
+    "this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, " +
+      "GPT-2, OPT), not by models with task heads",
+  );
+
 /** @throws UserError where a model says nothing */
 export function generativeModel(model: Model): GenerativeModel {
-  if (!model.generation)
-    throw new UserError(
-      "this model says nothing: texts are made by language models (T5, Llama, Mistral, Qwen2, " +
-        "GPT-2, OPT), not by models with task heads",
-    );
-  return model as GenerativeModel;
+  const { generation } = model;
+  if (!generation) throw saysNothing();
+  return { ...model, generation };
 }
 
 /**

@@ -27,7 +27,6 @@ export async function withTeacher(
     const batches = bucketed(
       examples.map((example, label) => ({ ...example, label })),
       evaluationBatch,
-      task.isChoice,
     ).flatMap((batch) => cutBatch(batch, place.microBatch ?? tokensAPass));
     const merge = { ...place, table: constantTables.individual(n, k, expertOf(place, task)) };
     for await (const {

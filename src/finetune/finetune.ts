@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { tensor, tidy, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
 import { openMember } from "../checkpoint/family.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
@@ -14,7 +15,7 @@ import { forward } from "../models/index.js";
 import { logits } from "../models/head.js";
 import { version } from "../package.js";
 import { loadWeights } from "../statistics/weights.js";
-import { bucketed, cutBatch, trainingBatches, type EncodedExample } from "../tasks/batches.js";
+import { bucketed, choicesOf, cutBatch, trainingBatches, type EncodedExample } from "../tasks/batches.js";
 import { encodeMixed, type Encoder } from "../tasks/encoders.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { shuffled, trainingData } from "../tasks/split.js";
@@ -37,10 +38,13 @@ export interface Score {
 }
 
 /** What a language model learns of an example: to say the right answer. */
-const asGeneration = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
-  const row = rows[answers ? 0 : label]!;
-  return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
-};
+const asGeneration = (example: EncodedExample): EncodedExample => ({
+  kind: "generate",
+  rows: [{ ...at(example.rows, example.label), mean: undefined }],
+  label: 0,
+  length: example.length,
+  answers: example.kind === "generate" ? example.answers : [],
+});
 
 function scoreText({ task, accuracy, loss }: Score): string {
   return `${task} ${accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `}loss ${loss.toFixed(4)}`;
@@ -63,16 +67,15 @@ async function trainingTasksOf(
     if (drawn.length === 0) throw new UserError(`${options.data}/${task.id}: there is nothing to train on`);
     const encoded = encodeMixed(drawn, encoder, task, false);
     const fit = generates ? encoded.map(asGeneration) : encoded;
-    const isChoice = !generates && encoder.compares(task);
     trainingTasks.push({
       task,
       sources,
       fit,
       judge: encodeMixed(judge, encoder, task, false),
-      isChoice: encoder.compares(task),
+      kind: encoder.answering(task).kind,
       prefix: `head/${task.id}/`,
-      batch: trainingBatches(task.id, fit, options.batchSize, isChoice, options.order ?? options.seed),
-      batches: bucketed(fit, options.batchSize, isChoice).length,
+      batch: trainingBatches(task.id, fit, options.batchSize, options.order ?? options.seed),
+      batches: bucketed(fit, options.batchSize).length,
     });
   }
   return trainingTasks;
@@ -81,19 +84,17 @@ async function trainingTasksOf(
 /** Accuracy and loss on examples, a batch at a time. */
 async function scoreOf(
   trainee: Trainee,
-  { task, judge, isChoice, prefix }: TrainingTask,
+  { task, judge, kind, prefix }: TrainingTask,
   microBatch: number,
 ): Promise<Score> {
   const sum: Tally = { correct: 0, loss: 0, over: 0 };
   const weights = weightsOf(trainee);
-  for (const batch of bucketed(judge, evaluationBatch, isChoice).flatMap((whole) =>
-    cutBatch(whole, microBatch),
-  )) {
+  for (const batch of bucketed(judge, evaluationBatch).flatMap((whole) => cutBatch(whole, microBatch))) {
     const scores = tidy(() =>
       logits(
         forward(trainee.model, weights, batch.rows),
         trainedHead(trainee.trained, prefix),
-        batch.choices,
+        choicesOf(batch),
       ),
     );
     tally(sum, batch, (await scores.data()) as Float32Array, scores.shape[1]);
@@ -101,7 +102,7 @@ async function scoreOf(
   }
   return {
     task: task.id,
-    ...(!judge[0]?.answers && { accuracy: sum.correct / judge.length }),
+    ...(kind !== "generate" && { accuracy: sum.correct / judge.length }),
     loss: sum.loss / sum.over,
   };
 }

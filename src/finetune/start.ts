@@ -3,7 +3,7 @@ import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import type { AdapterModules } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
-import type { Batch, EncodedExample } from "../tasks/batches.js";
+import type { AnswerKind, Batch, EncodedExample } from "../tasks/batches.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { Task } from "../tasks/registry.js";
 
@@ -38,7 +38,8 @@ export interface TrainingTask {
   readonly sources: readonly DataFiles[];
   readonly fit: readonly EncodedExample[];
   readonly judge: readonly EncodedExample[];
-  readonly isChoice: boolean;
+  /** How it is judged. */
+  readonly kind: AnswerKind;
   readonly prefix: string;
   batch(step: number): Batch;
   readonly batches: number;

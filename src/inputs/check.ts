@@ -40,21 +40,26 @@ export function checkFamily(family: Family, model: Model): void {
 }
 
 /** Checks that a model takes what a task gives, and gives what it asks for. */
-export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): void {
+export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "text">): void {
   const isImage = task.kind === "image";
-  if (isImage !== (encoder.sees ?? false))
+  if (isImage !== (encoder.input === "image"))
     throw new UserError(
       `${task.id} is a task of ${isImage ? "images, and the model reads texts" : "texts, and the model sees images"}`,
     );
-  if (task.kind === "generate" && !encoder.text)
-    throw new UserError(
-      `${task.id} asks for a text, and the model says nothing: it takes a language model (T5, ` +
-        "Llama, Mistral, Qwen2, GPT-2, OPT)",
-    );
+  if (task.kind === "generate" && !encoder.text) throw saysNothing(task);
 }
 
+const saysNothing = ({ id }: Task): UserError =>
+  new UserError(
+    `${id} asks for a text, and the model says nothing: it takes a language model (T5, ` +
+      "Llama, Mistral, Qwen2, GPT-2, OPT)",
+  );
+
 /** Number of outputs that a task's head must have. */
-export const outputsOf = (task: Task): number => (task.kind === "choice" ? 1 : task.labels!.length);
+export function outputsOf(task: Task): number {
+  if (task.kind === "generate") throw saysNothing(task);
+  return task.kind === "choice" ? 1 : task.labels.length;
+}
 
 /** Checks that an expert carries a head of the task's kind, where the model needs one. */
 export function checkHead(expert: Member, head: HeadNames | undefined, model: Model, task: Task): void {
@@ -70,7 +75,7 @@ export function checkHead(expert: Member, head: HeadNames | undefined, model: Mo
   const outputs = outputsOf(task);
   if (shape.join() !== [outputs, model.width].join()) {
     const kinds =
-      task.kind === "choice" ? "1 output (a choice)" : `${outputs} outputs (${task.labels!.join(", ")})`;
+      task.kind === "choice" ? "1 output (a choice)" : `${outputs} outputs (${task.labels?.join(", ")})`;
     throw new UserError(
       `${expert.checkpoint.folder} (${task.id}): its head is ${show(shape)}; ${task.id} needs ` +
         `${kinds} of width ${model.width}`,

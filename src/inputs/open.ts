@@ -230,7 +230,7 @@ export async function openInputs(
       );
       prepared.push(ready);
     }
-    const free = prepared.find(({ validation }) => validation[0]?.answers);
+    const free = prepared.find(({ kind }) => kind === "generate");
     if (free && !usesLabels(options.loss))
       throw new UserError(
         `${free.id}: --loss ${options.loss} looks at the classes or answers that a model chooses ` +

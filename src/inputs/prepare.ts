@@ -131,9 +131,14 @@ export async function encoderFor(
   if (model.image) return imageRows(await loadProcessor(folder), model.image);
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
-  return model.scores
-    ? promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean")
-    : textRows(tokenizer);
+  if (!model.scores) return textRows(tokenizer);
+  return promptRows({
+    tokenizer,
+    prompts: await loadPrompts(prompts),
+    model,
+    maxLength: most,
+    mean: score === "mean",
+  });
 }
 
 /** Draws and encodes a task's examples. `config` is the expert's, for the order of its labels. */
@@ -157,12 +162,11 @@ export async function prepareTask(
     order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
+    ...encoder.answering(task),
     id: task.id,
-    isChoice: encoder.compares(task),
     synthetic: task.synthetic,
     head,
     sources,
-    ...(encoder.text && { generation: { most: task.max_new_tokens, text: encoder.text } }),
     validation: encodeMixed(inOrder(validation), encoder, task),
     test: tests[0]!,
     ...(tests.length > 1 && { tests }),

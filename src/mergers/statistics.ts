@@ -34,7 +34,7 @@ export interface StatisticsInputs {
 }
 
 /** An example as plain data, its pixels among them. */
-const written = ({ rows, ...rest }: EncodedExample) => ({
+const written = ({ rows, kind: _kind, ...rest }: EncodedExample) => ({
   ...rest,
   rows: rows.map((row) => ({
     ...row,
@@ -71,7 +71,7 @@ async function statisticsFile(
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
-  if (kind === "fisher" && task.validation[0]?.answers)
+  if (kind === "fisher" && task.kind === "generate")
     throw new UserError(
       `${task.id}: the Fisher information of a text to be said is not made here (it is defined ` +
         "over classes or answers); leave the task or the method out",

@@ -119,7 +119,7 @@ async function openLab(
   /** Tokens of a task's training files; undefined where it has none that are read as texts. */
   async function trainTokens(base: string, model: Parameters<typeof encoderFor>[1]): Promise<Cost["train"]> {
     const encoder = await encoderFor(base, model, options);
-    if (encoder.sees) return undefined;
+    if (encoder.input === "image") return undefined;
     let [examples, tokens] = [0, 0];
     for (const task of pickTasks(registry, options.tasks)) {
       const { train } = await findSplits(options.data, task);

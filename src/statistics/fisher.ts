@@ -16,7 +16,7 @@ import { forward } from "../models/index.js";
 import { logits, type Head } from "../models/head.js";
 import { crossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
-import type { EncodedExample } from "../tasks/batches.js";
+import { choicesOf, toBatch, type EncodedExample } from "../tasks/batches.js";
 import { softmax } from "../tensor/softmax.js";
 import type { ModelWeights } from "./weights.js";
 
@@ -24,7 +24,6 @@ import type { ModelWeights } from "./weights.js";
 export interface TaskInputs {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
-  readonly isChoice: boolean;
 }
 
 /**
@@ -36,16 +35,16 @@ export interface TaskInputs {
 export async function fisherOf(
   model: Model,
   { tensors, names }: ModelWeights,
-  { head, validation: examples, isChoice }: TaskInputs,
+  { head, validation: examples }: TaskInputs,
   onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
   const at = new Map(names.map((name, i) => [name, i]));
   const weights = (name: string) => tensors[at.get(name)!]!;
   let sums: Tensor[] = tensors.map((tensor) => zerosLike(tensor));
   try {
-    for (const [n, { rows }] of examples.entries()) {
-      const scores = (): Tensor2D =>
-        logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
+    for (const [n, example] of examples.entries()) {
+      const batch = toBatch([example]);
+      const scores = (): Tensor2D => logits(forward(model, weights, batch.rows), head, choicesOf(batch));
       const z = tidy(scores);
       const p = softmax(await z.data());
       z.dispose();

@@ -43,6 +43,7 @@ function ofArrays(
     throw new UserError(`${where}: there are ${count} images and ${y.values.length} labels`);
   const size = height * width * channels;
   return Array.from(y.values, (label, i): Example => ({
+    kind: "image",
     texts: [],
     label: labelOf(Number(label), task, `${where}, label ${i}`),
     picture: () => ({ height, width, channels, pixels: values.subarray(i * size, (i + 1) * size) }),
@@ -114,7 +115,7 @@ function folderSplits(folder: string, task: Task): Splits {
           throw new UserError(`${file}: pictures must be PNG or JPEG`);
         if (!pictureFile.test(own)) continue;
         files.push(file);
-        examples.push({ texts: [], label, picture: () => decode(readFileSync(file), file) });
+        examples.push({ kind: "image", texts: [], label, picture: () => decode(readFileSync(file), file) });
       }
     }
     if (examples.length === 0)
@@ -149,7 +150,7 @@ function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task)
         }
         const bytes = bytesOf(fields["image"] ?? fields["img"], where);
         const picture = (): Picture => decode(bytes, where);
-        examples.push({ texts: [], label: labelOf(label, task, where), picture });
+        examples.push({ kind: "image", texts: [], label: labelOf(label, task, where), picture });
       }
     }
     if (hidden && examples.length)

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
+import { firstIssue, UserError } from "../errors.js";
 
 /** An image as it is read: [height, width, channels] of bytes. */
 export interface Picture {
@@ -37,10 +37,7 @@ export async function loadProcessor(folder: string): Promise<Processor> {
   const path = join(folder, "preprocessor_config.json");
   if (!existsSync(path)) return {};
   const parsed = processor.safeParse(await readJson(path));
-  if (!parsed.success)
-    throw new UserError(
-      `${path}: ${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`,
-    );
+  if (!parsed.success) throw new UserError(`${path}: ${firstIssue(parsed.error)}`);
   return parsed.data;
 }
 

@@ -11,7 +11,7 @@ export interface Encoded {
   readonly types: readonly number[];
 }
 
-export interface TextEncoder {
+export interface TextTokenizer {
   readonly vocabulary: number;
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
   /** Ids of a text, special tokens as for a single one, uncut; or without them. */
@@ -128,7 +128,7 @@ function construct(json: object, config: object, path: string): Tokenizer {
  * Reads `tokenizer.json` of a folder. Truncates to `maxLength` (longest first); pads nothing: a batch pads
  * itself to its longest row, whatever padding the file asks for.
  */
-export async function loadTokenizer(folder: string, maxLength: number): Promise<TextEncoder> {
+export async function loadTokenizer(folder: string, maxLength: number): Promise<TextTokenizer> {
   const path = join(folder, "tokenizer.json");
   if (!existsSync(path))
     throw new UserError(

@@ -104,9 +104,7 @@ export async function train(
   const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
   const fits = tasks.map((task, i) => (options.adaptOn === "test" ? task.test : parts[i]!.fit));
   const each = options.batchesPerStep ?? 1;
-  const batchOf = tasks.map((task, i) =>
-    trainingBatches(task.id, fits[i]!, options.batchSize, task.isChoice, options.seed),
-  );
+  const batchOf = tasks.map((task, i) => trainingBatches(task.id, fits[i]!, options.batchSize, options.seed));
   let state = start;
 
   const score = async () => {

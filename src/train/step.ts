@@ -33,7 +33,7 @@ import {
   type Stage,
 } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
-import { isGeneration, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
+import { choicesOf, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
 import type { LossName } from "./losses.js";
 import { passesOf, type Job } from "./passes.js";
 
@@ -59,8 +59,8 @@ export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossNa
 
 function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
-  if (isGeneration(batch)) return mul(sum(features), -1 / lossWeight(batch));
-  const scores = logits(features, head, batch.choices);
+  if (batch.kind === "generate") return mul(sum(features), -1 / lossWeight(batch));
+  const scores = logits(features, head, choicesOf(batch));
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
   if (loss === "distillation") return divergence(scores, tensor2d(batch.softLabels!.flat(), scores.shape));

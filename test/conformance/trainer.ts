@@ -20,6 +20,7 @@ import { mergeTensor } from "../../src/merge/op.js";
 import { residencies } from "../../src/merge/residency.js";
 import type { Part, TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
+import { choicesOf } from "../../src/tasks/batches.js";
 import { passesOf, type Job } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
 import { withTeacher } from "../../src/evaluate/teacher.js";
@@ -107,7 +108,9 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       const [g, ...others] = golden.batches;
       const width = g!.choices ?? 1;
       const batch = toBatch(g!);
+      const kind = g!.choices === null ? ("classify" as const) : ("choose" as const);
       const validation = g!.labels.map((label, i) => ({
+        kind,
         rows: batch.rows.slice(i * width, (i + 1) * width),
         label,
         length: Math.max(...batch.rows.slice(i * width, (i + 1) * width).map(({ ids }) => ids.length)),
@@ -117,7 +120,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
         [
           {
             id: g!.task,
-            isChoice: g!.choices !== null,
+            kind,
             synthetic: true,
             head: heads[0],
             validation,
@@ -209,7 +212,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       weight: 1,
       batch: {
         ...batch,
-        rows: batch.rows.slice(0, 2 * (batch.choices ?? 1)),
+        rows: batch.rows.slice(0, 2 * (choicesOf(batch) ?? 1)),
         labels: batch.labels.slice(0, 2),
       },
     }));

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import { bucketed, choicesOf, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Example } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Task } from "../../src/tasks/registry.js";
@@ -172,6 +172,7 @@ test("an unknown task names the nearest; a missing folder says what is there", a
 });
 
 const example = (length: number, label: number, rows = 1): EncodedExample => ({
+  kind: rows === 1 ? "classify" : "choose",
   rows: Array.from({ length: rows }, () => ({
     ids: Array(length).fill(label + 5),
     types: Array(length).fill(0),
@@ -182,12 +183,12 @@ const example = (length: number, label: number, rows = 1): EncodedExample => ({
 
 test("batches never mix numbers of choices", () => {
   const examples = [example(3, 0, 2), example(9, 1, 2), example(4, 0, 3), example(5, 1, 2)];
-  const batches = bucketed(examples, 2, true);
+  const batches = bucketed(examples, 2);
   expect(
-    batches.map(({ rows, choices }) => [
-      rows.length,
-      Math.max(...rows.map(({ ids }) => ids.length)),
-      choices,
+    batches.map((batch) => [
+      batch.rows.length,
+      Math.max(...batch.rows.map(({ ids }) => ids.length)),
+      choicesOf(batch),
     ]),
   ).toEqual([
     [4, 5, 2],
@@ -198,7 +199,7 @@ test("batches never mix numbers of choices", () => {
 
 test("training batch n is a function of n; an epoch holds every example once", () => {
   const examples = Array.from({ length: 10 }, (_, i) => example(2 + (i % 4), i));
-  const supply = () => trainingBatches("t", examples, 4, false, 3);
+  const supply = () => trainingBatches("t", examples, 4, 3);
   const [a, b] = [supply(), supply()];
   const epoch = [0, 1, 2].flatMap((step) => a(step).labels);
   expect([...epoch].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);

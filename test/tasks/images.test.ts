@@ -4,6 +4,7 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
 import { loadDecoder } from "../../src/tasks/decode.js";
+import { pictureOf } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Picture } from "../../src/tasks/pixels.js";
 import { loadTasks, type Task } from "../../src/tasks/registry.js";
@@ -75,7 +76,7 @@ describe("sets of pictures", () => {
     const { validation, test: tested, sources } = await loadTaskData(join(folder, "folders"), shapes, 3, 0);
     expect(validation.map(({ label }) => label).sort((a, b) => a - b)).toEqual([0, 2, 2]);
     expect(tested.map(({ label }) => label)).toEqual([1]);
-    expect(colours(tested[0]!.picture!()).equals(rgb("full.jpg"))).toBe(true);
+    expect(colours(pictureOf(tested[0]!)).equals(rgb("full.jpg"))).toBe(true);
     expect(sources.validation).toEqual({
       name: join(folder, "folders/shapes/val"),
       files: ["circle/x.png", "star/a.JPG", "star/b.png"].map((file) =>
@@ -91,7 +92,7 @@ describe("sets of pictures", () => {
       0,
     );
     expect(numbered[0]!.label).toBe(1);
-    expect(() => numbered[0]!.picture!()).toThrow(/00001\/a\.png: not a PNG or JPEG file/);
+    expect(() => pictureOf(numbered[0]!)).toThrow(/00001\/a\.png: not a PNG or JPEG file/);
   });
 
   test("folders that do not fit", async () => {
@@ -142,7 +143,7 @@ describe("sets of pictures", () => {
     await put("idx/shapes/t10k-labels-idx1-ubyte.gz", gzipSync(idx([1], [1])));
     const { validation, test: tested } = await loadTaskData(join(folder, "idx"), shapes, 2, 0);
     expect(validation.map(({ label }) => label).sort((a, b) => a - b)).toEqual([1, 2]);
-    expect(tested[0]!.picture!()).toEqual({
+    expect(pictureOf(tested[0]!)).toEqual({
       height: 3,
       width: 4,
       channels: 1,
@@ -170,7 +171,7 @@ describe("sets of pictures", () => {
     expect(sources.validation.files).toHaveLength(2);
     expect(tested.map(({ label }) => label)).toEqual([2, 0, 1]);
     for (const [i, name] of ["colour.png", "half.jpg", "grey.png"].entries())
-      expect(colours(tested[i]!.picture!()).equals(rgb(name))).toBe(true);
+      expect(colours(pictureOf(tested[i]!)).equals(rgb(name))).toBe(true);
   });
 });
 
@@ -184,7 +185,7 @@ describe("texts in parquet", () => {
       ["C.", "F.", 2],
     ]);
     const ropes = await readExamples(join(files, "answers.parquet"), registry.get("ropes")!);
-    expect(ropes.map(({ answers, fields }) => [answers, fields!["background"]])).toEqual([
+    expect(ropes.map((one) => one.kind === "generate" && [one.answers, one.fields["background"]])).toEqual([
       [["me", "I"], "b"],
       [["that"], "c"],
     ]);

@@ -42,8 +42,13 @@ const options: TrainOptions = {
 function tasks(): PreparedTask[] {
   return mini.golden.batches.slice(0, 2).map((g, i) => {
     const { rows } = toBatch(g);
-    const validation = rows.map((row, r) => ({ rows: [row], label: g.labels[r]!, length: row.ids.length }));
-    return { id: g.task, isChoice: false, synthetic: true, head: mini.heads[i], validation, test: [] };
+    const validation = rows.map((row, r) => ({
+      kind: "classify" as const,
+      rows: [row],
+      label: g.labels[r]!,
+      length: row.ids.length,
+    }));
+    return { id: g.task, kind: "classify", synthetic: true, head: mini.heads[i], validation, test: [] };
   });
 }
 
