@@ -30,7 +30,7 @@ export async function realCase(
   const known = await loadTasks(data);
   const batches: PlainBatch[] = [];
   for (const task of pickTasks(known, [...tasks])) {
-    const { validation } = await loadTaskData(data, task, batchSize, 0);
+    const { validation } = await loadTaskData(data, task, { valPerTask: batchSize, seed: 0 });
     const batch = bucketed(encodeMixed(validation, textRows(encoder), task), 1e9)[0]!;
     const { rows, labels } = batch;
     const length = Math.max(...rows.map(({ ids: row }) => row.length));

@@ -147,7 +147,7 @@ async function heldOutHashes(
   for (const [i, task] of pickTasks(await loadTasks(data), tasks).entries()) {
     const {
       sources: { test },
-    } = await loadTaskData(data, task, options.valPerTask, options.seed, options.split);
+    } = await loadTaskData(data, task, options);
     found.push({ role: `${task.id}, held out, data`, file: basename(test.name), sha256: await hashOf(test) });
     if (!head) continue;
     const { checkpoint } = await openExpert(task.id, sources[i]!.folder, base, canonical);

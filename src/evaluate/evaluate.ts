@@ -10,7 +10,7 @@ import {
   cutBatch,
   lossWeight,
   tokensAPass,
-  tokensOf,
+  batchTokens,
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
@@ -89,7 +89,7 @@ function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][
   const sweeps: T[][] = [];
   let room = -1;
   for (const item of items) {
-    const bytes = 4 * width * tokensOf(item.batch);
+    const bytes = 4 * width * batchTokens(item.batch);
     if (bytes > room) {
       sweeps.push([]);
       room = sweepBytes;

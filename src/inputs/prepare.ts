@@ -20,7 +20,7 @@ import {
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
-import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
+import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { checkKind, labelOrder } from "./check.js";
 import type { Locations } from "./locate.js";
@@ -103,11 +103,8 @@ export function outputLayerOf(
 export const startFor = (model: Model, backend: EngineName | "auto"): Promise<EngineName> =>
   startEngine(backend, model.width < 256 ? 1 : undefined);
 
-export interface DataOptions {
+export interface DataOptions extends DrawOptions {
   readonly data: string;
-  readonly valPerTask: number;
-  readonly seed: number;
-  readonly split?: SplitName | undefined;
 }
 
 export interface EncoderOptions {
@@ -150,13 +147,7 @@ export async function prepareTask(
   options: DataOptions,
 ): Promise<PreparedTask & Pick<TaskData, "sources">> {
   checkKind(task, encoder);
-  const { validation, test, sources } = await loadTaskData(
-    options.data,
-    task,
-    options.valPerTask,
-    options.seed,
-    options.split,
-  );
+  const { validation, test, sources } = await loadTaskData(options.data, task, options);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
     order ? examples.map((example) => ({ ...example, label: order[example.label]! })) : examples;

@@ -69,7 +69,7 @@ export async function ordersOf(
   const { sources } = await trainingData(data, task!, seed);
   const {
     sources: { test },
-  } = await loadTaskData(data, task!, valPerTask, seed, split);
+  } = await loadTaskData(data, task!, { valPerTask, seed, split });
   for (const source of [...sources, test])
     inputs.push({ role: `${id}, data`, file: basename(source.name), sha256: await hashOf(source) });
 

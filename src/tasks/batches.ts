@@ -54,10 +54,12 @@ export function lossWeight({ kind, rows, labels }: Batch): number {
 }
 
 /** How many rows of a batch compete in each example; undefined where an example is one row. */
-export const choicesOf = (batch: Batch): number | undefined =>
-  batch.kind === "choose" ? batch.choices : undefined;
+export function choicesOf(batch: Batch): number | undefined {
+  if (batch.kind === "choose") return batch.choices;
+  return undefined;
+}
 
-export const tokensOf = ({ rows }: Batch): number => rowTokens(...rows);
+export const batchTokens = ({ rows }: Batch): number => rowTokens(...rows);
 
 /** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
 export function cutBatch(batch: Batch, most: number): Batch[] {

@@ -104,13 +104,19 @@ function checkTargets(targets: number[], answer: string, maxLength: number): num
   return targets;
 }
 
+/** How many tokens of a text a longer one begins with. */
+function sharedStart(given: readonly number[], whole: readonly number[]): number {
+  const other = given.findIndex((id, i) => whole[i] !== id);
+  return other === -1 ? given.length : other;
+}
+
 /** A prompt that an encoder reads and loses its end where it is too long, and an answer. */
 function encoderRow({ tokenizer, maxLength, mean }: PromptOptions, prompt: string, answer: string): TokenRow {
-  const ids = tokenizer.whole(prompt, true);
   const targets = checkTargets(tokenizer.whole(answer, true), answer, maxLength);
-  const special = ids.slice(tokenizer.whole(prompt, false).length);
-  const cut = [...ids.slice(0, maxLength - special.length), ...special];
-  return { ids: ids.length > maxLength ? cut : ids, types: [], targets, mean };
+  const given = tokenizer.whole(prompt, true);
+  if (given.length <= maxLength) return { ids: given, types: [], targets, mean };
+  const special = given.slice(tokenizer.whole(prompt, false).length);
+  return { ids: [...given.slice(0, maxLength - special.length), ...special], types: [], targets, mean };
 }
 
 /** A prompt with an answer behind it: too long, it loses its beginning. */
@@ -118,9 +124,8 @@ function decoderRow({ tokenizer, maxLength, mean }: PromptOptions, prompt: strin
   // The answer as it is cut where it stands: a space belongs to the token that follows it.
   const given = tokenizer.whole(prompt, true);
   const whole = tokenizer.whole(`${prompt} ${answer}`, true);
-  const shared = given.findIndex((id, i) => whole[i] !== id);
   // Something must stand before it.
-  const from = Math.max(1, shared === -1 ? given.length : shared);
+  const from = Math.max(1, sharedStart(given, whole));
   const targets = checkTargets(whole.slice(from), answer, maxLength);
   return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
 }
@@ -133,7 +138,7 @@ function generateRow(options: PromptOptions, prompt: string, answer: string, roo
   if (!model.generation) throw new Error("a model that scores texts and makes none is asked for one");
   const given = tokenizer.whole(prompt, true);
   const whole = tokenizer.whole(`${prompt} ${answer}`, true);
-  const goesOn = given.every((id, i) => whole[i] === id);
+  const goesOn = sharedStart(given, whole) === given.length;
   const said = goesOn ? whole.slice(given.length) : tokenizer.whole(` ${answer}`, false);
   const targets = checkTargets([...said, ...model.generation.ends.slice(0, 1)], answer, maxLength);
   const most = Math.max(1, maxLength - Math.max(room, targets.length));
@@ -180,10 +185,11 @@ export function promptRows(options: PromptOptions): Encoder {
           length: lengthOf(rows),
         };
       }),
-    answering: ({ kind, max_new_tokens: most }) => ({
-      kind: kind === "generate" ? "generate" : "choose",
-      generation: { most, text: tokenizer.text },
-    }),
+    answering({ kind, max_new_tokens: most }) {
+      const generation = { most, text: tokenizer.text };
+      if (kind === "generate") return { kind, generation };
+      return { kind: "choose", generation };
+    },
     text: tokenizer.text,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
@@ -220,5 +226,6 @@ export const encodeMixed = (
   examples.map((example, i) => {
     const variants = encoder.encode(example, task);
     const chosen = at(variants, i % variants.length);
-    return keep ? { ...chosen, rows: chosen.rows.map(kept) } : chosen;
+    if (!keep) return chosen;
+    return { ...chosen, rows: chosen.rows.map(kept) };
   });

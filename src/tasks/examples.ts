@@ -67,10 +67,11 @@ function pick(
   taken?: string,
 ): { name: string; value: unknown } | undefined {
   const name = names.find((candidate) => candidate !== taken && row.fields[candidate] !== undefined);
-  return name === undefined ? undefined : { name, value: row.fields[name] };
+  if (name === undefined) return undefined;
+  return { name, value: row.fields[name] };
 }
 
-function text(row: Row, names: readonly string[], taken?: string): { name: string; value: string } {
+function textIn(row: Row, names: readonly string[], taken?: string): { name: string; value: string } {
   const found = pick(row, names, taken);
   if (!found)
     throw new UserError(
@@ -106,7 +107,8 @@ export function classOf(value: unknown, labels: readonly string[] | null, count:
     if (!/^\d+$/.test(value)) return undefined;
   } else if (typeof value !== "number") return undefined;
   const number = Number(value);
-  return Number.isInteger(number) && number >= 0 && number < count ? number : undefined;
+  if (Number.isInteger(number) && number >= 0 && number < count) return number;
+  return undefined;
 }
 
 /** Its label; undefined where it has none, as in a published test set. */
@@ -137,7 +139,8 @@ function parseAnswers({ fields, where }: Row): GenerateExample["answers"] | unde
   if (!list.every((one) => typeof one === "string"))
     throw new UserError(`${where}: "answers" must be a list of texts, or {"text": [texts]}`);
   const [first, ...more] = list.filter((one) => one.trim() !== "");
-  return first === undefined ? undefined : [first, ...more];
+  if (first === undefined) return undefined;
+  return [first, ...more];
 }
 
 function parseChoice(row: Row, task: Task): Example | undefined {
@@ -145,7 +148,7 @@ function parseChoice(row: Row, task: Task): Example | undefined {
   const label = parseLabel(row, task, endings.length);
   if (label === undefined) return undefined;
   const { question } = row.fields;
-  const first = text(row, aliases.first).value;
+  const first = textIn(row, aliases.first).value;
   const asked = typeof question === "string" && copaQuestions[question];
   const context = asked ? `${first} ${asked}` : first;
   return {
@@ -163,14 +166,14 @@ export function parseExample(row: Row, task: Task): Example | undefined {
   if (task.kind === "generate") {
     const answers = parseAnswers(row);
     return (
-      answers && { kind: "generate", texts: [[text(row, aliases.first).value]], label: 0, answers, fields }
+      answers && { kind: "generate", texts: [[textIn(row, aliases.first).value]], label: 0, answers, fields }
     );
   }
   const label = parseLabel(row, task, task.labels.length);
   if (label === undefined) return undefined;
-  const first = text(row, aliases.first);
+  const first = textIn(row, aliases.first);
   if (task.kind === "single") return { kind: "text", texts: [[first.value]], label, fields };
   // QNLI pairs a question with a sentence, BoolQ a question with a passage: the second part may go by a "first" name.
-  const second = text(row, [...aliases.second, "sentence", "passage"], first.name);
+  const second = textIn(row, [...aliases.second, "sentence", "passage"], first.name);
   return { kind: "text", texts: [[first.value, second.value]], label, fields };
 }

@@ -34,7 +34,7 @@ const ours = z.record(z.string(), z.array(entry).min(1));
 const theirs = z.object({ templates: z.record(z.string(), entry) });
 
 /** What promptsource's folders are called where it is not the task's own name. */
-const folderNames: Record<string, readonly string[]> = {
+const promptsourceFolders: Record<string, readonly string[]> = {
   wsc: ["wsc.fixed"],
   winogrande: ["winogrande_xl", "winogrande_debiased"],
   story_cloze: ["2016"],
@@ -59,7 +59,7 @@ async function parseYaml(path: string): Promise<unknown> {
 }
 
 /** A value by those of some names that can be a template's; nothing where there is no value. */
-function named(names: readonly string[], value: unknown): Record<string, unknown> {
+function valuesBy(names: readonly string[], value: unknown): Record<string, unknown> {
   if (value === undefined) return {};
   return Object.fromEntries(names.filter((name) => /^\w+$/.test(name)).map((name) => [name, value]));
 }
@@ -75,15 +75,15 @@ function context(example: Example, { kind }: Task): Record<string, unknown> {
   const { texts, label } = example;
   const [first, second] = texts[0] ?? [];
   return {
-    ...named(aliases.first, first),
-    ...(kind === "choice" ? namedChoices(texts) : named(aliases.second, second)),
+    ...valuesBy(aliases.first, first),
+    ...(kind === "choice" ? namedChoices(texts) : valuesBy(aliases.second, second)),
     ...(example.kind === "generate" && { answers: example.answers, answer: example.answers[0] }),
     ...(example.kind !== "image" && example.fields),
     label,
   };
 }
 
-function compile(
+function compileTemplate(
   { name, jinja, answer_choices: listed }: Entry,
   task: Task,
   where: string,
@@ -147,16 +147,19 @@ export async function loadPrompts(folder?: string): Promise<Prompts> {
   const shipped = ours.parse(await parseYaml(path));
   const given = folder === undefined ? undefined : await readFolder(folder);
   const foundFor = ({ id }: Task) =>
-    [id, ...(folderNames[id] ?? [])].map((name) => given?.get(name)).find((one) => one !== undefined);
+    [id, ...(promptsourceFolders[id] ?? [])].map((name) => given?.get(name)).find((one) => one !== undefined);
   const fileOf = (task: Task) => foundFor(task)?.path ?? path;
   /** @throws UserError where there are none */
   const entriesOf = (task: Task): readonly Entry[] => {
-    const found = given ? foundFor(task)?.entries.filter(answersLike(task)) : shipped[task.id];
-    if (found?.length) return found;
-    if (!given)
+    if (!given) {
+      const entries = shipped[task.id];
+      if (entries?.length) return entries;
       throw new UserError(
         `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`,
       );
+    }
+    const entries = foundFor(task)?.entries.filter(answersLike(task));
+    if (entries?.length) return entries;
     throw new UserError(
       `--prompts ${folder}: there are no templates ${task.kind === "generate" ? "without" : "with"} ` +
         `answer_choices for ${task.id} (a folder of that name with a templates.yaml)`,
@@ -167,7 +170,7 @@ export async function loadPrompts(folder?: string): Promise<Prompts> {
     fileOf,
     of(task) {
       const templates =
-        compiled.get(task.id) ?? entriesOf(task).map((entry) => compile(entry, task, fileOf(task)));
+        compiled.get(task.id) ?? entriesOf(task).map((entry) => compileTemplate(entry, task, fileOf(task)));
       compiled.set(task.id, templates);
       return templates;
     },

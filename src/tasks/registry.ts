@@ -48,6 +48,9 @@ const registryEntry = z
     return z.NEVER;
   });
 
+/** A task whose examples are of one of its classes. */
+export type ClassTask = Extract<Task, { readonly labels: readonly string[] }>;
+
 /** By its kind, a task has labels or may have none. */
 export type Task = Readonly<z.infer<typeof registryEntry>> & { readonly id: string };
 
@@ -68,9 +71,9 @@ async function readRegistry(path: string): Promise<Map<string, Task>> {
  */
 export async function loadTasks(dataFolder?: string): Promise<Map<string, Task>> {
   const tasks = await readRegistry(join(packageFolder, "data", "tasks.json"));
-  const own = dataFolder === undefined ? undefined : join(dataFolder, "tasks.json");
-  if (own !== undefined && existsSync(own))
-    for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
+  if (dataFolder === undefined) return tasks;
+  const own = join(dataFolder, "tasks.json");
+  if (existsSync(own)) for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
   return tasks;
 }
 

@@ -1,5 +1,5 @@
 import type { Head } from "../models/head.js";
-import { cutBatch, lossWeight, tokensAPass, tokensOf, type Batch } from "../tasks/batches.js";
+import { cutBatch, lossWeight, tokensAPass, batchTokens, type Batch } from "../tasks/batches.js";
 
 /** A task's part in one step. */
 export interface Job {
@@ -29,7 +29,7 @@ const microBatches = (job: Job, most: number): Job[] =>
 export function passesOf(jobs: readonly Job[], most = tokensAPass): Job[][] {
   const passes: { jobs: Job[]; tokens: number }[] = [];
   for (const job of jobs.flatMap((whole, index) => microBatches({ ...whole, index }, most))) {
-    const tokens = tokensOf(job.batch);
+    const tokens = batchTokens(job.batch);
     const last = passes.at(-1);
     if (last && last.tokens + tokens <= most) {
       last.jobs.push(job);
