@@ -184,12 +184,15 @@ if (o.header !== undefined) {
   const lines: string[] = [];
   for (let step = 1; step <= Number(o.steps); step++) {
     const [from, read] = [performance.now(), traffic.read];
-    const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, {
-      loss: "cross-entropy",
-      blockwise: plan.chosen.blockwise,
-      microBatch: tokens,
-    });
-    ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
+    const { gradient, losses } = await coefficientGradient(
+      { model, vectors, table: applyGate(raw, "tanh"), blockwise: plan.chosen.blockwise, microBatch: tokens },
+      jobs,
+      "cross-entropy",
+    );
+    ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, {
+      ...adamDefaults,
+      lr: 0.03,
+    }));
     const live = gradient.values.filter((g) => g !== 0).length;
     lines.push(
       `| ${step} | ${losses.reduce((a, b) => a + b, 0).toFixed(5)} | ${live} of ` +

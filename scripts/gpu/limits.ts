@@ -52,11 +52,9 @@ const table = applyGate(
 const before = { ...webgpuCounts() };
 const started = performance.now();
 const { losses, gradient } = await coefficientGradient(
-  model,
-  vectors,
-  table,
+  { model, vectors, table },
   [{ head: undefined, weight: 1, batch }],
-  { loss: "cross-entropy" },
+  "cross-entropy",
 );
 const seconds = (performance.now() - started) / 1000;
 const after = webgpuCounts();

@@ -5,9 +5,7 @@ import { z } from "zod";
 import { openExpert } from "../checkpoint/family.js";
 import { readJson, sha256, writeText, digest } from "../checkpoint/files.js";
 import { Stopped } from "../errors.js";
-import { toRows } from "../evaluate/baselines.js";
-import { evaluateTasks } from "../evaluate/evaluate.js";
-import { constantTables } from "../methods/constant.js";
+import { evaluateReferences } from "../evaluate/baselines.js";
 import { version } from "../package.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
 import { resultRow, type ResultRow } from "../report/rows.js";
@@ -92,47 +90,6 @@ async function savedResult(
       return { ...saved, rows: saved.rows.map((row) => ({ ...row, method: name })) };
   }
   return undefined;
-}
-
-/** The rows that are no merge: every expert on its own task, and the base. */
-async function references(inputs: Inputs, seed: number): Promise<ResultRow[]> {
-  const {
-    vectors: {
-      layers: { length: n },
-      experts: { length: k },
-    },
-    tasks,
-  } = inputs;
-  const rows: ResultRow[] = [];
-  for (const [i, task] of tasks.entries()) {
-    rows.push(
-      ...toRows(
-        "individual",
-        [task],
-        await evaluateTasks(
-          { ...mergeContextOf(inputs), table: constantTables.individual(n, k, i) },
-          [task],
-          "test",
-        ),
-        "test",
-        seed,
-      ),
-    );
-  }
-  return [
-    ...rows,
-    ...toRows(
-      "pretrained",
-      tasks,
-      await evaluateTasks(
-        { ...mergeContextOf(inputs), table: constantTables.pretrained(n, k) },
-        tasks,
-        "test",
-      ),
-      "test",
-      seed,
-    ),
-  ];
 }
 
 /** Hashes of what tests on tasks that are held out depend on: their data, and the experts that their heads are of. */
@@ -229,7 +186,8 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const hashes = [...inputs.hashes, ...(heldOut?.length ? await heldOutHashes(inputs, plain, heldOut) : [])];
   const context: CompareContext = { out, inputs, recipe, options: plain, search, threads, given, hooks };
   try {
-    rows.push(...(await references(inputs, options.seed)));
+    const quiet = { seed: options.seed, progress: () => {} };
+    rows.push(...(await evaluateReferences(mergeContextOf(inputs), inputs.tasks, quiet)));
     for (const [i, candidate] of chosen.entries()) {
       const { name } = candidate;
       if (hooks.stopping()) return compared(false);

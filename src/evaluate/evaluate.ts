@@ -1,16 +1,17 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
-import { at } from "../at.js";
+import { at, f32 } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/head.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
 import {
+  batchTokens,
   bucketed,
   choicesOf,
   cutBatch,
+  groupUpTo,
   lossWeight,
   tokensAPass,
-  batchTokens,
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
@@ -34,7 +35,7 @@ interface TaskExamples {
   readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }
 
-export interface Score {
+export interface TaskScore {
   /**
    * Fraction of examples whose highest logit is the label's; of texts to be said, of those said word
    * for word ({@link isExact}).
@@ -46,10 +47,10 @@ export interface Score {
 }
 
 /** −log softmax(row)[label], in float64 on the host. */
-function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
+function negativeLogLikelihood(row: Float32Array, label: number): number {
   const values = Array.from(row);
   const top = Math.max(...values);
-  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - values[label]!;
+  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - f32(row, label);
 }
 
 /** Examples that run through the model together, and the head that scores them. */
@@ -84,22 +85,6 @@ export function tally(sum: Tally, batch: Batch, values: Float32Array, width: num
 
 export const evaluationBatch = 32;
 
-/** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
-function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {
-  const sweeps: T[][] = [];
-  let room = -1;
-  for (const item of items) {
-    const bytes = 4 * width * batchTokens(item.batch);
-    if (bytes > room) {
-      sweeps.push([]);
-      room = sweepBytes;
-    }
-    sweeps.at(-1)!.push(item);
-    room -= bytes;
-  }
-  return sweeps;
-}
-
 /**
  * Logits of batches under a merge, in their order: [examples, classes or choices] each. Device memory: the merged
  * weights (of the largest block, where it runs blockwise) and one batch's activations.
@@ -109,7 +94,9 @@ export async function* batchLogits<T extends HeadBatch>(
   items: readonly T[],
 ): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
   const stages = stagesOf(model, blockwise);
-  for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
+  // Activations at a boundary of blocks wait in host memory.
+  const most = blockwise ? sweepBytes : Infinity;
+  for (const sweep of groupUpTo(items, most, ({ batch }) => 4 * model.width * batchTokens(batch))) {
     const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
       const { weights, dispose } = await openStage(
@@ -127,18 +114,13 @@ export async function* batchLogits<T extends HeadBatch>(
         dispose();
       }
     }
-    for (const [
-      i,
-      {
-        boundary: [only],
-      },
-    ] of inputs.entries()) {
-      const item = sweep[i]!;
+    for (const [i, item] of sweep.entries()) {
+      const { values, shape } = at(at(inputs, i).boundary, 0);
       const scores = tidy(() =>
-        logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, choicesOf(item.batch)),
+        logits(tensor2d(values, [at(shape, 0), at(shape, 1)]), item.head, choicesOf(item.batch)),
       );
       try {
-        yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
+        yield { item, width: scores.shape[1], values: await scores.data<"float32">() };
       } finally {
         scores.dispose();
       }
@@ -154,7 +136,7 @@ export async function evaluateTasks(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Score[]> {
+): Promise<TaskScore[]> {
   const variants = tasks.map((task) =>
     templatesOf(task, split).map((examples): PreparedTask => ({ ...task, [split]: examples })),
   );
@@ -183,7 +165,7 @@ async function evaluateEach(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Score[]> {
+): Promise<TaskScore[]> {
   const parts = tasks.map((task) => ({ task, sum: { correct: 0, loss: 0, over: 0 } satisfies Tally }));
   const items = parts.flatMap(({ task, sum }) =>
     bucketed(task[split], evaluationBatch)

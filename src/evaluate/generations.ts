@@ -1,7 +1,7 @@
 import { at } from "../at.js";
 import { targetsOf } from "../tasks/batches.js";
 import type { PreparedTask } from "./evaluate.js";
-import { generate, saysNothing } from "./generate.js";
+import { generate, noGeneration } from "./generate.js";
 import type { Merge } from "./merge.js";
 
 /** What a model was given, what it said, and what is right. */
@@ -23,7 +23,7 @@ export async function generations(
 ): Promise<GeneratedText[]> {
   const all: GeneratedText[] = [];
   for (const { id, generation, test } of tasks) {
-    if (!generation) throw saysNothing();
+    if (!generation) throw noGeneration();
     const { most, text } = generation;
     // Of answers that compete, each row holds the prompt; the label's holds the right one.
     const examples = test
@@ -34,13 +34,10 @@ export async function generations(
       examples.map(({ row }) => row),
       most,
     );
-    for (const [i, { example, row }] of examples.entries())
-      all.push({
-        task: id,
-        prompt: text(row.ids),
-        said: text(at(said, i)),
-        right: example.kind === "generate" ? example.answers : [text(targetsOf(row))],
-      });
+    for (const [i, { example, row }] of examples.entries()) {
+      const right = example.kind === "generate" ? example.answers : [text(targetsOf(row))];
+      all.push({ task: id, prompt: text(row.ids), said: text(at(said, i)), right });
+    }
   }
   return all;
 }

@@ -266,7 +266,7 @@ export async function finetune(
       let total = 0;
       for (const { task, n } of order) {
         const batch = task.batch(epoch * task.batches + n);
-        const lr = learningRate(step, steps, options.lr, warmup, "linear");
+        const lr = learningRate(step, { steps, lr: options.lr, warmup, decay: "linear" });
         total += await weightStep(
           trainee,
           moments,

@@ -6,7 +6,7 @@ import { isAdapter } from "../checkpoint/adapter.js";
 import { openExpert, openMember } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type TaskScore } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
 import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
@@ -77,7 +77,12 @@ export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base"
 export async function evaluateFolder(
   options: EvaluateOptions,
   method = "merged",
-): Promise<{ rows: ResultRow[]; scores: Record<string, Score>; synthetic: boolean; said: GeneratedText[] }> {
+): Promise<{
+  rows: ResultRow[];
+  scores: Record<string, TaskScore>;
+  synthetic: boolean;
+  said: GeneratedText[];
+}> {
   const { folder, data = shippedData } = options;
   const saved = await runSettings(folder);
   const {
@@ -144,7 +149,7 @@ export async function evaluateFolder(
       const scores = await evaluateTasks(merge, prepared, "test");
       return {
         said: options.show ? await generations(merge, prepared, options.show) : [],
-        rows: toRows(method, prepared, scores, "test", seed),
+        rows: toRows(method, prepared, scores, seed),
         scores: Object.fromEntries(prepared.map(({ id }, i) => [id, scores[i]!])),
         synthetic: prepared.some(({ synthetic }) => synthetic),
       };

@@ -87,7 +87,7 @@ async function measureBaselines(
           ),
         ).lambda
       : lambda;
-    return evaluateBaselines(place, tasks, found, options.seed, hooks.progress);
+    return evaluateBaselines(place, tasks, found, { seed: options.seed, progress: hooks.progress });
   });
 }
 

@@ -66,11 +66,9 @@ export async function trainRun(
   const place = mergeContextOf(inputs);
   const tasks =
     options.loss === "distillation"
-      ? await withExperts(inputs, (experts) =>
-          withTeacher(experts, inputs.tasks, options.adaptOn ?? "validation"),
-        )
+      ? await withExperts(inputs, (experts) => withTeacher(experts, inputs.tasks, options.adaptOn))
       : inputs.tasks;
-  const result = await train(place, tasks, options, start, {
+  const result = await train({ place, tasks, options }, start, {
     record(record) {
       log.add(record);
       hooks.step(

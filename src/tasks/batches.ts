@@ -61,25 +61,35 @@ export function choicesOf(batch: Batch): number | undefined {
 
 export const batchTokens = ({ rows }: Batch): number => rowTokens(...rows);
 
+/** Groups items, in order, so that no group costs more than `most` if it has more than one. */
+export function groupUpTo<T>(items: readonly T[], most: number, costOf: (item: T) => number): T[][] {
+  const groups: T[][] = [];
+  let group: T[] = [];
+  let total = 0;
+  for (const item of items) {
+    const cost = costOf(item);
+    total += cost;
+    if (group.length === 0 || total > most) {
+      group = [];
+      groups.push(group);
+      total = cost;
+    }
+    group.push(item);
+  }
+  return groups;
+}
+
 /** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
 export function cutBatch(batch: Batch, most: number): Batch[] {
   const each = choicesOf(batch) ?? 1;
-  const cuts: number[] = [];
-  let room = -1;
-  for (let e = 0; e < batch.labels.length; e++) {
-    const tokens = rowTokens(...batch.rows.slice(e * each, (e + 1) * each));
-    if (tokens > room) {
-      cuts.push(e);
-      room = most;
-    }
-    room -= tokens;
-  }
-  if (cuts.length <= 1) return [batch];
-  return cuts.map((from, c) => {
-    const to = cuts[c + 1] ?? batch.labels.length;
+  const rowsOf = (from: number, to: number) => batch.rows.slice(from * each, to * each);
+  const groups = groupUpTo([...batch.labels.keys()], most, (e) => rowTokens(...rowsOf(e, e + 1)));
+  if (groups.length <= 1) return [batch];
+  return groups.map((group) => {
+    const [from, to] = [at(group, 0), at(group, -1) + 1];
     return {
       ...batch,
-      rows: batch.rows.slice(from * each, to * each),
+      rows: rowsOf(from, to),
       labels: batch.labels.slice(from, to),
       softLabels: batch.softLabels?.slice(from, to),
     };

@@ -7,7 +7,7 @@ import { readJson, writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
-import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type TaskScore } from "../evaluate/evaluate.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { constantTables } from "../methods/constant.js";
@@ -163,14 +163,14 @@ export async function runNode(
     const { vectors, tasks, family, head, heads } = inputs;
     const { length: n } = vectors.layers;
     const k = children.length;
-    const before: Record<string, Score> = {};
+    const before: Record<string, TaskScore> = {};
     for (const [c, child] of children.entries()) {
       const mine = tasks.filter(({ id }) => child.sources.some((source) => source.tasks.includes(id)));
       if (child.result) for (const { id } of mine) before[id] = child.result.test[id]!;
       else Object.assign(before, await scored(inputs, constantTables.individual(n, k, c), mine));
     }
     let flat: FlatMerge | undefined;
-    let test: Record<string, Score>;
+    let test: Record<string, TaskScore>;
     if (isLinear(node.method)) {
       const table = await nodeTable(folder, node, inputs, options, hooks);
       if (!table) return false;
@@ -236,7 +236,11 @@ function checkHashes({ id, hashes }: NodeFile, inputs: Inputs): void {
     );
 }
 
-async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
+async function scored(
+  inputs: Inputs,
+  table: Table,
+  tasks: Inputs["tasks"],
+): Promise<Record<string, TaskScore>> {
   const scores = await evaluateTasks({ ...mergeContextOf(inputs), table }, tasks, "test");
   return Object.fromEntries(tasks.map(({ id }, i) => [id, scores[i]!]));
 }

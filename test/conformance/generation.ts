@@ -47,11 +47,9 @@ export function generationTests(tolerance: number, slow: boolean): void {
       const batch: Batch = { kind: "generate", rows: rowsOf(one), labels: one.prompts.map(() => 0) };
       for (const microBatch of [2048, 20]) {
         const { losses } = await coefficientGradient(
-          model,
-          vectors,
-          table,
+          { model, vectors, table, microBatch },
           [{ head: undefined, batch, weight: 1 }],
-          { loss: "cross-entropy", microBatch },
+          "cross-entropy",
         );
         expect(Math.abs(losses[0]! - one.loss) / one.loss).toBeLessThan(tolerance);
       }

@@ -36,6 +36,9 @@ const options: TrainOptions = {
   evalEvery: 100,
   saveEvery: 100,
   seed: 0,
+  batchesPerStep: 1,
+  adaptOn: "validation",
+  microBatch: 2048,
 };
 
 /** The first two tasks, eight examples each. */
@@ -66,9 +69,7 @@ async function run(changed: Partial<TrainOptions>, given = tasks()) {
   };
   const states: TrainState[] = [];
   const { state } = await train(
-    { model, vectors: mini.vectors },
-    given,
-    all,
+    { place: { model, vectors: mini.vectors }, tasks: given, options: all },
     initialState(mini.vectors.layers.length, 5, all),
     {
       record(record) {
