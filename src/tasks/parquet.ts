@@ -3,7 +3,7 @@ import { compressors } from "hyparquet-compressors";
 import { messageOf, UserError } from "../errors.js";
 import type { Row } from "./examples.js";
 
-/** Whole numbers of 64 bits as plainNumber ones: labels and indices are small. */
+/** Whole numbers of 64 bits as plain ones: labels and indices are small. */
 const plainNumber = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
 
 /** The rows of a parquet file, a group of them in memory at a time. Bytes that are not said to be text stay bytes. */
