@@ -134,11 +134,14 @@ const corpus = encodeExamples(
     .map((row) => {
       const second = row.choices ? row.choices[row.label] : row.text_b;
       return {
+        kind: "text" as const,
+        fields: {},
         texts: [second === undefined ? ([row.text_a] as const) : ([row.text_a, second] as const)],
         label: 0,
       };
     }),
   encoder,
+  "classify",
 );
 const base = toVariables(await initialValues(model, 7));
 await pretrain(model, base, corpus, 4, dice(`${seed}/mask`), basePlan, report("base"));
@@ -155,22 +158,22 @@ for (const [id, spec] of Object.entries(tasks)) {
     synthetic: true,
     what: "",
   } as Task;
+  const isChoice = spec.kind === "choice";
   const encode = (list: Row[]): EncodedExample[] =>
     encodeExamples(
       list.map((row) => parseExample({ fields: { ...row }, where: id }, task)!),
       encoder,
+      isChoice ? "choose" : "classify",
     );
-  const isChoice = spec.kind === "choice";
   const { expert, head } = await finetune(
     model,
     baseValues,
     encode(rows[id]!.train),
-    isChoice,
     spec.labels?.length ?? 1,
     expertPlan[id]!,
     report(id),
   );
-  const accuracy = await accuracyOf(model, expert.weights, head, encode(rows[id]!.test), isChoice);
+  const accuracy = await accuracyOf(model, expert.weights, head, encode(rows[id]!.test));
   console.log(`${id}: test accuracy ${accuracy.toFixed(4)}`);
   const heads: Values = new Map([
     ["classifier.weight", { shape: head.weight.shape, values: (await head.weight.data()) as Float32Array }],

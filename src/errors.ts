@@ -22,9 +22,6 @@ const systemMessages: Record<string, string> = {
   EMFILE: "too many open files; raise the limit with `ulimit -n`",
 };
 
-/** What an error says. */
-export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-
 /** The code of an error of the system ("ENOENT"); undefined of any other. */
 export function errorCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return undefined;
@@ -46,3 +43,14 @@ export function explain(error: unknown): unknown {
 
 /** The exit code of a run that was asked to stop and left a state behind. */
 export const stoppedCode = 130;
+
+/** What an error says, whatever was thrown. */
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The first of what a schema finds wrong: where it stands, and what it is. */
+export function firstIssue(error: {
+  readonly issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[];
+}): string {
+  const [issue] = error.issues;
+  return issue === undefined ? "" : `${issue.path.join(".")}: ${issue.message}`;
+}

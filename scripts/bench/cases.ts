@@ -1,7 +1,7 @@
 /** What the benchmark runs on: real families, and random ones. */
 import { locate } from "../../src/inputs/locate.js";
-import { bucketed } from "../../src/tasks/batches.js";
-import { encodeExamples } from "../../src/tasks/encoders.js";
+import { bucketed, choicesOf } from "../../src/tasks/batches.js";
+import { encodeMixed, textRows } from "../../src/tasks/encoders.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
 import { loadTaskData } from "../../src/tasks/split.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
@@ -30,12 +30,9 @@ export async function realCase(
   const known = await loadTasks(data);
   const batches: PlainBatch[] = [];
   for (const task of pickTasks(known, [...tasks])) {
-    const { validation } = await loadTaskData(data, task, batchSize, 0);
-    const { rows, labels, choices } = bucketed(
-      encodeExamples(validation, encoder),
-      1e9,
-      task.kind === "choice",
-    )[0]!;
+    const { validation } = await loadTaskData(data, task, { valPerTask: batchSize, seed: 0 });
+    const batch = bucketed(encodeMixed(validation, textRows(encoder), task), 1e9)[0]!;
+    const { rows, labels } = batch;
     const length = Math.max(...rows.map(({ ids: row }) => row.length));
     const padded = (of: (row: (typeof rows)[number]) => readonly number[]) =>
       rows.flatMap((row) => [...of(row), ...repeated(0, length - row.ids.length)]);
@@ -46,7 +43,7 @@ export async function realCase(
       types: padded((r) => r.types),
       mask: padded((r) => r.ids.map(() => 1)),
       labels: [...labels],
-      choices: choices ?? null,
+      choices: choicesOf(batch) ?? null,
     });
   }
   const folderOf = new Map(places.sources.map(({ label, folder }) => [label, folder]));

@@ -8,7 +8,7 @@ import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import type { Model } from "../../src/models/types.js";
 import { loadHead, readModel, startFor } from "../../src/inputs/prepare.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import type { Job } from "../../src/train/passes.js";
+import type { StepJob } from "../../src/train/passes.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
 /** A batch as JSON, the same for PyTorch. */
@@ -28,7 +28,7 @@ const rawStart = 0.30952;
 export interface BenchJob {
   model: Model;
   vectors: TaskVectors;
-  jobs: Job[];
+  jobs: StepJob[];
   step(): Promise<number[]>;
 }
 
@@ -55,7 +55,7 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
     [...model.parameters.keys()],
     { tables: model.tables },
   );
-  const jobs: Job[] = [];
+  const jobs: StepJob[] = [];
   for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
     const lengths = Array.from({ length: size }, (_, r) =>
       mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0),
@@ -66,7 +66,8 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
     }));
     jobs.push({
       head: await loadHead(family.experts[i]!, modelFamily.head),
-      batch: { rows, labels, choices: choices ?? undefined },
+      batch:
+        choices === null ? { kind: "classify", rows, labels } : { kind: "choose", rows, labels, choices },
       weight: 1,
     });
   }
@@ -77,10 +78,15 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
     vectors,
     jobs,
     async step() {
-      const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, {
-        loss: "cross-entropy",
-      });
-      ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
+      const { gradient, losses } = await coefficientGradient(
+        { model, vectors, table: applyGate(raw, "tanh") },
+        jobs,
+        "cross-entropy",
+      );
+      ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, {
+        ...adamDefaults,
+        lr: 0.03,
+      }));
       return losses;
     },
   };

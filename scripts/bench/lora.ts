@@ -72,11 +72,9 @@ async function measure(form: string): Promise<Result> {
   const table = makeTable(vectors.layers.length, tasks.length, () => 0.3);
   const started = performance.now();
   const { gradient, losses } = await coefficientGradient(
-    model,
-    vectors,
-    table,
-    [{ head: undefined, weight: 1, batch: { rows, labels: [0, 1, 0, 1], choices: 2 } }],
-    { loss: "cross-entropy" },
+    { model, vectors, table },
+    [{ head: undefined, weight: 1, batch: { kind: "choose", rows, labels: [0, 1, 0, 1], choices: 2 } }],
+    "cross-entropy",
   );
   return {
     form,

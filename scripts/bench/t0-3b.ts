@@ -172,19 +172,27 @@ if (o.header !== undefined) {
   const jobs = Array.from({ length: k }, (_, t) => ({
     head: undefined,
     weight: 1,
-    batch: { rows: rowsOf(each, t), labels: Array.from({ length: each }, (_, r) => r % 2), choices: 2 },
+    batch: {
+      kind: "choose" as const,
+      rows: rowsOf(each, t),
+      labels: Array.from({ length: each }, (_, r) => r % 2),
+      choices: 2,
+    },
   }));
   let raw = makeTable(vectors.layers.length, k, () => 0.1);
   let moments = zeroMoments(raw.values.length);
   const lines: string[] = [];
   for (let step = 1; step <= Number(o.steps); step++) {
     const [from, read] = [performance.now(), traffic.read];
-    const { gradient, losses } = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), jobs, {
-      loss: "cross-entropy",
-      blockwise: plan.chosen.blockwise,
-      microBatch: tokens,
-    });
-    ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, 0.03, adamDefaults));
+    const { gradient, losses } = await coefficientGradient(
+      { model, vectors, table: applyGate(raw, "tanh"), blockwise: plan.chosen.blockwise, microBatch: tokens },
+      jobs,
+      "cross-entropy",
+    );
+    ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, {
+      ...adamDefaults,
+      lr: 0.03,
+    }));
     const live = gradient.values.filter((g) => g !== 0).length;
     lines.push(
       `| ${step} | ${losses.reduce((a, b) => a + b, 0).toFixed(5)} | ${live} of ` +

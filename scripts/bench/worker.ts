@@ -11,7 +11,7 @@ import { forward } from "../../src/models/index.js";
 import { stagesOf } from "../../src/stages/stages.js";
 import { openStage } from "../../src/stages/weights.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import { passesOf, type Job } from "../../src/train/passes.js";
+import { modelPasses, type StepJob } from "../../src/train/passes.js";
 import { jobLosses } from "../../src/train/step.js";
 import { loadJob } from "./job.js";
 
@@ -46,7 +46,7 @@ async function parts(): Promise<Record<string, number>> {
     await made.changed.at(-1)!.tensor.data();
     return made;
   });
-  const lossesOf = (pass: readonly Job[]) =>
+  const lossesOf = (pass: readonly StepJob[]) =>
     jobLosses(
       forward(
         model,
@@ -56,7 +56,7 @@ async function parts(): Promise<Record<string, number>> {
       pass,
       "cross-entropy",
     );
-  for (const pass of passesOf(jobs)) {
+  for (const pass of modelPasses(jobs)) {
     const losses = await timed("forward", async () => {
       const all = tidy(() => lossesOf(pass));
       await all.at(-1)!.data();
@@ -84,7 +84,10 @@ async function parts(): Promise<Record<string, number>> {
   }
   times["backward"]! -= times["forward"]!;
   await timed("optimiser", () =>
-    adamW(table, throughGate(table, table, "tanh"), zeroMoments(table.values.length), 0.03, adamDefaults),
+    adamW(table, throughGate(table, table, "tanh"), zeroMoments(table.values.length), {
+      ...adamDefaults,
+      lr: 0.03,
+    }),
   );
   close();
   return times;

@@ -33,9 +33,7 @@ for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, 
     encoder,
     { data, valPerTask: 1, seed: 0 },
   );
-  const batches = prepared.test
-    .slice(0, Number(count))
-    .flatMap((example) => bucketed([example], 1, prepared.isChoice));
+  const batches = prepared.test.slice(0, Number(count)).flatMap((example) => bucketed([example], 1));
   const rows = [];
   for await (const { values } of batchLogits(
     { model, vectors, table: makeTable(0, 0, () => 0) },

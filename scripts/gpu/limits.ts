@@ -36,6 +36,7 @@ const vectors = await loadTaskVectors({ base: opened.base, columns }, [...model.
 
 /** Two answers of two tokens to a text of six. */
 const batch = {
+  kind: "choose" as const,
   rows: [0, 1].map((answer) => ({
     ids: [11, 150_000, 77_000, 5, 99_999, 42],
     types: [],
@@ -51,11 +52,9 @@ const table = applyGate(
 const before = { ...webgpuCounts() };
 const started = performance.now();
 const { losses, gradient } = await coefficientGradient(
-  model,
-  vectors,
-  table,
+  { model, vectors, table },
   [{ head: undefined, weight: 1, batch }],
-  { loss: "cross-entropy" },
+  "cross-entropy",
 );
 const seconds = (performance.now() - started) / 1000;
 const after = webgpuCounts();

@@ -20,7 +20,7 @@ import { logits, type Head } from "../../src/models/head.js";
 import { crossEntropy } from "../../src/models/losses.js";
 import { affine, rows } from "../../src/models/ops.js";
 import type { Model, TokenBatch, Weights } from "../../src/models/types.js";
-import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import { bucketed, choicesOf, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Dice } from "./generate.js";
 
 export type Values = Map<string, { shape: number[]; values: Float32Array }>;
@@ -109,7 +109,7 @@ export async function pretrain(
   schedule: Schedule,
   report: (step: number, loss: number) => void,
 ): Promise<void> {
-  const batchOf = trainingBatches("mlm", texts, schedule.batchSize, false, schedule.seed);
+  const batchOf = trainingBatches("mlm", texts, schedule.batchSize, schedule.seed);
   await optimise(
     schedule,
     [...base.variables.values()],
@@ -148,7 +148,6 @@ export async function finetune(
   model: Model,
   base: Values,
   examples: readonly EncodedExample[],
-  isChoice: boolean,
   outputs: number,
   schedule: Schedule,
   report: (step: number, loss: number) => void,
@@ -160,14 +159,15 @@ export async function finetune(
     ) as unknown as Variable & Tensor2D,
     bias: variable(tensor1d(new Float32Array(outputs))) as unknown as Variable & Tensor1D,
   };
-  const batchOf = trainingBatches("finetune", examples, schedule.batchSize, isChoice, schedule.seed);
+  const batchOf = trainingBatches("finetune", examples, schedule.batchSize, schedule.seed);
   await optimise(
     schedule,
     [...expert.variables.values(), head.weight, head.bias],
     (step) => {
-      const { rows: texts, labels, choices } = batchOf(step);
-      const scores = logits(forward(model, expert.weights, texts), { ...head, frozen: false }, choices);
-      return crossEntropy(scores, targets(labels, scores.shape[1])) as Scalar;
+      const batch = batchOf(step);
+      const features = forward(model, expert.weights, batch.rows);
+      const scores = logits(features, { ...head, frozen: false }, choicesOf(batch));
+      return crossEntropy(scores, targets(batch.labels, scores.shape[1])) as Scalar;
     },
     report,
   );
@@ -180,11 +180,10 @@ export async function accuracyOf(
   weights: Weights,
   head: Head,
   examples: readonly EncodedExample[],
-  isChoice: boolean,
 ): Promise<number> {
   let correct = 0;
-  for (const batch of bucketed(examples, 32, isChoice)) {
-    const scores = tidy(() => logits(forward(model, weights, batch.rows), head, batch.choices));
+  for (const batch of bucketed(examples, 32)) {
+    const scores = tidy(() => logits(forward(model, weights, batch.rows), head, choicesOf(batch)));
     (await scores.array()).forEach(
       (row, i) => (correct += row.indexOf(Math.max(...row)) === batch.labels[i] ? 1 : 0),
     );

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { digest, writeText } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { Stopped } from "../errors.js";
-import { referenceRows } from "../evaluate/baselines.js";
+import { evaluateReferences } from "../evaluate/baselines.js";
 import {
   compareFile,
   methodFile,
@@ -154,7 +154,9 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
     const hashes = [...inputs.hashes, ...(await heldOutHashes(inputs, plain, heldOut ?? []))];
     const common = { out, inputs, recipe, options: plain, search, threads, given, hooks };
     const context: Comparison = { ...common, keep, heldOut, shared, hashes };
-    references.push(...(await referenceRows(mergeContextOf(inputs), inputs.tasks, seed)));
+    references.push(
+      ...(await evaluateReferences(mergeContextOf(inputs), inputs.tasks, { seed, progress: () => {} })),
+    );
     for (const [i, candidate] of chosen.entries()) {
       if (hooks.stopping()) return compared(false);
       hooks.progress(candidate.name, i, chosen.length);

@@ -47,8 +47,7 @@ export async function heldOutHashes(
   const known = pickTasks(await loadTasks(inputs.data), tasks);
   await withExpert(inputs, options, tasks, async ({ checkpoint }, i) => {
     const task = at(known, i);
-    const { valPerTask, seed, split } = options;
-    const { test } = (await loadTaskData(inputs.data, task, valPerTask, seed, split)).sources;
+    const { test } = (await loadTaskData(inputs.data, task, options)).sources;
     const role = `${task.id}, held out`;
     found.push({ role: `${role}, data`, file: basename(test.name), sha256: await dataHash(test) });
     if (!inputs.head) return;

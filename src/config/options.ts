@@ -1,9 +1,12 @@
 import type { Settings } from "./settings.js";
 import type { ResultRow } from "../report/rows.js";
-import type { TrainRecord } from "../train/loop.js";
+import type { TrainOptions, TrainRecord } from "../train/loop.js";
+
+/** What training takes of a run's settings: all that it knows of is a setting, or this does not compile. */
+type TrainingSettings = Pick<Settings, Exclude<keyof TrainOptions, "init" | "saveEvery">>;
 
 /** The settings of a run, and what no option of the command line or a file says. */
-export interface MergeOptions extends Settings {
+export interface MergeOptions extends Settings, TrainingSettings {
   /** Models that came from the hub, as the user named them, and the commits that they are. */
   readonly hub?: Readonly<Record<string, string>> | undefined;
   readonly resume?: boolean | undefined;

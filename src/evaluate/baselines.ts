@@ -1,8 +1,9 @@
+import { at } from "../at.js";
 import type { Table } from "../merge/table.js";
 import { constantTables, lambdaGrid } from "../methods/constant.js";
 import { mean } from "../report/interval.js";
 import type { ResultRow } from "../report/rows.js";
-import { evaluateTasks, type PreparedTask, type Score } from "./evaluate.js";
+import { evaluateTasks, type PreparedTask, type TaskScore } from "./evaluate.js";
 import type { Merge } from "./merge.js";
 
 /** How something that was tried did on the validation examples. */
@@ -16,28 +17,25 @@ export interface SearchPoint extends Tried {
   readonly lambda: number;
 }
 
+const metrics = { classify: "accuracy", choose: "accuracy", generate: "exact-match" } as const;
+
+/** Rows of a method's test scores. */
 export function toRows(
   method: string,
   tasks: readonly PreparedTask[],
-  scores: readonly Score[],
-  split: "validation" | "test",
+  scores: readonly TaskScore[],
   seed: number,
 ): ResultRow[] {
-  return scores.map(({ accuracy, n }, i) => ({
-    method,
-    task: tasks[i]!.id,
-    split,
-    metric: tasks[i]!.test[0]?.answers ? "exact-match" : "accuracy",
-    value: accuracy,
-    n,
-    seed,
-  }));
+  return tasks.map(({ id, kind }, i) => {
+    const { accuracy, n } = at(scores, i);
+    return { method, task: id, split: "test", metric: metrics[kind], value: accuracy, n, seed };
+  });
 }
 
 /** A merge but for its table. */
 export type MergeContext = Omit<Merge, "table">;
 
-const sizeOf = ({ vectors }: MergeContext): [layers: number, experts: number] => [
+const tableSize = ({ vectors }: MergeContext): [layers: number, experts: number] => [
   vectors.layers.length,
   vectors.experts.length,
 ];
@@ -54,7 +52,7 @@ export async function searchLambda(
 ): Promise<SearchPoint[]> {
   const points: SearchPoint[] = [];
   for (const lambda of lambdaGrid) {
-    const table = constantTables.taskArithmetic(...sizeOf(place), lambda);
+    const table = constantTables.taskArithmetic(...tableSize(place), lambda);
     const scores = await evaluateTasks({ ...place, table }, tasks, "validation");
     points.push({
       lambda,
@@ -66,58 +64,80 @@ export async function searchLambda(
   return points;
 }
 
+const isBetter = (a: Tried, b: Tried): boolean =>
+  a.accuracy > b.accuracy || (a.accuracy === b.accuracy && a.loss < b.loss);
+
 /** The higher accuracy; between equals the lower loss, then the earlier. */
 export const bestPoint = <Point extends Tried>(points: readonly Point[]): Point =>
-  points.reduce((best, point) =>
-    point.accuracy > best.accuracy || (point.accuracy === best.accuracy && point.loss < best.loss)
-      ? point
-      : best,
-  );
+  points.reduce((best, point) => (isBetter(point, best) ? point : best));
+
+/** How baselines are measured. */
+export interface BaselineOptions {
+  readonly seed: number;
+  progress(method: string, done: number, of: number): void;
+}
+
+/** Test rows of every task's own expert. */
+async function individualRows(
+  place: MergeContext,
+  tasks: readonly PreparedTask[],
+  { seed, progress }: BaselineOptions,
+): Promise<ResultRow[]> {
+  const [n, k] = tableSize(place);
+  const rows: ResultRow[] = [];
+  for (const [i, task] of tasks.entries()) {
+    progress("individual", i, k);
+    const table = constantTables.individual(n, k, expertOf(place, task));
+    const scores = await evaluateTasks({ ...place, table }, [task], "test");
+    rows.push(...toRows("individual", [task], scores, seed));
+  }
+  return rows;
+}
+
+/** Test rows of methods, each of which is a table. */
+async function namedTableRows(
+  place: MergeContext,
+  tasks: readonly PreparedTask[],
+  tables: Readonly<Record<string, Table>>,
+  { seed, progress }: BaselineOptions,
+): Promise<ResultRow[]> {
+  const named = Object.entries(tables);
+  const rows: ResultRow[] = [];
+  for (const [i, [method, table]] of named.entries()) {
+    progress(method, i, named.length);
+    rows.push(...toRows(method, tasks, await evaluateTasks({ ...place, table }, tasks, "test"), seed));
+  }
+  return rows;
+}
+
+/** Test rows of what is no merge: every expert on its own task, and the base. */
+export async function evaluateReferences(
+  place: MergeContext,
+  tasks: readonly PreparedTask[],
+  options: BaselineOptions,
+): Promise<ResultRow[]> {
+  const pretrained = constantTables.pretrained(...tableSize(place));
+  return [
+    ...(await individualRows(place, tasks, options)),
+    ...(await namedTableRows(place, tasks, { pretrained }, options)),
+  ];
+}
 
 /** Test rows of the methods that train nothing; task arithmetic with the λ that its search found. */
 export async function evaluateBaselines(
   place: MergeContext,
   tasks: readonly PreparedTask[],
   lambda: number,
-  seed: number,
-  progress: (method: string, done: number, of: number) => void,
+  options: BaselineOptions,
 ): Promise<ResultRow[]> {
-  const [n, k] = sizeOf(place);
-  const rows: ResultRow[] = [];
-  for (const [i, task] of tasks.entries()) {
-    progress("individual", i, k);
-    const table = constantTables.individual(n, k, expertOf(place, task));
-    rows.push(
-      ...toRows("individual", [task], await evaluateTasks({ ...place, table }, [task], "test"), "test", seed),
-    );
-  }
-  const tables: [string, Table][] = [
-    ["pretrained", constantTables.pretrained(n, k)],
-    ["average", constantTables.average(n, k)],
-    ["task-arithmetic", constantTables.taskArithmetic(n, k, lambda)],
+  const size = tableSize(place);
+  const tables = {
+    pretrained: constantTables.pretrained(...size),
+    average: constantTables.average(...size),
+    "task-arithmetic": constantTables.taskArithmetic(...size, lambda),
+  };
+  return [
+    ...(await individualRows(place, tasks, options)),
+    ...(await namedTableRows(place, tasks, tables, options)),
   ];
-  for (const [i, [method, table]] of tables.entries()) {
-    progress(method, i, tables.length);
-    rows.push(
-      ...toRows(method, tasks, await evaluateTasks({ ...place, table }, tasks, "test"), "test", seed),
-    );
-  }
-  return rows;
-}
-
-/** Test rows that are no merge: every expert on its own task, and the base. */
-export async function referenceRows(
-  context: MergeContext,
-  tasks: readonly PreparedTask[],
-  seed: number,
-): Promise<ResultRow[]> {
-  const [n, k] = sizeOf(context);
-  const rows: ResultRow[] = [];
-  for (const task of tasks) {
-    const table = constantTables.individual(n, k, expertOf(context, task));
-    const scores = await evaluateTasks({ ...context, table }, [task], "test");
-    rows.push(...toRows("individual", [task], scores, "test", seed));
-  }
-  const scores = await evaluateTasks({ ...context, table: constantTables.pretrained(n, k) }, tasks, "test");
-  return [...rows, ...toRows("pretrained", tasks, scores, "test", seed)];
 }

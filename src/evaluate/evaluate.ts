@@ -1,39 +1,41 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
+import { at, f32 } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/head.js";
 import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
 import { openStage } from "../stages/weights.js";
 import {
+  batchTokens,
   bucketed,
+  choicesOf,
   cutBatch,
-  isGeneration,
+  groupUpTo,
   lossWeight,
   tokensAPass,
-  tokensOf,
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
+import type { Answering, TextOutput } from "../tasks/encoders.js";
 import { median } from "../report/interval.js";
 import { isExact } from "./exact.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
 
-/** A task made ready for a model: its head and encoded examples. */
-export interface PreparedTask {
+/** A task made ready for a model: how it is answered, its head and encoded examples. */
+export type PreparedTask = Answering & TaskExamples;
+
+interface TaskExamples {
   readonly id: string;
-  readonly isChoice: boolean;
   readonly synthetic: boolean;
   /** None where the model scores its rows itself. */
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
-  /** Of a language model: after how many tokens it is stopped, and what its tokens say. */
-  readonly generation?: { readonly most: number; text(ids: readonly number[]): string } | undefined;
   /** The test examples in every prompt template, where there are several: `test` is the first of them. */
   readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }
 
-export interface Score {
+export interface TaskScore {
   /**
    * Fraction of examples whose highest logit is the label's; of texts to be said, of those said word
    * for word ({@link isExact}).
@@ -45,10 +47,10 @@ export interface Score {
 }
 
 /** −log softmax(row)[label], in float64 on the host. */
-function negativeLogLikelihood(row: ArrayLike<number>, label: number): number {
+function negativeLogLikelihood(row: Float32Array, label: number): number {
   const values = Array.from(row);
   const top = Math.max(...values);
-  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - values[label]!;
+  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - f32(row, label);
 }
 
 /** Examples that run through the model together, and the head that scores them. */
@@ -70,7 +72,7 @@ export interface Tally {
  */
 export function tally(sum: Tally, batch: Batch, values: Float32Array, width: number): void {
   sum.over += lossWeight(batch);
-  if (isGeneration(batch)) {
+  if (batch.kind === "generate") {
     sum.loss -= values.reduce((total, value) => total + value, 0);
     return;
   }
@@ -83,22 +85,6 @@ export function tally(sum: Tally, batch: Batch, values: Float32Array, width: num
 
 export const evaluationBatch = 32;
 
-/** Cuts batches into sweeps whose activations at a boundary fit {@link sweepBytes}. */
-function sweepsOf<T extends HeadBatch>(items: readonly T[], width: number): T[][] {
-  const sweeps: T[][] = [];
-  let room = -1;
-  for (const item of items) {
-    const bytes = 4 * width * tokensOf(item.batch);
-    if (bytes > room) {
-      sweeps.push([]);
-      room = sweepBytes;
-    }
-    sweeps.at(-1)!.push(item);
-    room -= bytes;
-  }
-  return sweeps;
-}
-
 /**
  * Logits of batches under a merge, in their order: [examples, classes or choices] each. Device memory: the merged
  * weights (of the largest block, where it runs blockwise) and one batch's activations.
@@ -108,7 +94,9 @@ export async function* batchLogits<T extends HeadBatch>(
   items: readonly T[],
 ): AsyncGenerator<{ item: T; values: Float32Array; width: number }> {
   const stages = stagesOf(model, blockwise);
-  for (const sweep of blockwise ? sweepsOf(items, model.width) : [items]) {
+  // Activations at a boundary of blocks wait in host memory.
+  const most = blockwise ? sweepBytes : Infinity;
+  for (const sweep of groupUpTo(items, most, ({ batch }) => 4 * model.width * batchTokens(batch))) {
     const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
       const { weights, dispose } = await openStage(
@@ -124,18 +112,13 @@ export async function* batchLogits<T extends HeadBatch>(
         dispose();
       }
     }
-    for (const [
-      i,
-      {
-        boundary: [only],
-      },
-    ] of inputs.entries()) {
-      const item = sweep[i]!;
+    for (const [i, item] of sweep.entries()) {
+      const { values, shape } = at(at(inputs, i).boundary, 0);
       const scores = tidy(() =>
-        logits(tensor2d(only!.values, only!.shape as [number, number]), item.head, item.batch.choices),
+        logits(tensor2d(values, [at(shape, 0), at(shape, 1)]), item.head, choicesOf(item.batch)),
       );
       try {
-        yield { item, width: scores.shape[1], values: (await scores.data()) as Float32Array };
+        yield { item, width: scores.shape[1], values: await scores.data<"float32">() };
       } finally {
         scores.dispose();
       }
@@ -151,53 +134,66 @@ export async function evaluateTasks(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Score[]> {
-  const variants = tasks.map((task) => (split === "test" && task.tests ? task.tests : [task[split]]));
-  const flat = tasks.flatMap((task, i) => variants[i]!.map((examples) => ({ ...task, [split]: examples })));
-  const scores = await evaluateEach(merge, flat, split);
-  let at = 0;
+): Promise<TaskScore[]> {
+  const variants = tasks.map((task) =>
+    templatesOf(task, split).map((examples): PreparedTask => ({ ...task, [split]: examples })),
+  );
+  const scores = await evaluateEach(merge, variants.flat(), split);
+  let from = 0;
   return variants.map(({ length }) => {
-    const mine = scores.slice(at, (at += length));
+    const mine = scores.slice(from, (from += length));
     return {
       accuracy: median(mine.map(({ accuracy }) => accuracy)),
       loss: median(mine.map(({ loss }) => loss)),
-      n: mine[0]!.n,
+      n: at(mine, 0).n,
     };
   });
+}
+
+/** A split's examples in every prompt template that they are scored in. */
+function templatesOf(
+  task: PreparedTask,
+  split: "validation" | "test",
+): readonly (readonly EncodedExample[])[] {
+  if (split === "test" && task.tests) return task.tests;
+  return [task[split]];
 }
 
 async function evaluateEach(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Score[]> {
-  const sums = tasks.map((): Tally => ({ correct: 0, loss: 0, over: 0 }));
-  const items = tasks.flatMap(({ head, isChoice, [split]: examples }, task) =>
-    bucketed(examples, evaluationBatch, isChoice)
+): Promise<TaskScore[]> {
+  const parts = tasks.map((task) => ({ task, sum: { correct: 0, loss: 0, over: 0 } satisfies Tally }));
+  const items = parts.flatMap(({ task, sum }) =>
+    bucketed(task[split], evaluationBatch)
       .flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass))
-      .map((batch) => ({ task, head, batch })),
+      .map((batch) => ({ sum, head: task.head, batch })),
   );
-  for await (const {
-    item: { task, batch },
-    values,
-    width,
-  } of batchLogits(merge, items)) {
-    tally(sums[task]!, batch, values, width);
+  for await (const { item, values, width } of batchLogits(merge, items)) {
+    tally(item.sum, item.batch, values, width);
   }
-  for (const [i, { generation, [split]: examples }] of tasks.entries()) {
-    if (!examples[0]?.answers) continue;
-    const said = await generate(
-      merge,
-      examples.map(({ rows: [row] }) => row!),
-      generation!.most,
-    );
-    sums[i]!.correct = examples.filter(({ answers }, e) =>
-      isExact(generation!.text(said[e]!), answers!),
-    ).length;
-  }
-  return tasks.map(({ [split]: { length: n } }, i) => ({
-    accuracy: sums[i]!.correct / n,
-    loss: sums[i]!.loss / sums[i]!.over,
-    n,
+  for (const { task, sum } of parts)
+    if (task.kind === "generate") sum.correct = await countExact(merge, task[split], task.generation);
+  return parts.map(({ task: { [split]: examples }, sum: { correct, loss, over } }) => ({
+    accuracy: correct / examples.length,
+    loss: loss / over,
+    n: examples.length,
   }));
+}
+
+/** How many texts a merge says word for word ({@link isExact}). */
+async function countExact(
+  merge: Merge,
+  examples: readonly EncodedExample[],
+  { most, text }: TextOutput,
+): Promise<number> {
+  const said = await generate(
+    merge,
+    examples.map(({ rows }) => at(rows, 0)),
+    most,
+  );
+  return examples.filter(
+    (example, i) => example.kind === "generate" && isExact(text(at(said, i)), example.answers),
+  ).length;
 }

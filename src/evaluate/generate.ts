@@ -1,42 +1,46 @@
 import { argMax, dispose, tidy, type Tensor } from "@tensorflow/tfjs-core";
+import { at, i32 } from "../at.js";
 import { UserError } from "../errors.js";
 import { languageModels } from "../models/index.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
 import type { Model, Generation, TokenRow } from "../models/types.js";
 import { stagesOf } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
-import { tokensAPass } from "../tasks/batches.js";
+import { groupUpTo, tokensAPass } from "../tasks/batches.js";
 import type { Merge } from "./merge.js";
 
 type GenerativeModel = Model & { readonly generation: Generation };
 
-/** @throws UserError where a model says nothing */
+/** What is thrown where a model is asked for a text and has none. */
+export const noGeneration = (): UserError =>
+  new UserError(
+    `this model generates no text: use a language model (${languageModels}) instead of a model with task heads`,
+  );
+
+/** @throws UserError where a model generates no text */
 export function generativeModel(model: Model): GenerativeModel {
-  if (!model.generation)
-    throw new UserError(
-      `this model says nothing: texts are made by language models (${languageModels}), not by models with task heads`,
-    );
-  return model as GenerativeModel;
+  const { generation } = model;
+  if (!generation) throw noGeneration();
+  return { ...model, generation };
 }
 
+/** The last place that a token can stand at. */
+const placesIn = ({ scores, maxLength }: Model): number => (scores === "decoder" ? maxLength : Infinity);
+
 /**
- * Rows, in order, that are read and said together: no more tokens than `most`, or one row. A row that
- * the model's places end stands alone: it stops early, and nobody with it.
+ * Rows, in order, that are read and said together: no more tokens than `microBatch`, or one row. A row
+ * that the model's places end stands alone: it stops early, and nobody with it.
  */
-function together(rows: readonly TokenRow[], more: number, most: number, places: number): TokenRow[][] {
-  const groups: TokenRow[][] = [];
-  let room = -1;
-  for (const row of rows) {
-    const tokens = row.ids.length + more;
-    const tight = row.ids.length + more > places + 1;
-    if (tight || tokens > room) {
-      groups.push([]);
-      room = most;
-    }
-    groups.at(-1)!.push(row);
-    room = tight ? -1 : room - tokens;
-  }
-  return groups;
+function rowGroups(
+  rows: readonly TokenRow[],
+  most: number,
+  microBatch: number,
+  places: number,
+): TokenRow[][] {
+  return groupUpTo(rows, microBatch, ({ ids }) => {
+    const tokens = ids.length + most;
+    return tokens > places + 1 ? Infinity : tokens;
+  });
 }
 
 /**
@@ -57,102 +61,106 @@ export async function generate(
   // What it will say is not known yet, so which rows of a table it will read is not either.
   const generative: GenerativeModel = { ...generativeModel(model), tables: new Set() };
   const stages = stagesOf(generative, blockwise);
-  const open = (s: number) => openStage({ model: generative, vectors, table }, stages[s]!, []);
-  const held = blockwise ? undefined : await open(0);
-  try {
-    const said: number[][] = [];
-    for (const group of together(
-      rows,
-      most,
-      microBatch,
-      generative.scores === "decoder" ? generative.maxLength : Infinity,
-    ))
-      said.push(
-        ...(await generateRows(generative, group, most, {
-          stages: stages.length,
-          open: held ? () => Promise.resolve(held) : open,
-        })),
-      );
+  const open = (stage: number) => openStage({ model: generative, vectors, table }, at(stages, stage), []);
+  const said: number[][] = [];
+  const sayAll = async (opening: Opening) => {
+    for (const group of rowGroups(rows, most, microBatch, placesIn(generative)))
+      said.push(...(await generateRows(generative, group, most, opening)));
+  };
+  if (blockwise) {
+    await sayAll({ blockwise, open });
     return said;
-  } finally {
-    held?.dispose();
   }
+  const { weights, changed, dispose: close } = await open(0);
+  try {
+    const held = { weights, changed, dispose: () => {} };
+    await sayAll({ blockwise, open: () => Promise.resolve(held) });
+  } finally {
+    close();
+  }
+  return said;
 }
 
-/** How a model's stages are opened. */
+/** How a model's stages are opened: each block is one, or the whole model. */
 interface Opening {
-  readonly stages: number;
-  /** A stage's weights; where there is one stage alone, they are the caller's to dispose of. */
+  readonly blockwise: boolean;
+  /** A stage's weights, disposed of when it has run; those of the whole model are held. */
   open(stage: number): Promise<StageWeights>;
+}
+
+/** What has been said of a row, and whether its end has. */
+interface GrowingText {
+  readonly said: number[];
+  isOver: boolean;
 }
 
 async function generateRows(
   model: GenerativeModel,
   rows: readonly TokenRow[],
   most: number,
-  { stages, open }: Opening,
+  opening: Opening,
 ): Promise<number[][]> {
   const { generation } = model;
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
-  const room =
-    model.scores === "decoder"
-      ? model.maxLength - Math.max(...rows.map(({ ids }) => ids.length)) + 1
-      : Infinity;
-  const said = rows.map((): number[] => []);
-  const over = rows.map(() => false);
+  const room = placesIn(model) - Math.max(...rows.map(({ ids }) => ids.length)) + 1;
+  const texts = rows.map((): GrowingText => ({ said: [], isOver: false }));
   const cache = emptyKvCache(generation.window);
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {
-      const next = await pass(model, batch, cache, {
-        from: step === 0 ? 0 : generation.firstBlock,
-        stages,
-        open,
-      });
-      for (const [r, id] of next.entries()) {
-        over[r] ||= generation.ends.includes(id);
-        if (!over[r]) said[r]!.push(id);
+      const from = step === 0 ? 0 : generation.firstBlock;
+      const next = await nextTokens(model, { batch, cache, from }, opening);
+      for (const [r, text] of texts.entries()) {
+        const id = i32(next, r);
+        text.isOver ||= generation.ends.includes(id);
+        if (!text.isOver) text.said.push(id);
       }
-      if (over.every(Boolean)) break;
+      if (texts.every(({ isOver }) => isOver)) break;
       batch = generation.nextBatch(first, [...next], step);
     }
-    return said;
+    return texts.map(({ said }) => said);
   } finally {
     cache.dispose();
   }
 }
 
-/** The likeliest next token of every row, when the blocks from one on have read a batch. */
-async function pass(
+/** What is read in one pass, by the blocks from one on. */
+interface Reading {
+  readonly batch: unknown;
+  readonly cache: GrowingKvCache;
+  readonly from: number;
+}
+
+/** The likeliest next token of every row, when a batch has been read. */
+async function nextTokens(
   model: GenerativeModel,
-  batch: unknown,
-  cache: GrowingKvCache,
-  { from, stages, open }: { from: number } & Opening,
+  { batch, cache, from }: Reading,
+  { blockwise, open }: Opening,
 ): Promise<Int32Array> {
   cache.read(model.generation.cachedRows(batch));
-  const groups = stages === 1 ? [model.blocks.slice(from)] : model.blocks.slice(from).map((block) => [block]);
+  const blocks = model.blocks.slice(from);
+  const groups = blockwise ? blocks.map((block) => [block]) : [blocks];
   let carried: Tensor[] = [];
-  for (const [g, blocks] of groups.entries()) {
-    const opened = await open(stages === 1 ? 0 : from + g);
+  for (const [g, group] of groups.entries()) {
+    const { weights, dispose: close } = await open(from + g);
     try {
       const before = carried;
       carried = tidy(() => {
-        const start = model.start(batch, cache);
-        const end = blocks.reduce(
-          (state, block) => block.run(opened.weights, state),
-          g === 0 ? start : model.carry(start, before),
-        );
-        return g === groups.length - 1 ? [argMax(model.features(end), -1)] : model.carried(end);
+        let state = model.start(batch, cache);
+        if (g > 0) state = model.carry(state, before);
+        for (const block of group) state = block.run(weights, state);
+        if (g === groups.length - 1) return [argMax(model.features(state), -1)];
+        return model.carried(state);
       });
       dispose(before.filter((t) => !carried.includes(t)));
     } finally {
-      if (stages > 1) opened.dispose();
+      close();
     }
   }
-  const [next] = carried;
+  const next = at(carried, 0);
   try {
-    return (await next!.data()) as Int32Array;
+    return await next.data<"int32">();
   } finally {
-    next!.dispose();
+    next.dispose();
   }
 }

@@ -1,5 +1,7 @@
+import { at } from "../at.js";
+import { targetsOf } from "../tasks/batches.js";
 import type { PreparedTask } from "./evaluate.js";
-import { generate } from "./generate.js";
+import { generate, noGeneration } from "./generate.js";
 import type { Merge } from "./merge.js";
 
 /** What a model was given, what it said, and what is right. */
@@ -21,21 +23,21 @@ export async function generations(
 ): Promise<GeneratedText[]> {
   const all: GeneratedText[] = [];
   for (const { id, generation, test } of tasks) {
+    if (!generation) throw noGeneration();
+    const { most, text } = generation;
     // Of answers that compete, each row holds the prompt; the label's holds the right one.
-    const examples = test.slice(0, count).map(({ rows, label, answers }) => ({ row: rows[label]!, answers }));
+    const examples = test
+      .slice(0, count)
+      .map((example) => ({ example, row: at(example.rows, example.label) }));
     const said = await generate(
       merge,
       examples.map(({ row }) => row),
-      generation!.most,
+      most,
     );
-    all.push(
-      ...examples.map(({ row: { ids, targets }, answers }, i) => ({
-        task: id,
-        prompt: generation!.text(ids),
-        said: generation!.text(said[i]!),
-        right: answers ?? [generation!.text(targets!)],
-      })),
-    );
+    for (const [i, { example, row }] of examples.entries()) {
+      const right = example.kind === "generate" ? example.answers : [text(targetsOf(row))];
+      all.push({ task: id, prompt: text(row.ids), said: text(at(said, i)), right });
+    }
   }
   return all;
 }

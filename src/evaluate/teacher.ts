@@ -1,5 +1,6 @@
+import { at } from "../at.js";
 import { constantTables } from "../methods/constant.js";
-import { bucketed, cutBatch, tokensAPass } from "../tasks/batches.js";
+import { bucketed, cutBatch, tokensAPass, type EncodedExample } from "../tasks/batches.js";
 import { softmax } from "../tensor/softmax.js";
 import { expertOf, type MergeContext } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
@@ -15,36 +16,31 @@ export async function withTeacher(
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
 ): Promise<PreparedTask[]> {
-  const {
-    layers: { length: n },
-    experts: { length: k },
-  } = place.vectors;
   const found: PreparedTask[] = [];
   for (const task of tasks) {
-    const examples = task[split];
-    const softLabels: number[][] = [];
-    // An example's label is its place here, so that it is known in the batch that it lands in.
-    const batches = bucketed(
-      examples.map((example, label) => ({ ...example, label })),
-      evaluationBatch,
-      task.isChoice,
-    ).flatMap((batch) => cutBatch(batch, place.microBatch ?? tokensAPass));
-    const merge = { ...place, table: constantTables.individual(n, k, expertOf(place, task)) };
-    for await (const {
-      item: { batch },
-      values,
-      width,
-    } of batchLogits(
-      merge,
-      batches.map((batch) => ({ head: task.head, batch })),
-    )) {
-      for (const [i, at] of batch.labels.entries())
-        softLabels[at] = softmax(values.subarray(i * width, (i + 1) * width));
-    }
-    found.push({
-      ...task,
-      [split]: examples.map((example, i) => ({ ...example, softLabels: softLabels[i] })),
-    });
+    const softLabels = await softLabelsOf(place, task, task[split]);
+    const examples = task[split].map((example, i) => ({ ...example, softLabels: at(softLabels, i) }));
+    found.push({ ...task, [split]: examples });
   }
+  return found;
+}
+
+/** What a task's expert says of examples, in their order. */
+async function softLabelsOf(
+  place: MergeContext,
+  task: PreparedTask,
+  examples: readonly EncodedExample[],
+): Promise<number[][]> {
+  const { layers, experts } = place.vectors;
+  const table = constantTables.individual(layers.length, experts.length, expertOf(place, task));
+  // An example's label is its place here, so that it is known in the batch that it lands in.
+  const numbered = examples.map((example, label) => ({ ...example, label }));
+  const batches = bucketed(numbered, evaluationBatch)
+    .flatMap((batch) => cutBatch(batch, place.microBatch ?? tokensAPass))
+    .map((batch) => ({ head: task.head, batch }));
+  const found: number[][] = [];
+  for await (const { item, values, width } of batchLogits({ ...place, table }, batches))
+    for (const [i, example] of item.batch.labels.entries())
+      found[example] = softmax(values.subarray(i * width, (i + 1) * width));
   return found;
 }

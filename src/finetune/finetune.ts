@@ -84,7 +84,7 @@ async function trainEpoch(
   let total = 0;
   for (const [done, { task, n }] of order.entries()) {
     const batch = task.batch(epoch * task.batches + n);
-    const lr = learningRate(epoch * perEpoch + done, steps, options.lr, warmup, "linear");
+    const lr = learningRate(epoch * perEpoch + done, { steps, lr: options.lr, warmup, decay: "linear" });
     total += await weightStep(
       trainee,
       moments,

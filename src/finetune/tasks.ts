@@ -6,7 +6,15 @@ import { checkKind } from "../inputs/check.js";
 import { logits } from "../models/head.js";
 import { forward } from "../models/index.js";
 import { at } from "../at.js";
-import { bucketed, cutBatch, trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
+import {
+  bucketed,
+  choicesOf,
+  cutBatch,
+  trainingBatches,
+  type AnswerKind,
+  type Batch,
+  type EncodedExample,
+} from "../tasks/batches.js";
 import { encodeMixed, type Encoder } from "../tasks/encoders.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { Task } from "../tasks/registry.js";
@@ -20,7 +28,8 @@ export interface TrainingTask {
   readonly sources: readonly DataFiles[];
   readonly fit: readonly EncodedExample[];
   readonly judge: readonly EncodedExample[];
-  readonly isChoice: boolean;
+  /** How it is judged. */
+  readonly kind: AnswerKind;
   /** Of its head's tensors among those that are trained. */
   readonly prefix: string;
   batch(step: number): Batch;
@@ -36,10 +45,13 @@ export interface EpochScore {
 }
 
 /** What a language model learns of an example: to generate the right answer. */
-const asGeneration = ({ rows, label, length, answers }: EncodedExample): EncodedExample => {
-  const row = at(rows, answers ? 0 : label);
-  return { rows: [{ ...row, mean: undefined }], label: 0, length, answers: answers ?? [] };
-};
+const asGeneration = (example: EncodedExample): EncodedExample => ({
+  kind: "generate",
+  rows: [{ ...at(example.rows, example.label), mean: undefined }],
+  label: 0,
+  length: example.length,
+  answers: example.kind === "generate" ? example.answers : [],
+});
 
 async function trainingTask(
   task: Task,
@@ -54,16 +66,15 @@ async function trainingTask(
   if (drawn.length === 0) throw new UserError(`${data}/${task.id}: there is nothing to train on`);
   const encoded = encodeMixed(drawn, encoder, task, false);
   const fit = generates ? encoded.map(asGeneration) : encoded;
-  const isChoice = !generates && encoder.compares(task);
   return {
     task,
     sources,
     fit,
     judge: encodeMixed(judge, encoder, task, false),
-    isChoice: encoder.compares(task),
+    kind: encoder.answering(task).kind,
     prefix: `head/${task.id}/`,
-    batch: trainingBatches(task.id, fit, batchSize, isChoice, options.order ?? seed),
-    batches: bucketed(fit, batchSize, isChoice).length,
+    batch: trainingBatches(task.id, fit, batchSize, options.order ?? seed),
+    batches: bucketed(fit, batchSize).length,
   };
 }
 
@@ -82,20 +93,20 @@ export async function trainingTasks(
 /** Accuracy and loss on the examples that judge, a batch at a time. */
 async function scoreTask(
   trainee: Trainee,
-  { task, judge, isChoice, prefix }: TrainingTask,
+  { task, judge, kind, prefix }: TrainingTask,
   microBatch: number,
 ): Promise<EpochScore> {
   const sum: Tally = { correct: 0, loss: 0, over: 0 };
   const weights = weightsOf(trainee);
   const head = trainedHead(trainee.trained, prefix);
-  const batches = bucketed(judge, evaluationBatch, isChoice).flatMap((whole) => cutBatch(whole, microBatch));
+  const batches = bucketed(judge, evaluationBatch).flatMap((whole) => cutBatch(whole, microBatch));
   for (const batch of batches) {
-    const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), head, batch.choices));
+    const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), head, choicesOf(batch)));
     tally(sum, batch, await scores.data<"float32">(), scores.shape[1]);
     scores.dispose();
   }
   const loss = sum.loss / sum.over;
-  if (judge[0]?.answers) return { task: task.id, loss };
+  if (kind === "generate") return { task: task.id, loss };
   return { task: task.id, accuracy: sum.correct / judge.length, loss };
 }
 

@@ -42,9 +42,9 @@ export function checkFamily(family: Family, model: Model): void {
 }
 
 /** Checks that a model takes what a task gives, and gives what it asks for. */
-export function checkKind(task: Task, encoder: Pick<Encoder, "sees" | "text">): void {
+export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "text">): void {
   const isImage = task.kind === "image";
-  if (isImage !== (encoder.sees ?? false))
+  if (isImage !== (encoder.input === "image"))
     throw new UserError(
       `${task.id} is a task of ${isImage ? "images, and the model takes texts" : "texts, and the model takes images"}`,
     );

@@ -44,7 +44,7 @@ export async function prepareTasks(
     hooks.note(examplesText(ready, valPerTask));
     prepared.push(ready);
   }
-  const free = prepared.find(({ validation }) => validation[0]?.answers);
+  const free = prepared.find(({ kind }) => kind === "generate");
   if (free && !usesLabels(loss))
     throw new UserError(
       `${free.id}: --loss ${loss} needs classes or answers to choose from, and the task asks for a ` +

@@ -22,7 +22,7 @@ import {
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
-import { loadTaskData, type SplitName, type TaskData } from "../tasks/split.js";
+import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import { headPath } from "../folder/files.js";
 import { checkKind, labelOrder } from "./check.js";
@@ -110,11 +110,8 @@ export function startFor(model: Model, backend: EngineName | "auto"): Promise<En
   return startEngine(backend);
 }
 
-export interface DataOptions {
+export interface DataOptions extends DrawOptions {
   readonly data: string;
-  readonly valPerTask: number;
-  readonly seed: number;
-  readonly split?: SplitName | undefined;
 }
 
 export interface EncoderOptions {
@@ -139,7 +136,13 @@ export async function encoderFor(
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
   if (!model.scores) return textRows(tokenizer);
-  return promptRows(tokenizer, await loadPrompts(prompts), model, most, score === "mean");
+  return promptRows({
+    tokenizer,
+    prompts: await loadPrompts(prompts),
+    model,
+    maxLength: most,
+    mean: score === "mean",
+  });
 }
 
 /** A task's head on the device, and its expert's config, which orders the labels. */
@@ -156,24 +159,17 @@ export async function prepareTask(
   options: DataOptions,
 ): Promise<PreparedTask & Pick<TaskData, "sources">> {
   checkKind(task, encoder);
-  const { validation, test, sources } = await loadTaskData(
-    options.data,
-    task,
-    options.valPerTask,
-    options.seed,
-    options.split,
-  );
+  const { validation, test, sources } = await loadTaskData(options.data, task, options);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
     order ? examples.map((example) => ({ ...example, label: at(order, example.label) })) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
+    ...encoder.answering(task),
     id: task.id,
-    isChoice: encoder.compares(task),
     synthetic: task.synthetic,
     head,
     sources,
-    ...(encoder.text && { generation: { most: task.max_new_tokens, text: encoder.text } }),
     validation: encodeMixed(inOrder(validation), encoder, task),
     test: at(tests, 0),
     ...(tests.length > 1 && { tests }),

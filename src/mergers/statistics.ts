@@ -35,7 +35,7 @@ export interface StatisticsInputs {
 }
 
 /** An example as plain data, its pixels among them. */
-const written = ({ rows, ...rest }: EncodedExample) => ({
+const written = ({ rows, kind: _kind, ...rest }: EncodedExample) => ({
   ...rest,
   rows: rows.map((row) => ({
     ...row,
@@ -72,7 +72,7 @@ async function statisticsFile(
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
-  if (kind === "fisher" && task.validation[0]?.answers)
+  if (kind === "fisher" && task.kind === "generate")
     throw new UserError(
       `${task.id}: Fisher information is computed over classes or answers, and this task asks for a ` +
         "generated text; leave out the task or the method",

@@ -41,6 +41,12 @@ export function crossEntropy(logits: Tensor2D, targets: Tensor2D): Tensor {
   );
 }
 
+/** {@link crossEntropy} against the one right class of each row. */
+export function labelCrossEntropy(logits: Tensor2D, labels: readonly number[]): Tensor {
+  const targets = oneHot(tensor1d([...labels], "int32"), logits.shape[1]) as Tensor2D;
+  return crossEntropy(logits, cast(targets, "float32"));
+}
+
 /**
  * Kullback–Leibler divergence of softmax(logits) from probabilities p, both [n, classes]: Σ p (log p −
  * log softmax), mean over n; no gradient goes to p.

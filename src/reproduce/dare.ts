@@ -1,32 +1,38 @@
+import { at, f32, f64 } from "../at.js";
 import { linesSpec } from "../report/lines.js";
 import type { ResultRow } from "../report/rows.js";
-import { average, behindDare, dareRates, everyPair, given, rateOf, tableOf } from "./shared.js";
-import type { Experiment, Lab, Produced } from "./types.js";
+import { averageAccuracy, claim, type Findings } from "./claims.js";
+import { behindDare, dareRates, everyPair, given, rateOf, resultsTable } from "./shared.js";
+import type { Claim, Experiment, Lab, Produced } from "./types.js";
 
-const rates = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99];
+const dropRates = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99];
 const droppers = {
-  dare: ["dare", "dareP", { rescale: "inverse" }],
-  "drop only": ["dare", "dareP", { rescale: "none" }],
-  "magnitude pruning": ["magnitude-pruning", "p", {}],
+  dare: { method: "dare", parameter: "dareP", values: { rescale: "inverse" } },
+  "drop only": { method: "dare", parameter: "dareP", values: { rescale: "none" } },
+  "magnitude pruning": { method: "magnitude-pruning", parameter: "p", values: {} },
 } as const;
 type Dropper = keyof typeof droppers;
 const rowName = (name: string, rate: number) => `${name}, p ${rate}`;
 
 /** Figures 3, 4, 8 and 9: one fine-tuned model whose task vector loses more and more of its entries. */
-async function dropRates(lab: Lab): Promise<Produced> {
-  const candidates = Object.entries(droppers).flatMap(([name, [method, parameter, more]]) =>
-    rates.map((rate) => given(rowName(name, rate), method, { ...more, [parameter]: rate, lambda: 1 })),
+async function droppedEntries(lab: Lab): Promise<Produced> {
+  const candidates = Object.entries(droppers).flatMap(([name, { method, parameter, values }]) =>
+    dropRates.map((rate) => given(rowName(name, rate), method, { ...values, [parameter]: rate, lambda: 1 })),
   );
   const rows: ResultRow[] = [];
   // Every expert alone: what is dropped is its own.
   for (const task of lab.tasks)
     rows.push(...(await lab.compare(`drop-${task}`, candidates, { tasks: [task] })).rows);
   const points = Object.keys(droppers).flatMap((name) =>
-    rates.map((rate) => ({ x: rate, y: 100 * average(rows, rowName(name, rate), lab.tasks)!, series: name })),
+    dropRates.map((rate) => ({
+      x: rate,
+      y: 100 * averageAccuracy(rows, rowName(name, rate), lab.tasks),
+      series: name,
+    })),
   );
   return {
     rows,
-    tables: [tableOf("results", rows, lab, "each expert alone, part p of its task vector dropped")],
+    tables: [resultsTable("results", rows, lab, "each expert alone, part p of its task vector dropped")],
     figures: [
       {
         name: "drop-rates",
@@ -44,47 +50,80 @@ async function dropRates(lab: Lab): Promise<Produced> {
   };
 }
 
-/** Figure 10: how large the entries of task vectors are. */
-async function deltas(lab: Lab): Promise<Produced> {
+/** Absolute entries of every expert's task vector. */
+interface EntrySample {
+  /** One entry in so many, evenly. */
+  readonly step: number;
+  readonly byExpert: readonly (readonly number[])[];
+}
+
+/** A million entries of each task vector, or all where it has fewer. */
+async function sampleEntries(lab: Lab): Promise<EntrySample> {
   const most = 1_000_000;
-  const sampled: number[][] = lab.tasks.map(() => []);
   let total = 0;
-  const sizes: number[] = [];
-  for await (const { base } of lab.look()) sizes.push(base.length);
-  for (const size of sizes) total += size;
+  for await (const { base } of lab.tensors()) total += base.length;
   const step = Math.max(1, Math.floor(total / most));
-  let at = 0;
-  for await (const { deltas: all } of lab.look()) {
-    const first = (step - (at % step)) % step;
-    for (const [e, delta] of all.entries())
-      for (let i = first; i < delta.length; i += step) sampled[e]!.push(Math.abs(delta[i]!));
-    at += all[0]!.length;
+  const byExpert: number[][] = lab.tasks.map(() => []);
+  let before = 0;
+  for await (const { base, deltas } of lab.tensors()) {
+    const first = (step - (before % step)) % step;
+    for (const [e, delta] of deltas.entries()) {
+      const sample = at(byExpert, e);
+      for (let i = first; i < delta.length; i += step) sample.push(Math.abs(f32(delta, i)));
+    }
+    before += base.length;
   }
-  // Embeddings that were frozen, and rows that no example looked up.
-  const unmoved = sampled.map((values) => values.filter((value) => value === 0).length / values.length);
-  const deciles = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
-  const found = sampled.map((values) => {
-    const sorted = Float64Array.from(values.filter((value) => value !== 0)).sort();
-    return deciles.map((part) => sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)]!);
-  });
-  const percent = (part: number) => `${Math.round(100 * part)} %`;
+  return { step, byExpert };
+}
+
+const deciles = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
+const wholePercent = (part: number) => `${Math.round(100 * part)} %`;
+
+/** How large the entries of an expert's task vector are. */
+interface EntrySizes {
+  readonly task: string;
+  /** Part of the entries that is exactly 0: embeddings that were frozen, and rows that no example looked up. */
+  readonly unmoved: number;
+  /** Of the others, by decile: so many are at most as large. */
+  readonly atMost: readonly { readonly part: number; readonly size: number }[];
+}
+
+function sizesOf(task: string, values: readonly number[]): EntrySizes {
+  const moved = Float64Array.from(values.filter((value) => value !== 0)).sort();
+  return {
+    task,
+    unmoved: (values.length - moved.length) / values.length,
+    atMost: deciles.map((part) => ({
+      part,
+      size: f64(moved, Math.min(moved.length - 1, Math.ceil(part * moved.length) - 1)),
+    })),
+  };
+}
+
+const medianName = (task: string): string => `median of |entry| that moved, ${task}`;
+
+/** Figure 10: how large the entries of task vectors are. */
+async function entrySizes(lab: Lab): Promise<Produced> {
+  const { step, byExpert } = await sampleEntries(lab);
+  const found = lab.tasks.map((task, e) => sizesOf(task, at(byExpert, e)));
+  const looked = step === 1 ? "every entry" : `one entry in ${step}`;
   return {
     rows: [],
     numbers: Object.fromEntries(
-      lab.tasks.map((task, i) => [`median of |entry| that moved, ${task}`, found[i]![4]!]),
+      found.map(({ task, atMost }) => [medianName(task), at(atMost, deciles.indexOf(0.5)).size]),
     ),
     tables: [
       {
         name: "deciles",
         caption:
           "absolute entries of the task vectors: how many are exactly 0, and what so many of the " +
-          `others are at most (${step === 1 ? "every entry" : `one entry in ${step}`} looked at)`,
+          `others are at most (${looked} looked at)`,
         table: {
-          head: ["expert", "exactly 0", ...deciles.map(percent)],
-          body: lab.tasks.map((task, i) => [
+          head: ["expert", "exactly 0", ...deciles.map(wholePercent)],
+          body: found.map(({ task, unmoved, atMost }) => [
             task,
-            percent(unmoved[i]!),
-            ...found[i]!.map((value) => value.toExponential(1)),
+            wholePercent(unmoved),
+            ...atMost.map(({ size }) => size.toExponential(1)),
           ]),
         },
       },
@@ -98,8 +137,8 @@ async function deltas(lab: Lab): Promise<Produced> {
           x: "part of the entries, %",
           y: "|entry|, at most",
           spacing: "linear",
-          points: lab.tasks.flatMap((task, i) =>
-            deciles.slice(0, -1).map((part, d) => ({ x: 100 * part, y: found[i]![d]!, series: task })),
+          points: found.flatMap(({ task, atMost }) =>
+            atMost.slice(0, -1).map(({ part, size }) => ({ x: 100 * part, y: size, series: task })),
           ),
         }),
       },
@@ -107,28 +146,33 @@ async function deltas(lab: Lab): Promise<Produced> {
   };
 }
 
-/** What DARE is put in front of; `dare` is task arithmetic with it. */
-const behind = ["average", "task-arithmetic", "fisher", "regmean", "ties"] as const;
-const withDare = (method: (typeof behind)[number]) =>
-  method === "task-arithmetic" ? "dare" : `dare-${method}`;
+/** What DARE is put in front of, and what each is called with it: `dare` is task arithmetic behind DARE. */
+const dareNames = {
+  average: "dare-average",
+  "task-arithmetic": "dare",
+  fisher: "dare-fisher",
+  regmean: "dare-regmean",
+  ties: "dare-ties",
+} as const;
 // RegMean at the α that is customary: a point of its grid inverts every Gram matrix anew.
-const fixed = (method: string) => (method === "regmean" ? { alpha: 0.9 } : undefined);
-const merged = behind.flatMap((method) => [
-  given(method, method, fixed(method)),
-  behindDare(withDare(method), method, fixed(method)),
+const customaryValues: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  regmean: { alpha: 0.9 },
+};
+const pairCandidates = Object.entries(dareNames).flatMap(([method, withDare]) => [
+  given(method, method, customaryValues[method]),
+  behindDare(withDare, method, customaryValues[method]),
 ]);
 
 /** Table 1 and figure 5: pairs, with DARE and without. */
 async function pairs(lab: Lab): Promise<Produced> {
-  const { outcomes, ...found } = await everyPair(lab, merged);
-  const body = behind.map((method) => {
-    const gain = 100 * (average(found.rows, withDare(method))! - average(found.rows, method)!);
-    return [
-      method,
-      gain.toFixed(1),
-      outcomes.flatMap((outcome) => rateOf(outcome, withDare(method), lab)).join(", "),
-    ];
-  });
+  const { outcomes, ...found } = await everyPair(lab, pairCandidates);
+  const accuracy = (method: string) => averageAccuracy(found.rows, method);
+  const body = Object.entries(dareNames).map(([method, withDare]) => [
+    method,
+    (100 * (accuracy(withDare) - accuracy(method))).toFixed(1),
+    outcomes.flatMap((outcome) => rateOf(outcome, withDare, lab)).join(", "),
+  ]);
+  const bySeed = lab.seeds.length > 1 ? " and seed by seed" : "";
   return {
     ...found,
     tables: [
@@ -136,8 +180,7 @@ async function pairs(lab: Lab): Promise<Produced> {
         name: "gains",
         caption:
           "points that DARE adds, on average over all pairs; and the p that the validation " +
-          `examples chose among ${dareRates.join(", ")}, pair by ` +
-          `pair${lab.seeds.length > 1 ? " and seed by seed" : ""}`,
+          `examples chose among ${dareRates.join(", ")}, pair by pair${bySeed}`,
         table: { head: ["method", "points", "p"], body },
       },
       ...found.tables,
@@ -145,32 +188,39 @@ async function pairs(lab: Lab): Promise<Produced> {
   };
 }
 
-const at = ({ rows }: Produced, lab: Lab, name: Dropper, rate: number): number =>
-  average(rows, rowName(name, rate), lab.tasks)!;
-const compared =
-  (a: string, b: string) =>
-  ({ rows }: Produced): boolean =>
-    average(rows, a)! >= average(rows, b)!;
+/** The experts' average with part of their task vectors droppedAverage. */
+const droppedAverage = ({ average }: Findings, { tasks }: Lab, name: Dropper, rate: number): number =>
+  average(rowName(name, rate), tasks);
 
-export const dare: readonly Experiment[] = [
+/** That DARE in front of a method loses nothing. */
+const doesNotHurt = (called: string, method: keyof typeof dareNames): Claim =>
+  claim(
+    `DARE does not hurt ${called}, over all pairs`,
+    ({ average }) => average(dareNames[method]) >= average(method),
+  );
+
+export const dareExperiments: readonly Experiment[] = [
   {
     id: "dare/drop-rates",
     what: "an expert's accuracy as its task vector loses entries: DARE, DropOnly, magnitude pruning",
     minutes: [1, 7],
-    run: dropRates,
+    run: droppedEntries,
     claims: [
-      {
-        text: "With 90 % dropped, DARE is within two points of the expert",
-        holds: (found, lab) => at(found, lab, "dare", 0) - at(found, lab, "dare", 0.9) <= 0.02,
-      },
-      {
-        text: "With 90 % dropped, DARE is better than dropping without rescaling",
-        holds: (found, lab) => at(found, lab, "drop only", 0.9) < at(found, lab, "dare", 0.9),
-      },
-      {
-        text: "With 90 % dropped, DARE is better than magnitude pruning",
-        holds: (found, lab) => at(found, lab, "magnitude pruning", 0.9) < at(found, lab, "dare", 0.9),
-      },
+      claim(
+        "With 90 % dropped, DARE is within two points of the expert",
+        (found, lab) =>
+          droppedAverage(found, lab, "dare", 0) - droppedAverage(found, lab, "dare", 0.9) <= 0.02,
+      ),
+      claim(
+        "With 90 % dropped, DARE is better than dropping without rescaling",
+        (found, lab) =>
+          droppedAverage(found, lab, "drop only", 0.9) < droppedAverage(found, lab, "dare", 0.9),
+      ),
+      claim(
+        "With 90 % dropped, DARE is better than magnitude pruning",
+        (found, lab) =>
+          droppedAverage(found, lab, "magnitude pruning", 0.9) < droppedAverage(found, lab, "dare", 0.9),
+      ),
     ],
   },
   {
@@ -178,12 +228,11 @@ export const dare: readonly Experiment[] = [
     what: "how large the entries of task vectors are (deciles)",
     minutes: [1, 2],
     models: 0,
-    run: deltas,
+    run: entrySizes,
     claims: [
-      {
-        text: "Most entries that moved are within 0.002 of nothing, for every expert",
-        holds: ({ numbers }) => Object.values(numbers!).every((median) => median < 0.002),
-      },
+      claim("Most entries that moved are within 0.002 of nothing, for every expert", ({ numbers }) =>
+        Object.values(numbers).every((median) => median < 0.002),
+      ),
     ],
   },
   {
@@ -192,17 +241,14 @@ export const dare: readonly Experiment[] = [
     minutes: [2, 22],
     run: pairs,
     claims: [
-      {
-        text: "DARE does not hurt task arithmetic, over all pairs",
-        holds: compared("dare", "task-arithmetic"),
-      },
-      { text: "DARE does not hurt TIES, over all pairs", holds: compared("dare-ties", "ties") },
-      {
-        text: "DARE adds something to the five methods, on average",
-        holds: ({ rows }) =>
-          behind.reduce((sum, method) => sum + average(rows, withDare(method))! - average(rows, method)!, 0) >
-          0,
-      },
+      doesNotHurt("task arithmetic", "task-arithmetic"),
+      doesNotHurt("TIES", "ties"),
+      claim("DARE adds something to the five methods, on average", ({ average }) => {
+        let gains = 0;
+        for (const [method, withDare] of Object.entries(dareNames))
+          gains = gains + average(withDare) - average(method);
+        return gains > 0;
+      }),
     ],
   },
 ];

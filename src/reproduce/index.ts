@@ -4,34 +4,31 @@
  */
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
-import { ablations } from "./ablations.js";
-import { adamerging } from "./adamerging.js";
-import { atScale } from "./at-scale.js";
-import { dare } from "./dare.js";
-import { parameterSelection } from "./parameter-selection.js";
-import { rankmean } from "./rankmean.js";
-import { supermerge } from "./supermerge.js";
+import { ablationExperiments } from "./ablations.js";
+import { adamergingExperiments } from "./adamerging.js";
+import { atScaleExperiments } from "./at-scale.js";
+import { dareExperiments } from "./dare.js";
+import { parameterSelectionExperiments } from "./parameter-selection.js";
+import { rankmeanExperiments } from "./rankmean.js";
+import { supermergeExperiments } from "./supermerge.js";
 import type { Experiment } from "./types.js";
 
 export const experiments: readonly Experiment[] = [
-  ...supermerge,
-  ...adamerging,
-  ...dare,
-  ...rankmean,
-  ...parameterSelection,
-  ...atScale,
-  ...ablations,
+  ...supermergeExperiments,
+  ...adamergingExperiments,
+  ...dareExperiments,
+  ...rankmeanExperiments,
+  ...parameterSelectionExperiments,
+  ...atScaleExperiments,
+  ...ablationExperiments,
 ];
 
 /** @throws UserError naming the nearest that there is */
 export function experimentOf(id: string): Experiment {
   const found = experiments.find((one) => one.id === id);
-  if (!found)
-    throw new UserError(
-      `there is no experiment "${id}"${nearest(
-        id,
-        experiments.map((one) => one.id),
-      )}; \`train-merge reproduce --list\` lists them`,
-    );
-  return found;
+  if (found) return found;
+  const ids = experiments.map((one) => one.id);
+  throw new UserError(
+    `there is no experiment "${id}"${nearest(id, ids)}; \`train-merge reproduce --list\` lists them`,
+  );
 }

@@ -1,46 +1,28 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { z } from "zod";
 import { readJson, sha256 } from "../checkpoint/files.js";
-import { openFamily, openMember, type Family } from "../checkpoint/family.js";
 import { Stopped, UserError } from "../errors.js";
-import { headTensors } from "../models/head.js";
-import { equation6 } from "../plan/memory.js";
-import { rowTokens } from "../models/types.js";
 import type { InputHash } from "../report/card.js";
+import type { Timed } from "../report/comparison.js";
 import type { ResultRow } from "../report/rows.js";
 import { compareMethods, type Compared } from "../compare/compare.js";
-import { modelFolder } from "../compare/candidates.js";
+import { modelFolder, type Candidate } from "../compare/candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
-import { openInputs } from "../inputs/open.js";
-import { locate, shippedFamily, recipeOf } from "../inputs/locate.js";
-import type { MergeHooks, MergeOptions } from "../config/options.js";
-import { encoderFor, readFamily } from "../inputs/prepare.js";
-import { hashInputs } from "../inputs/record.js";
-import { encodeMixed } from "../tasks/encoders.js";
-import { findSplits, readExamples } from "../tasks/files.js";
+import { locate, shippedFamily } from "../inputs/locate.js";
+import type { MergeHooks } from "../config/options.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { costOf } from "./lab-cost.js";
+import { noteInputs, type LabContext, type LabOptions, type LabRecord } from "./lab-context.js";
+import { tensorsOf } from "./lab-tensors.js";
 import { ordersOf } from "./orders.js";
-import type { Cost, Lab, FinetuneSettings, Look } from "./types.js";
+import type { CompareMore, Lab, Outcome } from "./types.js";
 
-export interface LabOptions {
-  readonly options: MergeOptions & { readonly data: string };
-  readonly heldOut: readonly string[];
-  readonly seeds: readonly number[];
-  readonly finetuning: FinetuneSettings;
-  /** Settings that the user gave. */
-  readonly given: Readonly<Record<string, unknown>>;
-  /** Where runs live: experiments may share them, and do nothing again that another did. */
-  readonly runs: string;
-}
-
-/**
- * A lab, what its numbers were made from, and the minutes that its merges and searches took: filled as
- * runs are done.
- */
-interface Open {
+/** A lab, what its numbers were made from, and the minutes that its merges and searches took. */
+interface OpenLab {
   readonly lab: Lab;
-  readonly inputs: Map<string, InputHash>;
+  readonly inputs: ReadonlyMap<string, InputHash>;
   worked(): number;
 }
 
@@ -49,215 +31,142 @@ export async function openLabs(
   options: LabOptions,
   names: readonly string[] | undefined,
   hooks: MergeHooks,
-): Promise<Open> {
-  const inputs = new Map<string, InputHash>();
+): Promise<OpenLab> {
+  const registry = await loadTasks(options.options.data);
+  const record: LabRecord = { inputs: new Map(), seconds: 0 };
+  const contexts = familyOptions(options, names).map((one): LabContext => ({
+    ...one,
+    registry,
+    record,
+    hooks,
+  }));
   const families: Lab[] = [];
-  if (!names) return openLab(options, inputs, families, hooks);
+  for (const context of contexts) families.push(labOf(context, families));
+  const [lab] = families;
+  if (!lab) throw new UserError("--families names none");
+  return { lab, inputs: record.inputs, worked: () => record.seconds / 60 };
+}
+
+/** The options of each family that is compared; of the one, as they are. */
+function familyOptions(options: LabOptions, names: readonly string[] | undefined): LabOptions[] {
+  if (!names) return [options];
   const called = names.map((family) => basename(family));
   if (new Set(called).size !== called.length)
     throw new UserError(
       `--families ${names.join(",")}: two of the folders are called alike, and rows go by ` +
         "their names; give them names of their own",
     );
-  const open: Open[] = [];
-  for (const family of names)
-    open.push(
-      await openLab(
-        {
-          ...options,
-          options: { ...options.options, family, base: undefined, experts: undefined },
-          runs: join(options.runs, basename(family)),
-        },
-        inputs,
-        families,
-        hooks,
-      ),
-    );
-  return { ...open[0]!, worked: () => open.reduce((sum, { worked }) => sum + worked(), 0) };
+  return names.map((family) => ({
+    ...options,
+    options: { ...options.options, family, base: undefined, experts: undefined },
+    runs: join(options.runs, basename(family)),
+  }));
 }
 
-/** @param families filled with the lab itself */
-async function openLab(
-  { options, heldOut, seeds, finetuning, given, runs }: LabOptions,
-  inputs: Map<string, InputHash>,
-  families: Lab[],
-  hooks: MergeHooks,
-): Promise<Open> {
-  // Of merges that were done in an earlier run too.
-  let seconds = 0;
-  const noted = (all: readonly InputHash[]) =>
-    all.forEach((one) => inputs.set(`${one.role}/${one.file}/${one.sha256}`, one));
-  const registry = await loadTasks(options.data);
-  const synthetic = pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic);
+function labName({ options: { family, base } }: LabOptions): string {
+  if (family !== undefined) return basename(family);
+  if (base !== undefined) return basename(dirname(base));
+  return shippedFamily;
+}
 
-  async function* look(): AsyncGenerator<Look> {
-    const locations = await locate(options);
-    const { canonical, head } = await readFamily(locations.base);
-    const family: Family = await openFamily(
-      await openMember("base", locations.base, canonical),
-      locations.sources.map(({ label, folder }) => ({ task: label, folder })),
-      canonical,
-    );
-    try {
-      noted(await hashInputs({ family, sources: locations.sources, data: options.data, tasks: [] }));
-      const heads = new Set(headTensors(head));
-      for (const name of family.base.actual.keys()) {
-        if (heads.has(name) || !family.experts.every(({ actual }) => actual.has(name))) continue;
-        const base = await family.base.weights(name);
-        const deltas: Float32Array[] = [];
-        for (const expert of family.experts) {
-          const { values } = await expert.weights(name);
-          deltas.push(values.map((value, i) => value - base.values[i]!));
-        }
-        yield { name, base: base.values, deltas };
-      }
-    } finally {
-      await family.close();
-    }
-  }
-
-  /** Tokens of a task's training files; undefined where it has none that are read as texts. */
-  async function trainTokens(base: string, model: Parameters<typeof encoderFor>[1]): Promise<Cost["train"]> {
-    const encoder = await encoderFor(base, model, options);
-    if (encoder.sees) return undefined;
-    let [examples, tokens] = [0, 0];
-    for (const task of pickTasks(registry, options.tasks)) {
-      const { train } = await findSplits(options.data, task);
-      for (const path of train?.files ?? []) {
-        for (const { rows } of encodeMixed(await readExamples(path, task), encoder, task)) {
-          examples++;
-          tokens += rowTokens(...rows);
-        }
-      }
-    }
-    return examples ? { examples, tokens } : undefined;
-  }
-
-  const lab: Lab = {
-    name: basename(options.family ?? (options.base === undefined ? shippedFamily : dirname(options.base))),
+/** @param families all that are compared, itself among them */
+function labOf(context: LabContext, families: readonly Lab[]): Lab {
+  const { options, heldOut, seeds, registry } = context;
+  return {
+    name: labName(context),
     families,
     tasks: options.tasks,
     heldOut,
     seeds,
-    synthetic,
+    synthetic: pickTasks(registry, [...options.tasks, ...heldOut]).some((task) => task.synthetic),
     valPerTask: options.valPerTask,
-    look,
-    async compare(
-      part,
-      candidates,
-      { tasks = options.tasks, heldOut: outside = [], seeds: over = seeds, keep = false } = {},
-    ) {
-      const rows: ResultRow[] = [];
-      const times = [];
-      const values = new Map<number, Compared["values"]>();
-      // By what is merged, so that experiments which share their runs share merges.
-      const folderOf = (seed: number) =>
-        join(
-          runs,
-          `${tasks.join("+")}${outside.length ? `-without-${outside.join("+")}` : ""}`,
-          `seed${seed}`,
-        );
-      for (const seed of over) {
-        hooks.note(`${part}, seed ${seed}`);
-        const made = await compareMethods(
-          {
-            ...options,
-            tasks,
-            seed,
-            methods: candidates,
-            search: true,
-            keep,
-            heldOut: outside,
-            given,
-            out: folderOf(seed),
-          },
-          { ...hooks, note: () => {} },
-        );
-        if (!made.finished) throw new Stopped("stopped; run the same command to continue");
-        rows.push(...made.rows);
-        times.push(...made.times);
-        values.set(seed, made.values);
-        seconds += made.times.reduce((sum, { total }) => sum + total, 0);
-        noted(((await readJson(join(folderOf(seed), "results.json"))) as { inputs: InputHash[] }).inputs);
-      }
-      return {
-        rows,
-        times,
-        values: (name, seed) => values.get(seed)![name]!,
-        folder: (name, seed) => modelFolder({ out: folderOf(seed) }, name),
-      };
-    },
-    async multitask() {
-      const { base } = await locate(options);
-      const folder = join(base, "..", "multitask");
-      if (!existsSync(join(folder, "heads"))) return [];
-      const files = (await readdir(folder, { recursive: true }))
-        .filter((name) => name.endsWith(".safetensors"))
-        .sort();
-      for (const file of files)
-        noted([{ role: "multitask", file, sha256: await sha256(join(folder, file)) }]);
-      const rows: ResultRow[] = [];
-      for (const seed of seeds) {
-        const { rows: mine } = await evaluateFolder(
-          { ...options, folder, base, seed, tasks: options.tasks },
-          "multitask",
-        );
-        rows.push(...mine);
-      }
-      return rows;
-    },
-    async orders(task, merges) {
-      const rows: ResultRow[] = [];
-      for (const seed of seeds) {
-        const found = await ordersOf(
-          { options, finetuning, task, seed, merges, out: join(runs, `orders-${task}`, `seed${seed}`) },
-          hooks,
-        );
-        rows.push(...found.rows);
-        seconds += found.seconds;
-        noted(found.inputs);
-      }
-      return rows;
-    },
-    async cost() {
-      const opened = await openInputs(
-        { ...options, baselines: false },
-        await recipeOf(options),
-        join(runs, "cost"),
-        hooks,
-      );
-      try {
-        noted(opened.hashes);
-        const { model, vectors, plan, tasks, locations } = opened;
-        const parameters = [...model.parameters.values()].reduce(
-          (sum, shape) => sum + shape.reduce((a, b) => a * b, 1),
-          0,
-        );
-        const [layers, experts] = [vectors.layers.length, vectors.experts.length];
-        const coefficients = layers * experts;
-        const examples = tasks.flatMap(({ validation }) => validation);
-        return {
-          parameters,
-          coefficients,
-          layers,
-          experts,
-          planned: plan.chosen.device,
-          equation6: {
-            flat: equation6(parameters, experts, coefficients),
-            pairwise: equation6(parameters, 2, layers * 2),
-            fineTuning: equation6(parameters, 0, parameters),
-          },
-          validation: {
-            examples: examples.length,
-            tokens: examples.reduce((sum, { rows }) => sum + rowTokens(...rows), 0),
-          },
-          train: await trainTokens(locations.base, model),
-        };
-      } finally {
-        await opened.dispose();
-      }
-    },
+    tensors: () => tensorsOf(context),
+    compare: (part, candidates, more) => compareAtSeeds(context, part, candidates, more),
+    multitask: () => multitaskRows(context),
+    orders: (task, merges) => orderRows(context, task, merges),
+    cost: () => costOf(context),
   };
-  families.push(lab);
-  return { lab, inputs, worked: () => seconds / 60 };
+}
+
+/** Where merges of some tasks are: by what is merged, so that experiments which share their runs share merges. */
+const comparisonFolder = (
+  { runs }: LabContext,
+  tasks: readonly string[],
+  heldOut: readonly string[],
+  seed: number,
+): string => {
+  const without = heldOut.length > 0 ? `-without-${heldOut.join("+")}` : "";
+  return join(runs, `${tasks.join("+")}${without}`, `seed${seed}`);
+};
+
+const comparisonFile = z.object({
+  inputs: z.array(z.object({ role: z.string(), file: z.string(), sha256: z.string() })),
+});
+
+async function compareAtSeeds(
+  context: LabContext,
+  part: string,
+  candidates: readonly (string | Candidate)[],
+  { tasks = context.options.tasks, heldOut = [], seeds = context.seeds, keep = false }: CompareMore = {},
+): Promise<Outcome> {
+  const { options, given, record, hooks } = context;
+  const rows: ResultRow[] = [];
+  const times: Timed[] = [];
+  const values = new Map<number, Compared["values"]>();
+  const folderAt = (seed: number) => comparisonFolder(context, tasks, heldOut, seed);
+  for (const seed of seeds) {
+    hooks.note(`${part}, seed ${seed}`);
+    const out = folderAt(seed);
+    const made = await compareMethods(
+      { ...options, tasks, seed, methods: candidates, search: true, keep, heldOut, given, out },
+      { ...hooks, note: () => {} },
+    );
+    if (!made.finished) throw new Stopped("stopped; run the same command to continue");
+    rows.push(...made.rows);
+    times.push(...made.times);
+    values.set(seed, made.values);
+    record.seconds += made.times.reduce((sum, { total }) => sum + total, 0);
+    noteInputs(record, comparisonFile.parse(await readJson(join(out, "results.json"))).inputs);
+  }
+  return {
+    rows,
+    times,
+    values(name, seed) {
+      const found = values.get(seed)?.[name];
+      if (!found) throw new UserError(`${name} was not merged at seed ${seed}`);
+      return found;
+    },
+    folder: (name, seed) => modelFolder({ out: folderAt(seed) }, name),
+  };
+}
+
+async function multitaskRows({ options, seeds, record }: LabContext): Promise<ResultRow[]> {
+  const { base } = await locate(options);
+  const folder = join(base, "..", "multitask");
+  if (!existsSync(join(folder, "heads"))) return [];
+  const files = await readdir(folder, { recursive: true });
+  for (const file of files.filter((name) => name.endsWith(".safetensors")).sort())
+    noteInputs(record, [{ role: "multitask", file, sha256: await sha256(join(folder, file)) }]);
+  const rows: ResultRow[] = [];
+  for (const seed of seeds) {
+    const found = await evaluateFolder({ ...options, folder, base, seed, tasks: options.tasks }, "multitask");
+    rows.push(...found.rows);
+  }
+  return rows;
+}
+
+async function orderRows(
+  { options, finetuning, seeds, runs, record, hooks }: LabContext,
+  task: string,
+  merges: readonly Candidate[],
+): Promise<ResultRow[]> {
+  const rows: ResultRow[] = [];
+  for (const seed of seeds) {
+    const out = join(runs, `orders-${task}`, `seed${seed}`);
+    const found = await ordersOf({ options, finetuning, task, seed, merges, out }, hooks);
+    rows.push(...found.rows);
+    record.seconds += found.seconds;
+    noteInputs(record, found.inputs);
+  }
+  return rows;
 }

@@ -52,7 +52,8 @@ export function baseOf(inputs: readonly InputHash[]): string | undefined {
     .filter(({ role, file }) => role === "base" && file.endsWith(".safetensors"))
     .map(({ sha256 }) => sha256)
     .sort();
-  return found.length > 1 ? digest(found) : found[0];
+  if (found.length > 1) return digest(found);
+  return found[0];
 }
 
 /** Whether an entry of expected.json is of this command. */
@@ -63,15 +64,17 @@ export const isOf = (
   one.base === baseOf(inputs) &&
   digest([one.tasks, one.heldOut, one.seeds, one.given]) === digest([tasks, heldOut, seeds, given]);
 
-export const folderOf = ({ id }: Experiment): string =>
+export const experimentFolder = ({ id }: Experiment): string =>
   join(packageFolder, "experiments", id.replace("/", "-"));
 
 export async function readPaper(experiment: Experiment): Promise<Paper | undefined> {
-  const path = join(folderOf(experiment), "paper.json");
-  return existsSync(path) ? paper.parse(await readJson(path)) : undefined;
+  const path = join(experimentFolder(experiment), "paper.json");
+  if (!existsSync(path)) return undefined;
+  return paper.parse(await readJson(path));
 }
 
 export async function readExpected(experiment: Experiment): Promise<Expected> {
-  const path = join(folderOf(experiment), "expected.json");
-  return existsSync(path) ? expected.parse(await readJson(path)) : { families: [] };
+  const path = join(experimentFolder(experiment), "expected.json");
+  if (!existsSync(path)) return { families: [] };
+  return expected.parse(await readJson(path));
 }

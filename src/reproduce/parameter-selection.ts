@@ -1,54 +1,74 @@
+import { at } from "../at.js";
 import { mean } from "../report/interval.js";
-import { distinct, testScore, type ResultRow } from "../report/rows.js";
-import { average, given, tableOf } from "./shared.js";
+import { distinct, type ResultRow } from "../report/rows.js";
+import { averageAccuracy, claim, type Findings } from "./claims.js";
+import { given, resultsTable } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
 
-const resamples = [0, 1, 2, 3, 4, 9];
-const name = (n: number) => (n === 0 ? "parameter-selection" : `parameter-selection, resample ${n}`);
-const selections = resamples.map((resample) => given(name(resample), "parameter-selection", { resample }));
-const resampled = resamples.slice(1).map(name);
+const resamples = [1, 2, 3, 4, 9];
+const withoutResampling = "parameter-selection";
+const withResampling = (n: number): string => `${withoutResampling}, resample ${n}`;
+const resampled = resamples.map(withResampling);
+const selections = [
+  given(withoutResampling, "parameter-selection", { resample: 0 }),
+  ...resamples.map((resample) => given(withResampling(resample), "parameter-selection", { resample })),
+];
 
-const single = "sub-models, on average";
-const isSingle = ({ method }: ResultRow) => method.startsWith("order ");
+const subModels = "sub-models, on average";
+const isSubModel = ({ method }: ResultRow) => method.startsWith("order ");
+
+/** A row of the mean over the models, at each seed and task. */
+function meanRows(rows: readonly ResultRow[]): ResultRow[] {
+  const groups = new Map<string, ResultRow[]>();
+  for (const row of rows) {
+    const key = `${row.task}\n${row.seed}`;
+    groups.set(key, [...(groups.get(key) ?? []), row]);
+  }
+  return [...groups.values()].map((group) => ({
+    ...at(group, 0),
+    method: subModels,
+    value: mean(group.map(({ value }) => value)),
+  }));
+}
 
 /** Tables 1 and 2: models of one task that saw its examples in different orders, and their merges. */
 async function oneTask(lab: Lab): Promise<Produced> {
   const rows: ResultRow[] = [];
   for (const task of lab.tasks)
     rows.push(...(await lab.orders(task, [given("average", "average", {}), ...selections])));
-  const singles = rows.filter(isSingle);
+  const singles = rows.filter(isSubModel);
   const models = distinct(singles.map(({ method }) => method));
-  // A row of the mean over the models, at each seed and task; and how good the best of them is.
-  const means = distinct(singles.map(({ task, seed }) => `${task}\n${seed}`)).map((key) => {
-    const mine = singles.filter(({ task, seed }) => `${task}\n${seed}` === key);
-    return { ...mine[0]!, method: single, value: mean(mine.map(({ value }) => value)) };
-  });
+  const means = meanRows(singles);
+  // How good the best of them is.
   const best = lab.tasks.map((task) =>
-    Math.max(...models.map((model) => testScore(singles, model, task)!.mean)),
+    Math.max(...models.map((model) => averageAccuracy(singles, model, [task]))),
   );
   return {
     rows,
     figures: [],
     numbers: {
-      [`average, ${single}`]: average(means, single)!,
+      [averageName(subModels)]: averageAccuracy(means, subModels),
       "average, sub-models, the best of each task": mean(best),
     },
     tables: [
-      tableOf(
+      resultsTable(
         "results",
-        [...means, ...rows.filter((row) => !isSingle(row))],
+        [...means, ...rows.filter((row) => !isSubModel(row))],
         lab,
         `${models.length} models of each task, fine-tuned alike but for the order of its examples`,
       ),
-      tableOf("sub-models", singles, lab, "each of those models"),
+      resultsTable("sub-models", singles, lab, "each of those models"),
     ],
   };
 }
 
-const of = ({ rows, numbers }: Produced, method: string): number =>
-  numbers?.[`average, ${method}`] ?? average(rows, method)!;
+const averageName = (method: string): string => `average, ${method}`;
 
-export const parameterSelection: readonly Experiment[] = [
+/** Of the sub-models there is an average alone. */
+const averageAmong = ({ numbers, average }: Findings, method: string): number =>
+  numbers[averageName(method)] ?? average(method);
+
+export const parameterSelectionExperiments: readonly Experiment[] = [
   {
     id: "parameter-selection/single-task",
     what:
@@ -59,22 +79,21 @@ export const parameterSelection: readonly Experiment[] = [
     trains: true,
     run: oneTask,
     claims: [
-      {
-        text: "The weighted average is above the models that it is made of, on average",
-        holds: (found) => of(found, "average") > of(found, single),
-      },
-      {
-        text: "Parameter selection is above the models that it is made of, on average",
-        holds: (found) => of(found, name(0)) > of(found, single),
-      },
-      {
-        text: "Parameter selection is above the weighted average",
-        holds: (found) => of(found, name(0)) > of(found, "average"),
-      },
-      {
-        text: "Resampling raises parameter selection, at some n",
-        holds: (found) => resampled.some((one) => of(found, one) > of(found, name(0))),
-      },
+      claim(
+        "The weighted average is above the models that it is made of, on average",
+        (found) => averageAmong(found, "average") > averageAmong(found, subModels),
+      ),
+      claim(
+        "Parameter selection is above the models that it is made of, on average",
+        (found) => averageAmong(found, withoutResampling) > averageAmong(found, subModels),
+      ),
+      claim(
+        "Parameter selection is above the weighted average",
+        (found) => averageAmong(found, withoutResampling) > averageAmong(found, "average"),
+      ),
+      claim("Resampling raises parameter selection, at some n", (found) =>
+        resampled.some((one) => averageAmong(found, one) > averageAmong(found, withoutResampling)),
+      ),
     ],
   },
   {
@@ -82,18 +101,16 @@ export const parameterSelection: readonly Experiment[] = [
     what: "experts of several tasks: parameter selection with n resamples, beside the weighted average",
     minutes: [1, 4],
     claims: [
-      {
-        text: "Resampling raises parameter selection's average, at some n",
-        holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, name(0))!),
-      },
-      {
-        text: "With resampling, at some n, parameter selection is above the weighted average",
-        holds: ({ rows }) => resampled.some((one) => average(rows, one)! > average(rows, "average")!),
-      },
+      claim("Resampling raises parameter selection's average, at some n", ({ average }) =>
+        resampled.some((one) => average(one) > average(withoutResampling)),
+      ),
+      claim("With resampling, at some n, parameter selection is above the weighted average", ({ average }) =>
+        resampled.some((one) => average(one) > average("average")),
+      ),
     ],
     async run(lab) {
       const { rows } = await lab.compare("selection", ["average", "task-arithmetic", ...selections]);
-      return { rows, tables: [tableOf("results", rows, lab)], figures: [] };
+      return { rows, tables: [resultsTable("results", rows, lab)], figures: [] };
     },
   },
 ];

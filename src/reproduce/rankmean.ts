@@ -1,17 +1,16 @@
+import { at, lookUp } from "../at.js";
 import { mean } from "../report/interval.js";
 import { linesSpec } from "../report/lines.js";
 import { distinct } from "../report/rows.js";
-import { average, everyPair, given } from "./shared.js";
+import { claim } from "./claims.js";
+import { everyPair, given } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";
 
-const variants = {
-  rankmean: {},
-  "rankmean, finer-grained": { module: "linear" },
-  "rankmean, reversed": { weigh: "reversed" },
-} as const;
-const candidates = [
+const rankmeanCandidates = [
   "average",
-  ...Object.entries(variants).map(([name, values]) => given(name, "rankmean", values)),
+  given("rankmean", "rankmean", {}),
+  given("rankmean, finer-grained", "rankmean", { module: "linear" }),
+  given("rankmean, reversed", "rankmean", { weigh: "reversed" }),
 ];
 
 const apart = "largest over smallest part of an expert's own mean, of one module";
@@ -22,45 +21,68 @@ const moduleKinds = [
   { kind: "feed-forward", pattern: /inter|mlp|output\.dense|DenseReluDense|fc\d|c_fc|c_proj/i },
 ] as const;
 
-/** Figure 1: how far each module moved. */
-async function magnitudes(lab: Lab): Promise<Produced> {
-  const sums = new Map<string, { sum: number; count: number }>();
-  for await (const { name, deltas } of lab.look()) {
-    const block = /\.(\d+)\./.exec(name)?.[1];
-    const kind = moduleKinds.find(({ pattern }) => pattern.test(name))?.kind;
-    if (block === undefined || kind === undefined || !name.endsWith("weight")) continue;
+/** How far an expert's weights of a kind moved in a block: their absolute changes, summed, and how many they are. */
+interface ModuleChange {
+  readonly expert: string;
+  readonly kind: string;
+  readonly block: number;
+  sum: number;
+  count: number;
+}
+
+/** The kind and the block of a weight matrix; undefined where it is in none. */
+function blockModule(name: string): { kind: string; block: number } | undefined {
+  const block = /\.(\d+)\./.exec(name)?.[1];
+  const kind = moduleKinds.find(({ pattern }) => pattern.test(name))?.kind;
+  if (block === undefined || kind === undefined || !name.endsWith("weight")) return undefined;
+  return { kind, block: Number(block) };
+}
+
+async function moduleChanges(lab: Lab): Promise<ModuleChange[]> {
+  const found = new Map<string, ModuleChange>();
+  for await (const { name, deltas } of lab.tensors()) {
+    const module = blockModule(name);
+    if (!module) continue;
     for (const [e, delta] of deltas.entries()) {
-      const key = `${lab.tasks[e]!}\n${kind}\n${block}`;
-      const entry = sums.get(key) ?? { sum: 0, count: 0 };
+      const expert = at(lab.tasks, e);
+      const key = `${expert}\n${module.kind}\n${module.block}`;
+      const change = found.get(key) ?? { expert, ...module, sum: 0, count: 0 };
       let sum = 0;
       for (const value of delta) sum += Math.abs(value);
-      sums.set(key, { sum: entry.sum + sum, count: entry.count + delta.length });
+      change.sum += sum;
+      change.count += delta.length;
+      found.set(key, change);
     }
   }
-  const points = [...sums].map(([key, { sum, count }]) => {
-    const [expert, kind, block] = key.split("\n") as [string, string, string];
-    return { expert, kind, x: Number(block), y: sum / count, series: expert };
-  });
-  const kinds = [...new Set(points.map(({ kind }) => kind))];
-  const means = Object.fromEntries(
+  return [...found.values()];
+}
+
+/** Figure 1: how far each module moved. */
+async function magnitudes(lab: Lab): Promise<Produced> {
+  const points = (await moduleChanges(lab)).map(({ expert, kind, block, sum, count }) => ({
+    expert,
+    kind,
+    x: block,
+    y: sum / count,
+    series: expert,
+  }));
+  const kinds = distinct(points.map(({ kind }) => kind));
+  const means = new Map(
     lab.tasks.map((task) => [task, mean(points.filter(({ expert }) => expert === task).map(({ y }) => y))]),
   );
   // A module's updates over the expert's own mean: how far experts differ in that, whatever they moved in all.
-  const modules = kinds
-    .flatMap((kind) =>
-      distinct(points.map(({ x }) => x)).map((x) =>
-        points
-          .filter((point) => point.kind === kind && point.x === x)
-          .map(({ y, expert }) => y / means[expert]!),
-      ),
-    )
-    .filter(({ length }) => length > 0);
+  const shares = new Map<string, number[]>();
+  for (const { expert, kind, x, y } of points) {
+    const key = `${kind}\n${x}`;
+    shares.set(key, [...(shares.get(key) ?? []), y / lookUp(means, expert)]);
+  }
+  const ratios = [...shares.values()].map((one) => Math.max(...one) / Math.min(...one));
   return {
     rows: [],
     tables: [],
     numbers: {
-      ...Object.fromEntries(lab.tasks.map((task) => [`mean |update|, ${task}`, means[task]!])),
-      [apart]: Math.max(...modules.map((shares) => Math.max(...shares) / Math.min(...shares))),
+      ...Object.fromEntries([...means].map(([task, value]) => [`mean |update|, ${task}`, value])),
+      [apart]: Math.max(...ratios),
     },
     figures: kinds.map((kind) => ({
       name: `magnitudes-${kind}`,
@@ -75,26 +97,25 @@ async function magnitudes(lab: Lab): Promise<Produced> {
   };
 }
 
-export const rankmean: readonly Experiment[] = [
+export const rankmeanExperiments: readonly Experiment[] = [
   {
     id: "rankmean/pairs",
     what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average",
     minutes: [1, 4],
-    run: (lab) => everyPair(lab, candidates),
+    run: (lab) => everyPair(lab, rankmeanCandidates),
     claims: [
-      {
-        text: "RankMean's average over all pairs is above the plain average's",
-        holds: ({ rows }) => average(rows, "rankmean")! > average(rows, "average")!,
-      },
-      {
-        text: "RankMean, reversed, is worse",
-        holds: ({ rows }) => average(rows, "rankmean, reversed")! < average(rows, "rankmean")!,
-      },
-      {
-        text: "RankMean, finer-grained, is within two points of it",
-        holds: ({ rows }) =>
-          Math.abs(average(rows, "rankmean, finer-grained")! - average(rows, "rankmean")!) <= 0.02,
-      },
+      claim(
+        "RankMean's average over all pairs is above the plain average's",
+        ({ average }) => average("rankmean") > average("average"),
+      ),
+      claim(
+        "RankMean, reversed, is worse",
+        ({ average }) => average("rankmean, reversed") < average("rankmean"),
+      ),
+      claim(
+        "RankMean, finer-grained, is within two points of it",
+        ({ average }) => Math.abs(average("rankmean, finer-grained") - average("rankmean")) <= 0.02,
+      ),
     ],
   },
   {
@@ -104,19 +125,18 @@ export const rankmean: readonly Experiment[] = [
     models: 0,
     run: magnitudes,
     claims: [
-      {
-        text:
-          "Experts spread their updates unlike over the modules: in some module, one expert's mean " +
+      claim(
+        "Experts spread their updates unlike over the modules: in some module, one expert's mean " +
           "update over its own average is more than a tenth above another's",
-        holds: ({ numbers }) => numbers![apart]! > 1.1,
-      },
-      {
-        text: "Experts move by different amounts: the one that moved most by more than a tenth more than the least",
-        holds: ({ numbers }) => {
-          const means = Object.entries(numbers!).flatMap(([name, value]) => (name === apart ? [] : [value]));
+        ({ number }) => number(apart) > 1.1,
+      ),
+      claim(
+        "Experts move by different amounts: the one that moved most by more than a tenth more than the least",
+        ({ numbersOf }) => {
+          const means = numbersOf("mean |update|");
           return Math.max(...means) > 1.1 * Math.min(...means);
         },
-      },
+      ),
     ],
   },
 ];

@@ -1,13 +1,13 @@
 import { basename, join } from "node:path";
 import { writeText, digest } from "../checkpoint/files.js";
 import { version } from "../package.js";
-import { distinct } from "../report/rows.js";
+import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { locate } from "../inputs/locate.js";
 import type { MergeHooks } from "../config/options.js";
 import { openOutput } from "../folder/output.js";
-import { openLabs, type LabOptions } from "./lab.js";
+import { openLabs } from "./lab.js";
+import type { LabOptions } from "./lab-context.js";
 import { isOf, readExpected, readPaper, type Expected } from "./papers.js";
-import { average } from "./shared.js";
 import type { Experiment } from "./types.js";
 import { writeExperiment, type Reproduction } from "./write.js";
 
@@ -48,13 +48,7 @@ export async function reproduce(
     hooks,
   );
   const found = await experiment.run(lab);
-  const tasks = distinct(found.rows.map(({ task }) => task));
-  const averages = distinct(found.rows.map(({ method }) => method)).flatMap((method) => {
-    const here = tasks.filter((task) => found.rows.some((row) => row.method === method && row.task === task));
-    const value = average(found.rows, method, here);
-    return value === undefined ? [] : [[`average, ${method}`, value] as const];
-  });
-  const numbers: Record<string, number> = { ...Object.fromEntries(averages), ...found.numbers };
+  const numbers = { ...averagesOf(found.rows), ...found.numbers };
   const hashes = [...inputs.values()].sort((a, b) =>
     `${a.role}/${a.file}` < `${b.role}/${b.file}` ? -1 : 1,
   );
@@ -64,7 +58,7 @@ export async function reproduce(
   const range = ranges.find((one) =>
     isOf(one, { tasks: merged, heldOut, seeds, given: chosen, inputs: hashes }),
   );
-  const missed = range ? missedOf(numbers, range) : [];
+  const missed = (range && missedOf(numbers, range)) ?? [];
   const record: Reproduction = {
     experiment,
     found,
@@ -87,21 +81,36 @@ export async function reproduce(
   return record;
 }
 
+/** Each method's average over the tasks that it was tested on, by what the number is called. */
+function averagesOf(rows: readonly ResultRow[]): Record<string, number> {
+  const numbers: Record<string, number> = {};
+  const tasks = distinct(rows.map(({ task }) => task));
+  for (const method of distinct(rows.map((row) => row.method))) {
+    const tested = tasks.filter((task) => rows.some((row) => row.method === method && row.task === task));
+    const found = averageOf(rows, method, tested);
+    if (found) numbers[`average, ${method}`] = found.mean;
+  }
+  return numbers;
+}
+
 /** What of some numbers is not within its range. */
-export const missedOf = (
+export function missedOf(
   numbers: Readonly<Record<string, number>>,
   { name: family, numbers: ranges }: Expected["families"][number],
-): string[] =>
-  Object.entries(ranges).flatMap(([name, { value, tolerance }]) => {
+): string[] {
+  const missed: string[] = [];
+  for (const [name, { value, tolerance }] of Object.entries(ranges)) {
     const mine = numbers[name];
-    return mine !== undefined && Math.abs(mine - value) <= tolerance
-      ? []
-      : [
-          `${name}: ${mine === undefined ? "it was not found" : mine.toPrecision(4)}, expected ` +
-            `${value} ± ${tolerance} (${family})`,
-        ];
-  });
+    if (mine !== undefined && Math.abs(mine - value) <= tolerance) continue;
+    const what = mine === undefined ? "it was not found" : mine.toPrecision(4);
+    missed.push(`${name}: ${what}, expected ${value} ± ${tolerance} (${family})`);
+  }
+  return missed;
+}
 
 /** Where an experiment's results go, where nobody says. */
-export const defaultOut = ({ id }: Experiment, family: string | undefined): string =>
-  join("merged", "reproduce", `${id.replace("/", "-")}${family === undefined ? "" : `-${basename(family)}`}`);
+export function defaultOut({ id }: Experiment, family: string | undefined): string {
+  const folder = join("merged", "reproduce", id.replace("/", "-"));
+  if (family === undefined) return folder;
+  return `${folder}-${basename(family)}`;
+}

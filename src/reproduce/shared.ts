@@ -1,11 +1,16 @@
+import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
 import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable, tableCaption } from "../report/table.js";
 import type { Candidate } from "../compare/candidates.js";
-import type { Claim, Lab, Outcome, Produced, Shown } from "./types.js";
+import type { CaptionedTable, Lab, Outcome, Produced } from "./types.js";
 
-export const methodNamed = (name: string): Method => methods.find((one) => one.name === name)!;
+function methodNamed(name: string): Method {
+  const found = methods.find((one) => one.name === name);
+  if (!found) throw new Error(`there is no method "${name}"`);
+  return found;
+}
 
 /** A method under a name of its own, with some parameters given. */
 export const given = (
@@ -14,7 +19,7 @@ export const given = (
   values?: Readonly<Record<string, unknown>>,
 ): Candidate => ({ name, method: methodNamed(method), given: values });
 /** SuperMerge with some settings changed. */
-export const trained = (name: string, settings: Readonly<Record<string, unknown>>): Candidate => ({
+export const superMergeWith = (name: string, settings: Readonly<Record<string, unknown>>): Candidate => ({
   name,
   settings,
 });
@@ -33,49 +38,56 @@ export const behindDare = (
   method: string,
   values?: Readonly<Record<string, unknown>>,
 ): Candidate => ({ name, method: methodNamed(method), given: values, grid: { dareP: dareRates } });
-/** The p that was found for such a method, seed by seed. */
-export const rateOf = (outcome: Outcome, name: string, { seeds }: Lab): number[] =>
-  seeds.map((seed) => (outcome.values(name, seed)["dareP"] as readonly number[])[0]!);
+
+/** The p that was found for such a method, seed by seed. @throws UserError where none was */
+export const rateOf = (outcome: Outcome, name: string, { seeds }: Pick<Lab, "seeds">): number[] =>
+  seeds.map((seed) => {
+    const { dareP } = outcome.values(name, seed);
+    const rate: unknown = Array.isArray(dareP) ? dareP[0] : undefined;
+    if (typeof rate !== "number") throw new UserError(`no p of DARE was found for ${name} at seed ${seed}`);
+    return rate;
+  });
 
 /** Rows of some tasks alone. */
 export const onTasks = (rows: readonly ResultRow[], tasks: readonly string[]): ResultRow[] =>
   rows.filter(({ task }) => tasks.includes(task));
 
 /** A table of rows with its caption. */
-export const tableOf = (
+export const resultsTable = (
   name: string,
   rows: readonly ResultRow[],
   lab: Pick<Lab, "synthetic"> & { readonly valPerTask?: number | undefined },
   note = "",
-): Shown => ({
+): CaptionedTable => ({
   name,
-  caption: `${note}${note ? "; " : ""}${tableCaption(rows, lab.synthetic, lab.valPerTask)}`,
+  caption: [note, tableCaption(rows, lab.synthetic, lab.valPerTask)].filter(Boolean).join("; "),
   table: resultTable(rows),
 });
 
-/** A method's average, a fraction; undefined where it has none. */
-export const average = (
-  rows: readonly ResultRow[],
-  method: string,
-  tasks: readonly string[] = distinct(rows.map(({ task }) => task)),
-): number | undefined => averageOf(rows, method, tasks)?.mean;
+/** The one seed of what is shown at one alone. @throws UserError where there is none */
+export function firstSeed({ seeds }: Pick<Lab, "seeds">): number {
+  const [seed] = seeds;
+  if (seed === undefined) throw new UserError("--seeds: there is none");
+  return seed;
+}
 
-/** That one method's average is above every other's of these, on some tasks. */
-export const bestOf = (
-  text: string,
-  method: string,
-  others: readonly string[],
-  where: (lab: Lab) => readonly string[] = ({ tasks }) => tasks,
-): Claim => ({
-  text,
-  holds({ rows }: Produced, lab: Lab) {
-    const mine = average(rows, method, where(lab));
-    const theirs = others.map((other) => average(rows, other, where(lab)));
-    return mine === undefined || theirs.some((value) => value === undefined)
-      ? undefined
-      : theirs.every((value) => mine > value!);
-  },
-});
+/** Every pair of some tasks. */
+const pairsOf = (tasks: readonly string[]): [string, string][] =>
+  tasks.flatMap((a, i) => tasks.slice(i + 1).map((b): [string, string] => [a, b]));
+
+/** Averages over all pairs. */
+function pairAverages(rows: readonly ResultRow[]): CaptionedTable {
+  const tasks = distinct(rows.map(({ task }) => task));
+  const body = distinct(rows.map(({ method }) => method)).map((method) => [
+    method,
+    percentOf(averageOf(rows, method, tasks)),
+  ]);
+  return {
+    name: "all-pairs",
+    caption: "average accuracy in % over both tasks of every pair, which is what the claims below are about",
+    table: { head: ["method", "average"], body },
+  };
+}
 
 /**
  * Every pair of the experts merged by some candidates: what each came to, a table of the averages over
@@ -85,28 +97,15 @@ export async function everyPair(
   lab: Lab,
   candidates: readonly (string | Candidate)[],
 ): Promise<Produced & { readonly outcomes: readonly Outcome[] }> {
-  const pairs = lab.tasks.flatMap((a, i) => lab.tasks.slice(i + 1).map((b): [string, string] => [a, b]));
-  const tables: Shown[] = [];
+  const tables: CaptionedTable[] = [];
   const rows: ResultRow[] = [];
   const outcomes: Outcome[] = [];
-  for (const pair of pairs) {
+  for (const pair of pairsOf(lab.tasks)) {
     const found = await lab.compare(`pair-${pair.join("+")}`, candidates, { tasks: pair });
     outcomes.push(found);
-    tables.push(tableOf(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
+    tables.push(resultsTable(pair.join("-"), found.rows, lab, `${pair.join(" and ")} merged`));
     rows.push(...found.rows.map((row) => ({ ...row, task: `${row.task} (${pair.join("+")})` })));
   }
-  if (pairs.length > 1) {
-    const tasks = distinct(rows.map(({ task }) => task));
-    const body = distinct(rows.map(({ method }) => method)).map((method) => [
-      method,
-      percentOf(averageOf(rows, method, tasks)),
-    ]);
-    tables.unshift({
-      name: "all-pairs",
-      caption:
-        "average accuracy in % over both tasks of every pair, which is what the claims below are about",
-      table: { head: ["method", "average"], body },
-    });
-  }
+  if (outcomes.length > 1) tables.unshift(pairAverages(rows));
   return { rows, tables, figures: [], outcomes };
 }

@@ -23,7 +23,7 @@ export interface CompareMore {
 }
 
 /** One tensor of the family, as float32. */
-export interface Look {
+export interface TensorDeltas {
   readonly name: string;
   readonly base: Float32Array;
   /** Each expert's task vector. */
@@ -67,7 +67,7 @@ export interface Lab {
    */
   orders(task: string, merges: readonly Candidate[]): Promise<readonly ResultRow[]>;
   /** Every tensor that the models share, one after the other: none is held. */
-  look(): AsyncIterable<Look>;
+  tensors(): AsyncIterable<TensorDeltas>;
   /** What a merge of these experts costs, from the models and the data. */
   cost(): Promise<Cost>;
 }
@@ -81,8 +81,14 @@ export interface Cost {
   readonly equation6: { readonly flat: number; readonly pairwise: number; readonly fineTuning: number };
   /** Bytes of device memory that a step is planned to take here, with the task vectors where they were put. */
   readonly planned: number;
-  readonly validation: { readonly examples: number; readonly tokens: number };
-  readonly train: { readonly examples: number; readonly tokens: number } | undefined;
+  readonly validation: TokenCount;
+  readonly train: TokenCount | undefined;
+}
+
+/** How many examples, and tokens in them. */
+export interface TokenCount {
+  readonly examples: number;
+  readonly tokens: number;
 }
 
 export interface Figure {
@@ -90,7 +96,7 @@ export interface Figure {
   readonly title: string;
   readonly spec: Spec;
 }
-export interface Shown {
+export interface CaptionedTable {
   readonly name: string;
   readonly caption: string;
   readonly table: TextTable;
@@ -99,7 +105,7 @@ export interface Shown {
 /** What an experiment found. */
 export interface Produced {
   readonly rows: readonly ResultRow[];
-  readonly tables: readonly Shown[];
+  readonly tables: readonly CaptionedTable[];
   readonly figures: readonly Figure[];
   /** Numbers that are compared with what is expected, beside the averages of its methods. */
   readonly numbers?: Readonly<Record<string, number>>;

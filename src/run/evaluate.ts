@@ -5,7 +5,7 @@ import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import { openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type PreparedTask, type TaskScore } from "../evaluate/evaluate.js";
 import { toRows } from "../evaluate/baselines.js";
 import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
@@ -56,7 +56,7 @@ export interface EvaluateOptions {
 
 export interface Evaluation {
   readonly rows: ResultRow[];
-  readonly scores: Record<string, Score>;
+  readonly scores: Record<string, TaskScore>;
   readonly synthetic: boolean;
   readonly said: GeneratedText[];
 }
@@ -174,7 +174,7 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
     const scores = await evaluateTasks(merge, prepared, "test");
     return {
       said: show ? await generations(merge, prepared, show) : [],
-      rows: toRows(method, prepared, scores, "test", draw.seed),
+      rows: toRows(method, prepared, scores, draw.seed),
       scores: Object.fromEntries(scores.map((score, i) => [at(prepared, i).id, score])),
       synthetic: prepared.some(({ synthetic }) => synthetic),
     };

@@ -96,9 +96,10 @@ async function measureBaselines(
 ): Promise<ResultRow[]> {
   const { tasks, treated } = inputs;
   return withExperts(inputs, async (context) => {
-    if (!treated) return evaluateBaselines(context, tasks, lambda, options.seed, hooks.progress);
+    if (!treated)
+      return evaluateBaselines(context, tasks, lambda, { seed: options.seed, progress: hooks.progress });
     const own = bestPoint(await searchLambda(context, tasks, searchProgress(hooks))).lambda;
-    return evaluateBaselines(context, tasks, own, options.seed, hooks.progress);
+    return evaluateBaselines(context, tasks, own, { seed: options.seed, progress: hooks.progress });
   });
 }
 

@@ -76,10 +76,8 @@ export async function trainRun(
   const place = mergeContextOf(inputs);
   let { tasks }: { tasks: readonly PreparedTask[] } = inputs;
   if (options.loss === "distillation")
-    tasks = await withExperts(inputs, (experts) =>
-      withTeacher(experts, inputs.tasks, options.adaptOn ?? "validation"),
-    );
-  const result = await train(place, tasks, options, start, {
+    tasks = await withExperts(inputs, (experts) => withTeacher(experts, inputs.tasks, options.adaptOn));
+  const result = await train({ place, tasks, options }, start, {
     record(record) {
       log.add(record);
       hooks.step(

@@ -3,28 +3,25 @@ import {
   dispose,
   engine,
   mul,
-  oneHot,
-  cast,
   square,
-  tensor1d,
   tidy,
   zerosLike,
   type Tensor,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import { forward } from "../models/index.js";
 import { logits, type Head } from "../models/head.js";
-import { crossEntropy } from "../models/losses.js";
+import { labelCrossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
-import type { EncodedExample } from "../tasks/batches.js";
+import { choicesOf, toBatch, type EncodedExample } from "../tasks/batches.js";
 import { softmax } from "../tensor/softmax.js";
-import type { ModelWeights } from "./weights.js";
+import { weightsByName, type ModelWeights } from "./weights.js";
 
 /** A task's inputs, and the head that they are put to. */
 export interface TaskInputs {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
-  readonly isChoice: boolean;
 }
 
 /**
@@ -35,43 +32,45 @@ export interface TaskInputs {
  */
 export async function fisherOf(
   model: Model,
-  { tensors, names }: ModelWeights,
-  { head, validation: examples, isChoice }: TaskInputs,
+  modelWeights: ModelWeights,
+  { head, validation: examples }: TaskInputs,
   onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
-  const at = new Map(names.map((name, i) => [name, i]));
-  const weights = (name: string) => tensors[at.get(name)!]!;
+  const { tensors, names } = modelWeights;
+  const weights = weightsByName(modelWeights);
   let sums: Tensor[] = tensors.map((tensor) => zerosLike(tensor));
   try {
-    for (const [n, { rows }] of examples.entries()) {
-      const scores = (): Tensor2D =>
-        logits(forward(model, weights, rows), head, isChoice ? rows.length : undefined);
+    for (const [n, example] of examples.entries()) {
+      const batch = toBatch([example]);
+      const scores = (): Tensor2D => logits(forward(model, weights, batch.rows), head, choicesOf(batch));
       const z = tidy(scores);
-      const p = softmax(await z.data());
+      const probabilities = softmax(await z.data());
       z.dispose();
-      for (const [label, probability] of p.entries()) {
+      for (const [label, probability] of probabilities.entries()) {
         const before = sums;
         sums = tidy(() => {
-          const { grads } = engine().gradients(
-            () =>
-              crossEntropy(
-                scores(),
-                cast(oneHot(tensor1d([label], "int32"), p.length), "float32") as Tensor2D,
-              ),
-            [...tensors],
-          );
-          return (grads as (Tensor | undefined)[]).map((g, i) =>
-            g ? add(before[i]!, mul(square(g), probability / examples.length)) : add(before[i]!, 0),
-          );
+          const { grads } = engine().gradients(() => labelCrossEntropy(scores(), [label]), [...tensors]);
+          return addSquares(before, grads, probability / examples.length);
         });
         dispose(before);
       }
       onExample(n + 1, examples.length);
     }
     const out = new Map<string, Float32Array>();
-    for (const [i, name] of names.entries()) out.set(name, (await sums[i]!.data()) as Float32Array);
+    for (const [i, name] of names.entries()) out.set(name, await at(sums, i).data<"float32">());
     return out;
   } finally {
     dispose(sums);
   }
 }
+
+/** Sums of squared gradients, weighted; what a forward does not reach has no gradient. */
+const addSquares = (
+  sums: readonly Tensor[],
+  gradients: readonly (Tensor | undefined)[],
+  weight: number,
+): Tensor[] =>
+  sums.map((sum, i) => {
+    const g = gradients[i];
+    return g ? add(sum, mul(square(g), weight)) : add(sum, 0);
+  });

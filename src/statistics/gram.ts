@@ -2,7 +2,7 @@ import { add, dispose, keep, matMul, mul, tidy, type Tensor, type Tensor2D } fro
 import { forward } from "../models/index.js";
 import type { Model, Weights } from "../models/types.js";
 import type { EncodedExample } from "../tasks/batches.js";
-import type { ModelWeights } from "./weights.js";
+import { weightsByName, type ModelWeights } from "./weights.js";
 
 /**
  * Gram matrices of what a model's linear layers are given on a task's inputs (RegMean, Jin et al.
@@ -12,19 +12,18 @@ import type { ModelWeights } from "./weights.js";
  */
 export async function gramsOf(
   model: Model,
-  { tensors, names }: ModelWeights,
+  modelWeights: ModelWeights,
   examples: readonly EncodedExample[],
   onExample: (done: number, of: number) => void,
 ): Promise<Map<string, Float32Array>> {
-  const at = new Map(names.map((name, i) => [name, i]));
-  const sums = new Map<string, Tensor>();
-  const counts = new Map<string, number>();
-  const weights: Weights = Object.assign((name: string) => tensors[at.get(name)!]!, {
-    onLinearInput(name: string, x: Tensor2D) {
-      const before = sums.get(name);
-      sums.set(name, keep(before ? add(before, matMul(x, x, true, false)) : matMul(x, x, true, false)));
-      before?.dispose();
-      counts.set(name, (counts.get(name) ?? 0) + x.shape[0]);
+  const grams = new Map<string, { readonly sum: Tensor; readonly count: number }>();
+  const weights: Weights = Object.assign(weightsByName(modelWeights), {
+    seen(name: string, x: Tensor2D) {
+      const before = grams.get(name);
+      const gram = matMul(x, x, true, false);
+      const sum = keep(before ? add(before.sum, gram) : gram);
+      before?.sum.dispose();
+      grams.set(name, { sum, count: (before?.count ?? 0) + x.shape[0] });
     },
   });
   try {
@@ -33,13 +32,13 @@ export async function gramsOf(
       onExample(n + 1, examples.length);
     }
     const out = new Map<string, Float32Array>();
-    for (const [name, sum] of sums) {
-      const mean = tidy(() => mul(sum, 1 / counts.get(name)!));
-      out.set(name, (await mean.data()) as Float32Array);
+    for (const [name, { sum, count }] of grams) {
+      const mean = tidy(() => mul(sum, 1 / count));
+      out.set(name, await mean.data<"float32">());
       mean.dispose();
     }
     return out;
   } finally {
-    dispose([...sums.values()]);
+    dispose([...grams.values()].map(({ sum }) => sum));
   }
 }

@@ -1,5 +1,6 @@
 import { dispose, type Tensor } from "@tensorflow/tfjs-core";
 import type { Member } from "../checkpoint/family.js";
+import { at, lookUp } from "../at.js";
 import { UserError } from "../errors.js";
 import { tensorLimit } from "../merge/limit.js";
 import { mergeTensors } from "../merge/merged.js";
@@ -13,6 +14,12 @@ export interface ModelWeights {
   readonly names: readonly string[];
   readonly tensors: readonly Tensor[];
   dispose(): void;
+}
+
+/** A model's weights as a forward asks for them. */
+export function weightsByName({ names, tensors }: ModelWeights): (name: string) => Tensor {
+  const byName = new Map(names.map((name, i) => [name, at(tensors, i)]));
+  return (name) => lookUp(byName, name);
 }
 
 /** @throws UserError where a tensor is larger than the engine holds in one piece */

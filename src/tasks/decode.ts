@@ -1,6 +1,6 @@
 import { createRequire } from "node:module";
 import { PNG } from "pngjs";
-import { UserError } from "../errors.js";
+import { messageOf, UserError } from "../errors.js";
 import type { Picture } from "./pixels.js";
 
 /** Turns the bytes of a picture's file into its pixels. @throws UserError where they are no picture that is read */
@@ -31,7 +31,7 @@ function decodePng(bytes: Uint8Array, where: string): Picture {
     for (let i = 0; i < width * height; i++) pixels.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
     return { width, height, channels: 3, pixels };
   } catch (error) {
-    throw new UserError(`${where}: not a PNG that can be read (${(error as Error).message})`);
+    throw new UserError(`${where}: not a PNG that can be read (${messageOf(error)})`);
   }
 }
 
@@ -64,7 +64,7 @@ export const pictureFile = /\.(png|jpe?g)$/i;
 
 /** The decoder of PNG and JPEG files (libjpeg-turbo's own arithmetic, so that its pixels are PIL's). */
 export async function loadDecoder(): Promise<Decoder> {
-  // Its module is CommonJS, and has no types.
+  // Its module is CommonJS, and has no types: what it exports is said here.
   const make = createRequire(import.meta.url)(
     "@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs",
   ) as () => Promise<JpegModule>;

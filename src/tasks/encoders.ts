@@ -1,138 +1,199 @@
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { imageRow } from "../models/patches.js";
-import { rowTokens, type Model, type TokenRow } from "../models/types.js";
-import type { EncodedExample } from "./batches.js";
-import type { Example } from "./examples.js";
+import { rowTokens, type ImageShape, type Model, type TokenRow } from "../models/types.js";
+import type { AnswerKind, EncodedExample } from "./batches.js";
+import { pictureOf, type Example } from "./examples.js";
 import { preprocess, type Processor } from "./pixels.js";
 import type { Prompts } from "./prompts.js";
 import type { Task } from "./registry.js";
-import type { TextEncoder } from "./tokenize.js";
+import type { TextTokenizer } from "./tokenize.js";
+
+/** Of a language model: after how many tokens it is stopped, and what its tokens say. */
+export interface TextOutput {
+  readonly most: number;
+  text(ids: readonly number[]): string;
+}
+
+/** How a model answers a task. A language model can be asked for a text where answers compete, too. */
+export type Answering =
+  | { readonly kind: "classify"; readonly generation?: undefined }
+  | { readonly kind: "choose"; readonly generation?: TextOutput | undefined }
+  | { readonly kind: "generate"; readonly generation: TextOutput };
 
 /** What a model makes of an example. */
 export interface Encoder {
-  /** It takes pictures, and no texts. */
-  readonly sees?: boolean | undefined;
+  readonly input: "image" | "text";
   /** Tokens that it knows; undefined where there are none to know. */
   readonly vocabulary?: number | undefined;
-  /** The rows of an example that belong together, once for each prompt template (once where there are none). */
-  encode(example: Example, task: Task): readonly (readonly TokenRow[])[];
+  /** An example, once for each prompt template (once where there are none). */
+  encode(example: Example, task: Task): readonly EncodedExample[];
   /** The files of the prompt templates that tasks are put in. */
   prompts?(tasks: readonly Task[]): string[];
   /** Tokens as text again. */
   text?(ids: readonly number[]): string;
-  /** Whether an example's rows compete, and the label is the winner's number: a choice, or answers to a prompt. */
-  compares(task: Task): boolean;
+  answering(task: Task): Answering;
 }
 
+/** An example is as long as its longest row, answers that share their text being one. */
+const lengthOf = (rows: readonly TokenRow[]): number =>
+  Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids))));
+
+/** An example of which a class, or one of its rows, is right. */
+const ranked = (
+  kind: Exclude<AnswerKind, "generate">,
+  rows: readonly TokenRow[],
+  { label }: Example,
+): EncodedExample => ({ kind, rows, label, length: lengthOf(rows) });
+
+/** How a model with a head answers texts. */
+const headAnswers = ({ kind }: Task): Exclude<AnswerKind, "generate"> =>
+  kind === "choice" ? "choose" : "classify";
+
 /** Texts for a model with heads: one row, or one an ending. */
-export const textRows = (tokenizer: TextEncoder): Encoder => ({
+export const textRows = (tokenizer: TextTokenizer): Encoder => ({
+  input: "text",
   vocabulary: tokenizer.vocabulary,
-  encode: ({ texts }) => [texts.map((text) => tokenizer.encode(text))],
-  compares: ({ kind }) => kind === "choice",
+  encode: (example, task) => encodeExamples([example], tokenizer, headAnswers(task)),
+  answering: (task) => ({ kind: headAnswers(task) }),
 });
+
+/** Examples for a model with heads: {@link textRows}. */
+export const encodeExamples = (
+  examples: readonly Example[],
+  tokenizer: TextTokenizer,
+  kind: Exclude<AnswerKind, "generate">,
+): EncodedExample[] =>
+  examples.map((example) => {
+    const rows = example.texts.map((text) => tokenizer.encode(text));
+    return ranked(kind, rows, example);
+  });
 
 /**
  * Pictures for a model that sees: unpacked and prepared whenever a pass reads them, so that a test set
  * takes no memory.
  */
-export const imageRows = (processor: Processor, image: NonNullable<Model["image"]>): Encoder => ({
-  sees: true,
-  encode: ({ picture }) => [[imageRow(() => preprocess(picture!(), processor, image), image)]],
-  compares: () => false,
+export const imageRows = (processor: Processor, image: ImageShape): Encoder => ({
+  input: "image",
+  encode(example) {
+    const row = imageRow(() => preprocess(pictureOf(example), processor, image), image);
+    return [ranked("classify", [row], example)];
+  },
+  answering: () => ({ kind: "classify" }),
 });
+
+/** What prompts are made into rows with. */
+export interface PromptOptions {
+  readonly tokenizer: TextTokenizer;
+  readonly prompts: Prompts;
+  readonly model: Pick<Model, "scores" | "generation">;
+  readonly maxLength: number;
+  /** An answer is scored by the log-probability of a token of it, not by that of the whole. */
+  readonly mean: boolean;
+}
+
+/** An answer's tokens. @throws UserError where there are none of them, or so many that no prompt is left */
+function checkTargets(targets: number[], answer: string, maxLength: number): number[] {
+  if (targets.length === 0)
+    throw new UserError(`an answer "${answer}" has no tokens; a template's answer_choices must not be empty`);
+  if (targets.length >= maxLength)
+    throw new UserError(
+      `the answer "${answer.slice(0, 60)}…" has ${targets.length} tokens, which leaves nothing ` +
+        `of its prompt in ${maxLength}; raise --max-length`,
+    );
+  return targets;
+}
+
+/** How many tokens of a text a longer one begins with. */
+function sharedStart(given: readonly number[], whole: readonly number[]): number {
+  const other = given.findIndex((id, i) => whole[i] !== id);
+  return other === -1 ? given.length : other;
+}
+
+/** A prompt that an encoder reads and loses its end where it is too long, and an answer. */
+function encoderRow({ tokenizer, maxLength, mean }: PromptOptions, prompt: string, answer: string): TokenRow {
+  const targets = checkTargets(tokenizer.whole(answer, true), answer, maxLength);
+  const given = tokenizer.whole(prompt, true);
+  if (given.length <= maxLength) return { ids: given, types: [], targets, mean };
+  const special = given.slice(tokenizer.whole(prompt, false).length);
+  return { ids: [...given.slice(0, maxLength - special.length), ...special], types: [], targets, mean };
+}
+
+/** A prompt with an answer behind it: too long, it loses its beginning. */
+function decoderRow({ tokenizer, maxLength, mean }: PromptOptions, prompt: string, answer: string): TokenRow {
+  // The answer as it is cut where it stands: a space belongs to the token that follows it.
+  const given = tokenizer.whole(prompt, true);
+  const whole = tokenizer.whole(`${prompt} ${answer}`, true);
+  // Something must stand before it.
+  const from = Math.max(1, sharedStart(given, whole));
+  const targets = checkTargets(whole.slice(from), answer, maxLength);
+  return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
+}
+
+/** A prompt that knows nothing of its answer, with room for what is to be said, and the answer with its end. */
+function generateRow(options: PromptOptions, prompt: string, answer: string, room: number): TokenRow {
+  const { tokenizer, model, maxLength } = options;
+  // What is said freely must be ended too. Behind an encoder the tokenizer's own end is there already.
+  if (model.scores === "encoder-decoder") return { ...encoderRow(options, prompt, answer), mean: undefined };
+  if (!model.generation) throw new Error("a model that scores texts and makes none is asked for one");
+  const given = tokenizer.whole(prompt, true);
+  const whole = tokenizer.whole(`${prompt} ${answer}`, true);
+  const goesOn = sharedStart(given, whole) === given.length;
+  const said = goesOn ? whole.slice(given.length) : tokenizer.whole(` ${answer}`, false);
+  const targets = checkTargets([...said, ...model.generation.ends.slice(0, 1)], answer, maxLength);
+  const most = Math.max(1, maxLength - Math.max(room, targets.length));
+  return { ids: given.slice(Math.max(0, given.length - most)), types: [], targets };
+}
+
+/** The rows of a prompt's answers, which compete. */
+function answerRows(options: PromptOptions, prompt: string, answers: readonly string[]): TokenRow[] {
+  // A decoder behind an encoder looks at the text once a row: there each is counted with it.
+  if (options.model.scores === "encoder-decoder")
+    return answers.map((answer) => encoderRow(options, prompt, answer));
+  return sharing(answers.map((answer) => decoderRow(options, prompt, answer)));
+}
+
+/** Rows of one text hold one array of it, by which they are known. */
+function sharing(rows: readonly TokenRow[]): TokenRow[] {
+  const { ids } = at(rows, 0);
+  const isShared = (row: TokenRow) =>
+    row.ids.length === ids.length && row.ids.every((id, i) => ids[i] === id);
+  return rows.map((row) => (isShared(row) ? { ...row, ids } : row));
+}
 
 /**
  * Prompts for a language model: a row an answer, which is scored by its log-probability, or (`mean`) by
  * that of a token of it. Too long a prompt loses its end where an encoder reads it, else its beginning:
  * the answer follows on its end.
  */
-export function promptRows(
-  tokenizer: TextEncoder,
-  prompts: Prompts,
-  { scores: kind, generation }: Pick<Model, "scores" | "generation">,
-  maxLength: number,
-  mean: boolean,
-): Encoder {
-  const checked = (targets: number[], answer: string): number[] => {
-    if (targets.length === 0)
-      throw new UserError(
-        `an answer "${answer}" has no tokens; a template's answer_choices must not be empty`,
-      );
-    if (targets.length >= maxLength)
-      throw new UserError(
-        `the answer "${answer.slice(0, 60)}…" has ${targets.length} tokens, which leaves nothing ` +
-          `of its prompt in ${maxLength}; raise --max-length`,
-      );
-    return targets;
-  };
-  /** A prompt that knows nothing of its answer, with room for what is to be said, and the answer with its end. */
-  const sayingRow = (prompt: string, answer: string, room: number): TokenRow => {
-    if (kind === "encoder-decoder") return { ...row(prompt, answer), mean: undefined };
-    const given = tokenizer.whole(prompt, true);
-    const whole = tokenizer.whole(`${prompt} ${answer}`, true);
-    const goesOn = given.every((id, i) => whole[i] === id);
-    const said = goesOn ? whole.slice(given.length) : tokenizer.whole(` ${answer}`, false);
-    const targets = checked([...said, ...generation!.ends.slice(0, 1)], answer);
-    return {
-      ids: given.slice(Math.max(0, given.length - Math.max(1, maxLength - Math.max(room, targets.length)))),
-      types: [],
-      targets,
-    };
-  };
-  const row = (prompt: string, answer: string): TokenRow => {
-    if (kind === "encoder-decoder") {
-      const [ids, targets] = [tokenizer.whole(prompt, true), checked(tokenizer.whole(answer, true), answer)];
-      const special = ids.slice(tokenizer.whole(prompt, false).length);
-      return {
-        ids: ids.length > maxLength ? [...ids.slice(0, maxLength - special.length), ...special] : ids,
-        types: [],
-        targets,
-        mean,
-      };
-    }
-    // The answer as it is cut where it stands: a space belongs to the token that follows it.
-    const given = tokenizer.whole(prompt, true);
-    const whole = tokenizer.whole(`${prompt} ${answer}`, true);
-    const shared = given.findIndex((id, i) => whole[i] !== id);
-    // Something must stand before it.
-    const from = Math.max(1, shared === -1 ? given.length : shared);
-    const targets = checked(whole.slice(from), answer);
-    return { ids: whole.slice(Math.max(0, whole.length - maxLength), from), types: [], targets, mean };
-  };
+export function promptRows(options: PromptOptions): Encoder {
+  const { tokenizer, prompts } = options;
   return {
+    input: "text",
     vocabulary: tokenizer.vocabulary,
     encode: (example, task) =>
       prompts.of(task).map((template) => {
         const { prompt, answers } = template(example);
-        // What is said freely must be ended too. Behind an encoder the tokenizer's own end is there already.
-        if (task.kind === "generate") return [sayingRow(prompt, answers[0]!, task.max_new_tokens)];
-        const rows = answers.map((answer) => row(prompt, answer));
-        // A decoder behind an encoder looks at the text once a row: there each is counted with it.
-        return kind === "decoder" ? sharing(rows) : rows;
+        if (example.kind !== "generate")
+          return ranked("choose", answerRows(options, prompt, answers), example);
+        const rows = [generateRow(options, prompt, at(answers, 0), task.max_new_tokens)];
+        return {
+          kind: "generate",
+          rows,
+          label: example.label,
+          answers: example.answers,
+          length: lengthOf(rows),
+        };
       }),
-    compares: (task) => task.kind !== "generate",
+    answering({ kind, max_new_tokens: most }) {
+      const generation = { most, text: tokenizer.text };
+      if (kind === "generate") return { kind, generation };
+      return { kind: "choose", generation };
+    },
     text: tokenizer.text,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
 }
-
-/** Rows of one text hold one array of it, by which they are known. */
-const sharing = ([first, ...others]: readonly TokenRow[]): TokenRow[] => [
-  first!,
-  ...others.map((row) =>
-    row.ids.length === first!.ids.length && row.ids.every((id, i) => first!.ids[i] === id)
-      ? { ...row, ids: first!.ids }
-      : row,
-  ),
-];
-
-/** An example is as long as its longest row, answers that share their text being one. */
-const encoded = (rows: readonly TokenRow[], { label, answers }: Example): EncodedExample => ({
-  rows,
-  label,
-  ...(answers && { answers }),
-  length: Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids)))),
-});
 
 /** Examples in every template: [templates][examples]. */
 export function encodeVariants(
@@ -140,14 +201,16 @@ export function encodeVariants(
   encoder: Encoder,
   task: Task,
 ): EncodedExample[][] {
-  const all = examples.map((example) => encoder.encode(example, task).map((rows) => encoded(rows, example)));
-  return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => variants[t]!));
+  const all = examples.map((example) => encoder.encode(example, task));
+  return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => at(variants, t)));
 }
 
 /** A row whose patches are kept once they are made. */
 function kept(row: TokenRow): TokenRow {
+  const { patches } = row;
+  if (!patches) return row;
   let made: Float32Array | undefined;
-  return row.patches ? { ...row, patches: () => (made ??= row.patches!()) } : row;
+  return { ...row, patches: () => (made ??= patches()) };
 }
 
 /**
@@ -162,15 +225,7 @@ export const encodeMixed = (
 ): EncodedExample[] =>
   examples.map((example, i) => {
     const variants = encoder.encode(example, task);
-    const rows = variants[i % variants.length]!;
-    return encoded(keep ? rows.map(kept) : rows, example);
+    const chosen = at(variants, i % variants.length);
+    if (!keep) return chosen;
+    return { ...chosen, rows: chosen.rows.map(kept) };
   });
-
-/** Examples for a model with heads: {@link textRows}. */
-export const encodeExamples = (examples: readonly Example[], tokenizer: TextEncoder): EncodedExample[] =>
-  examples.map((example) =>
-    encoded(
-      example.texts.map((text) => tokenizer.encode(text)),
-      example,
-    ),
-  );

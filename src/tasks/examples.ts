@@ -2,17 +2,40 @@ import { UserError } from "../errors.js";
 import type { Picture } from "./pixels.js";
 import type { Task } from "./registry.js";
 
-/** One labelled example. `texts` holds one text, or a text and its partner; for a choice, one pair an ending. */
-export interface Example {
+interface ExampleBase {
+  /** One text, or a text and its partner; for a choice, one pair an ending; of a picture, none. */
   readonly texts: readonly (readonly [string] | readonly [string, string])[];
   /** The right class or ending; 0 where there is none. */
   readonly label: number;
-  /** Of a text to be said: each of them is right. */
-  readonly answers?: readonly string[] | undefined;
-  /** Of an image task: read, unpacked when it is asked for. */
-  readonly picture?: (() => Picture) | undefined;
+}
+
+export interface TextExample extends ExampleBase {
+  readonly kind: "text";
   /** The row as the file has it, for prompt templates. */
-  readonly fields?: Row["fields"] | undefined;
+  readonly fields: Row["fields"];
+}
+
+/** A text that is to be said. */
+export interface GenerateExample extends ExampleBase {
+  readonly kind: "generate";
+  /** Each of them is right. */
+  readonly answers: readonly [string, ...string[]];
+  readonly fields: Row["fields"];
+}
+
+export interface ImageExample extends ExampleBase {
+  readonly kind: "image";
+  /** Read and unpacked when it is asked for. */
+  picture(): Picture;
+}
+
+/** One labelled example. */
+export type Example = TextExample | GenerateExample | ImageExample;
+
+/** An example's picture, unpacked. @throws Error where it is none of an image task */
+export function pictureOf(example: Example): Picture {
+  if (example.kind !== "image") throw new Error("an example of texts has no picture");
+  return example.picture();
 }
 
 /** A row as a file holds it, with where it stands for error messages. */
@@ -44,10 +67,11 @@ function pick(
   taken?: string,
 ): { name: string; value: unknown } | undefined {
   const name = names.find((candidate) => candidate !== taken && row.fields[candidate] !== undefined);
-  return name === undefined ? undefined : { name, value: row.fields[name] };
+  if (name === undefined) return undefined;
+  return { name, value: row.fields[name] };
 }
 
-function text(row: Row, names: readonly string[], taken?: string): { name: string; value: string } {
+function textIn(row: Row, names: readonly string[], taken?: string): { name: string; value: string } {
   const found = pick(row, names, taken);
   if (!found)
     throw new UserError(
@@ -77,62 +101,79 @@ const copaQuestions: Record<string, string> = {
  * where it is none.
  */
 export function classOf(value: unknown, labels: readonly string[] | null, count: number): number | undefined {
-  const named = typeof value === "string" ? (labels?.indexOf(value) ?? -1) : -1;
-  if (named >= 0) return named;
-  const number =
-    typeof value === "number" || (typeof value === "string" && /^\d+$/.test(value)) ? Number(value) : NaN;
-  return Number.isInteger(number) && number >= 0 && number < count ? number : undefined;
+  if (typeof value === "string") {
+    const named = labels?.indexOf(value) ?? -1;
+    if (named >= 0) return named;
+    if (!/^\d+$/.test(value)) return undefined;
+  } else if (typeof value !== "number") return undefined;
+  const number = Number(value);
+  if (Number.isInteger(number) && number >= 0 && number < count) return number;
+  return undefined;
 }
 
-function parseLabel(row: Row, task: Task, count: number): number | undefined {
-  const found = pick(row, aliases.label);
-  if (!found || found.value === "" || found.value === null || found.value === -1 || found.value === "-1")
+/** Its label; undefined where it has none, as in a published test set. */
+function parseLabel(row: Row, { id, labels }: Task, count: number): number | undefined {
+  const value = pick(row, aliases.label)?.value;
+  if (value === undefined || value === "" || value === null || value === -1 || value === "-1")
     return undefined;
-  const { value } = found;
-  const truth = classOf(typeof value === "boolean" ? Number(value) : value, task.labels, count);
-  if (truth !== undefined) return truth;
-  const known = task.labels ? `${task.labels.join(", ")} or 0 to ${count - 1}` : `0 to ${count - 1}`;
-  throw new UserError(
-    `${row.where}: unknown label ${JSON.stringify(value)} for ${task.id}; it takes ${known}`,
-  );
+  const label = classOf(typeof value === "boolean" ? Number(value) : value, labels, count);
+  if (label !== undefined) return label;
+  const numbers = `0 to ${count - 1}`;
+  const known = labels ? `${labels.join(", ")} or ${numbers}` : numbers;
+  throw new UserError(`${row.where}: unknown label ${JSON.stringify(value)} for ${id}; it takes ${known}`);
 }
+
+/** Whether a value that was read is an object (or a list). */
+export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null;
 
 /**
  * The right answers: a list, SQuAD's `answers.text`, or one. Undefined where there are none, as in a
  * published test set.
  */
-function parseAnswers({ fields, where }: Row): string[] | undefined {
+function parseAnswers({ fields, where }: Row): GenerateExample["answers"] | undefined {
   const { answers, answer } = fields;
-  const texts = (answers as { text?: unknown } | null | undefined)?.text;
-  const found: unknown = texts ?? answers ?? answer ?? [];
+  const texts = isObject(answers) ? answers["text"] : undefined;
+  const found = texts ?? answers ?? answer ?? [];
   const list: unknown[] = Array.isArray(found) ? found : [found];
   if (!list.every((one) => typeof one === "string"))
     throw new UserError(`${where}: "answers" must be a list of texts, or {"text": [texts]}`);
-  const said = list.filter((one) => one.trim() !== "");
-  return said.length ? said : undefined;
+  const [first, ...more] = list.filter((one) => one.trim() !== "");
+  if (first === undefined) return undefined;
+  return [first, ...more];
+}
+
+function parseChoice(row: Row, task: Task): Example | undefined {
+  const endings = choices(row);
+  const label = parseLabel(row, task, endings.length);
+  if (label === undefined) return undefined;
+  const { question } = row.fields;
+  const first = textIn(row, aliases.first).value;
+  const asked = typeof question === "string" && copaQuestions[question];
+  const context = asked ? `${first} ${asked}` : first;
+  return {
+    kind: "text",
+    texts: endings.map((ending) => [context, ending] as const),
+    label,
+    fields: row.fields,
+  };
 }
 
 /** Reads a row as an example of the task; undefined where it carries no label (a published test set). */
 export function parseExample(row: Row, task: Task): Example | undefined {
-  if (task.kind === "choice") {
-    const endings = choices(row);
-    const label = parseLabel(row, task, endings.length);
-    if (label === undefined) return undefined;
-    const question = row.fields["question"];
-    const asked = typeof question === "string" ? copaQuestions[question] : undefined;
-    const first = text(row, aliases.first).value;
-    const context = asked === undefined ? first : `${first} ${asked}`;
-    return { texts: endings.map((ending) => [context, ending] as const), label, fields: row.fields };
-  }
+  const { fields } = row;
+  if (task.kind === "choice") return parseChoice(row, task);
   if (task.kind === "generate") {
     const answers = parseAnswers(row);
-    return answers && { texts: [[text(row, aliases.first).value]], label: 0, answers, fields: row.fields };
+    return (
+      answers && { kind: "generate", texts: [[textIn(row, aliases.first).value]], label: 0, answers, fields }
+    );
   }
-  const label = parseLabel(row, task, task.labels!.length);
+  const label = parseLabel(row, task, task.labels.length);
   if (label === undefined) return undefined;
-  const first = text(row, aliases.first);
-  if (task.kind === "single") return { texts: [[first.value]], label, fields: row.fields };
+  const first = textIn(row, aliases.first);
+  if (task.kind === "single") return { kind: "text", texts: [[first.value]], label, fields };
   // QNLI pairs a question with a sentence, BoolQ a question with a passage: the second part may go by a "first" name.
-  const second = text(row, [...aliases.second, "sentence", "passage"], first.name);
-  return { texts: [[first.value, second.value]], label, fields: row.fields };
+  const second = textIn(row, [...aliases.second, "sentence", "passage"], first.name);
+  return { kind: "text", texts: [[first.value, second.value]], label, fields };
 }

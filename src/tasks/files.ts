@@ -2,9 +2,9 @@ import { createReadStream, existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { parse } from "csv-parse";
+import { parse, type Options } from "csv-parse";
 import { UserError } from "../errors.js";
-import { parseExample, type Example, type Row } from "./examples.js";
+import { isObject, parseExample, type Example, type Row } from "./examples.js";
 import { parquetRows } from "./parquet.js";
 import type { Task } from "./registry.js";
 
@@ -21,8 +21,8 @@ async function* jsonlRows(path: string): AsyncGenerator<Row> {
     } catch {
       throw new UserError(`${where}: not valid JSON`);
     }
-    if (typeof fields !== "object" || fields === null) throw new UserError(`${where}: not a JSON object`);
-    yield { fields: fields as Row["fields"], where };
+    if (!isObject(fields)) throw new UserError(`${where}: not a JSON object`);
+    yield { fields, where };
   }
 }
 
@@ -35,37 +35,44 @@ async function firstLine(path: string): Promise<string> {
 }
 
 /** Column names for a file without a header; undefined where its first line is one. */
-async function columnsOf(path: string, task: Task): Promise<string[] | undefined> {
+async function headlessColumns(path: string, task: Task): Promise<string[] | undefined> {
   const names = headless[task.id];
-  return names && !/(^|[\t,])sentence([\t,]|$)/i.test((await firstLine(path)).trim()) ? names : undefined;
+  if (!names) return undefined;
+  const first = (await firstLine(path)).trim();
+  if (/(^|[\t,])sentence([\t,]|$)/i.test(first)) return undefined;
+  return names;
+}
+
+/** How a file of separated values is to be read. */
+async function separatedOptions(path: string, task: Task): Promise<Options> {
+  const common = {
+    columns: (await headlessColumns(path, task)) ?? true,
+    bom: true,
+    skip_empty_lines: true,
+    info: true,
+  };
+  if (extname(path) === ".csv") return { ...common, delimiter: ",", quote: '"', relax_column_count: false };
+  // GLUE's tab-separated files use quotation marks as plain characters.
+  return { ...common, delimiter: "\t", quote: false, relax_column_count: true };
+}
+
+/** A line of separated values, as the parser gives it. */
+interface SeparatedLine {
+  readonly record: Row["fields"];
+  readonly info: { readonly lines: number };
 }
 
 async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
-  const csv = extname(path) === ".csv";
+  const options = await separatedOptions(path, task);
   const source = createReadStream(path);
-  const records = source.pipe(
-    parse({
-      columns: (await columnsOf(path, task)) ?? true,
-      delimiter: csv ? "," : "\t",
-      // GLUE's tab-separated files use quotation marks as plain characters.
-      quote: csv ? '"' : false,
-      bom: true,
-      skip_empty_lines: true,
-      relax_column_count: !csv,
-      info: true,
-    }),
-  );
-  source.on("error", (error) => records.destroy(error));
+  const parser = source.pipe(parse(options));
+  source.on("error", (error) => parser.destroy(error));
+  const lines: AsyncIterable<SeparatedLine> = parser;
   try {
-    for await (const { record, info } of records as AsyncIterable<{
-      record: Row["fields"];
-      info: { lines: number };
-    }>) {
-      yield { fields: record, where: `${path}:${info.lines}` };
-    }
+    for await (const { record, info } of lines) yield { fields: record, where: `${path}:${info.lines}` };
   } catch (error) {
     // A parser's error has a code such as CSV_…; a system's error is explained elsewhere.
-    if (error instanceof Error && String((error as NodeJS.ErrnoException).code).startsWith("CSV_"))
+    if (error instanceof Error && "code" in error && String(error.code).startsWith("CSV_"))
       throw new UserError(`${path}: ${error.message}`);
     throw error;
   } finally {
@@ -73,9 +80,10 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   }
 }
 
-function rowsOfFile(path: string, task: Task) {
+function rowsOfFile(path: string, task: Task): AsyncGenerator<Row> {
   if (extname(path) === ".jsonl") return jsonlRows(path);
-  return extname(path) === ".parquet" ? parquetRows(path) : separatedRows(path, task);
+  if (extname(path) === ".parquet") return parquetRows(path);
+  return separatedRows(path, task);
 }
 
 /**
@@ -99,13 +107,14 @@ export async function readExamples(path: string, task: Task): Promise<Example[]>
   return examples;
 }
 
-export type FileSplit = "train" | "validation" | "test";
-
-const splitNames: Record<FileSplit, string[]> = {
+/** What files of a split may be called. */
+const splitStems = {
   train: ["train", "msr_paraphrase_train"],
   validation: ["validation", "val", "dev", "dev_matched"],
   test: ["test", "msr_paraphrase_test"],
-};
+} as const;
+const fileSplits = ["train", "validation", "test"] as const;
+export type FileSplit = (typeof fileSplits)[number];
 const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet"];
 
 /** The files that a split was read from, and what to call them. */
@@ -114,9 +123,23 @@ export interface DataFiles {
   readonly files: readonly string[];
 }
 
+/** What a split's file is called among some names, the first stem before the others. */
+const nameOf = (
+  stems: readonly string[],
+  names: readonly string[],
+  allowed: readonly string[],
+): string | undefined =>
+  stems.flatMap((stem) => allowed.map((extension) => stem + extension)).find((name) => names.includes(name));
+
+/** The names of a split's parquet files, `train-00000-of-00002.parquet` and the others; none where there are none. */
+const parquetShards = (stems: readonly string[], names: readonly string[]): string[] =>
+  stems
+    .map((stem) => names.filter((name) => name.startsWith(`${stem}-`) && shardName.test(name)))
+    .find((shards) => shards.length > 0) ?? [];
+const shardName = /-\d{5}-of-(\d{5})\.parquet$/;
+
 /**
- * A folder's files by split: one, or parquet's shards (`train-00000-of-00002.parquet`). @throws
- * UserError where a shard is missing
+ * A folder's files by split: one, or parquet's shards. @throws UserError where a shard is missing
  */
 export async function findFiles(
   folder: string,
@@ -124,25 +147,32 @@ export async function findFiles(
 ): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const names = (await readdir(folder)).sort();
   const found: Partial<Record<FileSplit, DataFiles>> = {};
-  for (const [split, stems] of Object.entries(splitNames) as [FileSplit, string[]][]) {
-    const one = stems
-      .flatMap((stem) => allowed.map((ext) => stem + ext))
-      .find((name) => names.includes(name));
-    const shards =
-      one !== undefined || !allowed.includes(".parquet")
-        ? []
-        : (stems
-            .map((stem) =>
-              names.filter((name) => name.startsWith(`${stem}-`) && /-\d{5}-of-\d{5}\.parquet$/.test(name)),
-            )
-            .find((list) => list.length > 0) ?? []);
-    const files = (one === undefined ? shards : [one]).map((name) => join(folder, name));
-    const count = Number(/-of-(\d{5})\.parquet$/.exec(files[0] ?? "")?.[1] ?? files.length);
-    if (files.length !== count)
-      throw new UserError(`${files[0]}: there are ${files.length} of its ${count} shards`);
-    if (files.length) found[split] = { name: files[0]!, files };
+  for (const split of fileSplits) {
+    const stems = splitStems[split];
+    const whole = nameOf(stems, names, allowed);
+    if (whole !== undefined) {
+      const path = join(folder, whole);
+      found[split] = { name: path, files: [path] };
+    } else if (allowed.includes(".parquet")) {
+      const files = parquetShards(stems, names).map((name) => join(folder, name));
+      const [first] = files;
+      if (first === undefined) continue;
+      const count = Number(shardName.exec(first)?.[1]);
+      if (files.length !== count)
+        throw new UserError(`${first}: there are ${files.length} of its ${count} shards`);
+      found[split] = { name: first, files };
+    }
   }
   return found;
+}
+
+/** What there is, where there is no folder for a task. */
+async function dataHint(dataFolder: string): Promise<string> {
+  if (existsSync(dataFolder)) {
+    const folders = (await readdir(dataFolder)).filter((name) => !extname(name));
+    if (folders.length > 0) return `it has ${folders.join(", ")}`;
+  }
+  return `${dataFolder} is empty or missing`;
 }
 
 /** The files of a task's folder by split. @throws UserError where the folder or every split is missing. */
@@ -151,17 +181,15 @@ export async function findSplits(
   task: Task,
 ): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const folder = join(dataFolder, task.id);
-  if (!existsSync(folder)) {
-    const there = existsSync(dataFolder) ? (await readdir(dataFolder)).filter((name) => !extname(name)) : [];
-    const hint = there.length ? `it has ${there.join(", ")}` : `${dataFolder} is empty or missing`;
+  if (!existsSync(folder))
     throw new UserError(
-      `${folder}: no data for task ${task.id}; ${hint}. Name the folder that holds it with --data`,
+      `${folder}: no data for task ${task.id}; ${await dataHint(dataFolder)}. Name the folder ` +
+        "that holds it with --data",
     );
-  }
   const found = await findFiles(folder, extensions);
   if (Object.keys(found).length === 0) {
     throw new UserError(
-      `${folder}: it holds none of ${Object.values(splitNames)
+      `${folder}: it holds none of ${Object.values(splitStems)
         .map(([name]) => name)
         .join(", ")} as ${extensions.join(", ")} (${(await readdir(folder)).join(", ")})`,
     );

@@ -1,27 +1,32 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, type Dirent } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { UserError } from "../errors.js";
 import { loadDecoder, pictureFile } from "./decode.js";
-import { classOf, type Example } from "./examples.js";
+import { classOf, isObject, type Example } from "./examples.js";
 import { findFiles, type DataFiles, type FileSplit } from "./files.js";
 import { readIdx } from "./idx.js";
 import { readNpz } from "./npz.js";
 import { parquetRows } from "./parquet.js";
 import type { Picture } from "./pixels.js";
-import type { Task } from "./registry.js";
+import type { ClassTask } from "./registry.js";
 
-type Split = { source: DataFiles; examples: Example[] } | undefined;
-type Splits = (split: FileSplit) => Promise<Split>;
+/** The examples of a split, and where they are from. */
+export interface ReadSplit {
+  readonly source: DataFiles;
+  readonly examples: Example[];
+}
+/** Reads a split when it is asked for; undefined where there is none with labels. */
+export type SplitReader = (split: FileSplit) => Promise<ReadSplit | undefined>;
 
 /** A class's number. @throws UserError naming the classes that there are */
-function labelOf(value: unknown, { id, labels }: Task, where: string): number {
-  const found = classOf(value, labels, labels!.length);
+function labelOf(value: unknown, { id, labels }: ClassTask, where: string): number {
+  const found = classOf(value, labels, labels.length);
   if (found !== undefined) return found;
   throw new UserError(
     `${where}: ${JSON.stringify(value)} is no class of ${id}; it takes ` +
-      `${labels!.slice(0, 12).join(", ")}${labels!.length > 12 ? " …" : ""} or 0 to ` +
-      `${labels!.length - 1}`,
+      `${labels.slice(0, 12).join(", ")}${labels.length > 12 ? " …" : ""} or 0 to ` +
+      `${labels.length - 1}`,
   );
 }
 
@@ -29,10 +34,10 @@ function labelOf(value: unknown, { id, labels }: Task, where: string): number {
 function ofArrays(
   x: { shape: readonly number[]; values: ArrayLike<unknown> },
   y: { values: ArrayLike<number | bigint> },
-  task: Task,
+  task: ClassTask,
   where: string,
 ): Example[] {
-  const [count, height, width, channels = 1] = x.shape as [number, number, number, number?];
+  const [count = 0, height = 0, width = 0, channels = 1] = x.shape;
   const { values } = x;
   if (x.shape.length < 3 || x.shape.length > 4 || !(values instanceof Uint8Array))
     throw new UserError(
@@ -43,6 +48,7 @@ function ofArrays(
     throw new UserError(`${where}: there are ${count} images and ${y.values.length} labels`);
   const size = height * width * channels;
   return Array.from(y.values, (label, i): Example => ({
+    kind: "image",
     texts: [],
     label: labelOf(Number(label), task, `${where}, label ${i}`),
     picture: () => ({ height, width, channels, pixels: values.subarray(i * size, (i + 1) * size) }),
@@ -50,71 +56,79 @@ function ofArrays(
 }
 
 /** `<task>.npz`: train_x, train_y, val_x, … */
-function npzSplits(path: string, task: Task): Splits {
+function npzSplits(path: string, task: ClassTask): SplitReader {
   return async (split) => {
     const part = { train: "train", validation: "val", test: "test" }[split];
     const arrays = await readNpz(path, [`${part}_x`, `${part}_y`]);
     const [x, y] = [arrays.get(`${part}_x`), arrays.get(`${part}_y`)];
-    return (
-      x && y && { source: { name: path, files: [path] }, examples: ofArrays(x, y, task, `${path}: ${part}`) }
-    );
+    if (!x || !y) return undefined;
+    return { source: { name: path, files: [path] }, examples: ofArrays(x, y, task, `${path}: ${part}`) };
   };
 }
 
-const folderNames: Record<FileSplit, readonly string[]> = {
+const splitFolders: Record<FileSplit, readonly string[]> = {
   train: ["train"],
   validation: ["validation", "val", "valid", "dev"],
   test: ["test", "t10k"],
 };
 
 /** `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-…`, packed or not. */
-function idxSplits(folder: string, names: readonly string[], task: Task): Splits {
+function idxSplits(folder: string, names: readonly string[], task: ClassTask): SplitReader {
+  const find = (split: FileSplit, what: string) =>
+    names.find(
+      (name) => splitFolders[split].some((part) => name.startsWith(`${part}-${what}`)) && idxFile.test(name),
+    );
   return async (split) => {
-    const find = (what: string) =>
-      names.find(
-        (name) => folderNames[split].some((part) => name.startsWith(`${part}-${what}`)) && idxFile.test(name),
-      );
-    const [images, labels] = [find("images"), find("labels")];
+    const [images, labels] = [find(split, "images"), find(split, "labels")];
     if (images === undefined || labels === undefined) return undefined;
-    const files = [images, labels].map((name) => join(folder, name));
+    const name = join(folder, images);
+    const files = [name, join(folder, labels)] as const;
     return {
-      source: { name: files[0]!, files },
-      examples: ofArrays(await readIdx(files[0]!), await readIdx(files[1]!), task, files[0]!),
+      source: { name, files },
+      examples: ofArrays(await readIdx(files[0]), await readIdx(files[1]), task, name),
     };
   };
 }
 const idxFile = /[-.]idx\d-ubyte(\.gz)?$/;
 
+/** What lies in a folder, in order, without hidden files. @throws UserError where it holds a link */
+async function inside(path: string): Promise<Dirent[]> {
+  const entries = await readdir(path, { withFileTypes: true });
+  const link = entries.find((entry) => entry.isSymbolicLink());
+  if (link)
+    throw new UserError(
+      `${join(path, link.name)}: it is a link, and only what lies in the data folder itself is read`,
+    );
+  return entries.filter(({ name }) => !name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** The pictures in a folder. @throws UserError where one is of a kind that is not read */
+async function pictureFiles(folder: string): Promise<string[]> {
+  const files = (await inside(folder))
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => join(folder, name));
+  const odd = files.find((file) => /\.(webp|gif|bmp|tiff?|avif|heic)$/i.test(file));
+  if (odd !== undefined) throw new UserError(`${odd}: pictures must be PNG or JPEG`);
+  return files.filter((file) => pictureFile.test(file));
+}
+
 /** `<split>/<class>/<picture>`: a picture is read when it is needed, and not kept. */
-function folderSplits(folder: string, task: Task): Splits {
-  const inside = async (path: string) => {
-    const entries = await readdir(path, { withFileTypes: true });
-    const link = entries.find((entry) => entry.isSymbolicLink());
-    if (link)
-      throw new UserError(
-        `${join(path, link.name)}: it is a link, and only what lies in the data folder itself is read`,
-      );
-    return entries.filter(({ name }) => !name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
-  };
+function folderSplits(folder: string, task: ClassTask): SplitReader {
   return async (split) => {
-    const path = folderNames[split].map((name) => join(folder, name)).find(existsSync);
+    const path = splitFolders[split].map((name) => join(folder, name)).find(existsSync);
     if (path === undefined) return undefined;
     const decode = await loadDecoder();
-    const examples: Example[] = [];
-    const files: string[] = [];
     const entries = await inside(path);
     const classes = entries.filter((entry) => entry.isDirectory());
     // Pictures without classes: a published test set hides them.
     if (classes.length === 0 && entries.some(({ name }) => pictureFile.test(name))) return undefined;
+    const examples: Example[] = [];
+    const files: string[] = [];
     for (const { name } of classes) {
       const label = labelOf(name, task, join(path, name));
-      for (const { name: own } of (await inside(join(path, name))).filter((entry) => entry.isFile())) {
-        const file = join(path, name, own);
-        if (/\.(webp|gif|bmp|tiff?|avif|heic)$/i.test(own))
-          throw new UserError(`${file}: pictures must be PNG or JPEG`);
-        if (!pictureFile.test(own)) continue;
+      for (const file of await pictureFiles(join(path, name))) {
         files.push(file);
-        examples.push({ texts: [], label, picture: () => decode(readFileSync(file), file) });
+        examples.push({ kind: "image", texts: [], label, picture: () => decode(readFileSync(file), file) });
       }
     }
     if (examples.length === 0)
@@ -124,15 +138,14 @@ function folderSplits(folder: string, task: Task): Splits {
 }
 
 /** A picture as parquet holds it: bytes, or bytes beside a path (Hugging Face's form). */
-function bytesOf(value: unknown, where: string): Uint8Array {
-  const found: unknown =
-    value instanceof Uint8Array ? value : (value as { bytes?: unknown } | null | undefined)?.bytes;
-  if (found instanceof Uint8Array) return found;
+function pictureBytes(value: unknown, where: string): Uint8Array {
+  if (value instanceof Uint8Array) return value;
+  if (isObject(value) && value["bytes"] instanceof Uint8Array) return value["bytes"];
   throw new UserError(`${where}: there is no picture in column image or img`);
 }
 
 /** Parquet files with a picture and a label a row. Held: the pictures as the files have them, not unpacked. */
-function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task): Splits {
+function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: ClassTask): SplitReader {
   return async (split) => {
     const source = found[split];
     if (!source) return undefined;
@@ -147,16 +160,17 @@ function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task)
           hidden++;
           continue;
         }
-        const bytes = bytesOf(fields["image"] ?? fields["img"], where);
+        const bytes = pictureBytes(fields["image"] ?? fields["img"], where);
         const picture = (): Picture => decode(bytes, where);
-        examples.push({ texts: [], label: labelOf(label, task, where), picture });
+        examples.push({ kind: "image", texts: [], label: labelOf(label, task, where), picture });
       }
     }
     if (hidden && examples.length)
       throw new UserError(
         `${source.name}: ${hidden} of its pictures have no label, although others have one`,
       );
-    return examples.length ? { source, examples } : undefined;
+    if (examples.length === 0) return undefined;
+    return { source, examples };
   };
 }
 
@@ -166,7 +180,7 @@ function parquetSplits(found: Partial<Record<FileSplit, DataFiles>>, task: Task)
  * for.
  * @throws UserError where there is none of them, or something in it does not fit the task
  */
-export async function imageSplits(dataFolder: string, task: Task): Promise<Splits> {
+export async function imageSplits(dataFolder: string, task: ClassTask): Promise<SplitReader> {
   const npz = [join(dataFolder, `${task.id}.npz`), join(dataFolder, task.id, `${task.id}.npz`)].find(
     existsSync,
   );
@@ -182,7 +196,7 @@ export async function imageSplits(dataFolder: string, task: Task): Promise<Split
   const parquet = await findFiles(folder, [".parquet"]);
   if (Object.keys(parquet).length) return parquetSplits(parquet, task);
   if (
-    Object.values(folderNames)
+    Object.values(splitFolders)
       .flat()
       .some((name) => names.includes(name))
   )

@@ -1,10 +1,10 @@
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
-import { UserError } from "../errors.js";
+import { messageOf, UserError } from "../errors.js";
 import type { Row } from "./examples.js";
 
 /** Whole numbers of 64 bits as plain ones: labels and indices are small. */
-const plain = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
+const plainNumber = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
 
 /** The rows of a parquet file, a group of them in memory at a time. Bytes that are not said to be text stay bytes. */
 export async function* parquetRows(path: string): AsyncGenerator<Row> {
@@ -17,7 +17,7 @@ export async function* parquetRows(path: string): AsyncGenerator<Row> {
       const rows = await parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd });
       for (const [i, row] of rows.entries())
         yield {
-          fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plain(value)])),
+          fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plainNumber(value)])),
           where: `${path}: row ${rowStart + i}`,
         };
       rowStart = rowEnd;
@@ -25,6 +25,6 @@ export async function* parquetRows(path: string): AsyncGenerator<Row> {
   } catch (error) {
     // A system's error is explained elsewhere.
     if (error instanceof UserError || (error instanceof Error && "code" in error)) throw error;
-    throw new UserError(`${path}: not a parquet file that can be read (${(error as Error).message})`);
+    throw new UserError(`${path}: not a parquet file that can be read (${messageOf(error)})`);
   }
 }

@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { i32, u8 } from "../at.js";
 import { readJson } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
+import { firstIssue, UserError } from "../errors.js";
 
 /** An image as it is read: [height, width, channels] of bytes. */
 export interface Picture {
@@ -37,31 +38,35 @@ export async function loadProcessor(folder: string): Promise<Processor> {
   const path = join(folder, "preprocessor_config.json");
   if (!existsSync(path)) return {};
   const parsed = processor.safeParse(await readJson(path));
-  if (!parsed.success)
-    throw new UserError(
-      `${path}: ${parsed.error.issues[0]!.path.join(".")}: ${parsed.error.issues[0]!.message}`,
-    );
+  if (!parsed.success) throw new UserError(`${path}: ${firstIssue(parsed.error)}`);
   return parsed.data;
 }
 
-/** How far a filter reaches, and its weight at a distance: PIL's numbers 2 (bilinear) and 3 (bicubic, a = −0.5). */
-const filters: Record<number, { reach: number; weight(x: number): number }> = {
+/** How far a filter reaches, and its weight at a distance. */
+interface Filter {
+  readonly reach: number;
+  weight(x: number): number;
+}
+
+/** PIL's numbers 2 (bilinear) and 3 (bicubic, a = −0.5). */
+const filters: Readonly<Record<number, Filter>> = {
   2: { reach: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
   3: {
     reach: 2,
     weight(signed) {
       const x = Math.abs(signed);
       if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
-      return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+      if (x < 2) return ((-0.5 * x + 2.5) * x - 4) * x + 2;
+      return 0;
     },
   },
 };
 
 /** 1, in PIL's fixed point. */
-const one = 2 ** 22;
+const fixedOne = 2 ** 22;
 
 /** Bytes as lines of pixels: where a line begins, and how far it is to the next pixel of it. */
-interface Lines {
+interface PixelLines {
   readonly bytes: Uint8Array;
   /** Pixels in a line. */
   readonly length: number;
@@ -69,32 +74,53 @@ interface Lines {
   readonly step: number;
 }
 
+/** What a pixel of a shorter or longer line is made of: the weights of some pixels from `first` on. */
+interface Taps {
+  readonly first: number;
+  /** In PIL's fixed point: the same whole numbers give the same bytes. */
+  readonly weights: Int32Array;
+}
+
+/** The filter is widened where the line shrinks. */
+function tapsOf({ reach, weight }: Filter, target: number, length: number, count: number): Taps {
+  const scale = length / count;
+  const wide = Math.max(1, scale);
+  const centre = (target + 0.5) * scale;
+  const first = Math.max(0, Math.trunc(centre - reach * wide + 0.5));
+  const last = Math.min(length, Math.trunc(centre + reach * wide + 0.5));
+  const weights = Array.from({ length: last - first }, (_, i) => weight((first + i - centre + 0.5) / wide));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return {
+    first,
+    weights: Int32Array.from(weights, (w) => Math.trunc((w / total) * fixedOne + Math.sign(w) / 2)),
+  };
+}
+
+/** The sum of some bytes, `step` apart, each times its weight. A function of its own, so that it is compiled soon. */
+function weighed(weights: Int32Array, bytes: Uint8Array, start: number, step: number): number {
+  let sum = 0;
+  for (let i = 0; i < weights.length; i++) sum += i32(weights, i) * u8(bytes, start + i * step);
+  return sum;
+}
+
 /**
- * Along one axis, with the filter widened where it shrinks: PIL's way. Rounds to bytes, as PIL does
+ * `count` lines of pixels of some channels along one axis: PIL's way. Rounds to bytes, as PIL does
  * between the axes.
  */
-function resample(from: Lines, to: Lines, count: number, channels: number, kind: number): void {
-  const { reach, weight } = filters[kind]!;
-  const { length } = from;
-  const target = to.length;
-  const scale = length / target;
-  const wide = Math.max(1, scale);
-  for (let t = 0; t < target; t++) {
-    const centre = (t + 0.5) * scale;
-    const [first, last] = [
-      Math.max(0, Math.trunc(centre - reach * wide + 0.5)),
-      Math.min(length, Math.trunc(centre + reach * wide + 0.5)),
-    ];
-    const weights = Array.from({ length: last - first }, (_, i) => weight((first + i - centre + 0.5) / wide));
-    const total = weights.reduce((a, b) => a + b, 0);
-    // PIL weighs in fixed point: the same whole numbers give the same bytes.
-    const fixed = weights.map((w) => Math.trunc((w / total) * one + (w < 0 ? -0.5 : 0.5)));
+function resample(
+  from: PixelLines,
+  to: PixelLines,
+  filter: Filter,
+  [count, channels]: readonly [number, number],
+): void {
+  const { bytes, step } = from;
+  for (let t = 0; t < to.length; t++) {
+    const { first, weights } = tapsOf(filter, t, from.length, to.length);
     for (let line = 0; line < count; line++) {
       for (let c = 0; c < channels; c++) {
-        let sum = one / 2;
-        for (let i = 0; i < fixed.length; i++)
-          sum += fixed[i]! * from.bytes[line * from.line + (first + i) * from.step + c]!;
-        to.bytes[line * to.line + t * to.step + c] = Math.min(255, Math.max(0, Math.floor(sum / one)));
+        const start = line * from.line + first * step + c;
+        const sum = fixedOne / 2 + weighed(weights, bytes, start, step);
+        to.bytes[line * to.line + t * to.step + c] = Math.min(255, Math.max(0, Math.floor(sum / fixedOne)));
       }
     }
   }
@@ -107,7 +133,8 @@ export function resize(
   kind = 3,
 ): Picture {
   if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
-  if (!filters[kind])
+  const filter = filters[kind];
+  if (!filter)
     throw new UserError(
       `preprocessor_config.json: resample ${kind} is not supported, only 2 (bilinear) and 3 (bicubic)`,
     );
@@ -115,57 +142,86 @@ export function resize(
   resample(
     { bytes: pixels, length: width, line: width * channels, step: channels },
     { bytes: across, length: toWidth, line: toWidth * channels, step: channels },
-    height,
-    channels,
-    kind,
+    filter,
+    [height, channels],
   );
   const out = new Uint8Array(toHeight * toWidth * channels);
   resample(
     { bytes: across, length: height, line: channels, step: toWidth * channels },
     { bytes: out, length: toHeight, line: channels, step: toWidth * channels },
-    toWidth,
-    channels,
-    kind,
+    filter,
+    [toWidth, channels],
   );
   return { height: toHeight, width: toWidth, channels, pixels: out };
 }
 
-function sizeOf(
+type Size = readonly [height: number, width: number];
+
+/** A number by itself is the shorter edge where a crop follows (CLIP), else both (ViT). */
+function resizedTo(
   { size, do_center_crop: crops }: Processor,
   { height, width }: Picture,
   fallback: number,
-): [height: number, width: number] {
+): Size {
   if (size == null) return [fallback, fallback];
-  if (typeof size === "object" && "height" in size) return [size.height, size.width];
-  // A number by itself is the shorter edge where a crop follows (CLIP), else both (ViT).
   if (typeof size === "number" && crops !== true) return [size, size];
-  const [short, target] = [Math.min(height, width), typeof size === "number" ? size : size.shortest_edge];
-  return [height, width].map((edge) => Math.trunc((edge * target) / short)) as [number, number];
+  if (typeof size === "object" && "height" in size) return [size.height, size.width];
+  const target = shortestEdge(size);
+  const short = Math.min(height, width);
+  return [Math.trunc((height * target) / short), Math.trunc((width * target) / short)];
 }
 
-const cropOf = (size: Processor["crop_size"], fallback: number): [height: number, width: number] => {
-  if (typeof size === "object" && size !== null && "height" in size) return [size.height, size.width];
-  const edge = typeof size === "number" ? size : (size?.shortest_edge ?? fallback);
-  return [edge, edge];
-};
+const shortestEdge = (size: number | { readonly shortest_edge: number }): number =>
+  typeof size === "number" ? size : size.shortest_edge;
 
-function centreCrop(
-  { height, width, channels, pixels }: Picture,
-  toHeight: number,
-  toWidth: number,
-): Picture {
+function cropOf(size: Processor["crop_size"], fallback: number): Size {
+  if (size == null) return [fallback, fallback];
+  if (typeof size === "object" && "height" in size) return [size.height, size.width];
+  const edge = shortestEdge(size);
+  return [edge, edge];
+}
+
+function centreCrop({ height, width, channels, pixels }: Picture, [toHeight, toWidth]: Size): Picture {
   if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
   const out = new Uint8Array(toHeight * toWidth * channels);
-  const [top, left] = [Math.floor((height - toHeight) / 2), Math.floor((width - toWidth) / 2)];
-  for (let y = 0; y < toHeight; y++) {
-    for (let x = 0; x < toWidth; x++) {
-      const [sy, sx] = [top + y, left + x];
-      if (sy < 0 || sx < 0 || sy >= height || sx >= width) continue;
-      for (let c = 0; c < channels; c++)
-        out[(y * toWidth + x) * channels + c] = pixels[(sy * width + sx) * channels + c]!;
-    }
+  const top = Math.floor((height - toHeight) / 2);
+  const left = Math.floor((width - toWidth) / 2);
+  // What the picture has of a line of the crop; beyond it, black.
+  const [from, to] = [Math.max(0, left), Math.min(width, left + toWidth)];
+  for (let y = Math.max(0, -top); y < Math.min(toHeight, height - top); y++) {
+    const line = (top + y) * width;
+    out.set(
+      pixels.subarray((line + from) * channels, (line + to) * channels),
+      (y * toWidth + from - left) * channels,
+    );
   }
   return { height: toHeight, width: toWidth, channels, pixels: out };
+}
+
+/** What a channel is normalised by. */
+function normalisation(how: Processor, channel: number): { mean: number; deviation: number } {
+  if (how.do_normalize === false) return { mean: 0, deviation: 1 };
+  return { mean: ofChannel(how.image_mean, channel), deviation: ofChannel(how.image_std, channel) };
+}
+
+/** A channel's number of a processor's mean or deviation; the last one where it has fewer. */
+function ofChannel(value: Processor["image_mean"], channel: number): number {
+  if (typeof value === "number") return value;
+  return value?.[Math.min(channel, value.length - 1)] ?? 0.5;
+}
+
+/** A picture resized and cropped, as a processor wants it. @throws UserError where it is not the model's size */
+function sized(picture: Picture, how: Processor, size: number): Picture {
+  const [height, width] = resizedTo(how, picture, size);
+  let cropped = picture;
+  if (how.do_resize !== false) cropped = resize(cropped, height, width, how.resample ?? 2);
+  if (how.do_center_crop === true) cropped = centreCrop(cropped, cropOf(how.crop_size, size));
+  if (cropped.height !== size || cropped.width !== size)
+    throw new UserError(
+      `an image of ${picture.height} × ${picture.width} comes out as ${cropped.height} × ` +
+        `${cropped.width}, the model takes ${size} × ${size}`,
+    );
+  return cropped;
 }
 
 /**
@@ -177,29 +233,15 @@ export function preprocess(
   how: Processor,
   { size, channels }: { readonly size: number; readonly channels: number },
 ): Float32Array {
-  const [height, width] = sizeOf(how, picture, size);
-  const resized = how.do_resize === false ? picture : resize(picture, height, width, how.resample ?? 2);
-  const {
-    pixels,
-    channels: own,
-    ...cropped
-  } = how.do_center_crop === true ? centreCrop(resized, ...cropOf(how.crop_size, size)) : resized;
-  if (cropped.height !== size || cropped.width !== size)
-    throw new UserError(
-      `an image of ${picture.height} × ${picture.width} comes out as ${cropped.height} × ` +
-        `${cropped.width}, the model takes ${size} × ${size}`,
-    );
+  const { pixels, channels: own } = sized(picture, how, size);
   const factor = how.do_rescale === false ? 1 : (how.rescale_factor ?? 1 / 255);
-  const of = (value: Processor["image_mean"], c: number, plain: number): number => {
-    if (how.do_normalize === false) return plain;
-    return typeof value === "number" ? value : (value?.[Math.min(c, value.length - 1)] ?? 0.5);
-  };
   const out = new Float32Array(channels * size * size);
   for (let c = 0; c < channels; c++) {
-    const [mean, deviation] = [of(how.image_mean, c, 0), of(how.image_std, c, 1)];
+    const { mean, deviation } = normalisation(how, c);
     // A grey image has its one channel in every place.
+    const from = Math.min(c, own - 1);
     for (let i = 0; i < size * size; i++)
-      out[c * size * size + i] = (pixels[i * own + Math.min(c, own - 1)]! * factor - mean) / deviation;
+      out[c * size * size + i] = (u8(pixels, i * own + from) * factor - mean) / deviation;
   }
   return out;
 }

@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { parse } from "yaml";
 import { z } from "zod";
-import { UserError } from "../errors.js";
+import { firstIssue, messageOf, UserError } from "../errors.js";
 import { packageFolder } from "../package.js";
 import { aliases, type Example } from "./examples.js";
 import type { Task } from "./registry.js";
@@ -18,9 +18,11 @@ export interface Prompted {
   readonly answers: readonly string[];
 }
 
+type Templates = readonly ((example: Example) => Prompted)[];
+
 export interface Prompts {
   /** A task's templates. @throws UserError where there are none */
-  of(task: Task): readonly ((example: Example) => Prompted)[];
+  of(task: Task): Templates;
   /** The file that they stand in. */
   fileOf(task: Task): string;
 }
@@ -32,7 +34,7 @@ const ours = z.record(z.string(), z.array(entry).min(1));
 const theirs = z.object({ templates: z.record(z.string(), entry) });
 
 /** What promptsource's folders are called where it is not the task's own name. */
-const folderNames: Record<string, readonly string[]> = {
+const promptsourceFolders: Record<string, readonly string[]> = {
   wsc: ["wsc.fixed"],
   winogrande: ["winogrande_xl", "winogrande_debiased"],
   story_cloze: ["2016"],
@@ -52,71 +54,78 @@ async function parseYaml(path: string): Promise<unknown> {
     // promptsource marks its templates with tags of its own.
     return parse(await readFile(path, "utf8"), { logLevel: "silent" });
   } catch (error) {
-    throw new UserError(`${path}: not valid YAML (${(error as Error).message.split("\n")[0]})`);
+    throw new UserError(`${path}: not valid YAML (${messageOf(error).split("\n")[0]})`);
   }
 }
 
+/** A value by those of some names that can be a template's; nothing where there is no value. */
+function valuesBy(names: readonly string[], value: unknown): Record<string, unknown> {
+  if (value === undefined) return {};
+  return Object.fromEntries(names.filter((name) => /^\w+$/.test(name)).map((name) => [name, value]));
+}
+
+/** The endings of a choice by the names that templates have for them. */
+function namedChoices(texts: Example["texts"]): Record<string, unknown> {
+  const choices = texts.map(([, ending]) => ending);
+  return { choices, ...Object.fromEntries(choices.map((choice, i) => [`choice${i + 1}`, choice])) };
+}
+
 /** An example's values by every name that a template may use for them. */
-function context({ texts, fields = {}, label, answers }: Example, { kind }: Task): Record<string, unknown> {
-  const [first, second] = kind === "choice" ? [texts[0]?.[0], undefined] : [texts[0]?.[0], texts[0]?.[1]];
-  const choices = kind === "choice" ? texts.map(([, ending]) => ending) : undefined;
-  const named = (names: readonly string[], value: unknown) =>
-    Object.fromEntries(
-      value === undefined ? [] : names.filter((name) => /^\w+$/.test(name)).map((name) => [name, value]),
-    );
+function context(example: Example, { kind }: Task): Record<string, unknown> {
+  const { texts, label } = example;
+  const [first, second] = texts[0] ?? [];
   return {
-    ...named(aliases.first, first),
-    ...named(aliases.second, second),
-    ...(answers && { answers, answer: answers[0] }),
-    ...(choices && {
-      choices,
-      ...Object.fromEntries(choices.map((choice, i) => [`choice${i + 1}`, choice])),
-    }),
-    ...fields,
+    ...valuesBy(aliases.first, first),
+    ...(kind === "choice" ? namedChoices(texts) : valuesBy(aliases.second, second)),
+    ...(example.kind === "generate" && { answers: example.answers, answer: example.answers[0] }),
+    ...(example.kind !== "image" && example.fields),
     label,
   };
 }
 
-function compile(
+function compileTemplate(
   { name, jinja, answer_choices: listed }: Entry,
   task: Task,
   where: string,
 ): (example: Example) => Prompted {
-  const fail = (error: unknown): never => {
-    throw new UserError(`${where}: template "${name}" of ${task.id}: ${(error as Error).message}`);
-  };
-  let [body, choices]: (Template | undefined)[] = [];
-  try {
-    body = new Template(jinja);
-    choices = listed == null ? undefined : new Template(listed);
-  } catch (error) {
-    fail(error);
-  }
-  return (example) => {
+  const told = <T>(make: () => T): T => {
     try {
-      const values = context(example, task);
-      if (example.answers) {
-        const [prompt, said = ""] = body!.render(values).split("|||");
-        return { prompt: prompt!.trim(), answers: [said.trim() || example.answers[0]!] };
-      }
-      const answers = choices
-        ? choices
-            .render(values)
-            .split("|||")
-            .map((answer) => answer.trim())
-        : ((values["choices"] as string[] | undefined) ?? [...(task.labels ?? [])]);
-      const [prompt] = body!.render({ ...values, answer_choices: answers }).split("|||");
-      if (answers.length <= example.label)
-        throw new Error(`it gives ${answers.length} answers, the example's is number ${example.label}`);
-      return { prompt: prompt!.trim(), answers };
+      return make();
     } catch (error) {
-      return fail(error);
+      throw new UserError(`${where}: template "${name}" of ${task.id}: ${messageOf(error)}`);
     }
   };
+  const body = told(() => new Template(jinja));
+  const choices = told(() => (listed == null ? undefined : new Template(listed)));
+  return (example) =>
+    told(() => {
+      const values = context(example, task);
+      if (example.kind === "generate") {
+        const [prompt = "", said = ""] = body.render(values).split("|||");
+        return { prompt: prompt.trim(), answers: [said.trim() || example.answers[0]] };
+      }
+      const answers = choices ? parts(choices.render(values)) : answersOf(values, task);
+      const [prompt = ""] = body.render({ ...values, answer_choices: answers }).split("|||");
+      if (answers.length <= example.label)
+        throw new Error(`it gives ${answers.length} answers, the example's is number ${example.label}`);
+      return { prompt: prompt.trim(), answers };
+    });
 }
 
-/** Whether a template answers by one of several answers: others cannot be ranked. */
-const ranks = ({ answer_choices: choices }: Entry): boolean => choices != null;
+/** What promptsource separates by |||. */
+const parts = (rendered: string): string[] => rendered.split("|||").map((part) => part.trim());
+
+/** The answers of a template that lists none: an example's own choices, or the names of the classes. */
+function answersOf({ choices }: Readonly<Record<string, unknown>>, { labels }: Task): readonly string[] {
+  if (Array.isArray(choices) && choices.every((one) => typeof one === "string")) return choices;
+  return labels ?? [];
+}
+
+/** Whether a template answers as a task does: one without answers to choose from can only be said. */
+const answersLike =
+  ({ kind }: Task) =>
+  ({ answer_choices: choices }: Entry): boolean =>
+    (choices == null) === (kind === "generate");
 
 /** Every templates.yaml below a folder, by the name of its own folder. */
 async function readFolder(folder: string): Promise<Map<string, { path: string; entries: Entry[] }>> {
@@ -126,11 +135,7 @@ async function readFolder(folder: string): Promise<Map<string, { path: string; e
     if (!file.isFile() || file.name !== "templates.yaml") continue;
     const path = join(file.parentPath, file.name);
     const parsed = theirs.safeParse(await parseYaml(path));
-    if (!parsed.success)
-      throw new UserError(
-        `${path}: not promptsource's form: ${parsed.error.issues[0]!.path.join(".")}: ` +
-          parsed.error.issues[0]!.message,
-      );
+    if (!parsed.success) throw new UserError(`${path}: not promptsource's form: ${firstIssue(parsed.error)}`);
     found.set(basename(dirname(path)), { path, entries: Object.values(parsed.data.templates) });
   }
   return found;
@@ -139,29 +144,33 @@ async function readFolder(folder: string): Promise<Map<string, { path: string; e
 /** The prompt templates that ship, or those of a folder of promptsource's YAML. */
 export async function loadPrompts(folder?: string): Promise<Prompts> {
   const path = join(packageFolder, "data", "prompts.yaml");
-  const own = ours.parse(await parseYaml(path));
+  const shipped = ours.parse(await parseYaml(path));
   const given = folder === undefined ? undefined : await readFolder(folder);
-  const compiled = new Map<string, readonly ((example: Example) => Prompted)[]>();
-  const foundFor = (task: Task) =>
-    [task.id, ...(folderNames[task.id] ?? [])]
-      .map((name) => given?.get(name))
-      .find((one) => one !== undefined);
+  const foundFor = ({ id }: Task) =>
+    [id, ...(promptsourceFolders[id] ?? [])].map((name) => given?.get(name)).find((one) => one !== undefined);
+  const fileOf = (task: Task) => foundFor(task)?.path ?? path;
+  /** @throws UserError where there are none */
+  const entriesOf = (task: Task): readonly Entry[] => {
+    if (!given) {
+      const entries = shipped[task.id];
+      if (entries?.length) return entries;
+      throw new UserError(
+        `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`,
+      );
+    }
+    const entries = foundFor(task)?.entries.filter(answersLike(task));
+    if (entries?.length) return entries;
+    throw new UserError(
+      `--prompts ${folder}: there are no templates ${task.kind === "generate" ? "without" : "with"} ` +
+        `answer_choices for ${task.id} (a folder of that name with a templates.yaml)`,
+    );
+  };
+  const compiled = new Map<string, Templates>();
   return {
-    fileOf: (task) => foundFor(task)?.path ?? path,
+    fileOf,
     of(task) {
-      const before = compiled.get(task.id);
-      if (before) return before;
-      const named = foundFor(task);
-      const says = task.kind === "generate";
-      const entries = given ? named?.entries.filter((one) => ranks(one) !== says) : own[task.id];
-      if (!entries?.length)
-        throw new UserError(
-          given
-            ? `--prompts ${folder}: there are no templates ${says ? "without" : "with"} answer_choices ` +
-                `for ${task.id} (a folder of that name with a templates.yaml)`
-            : `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`,
-        );
-      const templates = entries.map((one) => compile(one, task, named?.path ?? path));
+      const templates =
+        compiled.get(task.id) ?? entriesOf(task).map((entry) => compileTemplate(entry, task, fileOf(task)));
       compiled.set(task.id, templates);
       return templates;
     },

@@ -2,11 +2,11 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
+import { firstIssue, UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 
-const entry = z
+const registryEntry = z
   .object({
     /**
      * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
@@ -35,26 +35,33 @@ const entry = z
     synthetic: z.boolean().default(false),
     what: z.string().default(""),
   })
-  .refine(({ kind, labels }) => labels !== null || kind === "choice" || kind === "generate", {
-    path: ["labels"],
-    message: "only tasks of kind choice and generate have none",
+  .transform((read, context) => {
+    const { kind, labels } = read;
+    if (kind === "choice") return { ...read, kind, labels };
+    if (kind === "generate") return { ...read, kind, labels };
+    if (labels !== null) return { ...read, kind, labels };
+    context.addIssue({
+      code: "custom",
+      path: ["labels"],
+      message: "only a choice and a text to be said have none",
+    });
+    return z.NEVER;
   });
 
-export interface Task extends z.infer<typeof entry> {
-  readonly id: string;
-}
+/** A task whose examples are of one of its classes. */
+export type ClassTask = Extract<Task, { readonly labels: readonly string[] }>;
+
+/** By its kind, a task has labels or may have none. */
+export type Task = Readonly<z.infer<typeof registryEntry>> & { readonly id: string };
 
 async function readRegistry(path: string): Promise<Map<string, Task>> {
   const parsed = z
     .record(
       z.string().regex(/^\w[\w.-]*$/, "a task's name may hold letters, digits, dots, dashes and underscores"),
-      entry,
+      registryEntry,
     )
     .safeParse(await readJson(path));
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new UserError(`${path}: ${issue!.path.join(".")}: ${issue!.message}`);
-  }
+  if (!parsed.success) throw new UserError(`${path}: ${firstIssue(parsed.error)}`);
   return new Map(Object.entries(parsed.data).map(([id, task]) => [id, { ...task, id }]));
 }
 
@@ -64,9 +71,9 @@ async function readRegistry(path: string): Promise<Map<string, Task>> {
  */
 export async function loadTasks(dataFolder?: string): Promise<Map<string, Task>> {
   const tasks = await readRegistry(join(packageFolder, "data", "tasks.json"));
-  const own = dataFolder === undefined ? undefined : join(dataFolder, "tasks.json");
-  if (own !== undefined && existsSync(own))
-    for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
+  if (dataFolder === undefined) return tasks;
+  const own = join(dataFolder, "tasks.json");
+  if (existsSync(own)) for (const [id, task] of await readRegistry(own)) tasks.set(id, task);
   return tasks;
 }
 

@@ -1,13 +1,21 @@
 import seedrandom from "seedrandom";
 import { UserError } from "../errors.js";
 import type { Example } from "./examples.js";
-import { findSplits, readExamples, type DataFiles, type FileSplit } from "./files.js";
-import { imageSplits } from "./images.js";
+import { findSplits, readExamples, type DataFiles } from "./files.js";
+import { imageSplits, type ReadSplit, type SplitReader } from "./images.js";
 import { pythonShuffled } from "./mersenne.js";
 import type { Task } from "./registry.js";
+import { fisherYates } from "./shuffle.js";
 
 export const splitNames = ["files", "paper"] as const;
 export type SplitName = (typeof splitNames)[number];
+
+/** How a task's examples are drawn. */
+export interface DrawOptions {
+  readonly valPerTask: number;
+  readonly seed: number;
+  readonly split?: SplitName | undefined;
+}
 
 export interface TaskData {
   /** The examples that coefficients are trained and hyper-parameters searched on. */
@@ -21,20 +29,11 @@ export interface TaskData {
 /** A Fisher–Yates shuffle driven by a seed string: the same order on every machine. */
 export function shuffled<T>(items: readonly T[], seed: string): T[] {
   const random = seedrandom(seed);
-  const out = [...items];
-  for (let i = out.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    [out[i], out[j]] = [out[j]!, out[i]!];
-  }
-  return out;
+  return fisherYates(items, (count) => Math.floor(random() * count));
 }
 
-type Reader = (
-  split: FileSplit,
-) => Promise<{ readonly source: DataFiles; readonly examples: Example[] } | undefined>;
-
 /** Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none. */
-async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
+async function splitReader(dataFolder: string, task: Task): Promise<SplitReader> {
   if (task.kind === "image") return imageSplits(dataFolder, task);
   const files = await findSplits(dataFolder, task);
   return async (split) => {
@@ -42,7 +41,8 @@ async function readerOf(dataFolder: string, task: Task): Promise<Reader> {
     if (source === undefined) return undefined;
     const examples: Example[] = [];
     for (const path of source.files) examples.push(...(await readExamples(path, task)));
-    return examples.length ? { source, examples } : undefined;
+    if (examples.length === 0) return undefined;
+    return { source, examples };
   };
 }
 
@@ -57,7 +57,7 @@ export async function trainingData(
   task: Task,
   seed: number,
 ): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
-  const read = await readerOf(dataFolder, task);
+  const read = await splitReader(dataFolder, task);
   const train = await read("train");
   if (!train) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
   const [tested, judge] = [await read("test"), await read("validation")];
@@ -73,65 +73,57 @@ export async function trainingData(
   return { train: order.slice(count), judge: order.slice(0, count), sources: [train.source] };
 }
 
+/** One set, cut in two. @throws UserError where nothing is left to test on */
+function cutInTwo({ source, examples }: ReadSplit, order: readonly Example[], count: number): TaskData {
+  if (examples.length <= count)
+    throw new UserError(
+      `${source.name}: its ${examples.length} examples leave nothing to test on after ` +
+        `--val-per-task ${count}`,
+    );
+  return {
+    validation: order.slice(0, count),
+    test: order.slice(count),
+    sources: { validation: source, test: source },
+  };
+}
+
+/** The published validation set (perhaps named test), in the order of Python's shuffle with seed 42, cut in two. */
+async function paperData(read: SplitReader, count: number, where: string): Promise<TaskData> {
+  const published = (await read("test")) ?? (await read("validation"));
+  if (!published)
+    throw new UserError(
+      `${where}: --split paper cuts the published validation set, and there is none with labels`,
+    );
+  return cutInTwo(published, pythonShuffled(published.examples, 42), count);
+}
+
 /**
  * Draws a task's validation examples and its test set.
  * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
  * Without (published test sets hide their labels): test is the published development file and validation is
  * drawn from train; with a development file alone, it is shuffled and cut.
- * @param split `paper` cuts one set in two as the papers do: the published validation set (here perhaps
- *   named test), in the order of Python's shuffle with seed 42, the first `count` for validation, the
- *   rest for the test
+ * @param split `paper` cuts one set in two as the papers do, the first `count` for validation, the rest for the test
  */
 export async function loadTaskData(
   dataFolder: string,
   task: Task,
-  count: number,
-  seed: number,
-  split: SplitName = "files",
+  { valPerTask: count, seed, split = "files" }: DrawOptions,
 ): Promise<TaskData> {
-  const read = await readerOf(dataFolder, task);
+  const read = await splitReader(dataFolder, task);
+  const where = `${dataFolder}/${task.id}`;
+  if (split === "paper") return paperData(read, count, where);
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
-  if (split === "paper") {
-    const published = (await read("test")) ?? (await read("validation"));
-    if (!published)
-      throw new UserError(
-        `${dataFolder}/${task.id}: --split paper cuts the published validation set, and there is none with labels`,
-      );
-    const order = pythonShuffled(published.examples, 42);
-    if (order.length <= count)
-      throw new UserError(
-        `${published.source.name}: its ${order.length} examples leave nothing to test on after ` +
-          `--val-per-task ${count}`,
-      );
-    return {
-      validation: order.slice(0, count),
-      test: order.slice(count),
-      sources: { validation: published.source, test: published.source },
-    };
-  }
   const labelledTest = await read("test");
   const development = await read("validation");
   const pool = (labelledTest ? development : undefined) ?? (await read("train"));
   const held = labelledTest ?? development;
-  if (held && pool) {
+  if (held && pool)
     return {
       validation: draw(pool.examples).slice(0, count),
       test: held.examples,
       sources: { validation: pool.source, test: held.source },
     };
-  }
   const only = held ?? pool;
-  if (!only) throw new UserError(`${dataFolder}/${task.id}: no file of it carries labels`);
-  if (only.examples.length <= count) {
-    throw new UserError(
-      `${only.source.name}: its ${only.examples.length} examples leave nothing to test on ` +
-        `after --val-per-task ${count}`,
-    );
-  }
-  const order = draw(only.examples);
-  return {
-    validation: order.slice(0, count),
-    test: order.slice(count),
-    sources: { validation: only.source, test: only.source },
-  };
+  if (!only) throw new UserError(`${where}: no file of it carries labels`);
+  return cutInTwo(only, draw(only.examples), count);
 }

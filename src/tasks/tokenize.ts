@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
+import { messageOf, UserError } from "../errors.js";
+import { isObject } from "./examples.js";
 
 /** Token ids and segment numbers of one text or pair, special tokens included. */
 export interface Encoded {
@@ -11,7 +12,7 @@ export interface Encoded {
   readonly types: readonly number[];
 }
 
-export interface TextEncoder {
+export interface TextTokenizer {
   readonly vocabulary: number;
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
   /** Ids of a text, special tokens as for a single one, uncut; or without them. */
@@ -24,79 +25,65 @@ const piece = z.union([
   z.object({ SpecialToken: z.object({ id: z.string(), type_id: z.number() }) }),
   z.object({ Sequence: z.object({ id: z.enum(["A", "B"]), type_id: z.number() }) }),
 ]);
+type TemplatePiece = z.infer<typeof piece>;
 const template = z.object({
   type: z.literal("TemplateProcessing"),
   single: z.array(piece),
   pair: z.array(piece),
   special_tokens: z.record(z.string(), z.object({ ids: z.array(z.number()) })),
 });
-type Template = z.infer<typeof template>;
+type Template = Omit<z.infer<typeof template>, "type">;
 
-/** The older BertProcessing is the same template in other words. */
-const bertProcessing = z.object({
-  type: z.literal("BertProcessing"),
+/** The older BertProcessing is the same template in other words; RoBERTa's has two separators in a pair. */
+const namedProcessing = z.object({
+  type: z.enum(["BertProcessing", "RobertaProcessing"]),
   sep: z.tuple([z.string(), z.number()]),
   cls: z.tuple([z.string(), z.number()]),
 });
 
-/** RoBERTa's: the same, with two separators in a pair. */
-const robertaProcessing = z.object({
-  type: z.literal("RobertaProcessing"),
-  sep: z.tuple([z.string(), z.number()]),
-  cls: z.tuple([z.string(), z.number()]),
-});
+const special = (id: string, type: number): TemplatePiece => ({ SpecialToken: { id, type_id: type } });
+const sequence = (id: "A" | "B", type: number): TemplatePiece => ({ Sequence: { id, type_id: type } });
+
+/** A named processing as a template. */
+function asTemplate({
+  type,
+  cls: [cls, clsId],
+  sep: [sep, sepId],
+}: z.infer<typeof namedProcessing>): Template {
+  const single = [special(cls, 0), sequence("A", 0), special(sep, 0)];
+  const second = {
+    BertProcessing: [sequence("B", 1), special(sep, 1)],
+    RobertaProcessing: [special(sep, 0), sequence("B", 0), special(sep, 0)],
+  }[type];
+  return {
+    single,
+    pair: [...single, ...second],
+    special_tokens: { [cls]: { ids: [clsId] }, [sep]: { ids: [sepId] } },
+  };
+}
+
+/** The processors of a post_processor: its own list, or itself alone. */
+function processorsIn(json: unknown): unknown[] {
+  if (isObject(json) && json["type"] === "Sequence" && Array.isArray(json["processors"]))
+    return json["processors"];
+  return [json];
+}
 
 function readTemplate(json: unknown, path: string): Template {
   // Byte-level models add nothing; some say so beside a template.
-  const listed =
-    (json as { type?: unknown; processors?: unknown } | null | undefined)?.type === "Sequence"
-      ? (json as { processors: { type?: unknown }[] }).processors
-      : [json as { type?: unknown } | null | undefined];
-  const [own, ...more] = listed.filter((one) => one && one.type !== "ByteLevel");
-  if (!own)
-    return {
-      type: "TemplateProcessing",
-      single: [{ Sequence: { id: "A", type_id: 0 } }],
-      pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 0 } }],
-      special_tokens: {},
-    };
-  if (more.length === 0) json = own;
-  const direct = template.safeParse(json);
-  if (direct.success) return direct.data;
-  const roberta = robertaProcessing.safeParse(json);
-  if (roberta.success) {
-    const {
-      cls: [cls, clsId],
-      sep: [sep, sepId],
-    } = roberta.data;
-    const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
-    const text = (id: "A" | "B") => ({ Sequence: { id, type_id: 0 } });
-    const single = [special(cls), text("A"), special(sep)];
-    return {
-      type: "TemplateProcessing",
-      single,
-      pair: [...single, special(sep), text("B"), special(sep)],
-      special_tokens: { [cls]: { ids: [clsId] }, [sep]: { ids: [sepId] } },
-    };
-  }
-  const bert = bertProcessing.safeParse(json);
-  if (!bert.success)
-    throw new UserError(
-      `${path}: its post_processor is not one train-merge knows (TemplateProcessing, ` +
-        "BertProcessing, RobertaProcessing, ByteLevel)",
-    );
-  const {
-    cls: [cls, clsId],
-    sep: [sep, sepId],
-  } = bert.data;
-  const special = (id: string, type_id: number) => ({ SpecialToken: { id, type_id } });
-  const single = [special(cls, 0), { Sequence: { id: "A" as const, type_id: 0 } }, special(sep, 0)];
-  return {
-    type: "TemplateProcessing",
-    single,
-    pair: [...single, { Sequence: { id: "B" as const, type_id: 1 } }, special(sep, 1)],
-    special_tokens: { [cls]: { ids: [clsId] }, [sep]: { ids: [sepId] } },
-  };
+  const processors = processorsIn(json).filter((one) => isObject(one) && one["type"] !== "ByteLevel");
+  if (processors.length === 0)
+    return { single: [sequence("A", 0)], pair: [sequence("A", 0), sequence("B", 0)], special_tokens: {} };
+  const [only, ...more] = processors;
+  const direct = template.safeParse(only);
+  const named = namedProcessing.safeParse(only);
+  // Several are none of ours, whatever each of them is.
+  if (direct.success && more.length === 0) return direct.data;
+  if (named.success && more.length === 0) return asTemplate(named.data);
+  throw new UserError(
+    `${path}: its post_processor is not one train-merge knows (TemplateProcessing, ` +
+      "BertProcessing, RobertaProcessing, ByteLevel)",
+  );
 }
 
 /**
@@ -116,11 +103,26 @@ function truncate(a: number[], b: number[], room: number): void {
   }
 }
 
-function construct(json: object, config: object, path: string): Tokenizer {
+/** The object in a JSON file. */
+async function readObject(path: string): Promise<Readonly<Record<string, unknown>>> {
+  const json = await readJson(path);
+  if (!isObject(json)) throw new UserError(`${path}: not a JSON object`);
+  return json;
+}
+
+/** The tokenizer of a folder's files, and what it puts around texts. */
+async function readTokenizer(
+  folder: string,
+  path: string,
+): Promise<{ tokenizer: Tokenizer; form: Template }> {
+  const json = await readObject(path);
+  const form = readTemplate(json["post_processor"], path);
+  const configPath = join(folder, "tokenizer_config.json");
+  const config = existsSync(configPath) ? await readObject(configPath) : {};
   try {
-    return new Tokenizer(json, config);
+    return { tokenizer: new Tokenizer(json, config), form };
   } catch (error) {
-    throw new UserError(`${path}: ${(error as Error).message}`);
+    throw new UserError(`${path}: ${messageOf(error)}`);
   }
 }
 
@@ -128,56 +130,59 @@ function construct(json: object, config: object, path: string): Tokenizer {
  * Reads `tokenizer.json` of a folder. Truncates to `maxLength` (longest first); pads nothing: a batch pads
  * itself to its longest row, whatever padding the file asks for.
  */
-export async function loadTokenizer(folder: string, maxLength: number): Promise<TextEncoder> {
+export async function loadTokenizer(folder: string, maxLength: number): Promise<TextTokenizer> {
   const path = join(folder, "tokenizer.json");
   if (!existsSync(path))
     throw new UserError(
       `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained)`,
     );
-  const json = (await readJson(path)) as { post_processor?: unknown };
-  const configPath = join(folder, "tokenizer_config.json");
-  const form = readTemplate(json.post_processor, path);
-  const tokenizer = construct(
-    json,
-    existsSync(configPath) ? ((await readJson(configPath)) as object) : {},
-    path,
-  );
+  const { tokenizer, form } = await readTokenizer(folder, path);
   const idsOf = (token: string): number[] => {
     const ids = form.special_tokens[token]?.ids;
     if (!ids) throw new UserError(`${path}: its post_processor names "${token}" but does not say its id`);
     return ids;
   };
-  const specialsIn = (pieces: Template["pair"]) =>
-    pieces.reduce((n, p) => n + ("SpecialToken" in p ? idsOf(p.SpecialToken.id).length : 0), 0);
-  const room = { single: maxLength - specialsIn(form.single), pair: maxLength - specialsIn(form.pair) };
+  /** Ids and segment numbers of a template's pieces, its texts being put in. */
+  const filled = (
+    pieces: readonly TemplatePiece[],
+    texts: Readonly<Record<"A" | "B", readonly number[]>>,
+  ): Encoded => {
+    const ids: number[] = [];
+    const types: number[] = [];
+    const add = (added: readonly number[], type: number) => {
+      for (const id of added) {
+        ids.push(id);
+        types.push(type);
+      }
+    };
+    for (const part of pieces) {
+      if ("Sequence" in part) add(texts[part.Sequence.id], part.Sequence.type_id);
+      else add(idsOf(part.SpecialToken.id), part.SpecialToken.type_id);
+    }
+    return { ids, types };
+  };
+  const roomIn = (pieces: readonly TemplatePiece[]) =>
+    maxLength - filled(pieces, { A: [], B: [] }).ids.length;
+  const room = { single: roomIn(form.single), pair: roomIn(form.pair) };
   if (Math.min(room.single, room.pair) < 2)
     throw new UserError(`${path}: its special tokens leave no room for text in ${maxLength} tokens`);
   const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
   return {
     vocabulary: tokenizer.get_vocab(true).size,
-    whole: (text, special) =>
-      special
-        ? form.single.flatMap((p) => ("SpecialToken" in p ? idsOf(p.SpecialToken.id) : tokens(text)))
-        : tokens(text),
-    text: (ids) => (ids.length ? tokenizer.decode([...ids], { skip_special_tokens: true }) : ""),
+    whole(text, withSpecial) {
+      if (!withSpecial) return tokens(text);
+      return [...filled(form.single, { A: tokens(text), B: [] }).ids];
+    },
+    text(ids) {
+      if (ids.length === 0) return "";
+      return tokenizer.decode([...ids], { skip_special_tokens: true });
+    },
     encode([first, second]) {
       const a = tokens(first);
-      const b = second === undefined ? [] : tokens(second);
-      const kind = second === undefined ? "single" : "pair";
-      truncate(a, b, room[kind]);
-      const ids: number[] = [];
-      const types: number[] = [];
-      for (const p of form[kind]) {
-        const isSpecial = "SpecialToken" in p;
-        const text = isSpecial || p.Sequence.id === "A" ? a : b;
-        const added = isSpecial ? idsOf(p.SpecialToken.id) : text;
-        const type = isSpecial ? p.SpecialToken.type_id : p.Sequence.type_id;
-        for (const id of added) {
-          ids.push(id);
-          types.push(type);
-        }
-      }
-      return { ids, types };
+      if (second === undefined) return filled(form.single, { A: a.slice(0, room.single), B: [] });
+      const b = tokens(second);
+      truncate(a, b, room.pair);
+      return filled(form.pair, { A: a, B: b });
     },
   };
 }

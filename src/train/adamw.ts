@@ -1,3 +1,4 @@
+import { f64 } from "../at.js";
 import type { Table } from "../merge/table.js";
 
 export interface AdamWOptions {
@@ -29,37 +30,39 @@ export const zeroMoments = (size: number): Moments => ({
  */
 export function adamW(
   raw: Table,
-  gradient: Table,
+  { values: gradient }: Table,
   moments: Moments,
-  lr: number,
-  options: AdamWOptions,
+  { lr, beta1, beta2, epsilon, weightDecay }: AdamWOptions & { readonly lr: number },
 ): { raw: Table; moments: Moments } {
-  const { beta1, beta2, epsilon, weightDecay } = options;
   const step = moments.step + 1;
-  const first = moments.first.map((m, i) => beta1 * m + (1 - beta1) * gradient.values[i]!);
-  const second = moments.second.map((v, i) => beta2 * v + (1 - beta2) * gradient.values[i]! ** 2);
+  const first = moments.first.map((m, i) => beta1 * m + (1 - beta1) * f64(gradient, i));
+  const second = moments.second.map((v, i) => beta2 * v + (1 - beta2) * f64(gradient, i) ** 2);
   const [correction1, correction2] = [1 - beta1 ** step, 1 - beta2 ** step];
   const values = raw.values.map(
     (w, i) =>
       w * (1 - lr * weightDecay) -
-      (lr * first[i]!) / correction1 / (Math.sqrt(second[i]! / correction2) + epsilon),
+      (lr * f64(first, i)) / correction1 / (Math.sqrt(f64(second, i) / correction2) + epsilon),
   );
   return { raw: { ...raw, values }, moments: { first, second, step } };
 }
 
 export const decays = ["none", "linear", "cosine"] as const;
 
+/** How the learning rate changes over a training. */
+export interface Schedule {
+  readonly steps: number;
+  readonly lr: number;
+  /** Steps of linear warm-up. */
+  readonly warmup: number;
+  /** Of the learning rate, after it. */
+  readonly decay: (typeof decays)[number];
+}
+
 /**
  * Learning rate of step 0, 1, …: linear warm-up from 1/warmup, then constant or decayed to zero at
  * `steps`, one step past the last.
  */
-export function learningRate(
-  step: number,
-  steps: number,
-  lr: number,
-  warmup: number,
-  decay: (typeof decays)[number],
-): number {
+export function learningRate(step: number, { steps, lr, warmup, decay }: Schedule): number {
   if (step < warmup) return (lr * (step + 1)) / warmup;
   const progress = (step - warmup) / Math.max(1, steps - warmup);
   if (decay === "linear") return lr * (1 - progress);

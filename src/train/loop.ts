@@ -1,17 +1,18 @@
+import { at } from "../at.js";
 import type { MergeContext } from "../evaluate/baselines.js";
-import { evaluateTasks, type PreparedTask, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type PreparedTask } from "../evaluate/evaluate.js";
 import { gates, type GateName } from "../merge/gates.js";
 import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
-import { trainingBatches } from "../tasks/batches.js";
-import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type decays } from "./adamw.js";
+import { trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type Schedule } from "./adamw.js";
 import { usesLabels, type LossName } from "./losses.js";
 import { coefficientGradient } from "./step.js";
 
-export interface TrainOptions {
-  readonly steps: number;
-  readonly lr: number;
-  readonly warmup: number;
-  readonly decay: (typeof decays)[number];
+/**
+ * What a training takes of a run's settings, which hold it by the same names (config/options.ts sees to that), and
+ * what it starts from.
+ */
+export interface TrainOptions extends Schedule {
   readonly weightDecay: number;
   readonly batchSize: number;
   readonly gate: GateName;
@@ -25,12 +26,12 @@ export interface TrainOptions {
   readonly evalEvery: number;
   readonly saveEvery: number;
   readonly seed: number;
-  /** Batches of each task a step (default: 1). */
-  readonly batchesPerStep?: number | undefined;
+  /** Batches of each task a step. */
+  readonly batchesPerStep: number;
   /** Whether it trains on the validation examples, or (without labels) on the test inputs. */
-  readonly adaptOn?: "validation" | "test" | undefined;
+  readonly adaptOn: "validation" | "test";
   /** Tokens that share one pass through the model. */
-  readonly microBatch?: number | undefined;
+  readonly microBatch: number;
 }
 
 /** Everything a run needs to go on from where it stood. Batches follow from the step number (tasks/batches.ts). */
@@ -65,24 +66,97 @@ export const initialState = (layers: number, experts: number, { gate, init }: Tr
   return { raw, moments: zeroMoments(raw.values.length) };
 };
 
-/** What the best step is chosen by: cross-entropy summed over tasks, as weighted in training. */
-const validationLoss = (scores: readonly Score[], weights: readonly number[]) =>
-  scores.reduce((sum, { loss }, i) => sum + weights[i]! * loss, 0);
+/** A task as it is trained on. */
+interface TaskInTraining {
+  readonly task: PreparedTask;
+  readonly weight: number;
+  /** With the validation examples that the best step is chosen by. */
+  readonly judged: PreparedTask;
+  /** Training batch number n. */
+  batch(n: number): Batch;
+}
+
+/** What is trained, on what and how. */
+export interface Training<Task = PreparedTask> {
+  readonly place: MergeContext;
+  readonly tasks: readonly Task[];
+  readonly options: TrainOptions;
+}
 
 /**
  * Cuts a task's examples into those trained on and those the best step is chosen on (all, where none
  * are held out).
  */
 function holdOut(
-  task: PreparedTask,
+  validation: readonly EncodedExample[],
   holdout: number,
-): { fit: PreparedTask["validation"]; judge: PreparedTask["validation"] } {
-  const { validation } = task;
+): { fit: readonly EncodedExample[]; judge: readonly EncodedExample[] } {
   const held = Math.min(validation.length - 1, Math.round(validation.length * holdout));
-  return held > 0
-    ? { fit: validation.slice(held), judge: validation.slice(0, held) }
-    : { fit: validation, judge: validation };
+  if (held <= 0) return { fit: validation, judge: validation };
+  return { fit: validation.slice(held), judge: validation.slice(0, held) };
 }
+
+function taskInTraining(task: PreparedTask, weight: number, options: TrainOptions): TaskInTraining {
+  // A loss without labels chooses nothing by them: it may train on every example.
+  const { fit, judge } = holdOut(task.validation, usesLabels(options.loss) ? options.holdout : 0);
+  const examples = options.adaptOn === "test" ? task.test : fit;
+  return {
+    task,
+    weight,
+    judged: { ...task, validation: judge },
+    batch: trainingBatches(task.id, examples, options.batchSize, options.seed),
+  };
+}
+
+/** Scores the table on the examples that the best step is chosen by, and keeps it where it is the best. */
+async function scoreTable(
+  { place, tasks, options }: Training<TaskInTraining>,
+  state: TrainState,
+): Promise<{ state: TrainState; shown: Pick<TrainRecord, "validation" | "coefficients"> }> {
+  const table = applyGate(state.raw, options.gate);
+  const scores = await evaluateTasks(
+    { ...place, table },
+    tasks.map(({ judged }) => judged),
+    "validation",
+  );
+  // Cross-entropy summed over tasks, as weighted in training.
+  const loss = tasks.reduce((sum, { weight }, i) => sum + weight * at(scores, i).loss, 0);
+  const shown = {
+    validation: { loss, accuracy: scores.map(({ accuracy }) => accuracy) },
+    coefficients: Array.from(table.values, (value) => Math.round(value * 1e4) / 1e4),
+  };
+  const isBest = !state.best || loss < state.best.loss;
+  if (!isBest) return { state, shown };
+  return { state: { ...state, best: { step: state.moments.step, loss, raw: state.raw } }, shown };
+}
+
+/** One batch of every task (or several), and one step of AdamW. */
+async function takeStep(
+  { place, tasks, options }: Training<TaskInTraining>,
+  state: TrainState,
+): Promise<{ state: TrainState; lr: number; loss: number; losses: number[] }> {
+  const { step } = state.moments;
+  const each = options.batchesPerStep;
+  const jobs = tasks.flatMap(({ task: { head }, weight, batch }) =>
+    Array.from({ length: each }, (_, n) => ({ head, weight, batch: batch(step * each + n) })),
+  );
+  const table = applyGate(state.raw, options.gate);
+  const merge = { ...place, table, microBatch: options.microBatch };
+  const { gradient, losses: jobLosses } = await coefficientGradient(merge, jobs, options.loss);
+  const losses = tasks.map((_, i) => sumOf(jobLosses.slice(i * each, (i + 1) * each)));
+  const loss = sumOf(losses);
+  if (!Number.isFinite(loss))
+    throw new RangeError(`the loss became ${loss} at step ${step + 1}; try a lower --lr`);
+  const lr = learningRate(step, options);
+  const after = adamW(state.raw, throughGate(gradient, state.raw, options.gate), state.moments, {
+    ...adamDefaults,
+    weightDecay: options.weightDecay,
+    lr,
+  });
+  return { state: { ...state, ...after }, lr, loss, losses };
+}
+
+const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
 
 /**
  * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and
@@ -92,89 +166,40 @@ function holdOut(
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
-  place: MergeContext,
-  tasks: readonly PreparedTask[],
-  options: TrainOptions,
+  { place, tasks, options }: Training,
   start: TrainState,
   hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  // A loss without labels chooses nothing by them: it may train on every example.
-  const parts = tasks.map((task) => holdOut(task, usesLabels(options.loss) ? options.holdout : 0));
-  const judges = tasks.map((task, i) => ({ ...task, validation: parts[i]!.judge }));
-  const fits = tasks.map((task, i) => (options.adaptOn === "test" ? task.test : parts[i]!.fit));
-  const each = options.batchesPerStep ?? 1;
-  const batchOf = tasks.map((task, i) =>
-    trainingBatches(task.id, fits[i]!, options.batchSize, task.isChoice, options.seed),
-  );
-  let state = start;
-
-  const score = async () => {
-    const scores = await evaluateTasks(
-      { ...place, table: applyGate(state.raw, options.gate) },
-      judges,
-      "validation",
-    );
-    const loss = validationLoss(scores, weights);
-    if (!state.best || loss < state.best.loss)
-      state = { ...state, best: { step: state.moments.step, loss, raw: state.raw } };
-    return { loss, accuracy: scores.map(({ accuracy }) => accuracy) };
+  const training: Training<TaskInTraining> = {
+    place,
+    options,
+    tasks: tasks.map((task, i) => taskInTraining(task, at(weights, i), options)),
   };
-
-  const shown = () =>
-    Array.from(applyGate(state.raw, options.gate).values, (value) => Math.round(value * 1e4) / 1e4);
-
-  if (state.moments.step === 0)
-    await hooks.record({ step: 0, validation: await score(), coefficients: shown() });
+  let state = start;
+  const scored = async () => {
+    const { state: after, shown } = await scoreTable(training, state);
+    state = after;
+    return shown;
+  };
+  if (state.moments.step === 0) await hooks.record({ step: 0, ...(await scored()) });
   while (state.moments.step < options.steps) {
-    const at = state.moments.step;
-    const jobs = tasks.flatMap(({ head }, i) =>
-      Array.from({ length: each }, (_, n) => ({
-        head,
-        batch: batchOf[i]!(at * each + n),
-        weight: weights[i]!,
-      })),
-    );
-    const { gradient, losses: jobLosses } = await coefficientGradient(
-      place.model,
-      place.vectors,
-      applyGate(state.raw, options.gate),
-      jobs,
-      { ...options, blockwise: place.blockwise },
-    );
-    const losses = tasks.map((_, i) =>
-      jobLosses.slice(i * each, (i + 1) * each).reduce((sum, value) => sum + value, 0),
-    );
-    const loss = losses.reduce((sum, value) => sum + value, 0);
-    if (!Number.isFinite(loss))
-      throw new RangeError(`the loss became ${loss} at step ${at + 1}; try a lower --lr`);
-    const lr = learningRate(at, options.steps, options.lr, options.warmup, options.decay);
-    state = {
-      ...state,
-      ...adamW(state.raw, throughGate(gradient, state.raw, options.gate), state.moments, lr, {
-        ...adamDefaults,
-        weightDecay: options.weightDecay,
-      }),
-    };
-
-    const step = at + 1;
-    const scored = step % options.evalEvery === 0 || step === options.steps;
-    await hooks.record({
-      step,
-      lr,
-      loss,
-      losses,
-      ...(scored && { validation: await score(), coefficients: shown() }),
-    });
+    const { state: after, ...record } = await takeStep(training, state);
+    state = after;
+    const { step } = state.moments;
+    const isLast = step === options.steps;
+    const isScored = isLast || step % options.evalEvery === 0;
+    await hooks.record({ step, ...record, ...(isScored && (await scored())) });
     // After the last step there is nothing left to stop.
-    const stop = step < options.steps && hooks.stopping();
-    if (stop || step % options.saveEvery === 0 || step === options.steps) await hooks.save(state);
+    const stop = !isLast && hooks.stopping();
+    if (stop || isLast || step % options.saveEvery === 0) await hooks.save(state);
     if (stop) break;
   }
   return { state, finished: state.moments.step >= options.steps };
 }
 
 /** The raw table a finished run stands for: the best on validation, or the last where labels were not used. */
-export function chosenRaw(state: TrainState, { loss }: TrainOptions): Table {
-  return usesLabels(loss) && state.best ? state.best.raw : state.raw;
+export function chosenRaw(state: TrainState, { loss }: Pick<TrainOptions, "loss">): Table {
+  if (usesLabels(loss) && state.best) return state.best.raw;
+  return state.raw;
 }

@@ -1,24 +1,29 @@
 import type { Head } from "../models/head.js";
-import { cutBatch, lossWeight, tokensAPass, tokensOf, type Batch } from "../tasks/batches.js";
+import { batchTokens, cutBatch, groupUpTo, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
 
 /** A task's part in one step. */
-export interface Job {
+export interface StepJob {
   /** None where the model scores its rows itself. */
   readonly head: Head | undefined;
   readonly batch: Batch;
   readonly weight: number;
-  /** Which of the step's jobs this is, or is a part of. */
-  readonly index?: number | undefined;
+}
+
+/** A job, or a part of one. */
+export interface PassJob extends StepJob {
+  /** Which of the step's jobs it is of. */
+  readonly index: number;
 }
 
 /**
  * Cuts a job into micro-batches of at most `most` tokens. Each is weighted by its share of the mean, so that their
  * losses and gradients add up to the whole job's.
  */
-const microBatches = (job: Job, most: number): Job[] =>
+const microBatches = (job: StepJob, index: number, most: number): PassJob[] =>
   cutBatch(job.batch, most).map((batch) => ({
     ...job,
     batch,
+    index,
     weight: (job.weight * lossWeight(batch)) / lossWeight(job.batch),
   }));
 
@@ -26,17 +31,9 @@ const microBatches = (job: Job, most: number): Job[] =>
  * Groups jobs into passes through the model, in order, none of more than `most` tokens if it has more
  * than one example.
  */
-export function passesOf(jobs: readonly Job[], most = tokensAPass): Job[][] {
-  const passes: { jobs: Job[]; tokens: number }[] = [];
-  for (const job of jobs.flatMap((whole, index) => microBatches({ ...whole, index }, most))) {
-    const tokens = tokensOf(job.batch);
-    const last = passes.at(-1);
-    if (last && last.tokens + tokens <= most) {
-      last.jobs.push(job);
-      last.tokens += tokens;
-    } else {
-      passes.push({ jobs: [job], tokens });
-    }
-  }
-  return passes.map((pass) => pass.jobs);
-}
+export const modelPasses = (jobs: readonly StepJob[], most = tokensAPass): PassJob[][] =>
+  groupUpTo(
+    jobs.flatMap((job, index) => microBatches(job, index, most)),
+    most,
+    ({ batch }) => batchTokens(batch),
+  );

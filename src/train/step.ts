@@ -1,12 +1,10 @@
 import {
   add,
-  cast,
   concat,
   dispose,
   engine,
   keep,
   mul,
-  oneHot,
   reshape,
   sum,
   tensor1d,
@@ -16,11 +14,13 @@ import {
   type Tensor,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
+import { at, f32, f64, lookUp } from "../at.js";
+import type { Merge } from "../evaluate/merge.js";
 import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
-import type { TaskVectors } from "../merge/vectors.js";
-import { logits, type Head } from "../models/head.js";
-import { crossEntropy, divergence, entropy, guardedEntropy } from "../models/losses.js";
+import type { Request, TaskVectors } from "../merge/vectors.js";
+import { logits } from "../models/head.js";
+import { divergence, entropy, guardedEntropy, labelCrossEntropy } from "../models/losses.js";
 import { along, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import {
@@ -33,52 +33,43 @@ import {
   type Stage,
 } from "../stages/stages.js";
 import { openStage, type StageWeights } from "../stages/weights.js";
-import { isGeneration, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
+import { choicesOf, lossWeight, tokensAPass } from "../tasks/batches.js";
 import type { LossName } from "./losses.js";
-import { passesOf, type Job } from "./passes.js";
+import { addGradients } from "./gradients.js";
+import { modelPasses, type StepJob, type PassJob } from "./passes.js";
 
 /** The weighted mean loss of each job, [1] each, from the features of all their rows [rows, width]. */
-export function jobLosses(features: Tensor2D, jobs: readonly Job[], loss: LossName): Tensor[] {
+export function jobLosses(features: Tensor2D, jobs: readonly StepJob[], loss: LossName): Tensor[] {
+  if (jobs.length === 1) return jobs.map((job) => weightedLoss(features, job, loss));
   let start = 0;
-  return jobs.map(({ head, batch, weight }) => {
+  return jobs.map((job) => {
     const from = start;
-    const mine =
-      jobs.length === 1
-        ? features
-        : rows(
-            features,
-            tensor1d(
-              Int32Array.from(batch.rows, (_, i) => from + i),
-              "int32",
-            ),
-          );
-    start += batch.rows.length;
-    return reshape(mul(oneLoss(mine, head, batch, loss), weight), [1]);
+    start += job.batch.rows.length;
+    const own = tensor1d(
+      Int32Array.from(job.batch.rows, (_, i) => from + i),
+      "int32",
+    );
+    return weightedLoss(rows(features, own), job, loss);
   });
 }
 
-function oneLoss(features: Tensor2D, head: Head | undefined, batch: Batch, loss: LossName): Tensor {
+const weightedLoss = (features: Tensor2D, job: StepJob, loss: LossName): Tensor =>
+  reshape(mul(meanLoss(features, job, loss), job.weight), [1]);
+
+function meanLoss(features: Tensor2D, { head, batch }: StepJob, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
-  if (isGeneration(batch)) return mul(sum(features), -1 / lossWeight(batch));
-  const scores = logits(features, head, batch.choices);
+  if (batch.kind === "generate") return mul(sum(features), -1 / lossWeight(batch));
+  const scores = logits(features, head, choicesOf(batch));
   if (loss === "entropy") return entropy(scores);
   if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
-  if (loss === "distillation") return divergence(scores, tensor2d(batch.softLabels!.flat(), scores.shape));
-  const targets = oneHot(tensor1d([...batch.labels], "int32"), scores.shape[1]) as Tensor2D;
-  return crossEntropy(scores, cast(targets, "float32"));
-}
-
-export interface StepOptions {
-  readonly loss: LossName;
-  /** Merge and run one block at a time: its merged weights exist only while it runs. */
-  readonly blockwise?: boolean | undefined;
-  /** Tokens that share one pass through the model; a larger batch runs in several. */
-  readonly microBatch?: number | undefined;
+  if (loss === "cross-entropy") return labelCrossEntropy(scores, batch.labels);
+  if (!batch.softLabels) throw new Error("distillation asks for what an expert says, and none was asked");
+  return divergence(scores, tensor2d(batch.softLabels.flat(), scores.shape));
 }
 
 /** One pass through the model: some jobs, laid out, and what each stage left for the next. */
-interface Pass {
-  readonly jobs: readonly Job[];
+interface ModelPass {
+  readonly jobs: readonly PassJob[];
   readonly batch: unknown;
   /** What stage s starts from; nothing for the first. */
   readonly inputs: Boundary[];
@@ -86,8 +77,17 @@ interface Pass {
   upstream: Boundary;
 }
 
+/** Lays a step's jobs out in passes. */
+const layOut = (model: Model, jobs: readonly StepJob[], microBatch: number): ModelPass[] =>
+  modelPasses(jobs, microBatch).map((part) => ({
+    jobs: part,
+    batch: model.prepare(part.flatMap(({ batch }) => batch.rows)),
+    inputs: [[]],
+    upstream: [],
+  }));
+
 /**
- * The loss summed over tasks and its gradient with respect to every coefficient.
+ * The loss summed over tasks and its gradient with respect to every coefficient of a merge's table.
  *
  * The chain is cut at the merged weights: they are made once a stage, a pass at a time runs through
  * autodiff and adds to ∂L/∂θ, and each tensor's deltas are read once more for ⟨∂L/∂θ, τ_i⟩. With one
@@ -97,121 +97,139 @@ interface Pass {
  * first, is merged again, run again and differentiated. Neither grows with tasks or experts.
  */
 export async function coefficientGradient(
-  model: Model,
-  vectors: TaskVectors,
-  coefficients: Table,
-  jobs: readonly Job[],
-  { loss, blockwise = false, microBatch = tokensAPass }: StepOptions,
+  { model, vectors, table, blockwise = false, microBatch = tokensAPass }: Merge,
+  jobs: readonly StepJob[],
+  loss: LossName,
 ): Promise<{ gradient: Table; losses: number[] }> {
   const stages = stagesOf(model, blockwise);
-  const passes = passesOf(jobs, microBatch).map((part): Pass => ({
-    jobs: part,
-    batch: model.prepare(part.flatMap(({ batch }) => batch.rows)),
-    inputs: [[]],
-    upstream: [],
-  }));
-  const open = (stage: Stage) =>
-    openStage(
-      { model, vectors, table: coefficients },
-      stage,
-      passes.map(({ batch }) => batch),
-    );
-  for (const [s, stage] of stages.slice(0, -1).entries()) {
+  const passes = layOut(model, jobs, microBatch);
+  const batches = passes.map(({ batch }) => batch);
+  const open = (stage: Stage) => openStage({ model, vectors, table }, stage, batches);
+  for (const stage of stages.slice(0, -1)) {
     const opened = await open(stage);
     try {
-      for (const pass of passes)
-        pass.inputs.push(
-          await stageForward(model, stage, opened.weights, { batch: pass.batch, boundary: pass.inputs[s]! }),
-        );
+      for (const { inputs, batch } of passes)
+        inputs.push(await stageForward(model, stage, opened.weights, { batch, boundary: at(inputs, -1) }));
     } finally {
       opened.dispose();
     }
   }
   // Below the first block that anybody changed there is nothing to differentiate.
   const isChanged = ({ blocks }: Stage) =>
-    blocks.some(({ shapes }) => [...shapes.keys()].some((name) => vectors.tensors.get(name)!.experts.length));
-  const lowest = stages.findIndex(isChanged);
-  const values = new Float64Array(coefficients.values.length);
-  const losses: number[] = jobs.map(() => 0);
-  for (let s = stages.length - 1; s >= lowest; s--) {
-    const opened = await open(stages[s]!);
-    const { products, passLosses } = await stageBackward(
-      model,
-      vectors,
-      { s, stage: stages[s]!, opened },
-      passes,
-      loss,
+    blocks.some(({ shapes }) =>
+      [...shapes.keys()].some((name) => lookUp(vectors.tensors, name).experts.length > 0),
     );
+  const lowest = stages.findIndex(isChanged);
+  const values = new Float64Array(table.values.length);
+  const losses = new Float64Array(jobs.length);
+  for (const [s, stage] of [...stages.entries()].slice(lowest).toReversed()) {
+    const run = { model, vectors, loss, s, stage, opened: await open(stage) };
+    const { products, passLosses } = await stageBackward(run, passes);
     for (const { name, numbers } of products) {
-      const { row, experts } = vectors.tensors.get(name)!;
-      experts.forEach((column, i) => (values[row * coefficients.columns + column]! += numbers[i]!));
+      const { row, experts } = lookUp(vectors.tensors, name);
+      for (const [i, column] of experts.entries()) {
+        const entry = row * table.columns + column;
+        values[entry] = f64(values, entry) + f32(numbers, i);
+      }
     }
     // A job may have been cut into several: each carries its place.
-    passes.flatMap((pass) => pass.jobs).forEach(({ index }, i) => (losses[index!]! += passLosses[i] ?? 0));
+    const parts = passes.flatMap((pass) => pass.jobs);
+    for (const [i, part] of passLosses.entries()) {
+      const { index } = at(parts, i);
+      losses[index] = f64(losses, index) + part;
+    }
   }
-  return { gradient: { ...coefficients, values }, losses };
+  return { gradient: { ...table, values }, losses: [...losses] };
 }
 
-/** One stage backward over all passes; disposes the stage's weights. */
+/** A stage with its weights merged, and what its losses are. */
+interface StageRun {
+  readonly model: Model;
+  readonly vectors: TaskVectors;
+  readonly loss: LossName;
+  /** Its number. */
+  readonly s: number;
+  readonly stage: Stage;
+  readonly opened: StageWeights;
+}
+
+/** Inner products of a tensor's gradient with the task vectors of those that changed it, in their order. */
+interface TensorProducts {
+  readonly name: string;
+  readonly numbers: Float32Array;
+}
+
+/** One stage backward over all passes; disposes the stage's weights. The losses are those of the last stage. */
 async function stageBackward(
-  model: Model,
-  vectors: TaskVectors,
-  { s, stage, opened }: { s: number; stage: Stage; opened: StageWeights },
-  passes: readonly Pass[],
-  loss: LossName,
-): Promise<{ products: { name: string; numbers: Float32Array }[]; passLosses: ArrayLike<number> }> {
-  const { weights, changed } = opened;
+  run: StageRun,
+  passes: readonly ModelPass[],
+): Promise<{ products: TensorProducts[]; passLosses: Float32Array }> {
+  const { vectors, opened } = run;
   const losses: Tensor[] = [];
-  let total: (Tensor | undefined)[] = changed.map(() => undefined);
+  let total: (Tensor | undefined)[] = [];
   for (const pass of passes) {
-    const carried = toTensors(pass.inputs[s]!);
-    const upstream = toTensors(pass.upstream);
-    const all = tidy(() => {
-      const { grads } = engine().gradients(() => {
+    const { gradients, back } = passBackward(run, pass, losses);
+    total = addGradients(total, gradients);
+    pass.upstream = await toBoundary(back);
+  }
+  // The merged weights are done with; the task vectors are read once more.
+  opened.dispose();
+  const reached: { request: Request; gradient: Tensor }[] = [];
+  for (const [i, { request }] of opened.changed.entries()) {
+    const gradient = total[i];
+    if (gradient) reached.push({ request, gradient });
+  }
+  const gradients = reached.map(({ gradient }) => gradient);
+  const products = await innerProducts(
+    vectors,
+    reached.map(({ request }) => request),
+    gradients,
+  );
+  dispose(gradients);
+  const numbers = await packedData([...losses, ...products]);
+  let end = losses.reduce((sum, { size }) => sum + size, 0);
+  return {
+    passLosses: numbers.subarray(0, end),
+    products: reached.map(({ request: { name } }, i) => ({
+      name,
+      numbers: numbers.subarray(end, (end += at(products, i).size)),
+    })),
+  };
+}
+
+/** The numbers of vectors, one after the other, in one transfer from the device; disposes them. */
+async function packedData(vectors: readonly Tensor[]): Promise<Float32Array> {
+  if (vectors.length === 0) return new Float32Array(0);
+  const packed = tidy(() => concat([...vectors]));
+  const numbers = await packed.data<"float32">();
+  dispose([packed, ...vectors]);
+  return numbers;
+}
+
+/**
+ * A pass backward through a stage: ∂L/∂ of its changed weights, and of what it starts from.
+ * @param losses of the last stage: the pass's are added
+ */
+function passBackward(
+  { model, loss, s, stage, opened: { weights, changed } }: StageRun,
+  pass: ModelPass,
+  losses: Tensor[],
+): { gradients: (Tensor | undefined)[]; back: Tensor[] } {
+  const carried = toTensors(at(pass.inputs, s));
+  const upstream = toTensors(pass.upstream);
+  const all: (Tensor | undefined)[] = tidy(
+    () =>
+      engine().gradients(() => {
         const state = runStage(model, stage, weights, { batch: pass.batch, carried });
         if (!stage.last) return along(model.carried(state), upstream);
         const each = jobLosses(model.features(state), pass.jobs, loss);
         losses.push(keep(concat(each)));
         return each.reduce((a, b) => add(a, b));
-      }, [...changed.map(({ tensor }) => tensor), ...carried]);
-      return grads;
-    }) as (Tensor | undefined)[];
-    // What a stage hands through without looking at it (an encoder's result, at a decoder's end) has no
-    // gradient there.
-    const back = carried.map((t, i) => all[changed.length + i] ?? zerosLike(t));
-    dispose([...carried, ...upstream]);
-    // One at a time, so that no third copy of the gradients is held. A tensor that the forward does not
-    // reach has none.
-    total = changed.map((_, i) => {
-      const [before, now] = [total[i], all[i]];
-      if (!before || !now) return before ?? now;
-      const sum = add(before, now);
-      dispose([before, now]);
-      return sum;
-    });
-    pass.upstream = await toBoundary(back);
-  }
-  // The merged weights are done with; the task vectors are read once more.
-  opened.dispose();
-  const reached = changed.flatMap(({ request }, i) => (total[i] ? [{ request, gradient: total[i] }] : []));
-  const products = await innerProducts(
-    vectors,
-    reached.map(({ request }) => request),
-    reached.map(({ gradient }) => gradient),
+      }, [...changed.map(({ tensor }) => tensor), ...carried]).grads,
   );
-  dispose(reached.map(({ gradient }) => gradient));
-  if (products.length + losses.length === 0) return { products: [], passLosses: [] };
-  // One transfer from the device for all of them.
-  const packed = tidy(() => concat([...losses, ...products]));
-  const numbers = (await packed.data()) as Float32Array;
-  dispose([packed, ...losses, ...products]);
-  let at = losses.reduce((sum, { size }) => sum + size, 0);
-  const passLosses = numbers.subarray(0, at);
-  return {
-    passLosses,
-    products: reached.map(({ request: { name } }, i) => ({
-      name,
-      numbers: numbers.subarray(at, (at += products[i]!.size)),
-    })),
-  };
+  // What a stage hands through without looking at it (an encoder's result, at a decoder's end) has no
+  // gradient there.
+  const back = carried.map((t, i) => all[changed.length + i] ?? zerosLike(t));
+  dispose([...carried, ...upstream]);
+  return { gradients: all.slice(0, changed.length), back };
 }

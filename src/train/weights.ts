@@ -1,6 +1,5 @@
 import {
   add,
-  dispose,
   div,
   engine,
   keep,
@@ -12,13 +11,16 @@ import {
   sum,
   tidy,
   type Tensor,
+  type Tensor1D,
   type Tensor2D,
   type Variable,
 } from "@tensorflow/tfjs-core";
+import { f32, lookUp } from "../at.js";
 import { forward } from "../models/index.js";
 import type { Head } from "../models/head.js";
 import type { Model, Weights } from "../models/types.js";
-import { passesOf, type Job } from "./passes.js";
+import { addGradients } from "./gradients.js";
+import { modelPasses, type StepJob } from "./passes.js";
 import { jobLosses } from "./step.js";
 
 /** What is trained of a model, and what stands beside it. All of it lives on the device. */
@@ -68,39 +70,38 @@ export interface WeightStep {
  */
 async function gradientOf(
   trainee: Trainee,
-  jobs: readonly Job[],
+  jobs: readonly StepJob[],
   microBatch: number,
 ): Promise<{ loss: number; gradients: (Tensor | undefined)[] }> {
   const { model, trained } = trainee;
   const weights = weightsOf(trainee);
   const variables = [...trained.values()];
-  let total: (Tensor | undefined)[] = variables.map(() => undefined);
+  let total: (Tensor | undefined)[] = [];
   let loss = 0;
-  for (const pass of passesOf(jobs, microBatch)) {
+  for (const pass of modelPasses(jobs, microBatch)) {
+    const rows = pass.flatMap(({ batch }) => batch.rows);
     const { value, grads } = tidy(() =>
       engine().gradients(() => {
-        const features: Tensor2D = forward(
-          model,
-          weights,
-          pass.flatMap(({ batch }) => batch.rows),
-        );
-        return sum(jobLosses(features, pass, "cross-entropy").reduce((a, b) => add(a, b)));
+        const losses = jobLosses(forward(model, weights, rows), pass, "cross-entropy");
+        return sum(losses.reduce((a, b) => add(a, b)));
       }, variables),
-    ) as { value: Tensor; grads: (Tensor | undefined)[] };
-    loss += (await value.data())[0]!;
+    );
+    loss += f32(await value.data<"float32">(), 0);
     value.dispose();
-    total = total.map((before, i) => {
-      const now = grads[i];
-      if (!before || !now) return before ?? now;
-      const both = add(before, now);
-      dispose([before, now]);
-      return both;
-    });
+    total = addGradients(total, grads);
   }
   return { loss, gradients: total };
 }
 
 const betas = { first: 0.9, second: 0.999, epsilon: 1e-8 };
+
+/** What gradients are multiplied by, [], so that their norm together is no more than `clip`. The caller's. */
+const clipScale = (gradients: readonly (Tensor | undefined)[], clip: number): Tensor =>
+  tidy(() => {
+    const squares = gradients.filter((g) => g !== undefined).map((g) => sum(square(g)));
+    const norm = sqrt(squares.reduce((a, b) => add(a, b)));
+    return keep(minimum(div(clip, add(norm, 1e-6)), 1));
+  });
 
 /**
  * One step of AdamW (Loshchilov & Hutter 2019) on everything that is trained, as PyTorch takes it, the
@@ -112,26 +113,16 @@ const betas = { first: 0.9, second: 0.999, epsilon: 1e-8 };
 export async function weightStep(
   trainee: Trainee,
   moments: DeviceMoments,
-  jobs: readonly Job[],
+  jobs: readonly StepJob[],
   { lr, weightDecay, clip, microBatch }: WeightStep,
 ): Promise<number> {
   const { loss, gradients } = await gradientOf(trainee, jobs, microBatch);
   if (!Number.isFinite(loss)) throw new RangeError(`the loss became ${loss}; try a lower --lr`);
-  const scale = tidy(() =>
-    keep(
-      minimum(
-        div(
-          clip,
-          add(sqrt(gradients.flatMap((g) => (g ? [sum(square(g))] : [])).reduce((a, b) => add(a, b))), 1e-6),
-        ),
-        1,
-      ),
-    ),
-  );
+  const scale = clipScale(gradients, clip);
   for (const [i, [name, variable]] of [...trainee.trained].entries()) {
     const own = gradients[i];
     if (!own) continue;
-    const [first, second] = [moments.first.get(name)!, moments.second.get(name)!];
+    const [first, second] = [lookUp(moments.first, name), lookUp(moments.second, name)];
     const step = (moments.taken.get(name) ?? 0) + 1;
     moments.taken.set(name, step);
     const [bias1, bias2] = [1 - betas.first ** step, 1 - betas.second ** step];
@@ -139,7 +130,8 @@ export async function weightStep(
       const gradient = mul(own, scale);
       first.assign(add(mul(first, betas.first), mul(gradient, 1 - betas.first)));
       second.assign(add(mul(second, betas.second), mul(square(gradient), 1 - betas.second)));
-      const kept = mul(variable, 1 - lr * (variable.rank >= 2 ? weightDecay : 0));
+      const decay = variable.rank >= 2 ? weightDecay : 0;
+      const kept = mul(variable, 1 - lr * decay);
       variable.assign(
         sub(kept, mul(div(first, add(sqrt(mul(second, 1 / bias2)), betas.epsilon)), lr / bias1)),
       );
@@ -150,16 +142,23 @@ export async function weightStep(
   return loss;
 }
 
+const isMatrix = (tensor: Tensor): tensor is Tensor2D => tensor.rank === 2;
+const isVector = (tensor: Tensor): tensor is Tensor1D => tensor.rank === 1;
+
 /** A head whose tensors are among what is trained. */
 export function trainedHead(trained: ReadonlyMap<string, Variable>, prefix: string): Head | undefined {
-  const of = <T extends Tensor>(name: string) => trained.get(`${prefix}${name}`) as unknown as T | undefined;
-  const weight = of<Tensor2D>("weight");
+  const found = <T extends Tensor>(name: string, isRight: (t: Tensor) => t is T): T | undefined => {
+    const tensor: Tensor | undefined = trained.get(`${prefix}${name}`);
+    if (tensor && !isRight(tensor)) throw new Error(`${prefix}${name} has ${tensor.rank} axes`);
+    return tensor;
+  };
+  const weight = found("weight", isMatrix);
   if (!weight) return undefined;
-  const dense = of<Tensor2D>("dense.weight");
+  const [dense, denseBias] = [found("dense.weight", isMatrix), found("dense.bias", isVector)];
   return {
     weight,
-    bias: of("bias"),
+    bias: found("bias", isVector),
     frozen: false,
-    ...(dense && { dense: { weight: dense, bias: of("dense.bias")! } }),
+    ...(dense && denseBias && { dense: { weight: dense, bias: denseBias } }),
   };
 }

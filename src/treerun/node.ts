@@ -7,7 +7,7 @@ import { traffic } from "../checkpoint/safetensors.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
-import { evaluateTasks, type Score } from "../evaluate/evaluate.js";
+import { evaluateTasks, type TaskScore } from "../evaluate/evaluate.js";
 import { writeMerge } from "../folder/merge.js";
 import { removeLeftovers, writeHead } from "../folder/output.js";
 import { loadState } from "../folder/state.js";
@@ -146,9 +146,9 @@ export async function hasState(
 }
 
 /** Each task's score before the node: that of the child which it came with. */
-async function scoresBefore({ children, inputs }: RunningNode): Promise<Record<string, Score>> {
+async function scoresBefore({ children, inputs }: RunningNode): Promise<Record<string, TaskScore>> {
   const { vectors, tasks } = inputs;
-  const before: Record<string, Score> = {};
+  const before: Record<string, TaskScore> = {};
   for (const [c, { sources, result }] of children.entries()) {
     const own = tasks.filter(({ id }) => sources.some((source) => source.tasks.includes(id)));
     const table = constantTables.individual(vectors.layers.length, children.length, c);
@@ -161,7 +161,7 @@ async function scoresBefore({ children, inputs }: RunningNode): Promise<Record<s
 /** What a node made: its table over the leaves where its method has one, and its tasks' scores. */
 interface NodeMerge {
   readonly flat?: FlatMerge | undefined;
-  readonly test: Record<string, Score>;
+  readonly test: Record<string, TaskScore>;
 }
 
 /** Merges by coefficients; undefined where training was asked to stop. */
@@ -277,7 +277,11 @@ function checkHashes({ id, hashes }: NodeFile, inputs: Inputs): void {
     );
 }
 
-async function scored(inputs: Inputs, table: Table, tasks: Inputs["tasks"]): Promise<Record<string, Score>> {
+async function scored(
+  inputs: Inputs,
+  table: Table,
+  tasks: Inputs["tasks"],
+): Promise<Record<string, TaskScore>> {
   const scores = await evaluateTasks({ ...mergeContextOf(inputs), table }, tasks, "test");
   return Object.fromEntries(scores.map((score, i) => [at(tasks, i).id, score]));
 }

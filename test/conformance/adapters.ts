@@ -11,6 +11,7 @@ import type { Head } from "../../src/models/head.js";
 import { familyOf } from "../../src/models/index.js";
 import { packageFolder } from "../../src/package.js";
 import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
+import { rankedBatch } from "./load.js";
 import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "adapters");
@@ -58,11 +59,8 @@ export function adapterTests(tolerance: number, slow: boolean): void {
         [...model.parameters.keys()],
         { tables: model.tables, residency, granularity: ia3 ? "module" : "tensor" },
       );
-      const batch = {
-        rows: g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets })),
-        labels: g.labels,
-        choices: g.choices ?? undefined,
-      };
+      const rows = g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets }));
+      const batch = rankedBatch(rows, g);
       const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
       const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
       expect([...order].sort((a, b) => a - b)).toEqual(g.layers.map((_, row) => row));

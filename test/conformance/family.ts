@@ -90,11 +90,9 @@ export function familyTests(where: () => Loaded, dataFolder: string, tolerance: 
     for (const [i, g] of data.batches.entries()) {
       expect(relativeError(await scoresOf(gated, heads[i]!, g), flat(g.logits))).toBeLessThan(tolerance);
       const { gradient, losses } = await coefficientGradient(
-        model,
-        vectors,
-        gated,
+        { model, vectors, table: gated },
         [{ head: heads[i]!, batch: toBatch(g), weight: 1 }],
-        { loss: "cross-entropy" },
+        "cross-entropy",
       );
       expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
       const expected = order.flatMap((row) => g.gradient[row]!);

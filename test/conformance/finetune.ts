@@ -71,9 +71,9 @@ export function finetuneTests(): void {
       taken: new Map<string, number>(),
     };
     const batch = {
+      kind: "classify" as const,
       rows: one.rows.map(({ ids }) => ({ ids, types: ids.map(() => 0) })),
       labels: one.labels,
-      choices: undefined,
     };
     const losses = [];
     for (let step = 0; step < g.full.length; step++)

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { generate } from "../../src/evaluate/generate.js";
 import { makeTable } from "../../src/merge/table.js";
 import type { TokenRow } from "../../src/models/types.js";
+import type { Batch } from "../../src/tasks/batches.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { golden } from "../helpers.js";
 import { openCase } from "./models.js";
@@ -43,14 +44,12 @@ export function generationTests(tolerance: number, slow: boolean): void {
         );
         expect(memory().numTensors).toBe(numTensors);
       }
-      const batch = { rows: rowsOf(one), labels: one.prompts.map(() => 0), choices: undefined };
+      const batch: Batch = { kind: "generate", rows: rowsOf(one), labels: one.prompts.map(() => 0) };
       for (const microBatch of [2048, 20]) {
         const { losses } = await coefficientGradient(
-          model,
-          vectors,
-          table,
+          { model, vectors, table, microBatch },
           [{ head: undefined, batch, weight: 1 }],
-          { loss: "cross-entropy", microBatch },
+          "cross-entropy",
         );
         expect(Math.abs(losses[0]! - one.loss) / one.loss).toBeLessThan(tolerance);
       }

@@ -3,7 +3,7 @@ import { afterEach, expect, test } from "vitest";
 import { rowsTogether } from "../../src/merge/limit.js";
 import { mergedValues, mergeTensors } from "../../src/merge/merged.js";
 import { piecesOf } from "../../src/merge/vectors.js";
-import { goldenTable } from "./load.js";
+import { goldenTable, rankedBatch } from "./load.js";
 import { expectMerge } from "./merged.js";
 import { openCase, read, rowsOf } from "./models.js";
 
@@ -55,7 +55,7 @@ export function limitTests(tolerance: number): void {
       for (const tensor of large) expect(piecesOf(tensor)).toHaveLength(tensor.experts.length ? 3 : 2);
       const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
       const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
-      const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
+      const batch = rankedBatch(rowsOf(g, model), g);
       await expectMerge(g, model, vectors, heads, batch, order, [false, true], tolerance);
       // What is written is the same in pieces and whole.
       const table = goldenTable(vectors.layers.length, 2);

@@ -42,11 +42,14 @@ export const goldenTable = (rows: number, columns: number): Table =>
 export const textRows = ({ ids, types, lengths }: GoldenBatch): TokenRow[] =>
   lengths.map((n, i) => ({ ids: ids[i]!.slice(0, n), types: types[i]!.slice(0, n) }));
 
-export const toBatch = (g: GoldenBatch): Batch => ({
-  rows: textRows(g),
-  labels: g.labels,
-  choices: g.choices ?? undefined,
-});
+/** Rows that a class, or one of some choices, is right for. */
+export const rankedBatch = (
+  rows: readonly TokenRow[],
+  { labels, choices }: { readonly labels: readonly number[]; readonly choices?: number | null | undefined },
+): Batch =>
+  choices == null ? { kind: "classify", rows, labels } : { kind: "choose", rows, labels, choices };
+
+export const toBatch = (g: GoldenBatch): Batch => rankedBatch(textRows(g), g);
 
 export interface Loaded {
   model: Model;

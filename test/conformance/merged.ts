@@ -63,11 +63,9 @@ export async function expectMerge(
   for (const blockwise of ways) {
     expect(relativeError(await scores(gated, 0, blockwise), flat(g.logits))).toBeLessThan(tolerance);
     const { gradient, losses } = await coefficientGradient(
-      model,
-      vectors,
-      gated,
+      { model, vectors, table: gated, blockwise },
       [{ head: heads[0], batch, weight: 1 }],
-      { loss: "cross-entropy", blockwise },
+      "cross-entropy",
     );
     expect(Math.abs(losses[0]! - g.loss) / g.loss).toBeLessThan(tolerance);
     expect(

@@ -14,7 +14,7 @@ import { packageFolder } from "../../src/package.js";
 import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import { loadWeights } from "../../src/statistics/weights.js";
 import { relativeError } from "../helpers.js";
-import { flat } from "./load.js";
+import { flat, rankedBatch } from "./load.js";
 import { expectMerge, type GoldenMerge } from "./merged.js";
 
 const folder = join(packageFolder, "test", "golden", "models");
@@ -87,7 +87,7 @@ export function modelTests(tolerance: number, slow: boolean): void {
   test.each(cases)("%s: experts, merged logits, loss and ∂L/∂w equal transformers'", async (name) => {
     const g = read(name);
     const { model, vectors, canonical, heads, close } = await openCase(name, g);
-    const batch = { rows: rowsOf(g, model), labels: g.labels, choices: g.choices ?? undefined };
+    const batch = rankedBatch(rowsOf(g, model), g);
     const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
     const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
     expect(order.filter((row) => row === undefined)).toEqual([]);

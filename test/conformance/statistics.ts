@@ -8,7 +8,7 @@ import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import { fisherOf } from "../../src/statistics/fisher.js";
 import { gramsOf } from "../../src/statistics/gram.js";
 import { loadWeights } from "../../src/statistics/weights.js";
-import { encodeExamples } from "../../src/tasks/encoders.js";
+import { encodeMixed, textRows } from "../../src/tasks/encoders.js";
 import { readExamples } from "../../src/tasks/files.js";
 import { loadTasks } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
@@ -39,17 +39,13 @@ export function statisticsTests(tolerance: number): void {
       const model = bert.build(member.checkpoint.config);
       const dataFolder = join(packageFolder, "data", "mini");
       const kind = (await loadTasks(dataFolder)).get(task)!;
-      const examples = encodeExamples(
+      const examples = encodeMixed(
         (await readExamples(join(dataFolder, task, "validation.jsonl"), kind)).slice(0, data.perTask),
-        await loadTokenizer(join(folder, "base"), data.maxLength),
+        textRows(await loadTokenizer(join(folder, "base"), data.maxLength)),
+        kind,
       );
       const [weights, head] = [await loadWeights(model, member), await loadHead(member, bert.head)];
-      const fisher = await fisherOf(
-        model,
-        weights,
-        { head, validation: examples, isChoice: kind.kind === "choice" },
-        () => {},
-      );
+      const fisher = await fisherOf(model, weights, { head, validation: examples }, () => {});
       const grams = await gramsOf(model, weights, examples, () => {});
       weights.dispose();
       disposeHead(head);

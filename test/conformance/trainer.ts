@@ -20,7 +20,8 @@ import { mergeTensor } from "../../src/merge/op.js";
 import { residencies } from "../../src/merge/residency.js";
 import type { Part, TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
-import { passesOf, type Job } from "../../src/train/passes.js";
+import { choicesOf } from "../../src/tasks/batches.js";
+import { modelPasses, type StepJob, type PassJob } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
 import { withTeacher } from "../../src/evaluate/teacher.js";
 import { constantTables } from "../../src/methods/constant.js";
@@ -29,7 +30,7 @@ import { goldenTable, load, toBatch, type Loaded } from "./load.js";
 
 /** The step and the trainer on a loaded family. */
 export function trainerTests(where: () => Loaded, slow: boolean): void {
-  const jobs = (count: number): Job[] =>
+  const jobs = (count: number): StepJob[] =>
     where()
       .golden.batches.slice(0, count)
       .map((g, i) => ({ head: where().heads[i]!, batch: toBatch(g), weight: 1 + i / 2 }));
@@ -37,9 +38,11 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
   test("the step's gradient is that of one tape through mergeTensor", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const { gradient, losses } = await coefficientGradient(model, vectors, table, jobs(3), {
-      loss: "cross-entropy",
-    });
+    const { gradient, losses } = await coefficientGradient(
+      { model, vectors, table },
+      jobs(3),
+      "cross-entropy",
+    );
     const rows = variable(tensor2d(Float32Array.from(table.values), [table.rows, table.columns]));
     const parts = new Map<string, Part>();
     for await (const part of vectors.stream([...vectors.tensors.keys()].map((name) => ({ name })))) {
@@ -87,9 +90,9 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
     const total = async (values: Float64Array) =>
       (
-        await coefficientGradient(model, vectors, { ...table, values }, jobs(2), { loss: "cross-entropy" })
+        await coefficientGradient({ model, vectors, table: { ...table, values } }, jobs(2), "cross-entropy")
       ).losses.reduce((a, b) => a + b);
-    const { gradient } = await coefficientGradient(model, vectors, table, jobs(2), { loss: "cross-entropy" });
+    const { gradient } = await coefficientGradient({ model, vectors, table }, jobs(2), "cross-entropy");
     // Along the gradient itself, where the change is largest and rounding matters least.
     const norm = Math.hypot(...gradient.values);
     const step = 0.02;
@@ -107,7 +110,9 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       const [g, ...others] = golden.batches;
       const width = g!.choices ?? 1;
       const batch = toBatch(g!);
+      const kind = g!.choices === null ? ("classify" as const) : ("choose" as const);
       const validation = g!.labels.map((label, i) => ({
+        kind,
         rows: batch.rows.slice(i * width, (i + 1) * width),
         label,
         length: Math.max(...batch.rows.slice(i * width, (i + 1) * width).map(({ ids }) => ids.length)),
@@ -117,7 +122,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
         [
           {
             id: g!.task,
-            isChoice: g!.choices !== null,
+            kind,
             synthetic: true,
             head: heads[0],
             validation,
@@ -137,20 +142,16 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       const job = [{ head: heads[0], batch: { ...batch, softLabels }, weight: 1 }];
       const [rows, columns] = [vectors.layers.length, golden.tasks.length];
       const mine = await coefficientGradient(
-        model,
-        vectors,
-        constantTables.individual(rows, columns, 0),
+        { model, vectors, table: constantTables.individual(rows, columns, 0) },
         job,
-        {
-          loss: "distillation",
-        },
+        "distillation",
       );
       expect(Math.abs(mine.losses[0]!)).toBeLessThan(1e-5);
       const table = applyGate(goldenTable(rows, columns), "tanh");
       const total = async (values: Float64Array) =>
-        (await coefficientGradient(model, vectors, { ...table, values }, job, { loss: "distillation" }))
+        (await coefficientGradient({ model, vectors, table: { ...table, values } }, job, "distillation"))
           .losses[0]!;
-      const { gradient } = await coefficientGradient(model, vectors, table, job, { loss: "distillation" });
+      const { gradient } = await coefficientGradient({ model, vectors, table }, job, "distillation");
       const norm = Math.hypot(...gradient.values);
       expect(Math.hypot(...mine.gradient.values)).toBeLessThan(1e-3 * norm);
       const step = 0.02;
@@ -186,8 +187,12 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       },
     };
     const permutedTable = makeTable(table.rows, k, (r, c) => table.values[r * k + column(c)]!);
-    const a = await coefficientGradient(model, vectors, table, jobs(2), { loss: "cross-entropy" });
-    const b = await coefficientGradient(model, permuted, permutedTable, jobs(2), { loss: "cross-entropy" });
+    const a = await coefficientGradient({ model, vectors, table }, jobs(2), "cross-entropy");
+    const b = await coefficientGradient(
+      { model, vectors: permuted, table: permutedTable },
+      jobs(2),
+      "cross-entropy",
+    );
     const expected = makeTable(table.rows, k, (r, c) => a.gradient.values[r * k + column(c)]!);
     expect(relativeError(b.gradient.values, expected.values)).toBeLessThan(1e-4);
   });
@@ -204,50 +209,55 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     let raw = makeTable(vectors.layers.length, 5, () => gates.tanh.inverse(init));
     let moments = zeroMoments(raw.values.length);
     // As the script does: the first two examples of every task, all of one weight.
-    const all = jobs(5).map(({ head, batch }): Job => ({
+    const all = jobs(5).map(({ head, batch }): StepJob => ({
       head,
       weight: 1,
       batch: {
         ...batch,
-        rows: batch.rows.slice(0, 2 * (batch.choices ?? 1)),
+        rows: batch.rows.slice(0, 2 * (choicesOf(batch) ?? 1)),
         labels: batch.labels.slice(0, 2),
       },
     }));
     for (let step = 0; step <= stepsFollowed; step++) {
-      const result = await coefficientGradient(model, vectors, applyGate(raw, "tanh"), all, {
-        loss: "cross-entropy",
-      });
+      const result = await coefficientGradient(
+        { model, vectors, table: applyGate(raw, "tanh") },
+        all,
+        "cross-entropy",
+      );
       const loss = result.losses.reduce((a, b) => a + b);
       expect(Math.abs(loss - losses[step]!) / losses[step]!, `step ${step}`).toBeLessThan(2e-3);
-      ({ raw, moments } = adamW(raw, throughGate(result.gradient, raw, "tanh"), moments, lr, adamDefaults));
+      ({ raw, moments } = adamW(raw, throughGate(result.gradient, raw, "tanh"), moments, {
+        ...adamDefaults,
+        lr,
+      }));
     }
     if (!slow) expect(losses[stepsFollowed]!).toBeLessThan(losses[0]! / 2); // PyTorch's run learned something
   });
 
   test("passes hold the jobs in order, and no more tokens than they may", () => {
     const all = jobs(5);
-    const order = (passes: Job[][]) =>
+    const order = (passes: PassJob[][]) =>
       passes.flat().flatMap(({ batch, index }) => batch.rows.map(() => index));
-    expect(order(passesOf(all))).toEqual(all.flatMap(({ batch }, i) => batch.rows.map(() => i)));
-    expect(passesOf(all, 1)).toHaveLength(all.reduce((n, { batch }) => n + batch.labels.length, 0));
+    expect(order(modelPasses(all))).toEqual(all.flatMap(({ batch }, i) => batch.rows.map(() => i)));
+    expect(modelPasses(all, 1)).toHaveLength(all.reduce((n, { batch }) => n + batch.labels.length, 0));
     expect(
-      passesOf(all, 1)
+      modelPasses(all, 1)
         .flat()
         .reduce((sum, { weight }) => sum + weight, 0),
     ).toBeCloseTo(
       all.reduce((sum, { weight }) => sum + weight, 0),
       6,
     );
-    expect(passesOf(all, 1e9)).toHaveLength(1);
+    expect(modelPasses(all, 1e9)).toHaveLength(1);
   });
 
   test("one pass or several, the same gradient", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const together = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
+    const together = await coefficientGradient({ model, vectors, table }, jobs(3), "cross-entropy");
     const parts = [];
     for (const job of jobs(3))
-      parts.push(await coefficientGradient(model, vectors, table, [job], { loss: "cross-entropy" }));
+      parts.push(await coefficientGradient({ model, vectors, table }, [job], "cross-entropy"));
     const sum = parts.map(({ gradient }) => gradient.values).reduce((a, b) => a.map((x, i) => x + b[i]!));
     expect(relativeError(together.gradient.values, sum)).toBeLessThan(1e-5);
   });
@@ -255,11 +265,12 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
   test("micro-batches add up to the same losses and gradient", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-    const whole = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
-    const small = await coefficientGradient(model, vectors, table, jobs(3), {
-      loss: "cross-entropy",
-      microBatch: 60,
-    });
+    const whole = await coefficientGradient({ model, vectors, table }, jobs(3), "cross-entropy");
+    const small = await coefficientGradient(
+      { model, vectors, table, microBatch: 60 },
+      jobs(3),
+      "cross-entropy",
+    );
     expect(relativeError(small.losses, whole.losses)).toBeLessThan(1e-5);
     expect(relativeError(small.gradient.values, whole.gradient.values)).toBeLessThan(1e-5);
   });
@@ -273,16 +284,16 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     async ({ residency, blockwise }) => {
       const { model, vectors, folder } = where();
       const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
-      const expected = await coefficientGradient(model, vectors, table, jobs(3), { loss: "cross-entropy" });
+      const expected = await coefficientGradient({ model, vectors, table }, jobs(3), "cross-entropy");
       const { numTensors } = memory();
       const other = await load(folder, where().name, { residency });
       const loaded = memory().numTensors;
       for (const microBatch of [2048, 200]) {
-        const { gradient, losses } = await coefficientGradient(model, other.vectors, table, jobs(3), {
-          loss: "cross-entropy",
-          blockwise,
-          microBatch,
-        });
+        const { gradient, losses } = await coefficientGradient(
+          { model, vectors: other.vectors, table, blockwise, microBatch },
+          jobs(3),
+          "cross-entropy",
+        );
         expect(relativeError(losses, expected.losses)).toBeLessThan(1e-5);
         expect(relativeError(gradient.values, expected.gradient.values)).toBeLessThan(1e-5);
         expect(memory().numTensors).toBe(loaded);
@@ -305,12 +316,10 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       lengths: g.lengths.slice(0, 2),
     };
     const small = [{ head: where().heads[0]!, batch: toBatch(two), weight: 1 }];
-    await coefficientGradient(model, vectors, table, small, { loss: "cross-entropy" });
+    await coefficientGradient({ model, vectors, table }, small, "cross-entropy");
     const { numTensors, numBytes } = memory();
     for (let step = 0; step < stepsHeld; step++) {
-      await coefficientGradient(model, vectors, table, small, {
-        loss: step % 2 ? "cross-entropy" : "entropy",
-      });
+      await coefficientGradient({ model, vectors, table }, small, step % 2 ? "cross-entropy" : "entropy");
       expect(memory().numTensors).toBe(numTensors);
     }
     expect(memory().numBytes).toBe(numBytes);

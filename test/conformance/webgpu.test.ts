@@ -20,7 +20,7 @@ describe.skipIf(webgpuCounts() === undefined)("what a step asks of the card", ()
     const jobs = [{ head: heads[0], batch: toBatch(golden.batches[0]!), weight: 1 }];
     const ask = async (blockwise: boolean) => {
       const before = { ...webgpuCounts()! };
-      await coefficientGradient(model, vectors, table, jobs, { loss: "cross-entropy", blockwise });
+      await coefficientGradient({ model, vectors, table, blockwise }, jobs, "cross-entropy");
       const after = webgpuCounts()!;
       return {
         dispatches: after.dispatches - before.dispatches,

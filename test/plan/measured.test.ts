@@ -40,11 +40,9 @@ test.each(placements)(
     };
     const microBatch = 256;
     await coefficientGradient(
-      model,
-      vectors,
-      makeTable(vectors.layers.length, 5, () => 0.2),
+      { model, vectors, table: makeTable(vectors.layers.length, 5, () => 0.2), blockwise, microBatch },
       jobs,
-      { loss: "cross-entropy", blockwise, microBatch },
+      "cross-entropy",
     );
     const peak = memory.peak() - before;
     dispose();

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { byKind } from "../../src/reproduce/coefficients.js";
+import { byKind } from "../../src/reproduce/supermerge-coefficients.js";
 
 const kinds = (layers: readonly string[]) => Object.fromEntries(byKind(layers));
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
 import { experiments } from "../../src/reproduce/index.js";
-import { folderOf, readExpected, readPaper } from "../../src/reproduce/papers.js";
+import { experimentFolder, readExpected, readPaper } from "../../src/reproduce/papers.js";
 import { missedOf } from "../../src/reproduce/run.js";
 
 test("every table and figure of a paper has its folder, with what the paper prints and a README", async () => {
@@ -13,14 +13,14 @@ test("every table and figure of a paper has its folder, with what the paper prin
     expect(paper, experiment.id).toBeDefined();
     for (const line of paper!.table?.body ?? [])
       expect(line, experiment.id).toHaveLength(paper!.table!.head.length);
-    expect(existsSync(join(folderOf(experiment), "README.md")), experiment.id).toBe(true);
+    expect(existsSync(join(experimentFolder(experiment), "README.md")), experiment.id).toBe(true);
     await readExpected(experiment);
   }
   expect(new Set(experiments.map(({ id }) => id)).size).toBe(experiments.length);
 });
 
 test("no folder is left without its experiment", async () => {
-  const folders = experiments.map((one) => folderOf(one));
+  const folders = experiments.map((one) => experimentFolder(one));
   for (const name of await readdir(join(packageFolder, "experiments"))) {
     const folder = join(packageFolder, "experiments", name);
     if (existsSync(join(folder, "paper.json"))) expect(folders).toContain(folder);

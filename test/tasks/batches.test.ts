@@ -4,6 +4,7 @@ import { trainingBatches } from "../../src/tasks/batches.js";
 /** Examples that are known by their label, of these lengths. */
 const examples = (lengths: readonly number[]) =>
   lengths.map((length, label) => ({
+    kind: "classify" as const,
     rows: [{ ids: Array<number>(length).fill(1), types: [] }],
     label,
     length,
@@ -16,7 +17,7 @@ const labelsOf = (
 ): number[][] => Array.from({ length: count }, (_, i) => [...next(from + i).labels]);
 
 test("an epoch has every example once", () => {
-  const next = trainingBatches("a", examples([3, 3, 3, 3, 3, 3, 3]), 2, false, 0);
+  const next = trainingBatches("a", examples([3, 3, 3, 3, 3, 3, 3]), 2, 0);
   for (const epoch of [0, 1, 2])
     expect(
       labelsOf(next, 4 * epoch, 4)
@@ -26,7 +27,7 @@ test("an epoch has every example once", () => {
 });
 
 test("which examples of one length meet in a batch changes from epoch to epoch", () => {
-  const next = trainingBatches("a", examples(Array<number>(16).fill(3)), 2, false, 0);
+  const next = trainingBatches("a", examples(Array<number>(16).fill(3)), 2, 0);
   const pairs = (epoch: number) =>
     new Set(labelsOf(next, 8 * epoch, 8).map((labels) => [...labels].sort((a, b) => a - b).join()));
   expect(pairs(1)).not.toEqual(pairs(0));
@@ -34,7 +35,7 @@ test("which examples of one length meet in a batch changes from epoch to epoch",
 
 test("the order of batches changes from epoch to epoch, where their members cannot", () => {
   // Of different lengths: sorted, the same two always stand side by side.
-  const next = trainingBatches("a", examples(Array.from({ length: 16 }, (_, i) => i + 1)), 2, false, 0);
+  const next = trainingBatches("a", examples(Array.from({ length: 16 }, (_, i) => i + 1)), 2, 0);
   const [first, second] = [0, 1].map((epoch) =>
     labelsOf(next, 8 * epoch, 8).map((labels) => [...labels].sort((a, b) => a - b)),
   );
@@ -44,13 +45,13 @@ test("the order of batches changes from epoch to epoch, where their members cann
 
 test("batch n is a function of n, the task and the seed", () => {
   const all = examples(Array<number>(12).fill(3));
-  const batches = (task: string, seed: number) => labelsOf(trainingBatches(task, all, 3, false, seed), 0, 8);
+  const batches = (task: string, seed: number) => labelsOf(trainingBatches(task, all, 3, seed), 0, 8);
   expect(batches("a", 0)).toEqual(batches("a", 0));
   expect(batches("a", 1)).not.toEqual(batches("a", 0));
   expect(batches("b", 0)).not.toEqual(batches("a", 0));
-  const next = trainingBatches("a", all, 3, false, 0);
+  const next = trainingBatches("a", all, 3, 0);
   const late = next(7).labels;
   next(0);
   expect(next(7).labels).toEqual(late);
-  expect(trainingBatches("a", all, 3, false, 0)(7).labels).toEqual(late);
+  expect(trainingBatches("a", all, 3, 0)(7).labels).toEqual(late);
 });

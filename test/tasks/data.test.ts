@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { bucketed, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import { bucketed, choicesOf, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
 import type { Example } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Task } from "../../src/tasks/registry.js";
@@ -107,15 +107,15 @@ const texts = (examples: readonly { texts: readonly (readonly string[])[] }[]) =
 test("validation is drawn by the seed, and the test split stays out of it", async () => {
   await file("d/rte/validation.jsonl", lines(0, 50));
   await file("d/rte/test.jsonl", lines(100, 20));
-  const first = await loadTaskData(join(folder, "d"), task("rte"), 10, 0);
+  const first = await loadTaskData(join(folder, "d"), task("rte"), { valPerTask: 10, seed: 0 });
   expect(first.validation).toHaveLength(10);
   expect(first.test).toHaveLength(20);
-  expect(texts((await loadTaskData(join(folder, "d"), task("rte"), 10, 0)).validation)).toEqual(
-    texts(first.validation),
-  );
-  expect(texts((await loadTaskData(join(folder, "d"), task("rte"), 10, 1)).validation)).not.toEqual(
-    texts(first.validation),
-  );
+  expect(
+    texts((await loadTaskData(join(folder, "d"), task("rte"), { valPerTask: 10, seed: 0 })).validation),
+  ).toEqual(texts(first.validation));
+  expect(
+    texts((await loadTaskData(join(folder, "d"), task("rte"), { valPerTask: 10, seed: 1 })).validation),
+  ).not.toEqual(texts(first.validation));
   expect(texts(first.validation).filter((t) => texts(first.test).includes(t))).toEqual([]);
 });
 
@@ -135,7 +135,9 @@ test("fine-tuning never sees what merges are tested on", async () => {
   await file("ft/b/rte/test.jsonl", '{"premise":"x","hypothesis":"y"}\n');
   const hidden = await trainingData(join(folder, "ft/b"), task("rte"), 0);
   expect([hidden.train.length, hidden.judge.length]).toEqual([18, 2]);
-  const tested = firsts((await loadTaskData(join(folder, "ft/b"), task("rte"), 4, 0)).test);
+  const tested = firsts(
+    (await loadTaskData(join(folder, "ft/b"), task("rte"), { valPerTask: 4, seed: 0 })).test,
+  );
   expect([...firsts([...hidden.train, ...hidden.judge])].filter((text) => tested.has(text))).toEqual([]);
   await file("ft/c/rte/train.jsonl", lines(0, 20));
   await expect(trainingData(join(folder, "ft/c"), task("rte"), 0)).rejects.toThrow(/a training file alone/);
@@ -149,7 +151,7 @@ test("with an unlabelled test set, the development set is test and validation co
   await file("u/rte/train.jsonl", lines(0, 40));
   await file("u/rte/val.jsonl", lines(100, 12));
   await file("u/rte/test.jsonl", '{"premise":"a","hypothesis":"b","idx":0}\n');
-  const data = await loadTaskData(join(folder, "u"), task("rte"), 8, 0);
+  const data = await loadTaskData(join(folder, "u"), task("rte"), { valPerTask: 8, seed: 0 });
   expect(data.sources.test.name).toMatch(/val\.jsonl$/);
   expect(data.sources.validation.name).toMatch(/train\.jsonl$/);
 });
@@ -157,21 +159,22 @@ test("with an unlabelled test set, the development set is test and validation co
 test("a development set alone is cut in two that share nothing", async () => {
   const lines = Array.from({ length: 30 }, (_, i) => `${i}\tt${i}\tb\tentailment\n`);
   await file("o/rte/dev.tsv", `index\tsentence1\tsentence2\tlabel\n${lines.join("")}`);
-  const data = await loadTaskData(join(folder, "o"), task("rte"), 8, 0);
+  const data = await loadTaskData(join(folder, "o"), task("rte"), { valPerTask: 8, seed: 0 });
   expect(new Set([...texts(data.validation), ...texts(data.test)]).size).toBe(30);
-  await expect(loadTaskData(join(folder, "o"), task("rte"), 30, 0)).rejects.toThrow(
+  await expect(loadTaskData(join(folder, "o"), task("rte"), { valPerTask: 30, seed: 0 })).rejects.toThrow(
     /leave nothing to test on/,
   );
 });
 
 test("an unknown task names the nearest; a missing folder says what is there", async () => {
   expect(() => pickTasks(registry, ["rtee"])).toThrow(/unknown task "rtee" \(did you mean "rte"\?\)/);
-  await expect(loadTaskData(join(folder, "d"), task("cb"), 8, 0)).rejects.toThrow(
+  await expect(loadTaskData(join(folder, "d"), task("cb"), { valPerTask: 8, seed: 0 })).rejects.toThrow(
     /no data for task cb; it has rte/,
   );
 });
 
 const example = (length: number, label: number, rows = 1): EncodedExample => ({
+  kind: rows === 1 ? "classify" : "choose",
   rows: Array.from({ length: rows }, () => ({
     ids: Array(length).fill(label + 5),
     types: Array(length).fill(0),
@@ -182,12 +185,12 @@ const example = (length: number, label: number, rows = 1): EncodedExample => ({
 
 test("batches never mix numbers of choices", () => {
   const examples = [example(3, 0, 2), example(9, 1, 2), example(4, 0, 3), example(5, 1, 2)];
-  const batches = bucketed(examples, 2, true);
+  const batches = bucketed(examples, 2);
   expect(
-    batches.map(({ rows, choices }) => [
-      rows.length,
-      Math.max(...rows.map(({ ids }) => ids.length)),
-      choices,
+    batches.map((batch) => [
+      batch.rows.length,
+      Math.max(...batch.rows.map(({ ids }) => ids.length)),
+      choicesOf(batch),
     ]),
   ).toEqual([
     [4, 5, 2],
@@ -198,7 +201,7 @@ test("batches never mix numbers of choices", () => {
 
 test("training batch n is a function of n; an epoch holds every example once", () => {
   const examples = Array.from({ length: 10 }, (_, i) => example(2 + (i % 4), i));
-  const supply = () => trainingBatches("t", examples, 4, false, 3);
+  const supply = () => trainingBatches("t", examples, 4, 3);
   const [a, b] = [supply(), supply()];
   const epoch = [0, 1, 2].flatMap((step) => a(step).labels);
   expect([...epoch].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);

@@ -4,6 +4,7 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
 import { loadDecoder } from "../../src/tasks/decode.js";
+import { pictureOf } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Picture } from "../../src/tasks/pixels.js";
 import { loadTasks, type Task } from "../../src/tasks/registry.js";
@@ -72,10 +73,14 @@ describe("sets of pictures", () => {
     ] as const)
       await put(path, await readFile(join(files, name)));
     await put("folders/shapes/val/circle/Thumbs.db", "x");
-    const { validation, test: tested, sources } = await loadTaskData(join(folder, "folders"), shapes, 3, 0);
+    const {
+      validation,
+      test: tested,
+      sources,
+    } = await loadTaskData(join(folder, "folders"), shapes, { valPerTask: 3, seed: 0 });
     expect(validation.map(({ label }) => label).sort((a, b) => a - b)).toEqual([0, 2, 2]);
     expect(tested.map(({ label }) => label)).toEqual([1]);
-    expect(colours(tested[0]!.picture!()).equals(rgb("full.jpg"))).toBe(true);
+    expect(colours(pictureOf(tested[0]!)).equals(rgb("full.jpg"))).toBe(true);
     expect(sources.validation).toEqual({
       name: join(folder, "folders/shapes/val"),
       files: ["circle/x.png", "star/a.JPG", "star/b.png"].map((file) =>
@@ -84,39 +89,37 @@ describe("sets of pictures", () => {
     });
     await put("folders/numbered/test/00001/a.png", "not read before it is needed");
     await put("folders/numbered/train/00000/a.png", "");
-    const { test: numbered } = await loadTaskData(
-      join(folder, "folders"),
-      task(["0", "1"], "numbered"),
-      1,
-      0,
-    );
+    const { test: numbered } = await loadTaskData(join(folder, "folders"), task(["0", "1"], "numbered"), {
+      valPerTask: 1,
+      seed: 0,
+    });
     expect(numbered[0]!.label).toBe(1);
-    expect(() => numbered[0]!.picture!()).toThrow(/00001\/a\.png: not a PNG or JPEG file/);
+    expect(() => pictureOf(numbered[0]!)).toThrow(/00001\/a\.png: not a PNG or JPEG file/);
   });
 
   test("folders that do not fit", async () => {
     await put("wrong/shapes/test/cube/a.png", "");
-    await expect(loadTaskData(join(folder, "wrong"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "wrong"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /test\/cube: "cube" is no class of shapes; it takes circle, square, star or 0 to 2/,
     );
     await put("webp/shapes/test/star/a.webp", "");
-    await expect(loadTaskData(join(folder, "webp"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "webp"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /a\.webp: pictures must be PNG or JPEG/,
     );
     await mkdir(join(folder, "link", "shapes", "test"), { recursive: true });
     await symlink(files, join(folder, "link", "shapes", "test", "star"));
-    await expect(loadTaskData(join(folder, "link"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "link"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /test\/star: it is a link/,
     );
     await mkdir(join(folder, "empty", "shapes", "test", "star"), { recursive: true });
-    await expect(loadTaskData(join(folder, "empty"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "empty"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /there are no pictures in it/,
     );
     await put("other/shapes/readme.txt", "");
-    await expect(loadTaskData(join(folder, "other"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "other"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /it holds neither shapes\.npz, idx files, parquet nor folders/,
     );
-    await expect(loadTaskData(join(folder, "nothing"), shapes, 1, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "nothing"), shapes, { valPerTask: 1, seed: 0 })).rejects.toThrow(
       /no data for task shapes/,
     );
   });
@@ -128,7 +131,7 @@ describe("sets of pictures", () => {
       ["flat/shapes/test/c.png", "grey.png"],
     ] as const)
       await put(path, await readFile(join(files, name)));
-    const { sources } = await loadTaskData(join(folder, "flat"), shapes, 1, 0);
+    const { sources } = await loadTaskData(join(folder, "flat"), shapes, { valPerTask: 1, seed: 0 });
     expect(sources.test.name).toBe(join(folder, "flat/shapes/val"));
   });
 
@@ -140,20 +143,25 @@ describe("sets of pictures", () => {
     await put("idx/shapes/train-labels-idx1-ubyte", idx([2], [2, 1]));
     await put("idx/shapes/t10k-images-idx3-ubyte.gz", gzipSync(idx([1, 3, 4], values.slice(12))));
     await put("idx/shapes/t10k-labels-idx1-ubyte.gz", gzipSync(idx([1], [1])));
-    const { validation, test: tested } = await loadTaskData(join(folder, "idx"), shapes, 2, 0);
+    const { validation, test: tested } = await loadTaskData(join(folder, "idx"), shapes, {
+      valPerTask: 2,
+      seed: 0,
+    });
     expect(validation.map(({ label }) => label).sort((a, b) => a - b)).toEqual([1, 2]);
-    expect(tested[0]!.picture!()).toEqual({
+    expect(pictureOf(tested[0]!)).toEqual({
       height: 3,
       width: 4,
       channels: 1,
       pixels: Uint8Array.from(values.slice(12)),
     });
     await put("idx/shapes/t10k-images-idx3-ubyte.gz", gzipSync(idx([9, 3, 4], values.slice(12))));
-    await expect(loadTaskData(join(folder, "idx"), shapes, 2, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "idx"), shapes, { valPerTask: 2, seed: 0 })).rejects.toThrow(
       /it holds 12 bytes, its header says 108/,
     );
     await put("idx/shapes/t10k-images-idx3-ubyte.gz", "no gzip");
-    await expect(loadTaskData(join(folder, "idx"), shapes, 2, 0)).rejects.toThrow(/cannot be unpacked/);
+    await expect(loadTaskData(join(folder, "idx"), shapes, { valPerTask: 2, seed: 0 })).rejects.toThrow(
+      /cannot be unpacked/,
+    );
   });
 
   test("parquet, in shards", async () => {
@@ -161,16 +169,20 @@ describe("sets of pictures", () => {
     await mkdir(join(folder, "parquet", "shapes"), { recursive: true });
     await cp(shard, join(folder, "parquet", "shapes", "train-00000-of-00002.parquet"));
     await cp(shard, join(folder, "parquet", "shapes", "test-00000-of-00001.parquet"));
-    await expect(loadTaskData(join(folder, "parquet"), shapes, 2, 0)).rejects.toThrow(
+    await expect(loadTaskData(join(folder, "parquet"), shapes, { valPerTask: 2, seed: 0 })).rejects.toThrow(
       /there are 1 of its 2 shards/,
     );
     await cp(shard, join(folder, "parquet", "shapes", "train-00001-of-00002.parquet"));
-    const { validation, test: tested, sources } = await loadTaskData(join(folder, "parquet"), shapes, 100, 0);
+    const {
+      validation,
+      test: tested,
+      sources,
+    } = await loadTaskData(join(folder, "parquet"), shapes, { valPerTask: 100, seed: 0 });
     expect(validation.map(({ label }) => label).sort((a, b) => a - b)).toEqual([0, 0, 1, 1, 2, 2]);
     expect(sources.validation.files).toHaveLength(2);
     expect(tested.map(({ label }) => label)).toEqual([2, 0, 1]);
     for (const [i, name] of ["colour.png", "half.jpg", "grey.png"].entries())
-      expect(colours(tested[i]!.picture!()).equals(rgb(name))).toBe(true);
+      expect(colours(pictureOf(tested[i]!)).equals(rgb(name))).toBe(true);
   });
 });
 
@@ -184,7 +196,7 @@ describe("texts in parquet", () => {
       ["C.", "F.", 2],
     ]);
     const ropes = await readExamples(join(files, "answers.parquet"), registry.get("ropes")!);
-    expect(ropes.map(({ answers, fields }) => [answers, fields!["background"]])).toEqual([
+    expect(ropes.map((one) => one.kind === "generate" && [one.answers, one.fields["background"]])).toEqual([
       [["me", "I"], "b"],
       [["that"], "c"],
     ]);

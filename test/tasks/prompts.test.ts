@@ -1,17 +1,17 @@
 import { expect, test } from "vitest";
 import { promptRows } from "../../src/tasks/encoders.js";
 import type { Task } from "../../src/tasks/registry.js";
-import type { TextEncoder } from "../../src/tasks/tokenize.js";
+import type { TextTokenizer } from "../../src/tasks/tokenize.js";
 
 /** A token a word, its number; 0 ends a text where special tokens are asked for. */
-const tokenizer: TextEncoder = {
+const tokenizer: TextTokenizer = {
   vocabulary: 1000,
   encode: () => ({ ids: [], types: [] }),
   whole: (text, special) => [...text.trim().split(" ").map(Number), ...(special ? [0] : [])],
   text: (ids) => ids.join(" "),
 };
 /** The same without an end, as a decoder's tokenizer has it. */
-const bare: TextEncoder = { ...tokenizer, whole: (text) => text.trim().split(" ").map(Number) };
+const bare: TextTokenizer = { ...tokenizer, whole: (text) => text.trim().split(" ").map(Number) };
 
 const task = { id: "t", kind: "pair", labels: ["a", "b"] } as unknown as Task;
 const example = { texts: [["x"]], label: 0 } as never;
@@ -19,8 +19,14 @@ const prompts = {
   of: () => [() => ({ prompt: "1 2 3 4 5 6 7 8", answers: ["91", "92 93"] })],
   fileOf: () => "prompts.yaml",
 };
-const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextEncoder, maxLength: number) =>
-  promptRows(encoder, prompts, { scores, generation: undefined }, maxLength, false).encode(example, task)[0]!;
+const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextTokenizer, maxLength: number) =>
+  promptRows({
+    tokenizer: encoder,
+    prompts,
+    model: { scores, generation: undefined },
+    maxLength,
+    mean: false,
+  }).encode(example, task)[0]!.rows;
 
 test("in front of an encoder too long a prompt loses its end, and keeps the token that ends it", () => {
   const [first, second] = rowsOf("encoder-decoder", tokenizer, 5);

@@ -36,14 +36,22 @@ const options: TrainOptions = {
   evalEvery: 100,
   saveEvery: 100,
   seed: 0,
+  batchesPerStep: 1,
+  adaptOn: "validation",
+  microBatch: 2048,
 };
 
 /** The first two tasks, eight examples each. */
 function tasks(): PreparedTask[] {
   return mini.golden.batches.slice(0, 2).map((g, i) => {
     const { rows } = toBatch(g);
-    const validation = rows.map((row, r) => ({ rows: [row], label: g.labels[r]!, length: row.ids.length }));
-    return { id: g.task, isChoice: false, synthetic: true, head: mini.heads[i], validation, test: [] };
+    const validation = rows.map((row, r) => ({
+      kind: "classify" as const,
+      rows: [row],
+      label: g.labels[r]!,
+      length: row.ids.length,
+    }));
+    return { id: g.task, kind: "classify", synthetic: true, head: mini.heads[i], validation, test: [] };
   });
 }
 
@@ -61,9 +69,7 @@ async function run(changed: Partial<TrainOptions>, given = tasks()) {
   };
   const states: TrainState[] = [];
   const { state } = await train(
-    { model, vectors: mini.vectors },
-    given,
-    all,
+    { place: { model, vectors: mini.vectors }, tasks: given, options: all },
     initialState(mini.vectors.layers.length, 5, all),
     {
       record(record) {
