@@ -1,7 +1,7 @@
 import seedrandom from "seedrandom";
 import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
-import type { AdapterModules } from "../models/adapters.js";
+import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Batch, EncodedExample } from "../tasks/batches.js";
 import type { DataFiles } from "../tasks/files.js";
@@ -59,23 +59,15 @@ function normal(size: number, deviation: number, seed: string): Float32Array {
   );
 }
 
+/** A head's own layer: it is trained whole, with the head. */
+const isPooler = (module: string): boolean => /(^|\.)pooler\.dense$/.test(module);
+
 /** Linear layers in a model's blocks that adapters may stand beside. */
-const outsideNames = [
-  "lm_head",
-  "shared",
-  "embed_tokens",
-  "wte",
-  "wpe",
-  "projection",
-  "patch_embedding",
-  "pooler\\.dense",
-  "relative_attention_bias",
-];
-const outside = new RegExp(`(^|\\.)(${outsideNames.join("|")})$|embeddings|embed_positions`);
 const linearModules = (model: Model): { module: string; out: number; input: number }[] =>
   [...model.parameters].flatMap(([name, shape]) => {
     const module = name.replace(/\.weight$/, "");
-    if (!name.endsWith(".weight") || shape.length !== 2 || outside.test(module)) return [];
+    if (!name.endsWith(".weight") || shape.length !== 2 || isNoLinearLayer(module) || isPooler(module))
+      return [];
     return [
       model.transposed?.has(module)
         ? { module, out: shape[1]!, input: shape[0]! }
@@ -97,7 +89,7 @@ export function freshAdapter(
   model: Model,
   { how, rank, alpha, seed }: FinetuneOptions,
 ): { adapterModules: AdapterModules; start: Map<string, Start>; fixed: Map<string, Start> } {
-  const adapterModules = new Map<string, AdapterModules extends ReadonlyMap<string, infer V> ? V : never>();
+  const adapterModules = new Map<string, ShapedAdapterModule>();
   const [start, fixed] = [new Map<string, Start>(), new Map<string, Start>()];
   for (const { module, out, input } of how === "full" ? [] : linearModules(model)) {
     if (how === "lora") {

@@ -4,7 +4,7 @@ import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js"
 import { writeText } from "../checkpoint/files.js";
 import type { Member } from "../checkpoint/family.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
-import type { AdapterModules } from "../models/adapters.js";
+import type { AdapterModules } from "../adapter-modules.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";

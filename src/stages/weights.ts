@@ -2,7 +2,8 @@ import { dispose, tensor1d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-
 import { tensorLimit } from "../merge/limit.js";
 import { mergeTensors } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
-import { piecesOf, type Request, type TaskVectors } from "../merge/vectors.js";
+import type { Request } from "../merge/stream.js";
+import { piecesOf, type TaskVectors } from "../merge/vectors.js";
 import { joined, rows } from "../models/ops.js";
 import type { Model, Weights } from "../models/types.js";
 import type { Stage } from "./stages.js";
