@@ -84,7 +84,9 @@ export async function planMemory(
     from: memoryBudget === undefined ? machine.from : "--memory-budget",
   };
   const measured = rates ?? (await calibrate());
-  const predictions = placements.map((placement) => predict(family, step, options, measured, placement));
+  const predictions = placements.map((placement) =>
+    predict({ family, step, options, rates: measured }, placement),
+  );
   const named = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.
   const chosen = named ? allowed(predictions, request)[0] : choose(predictions, request, budget);

@@ -8,7 +8,13 @@ import { gramMatrices } from "../merge/gram.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { residencies } from "../merge/residency.js";
 import { version } from "../package.js";
-import { fits, type Placement, type Prediction, type Rates, type PlacementRequest } from "../plan/memory.js";
+import {
+  fitsBudget,
+  type Placement,
+  type Prediction,
+  type Rates,
+  type PlacementRequest,
+} from "../plan/memory.js";
 import {
   bySimilarity,
   byOrder,
@@ -140,7 +146,7 @@ async function predictNode(
   );
   return {
     predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds },
-    fitting: fits(plan.chosen, plan.budget),
+    fitting: fitsBudget(plan.chosen, plan.budget),
     rates: plan.rates,
   };
 }
