@@ -3,10 +3,10 @@ import { basename, resolve } from "node:path";
 import { settings } from "../config/settings.js";
 import { kebab } from "../spelling.js";
 import { loadSettings } from "../config/load.js";
-import { startThreads } from "../disk/threads.js";
+import { startMergeThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
-import { parametersOf } from "../methods/pipeline.js";
+import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 
 import { nearest } from "../nearest.js";
@@ -31,7 +31,7 @@ Examples:
 function allParameters(): Map<string, Parameter> {
   const found = new Map<string, Parameter>();
   for (const method of methods)
-    for (const [key, parameter] of Object.entries(parametersOf(method)))
+    for (const [key, parameter] of Object.entries(acceptedParameters(method)))
       if (key !== "seed" && !found.has(key)) found.set(key, parameter);
   return found;
 }
@@ -129,7 +129,7 @@ export function addMerge(program: Command): void {
         const signals = stopOnSignal(printer.note);
         signals.training(true);
         // They start while everything else is read.
-        startThreads(threads);
+        startMergeThreads(threads);
         const common = { shardSize: chosen.shardSize, threads };
         const { mergeByFile, mergeModels } = await import("../mergers/models.js");
         const started = performance.now();
@@ -161,7 +161,7 @@ export function addMerge(program: Command): void {
               labels: chosen.experts.map((folder) => basename(folder)),
               given: {
                 ...givenParameters(options),
-                ...("seed" in parametersOf(method) && { seed: chosen.seed }),
+                ...("seed" in acceptedParameters(method) && { seed: chosen.seed }),
               },
               base,
               models: experts,
@@ -196,7 +196,7 @@ export function addMerge(program: Command): void {
               name: method.name,
               about: method.about,
               needs: method.needs,
-              parameters: parametersOf(method),
+              parameters: acceptedParameters(method),
             })),
             undefined,
             2,
@@ -210,7 +210,7 @@ export function addMerge(program: Command): void {
         process.stdout.write(`${table}\n\n\`train-merge methods NAME\` shows its parameters.\n`);
         return;
       }
-      const body = Object.entries(parametersOf(listed[0]!)).map(([key, parameter]) => [
+      const body = Object.entries(acceptedParameters(listed[0]!)).map(([key, parameter]) => [
         `--${kebab(key)}`,
         String(parameter.default),
         `${parameter.about}${parameter.kind === "choice" ? `: ${parameter.of.join(", ")}` : ""}`,

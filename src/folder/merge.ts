@@ -1,7 +1,7 @@
 import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
-import type { Method, Values } from "../methods/types.js";
+import type { Method, ParameterValues } from "../methods/types.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
@@ -10,7 +10,7 @@ import { writeAround, writeHead } from "./output.js";
 
 export interface DiskMerge {
   readonly method: Method;
-  readonly values: Values;
+  readonly values: ParameterValues;
   readonly base?: Member | undefined;
   readonly inputs: readonly Member[];
   readonly dtype: FloatDType | "auto";

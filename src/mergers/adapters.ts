@@ -15,7 +15,7 @@ import { mergeOnDisk } from "../disk/merge.js";
 import type { PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import { readerFor } from "../methods/pipeline.js";
-import type { Method, TensorReader, Values } from "../methods/types.js";
+import type { Method, TensorReader, ParameterValues } from "../methods/types.js";
 import { elements, fromFloat32, toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
 import { transposed } from "../tensor/lowrank.js";
@@ -213,7 +213,7 @@ async function writeIa3Config(
 /** A method on a vector in memory, one part, without a base's own entries. */
 function mergeVector(
   method: Method,
-  values: Values,
+  values: ParameterValues,
   name: string,
   labels: readonly string[],
   inputs: readonly Float32Array[],
@@ -228,7 +228,7 @@ function mergeVector(
       yield { start: 0, base: new Float32Array(size), inputs: inputs.map((x) => Float32Array.from(x)) };
     },
   };
-  const treated = readerFor(method, values, reader, []);
+  const treated = readerFor(method, values, reader, { found: [] });
   const merge = method.merge(treated, values, undefined);
   const out = new Float32Array(size);
   for (const part of treated.parts()) merge(part, out);
