@@ -48,15 +48,12 @@ async function measure(
   const values = (size: number) => Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 1000) / 1e5);
   const experts = Array.from({ length: k }, (_, i) => i);
   const one = values(k * tensorSize);
+  const shape = { rows: tensorSize / width, width };
   const stacks = Array.from({ length: count }, () =>
     uploadDeltas(
-      experts.map((e) =>
-        packRows(one.subarray(e * tensorSize, (e + 1) * tensorSize), tensorSize / width, width, packing),
-      ),
+      experts.map((e) => packRows(one.subarray(e * tensorSize, (e + 1) * tensorSize), shape, packing)),
       experts,
-      tensorSize / width,
-      width,
-      packing,
+      shape,
     ),
   );
   const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));

@@ -4,11 +4,11 @@ import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
-import { startThreads } from "../disk/threads.js";
+import { startMergeThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
 import { fetchNamed } from "../inputs/fetch.js";
 import { methods } from "../methods/index.js";
-import { parametersOf } from "../methods/pipeline.js";
+import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { nearest } from "../nearest.js";
 import { kebab } from "../spelling.js";
@@ -31,7 +31,7 @@ Examples:
 function allParameters(): Map<string, Parameter> {
   const found = new Map<string, Parameter>();
   for (const method of methods)
-    for (const [key, parameter] of Object.entries(parametersOf(method)))
+    for (const [key, parameter] of Object.entries(acceptedParameters(method)))
       if (key !== "seed" && !found.has(key)) found.set(key, parameter);
   return found;
 }
@@ -109,7 +109,7 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
   const out = chosen.out ?? `merged/${method.name}-${names.join("+")}`;
   const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, job);
   const { mergeModels } = await import("../mergers/models.js");
-  const seed = "seed" in parametersOf(method) && { seed: chosen.seed };
+  const seed = "seed" in acceptedParameters(method) && { seed: chosen.seed };
   await mergeModels(
     {
       shardSize: chosen.shardSize,
@@ -135,7 +135,7 @@ async function runMerge(file: string | undefined, options: MergeFlags): Promise<
   const job = startCommand();
   job.training(true);
   // They start while everything else is read.
-  startThreads(options.threads);
+  startMergeThreads(options.threads);
   const started = performance.now();
   const out =
     file === undefined

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { methods } from "../methods/index.js";
-import { parametersOf } from "../methods/pipeline.js";
+import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { toText } from "../report/table.js";
 import { kebab } from "../spelling.js";
@@ -19,7 +19,7 @@ function parameterText(parameter: Parameter): string {
 }
 
 function methodText(method: Method): string {
-  const body = Object.entries(parametersOf(method)).map(([key, parameter]) => [
+  const body = Object.entries(acceptedParameters(method)).map(([key, parameter]) => [
     `--${kebab(key)}`,
     String(parameter.default),
     parameterText(parameter),
@@ -41,7 +41,7 @@ export function addMethods(program: Command): void {
             name: method.name,
             about: method.about,
             needs: method.needs,
-            parameters: parametersOf(method),
+            parameters: acceptedParameters(method),
           })),
         );
       else process.stdout.write(name === undefined ? methodList() : listed.map(methodText).join(""));

@@ -7,7 +7,7 @@ import { writeText } from "../checkpoint/files.js";
 import { presetOf, trainedPresets } from "../config/trained.js";
 import { UserError } from "../errors.js";
 import { methods } from "../methods/index.js";
-import { parametersOf } from "../methods/pipeline.js";
+import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
@@ -140,7 +140,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
   const { inputs, options, hooks } = context;
   const started = performance.now();
   const { family, head, heads, data, plan, plain: model, tasks, hashes } = inputs;
-  const given = { ...("seed" in parametersOf(method) && { seed: options.seed }), ...candidate.given };
+  const given = { ...("seed" in acceptedParameters(method) && { seed: options.seed }), ...candidate.given };
   const subjects = family.experts.map((member, i) => ({ member, task: at(tasks, i) }));
   const merge = {
     base: family.base,

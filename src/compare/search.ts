@@ -6,7 +6,7 @@ import { mean } from "../report/interval.js";
 import { makeTable } from "../merge/table.js";
 import { columnOf } from "../merge/source.js";
 import { loadTaskVectors } from "../merge/vectors.js";
-import type { Method, Values } from "../methods/types.js";
+import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { writeMerge, type DiskMerge } from "../folder/merge.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
@@ -48,7 +48,7 @@ export async function searchGrid(
   const of = outer.length * (lambdas?.length ?? 1);
   try {
     for (const point of outer) {
-      const values: Values = resolveValues(
+      const values: ParameterValues = resolveValues(
         method,
         { ...given, ...point, ...(lambdas && { lambda: 1 }) },
         merge.inputs.length,

@@ -1,5 +1,6 @@
+import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import type { Values } from "../methods/types.js";
+import type { ParameterValues } from "../methods/types.js";
 import { isFloat, type DType, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/ref.js";
 import type { MergePlan, PlannedTensor } from "./plan.js";
@@ -12,7 +13,7 @@ export interface Sources {
 
 export interface CompileOptions {
   readonly method: string;
-  readonly values: Values;
+  readonly values: ParameterValues;
   /** Type of every float in the result (default: the base's own). */
   readonly dtype?: FloatDType | undefined;
   /** Canonical names that are left out: heads. */
@@ -23,31 +24,53 @@ export interface CompileOptions {
     | undefined;
 }
 
+/** Where a tensor of a model lies, and what it is like. */
+export type ShapedRef = Ref & { readonly shape: readonly number[] };
+
 /** Where a tensor of a model lies; undefined where the model has none of that name. */
-export function refOf(
-  { actual, checkpoint }: Member,
-  name: string,
-): (Ref & { readonly shape: readonly number[] }) | undefined {
+export function refOf({ actual, checkpoint }: Member, name: string): ShapedRef | undefined {
   const stored = actual.get(name);
-  const entry = stored === undefined ? undefined : checkpoint.entry(stored);
-  return entry && { ...checkpoint.ref(stored!), shape: entry.shape };
+  if (stored === undefined) return undefined;
+  const entry = checkpoint.entry(stored);
+  return entry && { ...checkpoint.ref(stored), shape: entry.shape };
+}
+
+/** The type of a tensor of the result: the one that is wanted for floats, else its own. */
+export function resultType(dtype: DType, wanted: FloatDType | undefined): DType {
+  if (!isFloat(dtype)) return dtype;
+  return wanted ?? dtype;
 }
 
 /** The very bytes of the base, in its own file. */
 const isSame = (a: Ref, b: Ref): boolean => a.path === b.path && a.start === b.start && !a.adapted;
 
-/** Why a tensor cannot be merged, or undefined where it can. */
-function unlike(
-  first: { dtype: DType; shape: readonly number[] },
-  others: readonly (readonly [label: string, ref: ReturnType<typeof refOf>])[],
-): string | undefined {
-  if (!isFloat(first.dtype)) return `${first.dtype} is not merged`;
-  for (const [label, ref] of others) {
-    if (!ref) return `${label} has none`;
-    if (!isFloat(ref.dtype)) return `${label}'s is ${ref.dtype}`;
-    if (ref.shape.join() !== first.shape.join()) return `${label}'s is [${ref.shape.join(", ")}]`;
-  }
+/** Why a model's tensor cannot be merged with the first's, or undefined where it can. */
+function whyUnlike(first: ShapedRef, label: string, ref: ShapedRef): string | undefined {
+  if (!isFloat(ref.dtype)) return `${label}'s is ${ref.dtype}`;
+  if (ref.shape.join() !== first.shape.join()) return `${label}'s is [${ref.shape.join(", ")}]`;
   return undefined;
+}
+
+/** An input's tensor. */
+interface InputTensor {
+  readonly label: string;
+  readonly ref: ShapedRef | undefined;
+}
+
+/** Where a tensor lies in all inputs, or why it cannot be merged. */
+function mergeable(
+  first: ShapedRef,
+  found: readonly InputTensor[],
+): { readonly refs: readonly ShapedRef[] } | { readonly why: string } {
+  if (!isFloat(first.dtype)) return { why: `${first.dtype} is not merged` };
+  const refs: ShapedRef[] = [];
+  for (const { label, ref } of found) {
+    if (!ref) return { why: `${label} has none` };
+    const why = whyUnlike(first, label, ref);
+    if (why !== undefined) return { why };
+    refs.push(ref);
+  }
+  return { refs };
 }
 
 /**
@@ -59,50 +82,28 @@ export function compileMerge(
   { base, inputs }: Sources,
   { method, values, dtype, without = [], statistics }: CompileOptions,
 ): { plan: MergePlan; kept: { name: string; why: string }[]; left: string[] } {
-  const first = base ?? inputs[0]!;
-  const nameOf = new Map([...first.actual].map(([canonical, stored]) => [stored, canonical]));
+  const first = base ?? at(inputs, 0);
   const kept: { name: string; why: string }[] = [];
-  const tensors = first.checkpoint.names
-    .filter((stored) => !without.includes(nameOf.get(stored)!))
-    .map((stored): PlannedTensor => {
-      const canonical = nameOf.get(stored)!;
-      const own = refOf(first, canonical)!;
-      const refs = inputs.map((input) => refOf(input, canonical));
+  const tensors = [...first.actual]
+    .filter(([canonical]) => !without.includes(canonical))
+    .map(([canonical, name]): PlannedTensor => {
+      const own = refOf(first, canonical);
+      if (!own) throw new Error(`${first.label} has lost its tensor "${name}"`);
+      const described = { name, dtype: resultType(own.dtype, dtype), shape: own.shape, values };
+      const copied: PlannedTensor = { ...described, copy: own, inputs: [] };
+      const found = inputs.map((input): InputTensor => ({
+        label: input.label,
+        ref: refOf(input, canonical),
+      }));
       // Adapters leave most of a model as the base has it.
-      if (base && refs.length && refs.every((ref) => ref && isSame(ref, own)))
-        return {
-          name: stored,
-          dtype: isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype,
-          shape: own.shape,
-          copy: own,
-          inputs: [],
-          values,
-        };
-      const why = unlike(
-        own,
-        inputs.map((input, i) => [input.label, refs[i]]),
-      );
-      const target = isFloat(own.dtype) ? (dtype ?? own.dtype) : own.dtype;
-      if (why !== undefined) {
-        kept.push({ name: stored, why });
-        return { name: stored, dtype: target, shape: own.shape, copy: own, inputs: [], values };
-      }
-      return {
-        name: stored,
-        dtype: target,
-        shape: own.shape,
-        base: base && own,
-        inputs: refs as Ref[],
-        values,
-        ...statistics?.(canonical),
-      };
+      if (base && found.length && found.every(({ ref }) => ref && isSame(ref, own))) return copied;
+      const all = mergeable(own, found);
+      if ("refs" in all)
+        return { ...described, base: base && own, inputs: all.refs, ...statistics?.(canonical) };
+      kept.push({ name, why: all.why });
+      return copied;
     });
-  const left = [
-    ...new Set(
-      inputs.flatMap((input) =>
-        [...input.actual.keys()].filter((name) => !first.actual.has(name) && !without.includes(name)),
-      ),
-    ),
-  ];
+  const strays = inputs.flatMap(({ actual }) => [...actual.keys()].filter((name) => !first.actual.has(name)));
+  const left = [...new Set(strays)].filter((name) => !without.includes(name));
   return { left, plan: { method, labels: inputs.map(({ label }) => label), tensors }, kept };
 }

@@ -1,9 +1,9 @@
 import { reserveWeights } from "../checkpoint/write.js";
-import { everyMethod } from "../methods/index.js";
-import { passesOf } from "../methods/pipeline.js";
+import { findMethod } from "../methods/index.js";
+import { surveyPasses } from "../methods/pipeline.js";
 import type { MergePlan } from "./plan.js";
 import { openPool, type Pool } from "./pool.js";
-import { valuesOf, type Job } from "./work.js";
+import { stageValues, type DiskJob } from "./work.js";
 
 export interface DiskOptions {
   /** What the file is called, where all goes into one (default: as Hugging Face calls a model's). */
@@ -18,11 +18,11 @@ export interface DiskOptions {
 
 /** What a method's passes over all tensors come to, stage by stage. */
 async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskOptions): Promise<unknown[]> {
-  const method = everyMethod.find(({ name }) => name === plan.method)!;
-  const values = valuesOf(plan.tensors);
+  const method = findMethod(plan.method);
+  const values = stageValues(plan.tensors);
   const found: unknown[] = [];
   if (plan.tensors.every(({ copy }) => copy)) return found;
-  const passes = passesOf(method, values);
+  const passes = surveyPasses(method, values);
   for (const [number, { stage, pass }] of passes.entries()) {
     const states = await pool.run(
       { ...plan, found, pass: number },
@@ -52,7 +52,7 @@ export async function mergeOnDisk(plan: MergePlan, folder: string, options: Disk
       options.file,
     );
     try {
-      const job: Job = { ...plan, found, slots: weights.slots };
+      const job: DiskJob = { ...plan, found, slots: weights.slots };
       // What is written goes to the disk while more is made.
       const flushing = setInterval(weights.flush, 50);
       try {

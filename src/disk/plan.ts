@@ -1,5 +1,5 @@
 import type { Ref } from "../checkpoint/ref.js";
-import type { Values } from "../methods/types.js";
+import type { ParameterValues } from "../methods/types.js";
 import type { DType } from "../tensor/dtype.js";
 
 /** A merge from disk to disk as plain data: what each tensor of the result is made of, and where that lies. */
@@ -24,7 +24,7 @@ export interface PlannedTensor {
   /** What this tensor's inputs are called, where they are not the plan's. */
   readonly labels?: readonly string[] | undefined;
   /** The method's parameters for this tensor. */
-  readonly values: Values;
+  readonly values: ParameterValues;
   /** One an input, of float32: of the tensor's own size (fisher) or square (gram). */
   readonly statistics?: readonly Ref[] | undefined;
   /** Rows of a square statistic. */

@@ -1,10 +1,13 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { at, i32 } from "../at.js";
 import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
-import { decodeHalves, dtypeBytes, elements } from "../tensor/dtype.js";
+import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, Ref } from "../checkpoint/ref.js";
 import { addFactors, scaleEntries } from "../tensor/lowrank.js";
+import { zip } from "../methods/inputs.js";
+import { rowShape } from "../tensor/rows.js";
 import type { PlannedTensor } from "./plan.js";
 
 /** Entries of a part: small enough that all models' stay in a core's cache. */
@@ -65,11 +68,11 @@ export function openFileReader(): FileReader {
     floats(name, size) {
       let found = arrays.get(name);
       if (!found || found.length < size) arrays.set(name, (found = new Float32Array(size)));
-      return found.length === size ? found : found.subarray(0, size);
+      return found.subarray(0, size);
     },
     halves(size) {
       if (scratch.length < size) scratch = new Uint16Array(size);
-      return scratch.length === size ? scratch : scratch.subarray(0, size);
+      return scratch.subarray(0, size);
     },
     change(adapted) {
       const { path, start } = adapted.kind === "lora" ? adapted.a : adapted.l;
@@ -89,7 +92,7 @@ export function openFileReader(): FileReader {
   return files;
 }
 
-const bytesOf = (view: Float32Array | Uint16Array): Uint8Array =>
+export const asBytes = (view: Float32Array | Uint16Array): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
@@ -110,28 +113,44 @@ function readStored(
   }
   const position = start + from * dtypeBytes[dtype];
   if (dtype === "F32") {
-    files.read(path, bytesOf(out), position);
+    files.read(path, asBytes(out), position);
     return;
   }
+  const half = halfOf(dtype);
   const halves = files.halves(out.length);
-  files.read(path, bytesOf(halves), position);
-  decodeHalves(halves, dtype as "F16" | "BF16", out);
+  files.read(path, asBytes(halves), position);
+  decodeHalves(halves, half, out);
 }
 
-/** @throws UserError naming the entry, where one is NaN or infinite */
-function checkFinite(values: Float32Array, { path }: Ref, label: string, name: string, from: number): void {
+/** A type of 16 bits. @throws Error where it is another */
+export function halfOf(dtype: DType): "F16" | "BF16" {
+  if (dtype === "F16" || dtype === "BF16") return dtype;
+  throw new Error(`${dtype} is not a weight type`);
+}
+
+/** Where entries are from: for a message. */
+interface Origin {
+  readonly path: string;
+  /** The model's. */
+  readonly label: string;
+  /** The tensor's. */
+  readonly name: string;
+}
+
+/** @throws UserError naming the entry, counted from `from`, where one is NaN or infinite */
+function checkFinite(values: Float32Array, from: number, { path, label, name }: Origin): void {
   const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
   // One more in the exponent runs over into the sign where all its bits are set, and only there.
   let over = 0;
   const whole = bits.length & ~3;
   for (let i = 0; i < whole; i += 4) {
     over |=
-      ((bits[i]! & 0x7fffffff) + 0x00800000) |
-      ((bits[i + 1]! & 0x7fffffff) + 0x00800000) |
-      ((bits[i + 2]! & 0x7fffffff) + 0x00800000) |
-      ((bits[i + 3]! & 0x7fffffff) + 0x00800000);
+      ((i32(bits, i) & 0x7fffffff) + 0x00800000) |
+      ((i32(bits, i + 1) & 0x7fffffff) + 0x00800000) |
+      ((i32(bits, i + 2) & 0x7fffffff) + 0x00800000) |
+      ((i32(bits, i + 3) & 0x7fffffff) + 0x00800000);
   }
-  for (let i = whole; i < bits.length; i++) over |= (bits[i]! & 0x7fffffff) + 0x00800000;
+  for (let i = whole; i < bits.length; i++) over |= (i32(bits, i) & 0x7fffffff) + 0x00800000;
   if (over >= 0) return;
   const at = values.findIndex((value) => !Number.isFinite(value));
   throw new UserError(
@@ -140,19 +159,62 @@ function checkFinite(values: Float32Array, { path }: Ref, label: string, name: s
   );
 }
 
+/** Square statistics, one an input: they are read whole, where those of the tensor's own size are read by parts. */
+interface SquareStatistics {
+  readonly refs: readonly Ref[];
+  readonly rows: number;
+}
+
+function squareStatistics({ statistics = [], statisticSize }: PlannedTensor): SquareStatistics | undefined {
+  if (statistics.length === 0 || statisticSize === undefined) return undefined;
+  return { refs: statistics, rows: statisticSize };
+}
+
+/** An input's, whole. */
+function readSquare(files: FileReader, { refs, rows }: SquareStatistics, input: number): Float32Array {
+  const out = new Float32Array(rows ** 2);
+  readEntries(files, at(refs, input), 0, out);
+  return out;
+}
+
 /**
  * A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each
  * at least a row.
+ * @param given what the inputs are called, where the tensor does not say
  */
-export function readerOf(tensor: PlannedTensor, given: readonly string[], files: FileReader): TensorReader {
+export function plannedReader(
+  tensor: PlannedTensor,
+  given: readonly string[],
+  files: FileReader,
+): TensorReader {
   const { name, shape, base, inputs, statistics, labels = given } = tensor;
   const size = elements(shape);
-  const width = shape.length > 1 ? shape.at(-1)! : size;
-  const rows = width === 0 ? 0 : size / width;
+  const { rows, width } = rowShape(shape, size);
   const step = Math.max(1, Math.floor(partEntries / Math.max(1, width))) * width;
+  const square = squareStatistics(tensor);
+  const named = (refs: readonly Ref[]) => zip(refs, labels.slice(0, refs.length));
   // Who reads a tensor several times checks it once.
   let checked = false;
-  const square = statistics && statistics.length > 0 && tensor.statisticSize !== undefined;
+  function readPart(start: number): Part {
+    const count = Math.min(step, size - start);
+    const take = (key: string, ref: Ref, label: string): Float32Array => {
+      const out = files.floats(key, count);
+      readEntries(files, ref, start, out);
+      if (!checked) checkFinite(out, start, { path: ref.path, label, name });
+      return out;
+    };
+    return {
+      start,
+      base: base ? take("base", base, "base") : files.floats("none", count).fill(0),
+      inputs: named(inputs).map(([ref, label], i) => take(`input ${i}`, ref, label)),
+      ...(statistics &&
+        !square && {
+          statistics: named(statistics).map(([ref, label], i) =>
+            take(`statistic ${i}`, ref, `${label}, statistic`),
+          ),
+        }),
+    };
+  }
   return {
     name,
     labels,
@@ -160,32 +222,9 @@ export function readerOf(tensor: PlannedTensor, given: readonly string[], files:
     width,
     transposed: tensor.transposed,
     *parts(): Generator<Part> {
-      for (let start = 0; start < size; start += step) {
-        const count = Math.min(step, size - start);
-        const take = (key: string, ref: Ref, label: string): Float32Array => {
-          const out = files.floats(key, count);
-          readEntries(files, ref, start, out);
-          if (!checked) checkFinite(out, ref, label, name, start);
-          return out;
-        };
-        yield {
-          start,
-          base: base ? take("base", base, "base") : files.floats("none", count).fill(0),
-          inputs: inputs.map((ref, i) => take(`input ${i}`, ref, labels[i]!)),
-          ...(statistics &&
-            !square && {
-              statistics: statistics.map((ref, i) => take(`statistic ${i}`, ref, `${labels[i]!}, statistic`)),
-            }),
-        };
-      }
+      for (let start = 0; start < size; start += step) yield readPart(start);
       checked = true;
     },
-    ...(square && {
-      gram(input: number) {
-        const out = new Float32Array(tensor.statisticSize! ** 2);
-        readEntries(files, statistics[input]!, 0, out);
-        return out;
-      },
-    }),
+    ...(square && { gram: (input: number) => readSquare(files, square, input) }),
   };
 }

@@ -16,7 +16,7 @@ const helpers = (threads: number): number => (runnable ? Math.max(0, threads) : 
  * Starts threads that a merge will want, so that they are there when the files are open. They keep no
  * process alive.
  */
-export function startThreads(threads: number = availableParallelism()): void {
+export function startMergeThreads(threads: number = availableParallelism()): void {
   while (waiting.length < helpers(threads)) {
     const worker = start();
     worker.unref();

@@ -1,15 +1,15 @@
 import { closeSync, openSync, writeSync } from "node:fs";
+import { at } from "../at.js";
 import type { Slot } from "../checkpoint/write.js";
-import { everyMethod } from "../methods/index.js";
-import { passesOf, readerFor, treatmentsOf } from "../methods/pipeline.js";
-import type { Method } from "../methods/types.js";
-import { dtypeBytes, elements, encodeHalves } from "../tensor/dtype.js";
+import { findMethod } from "../methods/index.js";
+import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
+import { dtypeBytes, elements, encodeHalves, type DType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/ref.js";
 import type { PlannedTensor } from "./plan.js";
-import { openFileReader, readEntries, readerOf, type FileReader } from "./read.js";
+import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";
 
 /** What a thread is to do with the tensors that it gets hold of: a method's pass over them, or the merge itself. */
-export interface Job {
+export interface DiskJob {
   readonly method: string;
   readonly labels: readonly string[];
   readonly tensors: readonly PlannedTensor[];
@@ -21,18 +21,25 @@ export interface Job {
   readonly slots?: readonly Slot[] | undefined;
 }
 
-const methodOf = (name: string): Method => everyMethod.find((method) => method.name === name)!;
-
 /** The values that decide which stages there are: the same for every tensor. */
-export const valuesOf = (tensors: readonly PlannedTensor[]): PlannedTensor["values"] =>
+export const stageValues = (tensors: readonly PlannedTensor[]): PlannedTensor["values"] =>
   tensors.find(({ copy }) => !copy)?.values ?? {};
 
-function copyBytes(
-  files: FileReader,
-  { path, start, dtype }: Ref,
-  size: number,
-  write: (bytes: Uint8Array, at: number) => void,
-): void {
+/** Writes bytes of a tensor of the result, from so many bytes after its start. */
+type Write = (bytes: Uint8Array, at: number) => void;
+
+/** Where a tensor of the result is written; its file stays open. */
+function writerAt(slot: Slot, handles: Map<string, number>): Write {
+  const handle = handles.get(slot.path) ?? openSync(slot.path, "r+");
+  handles.set(slot.path, handle);
+  return (bytes, at) => {
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(handle, bytes, done, bytes.length - done, slot.position + at + done);
+  };
+}
+
+/** Copies a tensor's bytes as they are. */
+function copyBytes(files: FileReader, { path, start, dtype }: Ref, size: number, write: Write): void {
   const total = size * dtypeBytes[dtype];
   const chunk = new Uint8Array(Math.min(total, 1 << 20));
   for (let at = 0; at < total; at += chunk.length) {
@@ -42,35 +49,30 @@ function copyBytes(
   }
 }
 
-/** Makes one tensor of the result and writes it where it belongs. */
-function mergeTensor(
-  job: Job,
-  tensor: PlannedTensor,
-  slot: Slot,
+/** Encodes entries of the result, and writes them from number `from` on. */
+function writeEntries(
   files: FileReader,
-  handles: Map<string, number>,
-): void {
-  let handle = handles.get(slot.path);
-  if (handle === undefined) handles.set(slot.path, (handle = openSync(slot.path, "r+")));
-  const write = (bytes: Uint8Array, at: number) => {
-    for (let done = 0; done < bytes.length;)
-      done += writeSync(handle, bytes, done, bytes.length - done, slot.position + at + done);
+  dtype: DType,
+  write: Write,
+): (values: Float32Array, from: number) => void {
+  if (dtype === "F32") return (values, from) => write(asBytes(values), 4 * from);
+  const half = halfOf(dtype);
+  return (values, from) => {
+    const halves = files.halves(values.length);
+    encodeHalves(values, half, halves);
+    write(asBytes(halves), 2 * from);
   };
+}
+
+/** Makes one tensor of the result and writes it where it belongs. */
+function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, write: Write): void {
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
   if (copy && copy.dtype === dtype && !copy.adapted) {
     copyBytes(files, copy, size, write);
     return;
   }
-  const encode = (entries: Float32Array, from: number) => {
-    if (dtype === "F32") {
-      write(new Uint8Array(entries.buffer, entries.byteOffset, entries.byteLength), 4 * from);
-      return;
-    }
-    const halves = files.halves(entries.length);
-    encodeHalves(entries, dtype as "F16" | "BF16", halves);
-    write(new Uint8Array(halves.buffer, halves.byteOffset, halves.byteLength), 2 * from);
-  };
+  const encode = writeEntries(files, dtype, write);
   if (copy) {
     const step = 1 << 17;
     for (let from = 0; from < size; from += step) {
@@ -80,8 +82,8 @@ function mergeTensor(
     }
     return;
   }
-  const method = methodOf(job.method);
-  const reader = readerFor(method, values, readerOf(tensor, job.labels, files), job.found);
+  const method = findMethod(job.method);
+  const reader = readerFor(method, values, plannedReader(tensor, job.labels, files), { found: job.found });
   const merge = method.merge(reader, values, job.found[treatmentsOf(method, values).length]);
   for (const part of reader.parts()) {
     const out = files.floats("out", part.base.length);
@@ -90,33 +92,54 @@ function mergeTensor(
   }
 }
 
+/** What is done with each tensor, and what it adds up to. */
+interface Work {
+  readonly state: unknown;
+  visit(tensor: PlannedTensor, place: number): void;
+}
+
+/** Makes the tensors of the result. */
+function merging(job: DiskJob, files: FileReader, handles: Map<string, number>): Work {
+  const { slots = [] } = job;
+  return {
+    state: undefined,
+    visit: (tensor, place) => makeTensor(job, tensor, files, writerAt(at(slots, place), handles)),
+  };
+}
+
+/** Goes over the tensors for one of the method's passes. */
+function surveying(job: DiskJob, files: FileReader, number: number): Work {
+  const method = findMethod(job.method);
+  const { pass, stage } = at(surveyPasses(method, stageValues(job.tensors)), number);
+  const state = pass.start(job.labels.length);
+  return {
+    state,
+    visit(tensor) {
+      if (tensor.copy) return;
+      const own = plannedReader(tensor, job.labels, files);
+      const reader = readerFor(method, tensor.values, own, { found: job.found, upTo: stage });
+      pass.visit(state, reader, tensor.values, job.found[stage]);
+    },
+  };
+}
+
 /**
  * Does a thread's share of a job: takes the number of one tensor after the other until there are none.
  * @returns the thread's state, where the job is a pass
  */
-export function workOn(job: Job, next: () => number | undefined, done: (tensor: number) => void): unknown {
+export function workOn(
+  job: DiskJob,
+  next: () => number | undefined,
+  done: (tensor: number) => void,
+): unknown {
   const files = openFileReader();
   const handles = new Map<string, number>();
-  const method = methodOf(job.method);
-  const passes = passesOf(method, valuesOf(job.tensors));
-  const chosen = job.pass === undefined ? undefined : passes[job.pass]!;
-  const state = chosen?.pass.start(job.labels.length);
   try {
-    for (let at = next(); at !== undefined; at = next()) {
-      const tensor = job.tensors[at]!;
-      if (!chosen) {
-        mergeTensor(job, tensor, job.slots![at]!, files, handles);
-      } else if (!tensor.copy) {
-        const reader = readerFor(
-          method,
-          tensor.values,
-          readerOf(tensor, job.labels, files),
-          job.found,
-          chosen.stage,
-        );
-        chosen.pass.visit(state, reader, tensor.values, job.found[chosen.stage]);
-      }
-      done(at);
+    const { state, visit } =
+      job.pass === undefined ? merging(job, files, handles) : surveying(job, files, job.pass);
+    for (let place = next(); place !== undefined; place = next()) {
+      visit(at(job.tensors, place), place);
+      done(place);
     }
     return state;
   } finally {

@@ -1,7 +1,7 @@
 import seedrandom from "seedrandom";
 import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
-import type { AdapterModules } from "../models/adapters.js";
+import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
 import type { HeadNames, Model } from "../models/types.js";
 
 export interface FinetuneOptions {
@@ -44,20 +44,10 @@ function normal(size: number, deviation: number, seed: string): Float32Array {
   );
 }
 
-/** Linear layers in a model's blocks that adapters may stand beside. */
-const outsideNames = [
-  "lm_head",
-  "shared",
-  "embed_tokens",
-  "wte",
-  "wpe",
-  "projection",
-  "patch_embedding",
-  "pooler\\.dense",
-  "relative_attention_bias",
-];
-const outside = new RegExp(`(^|\\.)(${outsideNames.join("|")})$|embeddings|embed_positions`);
+/** A head's own layer: it is trained whole, with the head. */
+const isPooler = (module: string): boolean => /(^|\.)pooler\.dense$/.test(module);
 
+/** Linear layers in a model's blocks that adapters may stand beside. */
 interface LinearModule {
   readonly module: string;
   readonly out: number;
@@ -68,7 +58,14 @@ function linearModules(model: Model): LinearModule[] {
   const found: LinearModule[] = [];
   for (const [name, [first = 0, second = 0, ...more]] of model.parameters) {
     const module = name.replace(/\.weight$/, "");
-    if (!name.endsWith(".weight") || second === 0 || more.length > 0 || outside.test(module)) continue;
+    if (
+      !name.endsWith(".weight") ||
+      second === 0 ||
+      more.length > 0 ||
+      isNoLinearLayer(module) ||
+      isPooler(module)
+    )
+      continue;
     // A weight that is stored [in, out].
     if (model.transposed?.has(module)) found.push({ module, out: second, input: first });
     else found.push({ module, out: first, input: second });
@@ -93,12 +90,10 @@ export interface FreshAdapter {
   readonly fixed: ReadonlyMap<string, Start>;
 }
 
-type NewAdapterModule = AdapterModules extends ReadonlyMap<string, infer V> ? V : never;
-
 /** One module's part: what stands beside it, and its tensors. */
 interface FreshModule {
   readonly module: string;
-  readonly adapter: NewAdapterModule;
+  readonly adapter: ShapedAdapterModule;
   readonly start: readonly (readonly [string, Start])[];
   readonly fixed: readonly (readonly [string, Start])[];
 }

@@ -3,7 +3,8 @@ import { tensor, variable, zerosLike, type Tensor, type Variable } from "@tensor
 import { at, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { outputsOf } from "../inputs/check.js";
-import { withAdapters, type AdapterModules } from "../models/adapters.js";
+import type { AdapterModules } from "../adapter-modules.js";
+import { withAdapters } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
 import { loadWeights } from "../statistics/weights.js";
 import type { Task } from "../tasks/registry.js";

@@ -2,7 +2,7 @@ import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
-import type { Method, Values } from "../methods/types.js";
+import type { Method, ParameterValues } from "../methods/types.js";
 import { headTensors } from "../models/head.js";
 import type { HeadNames } from "../models/types.js";
 import { chosenDType, type FloatDType } from "../tensor/dtype.js";
@@ -11,7 +11,7 @@ import { writeAround, writeHead } from "./output.js";
 
 export interface DiskMerge {
   readonly method: Method;
-  readonly values: Values;
+  readonly values: ParameterValues;
   readonly base?: Member | undefined;
   readonly inputs: readonly Member[];
   readonly dtype: FloatDType | "auto";

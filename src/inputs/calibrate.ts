@@ -28,17 +28,17 @@ export async function calibrate(): Promise<Rates> {
   const [k, n] = [4, 2 ** 18];
   const host = new Float32Array(k * n).fill(0.1);
   const vectors = Array.from({ length: k }, (_, i) =>
-    packRows(host.subarray(i * n, (i + 1) * n), n / 512, 512, "f32"),
+    packRows(host.subarray(i * n, (i + 1) * n), { rows: n / 512, width: 512 }, "f32"),
   );
   const upload = await fastest(async () => {
-    const { data } = uploadDeltas(vectors, [0, 1, 2, 3], n / 512, 512, "f32");
+    const { data } = uploadDeltas(vectors, [0, 1, 2, 3], { rows: n / 512, width: 512 });
     // Engines upload when a tensor is first used.
     const used = tidy(() => slice(reshape(data, [-1]), [0], [1]));
     await used.data();
     data.dispose();
     used.dispose();
   });
-  const deltas = uploadDeltas(vectors, [0, 1, 2, 3], n / 512, 512, "f32");
+  const deltas = uploadDeltas(vectors, [0, 1, 2, 3], { rows: n / 512, width: 512 });
   const [base, c] = [tensor2d(host.subarray(0, n), [n / 512, 512]), tensor1d([0.1, 0.2, 0.3, 0.4])];
   const merge = await fastest(async () => {
     const out = mergeForward(base, deltas, c);

@@ -105,7 +105,7 @@ export async function planMemory(
 ): Promise<MemoryPlan> {
   const budget = budgetOf(engine, memoryBudget, share);
   const rates = given ?? (await calibrate());
-  const predictions = placements.map((placement) => predict(family, step, options, rates, placement));
+  const predictions = placements.map((placement) => predict({ family, step, options, rates }, placement));
   const isNamed = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.
   const chosen = isNamed ? allowed(predictions, request)[0] : choose(predictions, request, budget);

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { openMember, type Family, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
-import { treated } from "../methods/treated.js";
+import { treatedMethod } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
 import { writeMerge } from "../folder/merge.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
@@ -21,13 +21,13 @@ export async function treatExperts(
     for (const [which, { label, checkpoint }] of experts.entries()) {
       const folder = join(out, "treated", label);
       const values = resolveValues(
-        treated,
+        treatedMethod,
         { which, by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, seed },
         experts.length,
       );
       await writeMerge(
         folder,
-        { method: treated, values, base, inputs: experts, dtype: "F32", shardSize },
+        { method: treatedMethod, values, base, inputs: experts, dtype: "F32", shardSize },
         { progress, note: () => {}, stopping: () => false },
       );
       await writeText(join(folder, "config.json"), checkpoint.config);

@@ -1,3 +1,6 @@
+import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
+import { at, lookUp } from "../at.js";
+import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { adapterOf, member, type Family, type Member } from "../checkpoint/family.js";
 import { hostTensor, inMemory, overlaid } from "../checkpoint/overlay.js";
 import { stackLora } from "../checkpoint/stacked.js";
@@ -12,21 +15,117 @@ import { elements, toFloat32, type HostTensor } from "../tensor/dtype.js";
  */
 export interface FactoredFamily extends Family {
   /** By canonical module: what stands beside it, and the shapes. */
-  readonly adapterModules: ReadonlyMap<
-    string,
-    {
-      readonly lora?: boolean;
-      readonly ia3?: "in" | "out";
-      readonly shapes: readonly (readonly [name: string, shape: readonly number[]])[];
-    }
-  >;
+  readonly adapterModules: AdapterModules;
 }
 
-/** Weights that models do not read as a linear layer of theirs: what is added to them must be in them. */
-const outside = /(^|\.)(lm_head|shared|embed_tokens|wte|wpe|projection|patch_embedding)$/;
+/** The adapters of a family, expert after expert; undefined where an expert is a whole model. */
+type Adapters = readonly (AdaptedCheckpoint | undefined)[];
+type Tensors = Map<string, HostTensor>;
 
-const moduleOf = (canonical: (name: string) => string, weight: string): string =>
-  canonical(weight).replace(/\.weight$/, "");
+/** What stands beside the weights, by canonical name: the base's, and each expert's. */
+interface AddedTensors {
+  readonly modules: Map<string, ShapedAdapterModule>;
+  readonly base: Tensors;
+  readonly experts: readonly Tensors[];
+}
+
+const noTensors = (adapters: Adapters): AddedTensors => ({
+  modules: new Map(),
+  base: new Map(),
+  experts: adapters.map(() => new Map()),
+});
+
+/** Adds a tensor; without the experts' own, theirs is the base's. */
+function addTensor(to: AddedTensors, name: string, base: HostTensor, own?: readonly HostTensor[]): void {
+  to.base.set(name, base);
+  for (const [i, tensors] of to.experts.entries()) tensors.set(name, own?.[i] ?? base);
+}
+
+/** What LoRA adapters have beside the weights; undefined where one is of a weight that nothing can stand beside. */
+async function loraBeside(
+  names: readonly string[],
+  adapters: Adapters,
+  moduleOf: (weight: string) => string,
+): Promise<AddedTensors | undefined> {
+  const added = noTensors(adapters);
+  for (const { weight, rank, a, b, gains } of await stackLora(names, adapters)) {
+    const module = moduleOf(weight);
+    if (isNoLinearLayer(module)) return undefined;
+    const [nameA, nameB, nameD] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
+    added.modules.set(module, {
+      lora: true,
+      shapes: [
+        [nameA, a.shape],
+        [nameB, b.shape],
+        [nameD, [rank]],
+      ],
+    });
+    addTensor(added, nameA, a);
+    addTensor(added, nameB, b);
+    const none = new Float32Array(rank);
+    addTensor(
+      added,
+      nameD,
+      hostTensor(none),
+      gains.map((gain) => hostTensor(gain ?? none)),
+    );
+  }
+  return added;
+}
+
+/** A weight's (IA)³ vectors, expert after expert. */
+interface Ia3Vectors {
+  readonly along: "in" | "out";
+  readonly size: number;
+  /** Undefined where an expert has none. */
+  readonly vectors: readonly (HostTensor | undefined)[];
+}
+
+/** Reads a weight's (IA)³ vectors; undefined where no adapter has one, "mixed" where they scale different sides. */
+async function ia3Vectors(adapters: Adapters, weight: string): Promise<Ia3Vectors | "mixed" | undefined> {
+  const found = adapters.map((one) => {
+    const part = one?.adapted.get(weight);
+    if (!one || part?.kind !== "ia3") return undefined;
+    return { file: one.adapter.file, part };
+  });
+  const first = found.find((one) => one !== undefined);
+  if (!first) return undefined;
+  const { along, l } = first.part;
+  if (found.some((one) => one && one.part.along !== along)) return "mixed";
+  const vectors = await Promise.all(
+    found.map(async (one) => one && hostTensor(toFloat32(await one.file.read(one.part.l)))),
+  );
+  return { along, size: elements(lookUp(first.file.entries, l).shape), vectors };
+}
+
+/** What (IA)³ adapters have beside the weights; undefined as of {@link loraBeside}, or where their sides differ. */
+async function ia3Beside(
+  base: Member,
+  adapters: Adapters,
+  moduleOf: (weight: string) => string,
+): Promise<AddedTensors | undefined> {
+  const added = noTensors(adapters);
+  for (const weight of base.checkpoint.names) {
+    const shape = base.checkpoint.entry(weight)?.shape;
+    // A bias goes with its weight.
+    if (!shape || shape.length < 2) continue;
+    const read = await ia3Vectors(adapters, weight);
+    if (!read) continue;
+    const module = moduleOf(weight);
+    if (isNoLinearLayer(module) || read === "mixed") return undefined;
+    const { along, size, vectors } = read;
+    const ones = hostTensor(new Float32Array(size).fill(1));
+    const name = `${module}.ia3_l`;
+    added.modules.set(module, { ia3: along, shapes: [[name, [size]]] });
+    addTensor(
+      added,
+      name,
+      ones,
+      vectors.map((vector) => vector ?? ones),
+    );
+  }
+  return added;
+}
 
 /**
  * The factored view of a family, where it has one: some experts are adapters of one kind; beside LoRA,
@@ -37,66 +136,24 @@ export async function factoredFamily(
   family: Family,
   canonical: (name: string) => string,
 ): Promise<FactoredFamily | undefined> {
-  const adapters = family.experts.map(adapterOf);
+  const { base, close } = family;
+  const adapters: Adapters = family.experts.map(adapterOf);
   const kinds = new Set(adapters.map((one) => one?.adapter.kind ?? "model"));
-  const lora = kinds.has("lora") && !kinds.has("ia3");
-  if (!lora && !(kinds.has("ia3") && kinds.size === 1)) return undefined;
-  const { base } = family;
-  const adapterModules = new Map<
-    string,
-    FactoredFamily["adapterModules"] extends ReadonlyMap<string, infer V> ? V : never
-  >();
-  const baseTensors = new Map<string, HostTensor>();
-  const own = adapters.map(() => new Map<string, HostTensor>());
-  if (lora) {
-    for (const { weight, rank, a, b, gains } of await stackLora(base.checkpoint.names, adapters)) {
-      const module = moduleOf(canonical, weight);
-      if (outside.test(module)) return undefined;
-      const [nameA, nameB, nameD] = [`${module}.lora_A`, `${module}.lora_B`, `${module}.lora_d`];
-      adapterModules.set(module, {
-        lora: true,
-        shapes: [
-          [nameA, a.shape],
-          [nameB, b.shape],
-          [nameD, [rank]],
-        ],
-      });
-      for (const [i, tensors] of [baseTensors, ...own].entries()) {
-        tensors.set(nameA, a);
-        tensors.set(nameB, b);
-        tensors.set(nameD, hostTensor(gains[i - 1] ?? new Float32Array(rank)));
-      }
-    }
-  } else {
-    for (const weight of base.checkpoint.names) {
-      const parts = adapters.map((one) => one!.adapted.get(weight));
-      const first = parts.find((part) => part?.kind === "ia3");
-      // A bias goes with its weight.
-      if (first?.kind !== "ia3" || base.checkpoint.entry(weight)!.shape.length < 2) continue;
-      const module = moduleOf(canonical, weight);
-      if (outside.test(module) || parts.some((part) => part?.kind === "ia3" && part.along !== first.along))
-        return undefined;
-      const name = `${module}.ia3_l`;
-      const file = adapters[parts.indexOf(first)]!.adapter.file;
-      const size = elements(file.entries.get(first.l)!.shape);
-      const ones = new Float32Array(size).fill(1);
-      adapterModules.set(module, { ia3: first.along, shapes: [[name, [size]]] });
-      baseTensors.set(name, hostTensor(ones));
-      for (const [i, part] of parts.entries())
-        own[i]!.set(
-          name,
-          hostTensor(part?.kind === "ia3" ? toFloat32(await adapters[i]!.adapter.file.read(part.l)) : ones),
-        );
-    }
-  }
+  const moduleOf = (weight: string): string => canonical(weight).replace(/\.weight$/, "");
+  let added: AddedTensors | undefined;
+  if (kinds.has("lora") && !kinds.has("ia3"))
+    added = await loraBeside(base.checkpoint.names, adapters, moduleOf);
+  else if (kinds.has("ia3") && kinds.size === 1) added = await ia3Beside(base, adapters, moduleOf);
+  if (!added) return undefined;
   const extended = (one: Member, tensors: ReadonlyMap<string, HostTensor>) => {
     const own = adapterOf(one)?.plain() ?? one.checkpoint;
     return member(one.label, overlaid(own, inMemory(own.folder, own.config, tensors)), canonical);
   };
+  const { experts } = added;
   return {
-    base: extended(base, baseTensors),
-    experts: family.experts.map((one, i) => extended(one, own[i]!)),
-    close: family.close,
-    adapterModules,
+    base: extended(base, added.base),
+    experts: family.experts.map((one, i) => extended(one, at(experts, i))),
+    close,
+    adapterModules: added.modules,
   };
 }

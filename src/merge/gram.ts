@@ -1,4 +1,6 @@
 import { tidy } from "@tensorflow/tfjs-core";
+import { at, f64 } from "../at.js";
+import { dot } from "../tensor/dot.js";
 import { unpacked } from "./op.js";
 import type { TaskVectors } from "./vectors.js";
 
@@ -18,23 +20,25 @@ export async function gramMatrices(
   onTensor?: (done: number, of: number) => void,
 ): Promise<LayerGram[]> {
   const k = vectors.experts.length;
-  const sums = vectors.layers.map(() => new Float64Array(k * k));
+  const layers = vectors.layers.map(({ id }) => ({ id, products: new Float64Array(k * k) }));
   const requests = vectors.layers.flatMap(({ names }) => names.map((name) => ({ name })));
   for await (const { request, tensor, deltas } of vectors.stream(requests)) {
-    const stack = tidy(() => unpacked(deltas!));
-    const values = (await stack.data()) as Float32Array;
+    if (!deltas) throw new Error(`no expert changed "${tensor.name}", which is in a layer`);
+    const stack = tidy(() => unpacked(deltas));
+    const values = await stack.data<"float32">();
     stack.dispose();
     const { experts, row } = tensor;
+    const { products } = at(layers, row);
     const size = values.length / experts.length;
+    const vectorOf = (n: number) => values.subarray(n * size, (n + 1) * size);
     for (const [a, i] of experts.entries()) {
       for (const [b, j] of experts.slice(0, a + 1).entries()) {
-        let product = 0;
-        for (let at = 0; at < size; at++) product += values[a * size + at]! * values[b * size + at]!;
-        sums[row]![i * k + j]! += product;
-        if (i !== j) sums[row]![j * k + i]! += product;
+        const product = dot(vectorOf(a), vectorOf(b));
+        products[i * k + j] = f64(products, i * k + j) + product;
+        if (i !== j) products[j * k + i] = f64(products, j * k + i) + product;
       }
     }
     onTensor?.(request + 1, requests.length);
   }
-  return vectors.layers.map(({ id }, row) => ({ layer: id, gram: Array.from(sums[row]!) }));
+  return layers.map(({ id, products }) => ({ layer: id, gram: Array.from(products) }));
 }

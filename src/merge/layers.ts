@@ -11,11 +11,11 @@ export type Granularity = (typeof granularities)[number];
 export function blockOf(name: string): string {
   const parts = name.split(".");
   const numbered = parts.findIndex((part) => /^\d+$/.test(part));
-  return numbered > 0 ? parts.slice(0, numbered + 1).join(".") : parts[0]!;
+  return parts.slice(0, Math.max(0, numbered) + 1).join(".");
 }
 
 /** What shares a row with a tensor: itself, its module (weight and bias), its block, or everything. */
-function rowOf(name: string, granularity: Granularity): string {
+function layerId(name: string, granularity: Granularity): string {
   const rows: Record<Granularity, string> = {
     // What adapters add to a weight shares its row: an expert changes the one or the other.
     tensor: name.replace(/\.lora_d$/, ".weight"),
@@ -30,7 +30,7 @@ function rowOf(name: string, granularity: Granularity): string {
 export function groupLayers(names: readonly string[], granularity: Granularity): Layer[] {
   const groups = new Map<string, string[]>();
   for (const name of names) {
-    const id = rowOf(name, granularity);
+    const id = layerId(name, granularity);
     const group = groups.get(id);
     if (group) group.push(name);
     else groups.set(id, [name]);

@@ -5,8 +5,13 @@ import { engine } from "@tensorflow/tfjs-core";
  * once (128 MiB is all that WebGPU promises; backend/webgpu.ts says what the adapter has); the other
  * engines have no such limit.
  */
-export const tensorLimit = (): number =>
-  (engine().backend as { tensorLimit?: number } | null)?.tensorLimit ?? Infinity;
+export function tensorLimit(): number {
+  const backend: object | null = engine().backend;
+  if (backend === null || !("tensorLimit" in backend)) return Infinity;
+  const { tensorLimit: limit } = backend;
+  if (typeof limit !== "number") return Infinity;
+  return limit;
+}
 
 /**
  * Rows of a tensor that are held together on the device: as many as let the stacked task vectors of all

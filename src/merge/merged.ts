@@ -10,25 +10,25 @@ import {
   type Tensor,
   type Tensor1D,
 } from "@tensorflow/tfjs-core";
+import { at, f64, lookUp } from "../at.js";
 import type { Deltas } from "./deltas.js";
 import { mergeForward, mergeGradient } from "./op.js";
 import type { FamilyTensor } from "./source.js";
 import { rowOf, type Table } from "./table.js";
-import { piecesOf, type Part, type Request, type TaskVectors } from "./vectors.js";
+import type { Request, StreamedPart } from "./stream.js";
+import { piecesOf, type TaskVectors } from "./vectors.js";
 
 /** A part's coefficients on the device: those of the experts that changed the tensor. The caller disposes. */
 function coefficientsOf({ row }: FamilyTensor, { experts }: Deltas, table: Table): Tensor1D {
   const all = rowOf(table, row);
-  return tensor1d(Float32Array.from(experts, (column) => all[column]!));
+  return tensor1d(Float32Array.from(experts, (column) => f64(all, column)));
 }
 
-function mergePart({ tensor, base, deltas, rows }: Part, table: Table): Tensor {
-  return tidy(() =>
-    reshape(deltas ? mergeForward(base, deltas, coefficientsOf(tensor, deltas, table)) : clone(base), [
-      rows,
-      tensor.width,
-    ]),
-  );
+function mergePart({ tensor, base, deltas, rows }: StreamedPart, table: Table): Tensor {
+  return tidy(() => {
+    const merged = deltas && mergeForward(base, deltas, coefficientsOf(tensor, deltas, table));
+    return reshape(merged ?? clone(base), [rows, tensor.width]);
+  });
 }
 
 /**
@@ -44,10 +44,10 @@ export async function mergeTensors(
   const done: Tensor[] = [];
   let pieces: Tensor[] = [];
   const finish = () => {
-    const { ids, run, name } = requests[done.length]!;
-    const { shape, width } = vectors.tensors.get(name)!;
+    const { ids, run, name } = at(requests, done.length);
+    const { shape, width } = lookUp(vectors.tensors, name);
     const outShape = ids || run ? [-1, width] : [...shape];
-    const out = tidy(() => reshape(pieces.length === 1 ? pieces[0]! : concat(pieces, 0), outShape));
+    const out = tidy(() => reshape(pieces.length === 1 ? at(pieces, 0) : concat(pieces, 0), outShape));
     dispose(pieces);
     pieces = [];
     done.push(out);
@@ -70,12 +70,12 @@ export async function mergeTensors(
  * time, so that no tensor on the device is.
  */
 export async function mergedValues(vectors: TaskVectors, table: Table, name: string): Promise<Float32Array> {
-  const tensor = vectors.tensors.get(name)!;
+  const tensor = lookUp(vectors.tensors, name);
   const runs = piecesOf(tensor);
   const numbersOf = async (request: Request): Promise<Float32Array> => {
-    const [merged] = await mergeTensors(vectors, table, [request]);
-    const numbers = (await merged!.data()) as Float32Array;
-    merged!.dispose();
+    const merged = at(await mergeTensors(vectors, table, [request]), 0);
+    const numbers = await merged.data<"float32">();
+    merged.dispose();
     return numbers;
   };
   if (runs.length === 1) return numbersOf({ name });
@@ -97,11 +97,12 @@ export async function innerProducts(
   const sums: Tensor[] = [];
   try {
     for await (const { request, from, rows, whole, tensor, deltas } of vectors.stream(requests)) {
+      if (!deltas) throw new Error(`no expert changed "${tensor.name}": it has no coefficients`);
       const before = sums[request];
       sums[request] = tidy(() => {
-        const g = gradients[request]!;
+        const g = at(gradients, request);
         const mine = whole ? g : slice(reshape(g, [-1, tensor.width]), [from, 0], [rows, -1]);
-        const products = mergeGradient(mine, deltas!);
+        const products = mergeGradient(mine, deltas);
         return before ? add(before, products) : products;
       });
       before?.dispose();

@@ -12,7 +12,7 @@ import {
   type Tensor1D,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { unpackSparse, type Deltas } from "./deltas.js";
+import { scatterSparse, type Deltas } from "./deltas.js";
 
 /** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
 function kernel(
@@ -20,12 +20,10 @@ function kernel(
   deltas: Deltas,
   inputs: Record<string, Tensor> = {},
 ): Tensor | undefined {
-  const { packing, rows, width, data, scales } = deltas;
+  const { packing, rows, width, data } = deltas;
   const name = `${op}_${packing}`;
-  return (
-    getKernel(name, getBackend()) &&
-    engine().runKernel(name, { ...inputs, data, ...(scales && { scales }) }, { rows, width })
-  );
+  const packed: Record<string, Tensor> = packing === "int8" ? { data, scales: deltas.scales } : { data };
+  return getKernel(name, getBackend()) && engine().runKernel(name, { ...inputs, ...packed }, { rows, width });
 }
 
 /**
@@ -41,7 +39,7 @@ export function unpacked(deltas: Deltas): Tensor2D {
 
 function flatDeltas(deltas: Deltas): Tensor | undefined {
   if (deltas.packing === "f32") return deltas.data;
-  return deltas.packing === "sparse" ? unpackSparse(deltas) : kernel("UnpackDeltas", deltas);
+  return deltas.packing === "sparse" ? scatterSparse(deltas) : kernel("UnpackDeltas", deltas);
 }
 
 /**

@@ -1,5 +1,7 @@
+import { f32, i32, u32 } from "../at.js";
 import { fromFloat32 } from "../tensor/dtype.js";
 import { joined } from "../tensor/joined.js";
+import type { RowShape } from "../tensor/rows.js";
 
 /**
  * How a task vector is kept: 4, 2 or 1 bytes an entry (int8 with a scale a row), or 8 bytes for each
@@ -13,16 +15,30 @@ export const bytesPerEntry = (packing: Packing, density: number): number =>
   ({ f32: 4, bf16: 2, int8: 1, sparse: 8 * density })[packing];
 
 /** Entries in one 32-bit word. */
-const perWord = { f32: 1, bf16: 2, int8: 4 };
+const perWord = { bf16: 2, int8: 4 };
 
 /** One expert's task vector of some rows, packed, in host memory. */
-export interface PackedRows {
-  /** [rows, words] of float32, or of int32 words that hold two bfloat16 or four int8; sparse: the kept numbers. */
-  readonly data: Float32Array | Int32Array;
-  /** [rows], what an int8 of a row is multiplied by. */
-  readonly scales?: Float32Array | undefined;
-  /** Sparse: where each kept number stands in rows × width, rising. */
-  readonly index?: Int32Array | undefined;
+export type PackedRows =
+  /** [rows, width] */
+  | { readonly packing: "f32"; readonly data: Float32Array }
+  /** [rows, words], two in each 32-bit word */
+  | { readonly packing: "bf16"; readonly data: Int32Array }
+  /** [rows, words], four in each 32-bit word; [rows], what an int8 of a row is multiplied by */
+  | { readonly packing: "int8"; readonly data: Int32Array; readonly scales: Float32Array }
+  /** The kept numbers, and where each stands in rows × width, rising. */
+  | { readonly packing: "sparse"; readonly data: Float32Array; readonly index: Int32Array };
+
+type Packed<P extends Packing> = Extract<PackedRows, { packing: P }>;
+
+/** Several experts' rows, which are all packed alike. @throws TypeError where one is not */
+export function packedAs<P extends Packing>(vectors: readonly PackedRows[], packing: P): Packed<P>[] {
+  const isSo = (vector: PackedRows): vector is Packed<P> => vector.packing === packing;
+  const alike = vectors.filter(isSo);
+  if (alike.length < vectors.length)
+    throw new TypeError(
+      `task vectors packed as ${vectors.map((one) => one.packing).join(", ")} side by side`,
+    );
+  return alike;
 }
 
 /**
@@ -30,74 +46,101 @@ export interface PackedRows {
  * keeps max|row| / 127 as the row's scale, so its error is at most half of that; sparse keeps what is
  * not smaller than `threshold` and not 0.
  */
-export function packRows(
-  values: Float32Array,
-  rows: number,
-  width: number,
-  packing: Packing,
-  threshold = 0,
-): PackedRows {
-  if (packing === "f32") return { data: values };
-  if (packing === "sparse") {
-    let kept = 0;
-    const keep = (x: number) => x !== 0 && Math.abs(x) >= threshold;
-    for (const x of values) if (keep(x)) kept++;
-    const [data, index] = [new Float32Array(kept), new Int32Array(kept)];
-    let at = 0;
-    for (let i = 0; i < values.length; i++) {
-      if (!keep(values[i]!)) continue;
-      data[at] = values[i]!;
-      index[at++] = i;
-    }
-    return { data, index };
+export function packRows(values: Float32Array, shape: RowShape, packing: Packing, threshold = 0): PackedRows {
+  switch (packing) {
+    case "f32":
+      return { packing, data: values };
+    case "bf16":
+      return packHalves(values, shape);
+    case "int8":
+      return packBytes(values, shape);
+    default:
+      return packSparse(values, threshold);
   }
-  const words = Math.ceil(width / perWord[packing]);
+}
+
+function packHalves(values: Float32Array, { rows, width }: RowShape): Packed<"bf16"> {
+  const words = Math.ceil(width / perWord.bf16);
   const data = new Int32Array(rows * words);
-  const scales = new Float32Array(packing === "int8" ? rows : 0);
+  const bytes = new Uint8Array(data.buffer);
+  for (let r = 0; r < rows; r++)
+    bytes.set(fromFloat32(values.subarray(r * width, (r + 1) * width), "BF16"), 4 * r * words);
+  return { packing: "bf16", data };
+}
+
+function packBytes(values: Float32Array, { rows, width }: RowShape): Packed<"int8"> {
+  const words = Math.ceil(width / perWord.int8);
+  const data = new Int32Array(rows * words);
+  const scales = new Float32Array(rows);
   for (let r = 0; r < rows; r++) {
     const row = values.subarray(r * width, (r + 1) * width);
-    if (packing === "bf16") {
-      new Uint8Array(data.buffer).set(fromFloat32(row, "BF16"), 4 * r * words);
-      continue;
-    }
     let largest = 0;
     for (let i = 0; i < width; i++) {
-      const size = Math.abs(row[i]!);
+      const size = Math.abs(f32(row, i));
       if (size > largest) largest = size;
     }
     const scale = Math.fround(largest / 127);
     scales[r] = scale;
+    if (!(scale > 0)) continue;
     const bytes = new Int8Array(data.buffer, 4 * r * words, width);
-    if (scale > 0)
-      for (let i = 0; i < width; i++) bytes[i] = Math.max(-127, Math.min(127, Math.round(row[i]! / scale)));
+    for (let i = 0; i < width; i++) bytes[i] = Math.max(-127, Math.min(127, Math.round(f32(row, i) / scale)));
   }
-  return packing === "int8" ? { data, scales } : { data };
+  return { packing: "int8", data, scales };
+}
+
+function packSparse(values: Float32Array, threshold: number): Packed<"sparse"> {
+  const isKept = (x: number) => x !== 0 && Math.abs(x) >= threshold;
+  let kept = 0;
+  for (const x of values) if (isKept(x)) kept++;
+  const [data, index] = [new Float32Array(kept), new Int32Array(kept)];
+  let at = 0;
+  for (let i = 0; i < values.length; i++) {
+    const x = f32(values, i);
+    if (!isKept(x)) continue;
+    data[at] = x;
+    index[at++] = i;
+  }
+  return { packing: "sparse", data, index };
 }
 
 /** Packed rows as float32 again. */
-export function unpackRows(
-  { data, scales, index }: PackedRows,
-  rows: number,
-  width: number,
-  packing: Packing,
-): Float32Array {
-  if (packing === "f32") return data as Float32Array;
+export function unpackRows(packed: PackedRows, shape: RowShape): Float32Array {
+  switch (packed.packing) {
+    case "f32":
+      return packed.data;
+    case "bf16":
+      return unpackHalves(packed, shape);
+    case "int8":
+      return unpackBytes(packed, shape);
+    default:
+      return unpackSparse(packed, shape);
+  }
+}
+
+function unpackHalves({ data }: Packed<"bf16">, { rows, width }: RowShape): Float32Array {
   const out = new Float32Array(rows * width);
-  if (packing === "sparse") {
-    index!.forEach((place, i) => (out[place] = data[i]!));
-    return out;
-  }
-  const words = Math.ceil(width / perWord[packing]);
   const bits = new Uint32Array(out.buffer);
+  const words = Math.ceil(width / perWord.bf16);
+  for (let r = 0; r < rows; r++)
+    bits.set(new Uint16Array(data.buffer, data.byteOffset + 4 * r * words, width), r * width);
+  for (let i = 0; i < bits.length; i++) bits[i] = u32(bits, i) << 16;
+  return out;
+}
+
+function unpackBytes({ data, scales }: Packed<"int8">, { rows, width }: RowShape): Float32Array {
+  const out = new Float32Array(rows * width);
+  const words = Math.ceil(width / perWord.int8);
   for (let r = 0; r < rows; r++) {
-    if (packing === "bf16") {
-      const halves = new Uint16Array(data.buffer, data.byteOffset + 4 * r * words, width);
-      for (let i = 0; i < width; i++) bits[r * width + i] = halves[i]! << 16;
-    } else {
-      const bytes = new Int8Array(data.buffer, data.byteOffset + 4 * r * words, width);
-      for (let i = 0; i < width; i++) out[r * width + i] = bytes[i]! * scales![r]!;
-    }
+    const scale = f32(scales, r);
+    out.set(new Int8Array(data.buffer, data.byteOffset + 4 * r * words, width), r * width);
+    for (let i = r * width; i < (r + 1) * width; i++) out[i] = f32(out, i) * scale;
   }
+  return out;
+}
+
+function unpackSparse({ data, index }: Packed<"sparse">, { rows, width }: RowShape): Float32Array {
+  const out = new Float32Array(rows * width);
+  for (let i = 0; i < index.length; i++) out[i32(index, i)] = f32(data, i);
   return out;
 }
 
@@ -106,43 +149,75 @@ function lowerBound(sorted: Int32Array, value: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (sorted[middle]! < value) low = middle + 1;
+    if (i32(sorted, middle) < value) low = middle + 1;
     else high = middle;
   }
   return low;
 }
 
+/** Rows `from` to before `to`. */
+type RowRun = readonly [from: number, to: number];
+
 /** Runs of rows out of packed ones. What lies in one piece is a view, not a copy. */
 export function sliceRows(
   packed: PackedRows,
-  runs: readonly (readonly [number, number])[],
-  rows: number,
-  width: number,
+  runs: readonly RowRun[],
+  { rows, width }: RowShape,
 ): PackedRows {
-  const [only] = runs;
-  if (runs.length === 1 && only![0] === 0 && only![1] === rows) return packed;
-  if (packed.index) {
-    const { index } = packed;
-    const spans = runs.map(
-      ([from, to]) => [lowerBound(index, from * width), lowerBound(index, to * width)] as const,
-    );
-    const size = spans.reduce((sum, [a, b]) => sum + b - a, 0);
-    const [data, places] = [new Float32Array(size), new Int32Array(size)];
-    let [at, row] = [0, 0];
-    for (const [s, [a, b]] of spans.entries()) {
-      data.set((packed.data as Float32Array).subarray(a, b), at);
-      const shift = (row - runs[s]![0]) * width;
-      for (let i = a; i < b; i++) places[at++] = index[i]! + shift;
-      row += runs[s]![1] - runs[s]![0];
-    }
-    return { data, index: places };
+  const isWhole = runs.length === 1 && runs.every(([from, to]) => from === 0 && to === rows);
+  if (isWhole) return packed;
+  switch (packed.packing) {
+    case "sparse":
+      return sliceSparse(packed, runs, width);
+    case "int8":
+      return {
+        ...packed,
+        data: cutRows(packed.data, runs, rows),
+        scales: cutRows(packed.scales, runs, rows),
+      };
+    case "bf16":
+      return { ...packed, data: cutRows(packed.data, runs, rows) };
+    default:
+      return { ...packed, data: cutRows(packed.data, runs, rows) };
   }
-  const pick = <T extends Float32Array | Int32Array>(all: T, each: number): T => {
-    const pieces = runs.map(([from, to]) => all.subarray(from * each, to * each) as T);
-    return pieces.length === 1 ? pieces[0]! : joined(pieces);
-  };
-  return {
-    data: pick(packed.data, packed.data.length / rows),
-    scales: packed.scales && pick(packed.scales, 1),
-  };
+}
+
+/** Runs out of an array of so many rows. */
+function cutRows<T extends Float32Array | Int32Array>(
+  all: { readonly length: number; subarray(from: number, to: number): T },
+  runs: readonly RowRun[],
+  rows: number,
+): T {
+  const each = all.length / rows;
+  return oneOrJoined(runs.map(([from, to]) => all.subarray(from * each, to * each)));
+}
+
+/** Pieces one after the other; a single one is itself, not a copy. */
+export function oneOrJoined<T extends Float32Array | Int32Array | Uint8Array>(pieces: readonly T[]): T {
+  const [first] = pieces;
+  if (first && pieces.length === 1) return first;
+  return joined(pieces);
+}
+
+function sliceSparse(
+  { data, index }: Packed<"sparse">,
+  runs: readonly RowRun[],
+  width: number,
+): Packed<"sparse"> {
+  const spans = runs.map(([from, to]) => ({
+    from,
+    to,
+    start: lowerBound(index, from * width),
+    end: lowerBound(index, to * width),
+  }));
+  const size = spans.reduce((sum, { start, end }) => sum + end - start, 0);
+  const [kept, places] = [new Float32Array(size), new Int32Array(size)];
+  let [at, row] = [0, 0];
+  for (const { from, to, start, end } of spans) {
+    kept.set(data.subarray(start, end), at);
+    const shift = (row - from) * width;
+    for (let i = start; i < end; i++) places[at++] = i32(index, i) + shift;
+    row += to - from;
+  }
+  return { packing: "sparse", data: kept, index: places };
 }

@@ -1,7 +1,8 @@
+import { at, f32, lookUp } from "../at.js";
 import { rowCount, type Member, type RowRun } from "../checkpoint/family.js";
 import { dtypeBytes, toFloat32, type HostTensor } from "../tensor/dtype.js";
-import { joined } from "../tensor/joined.js";
-import { packRows, sliceRows, type PackedRows, type Packing } from "./packing.js";
+import type { RowShape } from "../tensor/rows.js";
+import { packRows, sliceRows, oneOrJoined, type PackedRows, type Packing } from "./packing.js";
 
 /**
  * A column of the coefficient table: one fine-tuned model, or a merge of several that is given by its
@@ -19,13 +20,16 @@ export const columnOf = (member: Member): Column => ({
   terms: [{ member, coefficient: () => 1 }],
 });
 
-/** A tensor that the model reads, as a merge sees it. */
-export interface FamilyTensor {
+/** A family as a merge takes it. */
+export interface ColumnFamily {
+  readonly base: Member;
+  readonly columns: readonly Column[];
+}
+
+/** A tensor that the model reads, as a merge sees it: rows of its last axis; a vector is one row. */
+export interface FamilyTensor extends RowShape {
   readonly name: string;
   readonly shape: readonly number[];
-  /** The tensor as rows of its last axis; a vector is one row. */
-  readonly rows: number;
-  readonly width: number;
   /** The columns that change it, rising; the others take no part in it. None: it is the base's own. */
   readonly experts: readonly number[];
   /** Its layer's row in the table; −1 where nobody changes it. */
@@ -41,23 +45,30 @@ export interface HostRows {
 /** Where rows come from: the files themselves, or a copy in host memory. */
 export type ReadRows = (tensor: FamilyTensor, runs: readonly RowRun[]) => Promise<HostRows>;
 
+/** Rows of a tensor that are read from the files of a family. */
+interface Reading {
+  readonly tensor: FamilyTensor;
+  readonly runs: readonly RowRun[];
+  /** The base's. */
+  readonly base: Promise<Float32Array>;
+}
+
 /** A column's task vector over some rows, read from its files into `out` (zeros so far). float32 throughout. */
 async function deltaRows(
   column: Column,
-  { name, width }: FamilyTensor,
-  runs: readonly RowRun[],
-  base: Promise<Float32Array>,
-  makeOut: () => Float32Array,
+  { tensor: { name, width }, runs, base }: Reading,
+  out: Float32Array,
 ): Promise<Float32Array> {
-  const reading = column.terms.map(({ member }) => member.rows(name, runs, width));
-  const [from, ...parts] = await Promise.all([base, ...reading]);
-  const [first] = column.terms;
-  const out = makeOut();
-  if (parts.length === 1 && first!.coefficient(name) === 1) return subtract(parts[0]!, from, out);
-  for (const [t, values] of parts.entries()) {
-    const c = column.terms[t]!.coefficient(name);
-    for (let i = 0; i < out.length; i++) out[i]! += c * Math.fround(values[i]! - from[i]!);
-  }
+  const reading = column.terms.map(async (term) => ({
+    values: await term.member.rows(name, runs, width),
+    c: term.coefficient(name),
+  }));
+  const [from, ...terms] = await Promise.all([base, ...reading]);
+  const [first] = terms;
+  if (first && terms.length === 1 && first.c === 1) return subtract(first.values, from, out);
+  for (const { values, c } of terms)
+    for (let i = 0; i < out.length; i++)
+      out[i] = f32(out, i) + c * Math.fround(f32(values, i) - f32(from, i));
   return out;
 }
 
@@ -66,7 +77,7 @@ export function subtract(
   base: Float32Array,
   out: Float32Array = new Float32Array(values.length),
 ): Float32Array {
-  for (let i = 0; i < out.length; i++) out[i] = values[i]! - base[i]!;
+  for (let i = 0; i < out.length; i++) out[i] = f32(values, i) - f32(base, i);
   return out;
 }
 
@@ -81,25 +92,20 @@ export function fileRows(
   thresholds: ReadonlyMap<string, readonly number[]>,
 ): ReadRows {
   return async (tensor, runs) => {
+    const { name, width, experts } = tensor;
     const rows = rowCount(runs);
-    const size = rows * tensor.width;
-    const baseRows = base.rows(tensor.name, runs, tensor.width);
+    const size = rows * width;
+    const reading: Reading = { tensor, runs, base: base.rows(name, runs, width) };
     // Side by side from the start, as the device wants them: float32 needs no other copy.
-    const stack = new Float32Array(size * tensor.experts.length);
+    const stack = new Float32Array(size * experts.length);
     const vectors = await Promise.all(
-      tensor.experts.map(async (column, i) =>
-        packRows(
-          await deltaRows(columns[column]!, tensor, runs, baseRows, () =>
-            stack.subarray(i * size, (i + 1) * size),
-          ),
-          rows,
-          tensor.width,
-          packing,
-          thresholds.get(tensor.name)?.[i],
-        ),
-      ),
+      experts.map(async (column, i) => {
+        const out = stack.subarray(i * size, (i + 1) * size);
+        const delta = await deltaRows(at(columns, column), reading, out);
+        return packRows(delta, { rows, width }, packing, thresholds.get(name)?.[i]);
+      }),
     );
-    return { base: await baseRows, vectors };
+    return { base: await reading.base, vectors };
   };
 }
 
@@ -107,16 +113,13 @@ export function fileRows(
 export function hostRows(
   kept: ReadonlyMap<string, { readonly base: HostTensor; readonly vectors: readonly PackedRows[] }>,
 ): ReadRows {
-  return async ({ name, rows, width }, runs) => {
-    const { base, vectors } = kept.get(name)!;
-    const rowBytes = width * dtypeBytes[base.dtype];
-    const bytes =
-      runs.length === 1
-        ? base.bytes.subarray(runs[0]![0] * rowBytes, runs[0]![1] * rowBytes)
-        : joined(runs.map(([from, to]) => base.bytes.subarray(from * rowBytes, to * rowBytes)));
+  return async (tensor, runs) => {
+    const { base, vectors } = lookUp(kept, tensor.name);
+    const rowBytes = tensor.width * dtypeBytes[base.dtype];
+    const pieces = runs.map(([from, to]) => base.bytes.subarray(from * rowBytes, to * rowBytes));
     return {
-      base: toFloat32({ ...base, bytes }),
-      vectors: vectors.map((vector) => sliceRows(vector, runs, rows, width)),
+      base: toFloat32({ ...base, bytes: oneOrJoined(pieces) }),
+      vectors: vectors.map((vector) => sliceRows(vector, runs, tensor)),
     };
   };
 }

@@ -1,3 +1,4 @@
+import { f64 } from "../at.js";
 import { gates, type GateName } from "./gates.js";
 
 /** A table of numbers, one row a layer and one column an expert, row after row. */
@@ -29,5 +30,5 @@ export function applyGate(raw: Table, gate: GateName): Table {
 
 /** ∂L/∂coefficient → ∂L/∂raw, by the chain rule. */
 export function throughGate(gradient: Table, raw: Table, gate: GateName): Table {
-  return { ...gradient, values: gradient.values.map((g, i) => g * gates[gate].slope(raw.values[i]!)) };
+  return { ...gradient, values: gradient.values.map((g, i) => g * gates[gate].slope(f64(raw.values, i))) };
 }

@@ -1,22 +1,29 @@
 import { z } from "zod";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
+import { readNumber } from "../methods/values.js";
 
 /** A number, flag or word; several of the numbers are a gradient over the layers. */
 const scalar = z.union([z.number(), z.boolean(), z.string()]);
-const gradient = z.union([scalar, z.array(scalar)]);
-const conditional = z.strictObject({ value: gradient, filter: z.string().nullish() });
-const setting = z.union([gradient, conditional, z.array(conditional)]);
-export type Setting = z.infer<typeof setting>;
+export type MergekitScalar = z.infer<typeof scalar>;
+const scalarOrGradient = z.union([scalar, z.array(scalar)]);
+const conditional = z.strictObject({ value: scalarOrGradient, filter: z.string().nullish() });
+const setting = z.union([scalarOrGradient, conditional, z.array(conditional)]);
+export type MergekitSetting = z.infer<typeof setting>;
 const parameters = z.record(z.string(), setting).nullish();
-export type Settings = z.infer<typeof parameters>;
+export type MergekitSettings = z.infer<typeof parameters>;
 
 const model = z.union([
   z.string(),
   z.strictObject({ model: z.strictObject({ path: z.string() }) }).transform((given) => given.model.path),
 ]);
 const layers = z.tuple([z.number().int().min(0), z.number().int().min(0)]);
-const source = z.strictObject({ model, layer_range: layers, parameters });
-const slice = z.strictObject({ sources: z.array(source).min(1), base_model: model.nullish(), parameters });
+const sliceSource = z.strictObject({ model, layer_range: layers, parameters });
+const slice = z.strictObject({
+  sources: z.array(sliceSource).min(1),
+  base_model: model.nullish(),
+  parameters,
+});
 
 /** A merge as mergekit's YAML says it, as far as train-merge can make it. */
 const file = z.strictObject({
@@ -31,7 +38,7 @@ const file = z.strictObject({
   tokenizer: z.strictObject({ source: z.string().nullish() }).nullish(),
 });
 export type MergekitFile = z.infer<typeof file>;
-export type MergekitSource = z.infer<typeof source>;
+export type MergekitSource = z.infer<typeof sliceSource>;
 
 /** Keys that mergekit knows and we do not, and why. */
 const refused: Record<string, string> = {
@@ -50,7 +57,7 @@ export function readMergekit(value: unknown, where: string): MergekitFile {
   if (unsupported !== undefined) throw new UserError(`${where}: ${unsupported}: ${refused[unsupported]}`);
   const parsed = file.safeParse(value);
   if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
+    const issue = at(parsed.error.issues, 0);
     if (issue.code === "unrecognized_keys") {
       const key = [...issue.path, ...issue.keys].join(".");
       throw new UserError(`${where}: ${key}: train-merge does not know this key`);
@@ -71,7 +78,7 @@ export function readMergekit(value: unknown, where: string): MergekitFile {
  * What a setting is for a tensor: the first condition whose filter is part of the name, a gradient's
  * value at `t` (0 for the first layer of a slice, 1 for its last).
  */
-export function settingAt(setting: Setting, name: string, t: number): number | boolean | string | undefined {
+export function settingAt(setting: MergekitSetting, name: string, t: number): MergekitScalar | undefined {
   if (Array.isArray(setting)) {
     if (setting.length === 0) return undefined;
     if (setting.every((entry) => typeof entry !== "object")) return gradientAt(setting, t);
@@ -84,15 +91,13 @@ export function settingAt(setting: Setting, name: string, t: number): number | b
   return setting;
 }
 
-function gradientAt(values: readonly (number | boolean | string)[], t: number): number | boolean | string {
-  const numbers = values.map((value) =>
-    typeof value === "string" && value.trim() !== "" ? Number(value) : value,
-  );
-  if (!numbers.every((value) => typeof value === "number" && !Number.isNaN(value)))
-    return values[Math.floor(t * (values.length - 1))]!;
-  const at = t * (numbers.length - 1);
-  const from = Math.floor(at);
-  const to = Math.min(numbers.length - 1, from + 1);
-  const rest = at - from;
-  return (1 - rest) * (numbers[from] as number) + rest * (numbers[to] as number);
+/** Between two numbers of a gradient; words and flags are taken as they are. */
+function gradientAt(values: readonly MergekitScalar[], t: number): MergekitScalar {
+  const numbers = values.map(readNumber);
+  const isNumber = (value: unknown): value is number => typeof value === "number" && !Number.isNaN(value);
+  if (!numbers.every(isNumber)) return at(values, Math.floor(t * (values.length - 1)));
+  const place = t * (numbers.length - 1);
+  const from = Math.floor(place);
+  const rest = place - from;
+  return (1 - rest) * at(numbers, from) + rest * at(numbers, Math.min(numbers.length - 1, from + 1));
 }

@@ -3,7 +3,7 @@ import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeHooks } from "../config/options.js";
 import type { DiskMerge } from "../folder/merge.js";
-import type { Values } from "../methods/types.js";
+import type { ParameterValues } from "../methods/types.js";
 import { chosenDType } from "../tensor/dtype.js";
 import { mergeIa3, writeLinearIa3 } from "./ia3.js";
 import { mergeStackedLora, writeLinearLora, type AdapterResult, type MethodUse } from "./lora.js";
@@ -22,7 +22,7 @@ export async function writeLinearAdapter(result: AdapterResult, coefficients: Co
 }
 
 /** Whether entries of task vectors are dropped before the method sees them. */
-export function dropsEntries({ dareP }: Values): boolean {
+export function dropsEntries({ dareP }: ParameterValues): boolean {
   return Array.isArray(dareP) && dareP.some((p) => Number(p) > 0);
 }
 

@@ -8,7 +8,7 @@ import { hostTensor } from "../checkpoint/overlay.js";
 import { stackLora, type StackedModule } from "../checkpoint/stacked.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { readerFor } from "../methods/pipeline.js";
-import type { Method, TensorReader, Values } from "../methods/types.js";
+import type { Method, TensorReader, ParameterValues } from "../methods/types.js";
 import { fromFloat32, toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { writeAdapterConfig } from "./adapter-config.js";
 
@@ -131,7 +131,7 @@ function mergeVectors(
       yield { start: 0, base: new Float32Array(size), inputs: inputs.map((x) => Float32Array.from(x)) };
     },
   };
-  const treated = readerFor(method, values, reader, []);
+  const treated = readerFor(method, values, reader, { found: [] });
   const merge = method.merge(treated, values, undefined);
   const out = new Float32Array(size);
   for (const part of treated.parts()) merge(part, out);
@@ -141,7 +141,7 @@ function mergeVectors(
 /** A method with its parameters, and what its inputs are called. */
 export interface MethodUse {
   readonly method: Method;
-  readonly values: Values;
+  readonly values: ParameterValues;
   readonly labels: readonly string[];
 }
 

@@ -7,7 +7,7 @@ import type { MergeHooks } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { writeMerge, type DiskMerge } from "../folder/merge.js";
 import { openOutput } from "../folder/output.js";
-import type { Method, Values } from "../methods/types.js";
+import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { dropsEntries, mergeAdapters } from "./adapters.js";
 import { withMembers, type NamedFolder } from "./members.js";
@@ -40,7 +40,7 @@ function labelsOf(folders: readonly string[]): string[] {
 }
 
 /** The parameters of a merge. @throws UserError for a method that these inputs are not enough for */
-function checkedValues({ method, given, base, models }: ModelsMerge): Values {
+function checkedValues({ method, given, base, models }: ModelsMerge): ParameterValues {
   if (base === undefined && !method.baseless)
     throw new UserError(`${method.name} needs the model that the others were fine-tuned from: --base FOLDER`);
   if (method.needs)
@@ -56,7 +56,7 @@ function checkedValues({ method, given, base, models }: ModelsMerge): Values {
 /** The adapters that the inputs are, where an adapter is to be written. */
 function adaptersToWrite(
   { method, write = "auto" }: ModelsMerge,
-  values: Values,
+  values: ParameterValues,
   inputs: readonly Member[],
 ): readonly AdaptedCheckpoint[] | undefined {
   // Weights that do not add up to 1 weigh the base too: a model can say that, an adapter of it cannot.

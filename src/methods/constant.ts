@@ -9,7 +9,7 @@ export const constantTables = {
   pretrained: (layers: number, experts: number): Table => makeTable(layers, experts, () => 0),
   /** Expert `which` itself: its column 1, the others 0. */
   individual: (layers: number, experts: number, which: number): Table =>
-    makeTable(layers, experts, (_, column) => (column === which ? 1 : 0)),
+    makeTable(layers, experts, (_, column) => Number(column === which)),
   /** Mean of the experts: base + Σ τ_i / k. */
   average: (layers: number, experts: number): Table => makeTable(layers, experts, () => 1 / experts),
   /** Task arithmetic (Ilharco et al. 2022): base + λ Σ τ_i. */

@@ -1,64 +1,59 @@
-import { dot } from "./geometry.js";
-import { weightedSum } from "./linear.js";
-import { flag, method, number, numbers, type Pass } from "./types.js";
-
-interface Values {
-  readonly unit: boolean;
-}
+import { f32, f64 } from "../at.js";
+import { scratchDoubles, weightedSum } from "./arrays.js";
+import { addSquares } from "./geometry.js";
+import { byName, zip } from "./inputs.js";
+import { method, parameter, type SurveyPass } from "./types.js";
 
 /** ‖F_i‖ over all tensors, for `unit`. Squares are kept by tensor, to be added in the order of the names. */
-const norms: Pass<Values, Map<string, number[]>, number[]> = {
+const norms: SurveyPass<{ readonly unit: boolean }, Map<string, number[]>, number[]> = {
   start: () => new Map(),
   visit(state, tensor, { unit }) {
     if (!unit) return;
-    const sums = tensor.labels.map(() => 0);
-    for (const { statistics } of tensor.parts()) statistics?.forEach((f, i) => (sums[i]! += dot(f, f)));
-    state.set(tensor.name, sums);
+    let squares = tensor.labels.map(() => 0);
+    for (const { statistics } of tensor.parts()) if (statistics) squares = addSquares(squares, statistics);
+    state.set(tensor.name, squares);
   },
-  join(states, { unit }) {
-    if (!unit) return [];
-    const all = states.flatMap((state) => [...state]).sort(([a], [b]) => (a < b ? -1 : 1));
-    return (all[0]?.[1] ?? []).map((_, i) =>
-      Math.sqrt(all.reduce((sum, [, squares]) => sum + squares[i]!, 0)),
-    );
+  join(states) {
+    const all = states.flatMap((state) => [...state]).sort(byName);
+    const [first, ...rest] = all.map(([, squares]) => squares);
+    if (!first) return [];
+    return rest.reduce((sums, squares) => zip(sums, squares).map(([a, b]) => a + b), first).map(Math.sqrt);
   },
 };
 
-export const fisher = method({
+export const fisherMethod = method({
   name: "fisher",
   about: "entries weighted by their Fisher information on validation inputs (Matena & Raffel 2022)",
   works: "values",
   needs: "fisher",
   baseless: true,
   parameters: {
-    weight: numbers(1, "weight of each model beside its Fisher information"),
-    unit: flag(false, "scale each model's Fisher information to unit L2 norm first"),
-    floor: number(1e-6, "least information that an entry counts with", 0),
+    weight: parameter.numbers(1, "weight of each model beside its Fisher information"),
+    unit: parameter.flag(false, "scale each model's Fisher information to unit L2 norm first"),
+    floor: parameter.number(1e-6, "least information that an entry counts with", 0),
   },
   survey: [norms],
-  merge: ({ labels }, { weight, unit, floor }, found) => {
-    const scales = labels.map((_, i) => (unit ? 1 / (found[i]! || 1) : 1));
+  merge: ({ labels }, { weight, floor }, found) => {
+    // Without `unit` no norms were found.
+    const scales = labels.map((_, i) => 1 / (found[i] || 1));
     const total = weight.reduce((sum, w) => sum + w, 0);
-    return (part, out) => {
-      const { inputs, statistics } = part;
+    // Nobody's loss depends on a tensor without statistics: all of it is at the floor.
+    const alike = weight.map((w) => w / total);
+    const [sumsOf, sharesOf] = [scratchDoubles(), scratchDoubles()];
+    return ({ inputs, statistics }, out) => {
       if (!statistics) {
-        // Nobody's loss depends on it: all of it at the floor.
-        weightedSum(
-          part,
-          weight.map((w) => w / total),
-          out,
-        );
+        weightedSum(inputs, alike, out);
         return;
       }
-      for (let at = 0; at < out.length; at++) {
-        let [sum, share] = [0, 0];
-        for (let i = 0; i < inputs.length; i++) {
-          const f = weight[i]! * Math.max(floor, statistics[i]![at]! * scales[i]!);
-          sum += f * inputs[i]![at]!;
-          share += f;
+      const [sums, shares] = [sumsOf(out.length).fill(0), sharesOf(out.length).fill(0)];
+      for (const [[x, fisher], [w, scale]] of zip(zip(inputs, statistics), zip(weight, scales))) {
+        for (let at = 0; at < out.length; at++) {
+          const f = w * Math.max(floor, f32(fisher, at) * scale);
+          sums[at] = f64(sums, at) + f * f32(x, at);
+          shares[at] = f64(shares, at) + f;
         }
-        out[at] = sum / share;
       }
+      for (let at = 0; at < out.length; at++) out[at] = f64(sums, at) / f64(shares, at);
     };
   },
 });

@@ -1,18 +1,22 @@
 import {
+  addCounts,
   countMagnitudes,
   digitOfRank,
   magnitudeCounts,
   magnitudeOf,
   type MagnitudeCounts,
 } from "../merge/magnitudes.js";
-import { sizeOf, type Pass, type Survey, type TensorReader } from "./types.js";
+import { at } from "../at.js";
+import { zip } from "./inputs.js";
+import { entryCount, type Survey, type SurveyPass, type TensorReader } from "./types.js";
 
 /**
  * The exact entry of one rank in each input's whole task vector, all tensors taken together, in two
  * passes and without a sort: the counts of the upper half of the magnitudes' bits, then of the lower.
  */
 interface Counted {
-  readonly counts: MagnitudeCounts[];
+  /** One an input. */
+  counts: readonly MagnitudeCounts[];
   size: number;
 }
 interface Digits {
@@ -29,49 +33,49 @@ export interface Thresholds {
 }
 
 function visit(state: Counted, tensor: TensorReader): void {
-  state.size += sizeOf(tensor);
+  state.size += entryCount(tensor);
   for (const { inputs } of tensor.parts())
-    inputs.forEach((delta, i) => countMagnitudes(state.counts[i]!, delta));
+    for (const [i, delta] of inputs.entries()) countMagnitudes(at(state.counts, i), delta);
 }
 
-function total(states: readonly Counted[]): Counted {
-  const [first] = states as [Counted];
-  const counts = first.counts.map(({ upper }, i) => {
-    const sum = magnitudeCounts(upper);
-    for (const { counts: all } of states) all[i]!.counts.forEach((n, digit) => (sum.counts[digit]! += n));
-    return sum;
-  });
-  return { counts, size: states.reduce((sum, { size }) => sum + size, 0) };
-}
+/** Counts of all threads together. */
+const total = (states: readonly Counted[]): readonly MagnitudeCounts[] =>
+  states
+    .map(({ counts }) => counts)
+    .reduce((sum, counts) => zip(sum, counts).map(([a, b]) => addCounts(a, b)));
 
-/** @param rankOf from the largest, 1 on: of which entry, in a vector of so many */
+/**
+ * @param valuesOf the parameter that the rank depends on, one number an input
+ * @param rankOf from the largest, 1 on: of which entry, in a vector of so many
+ */
 export function thresholdPasses<V>(
-  rankOf: (size: number, values: V, input: number) => number,
+  valuesOf: (values: V) => readonly number[],
+  rankOf: (size: number, value: number) => number,
 ): Survey<V, Thresholds> {
-  const upper: Pass<V, Counted, Digits> = {
+  const upper: SurveyPass<V, Counted, Digits> = {
     start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
     visit,
     join(states, values) {
-      const { counts, size } = total(states);
-      return { size, digits: counts.map((all, i) => digitOfRank(all, rankOf(size, values, i))) };
+      const size = states.reduce((sum, state) => sum + state.size, 0);
+      const digits = zip(total(states), valuesOf(values)).map(([counts, value]) =>
+        digitOfRank(counts, rankOf(size, value)),
+      );
+      return { size, digits };
     },
   };
-  const lower: Pass<V, Counted, Thresholds, Digits> = {
-    start: (inputs) => ({ counts: Array.from({ length: inputs }, () => magnitudeCounts()), size: 0 }),
+  const lower: SurveyPass<V, Counted, Thresholds, Digits> = {
+    start: () => ({ counts: [], size: 0 }),
     visit(state, tensor, _, { digits }) {
-      if (state.counts[0]!.upper === undefined)
-        digits.forEach(({ digit }, i) => (state.counts[i] = magnitudeCounts(digit)));
+      if (state.counts.length === 0) state.counts = digits.map(({ digit }) => magnitudeCounts(digit));
       visit(state, tensor);
     },
     join(states, _, { digits, size }) {
-      // A thread that saw no tensor still counts by nothing.
-      const { counts } = total(states.filter(({ counts }) => counts[0]!.upper !== undefined));
-      return {
-        size,
-        thresholds: counts.map((all, i) =>
-          magnitudeOf(digits[i]!.digit, digitOfRank(all, digits[i]!.rank).digit),
-        ),
-      };
+      // A thread that saw no tensor counted nothing.
+      const counts = total(states.filter((state) => state.counts.length > 0));
+      const thresholds = zip(digits, counts).map(([{ digit, rank }, lower]) =>
+        magnitudeOf(digit, digitOfRank(lower, rank).digit),
+      );
+      return { size, thresholds };
     },
   };
   return [upper, lower];

@@ -1,35 +1,8 @@
-import { flag, method, numbers, type Part } from "./types.js";
-
-/** out = first + Σ coefficients_i · inputs_i (without a first: the sum alone). */
-export function weightedSum(
-  { inputs }: Part,
-  coefficients: readonly number[],
-  out: Float32Array,
-  first?: Float32Array,
-): void {
-  if (first) out.set(first);
-  else out.fill(0);
-  // Four at a time: `out` is read and written that much less often.
-  for (let n = 0; n < inputs.length; n += 4) {
-    const [a, b = a, c = a, d = a] = inputs.slice(n, n + 4) as [
-      Float32Array,
-      Float32Array?,
-      Float32Array?,
-      Float32Array?,
-    ];
-    const [p, q = 0, r = 0, s = 0] = coefficients.slice(n, n + 4) as [number, number?, number?, number?];
-    const left = inputs.length - n;
-    if (left === 1) for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]!;
-    else if (left === 2) for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]!;
-    else if (left === 3)
-      for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]!;
-    else
-      for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
-  }
-}
+import { weightedSum } from "./arrays.js";
+import { method, parameter } from "./types.js";
 
 /** Weights that add up to 1. */
-export function shares(weight: readonly number[], name: string): number[] {
+function shares(weight: readonly number[], name: string): number[] {
   const total = weight.reduce((sum, w) => sum + w, 0);
   if (total === 0)
     throw new RangeError(
@@ -39,7 +12,11 @@ export function shares(weight: readonly number[], name: string): number[] {
   return weight.map((w) => w / total);
 }
 
-export const average = method({
+/** What every input of a mean counts for. */
+export const equalShares = (inputs: { readonly length: number }): number[] =>
+  Array.from({ length: inputs.length }, () => 1 / inputs.length);
+
+export const averageMethod = method({
   name: "average",
   about: "mean of the models",
   works: "values",
@@ -47,23 +24,23 @@ export const average = method({
   linear: true,
   parameters: {},
   merge: ({ labels }) => {
-    const coefficients = labels.map(() => 1 / labels.length);
-    return (part, out) => weightedSum(part, coefficients, out);
+    const coefficients = equalShares(labels);
+    return ({ inputs }, out) => weightedSum(inputs, coefficients, out);
   },
 });
 
-export const linear = method({
+export const linearMethod = method({
   name: "linear",
   about: "weighted mean of the models (Wortsman et al. 2022)",
   works: "values",
   baseless: true,
   linear: true,
   parameters: {
-    weight: numbers(1, "weight of each model"),
-    normalize: flag(true, "divide by the sum of the weights"),
+    weight: parameter.numbers(1, "weight of each model"),
+    normalize: parameter.flag(true, "divide by the sum of the weights"),
   },
   merge: ({ name }, { weight, normalize }) => {
     const coefficients = normalize ? shares(weight, name) : weight;
-    return (part, out) => weightedSum(part, coefficients, out);
+    return ({ inputs }, out) => weightedSum(inputs, coefficients, out);
   },
 });

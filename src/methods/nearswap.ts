@@ -1,15 +1,20 @@
-import { method, number } from "./types.js";
+import { f32 } from "../at.js";
+import { sole } from "./inputs.js";
+import { method, parameter } from "./types.js";
 
-export const nearswap = method({
+export const nearswapMethod = method({
   name: "nearswap",
   about: "the base moved towards one model by at most t in each entry (alchemonaut 2024)",
   works: "deltas",
   inputs: [1, 1],
-  parameters: { t: number(0.001, "how far an entry may move", 0) },
+  parameters: { t: parameter.number(0.001, "how far an entry may move", 0) },
   merge:
     (_, { t }) =>
-    ({ base, inputs: [delta] }, out) => {
-      for (let i = 0; i < out.length; i++)
-        out[i] = base[i]! + delta![i]! * Math.min(1, t / Math.max(Math.abs(delta![i]!), 1e-6));
+    ({ base, inputs }, out) => {
+      const delta = sole(inputs);
+      for (let i = 0; i < out.length; i++) {
+        const x = f32(delta, i);
+        out[i] = f32(base, i) + x * Math.min(1, t / Math.max(Math.abs(x), 1e-6));
+      }
     },
 });

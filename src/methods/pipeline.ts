@@ -1,23 +1,44 @@
+import { addScaled } from "./arrays.js";
 import { dareParameters } from "./pruning.js";
-import { dare, type DareValues } from "./sparsify.js";
-import type { Method, Parameters, Part, Pass, TensorReader, Treatment, Values } from "./types.js";
+import { dareTreatment, rescales } from "./sparsify.js";
+import type {
+  Method,
+  Parameters,
+  ParameterValues,
+  Part,
+  SurveyPass,
+  TensorReader,
+  Treatment,
+} from "./types.js";
 
 /** All parameters of a method: its own, and DARE's, which goes in front of any. */
-export const parametersOf = ({ parameters }: Method): Parameters => ({ ...dareParameters, ...parameters });
+export const acceptedParameters = ({ parameters }: Method): Parameters => ({
+  ...dareParameters,
+  ...parameters,
+});
 
-/** What happens to the task vectors, in order, before the method sees them. */
-export function treatmentsOf(method: Method, values: Values): readonly Treatment[] {
-  const drops = (values as unknown as Partial<DareValues>).dareP?.some((p) => p > 0);
-  return [...(drops ? [dare as unknown as Treatment] : []), ...(method.treatments?.(values) ?? [])];
+/** DARE, where values ask for it; else nothing. */
+function dareOf({ dareP, rescale, seed }: ParameterValues): Treatment[] {
+  const how = rescales.find((name) => name === rescale);
+  if (typeof dareP !== "object" || !how || typeof seed !== "number") return [];
+  if (!dareP.some((p) => p > 0)) return [];
+  return [dareTreatment({ dareP, rescale: how, seed })];
 }
 
+/** What happens to the task vectors, in order, before the method sees them. */
+export const treatmentsOf = (method: Method, values: ParameterValues): readonly Treatment[] => [
+  ...dareOf(values),
+  ...(method.treatments?.(values) ?? []),
+];
+
 /** The passes over all tensors that a method needs first: each with the number of treatments that stand before it. */
-export function passesOf(method: Method, values: Values): { readonly stage: number; readonly pass: Pass }[] {
-  const stages: { readonly survey?: readonly Pass[] | undefined }[] = [
-    ...treatmentsOf(method, values),
-    method,
-  ];
-  return stages.flatMap(({ survey = [] }, stage) => survey.map((pass) => ({ stage, pass })));
+export function surveyPasses(
+  method: Method,
+  values: ParameterValues,
+): { readonly stage: number; readonly pass: SurveyPass }[] {
+  return [...treatmentsOf(method, values), method].flatMap(({ survey = [] }, stage) =>
+    survey.map((pass) => ({ stage, pass })),
+  );
 }
 
 function mapParts(reader: TensorReader, change: () => (part: Part) => void): TensorReader {
@@ -33,30 +54,39 @@ function mapParts(reader: TensorReader, change: () => (part: Part) => void): Ten
   };
 }
 
-function each(sign: 1 | -1): (part: Part) => void {
-  return ({ base, inputs }) => {
-    for (const x of inputs) for (let i = 0; i < x.length; i++) x[i] = x[i]! + sign * base[i]!;
+/** Adds the base to every input, or takes it away. */
+const addBase =
+  (sign: 1 | -1) =>
+  ({ base, inputs }: Part): void => {
+    for (const x of inputs) addScaled(x, base, sign);
   };
+
+/** How far a method has got with its passes. */
+export interface Surveyed {
+  /** What each stage's passes came to. */
+  readonly found: readonly unknown[];
+  /** The stage that a tensor is read for (default: the merge itself). */
+  readonly upTo?: number | undefined;
 }
 
 /**
  * A tensor as stage `upTo` of a method sees it: its task vectors, treated by the stages before; entries
  * again where that is what the method itself works on.
  * @param reader hands out the models' own entries
- * @param found what each stage's passes came to
  */
 export function readerFor(
   method: Method,
-  values: Values,
+  values: ParameterValues,
   reader: TensorReader,
-  found: readonly unknown[],
-  upTo = Infinity,
+  { found, upTo = Infinity }: Surveyed,
 ): TensorReader {
   const treatments = treatmentsOf(method, values);
   const last = upTo >= treatments.length;
-  if (treatments.length === 0) return method.works === "values" ? reader : mapParts(reader, () => each(-1));
-  let treated = mapParts(reader, () => each(-1));
+  const asValues = method.works === "values";
+  if (treatments.length === 0 && asValues) return reader;
+  let treated = mapParts(reader, () => addBase(-1));
   for (const [stage, treatment] of treatments.slice(0, upTo).entries())
     treated = mapParts(treated, treatment.treat(treated, values, found[stage]));
-  return last && method.works === "values" ? mapParts(treated, () => each(1)) : treated;
+  if (last && asValues) return mapParts(treated, () => addBase(1));
+  return treated;
 }

@@ -1,97 +1,101 @@
-import { addUp, lambda, sumGrid } from "./consensus.js";
+import { f32 } from "../at.js";
+import { addUp, sumGrid, sumParameters } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
-import { rescales } from "./sparsify.js";
-import { choice, flag, method, number, numbers, sizeOf, type Treatment } from "./types.js";
+import { zip } from "./inputs.js";
 import { ofRanks } from "./select.js";
+import { rescales } from "./sparsify.js";
+import { entryCount, method, parameter, type Part, type Treatment } from "./types.js";
 
 /**
  * The paper's control to DARE: the entries that are not larger than the ⌊d · p⌋-th smallest are
  * dropped, the rest is left as it is.
+ * @returns that one's rank, from the largest; undefined where none is dropped
  */
-const droppedRank = (size: number, p: number): number => size - Math.floor(size * p) + 1;
+function droppedRank(size: number, p: number): number | undefined {
+  const dropped = Math.floor(size * p);
+  if (dropped === 0) return undefined;
+  return size - dropped + 1;
+}
 
 interface Pruned {
   readonly p: readonly number[];
 }
 
-function keepAbove(thresholds: readonly (number | undefined)[]): ReturnType<Treatment["treat"]> {
-  return () =>
-    ({ inputs }) => {
-      for (const [n, delta] of inputs.entries()) {
-        const limit = thresholds[n];
-        if (limit === undefined) continue;
-        for (let i = 0; i < delta.length; i++) if (Math.abs(delta[i]!) <= limit) delta[i] = 0;
-      }
-    };
-}
-
-const dropsAny = (size: number, p: number): boolean => Math.floor(size * p) > 0;
+/** Drops, in each input, what is not larger than its limit; where it has none, nothing. */
+const keepAbove =
+  (limits: readonly (number | undefined)[]) =>
+  ({ inputs }: Part): void => {
+    for (const [delta, limit] of zip(inputs, limits)) {
+      if (limit === undefined) continue;
+      for (let i = 0; i < delta.length; i++) if (Math.abs(f32(delta, i)) <= limit) delta[i] = 0;
+    }
+  };
 
 const pruneModel: Treatment<Pruned, Thresholds> = {
-  survey: thresholdPasses((size, { p }, input) => Math.min(size, droppedRank(size, p[input]!))),
-  treat: (_, { p }, { thresholds, size }) =>
-    keepAbove(thresholds.map((limit, i) => (dropsAny(size, p[i]!) ? limit : undefined))),
-};
-
-const pruneTensor: Treatment<Pruned> = {
-  treat: (tensor, { p }) => {
-    const size = sizeOf(tensor);
-    return keepAbove(
-      ofRanks(
-        tensor,
-        p.map((part) => (dropsAny(size, part) ? [droppedRank(size, part)] : [])),
-      ).map(([limit]) => limit?.magnitude),
-    );
+  survey: thresholdPasses(
+    ({ p }: Pruned) => p,
+    (size, p) => droppedRank(size, p) ?? size,
+  ),
+  treat(_, { p }, { thresholds, size }) {
+    const limits = zip(thresholds, p).map(([limit, part]) => droppedRank(size, part) && limit);
+    return () => keepAbove(limits);
   },
 };
 
-const combination = {
-  weight: numbers(1, "weight of each model's task vector"),
-  lambda: lambda(0.3),
-  normalize: flag(false, "divide by the sum of the weights"),
+const pruneTensor: Treatment<Pruned> = {
+  treat(tensor, { p }) {
+    const size = entryCount(tensor);
+    const ranks = p.map((part) => [droppedRank(size, part)].filter((rank) => rank !== undefined));
+    const limits = ofRanks(tensor, ranks).map(([limit]) => limit?.magnitude);
+    return () => keepAbove(limits);
+  },
 };
 
-export const magnitudePruning = method({
+export const magnitudePruningMethod = method({
   name: "magnitude-pruning",
   about: "the smallest entries of each task vector dropped, the rest added up (the control of DARE's paper)",
   works: "deltas",
   scaled: true,
   grid: { lambda: sumGrid },
   parameters: {
-    ...combination,
-    p: numbers(0.9, "part of each task vector, the smallest, that is dropped", 0, 1),
-    over: choice(
+    ...sumParameters(false, 0.3),
+    p: parameter.numbers(0.9, "part of each task vector, the smallest, that is dropped", 0, 1),
+    over: parameter.choice(
       "model",
       ["model", "tensor"],
       "whether the smallest of all tensors together are dropped, or of each",
     ),
   },
-  treatments: ({ over }) => [over === "model" ? pruneModel : pruneTensor],
+  treatments: ({ over }) => [{ model: pruneModel, tensor: pruneTensor }[over]],
   merge: (_, values) => addUp(values),
 });
 
 /** What `--dare-p` puts in front of any method. */
 export const dareParameters = {
-  dareP: numbers(
+  dareP: parameter.numbers(
     0,
     "DARE in front of the method: the chance of an entry of a task vector to be dropped",
     0,
     1,
   ),
-  rescale: choice(
+  rescale: parameter.choice(
     "inverse",
     rescales,
     "what DARE does with the rest: times 1 / (1 − p), times the ratio of L1 norms (mergekit), or nothing (DropOnly)",
   ),
-  seed: number(0, "draws what is dropped or chosen"),
+  seed: parameter.number(0, "draws what is dropped or chosen"),
 };
 
-export const dare = method({
+export const dareMethod = method({
   name: "dare",
   about: "entries of task vectors dropped at random and the rest rescaled, then added up (Yu et al. 2024)",
   works: "deltas",
   scaled: true,
   grid: { lambda: sumGrid },
-  parameters: { ...combination, ...dareParameters, dareP: { ...dareParameters.dareP, default: 0.9 } },
+  parameters: {
+    ...sumParameters(false, 0.3),
+    ...dareParameters,
+    dareP: { ...dareParameters.dareP, default: 0.9 },
+  },
   merge: (_, values) => addUp(values),
 });

@@ -4,7 +4,7 @@
  * of things.
  */
 
-/** A bijective mix of 32 bits (two rounds of multiply and shift, with Wellons' published constants). */
+/** A bijective mix of 32 bits (two rounds of scaleBy and shift, with Wellons' published constants). */
 function mix(x: number): number {
   x = Math.imul(x ^ (x >>> 16), 0x21f0aaad);
   x = Math.imul(x ^ (x >>> 15), 0x735a2d97);
@@ -12,7 +12,7 @@ function mix(x: number): number {
 }
 
 /** A text as 32 bits (FNV-1a, then mixed). */
-function hash(text: string): number {
+function hashText(text: string): number {
   let h = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
   return mix(h);
@@ -21,7 +21,7 @@ function hash(text: string): number {
 /** Draws of 32 bits, from 0 to 2³² − 1, for entry after entry. */
 export function drawsFor(...key: readonly (string | number)[]): (entry: number) => number {
   const text = key.join("\u0000");
-  const [a, b] = [hash(text), hash(`${text}\u0001`)];
+  const [a, b] = [hashText(text), hashText(`${text}\u0001`)];
   return (entry) => mix(mix(entry + a) ^ b) >>> 0;
 }
 

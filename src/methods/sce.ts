@@ -1,36 +1,40 @@
-import { digitOfRank, magnitudeCounts, countMagnitudes, magnitudeOf } from "../merge/magnitudes.js";
-import { method, number, type Part, type TensorReader } from "./types.js";
+import { f32, f64 } from "../at.js";
+import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf } from "../merge/magnitudes.js";
+import { addScaled, scratchDoubles, scratchFloats, toSigns } from "./arrays.js";
+import { zip } from "./inputs.js";
+import { equalShares } from "./linear.js";
+import { entryCount, method, parameter, type MergePart, type Part, type TensorReader } from "./types.js";
 
-/** Population variance of a place over the models, in float32. */
-function variances({ inputs }: Part, out: Float32Array): Float32Array {
-  const k = inputs.length;
-  for (let at = 0; at < inputs[0]!.length; at++) {
-    let mean = 0;
-    for (let i = 0; i < k; i++) mean += inputs[i]![at]! / k;
-    let sum = 0;
-    for (let i = 0; i < k; i++) sum += (inputs[i]![at]! - mean) ** 2;
-    out[at] = sum / k;
-  }
-  return out.subarray(0, inputs[0]!.length);
+/** Population variance of each place over the models, in float32. What it returns is its own, and gone at the next. */
+function varianceReader(): (part: Part) => Float32Array {
+  const [meansOf, sumsOf, outOf] = [scratchDoubles(), scratchDoubles(), scratchFloats()];
+  return ({ base, inputs }) => {
+    const size = base.length;
+    const [means, sums, out] = [meansOf(size).fill(0), sumsOf(size).fill(0), outOf(size)];
+    const k = inputs.length;
+    for (const x of inputs) for (let at = 0; at < size; at++) means[at] = f64(means, at) + f32(x, at) / k;
+    for (const x of inputs)
+      for (let at = 0; at < size; at++) sums[at] = f64(sums, at) + (f32(x, at) - f64(means, at)) ** 2;
+    for (let at = 0; at < size; at++) out[at] = f64(sums, at) / k;
+    return out;
+  };
 }
 
 /** Select: places whose variance is among the largest part of those that vary at all; of equal ones the first. */
 function select(tensor: TensorReader, part: number): () => (variance: number) => boolean {
-  if (part >= 1) return () => () => true;
-  let buffer = new Float32Array(0);
-  const room = (size: number) => (buffer.length >= size ? buffer : (buffer = new Float32Array(size)));
+  const variancesOf = varianceReader();
   const count = (upper?: number) => {
     const counts = magnitudeCounts(upper);
     let varying = 0;
     for (const p of tensor.parts()) {
-      const all = variances(p, room(p.base.length));
-      countMagnitudes(counts, all);
-      for (let i = 0; i < all.length; i++) if (all[i] !== 0) varying++;
+      const variances = variancesOf(p);
+      countMagnitudes(counts, variances);
+      for (let i = 0; i < variances.length; i++) if (f32(variances, i) !== 0) varying++;
     }
     return { counts, varying };
   };
   const first = count();
-  const kept = part <= 0 ? 0 : Math.floor(first.varying * part);
+  const kept = Math.floor(first.varying * part);
   if (kept === 0) return () => () => false;
   const upper = digitOfRank(first.counts, kept);
   const lower = digitOfRank(count(upper.digit).counts, upper.rank);
@@ -43,40 +47,69 @@ function select(tensor: TensorReader, part: number): () => (variance: number) =>
 
 /** Sets to 0 what is not selected. */
 function masked(tensor: TensorReader, part: number): () => (p: Part) => void {
+  if (part >= 1) return () => () => {};
   const fresh = select(tensor, part);
+  const variancesOf = varianceReader();
   return () => {
     const keep = fresh();
     return (p) => {
-      if (part >= 1) return;
-      const all = variances(p, new Float32Array(p.base.length));
-      for (let at = 0; at < all.length; at++)
-        if (!keep(all[at]!)) for (const delta of p.inputs) delta[at] = 0;
+      const variances = variancesOf(p);
+      for (let at = 0; at < variances.length; at++)
+        if (!keep(f32(variances, at))) for (const delta of p.inputs) delta[at] = 0;
     };
   };
 }
 
+/** The sum with the squares of an array's entries added, one after the other. */
+function addEntrySquares(sum: number, values: Float32Array): number {
+  let total = sum;
+  for (let at = 0; at < values.length; at++) total += f32(values, at) ** 2;
+  return total;
+}
+
 /** Calculate: each model weighs as its task vector's mean square does; all alike where there is next to nothing. */
 function weights(tensor: TensorReader, mask: () => (p: Part) => void): number[] {
-  const squares = tensor.labels.map(() => 0);
+  let squares = tensor.labels.map(() => 0);
   const apply = mask();
   for (const p of tensor.parts()) {
     apply(p);
-    p.inputs.forEach((delta, i) => {
-      for (let at = 0; at < delta.length; at++) squares[i]! += delta[at]! ** 2;
-    });
+    squares = zip(squares, p.inputs).map(([sum, delta]) => addEntrySquares(sum, delta));
   }
-  const means = squares.map((sum) => sum / (tensor.rows * tensor.width));
+  const means = squares.map((sum) => sum / entryCount(tensor));
   const total = means.reduce((sum, x) => sum + x, 0);
-  return means.map((x) => (total < 1e-6 ? 1 / means.length : x / total));
+  if (total < 1e-6) return equalShares(means);
+  return means.map((x) => x / total);
 }
 
-export const sce = method({
+/** Erase: base + Σ w_i τ_i / Σ w_i over the models whose entry has the sign of Σ τ_i. */
+function mergeAgreeing(weight: readonly number[]): MergePart {
+  const [signsOf, sumsOf, sharesOf] = [scratchFloats(), scratchDoubles(), scratchDoubles()];
+  return ({ base, inputs }, out) => {
+    const size = out.length;
+    const signs = signsOf(size).fill(0);
+    for (const delta of inputs) addScaled(signs, delta);
+    toSigns(signs);
+    const [sums, shares] = [sumsOf(size).fill(0), sharesOf(size).fill(0)];
+    for (const [delta, w] of zip(inputs, weight)) {
+      for (let at = 0; at < size; at++) {
+        const x = f32(delta, at);
+        if (!(x * f32(signs, at) > 0)) continue;
+        sums[at] = f64(sums, at) + w * x;
+        shares[at] = f64(shares, at) + w;
+      }
+    }
+    for (let at = 0; at < size; at++)
+      out[at] = f32(base, at) + f64(sums, at) / Math.max(1e-6, f64(shares, at));
+  };
+}
+
+export const sceMethod = method({
   name: "sce",
   about: "select what varies, calculate weights, erase the minority's signs (Wan et al. 2024)",
   works: "deltas",
   grid: { selectTopk: [0.1, 0.25, 0.5, 0.75, 1] },
   parameters: {
-    selectTopk: number(
+    selectTopk: parameter.number(
       1,
       "part of the entries that vary over the models, the most varied, that takes part",
       0,
@@ -85,24 +118,11 @@ export const sce = method({
   },
   merge(tensor, { selectTopk }) {
     const mask = masked(tensor, selectTopk);
-    const weight = weights(tensor, mask);
+    const merge = mergeAgreeing(weights(tensor, mask));
     const apply = mask();
-    const k = weight.length;
     return (part, out) => {
       apply(part);
-      const { base, inputs } = part;
-      for (let at = 0; at < out.length; at++) {
-        let sum = 0;
-        for (let i = 0; i < k; i++) sum = Math.fround(sum + inputs[i]![at]!);
-        let [mix, share] = [0, 0];
-        for (let i = 0; i < k; i++) {
-          const x = inputs[i]![at]!;
-          if (sum >= 0 ? x <= 0 : x >= 0) continue;
-          mix += weight[i]! * x;
-          share += weight[i]!;
-        }
-        out[at] = base[at]! + mix / Math.max(1e-6, share);
-      }
+      merge(part, out);
     };
   },
 });

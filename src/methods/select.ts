@@ -1,11 +1,7 @@
-import {
-  countMagnitudes,
-  digitOfRank,
-  magnitudeCounts,
-  magnitudeOf,
-  type MagnitudeCounts,
-} from "../merge/magnitudes.js";
-import { sizeOf, type TensorReader } from "./types.js";
+import { f32, f64, lookUp } from "../at.js";
+import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf } from "../merge/magnitudes.js";
+import { zip } from "./inputs.js";
+import { entryCount, type TensorReader } from "./types.js";
 
 /** An entry found by its rank among magnitudes: how large it is, and where it stands among those equally large. */
 export interface Found {
@@ -22,20 +18,25 @@ export interface Found {
  */
 export function ofRanks(tensor: TensorReader, wanted: readonly (readonly number[])[]): Found[][] {
   if (wanted.every((ranks) => ranks.length === 0)) return wanted.map(() => []);
-  const upper = wanted.map(() => magnitudeCounts());
+  const upper = wanted.map((ranks) => ({ ranks, counts: magnitudeCounts() }));
   for (const { inputs } of tensor.parts())
-    inputs.forEach((x, i) => wanted[i]!.length && countMagnitudes(upper[i]!, x));
-  const digits = wanted.map((ranks, i) => ranks.map((rank) => digitOfRank(upper[i]!, rank)));
-  const lower = digits.map(
-    (found) => new Map<number, MagnitudeCounts>(found.map(({ digit }) => [digit, magnitudeCounts(digit)])),
-  );
+    for (const [x, { ranks, counts }] of zip(inputs, upper)) if (ranks.length) countMagnitudes(counts, x);
+  const lower = upper.map(({ ranks, counts }) => {
+    const digits = ranks.map((rank) => digitOfRank(counts, rank));
+    return { digits, counts: new Map(digits.map(({ digit }) => [digit, magnitudeCounts(digit)])) };
+  });
   for (const { inputs } of tensor.parts())
-    inputs.forEach((x, i) => lower[i]!.forEach((counts) => countMagnitudes(counts, x)));
-  return digits.map((found, i) =>
-    found.map(({ digit, rank }) => {
-      const { counts } = lower[i]!.get(digit)!;
-      const last = digitOfRank({ counts }, rank);
-      return { magnitude: magnitudeOf(digit, last.digit), rank: last.rank, equals: counts[last.digit]! };
+    for (const [x, { counts }] of zip(inputs, lower))
+      for (const ofDigit of counts.values()) countMagnitudes(ofDigit, x);
+  return lower.map(({ digits, counts }) =>
+    digits.map(({ digit, rank }) => {
+      const ofDigit = lookUp(counts, digit);
+      const last = digitOfRank(ofDigit, rank);
+      return {
+        magnitude: magnitudeOf(digit, last.digit),
+        rank: last.rank,
+        equals: f64(ofDigit.counts, last.digit),
+      };
     }),
   );
 }
@@ -46,25 +47,24 @@ export type Sparsifier = (delta: Float32Array, start: number) => void;
 /** What an input's thinning is: undefined where all is kept; else a fresh one for every reading. */
 export type Sparsification = (() => Sparsifier) | undefined;
 
-const dropAll: Sparsification = () => (delta) => void delta.fill(0);
+export const dropAll = (): Sparsifier => (delta) => void delta.fill(0);
 
 /** Keeps the `counts` largest magnitudes of each input; of equal ones, those that come first. */
 export function largest(tensor: TensorReader, counts: readonly number[]): Sparsification[] {
-  const size = sizeOf(tensor);
+  const size = entryCount(tensor);
   const found = ofRanks(
     tensor,
-    counts.map((count) => (count > 0 && count < size ? [count] : [])),
+    counts.map((count) => [count].filter((rank) => rank > 0 && rank < size)),
   );
-  return counts.map((count, i) => {
+  return zip(counts, found).map(([count, [limit]]) => {
     if (count >= size) return undefined;
-    const limit = found[i]![0];
     if (!limit) return dropAll;
     return () => {
       const { magnitude } = limit;
       let room = limit.rank;
       return (delta) => {
         for (let at = 0; at < delta.length; at++) {
-          const m = Math.abs(delta[at]!);
+          const m = Math.abs(f32(delta, at));
           if (m < magnitude || (m === magnitude && room-- <= 0)) delta[at] = 0;
         }
       };
@@ -80,14 +80,13 @@ export function between(
   tensor: TensorReader,
   spans: readonly (readonly [from: number, to: number])[],
 ): Sparsification[] {
-  const size = sizeOf(tensor);
-  const all = ofRanks(
-    tensor,
-    spans.map(([from, to]) => (from < to && to - from < size ? [size - from, size - to + 1] : [])),
-  );
-  return spans.map(([from, to], i) => {
+  const size = entryCount(tensor);
+  const ranks = spans.map(([from, to]) => {
+    if (from >= to || to - from >= size) return [];
+    return [size - from, size - to + 1];
+  });
+  return zip(spans, ofRanks(tensor, ranks)).map(([[from, to], [low, high]]) => {
     if (to - from >= size) return undefined;
-    const [low, high] = all[i]!;
     if (!low || !high) return dropAll;
     // How many of the equals stand before the first that is kept, and up to the last.
     const [skip, take] = [low.equals - low.rank, high.equals - high.rank + 1];
@@ -95,7 +94,7 @@ export function between(
       let [atLow, atHigh] = [0, 0];
       return (delta) => {
         for (let at = 0; at < delta.length; at++) {
-          const m = Math.abs(delta[at]!);
+          const m = Math.abs(f32(delta, at));
           const inside = m >= low.magnitude && m <= high.magnitude;
           const early = m === low.magnitude && atLow++ < skip;
           const late = m === high.magnitude && atHigh++ >= take;

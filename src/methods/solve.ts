@@ -1,15 +1,32 @@
+import { at, f64 } from "../at.js";
+
 /** Σ a_i b_i over the first n, four sums at a time. */
-function dot(a: Float64Array, b: Float64Array, n: number): number {
+function leadingDot(a: Float64Array, b: Float64Array, n: number): number {
   let [p, q, r, s] = [0, 0, 0, 0];
   const whole = n & ~3;
   for (let i = 0; i < whole; i += 4) {
-    p += a[i]! * b[i]!;
-    q += a[i + 1]! * b[i + 1]!;
-    r += a[i + 2]! * b[i + 2]!;
-    s += a[i + 3]! * b[i + 3]!;
+    p += f64(a, i) * f64(b, i);
+    q += f64(a, i + 1) * f64(b, i + 1);
+    r += f64(a, i + 2) * f64(b, i + 2);
+    s += f64(a, i + 3) * f64(b, i + 3);
   }
-  for (let i = whole; i < n; i++) p += a[i]! * b[i]!;
+  for (let i = whole; i < n; i++) p += f64(a, i) * f64(b, i);
   return p + q + (r + s);
+}
+
+/**
+ * Cholesky's decomposition in place: the lower half of the rows becomes the factor.
+ * @returns false where the matrix is not positive definite
+ */
+function decompose(lines: readonly Float64Array[]): boolean {
+  for (const [r, line] of lines.entries()) {
+    for (const [c, above] of lines.slice(0, r).entries())
+      line[c] = (f64(line, c) - leadingDot(line, above, c)) / f64(above, c);
+    const pivot = f64(line, r) - leadingDot(line, line, r);
+    if (!(pivot > 0)) return false;
+    line[r] = Math.sqrt(pivot);
+  }
+  return true;
 }
 
 /**
@@ -21,31 +38,22 @@ function dot(a: Float64Array, b: Float64Array, n: number): number {
  * @returns false where A is not positive definite
  */
 export function solveRows(a: Float64Array, b: Float64Array, size: number): boolean {
-  const row = (r: number) => a.subarray(r * size, (r + 1) * size);
-  const lines = Array.from({ length: size }, (_, r) => row(r));
-  for (let r = 0; r < size; r++) {
-    const mine = lines[r]!;
-    for (let c = 0; c < r; c++) mine[c] = (mine[c]! - dot(mine, lines[c]!, c)) / lines[c]![c]!;
-    const pivot = mine[r]! - dot(mine, mine, r);
-    if (!(pivot > 0)) return false;
-    mine[r] = Math.sqrt(pivot);
-  }
+  const rowsOf = (values: Float64Array, from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => values.subarray((from + i) * size, (from + i + 1) * size));
+  const lines = rowsOf(a, 0, size);
+  if (!decompose(lines)) return false;
   const count = b.length / size;
   // Eight right-hand sides at a time: a row of the factor is read once for all of them.
   for (let from = 0; from < count; from += 8) {
-    const xs = Array.from({ length: Math.min(8, count - from) }, (_, i) =>
-      b.subarray((from + i) * size, (from + i + 1) * size),
-    );
-    for (let r = 0; r < size; r++) {
-      const mine = lines[r]!;
-      for (const x of xs) x[r] = (x[r]! - dot(mine, x, r)) / mine[r]!;
-    }
+    const xs = rowsOf(b, from, Math.min(from + 8, count));
+    for (const [r, line] of lines.entries())
+      for (const x of xs) x[r] = (f64(x, r) - leadingDot(line, x, r)) / f64(line, r);
     for (let r = size - 1; r >= 0; r--) {
-      const mine = lines[r]!;
+      const line = at(lines, r);
       for (const x of xs) {
-        const value = x[r]! / mine[r]!;
+        const value = f64(x, r) / f64(line, r);
         x[r] = value;
-        for (let c = 0; c < r; c++) x[c] = x[c]! - value * mine[c]!;
+        for (let c = 0; c < r; c++) x[c] = f64(x, c) - value * f64(line, c);
       }
     }
   }

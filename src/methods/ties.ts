@@ -1,7 +1,10 @@
-import { addScaled, electAndAdd, lambda, meanGrid, scratchArray } from "./consensus.js";
+import { f32 } from "../at.js";
+import { addScaled, scratchFloats } from "./arrays.js";
+import { electAndAdd, lambdaParameter, meanGrid, type Consensus } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
+import { zip } from "./inputs.js";
 import { trimTensor } from "./sparsify.js";
-import { choice, flag, method, numbers, type Pass, type TensorReader, type Treatment } from "./types.js";
+import { method, parameter, type MergePart, type SurveyPass, type Treatment } from "./types.js";
 
 /**
  * TIES (Yadav et al. 2023) as its authors' code has it: each task vector is trimmed to its largest
@@ -19,14 +22,12 @@ interface Density {
 
 /** Keeps what reaches the global threshold. */
 export const trimModel: Treatment<Density, Thresholds> = {
-  survey: thresholdPasses((size, { density }, input) => thresholdRank(size, density[input]!)),
+  survey: thresholdPasses(({ density }: Density) => density, thresholdRank),
   treat(_, __, { thresholds }) {
     return () =>
       ({ inputs }) => {
-        for (const [n, delta] of inputs.entries()) {
-          const limit = thresholds[n]!;
-          for (let i = 0; i < delta.length; i++) if (Math.abs(delta[i]!) < limit) delta[i] = 0;
-        }
+        for (const [delta, limit] of zip(inputs, thresholds))
+          for (let at = 0; at < delta.length; at++) if (Math.abs(f32(delta, at)) < limit) delta[at] = 0;
       };
   },
 };
@@ -42,13 +43,12 @@ function sumOf(inputs: readonly Float32Array[], out: Float32Array): Float32Array
  * The sign of most places: what a sum of exactly 0 takes. Where there are as many of either, the
  * negative (as the authors' code).
  */
-const majority: Pass<unknown, { signs: number }, number> = {
+const majority: SurveyPass<unknown, { signs: number }, number> = {
   start: () => ({ signs: 0 }),
   visit(state, tensor) {
-    const scratch = scratchArray();
-    for (const { inputs } of tensor.parts()) {
-      for (const sum of sumOf(inputs, scratch(inputs[0]!.length))) state.signs += Math.sign(sum);
-    }
+    const sumsOf = scratchFloats();
+    for (const { base, inputs } of tensor.parts())
+      for (const sum of sumOf(inputs, sumsOf(base.length))) state.signs += Math.sign(sum);
   },
   join: (states) => Math.sign(states.reduce((sum, { signs }) => sum + signs, 0)),
 };
@@ -57,56 +57,80 @@ const majority: Pass<unknown, { signs: number }, number> = {
 export const electSigns: Treatment<unknown, number> = {
   survey: [majority],
   treat: (_, __, found) => () => {
-    const scratch = scratchArray();
-    return ({ inputs }) => {
-      const sum = sumOf(inputs, scratch(inputs[0]!.length));
+    const sumsOf = scratchFloats();
+    return ({ base, inputs }) => {
+      const sum = sumOf(inputs, sumsOf(base.length));
       for (const delta of inputs) {
         for (let at = 0; at < delta.length; at++) {
-          const positive = (sum[at]! || found) > 0;
-          if (positive ? delta[at]! < 0 : delta[at]! > 0) delta[at] = 0;
+          const x = f32(delta, at);
+          const positive = (f32(sum, at) || found) > 0;
+          if (positive ? x < 0 : x > 0) delta[at] = 0;
         }
       }
     };
   },
 };
 
-function meanOrSum(combine: "mean" | "sum", scale: number): ReturnType<typeof electAndAdd> {
-  const scratch = scratchArray();
-  return ({ base, inputs }, out) => {
-    const counts = scratch(out.length).fill(0);
+/** base + λ Σ τ_i. */
+const addSum =
+  (lambda: number): MergePart =>
+  ({ base, inputs }, out) => {
     sumOf(inputs, out);
-    if (combine === "mean")
-      for (const delta of inputs)
-        for (let at = 0; at < out.length; at++) counts[at] = counts[at]! + (delta[at] === 0 ? 0 : 1);
-    for (let at = 0; at < out.length; at++) out[at] = base[at]! + (scale * out[at]!) / (counts[at]! || 1);
+    for (let at = 0; at < out.length; at++) out[at] = f32(base, at) + lambda * f32(out, at);
+  };
+
+/** base + λ times the mean, in each place, of the task vectors that are not 0 there. */
+function addDisjointMean(lambda: number): MergePart {
+  const countsOf = scratchFloats();
+  return ({ base, inputs }, out) => {
+    sumOf(inputs, out);
+    const counts = countsOf(out.length).fill(0);
+    for (const delta of inputs)
+      for (let at = 0; at < out.length; at++) counts[at] = f32(counts, at) + Number(f32(delta, at) !== 0);
+    for (let at = 0; at < out.length; at++)
+      out[at] = f32(base, at) + (lambda * f32(out, at)) / (f32(counts, at) || 1);
   };
 }
 
-export const ties = method({
+/** The authors' TIES, or mergekit's: how task vectors are treated, and how they are then merged. */
+const tiesVariants = {
+  original: {
+    treatments: [trimModel, electSigns],
+    merge: ({ combine, lambda }: { combine: "mean" | "sum"; lambda: number }) =>
+      ({ mean: addDisjointMean, sum: addSum })[combine](lambda),
+    unread: ["weight", "normalize", "rescaled"],
+  },
+  mergekit: {
+    treatments: [trimTensor],
+    merge: (values: Consensus) => electAndAdd(values),
+    unread: ["combine"],
+  },
+};
+
+export const tiesMethod = method({
   name: "ties",
   about: "trim, elect signs, merge what agrees (Yadav et al. 2023)",
   works: "deltas",
   scaled: true,
   grid: { lambda: meanGrid },
   parameters: {
-    lambda: lambda(1),
-    density: numbers(0.2, "part of each task vector that is kept", 0, 1),
-    variant: choice(
+    lambda: lambdaParameter(1),
+    density: parameter.numbers(0.2, "part of each task vector that is kept", 0, 1),
+    variant: parameter.choice(
       "original",
       ["original", "mergekit"],
       "trim the whole vector as the authors do, or each tensor as mergekit does",
     ),
-    combine: choice(
+    combine: parameter.choice(
       "mean",
       ["mean", "sum"],
       "what agrees is averaged (the paper) or summed (AdaMerging's tables); original only",
     ),
-    weight: numbers(1, "weight of each model's task vector; mergekit only"),
-    normalize: flag(true, "divide by the sum of the weights that agree; mergekit only"),
-    rescaled: flag(false, "rescale what is left to the same L1 norm; mergekit only"),
+    weight: parameter.numbers(1, "weight of each model's task vector; mergekit only"),
+    normalize: parameter.flag(true, "divide by the sum of the weights that agree; mergekit only"),
+    rescaled: parameter.flag(false, "rescale what is left to the same L1 norm; mergekit only"),
   },
-  unread: ({ variant }) => (variant === "original" ? ["weight", "normalize", "rescaled"] : ["combine"]),
-  treatments: ({ variant }) => (variant === "original" ? [trimModel, electSigns] : [trimTensor]),
-  merge: (_: TensorReader, values) =>
-    values.variant === "original" ? meanOrSum(values.combine, values.lambda) : electAndAdd(values),
+  unread: ({ variant }) => tiesVariants[variant].unread,
+  treatments: ({ variant }) => tiesVariants[variant].treatments,
+  merge: (_, values) => tiesVariants[values.variant].merge(values),
 });

@@ -36,7 +36,8 @@ export interface TensorReader {
   readonly transposed?: boolean | undefined;
 }
 
-export const sizeOf = ({ rows, width }: Pick<TensorReader, "rows" | "width">): number => rows * width;
+/** Entries of a tensor. */
+export const entryCount = ({ rows, width }: Pick<TensorReader, "rows" | "width">): number => rows * width;
 
 interface Described {
   readonly about: string;
@@ -44,15 +45,15 @@ interface Described {
 export interface NumberParameter extends Described {
   readonly kind: "number";
   readonly default: number;
-  readonly least?: number;
-  readonly most?: number;
+  readonly least?: number | undefined;
+  readonly most?: number | undefined;
 }
 /** One number for each input; a single number stands for all. */
 export interface NumbersParameter extends Described {
   readonly kind: "numbers";
   readonly default: number;
-  readonly least?: number;
-  readonly most?: number;
+  readonly least?: number | undefined;
+  readonly most?: number | undefined;
 }
 export interface FlagParameter extends Described {
   readonly kind: "flag";
@@ -75,38 +76,38 @@ type ValueOf<P> = P extends NumberParameter
       : P extends ChoiceParameter<infer C>
         ? C
         : never;
-export type Values<P extends Parameters = Parameters> = { readonly [K in keyof P]: ValueOf<P[K]> };
+export type ParameterValues<P extends Parameters = Parameters> = { readonly [K in keyof P]: ValueOf<P[K]> };
 
-export const number = (value: number, about: string, least?: number, most?: number) =>
-  ({
+/** What parameters of a method are made by. */
+export const parameter = {
+  number: (value: number, about: string, least?: number, most?: number): NumberParameter => ({
     kind: "number",
     default: value,
     about,
-    ...(least !== undefined && { least }),
-    ...(most !== undefined && { most }),
-  }) as const satisfies NumberParameter;
-export const numbers = (value: number, about: string, least?: number, most?: number) =>
-  ({
+    least,
+    most,
+  }),
+  numbers: (value: number, about: string, least?: number, most?: number): NumbersParameter => ({
     kind: "numbers",
     default: value,
     about,
-    ...(least !== undefined && { least }),
-    ...(most !== undefined && { most }),
-  }) as const satisfies NumbersParameter;
-export const flag = (value: boolean, about: string) =>
-  ({ kind: "flag", default: value, about }) as const satisfies FlagParameter;
-export const choice = <const C extends string>(
-  value: NoInfer<C>,
-  of: readonly C[],
-  about: string,
-): ChoiceParameter<C> => ({ kind: "choice", default: value, of, about });
+    least,
+    most,
+  }),
+  flag: (value: boolean, about: string): FlagParameter => ({ kind: "flag", default: value, about }),
+  choice: <const C extends string>(
+    value: NoInfer<C>,
+    of: readonly C[],
+    about: string,
+  ): ChoiceParameter<C> => ({ kind: "choice", default: value, of, about }),
+};
 
 /**
  * A reading of all tensors before any is merged, for what is global. Tensors are shared out among
  * threads: every thread has a state of its own, plain data, and what `join` makes of the states must
  * not depend on which thread saw what.
  */
-export interface Pass<V = Values, State = unknown, Found = unknown, Before = unknown> {
+export interface SurveyPass<V = ParameterValues, State = unknown, Found = unknown, Before = unknown> {
   start(inputs: number): State;
   /** @param before what the pass before this one came to */
   visit(state: State, tensor: TensorReader, values: V, before: Before): void;
@@ -114,10 +115,10 @@ export interface Pass<V = Values, State = unknown, Found = unknown, Before = unk
 }
 
 /** Passes one after the other; what the last comes to is handed on. */
-export type Survey<V, Found> = readonly [...Pass<V>[], Pass<V, unknown, Found>];
+export type Survey<V, Found> = readonly [...SurveyPass<V>[], SurveyPass<V, unknown, Found>];
 
 /** Changes task vectors before a method sees them, in place. */
-export interface Treatment<V = Values, Found = unknown> {
+export interface Treatment<V = ParameterValues, Found = unknown> {
   readonly survey?: Survey<V, Found> | undefined;
   /**
    * Looks at a tensor and says how its parts are treated. What it returns is called once for each going
@@ -125,6 +126,9 @@ export interface Treatment<V = Values, Found = unknown> {
    */
   treat(tensor: TensorReader, values: V, found: Found): () => (part: Part) => void;
 }
+
+/** Merges a part: all entries of `out` are written. */
+export type MergePart = (part: Part, out: Float32Array) => void;
 
 export interface Method {
   readonly name: string;
@@ -149,12 +153,12 @@ export interface Method {
   /** What a search tries: parameter → values. */
   readonly grid?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
   /** Parameters that these values leave unread: who gives one of them is told. */
-  unread?(values: Values): readonly string[];
+  unread?(values: ParameterValues): readonly string[];
   /** What happens to the task vectors first. */
-  treatments?(values: Values): readonly Treatment[];
-  readonly survey?: Survey<Values, unknown> | undefined;
-  /** Looks at a tensor and says how a part of it is merged: all entries of `out` are written. */
-  merge(tensor: TensorReader, values: Values, found: unknown): (part: Part, out: Float32Array) => void;
+  treatments?(values: ParameterValues): readonly Treatment[];
+  readonly survey?: Survey<ParameterValues, unknown> | undefined;
+  /** Looks at a tensor and says how a part of it is merged. */
+  merge(tensor: TensorReader, values: ParameterValues, found: unknown): MergePart;
 }
 
 type Defined<P extends Parameters, Found> = Omit<
@@ -162,10 +166,10 @@ type Defined<P extends Parameters, Found> = Omit<
   "parameters" | "survey" | "merge" | "treatments" | "unread"
 > & {
   readonly parameters: P;
-  unread?(values: Values<P>): readonly string[];
-  treatments?(values: Values<P>): readonly Treatment<Values<P>>[];
-  readonly survey?: Survey<Values<P>, Found>;
-  merge(tensor: TensorReader, values: Values<P>, found: Found): (part: Part, out: Float32Array) => void;
+  unread?(values: ParameterValues<P>): readonly string[];
+  treatments?(values: ParameterValues<P>): readonly Treatment<ParameterValues<P>>[];
+  readonly survey?: Survey<ParameterValues<P>, Found>;
+  merge(tensor: TensorReader, values: ParameterValues<P>, found: Found): MergePart;
 };
 
 /**

@@ -1,15 +1,21 @@
 import { nearest } from "../nearest.js";
 import { UserError } from "../errors.js";
 import { kebab } from "../spelling.js";
-import { parametersOf } from "./pipeline.js";
-import type { Method, Parameter, Values } from "./types.js";
+import { acceptedParameters } from "./pipeline.js";
+import type { Method, Parameter, ParameterValues } from "./types.js";
+
+/** A number that was written as text; anything else is itself. */
+export function readNumber(given: unknown): unknown {
+  if (typeof given === "string" && given.trim() !== "") return Number(given);
+  return given;
+}
 
 function numberOf(
   where: string,
   given: unknown,
   { least = -Infinity, most = Infinity }: { least?: number; most?: number },
 ): number {
-  const value = typeof given === "string" && given.trim() !== "" ? Number(given) : given;
+  const value = readNumber(given);
   if (typeof value !== "number" || !Number.isFinite(value))
     throw new UserError(`${where} ${JSON.stringify(given)}: it must be a number`);
   if (value < least || value > most)
@@ -24,28 +30,40 @@ function rangeText(least: number, most: number): string {
   return most === Infinity ? `at least ${least}` : `${least} to ${most}`;
 }
 
-function valueOf(where: string, parameter: Parameter, given: unknown, inputs: number): Values[string] {
+/** "0.1,0.2", a list, or a single thing, as a list. */
+function listOf(given: unknown): unknown[] {
+  if (typeof given === "string") return given.split(",");
+  if (Array.isArray(given)) return given;
+  return [given];
+}
+
+function valueOf(
+  where: string,
+  parameter: Parameter,
+  given: unknown,
+  inputs: number,
+): ParameterValues[string] {
   switch (parameter.kind) {
     case "number":
       return numberOf(where, given, parameter);
     case "numbers": {
-      const all: unknown = typeof given === "string" ? given.split(",") : given;
-      const list: unknown[] = Array.isArray(all) ? all : [all];
+      const list = listOf(given);
       if (list.length !== 1 && list.length !== inputs)
         throw new UserError(
           `${where} ${String(given)}: ${list.length} numbers for ${inputs} models; give one, or one for each`,
         );
-      return Array.from({ length: inputs }, (_, i) =>
-        numberOf(where, list[list.length === 1 ? 0 : i], parameter),
-      );
+      // One stands for all.
+      return Array.from({ length: inputs }, (_, i) => numberOf(where, list[i % list.length], parameter));
     }
     case "flag":
       if (given === true || given === "true" || given === "on") return true;
       if (given === false || given === "false" || given === "off") return false;
       throw new UserError(`${where} ${JSON.stringify(given)}: it must be on or off`);
-    default:
-      if (parameter.of.includes(given as string)) return given as string;
+    default: {
+      const chosen = parameter.of.find((name) => name === given);
+      if (chosen !== undefined) return chosen;
       throw new UserError(`${where} ${JSON.stringify(given)}: it must be one of ${parameter.of.join(", ")}`);
+    }
   }
 }
 
@@ -59,8 +77,8 @@ export function resolveValues(
   given: Readonly<Record<string, unknown>>,
   inputs: number,
   where: (key: string) => string = (key) => `--${kebab(key)}`,
-): Values {
-  const parameters = parametersOf(method);
+): ParameterValues {
+  const parameters = acceptedParameters(method);
   const stray = Object.keys(given).find((key) => given[key] !== undefined && !Object.hasOwn(parameters, key));
   if (stray !== undefined)
     throw new UserError(
@@ -71,7 +89,7 @@ export function resolveValues(
   const [least, most] = method.inputs ?? [1, Infinity];
   if (inputs < least || inputs > most)
     throw new UserError(`${method.name} merges ${rangeText(least, most)} models, not ${inputs}`);
-  const values: Values = Object.fromEntries(
+  const values: ParameterValues = Object.fromEntries(
     Object.entries(parameters).map(([key, parameter]) => [
       key,
       valueOf(where(key), parameter, given[key] ?? parameter.default, inputs),

@@ -1,11 +1,6 @@
+import type { AdapterModules } from "../adapter-modules.js";
 import { shapesOfBlocks } from "./dense.js";
-import type { AdapterModule, Model } from "./types.js";
-
-/** What stands beside a model's linear layers, by module, with the shapes of its tensors. */
-export type AdapterModules = ReadonlyMap<
-  string,
-  AdapterModule & { readonly shapes: readonly (readonly [name: string, shape: readonly number[]])[] }
->;
+import type { Model } from "./types.js";
 
 /** A model whose linear layers have adapters beside them: its blocks read their tensors too. */
 export function withAdapters<State, Batch>(

@@ -1,4 +1,5 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
+import type { AdapterModule } from "../adapter-modules.js";
 
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
 export interface Weights {
@@ -16,14 +17,6 @@ export interface Weights {
   onLinearInput?(name: string, x: Tensor2D): void;
   /** What stands beside a linear layer, where something does: see models/adapters.ts. */
   adapterOf?(module: string): AdapterModule | undefined;
-}
-
-/** Adapters of a linear layer, as tensors of their own beside its weight. */
-export interface AdapterModule {
-  /** `lora_A` [rank, in], `lora_B` [out, rank] and `lora_d` [rank] are there: y += ((x Aᵀ) ⊙ d) Bᵀ. */
-  readonly lora?: boolean | undefined;
-  /** `ia3_l` is there, and multiplies what goes in ([in]) or what comes out ([out]). */
-  readonly ia3?: "in" | "out" | undefined;
 }
 
 /** One row of a model's input, without padding: a text, or an image. */

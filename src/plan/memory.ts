@@ -1,6 +1,7 @@
+import { at, lookUp } from "../at.js";
 import { bytesPerEntry, type Packing } from "../merge/packing.js";
 import { partBytes, residencies, sweepBytes, type Residency } from "../merge/residency.js";
-import { entries, sum, type FamilyShape, type StepShape } from "./shape.js";
+import { entries, sum, type FamilyShape, type StepShape, type TensorDescription } from "./shape.js";
 
 /** Where task vectors live and whether the model runs a block at a time. */
 export interface Placement {
@@ -43,7 +44,7 @@ function activationFloats(family: FamilyShape, names: readonly string[], { lengt
   const outs = sum(
     family.tensors
       .filter(({ name, shape, table }) => inside.has(name) && shape.length === 2 && !table)
-      .map(({ shape }) => shape[0]!),
+      .map(({ shape }) => at(shape, 0)),
   );
   return 5.4 * outs + family.heads * length;
 }
@@ -57,7 +58,7 @@ const transientFloats = (family: FamilyShape): number =>
   Math.max(
     ...family.tensors
       .filter(({ shape, table }) => shape.length === 2 && !table)
-      .map(({ shape }) => Math.min(shape[0]!, 4 * family.width)),
+      .map(({ shape }) => Math.min(at(shape, 0), 4 * family.width)),
   );
 
 export interface PlanOptions {
@@ -70,12 +71,12 @@ function totals(family: FamilyShape, step: StepShape, { packing, density }: Plan
   const plain = family.tensors.filter(({ table }) => !table);
   const tables = family.tensors.filter(({ table }) => table);
   const byName = new Map(family.tensors.map((tensor) => [tensor.name, tensor]));
-  const weights = (names: readonly string[]) =>
-    sum(
-      names
-        .map((name) => byName.get(name)!)
-        .map((t) => (t.table ? Math.min(entries(t), step.tokens * t.shape.at(-1)!) : entries(t))),
-    );
+  // Of a table, only the rows of a step's tokens are made.
+  const made = (t: TensorDescription) => {
+    if (!t.table) return entries(t);
+    return Math.min(entries(t), step.tokens * at(t.shape, -1));
+  };
+  const weights = (names: readonly string[]) => sum(names.map((name) => made(lookUp(byName, name))));
   const blocks = family.blocks.map(({ names }) => weights(names));
   const pass = Math.min(step.tokens, step.microBatch);
   const kept = family.blocks.map(({ names }) => 4 * pass * activationFloats(family, names, step));
@@ -100,37 +101,68 @@ function totals(family: FamilyShape, step: StepShape, { packing, density }: Plan
   };
 }
 
+/** What is to be placed: a family, the work of one step, how task vectors are kept, and a machine. */
+export interface Workload {
+  readonly family: FamilyShape;
+  readonly step: StepShape;
+  readonly options: PlanOptions;
+  readonly rates: Rates;
+}
+
+type Totals = ReturnType<typeof totals>;
+
+/**
+ * Bytes on the device beside task vectors: the merged weights (4 N; of the largest block, blockwise), their
+ * gradients (4 N, or 8 N where several passes add up; the query, key and value side by side once more), and
+ * the activations of a pass.
+ */
+function workingBytes(t: Totals, blockwise: boolean): number {
+  const gradients = 2.25 + Number(t.passes > 1);
+  if (blockwise) return 4 * t.largestBlock * gradients + t.blockActivations + constantBytes;
+  return 4 * t.whole * gradients + t.activations + constantBytes;
+}
+
+/** Bytes of base and task vectors on the device, where they live there, else of one part of them. */
+function residentBytes(t: Totals, residency: Residency, k: number): number {
+  if (residency === "device") return (4 + t.packed * k) * t.n + 4 * t.nTables;
+  return t.part + 4 * t.largestTensor;
+}
+
+/** Engines without kernels of their own for packed numbers unpack one tensor of all experts. */
+function unpackedBytes(t: Totals, residency: Residency, { family, options }: Workload): number {
+  if (options.packing === "f32") return 0;
+  return residency === "device" ? 4 * family.experts * t.largestTensor : t.part;
+}
+
+/** Bytes in host memory. */
+function hostBytes(t: Totals, { family }: Workload, { residency, blockwise }: Placement): number {
+  const k = family.experts;
+  const files = family.files ?? k;
+  const held = {
+    device: t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes),
+    host: t.packed * k * (t.n + t.nTables) + t.allFileBytes,
+    disk: 0,
+  }[residency];
+  // What reading and packing a part takes, with what is read ahead, of every file; and five copies of
+  // the largest tensor while the files are first read.
+  const reading = Math.max(
+    5 * 4 * Math.max(...family.tensors.map(entries)),
+    12 * partBytes * Math.max(1, files / k),
+  );
+  if (!blockwise) return held + reading;
+  // Activations between blocks, of an evaluation's sweep at most.
+  return held + reading + Math.max(t.boundaries, sweepBytes);
+}
+
 /**
  * Predicts what one step takes under a placement. N: entries of all tensors but embeddings, of which
- * only rows travel. On the device: the merged weights (4 N; of the largest block, blockwise), their
- * gradients (4 N, or 8 N where several passes add up; the query, key and value side by side once more),
- * the activations of a pass, and the base and task vectors where they live there, else one part of
- * them. Blockwise, the activations at block boundaries lie in host memory.
+ * only rows travel. Blockwise, the activations at block boundaries lie in host memory.
  */
-export function predict(
-  family: FamilyShape,
-  step: StepShape,
-  options: PlanOptions,
-  rates: Rates,
-  placement: Placement,
-): Prediction {
+export function predict(workload: Workload, placement: Placement): Prediction {
+  const { family, step, options, rates } = workload;
   const { residency, blockwise } = placement;
   const t = totals(family, step, options);
   const k = family.experts;
-  const weights = blockwise ? t.largestBlock : t.whole;
-  const working =
-    4 * weights * (2.25 + (t.passes > 1 ? 1 : 0)) +
-    (blockwise ? t.blockActivations : t.activations) +
-    constantBytes;
-  // Engines without kernels of their own for packed numbers unpack one tensor of all experts.
-  const oneUnpacked = residency === "device" ? 4 * k * t.largestTensor : t.part;
-  const unpacked = options.packing === "f32" ? 0 : oneUnpacked;
-  const resident =
-    residency === "device" ? (4 + t.packed * k) * t.n + 4 * t.nTables : t.part + 4 * t.largestTensor;
-  const tableBytes = t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes);
-  const held = { device: tableBytes, host: t.packed * k * (t.n + t.nTables) + t.allFileBytes, disk: 0 }[
-    residency
-  ];
   /**
    * Times the task vectors are gone through: merged, merged again for the recomputation, multiplied
    * with the gradient.
@@ -138,25 +170,18 @@ export function predict(
   const sweeps = blockwise ? 3 - t.largestBlock / t.whole : 2;
   const moved = sweeps * (4 + t.packed * k) * t.n;
   const flops = 2 * t.n * step.tokens * (blockwise ? 4 : 3);
-  const disk = residency === "disk" ? sweeps * ((family.files ?? k) + 1) * t.fileBytes : 0;
+  const uploaded = { device: 0, host: moved, disk: moved }[residency];
+  const disk = { device: 0, host: 0, disk: sweeps * ((family.files ?? k) + 1) * t.fileBytes }[residency];
   return {
     ...placement,
     disk,
-    device: working + resident + unpacked,
-    // What reading and packing a part takes, with what is read ahead, of every file; and five copies of
-    // the largest tensor while the files are first read. Block by block, activations between blocks, of
-    // an evaluation's sweep at most.
-    host:
-      held +
-      Math.max(
-        5 * 4 * Math.max(...family.tensors.map(entries)),
-        12 * partBytes * Math.max(1, (family.files ?? k) / k),
-      ) +
-      (blockwise ? Math.max(t.boundaries, sweepBytes) : 0),
+    device:
+      workingBytes(t, blockwise) + residentBytes(t, residency, k) + unpackedBytes(t, residency, workload),
+    host: hostBytes(t, workload, placement),
     seconds:
       flops / rates.flops +
       (moved + 4 * sweeps * t.n) / rates.merge +
-      (residency === "device" ? 0 : moved / rates.upload) +
+      uploaded / rates.upload +
       disk / rates.read,
   };
 }
@@ -181,9 +206,11 @@ export interface Budget {
   readonly shared: boolean;
 }
 
-export const fits = ({ device, host }: Prediction, budget: Budget): boolean =>
-  device <= budget.device &&
-  (budget.shared ? device + host <= Math.max(budget.host, budget.device) : host <= budget.host);
+export function fitsBudget({ device, host }: Prediction, budget: Budget): boolean {
+  if (device > budget.device) return false;
+  if (!budget.shared) return host <= budget.host;
+  return device + host <= Math.max(budget.host, budget.device);
+}
 
 /** What the user asked for; `auto` leaves it open. */
 export interface PlacementRequest {
@@ -203,7 +230,7 @@ export function choose(
   request: PlacementRequest,
   budget: Budget,
 ): Prediction | undefined {
-  return allowed(predictions, request).find((prediction) => fits(prediction, budget));
+  return allowed(predictions, request).find((prediction) => fitsBudget(prediction, budget));
 }
 
 export const allowed = (

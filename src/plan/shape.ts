@@ -3,7 +3,7 @@ import { elements } from "../tensor/dtype.js";
 
 /** What a plan needs to know of a family: shapes alone, from headers and a config. */
 export interface FamilyShape {
-  readonly tensors: readonly TensorShape[];
+  readonly tensors: readonly TensorDescription[];
   /** Which tensors run together at the finest: the model's blocks. */
   readonly blocks: readonly { readonly id: string; readonly names: readonly string[] }[];
   readonly experts: number;
@@ -16,7 +16,7 @@ export interface FamilyShape {
   readonly heads: number;
 }
 
-export interface TensorShape {
+export interface TensorDescription {
   readonly name: string;
   readonly shape: readonly number[];
   /** Bytes an entry in the file. */
@@ -35,7 +35,7 @@ export interface StepShape {
   readonly length: number;
 }
 
-export const entries = ({ shape }: TensorShape): number => elements(shape);
+export const entries = ({ shape }: TensorDescription): number => elements(shape);
 export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Tensors that look like embeddings, for models that only their header describes. */

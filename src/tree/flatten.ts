@@ -1,3 +1,5 @@
+import { at } from "../at.js";
+
 /**
  * A merge given by coefficients: for each tensor, one number a leaf. A node of a linear method is one,
  * and so is a whole tree (SuperMerge, hierarchical merging): a leaf's coefficient is the product of the
@@ -24,7 +26,7 @@ const namesOf = (tensor: string): string[] => [
 export function coefficientsIn(merge: FlatMerge, tensor: string): readonly number[] {
   if (merge.leaves.length === 1) return [1];
   const name = namesOf(tensor).find((one) => Object.hasOwn(merge.tensors, one));
-  return name === undefined ? merge.leaves.map(() => 0) : merge.tensors[name]!;
+  return (name !== undefined && merge.tensors[name]) || merge.leaves.map(() => 0);
 }
 
 /**
@@ -40,7 +42,7 @@ export function flatten(
     tensors: Object.fromEntries(
       [...own].map(([tensor, row]) => [
         tensor,
-        children.flatMap((child, c) => coefficientsIn(child, tensor).map((x) => row[c]! * x)),
+        children.flatMap((child, c) => coefficientsIn(child, tensor).map((x) => at(row, c) * x)),
       ]),
     ),
   };

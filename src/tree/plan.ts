@@ -1,3 +1,4 @@
+import { at, lookUp } from "../at.js";
 import type { Similarity } from "./similarity.js";
 
 /** What is merged at a node: tasks' experts (leaves) and nodes below, by their ids. */
@@ -26,7 +27,7 @@ export type Grouping = (items: readonly (readonly number[])[], fanIn: number) =>
 /** Sizes of the fewest groups that hold n items, as even as can be. */
 export function groupSizes(n: number, fanIn: number): number[] {
   const groups = Math.ceil(n / fanIn);
-  return Array.from({ length: groups }, (_, g) => Math.floor(n / groups) + (g < n % groups ? 1 : 0));
+  return Array.from({ length: groups }, (_, g) => Math.floor(n / groups) + Number(g < n % groups));
 }
 
 /** Neighbours in the order given. */
@@ -44,7 +45,7 @@ export const bySimilarity =
   (similarity: Similarity): Grouping =>
   (items, fanIn) => {
     const between = (a: number, b: number) => {
-      const pairs = items[a]!.flatMap((i) => items[b]!.map((j) => similarity[i]![j]!));
+      const pairs = at(items, a).flatMap((i) => at(items, b).map((j) => at(at(similarity, i), j)));
       return pairs.reduce((sum, value) => sum + value, 0) / pairs.length;
     };
     const free = new Set(items.keys());
@@ -56,11 +57,13 @@ export const bySimilarity =
       }
       return found.item;
     };
+    // Of one that is left alone: below every cosine.
     const closest = (item: number) =>
-      Math.max(...[...free].filter((other) => other !== item).map((other) => between(item, other)));
+      Math.max(-2, ...[...free].filter((other) => other !== item).map((other) => between(item, other)));
     return groupSizes(items.length, fanIn).map((size) => {
-      const group = [best(free, (item) => (free.size > 1 ? closest(item) : 0))];
-      free.delete(group[0]!);
+      const first = best(free, closest);
+      const group = [first];
+      free.delete(first);
       while (group.length < size) {
         const next = best(
           free,
@@ -73,19 +76,24 @@ export const bySimilarity =
     });
   };
 
+/** A leaf or a node, with the tasks in it. */
+interface TaskGroup {
+  readonly id: string;
+  readonly tasks: readonly string[];
+}
+
 /** Builds nodes as they are named; the order of leaves within an id is that of `leaves`. */
 function builder(leaves: readonly string[]) {
   const nodes: TreeNode[] = [];
   const levels = new Map<string, number>(leaves.map((leaf) => [leaf, 0]));
-  const add = (
-    children: readonly { id: string; tasks: readonly string[] }[],
-  ): { id: string; tasks: readonly string[] } => {
-    if (children.length === 1) return children[0]!;
+  const add = (children: readonly TaskGroup[]): TaskGroup => {
+    const [first] = children;
+    if (first && children.length === 1) return first;
     const inside = new Set(children.flatMap(({ tasks }) => tasks));
     const tasks = leaves.filter((leaf) => inside.has(leaf));
     const node = {
       id: tasks.join("+"),
-      level: 1 + Math.max(...children.map(({ id }) => levels.get(id)!)),
+      level: 1 + Math.max(...children.map(({ id }) => lookUp(levels, id))),
       tasks,
       children: children.map(({ id }) => id),
     };
@@ -100,15 +108,18 @@ function builder(leaves: readonly string[]) {
 export function planTree(leaves: readonly string[], fanIn: number, group: Grouping): Tree {
   if (fanIn < 2) throw new RangeError(`a node merges at least two models, not ${fanIn}`);
   const { nodes, add } = builder(leaves);
-  let items = leaves.map((leaf, i) => ({ id: leaf, tasks: [leaf], members: [i] as number[] }));
+  interface Item extends TaskGroup {
+    /** Numbers of its leaves. */
+    readonly members: readonly number[];
+  }
+  let items = leaves.map((leaf, i): Item => ({ id: leaf, tasks: [leaf], members: [i] }));
   while (items.length > 1) {
     items = group(
       items.map(({ members }) => members),
       fanIn,
-    ).map((picked) => {
-      const children = picked.map((at) => items[at]!);
-      const { id, tasks } = add(children);
-      return { id, tasks: [...tasks], members: children.flatMap(({ members }) => members) };
+    ).map((picked): Item => {
+      const children = picked.map((place) => at(items, place));
+      return { ...add(children), members: children.flatMap(({ members }) => members) };
     });
   }
   return { leaves, nodes };
@@ -118,16 +129,17 @@ export function planTree(leaves: readonly string[], fanIn: number, group: Groupi
 export function nestedTree(leaves: readonly string[], nested: Nested): Tree {
   const { nodes, add } = builder(leaves);
   const seen = new Set<string>();
-  const walk = (at: Nested): { id: string; tasks: readonly string[] } => {
-    if (typeof at !== "string") {
-      if (!Array.isArray(at) || at.length === 0)
+  const walk = (part: Nested): TaskGroup => {
+    if (typeof part !== "string") {
+      if (!Array.isArray(part) || part.length === 0)
         throw new RangeError("every group must be a list of tasks and groups");
-      return add(at.map(walk));
+      return add(part.map(walk));
     }
-    if (!leaves.includes(at)) throw new RangeError(`"${at}" is not among the tasks (${leaves.join(", ")})`);
-    if (seen.has(at)) throw new RangeError(`"${at}" stands in it twice`);
-    seen.add(at);
-    return { id: at, tasks: [at] };
+    if (!leaves.includes(part))
+      throw new RangeError(`"${part}" is not among the tasks (${leaves.join(", ")})`);
+    if (seen.has(part)) throw new RangeError(`"${part}" stands in it twice`);
+    seen.add(part);
+    return { id: part, tasks: [part] };
   };
   walk(nested);
   const missing = leaves.find((leaf) => !seen.has(leaf));

@@ -28,7 +28,7 @@ import { columnOf, type Column } from "../merge/source.js";
 import { applyGate, rowOf, type Table } from "../merge/table.js";
 import { writeResult } from "../mergers/write-result.js";
 import { constantTables } from "../methods/constant.js";
-import { methodNamed } from "../methods/index.js";
+import { findMethod } from "../methods/index.js";
 import { resolveValues } from "../methods/values.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { searchAndTrain } from "../run/merge.js";
@@ -193,7 +193,7 @@ async function mergeByMethod({
 }: RunningNode): Promise<NodeMerge> {
   const { family, head, heads, data, plan } = inputs;
   const model = join(folder, nodeModel);
-  const method = methodNamed(node.method);
+  const method = findMethod(node.method);
   await writeMerge(
     model,
     {

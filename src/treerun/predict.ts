@@ -5,7 +5,13 @@ import { planFile, type SavedPlan } from "../folder/tree-files.js";
 import { stepShape } from "../inputs/data.js";
 import type { Inputs } from "../inputs/open.js";
 import { planMemory } from "../inputs/placement.js";
-import { fits, requestFor, type PlacementRequest, type Prediction, type Rates } from "../plan/memory.js";
+import {
+  fitsBudget,
+  requestFor,
+  type PlacementRequest,
+  type Prediction,
+  type Rates,
+} from "../plan/memory.js";
 import type { TreeNode } from "../tree/plan.js";
 
 /** Nodes that run side by side share the machine and the budget. */
@@ -39,7 +45,7 @@ export async function predictNode(
   const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, where);
   return {
     predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds },
-    fitting: fits(plan.chosen, plan.budget),
+    fitting: fitsBudget(plan.chosen, plan.budget),
     rates: plan.rates,
   };
 }
@@ -59,7 +65,7 @@ export function placedAt(before: SavedPlan | undefined, id: string): PlacementRe
   return found && requestFor(found);
 }
 
-/** Whether a node fits; that no placement does is a no, anything else an error of its own. */
+/** Whether a node fitsBudget; that no placement does is a no, anything else an error of its own. */
 async function nodeFits(node: TreeNode, inputs: Inputs, options: SharedOptions): Promise<boolean> {
   try {
     return (await predictNode(node, inputs, options)).fitting;

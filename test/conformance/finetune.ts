@@ -1,6 +1,7 @@
 import { fill, tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
-import { withAdapters, type AdapterModules } from "../../src/models/adapters.js";
+import type { AdapterModules } from "../../src/adapter-modules.js";
+import { withAdapters } from "../../src/models/adapters.js";
 import { loadWeights } from "../../src/statistics/weights.js";
 import { trainedHead, weightStep, type Trainee } from "../../src/train/weights.js";
 import { golden } from "../helpers.js";

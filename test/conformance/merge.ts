@@ -2,6 +2,7 @@ import { grads, memory, mul, sum, tensor1d, tensor2d, tidy, type Tensor1D } from
 import { describe, expect, test } from "vitest";
 import { disposeDeltas, uploadDeltas, type Deltas } from "../../src/merge/deltas.js";
 import { packRows, type Packing } from "../../src/merge/packing.js";
+import type { RowShape } from "../../src/tensor/rows.js";
 import { mergeForward, mergeGradient, mergeTensor } from "../../src/merge/op.js";
 import { golden, relativeError } from "../helpers.js";
 
@@ -32,17 +33,14 @@ const cases = [
 function packDeltas(
   stack: Float32Array,
   experts: readonly number[],
-  rows: number,
-  width: number,
+  shape: RowShape,
   packing: Packing,
 ): Deltas {
-  const size = rows * width;
+  const size = shape.rows * shape.width;
   return uploadDeltas(
-    experts.map((_, i) => packRows(stack.subarray(i * size, (i + 1) * size), rows, width, packing)),
+    experts.map((_, i) => packRows(stack.subarray(i * size, (i + 1) * size), shape, packing)),
     experts,
-    rows,
-    width,
-    packing,
+    shape,
   );
 }
 
@@ -54,7 +52,7 @@ export function mergeTests(): void {
       "equals the sum written out, value and gradient, at %s",
       async (_, g) => {
         const experts = [0, 1, 2];
-        const deltas = packDeltas(Float32Array.from(g.stack), experts, g.rows, g.width, packing);
+        const deltas = packDeltas(Float32Array.from(g.stack), experts, g, packing);
         const [base, dTheta, c] = [
           tensor2d(g.base, [g.rows, g.width]),
           tensor2d(g.dTheta, [g.rows, g.width]),
@@ -79,7 +77,7 @@ export function mergeTests(): void {
     const held = (k: number): number => {
       const n = 4096;
       const experts = Array.from({ length: k }, (_, i) => i);
-      const deltas = packDeltas(new Float32Array(k * n), experts, 1, n, "f32");
+      const deltas = packDeltas(new Float32Array(k * n), experts, { rows: 1, width: n }, "f32");
       const [base, row] = [tensor1d(new Float32Array(n)), tensor1d(new Float32Array(k))];
       let bytes = 0;
       const before = memory().numBytes;

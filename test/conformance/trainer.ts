@@ -18,7 +18,8 @@ import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { gates } from "../../src/merge/gates.js";
 import { mergeTensor } from "../../src/merge/op.js";
 import { residencies } from "../../src/merge/residency.js";
-import type { Part, TaskVectors } from "../../src/merge/vectors.js";
+import type { StreamedPart } from "../../src/merge/stream.js";
+import type { TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
 import { choicesOf } from "../../src/tasks/batches.js";
 import { modelPasses, type StepJob, type PassJob } from "../../src/train/passes.js";
@@ -44,7 +45,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       "cross-entropy",
     );
     const rows = variable(tensor2d(Float32Array.from(table.values), [table.rows, table.columns]));
-    const parts = new Map<string, Part>();
+    const parts = new Map<string, StreamedPart>();
     for await (const part of vectors.stream([...vectors.tensors.keys()].map((name) => ({ name })))) {
       // Tables that were changed lie in host memory, and their part is gone with the next.
       const { tensor, base, deltas } = part;

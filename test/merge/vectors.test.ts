@@ -10,7 +10,8 @@ import { packings } from "../../src/merge/packing.js";
 import { columnOf, type Column } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
 import { residencies } from "../../src/merge/residency.js";
-import { cutRuns, loadTaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
+import { cutRuns } from "../../src/merge/stream.js";
+import { loadTaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
 

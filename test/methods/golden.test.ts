@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { everyMethod } from "../../src/methods/index.js";
-import { passesOf, readerFor, treatmentsOf } from "../../src/methods/pipeline.js";
-import type { Method, Part, TensorReader, Values } from "../../src/methods/types.js";
+import { surveyPasses, readerFor, treatmentsOf } from "../../src/methods/pipeline.js";
+import type { Method, Part, TensorReader, ParameterValues } from "../../src/methods/types.js";
 import { resolveValues } from "../../src/methods/values.js";
 import { elements } from "../../src/tensor/dtype.js";
 import { golden } from "../helpers.js";
@@ -57,26 +57,26 @@ function readerIn(
 /** Runs a method as threads would: passes over two shares of the tensors, then each tensor. */
 function run(
   method: Method,
-  values: Values,
+  values: ParameterValues,
   inputs: readonly number[],
   rowsAPart: number,
 ): Map<string, Float32Array> {
   const names = Object.keys(g.tensors);
   const readers = names.map((name) => readerIn(name, inputs, rowsAPart, method.needs));
   const found: unknown[] = [];
-  for (const { stage, pass } of passesOf(method, values)) {
+  for (const { stage, pass } of surveyPasses(method, values)) {
     const shares = [readers.filter((_, i) => i % 2 === 0), readers.filter((_, i) => i % 2 === 1), []];
     const states = shares.map((share) => {
       const state = pass.start(inputs.length);
       for (const reader of share)
-        pass.visit(state, readerFor(method, values, reader, found, stage), values, found[stage]);
+        pass.visit(state, readerFor(method, values, reader, { found, upTo: stage }), values, found[stage]);
       return state;
     });
     found[stage] = pass.join(states, values, found[stage]);
   }
   return new Map(
     readers.map((original) => {
-      const reader = readerFor(method, values, original, found);
+      const reader = readerFor(method, values, original, { found });
       const merge = method.merge(reader, values, found[treatmentsOf(method, values).length]);
       const out = new Float32Array(original.rows * original.width);
       for (const part of reader.parts()) merge(part, out.subarray(part.start, part.start + part.base.length));

@@ -53,10 +53,12 @@ test.each(placements)(
     };
     const planned =
       predict(
-        family,
-        step,
-        { packing: "f32", density: 1 },
-        { flops: 1, merge: 1, upload: 1, read: 1 },
+        {
+          family,
+          step,
+          options: { packing: "f32", density: 1 },
+          rates: { flops: 1, merge: 1, upload: 1, read: 1 },
+        },
         { residency, blockwise },
       ).device - constant;
     expect(peak).toBeLessThanOrEqual(planned);

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
-import { choose, equation6, fits, placements, predict, type Budget } from "../../src/plan/memory.js";
+import { choose, equation6, fitsBudget, placements, predict, type Budget } from "../../src/plan/memory.js";
 import { entries, shapeOfHeader, sum } from "../../src/plan/shape.js";
 
 const folder = join(packageFolder, "experiments", "t0-3b");
@@ -16,7 +16,7 @@ const step = { tokens: 1024, microBatch: 1024, length: 64 };
 const rates = { flops: 4e11, merge: 2e10, upload: 5e9, read: 1e9 };
 const plan = (experts: number) =>
   placements.map((placement) =>
-    predict({ ...t0, experts }, step, { packing: "f32", density: 1 }, rates, placement),
+    predict({ family: { ...t0, experts }, step, options: { packing: "f32", density: 1 }, rates }, placement),
   );
 const at = (experts: number, residency: string, blockwise: boolean) =>
   plan(experts).find((p) => p.residency === residency && p.blockwise === blockwise)!;
@@ -64,12 +64,12 @@ test("where device and host are one memory, both together must fit it", () => {
   const [one] = plan(2);
   const prediction = { ...one!, device: 6e9, host: 5e9 };
   const budget = { device: 8e9, host: 8e9 };
-  expect(fits(prediction, { ...budget, shared: false })).toBe(true);
-  expect(fits(prediction, { ...budget, shared: true })).toBe(false);
-  expect(fits({ ...prediction, host: 2e9 }, { ...budget, shared: true })).toBe(true);
+  expect(fitsBudget(prediction, { ...budget, shared: false })).toBe(true);
+  expect(fitsBudget(prediction, { ...budget, shared: true })).toBe(false);
+  expect(fitsBudget({ ...prediction, host: 2e9 }, { ...budget, shared: true })).toBe(true);
   // A device's own budget binds in either case, and so does the host's where it is apart.
-  expect(fits({ ...prediction, device: 8.1e9, host: 0 }, { device: 8e9, host: 20e9, shared: true })).toBe(
-    false,
-  );
-  expect(fits({ ...prediction, host: 8.1e9 }, { ...budget, shared: false })).toBe(false);
+  expect(
+    fitsBudget({ ...prediction, device: 8.1e9, host: 0 }, { device: 8e9, host: 20e9, shared: true }),
+  ).toBe(false);
+  expect(fitsBudget({ ...prediction, host: 8.1e9 }, { ...budget, shared: false })).toBe(false);
 });
