@@ -1,5 +1,5 @@
 import { beforeEach, expect, test, vi } from "vitest";
-import { deviceMemory, freeMemory } from "../../src/backend/index.js";
+import { engineNamed, freeMemory } from "../../src/backend/index.js";
 import type { Member } from "../../src/checkpoint/family.js";
 import { UserError } from "../../src/errors.js";
 import { calibrate } from "../../src/inputs/calibrate.js";
@@ -11,7 +11,7 @@ import { toyModel } from "../toy.js";
 /** Which placement is taken on a machine of so much memory. */
 vi.mock("../../src/backend/index.js", async (original) => ({
   ...(await original<object>()),
-  deviceMemory: vi.fn(),
+  engineNamed: vi.fn(),
   freeMemory: vi.fn(),
 }));
 vi.mock("../../src/inputs/calibrate.js", () => ({ calibrate: vi.fn() }));
@@ -30,7 +30,13 @@ const step: StepShape = { tokens: 10, microBatch: 10, length: 10 };
 const auto: PlaceOptions = { packing: "f32", density: 1, request: { residency: "auto", blocks: "auto" } };
 
 function machine(device: number, free: number, shared = false): void {
-  vi.mocked(deviceMemory).mockReturnValue({ bytes: device, from: "a card", shared });
+  vi.mocked(engineNamed).mockImplementation(
+    (name) =>
+      ({
+        ownHeap: name === "wasm",
+        deviceMemory: () => ({ bytes: device, from: "a card", shared }),
+      }) as ReturnType<typeof engineNamed>,
+  );
   vi.mocked(freeMemory).mockReturnValue(free);
 }
 beforeEach(() => {
@@ -40,7 +46,7 @@ beforeEach(() => {
   machine(1e12, 1e12);
 });
 const plan = (more: Partial<PlaceOptions> = {}, engine: "cpu" | "wasm" = "cpu", of = family) =>
-  planMemory(of, step, engine, { ...auto, ...more }, rates);
+  planMemory(of, step, engine, { ...auto, rates, ...more });
 const chosen = async (more: Partial<PlaceOptions> = {}, engine: "cpu" | "wasm" = "cpu") => {
   const { residency, blockwise } = (await plan(more, engine)).chosen;
   return `${residency}${blockwise ? " by blocks" : ""}`;
