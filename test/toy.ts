@@ -9,6 +9,7 @@ import { loadTaskVectors } from "../src/merge/vectors.js";
 import { scaled } from "../src/models/ops.js";
 import type { Block, Model, TokenBatch, TokenRow } from "../src/models/types.js";
 import type { EncodedExample } from "../src/tasks/batches.js";
+import type { Answering } from "../src/tasks/encoders.js";
 
 /**
  * The smallest family that can be trained and measured: two blocks of one vector of two numbers each. A row with ids
@@ -115,15 +116,17 @@ export async function toyFamily(
 export const toyExample = (
   ids: readonly number[],
   label: number,
-  more: Partial<EncodedExample> = {},
-): EncodedExample => ({ rows: [{ ids, types: [] }], label, length: ids.length, ...more });
+  more: Pick<EncodedExample, "softLabels"> = {},
+): EncodedExample => ({ kind: "classify", rows: [{ ids, types: [] }], label, length: ids.length, ...more });
 
+/** @param answering how its examples are answered (default: by a class) */
 export const toyTask = (
   id: string,
-  examples: Pick<PreparedTask, "validation"> & Partial<PreparedTask>,
+  examples: Pick<PreparedTask, "validation"> & Partial<Pick<PreparedTask, "test" | "tests" | "head">>,
+  answering: Answering = { kind: "classify" },
 ): PreparedTask => ({
+  ...answering,
   id,
-  isChoice: false,
   synthetic: true,
   head: undefined,
   test: [],

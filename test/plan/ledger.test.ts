@@ -3,7 +3,7 @@ import {
   allowed,
   choose,
   equation6,
-  fits,
+  fitsBudget,
   placements,
   predict,
   requestFor,
@@ -12,10 +12,14 @@ import {
   type Prediction,
   type Rates,
 } from "../../src/plan/memory.js";
-import type { FamilyShape, StepShape, TensorShape } from "../../src/plan/shape.js";
+import type { FamilyShape, StepShape, TensorDescription } from "../../src/plan/shape.js";
 
 /** What a step is predicted to take, item by item, on a family small enough to count by hand. */
-const tensor = (name: string, shape: readonly number[], more: Partial<TensorShape> = {}): TensorShape => ({
+const tensor = (
+  name: string,
+  shape: readonly number[],
+  more: Partial<TensorDescription> = {},
+): TensorDescription => ({
   name,
   shape,
   bytes: 2,
@@ -56,7 +60,10 @@ function of(
     rates = idle,
   }: { shape?: FamilyShape; work?: StepShape; options?: PlanOptions; rates?: Partial<Rates> } = {},
 ): Prediction {
-  return predict(shape, work, options, { ...idle, ...rates }, { residency, blockwise });
+  return predict(
+    { family: shape, step: work, options, rates: { ...idle, ...rates } },
+    { residency, blockwise },
+  );
 }
 
 const MiB = 2 ** 20;
@@ -220,15 +227,15 @@ const prediction = (device: number, host: number): Prediction => ({
 
 test("what takes just the budget fits", () => {
   const apart = { device: 8, host: 5, shared: false };
-  expect(fits(prediction(8, 5), apart)).toBe(true);
-  expect(fits(prediction(8.1, 5), apart)).toBe(false);
-  expect(fits(prediction(8, 5.1), apart)).toBe(false);
+  expect(fitsBudget(prediction(8, 5), apart)).toBe(true);
+  expect(fitsBudget(prediction(8.1, 5), apart)).toBe(false);
+  expect(fitsBudget(prediction(8, 5.1), apart)).toBe(false);
   const together = { device: 8, host: 12, shared: true };
-  expect(fits(prediction(8, 4), together)).toBe(true);
-  expect(fits(prediction(8, 4.1), together)).toBe(false);
-  expect(fits(prediction(8.1, 0), together)).toBe(false);
+  expect(fitsBudget(prediction(8, 4), together)).toBe(true);
+  expect(fitsBudget(prediction(8, 4.1), together)).toBe(false);
+  expect(fitsBudget(prediction(8.1, 0), together)).toBe(false);
   // One memory is as large as the larger of what is said of it.
-  expect(fits(prediction(8, 4), { device: 12, host: 5, shared: true })).toBe(true);
+  expect(fitsBudget(prediction(8, 4), { device: 12, host: 5, shared: true })).toBe(true);
 });
 
 test("a request leaves what it names; auto leaves all", () => {

@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import type { ResultRow } from "../../src/report/rows.js";
 import { missedOf } from "../../src/reproduce/run.js";
-import { average, bestOf } from "../../src/reproduce/shared.js";
+import { averageAccuracy as average, bestOf } from "../../src/reproduce/claims.js";
 import type { Lab, Produced } from "../../src/reproduce/types.js";
 
 // What runs an experiment, and writes of it, is no part of this.
@@ -34,11 +34,11 @@ const lab = { tasks: ["a", "b"], heldOut: ["h"] } as unknown as Lab;
 test("an average is over all tasks of the rows, or over those named; of who lacks one there is none", () => {
   expect(average(rows, "mine", ["a", "b"])).toBeCloseTo(0.7, 12);
   expect(average(rows, "mine", ["a"])).toBe(0.8);
-  expect(average(rows, "half", ["a", "b"])).toBeUndefined();
+  expect(() => average(rows, "half", ["a", "b"])).toThrow(/no scores of "half" on all of a, b/);
   // The rows name h too, which only others have.
-  expect(average(rows, "mine")).toBeUndefined();
+  expect(() => average(rows, "mine")).toThrow(/no scores of "mine"/);
   expect(average(rows.slice(0, 4), "mine")).toBeCloseTo(0.7, 12);
-  expect(average(rows, "nobody", ["a"])).toBeUndefined();
+  expect(() => average(rows, "nobody", ["a"])).toThrow(/no scores of "nobody"/);
 });
 
 test("the best is above every other, on the tasks that the claim is about", () => {
