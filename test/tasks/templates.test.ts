@@ -3,33 +3,47 @@ import { dirname, join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { UserError } from "../../src/errors.js";
 import { packageFolder } from "../../src/package.js";
-import type { Example } from "../../src/tasks/examples.js";
+import type { Example, TextExample } from "../../src/tasks/examples.js";
 import { loadPrompts } from "../../src/tasks/prompts.js";
-import type { Task } from "../../src/tasks/registry.js";
+import type { ClassTask, Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
 
 /** What a template makes of an example, and which templates a task gets. */
 const folder = await temporaryFolder();
-const task = (id: string, kind: Task["kind"], labels: string[] | null = ["yes", "no"]): Task => ({
+const common = { max_new_tokens: 8, synthetic: false, what: "" };
+const task = (id: string, kind: ClassTask["kind"], labels = ["yes", "no"]): Task => ({
   id,
   kind,
   labels,
-  max_new_tokens: 8,
-  synthetic: false,
-  what: "",
+  ...common,
 });
-const pair: Example = { texts: [["A man sleeps.", "He is awake."]], label: 1 };
+/** A task without classes. */
+const classless = (id: string, kind: "choice" | "generate"): Task => ({ id, kind, labels: null, ...common });
+const pair: TextExample = {
+  kind: "text",
+  texts: [["A man sleeps.", "He is awake."]],
+  label: 1,
+  fields: {},
+};
 const rte = task("rte", "pair");
-const choice = task("copa", "choice", null);
+const choice = classless("copa", "choice");
 const endings: Example = {
+  kind: "text",
   texts: [
     ["It fell.", "It broke."],
     ["It fell.", "It sang."],
   ],
   label: 0,
+  fields: {},
 };
-const asked = task("squad", "generate", null);
-const question: Example = { texts: [["Who?"]], label: 0, answers: ["Me.", "Myself."] };
+const asked = classless("squad", "generate");
+const question: Example = {
+  kind: "generate",
+  texts: [["Who?"]],
+  label: 0,
+  answers: ["Me.", "Myself."],
+  fields: {},
+};
 
 type Entry = Readonly<{ name?: string; jinja: string; answer_choices?: string | null }>;
 let made = 0;
@@ -85,7 +99,7 @@ test("every name that files give to the two texts is the text; a row's own colum
 
 test("a text alone has no second, and an image no text", async () => {
   const jinja = "{% if text_b is defined %}two{% else %}one{% endif %}";
-  const single: Example = { texts: [["Fine."]], label: 0 };
+  const single: Example = { kind: "text", texts: [["Fine."]], label: 0, fields: {} };
   const entry = { jinja, answer_choices: "a ||| b" };
   expect((await made1(entry, task("sst2", "single"), single)).prompt).toBe("one");
   expect((await made1(entry, rte, pair)).prompt).toBe("two");
@@ -93,7 +107,11 @@ test("a text alone has no second, and an image no text", async () => {
     jinja: "{% if text_a is defined %}text{% else %}none{% endif %}",
     answer_choices: "a ||| b",
   };
-  expect((await made1(none, task("mnist", "image"), { texts: [], label: 0 })).prompt).toBe("none");
+  const picture = () => {
+    throw new Error("a template looks at no picture");
+  };
+  const image: Example = { kind: "image", texts: [], label: 0, picture };
+  expect((await made1(none, task("mnist", "image"), image)).prompt).toBe("none");
 });
 
 test("of a choice, the endings are its choices, and by their numbers choice1, choice2", async () => {
@@ -251,12 +269,11 @@ test("the templates that ship: every answer of a task, and none for a task witho
   }
   expect(prompts.of(choice)[0]!(endings).answers).toEqual(["It broke.", "It sang."]);
   // One that ships without answers of its own: the endings compete, or the classes' names.
-  const bare = (kind: "choice" | "pair", labels: string[] | null, example: Example) =>
-    prompts.of(task("ropes", kind, labels))[0]!(example).answers;
-  expect(bare("choice", null, endings)).toEqual(["It broke.", "It sang."]);
+  const competing = prompts.of(classless("ropes", "choice"))[0]!;
+  expect(competing(endings).answers).toEqual(["It broke.", "It sang."]);
   const classes = (await loadPrompts()).of(task("ropes", "pair", ["yes", "no"]))[0]!(pair).answers;
   expect(classes).toEqual(["yes", "no"]);
-  const nameless = (await loadPrompts()).of(task("ropes", "pair", null))[0]!;
+  const nameless = (await loadPrompts()).of(classless("ropes", "generate"))[0]!;
   expect(() => nameless({ ...pair, label: 0 })).toThrow("it gives 0 answers, the example's is number 0");
   const without = () => prompts.of(task("nothing", "pair"));
   expect(without).toThrow(
