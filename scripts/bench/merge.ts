@@ -24,6 +24,7 @@ import { mergeForward, mergeGradient } from "../../src/merge/op.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 import { median } from "../../src/report/interval.js";
+import { pythonEnvironment } from "./python.js";
 
 const tensorSize = 4 * 2 ** 20;
 const width = 2048;
@@ -90,12 +91,6 @@ async function measure(
     merge: speed(deltas + 8 * count * tensorSize, merges),
     products: speed(deltas + 4 * count * tensorSize, products),
   };
-}
-
-/** Python gets the libraries that it would find by itself, whatever a card's Vulkan driver needs (scripts/gpu). */
-function pythonEnvironment(): NodeJS.ProcessEnv {
-  const own = process.env["TRAIN_MERGE_PYTHON_LIBRARIES"];
-  return own === undefined ? process.env : { ...process.env, LD_LIBRARY_PATH: own };
 }
 
 interface TorchRow {

@@ -25,7 +25,7 @@ const args = process.argv.slice(2).filter((arg) => arg !== "--shapes");
 /** Whether each kernel is listed once for every set of input shapes. */
 const byShape = process.argv.includes("--shapes");
 const steps = /^\d+$/.test(args.at(-1)!) ? Number(args.pop()) : 5;
-const { step } = await loadJob(args as unknown as Parameters<typeof loadJob>[0]);
+const { step } = await loadJob(args);
 await step();
 
 const entries = new Map<string, Entry>();
