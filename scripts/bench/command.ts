@@ -19,7 +19,7 @@ import { readJson, writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 import { mean, median } from "../../src/report/interval.js";
-import { cores, pythonEnvironment } from "./python.js";
+import { cores, lastLine, pythonEnvironment } from "./processes.js";
 import { ratio, spread } from "./spread.js";
 
 const { values: options } = parseArgs({
@@ -99,8 +99,7 @@ const torchAnswer = z.object({
 });
 
 async function torchReport(printed: string): Promise<Report> {
-  const last = printed.trim().split("\n").at(-1) ?? "";
-  const { seconds, peakBytes, accuracies } = torchAnswer.parse(JSON.parse(last));
+  const { seconds, peakBytes, accuracies } = torchAnswer.parse(JSON.parse(lastLine(printed)));
   return { trainSeconds: seconds.train, peakBytes, accuracy: accuracies.supermerge };
 }
 

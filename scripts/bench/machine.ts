@@ -18,13 +18,13 @@ const rounds = 5;
 const mebibyte = 2 ** 20;
 
 /** Calls before the clock is read: of a card many, so that waiting for it is a small part. */
-const callsOn = (engine: EngineName): number => {
+export function callsOn(engine: EngineName, onCard: number): number {
   const isCard = ["webgpu", "node-gpu"].includes(engine) && !runningOn()?.emulated;
-  return isCard ? 32 : 1;
-};
+  return isCard ? onCard : 1;
+}
 
 /** Waits for a tensor: engines run their calls in order, so that when one number of it is there, all are done. */
-async function wait(tensor: Tensor): Promise<void> {
+export async function wait(tensor: Tensor): Promise<void> {
   const end = tidy(() => slice(reshape(tensor, [-1]), [0], [1]));
   await end.data();
   end.dispose();
@@ -60,8 +60,8 @@ async function joinSpeed(calls: number, bytes: number): Promise<number> {
   return speed;
 }
 
-/** GB/s, read and written, of copying from one place in memory to another, with one thread. */
-function copySpeed(bytes: number): number {
+/** GB/s, read and written, of copying so many bytes from one place in memory to another, with one thread. */
+export function copySpeed(bytes: number): number {
   const [from, to] = [new Float32Array(bytes / 4).fill(1), new Float32Array(bytes / 4)];
   const times = Array.from({ length: rounds + 1 }, () => {
     const start = performance.now();
@@ -77,7 +77,7 @@ export async function measureMachine(
   tokens: number,
   width: number,
 ): Promise<MachineSpeeds> {
-  const calls = callsOn(engine);
+  const calls = callsOn(engine, 32);
   return {
     square: await productSpeed(calls, [1024, 1024, 1024]),
     model: await productSpeed(calls, [tokens, width, 4 * width]),

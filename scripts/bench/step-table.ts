@@ -13,12 +13,12 @@ export function bestPeer(measured: readonly Measured[]): Measured | undefined {
 
 /** What products and copies gave each side in the same rounds. */
 export function machineTable(measured: readonly Measured[], product: readonly number[]): string {
-  const columns: [string, keyof MachineSpeeds][] = [
-    ["product 1024 × 1024 × 1024, GFLOP/s", "square"],
-    [`product ${product.join(" × ")}, GFLOP/s`, "model"],
-    ["joined to 16 MiB, GB/s", "joined"],
-    ["joined to 64 MiB, GB/s", "joinedLarge"],
-    ["copied 64 MiB, GB/s", "copied"],
+  const columns: [title: string, key: keyof MachineSpeeds, digits: number][] = [
+    ["product 1024 × 1024 × 1024, GFLOP/s", "square", 0],
+    [`product ${product.join(" × ")}, GFLOP/s`, "model", 0],
+    ["joined to 16 MiB, GB/s", "joined", 1],
+    ["joined to 64 MiB, GB/s", "joinedLarge", 1],
+    ["copied 64 MiB, GB/s", "copied", 1],
   ];
   const asked = measured.filter(({ machine }) => machine.length > 0);
   return toMarkdown({
@@ -26,7 +26,12 @@ export function machineTable(measured: readonly Measured[], product: readonly nu
     body: asked.map(({ name, peer, runsOn, machine }) => [
       peer === undefined ? name : "PyTorch",
       runsOn,
-      ...columns.map(([, key]) => spread(machine.map((speeds) => speeds[key]))),
+      ...columns.map(([, key, digits]) =>
+        spread(
+          machine.map((speeds) => speeds[key]),
+          digits,
+        ),
+      ),
     ]),
   });
 }

@@ -20,7 +20,7 @@ import { packageFolder } from "../../src/package.js";
 import { median } from "../../src/report/interval.js";
 import { tokensAPass } from "../../src/tasks/batches.js";
 import { randomCase, realCase, tokensOf, type Case } from "./cases.js";
-import { cores } from "./python.js";
+import { cores } from "./processes.js";
 import { measureInTurns, type Measured } from "./rounds.js";
 import { bestPeer, machineTable, partMedians, stepTable } from "./step-table.js";
 import { engineSide, peerSide, type Side } from "./workers.js";

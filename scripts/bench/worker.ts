@@ -20,7 +20,7 @@ import { jobLosses } from "../../src/train/step.js";
 import type { FirstStep } from "./answers.js";
 import { loadJob, startTable } from "./job.js";
 import { measureMachine } from "./machine.js";
-import { cores } from "./python.js";
+import { cores } from "./processes.js";
 
 const args = process.argv.slice(2);
 const engineName = z.enum(engineNames).parse(args[0]);

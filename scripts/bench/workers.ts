@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import type { z } from "zod";
 import { packageFolder } from "../../src/package.js";
 import type { Case } from "./cases.js";
-import { pythonEnvironment } from "./python.js";
+import { pythonEnvironment, reasonIn } from "./processes.js";
 
 /** One of those that are measured beside each other. */
 export interface Side {
@@ -70,13 +70,6 @@ export function peerSide(
     },
   };
 }
-
-/** The line of a program's complaint that says most. */
-const reasonIn = (complaint: string): string =>
-  complaint
-    .trim()
-    .split("\n")
-    .findLast((line) => /error|memory|install|compiler/i.test(line)) ?? "it did not start";
 
 export function startWorker({ name, command, args, env }: Side): Worker {
   const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env });
