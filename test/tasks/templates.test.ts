@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { UserError } from "../../src/errors.js";
 import { packageFolder } from "../../src/package.js";
-import type { Example, TextExample } from "../../src/tasks/examples.js";
+import type { Example } from "../../src/tasks/examples.js";
 import { loadPrompts } from "../../src/tasks/prompts.js";
 import type { ClassTask, Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
@@ -19,7 +19,7 @@ const task = (id: string, kind: ClassTask["kind"], labels = ["yes", "no"]): Task
 });
 /** A task without classes. */
 const classless = (id: string, kind: "choice" | "generate"): Task => ({ id, kind, labels: null, ...common });
-const pair: TextExample = {
+const pair: Example = {
   kind: "text",
   texts: [["A man sleeps.", "He is awake."]],
   label: 1,
