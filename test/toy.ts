@@ -1,5 +1,5 @@
 import "@tensorflow/tfjs-backend-cpu";
-import { ready, setBackend, tensor2d, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
+import { env, ready, setBackend, tensor2d, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { registerGradients } from "../src/backend/gradients.js";
 import type { Member } from "../src/checkpoint/family.js";
 import type { MergeContext } from "../src/evaluate/baselines.js";
@@ -9,6 +9,7 @@ import { loadTaskVectors } from "../src/merge/vectors.js";
 import { scaled } from "../src/models/ops.js";
 import type { Block, Model, TokenBatch, TokenRow } from "../src/models/types.js";
 import type { EncodedExample } from "../src/tasks/batches.js";
+import type { Answering } from "../src/tasks/encoders.js";
 
 /**
  * The smallest family that can be trained and measured: two blocks of one vector of two numbers each. A row with ids
@@ -16,6 +17,8 @@ import type { EncodedExample } from "../src/tasks/batches.js";
  */
 export async function startToy(): Promise<void> {
   // What startEngine("cpu") comes to, without the other engines.
+  // It would say that another engine is faster.
+  env().set("PROD", true);
   await setBackend("cpu");
   await ready();
   registerGradients();
@@ -111,21 +114,15 @@ export async function toyFamily(
   return { model, vectors, dispose: () => vectors.dispose() };
 }
 
-/** An example of one row [a, b] and its class; `padding` makes it longer, and changes nothing else. */
+/** An example of one row [a, b, …] and its class. */
 export const toyExample = (
   ids: readonly number[],
   label: number,
-  more: Partial<EncodedExample> = {},
-): EncodedExample => ({ rows: [{ ids, types: [] }], label, length: ids.length, ...more });
+  more: Partial<Pick<EncodedExample, "length" | "softLabels">> = {},
+): EncodedExample => ({ kind: "classify", rows: [{ ids, types: [] }], label, length: ids.length, ...more });
 
 export const toyTask = (
   id: string,
-  examples: Pick<PreparedTask, "validation"> & Partial<PreparedTask>,
-): PreparedTask => ({
-  id,
-  isChoice: false,
-  synthetic: true,
-  head: undefined,
-  test: [],
-  ...examples,
-});
+  examples: Pick<PreparedTask, "validation"> & Partial<Pick<PreparedTask, "test" | "tests" | "head">>,
+  answering: Answering = { kind: "classify" },
+): PreparedTask => ({ id, synthetic: true, head: undefined, test: [], ...examples, ...answering });

@@ -17,7 +17,7 @@ import { UserError } from "../../src/errors.js";
 import { writeMerge } from "../../src/folder/merge.js";
 import type { Inputs } from "../../src/inputs/open.js";
 import { statisticsFor } from "../../src/mergers/statistics.js";
-import { methodNamed } from "../../src/methods/index.js";
+import { findMethod } from "../../src/methods/index.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { evaluateFolder } from "../../src/run/evaluate.js";
 import { mergeByTraining } from "../../src/run/merge.js";
@@ -75,7 +75,7 @@ const contextOf = (changed: Partial<CompareContext> = {}): CompareContext => ({
 });
 const plain = (method: string, more: object = {}): Candidate => ({
   name: "mine",
-  method: methodNamed(method),
+  method: findMethod(method),
   ...more,
 });
 const run = (context: CompareContext, candidate: Candidate, identity = "identity") =>
@@ -211,7 +211,7 @@ test("a search tries the grid beside the output, and its best point is merged", 
   expect(found!.values).toMatchObject({ lambda: 0.6 });
   const [where, what, from] = vi.mocked(searchGrid).mock.calls[0]!;
   expect(where).toBe(join(context.out, "trying"));
-  expect(what.method.grid).toEqual({ ...methodNamed("ties").grid, dareP: [0.1, 0.9] });
+  expect(what.method.grid).toEqual({ ...findMethod("ties").grid, dareP: [0.1, 0.9] });
   expect(what.given).toEqual({ seed: 3 });
   expect(what.merge.inputs).toEqual(["expert of a", "expert of b"]);
   expect(from).toBe(inputs);

@@ -8,7 +8,7 @@ import { heldOutHashes, measureHeldOut } from "../../src/compare/held-out.js";
 import { Stopped } from "../../src/errors.js";
 import { openOutput } from "../../src/folder/output.js";
 import { openInputs, type Inputs } from "../../src/inputs/open.js";
-import { methodNamed } from "../../src/methods/index.js";
+import { findMethod } from "../../src/methods/index.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { temporaryFolder } from "../helpers.js";
 import { startToy } from "../toy.js";
@@ -259,7 +259,7 @@ test("a model that must be kept is made again where it is gone, and found where 
 
 const gated = (gate: string): Candidate => ({ name: "mine", settings: { gate } });
 const tree = (fanIn: number): Candidate => ({ name: "mine", tree: { fanIn } });
-const given = (more: object): Candidate => ({ name: "mine", method: methodNamed("ties"), ...more });
+const given = (more: object): Candidate => ({ name: "mine", method: findMethod("ties"), ...more });
 
 test.each<[string, Partial<CompareOptions>, Partial<CompareOptions>]>([
   ["the seed", {}, { seed: 4 }],
@@ -313,7 +313,7 @@ test("numbers depend on the inputs' bytes and on the engine", async () => {
 test("a candidate is run with all that it may need", async () => {
   await compare({ methods: ["ties"], search: true, threads: 2, given: { seed: 3 }, keep: true });
   const [context, candidate] = run.mock.calls[0]!;
-  expect(candidate).toEqual({ name: "ties", method: methodNamed("ties") });
+  expect(candidate).toEqual({ name: "ties", method: findMethod("ties") });
   expect(context).toMatchObject({ inputs, search: true, threads: 2, given: { seed: 3 } });
   expect(context.recipe.name).toBe("toy-a+b");
   expect(context.options).not.toHaveProperty("methods");

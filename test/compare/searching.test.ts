@@ -7,7 +7,7 @@ import { searchGrid } from "../../src/compare/search.js";
 import type { MergeHooks } from "../../src/config/options.js";
 import { writeMerge } from "../../src/folder/merge.js";
 import type { Inputs } from "../../src/inputs/open.js";
-import { method, number, type Method } from "../../src/methods/types.js";
+import { method, parameter, type Method } from "../../src/methods/types.js";
 import { temporaryFolder } from "../helpers.js";
 import { startToy, toyExample, toyMember, toyTask } from "../toy.js";
 import { toyInputs } from "./toy-inputs.js";
@@ -38,7 +38,11 @@ const toy = (more: Partial<Method> = {}): Method => ({
     name: "toy",
     about: "",
     works: "deltas",
-    parameters: { lambda: number(0.5, ""), strength: number(0.5, ""), other: number(7, "") },
+    parameters: {
+      lambda: parameter.number(0.5, ""),
+      strength: parameter.number(0.5, ""),
+      other: parameter.number(7, ""),
+    },
     grid: { strength: [0.5, 1], lambda: [0.2, 1] },
     merge: () => () => {},
   }),

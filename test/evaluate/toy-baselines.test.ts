@@ -2,7 +2,7 @@ import { beforeAll, expect, test } from "vitest";
 import {
   evaluateBaselines,
   expertOf,
-  referenceRows,
+  evaluateReferences,
   searchLambda,
   toRows,
 } from "../../src/evaluate/baselines.js";
@@ -26,20 +26,19 @@ test("a table's column speaks for its task; a merge of tasks is called after all
 });
 
 test("rows say what was measured, how, on how many and with which seed", () => {
-  const said = { ...toyExample([1, 1], 0), answers: ["yes"] };
   const tasks = [
     toyTask("a", { validation: [], test: [close] }),
-    toyTask("b", { validation: [], test: [said] }),
-    toyTask("c", { validation: [] }),
+    toyTask("b", { validation: [] }, { kind: "generate", generation: { most: 1, text: () => "" } }),
+    toyTask("c", { validation: [] }, { kind: "choose" }),
   ];
   const scores = [0.5, 0.25, 0].map((accuracy, i) => ({ accuracy, loss: 9, n: i + 1 }));
   const row = { method: "mine", split: "test", seed: 7 };
-  expect(toRows("mine", tasks, scores, "test", 7)).toEqual([
+  expect(toRows("mine", tasks, scores, 7)).toEqual([
     { ...row, task: "a", metric: "accuracy", value: 0.5, n: 1 },
     { ...row, task: "b", metric: "exact-match", value: 0.25, n: 2 },
     { ...row, task: "c", metric: "accuracy", value: 0, n: 3 },
   ]);
-  expect(toRows("mine", [], [], "validation", 0)).toEqual([]);
+  expect(toRows("mine", [], [], 0)).toEqual([]);
 });
 
 test("the search of λ scores every point of its grid on the validation examples, as a mean over tasks", async () => {
@@ -79,9 +78,10 @@ test("baselines: every expert on its own task; base, mean and task arithmetic on
     toyTask("one", { validation: [], test: ladder }),
   ];
   const seen: string[] = [];
-  const rows = await evaluateBaselines(place, tasks, 0.25, 3, (method, done, of) =>
-    seen.push(`${method} ${done}/${of}`),
-  );
+  const rows = await evaluateBaselines(place, tasks, 0.25, {
+    seed: 3,
+    progress: (method, done, of) => void seen.push(`${method} ${done}/${of}`),
+  });
   dispose();
   const brief = rows.map(({ method, task, value, n, seed, split }) => [method, task, value, n, seed, split]);
   expect(brief).toEqual([
@@ -110,7 +110,7 @@ test("mean and task arithmetic differ: the one divides by the experts, the other
   const { dispose, ...place } = await toyFamily({ one: { u: [1, 0] }, two: { u: [1, 0] } });
   const ladder = [0.9, 1.1, 1.9, 2.1, 2.9, 3.1].map((x) => toyExample([1, x], 0));
   const tasks = [toyTask("one", { validation: [], test: ladder })];
-  const rows = await evaluateBaselines(place, tasks, 1, 0, () => {});
+  const rows = await evaluateBaselines(place, tasks, 1, { seed: 0, progress: () => {} });
   dispose();
   expect(rows.map(({ method, value }) => [method, Math.round(6 * value)])).toEqual([
     ["individual", 3],
@@ -126,7 +126,11 @@ test("beside other merges stand every expert on its own task, and the base on al
     toyTask("three", { validation: [], test: [toyExample([1.5, 1], 1), toyExample([3, 1], 1)] }),
     toyTask("one", { validation: [close], test: [close] }),
   ];
-  const rows = await referenceRows(place, tasks, 3);
+  const seen: string[] = [];
+  const rows = await evaluateReferences(place, tasks, {
+    seed: 3,
+    progress: (method, done, of) => void seen.push(`${method} ${done}/${of}`),
+  });
   dispose();
   expect(rows.map(({ method, task, value, seed, split }) => [method, task, value, seed, split])).toEqual([
     ["individual", "three", 0.5, 3, "test"],
@@ -134,4 +138,5 @@ test("beside other merges stand every expert on its own task, and the base on al
     ["pretrained", "three", 0, 3, "test"],
     ["pretrained", "one", 0, 3, "test"],
   ]);
+  expect(seen).toEqual(["individual 0/2", "individual 1/2", "pretrained 0/1"]);
 });

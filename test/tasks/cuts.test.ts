@@ -1,11 +1,12 @@
 import { expect, test } from "vitest";
 import type { TokenRow } from "../../src/models/types.js";
 import {
+  batchTokens,
   bucketed,
+  choicesOf,
   cutBatch,
-  isGeneration,
   lossWeight,
-  tokensOf,
+  groupUpTo,
   trainingBatches,
   type Batch,
   type EncodedExample,
@@ -18,11 +19,10 @@ const row = (tokens: number, more: Partial<TokenRow> = {}): TokenRow => ({
   ...more,
 });
 /** A batch whose examples have so many tokens each, and are known by their label. */
-const batchOf = (tokens: readonly number[], more: Partial<Batch> = {}): Batch => ({
+const batchOf = (tokens: readonly number[]): Batch => ({
+  kind: "classify",
   rows: tokens.map((count) => row(count)),
   labels: tokens.map((_, i) => i),
-  choices: undefined,
-  ...more,
 });
 const labels = (batches: readonly Batch[]) => batches.map((batch) => batch.labels);
 
@@ -61,14 +61,15 @@ test("what belongs to an example goes with it: the rows of a choice, and what an
     [0.2, 0.8],
     [0.3, 0.7],
   ];
-  const choice = { ...batchOf([1, 2, 3, 4, 5, 6], { choices: 2, softLabels }), labels: [7, 8, 9] };
+  const { rows: all } = batchOf([1, 2, 3, 4, 5, 6]);
+  const choice: Batch = { kind: "choose", choices: 2, rows: all, labels: [7, 8, 9], softLabels };
   const parts = cutBatch(choice, 10);
   expect(
-    parts.map(({ rows, labels: of, choices, softLabels: soft }) => ({
-      tokens: rows.map(({ ids }) => ids.length),
-      of,
-      choices,
-      soft,
+    parts.map((part) => ({
+      tokens: part.rows.map(({ ids }) => ids.length),
+      of: part.labels,
+      choices: choicesOf(part),
+      soft: part.softLabels,
     })),
   ).toEqual([
     { tokens: [1, 2, 3, 4], of: [7, 8], choices: 2, soft: softLabels.slice(0, 2) },
@@ -80,97 +81,104 @@ test("what belongs to an example goes with it: the rows of a choice, and what an
 test("rows that share their text cost it once, where a batch is cut too", () => {
   const ids = [1, 2, 3, 4];
   const shared: Batch = {
+    kind: "choose",
     rows: [5, 6, 7, 8].map((target) => ({ ids, types: [], targets: [target] })),
     labels: [0, 1],
     choices: 2,
   };
-  expect(tokensOf(shared)).toBe(4 + 4);
+  expect(batchTokens(shared)).toBe(4 + 4);
   expect(cutBatch(shared, 12)).toEqual([shared]);
   expect(labels(cutBatch(shared, 11))).toEqual([[0], [1]]);
 });
 
-test("a mean is over examples; where texts are to be said, over their tokens", () => {
-  const texts = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
-  const said: Batch = { rows: texts, labels: [0, 0], choices: undefined };
-  const ranked: Batch = { ...said, labels: [0], choices: 2 };
-  const classes = batchOf([3, 3, 3]);
-  expect([said, ranked, classes].map(isGeneration)).toEqual([true, false, false]);
-  expect([said, ranked, classes].map(lossWeight)).toEqual([3, 1, 3]);
-  expect(isGeneration({ rows: [], choices: undefined })).toBe(false);
+test("items are grouped in order: what is just within the most is, and what is over it stands alone", () => {
+  const of = (costs: readonly number[]) => groupUpTo(costs, 10, (cost) => cost);
+  expect(of([4, 6, 1, 9, 5])).toEqual([[4, 6], [1, 9], [5]]);
+  expect(of([5, 6, 5])).toEqual([[5], [6], [5]]);
+  expect(of([11, 0, 10, 12])).toEqual([[11], [0, 10], [12]]);
+  expect(of([])).toEqual([]);
 });
 
-const example = (length: number, label: number, more: Partial<EncodedExample> = {}): EncodedExample => ({
-  rows: [row(length)],
-  label,
-  length,
-  ...more,
+test("a mean is over examples; where texts are to be said, over their tokens", () => {
+  const rows = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
+  expect(lossWeight({ kind: "generate", rows, labels: [0, 0] })).toBe(3);
+  expect(lossWeight({ kind: "choose", rows, labels: [0], choices: 2 })).toBe(1);
+  expect(lossWeight(batchOf([3, 3, 3]))).toBe(3);
+  const wordless = () => lossWeight({ kind: "generate", rows: [row(3)], labels: [0] });
+  expect(wordless).toThrow("a row of a text that is to be said has no targets");
 });
+
+const example = (
+  length: number,
+  label: number,
+  more: Partial<Pick<EncodedExample, "softLabels">> = {},
+): EncodedExample => ({ kind: "classify", rows: [row(length)], label, length, ...more });
 const choiceOf = (rows: number, length: number, label: number): EncodedExample => ({
+  kind: "choose",
   rows: Array.from({ length: rows }, () => row(length)),
   label,
   length,
 });
 
 test("examples of like length stand together, the shortest first, in their order where they are as long", () => {
-  const of = (lengths: readonly number[], size: number) =>
-    labels(
-      bucketed(
-        lengths.map((length, i) => example(length, i)),
-        size,
-        false,
-      ),
-    );
+  const of = (lengths: readonly number[], size: number) => {
+    const examples = lengths.map((length, i) => example(length, i));
+    return labels(bucketed(examples, size));
+  };
   expect(of([5, 3, 9, 3, 1], 2)).toEqual([[4, 1], [3, 0], [2]]);
   expect(of([3, 3, 3], 3)).toEqual([[0, 1, 2]]);
   expect(of([], 2)).toEqual([]);
   const given = [example(2, 0), example(1, 1)];
-  bucketed(given, 2, false);
-  expect(
-    given.map(({ label }) => label),
-    "what was given stays as it was",
-  ).toEqual([0, 1]);
+  bucketed(given, 2);
+  const after = given.map(({ label }) => label);
+  expect(after, "what was given stays as it was").toEqual([0, 1]);
 });
 
 test("a batch of a choice has one number of rows an example, the fewest first whatever their length", () => {
   const examples = [choiceOf(3, 1, 0), choiceOf(2, 9, 1), choiceOf(2, 4, 2), choiceOf(3, 2, 3)];
-  const batches = bucketed(examples, 8, true);
-  expect(batches.map(({ labels: of, choices, rows }) => ({ of, choices, rows: rows.length }))).toEqual([
-    { of: [2, 1], choices: 2, rows: 4 },
-    { of: [0, 3], choices: 3, rows: 6 },
+  expect(
+    bucketed(examples, 8).map((batch) => ({
+      kind: batch.kind,
+      of: batch.labels,
+      choices: choicesOf(batch),
+      rows: batch.rows.length,
+    })),
+  ).toEqual([
+    { kind: "choose", of: [2, 1], choices: 2, rows: 4 },
+    { kind: "choose", of: [0, 3], choices: 3, rows: 6 },
   ]);
-  expect(bucketed([choiceOf(2, 4, 0)], 8, false)[0]!.choices, "no choice").toBeUndefined();
+});
+
+test("a batch is answered as its examples are, and only the rows of a choice compete", () => {
+  const said: EncodedExample = { kind: "generate", rows: [row(2)], label: 0, length: 2, answers: ["yes"] };
+  for (const one of [said, example(2, 0)]) {
+    const [batch] = bucketed([one], 8);
+    expect(batch!.kind).toBe(one.kind);
+    expect(choicesOf(batch!)).toBeUndefined();
+    expect(batch).not.toHaveProperty("choices");
+  }
 });
 
 test("what an expert says of examples stands in their order, and nowhere where nobody was asked", () => {
-  const [batch] = bucketed(
-    [example(5, 0, { softLabels: [1, 0] }), example(3, 1, { softLabels: [0, 1] })],
-    2,
-    false,
-  );
-  expect(batch!.softLabels).toEqual([
+  const asked = [example(5, 0, { softLabels: [1, 0] }), example(3, 1, { softLabels: [0, 1] })];
+  expect(bucketed(asked, 2)[0]!.softLabels).toEqual([
     [0, 1],
     [1, 0],
   ]);
-  expect(bucketed([example(5, 0)], 2, false)[0]).not.toHaveProperty("softLabels");
+  expect(bucketed([example(5, 0)], 2)[0]).not.toHaveProperty("softLabels");
 });
 
 test("an epoch's batches are made once: the same step gives the same batch", () => {
-  const next = trainingBatches(
-    "t",
-    [1, 2, 3, 4].map((length, i) => example(length, i)),
-    2,
-    false,
-    0,
-  );
-  expect(next(0)).toBe(next(0));
-  expect(next(1)).not.toBe(next(0));
-  expect(next(2).labels).toEqual(
+  const supply = () =>
     trainingBatches(
       "t",
       [1, 2, 3, 4].map((length, i) => example(length, i)),
       2,
-      false,
       0,
-    )(2).labels,
-  );
+    );
+  const next = supply();
+  expect(next(0)).toBe(next(0));
+  expect(next(1)).not.toBe(next(0));
+  expect(next(3)).toBe(next(3));
+  expect(next(2).labels).toEqual(supply()(2).labels);
 });

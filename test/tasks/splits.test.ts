@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { UserError } from "../../src/errors.js";
 import { golden, temporaryFolder } from "../helpers.js";
-import type { Example } from "../../src/tasks/examples.js";
+import { pictureOf, type Example } from "../../src/tasks/examples.js";
 import type { Task } from "../../src/tasks/registry.js";
 import { loadTaskData, shuffled, trainingData } from "../../src/tasks/split.js";
 
@@ -66,7 +66,7 @@ test.each([
     const { files, from, on } = given;
     const data = await dataOf(files, { hidden: "hidden" in given ? given.hidden : [] });
     const first = { train: 0, validation: 100, test: 200 };
-    const found = await loadTaskData(data, rte, 8, 0);
+    const found = await loadTaskData(data, rte, { valPerTask: 8, seed: 0 });
     const count = (files as Record<string, number>)[on]!;
     expect(numbers(found.test)).toEqual(range(first[on], count));
     const drawn = numbers(found.validation);
@@ -80,13 +80,13 @@ test.each([
 test.each(["train", "validation", "test"] as const)("%s alone is shuffled and cut in two", async (only) => {
   const data = await dataOf({ [only]: 12 });
   const first = { train: 0, validation: 100, test: 200 }[only];
-  const found = await loadTaskData(data, rte, 11, 0);
+  const found = await loadTaskData(data, rte, { valPerTask: 11, seed: 0 });
   expect(found.validation).toHaveLength(11);
   expect(sorted(numbers([...found.validation, ...found.test]))).toEqual(range(first, 12));
   expect(numbers([...found.validation, ...found.test])).not.toEqual(range(first, 12));
   expect(found.sources.validation).toBe(found.sources.test);
   expect(found.sources.test.name).toBe(join(data, "rte", `${only}.jsonl`));
-  const tooMany = loadTaskData(data, rte, 12, 0);
+  const tooMany = loadTaskData(data, rte, { valPerTask: 12, seed: 0 });
   await expect(tooMany).rejects.toBeInstanceOf(UserError);
   await expect(tooMany).rejects.toThrow(
     `${join(data, "rte", `${only}.jsonl`)}: its 12 examples leave nothing to test on after --val-per-task 12`,
@@ -96,7 +96,10 @@ test.each(["train", "validation", "test"] as const)("%s alone is shuffled and cu
 test("validation is drawn by seed and task; fewer than asked for are all that there are", async () => {
   const files = { validation: 20, test: 5 };
   const of = async (seed: number, id = "rte", count = 10) =>
-    numbers((await loadTaskData(await dataOf(files, { id }), { ...rte, id }, count, seed)).validation);
+    numbers(
+      (await loadTaskData(await dataOf(files, { id }), { ...rte, id }, { valPerTask: count, seed }))
+        .validation,
+    );
   expect(await of(0)).toEqual(await of(0));
   expect(await of(1)).not.toEqual(await of(0));
   expect(await of(0, "cb")).not.toEqual(await of(0));
@@ -107,7 +110,7 @@ test("validation is drawn by seed and task; fewer than asked for are all that th
 
 test("a task whose labels are hidden everywhere is refused", async () => {
   const data = await dataOf({ validation: 3, test: 3 }, { hidden: ["validation", "test"] });
-  const refused = loadTaskData(data, rte, 1, 0);
+  const refused = loadTaskData(data, rte, { valPerTask: 1, seed: 0 });
   await expect(refused).rejects.toThrow(`${data}/rte: no file of it carries labels`);
   await expect(refused).rejects.toBeInstanceOf(UserError);
 });
@@ -121,7 +124,7 @@ test("the papers' split cuts the published validation set in Python's order with
     [{ train: 9, validation: 9, test: 56 }, "test", 200],
   ] as const) {
     const data = await dataOf(files);
-    const found = await loadTaskData(data, rte, 50, 5, "paper");
+    const found = await loadTaskData(data, rte, { valPerTask: 50, seed: 5, split: "paper" });
     expect(numbers([...found.validation, ...found.test])).toEqual(published.order.map((n) => first + n));
     expect(found.validation).toHaveLength(50);
     expect(found.sources.validation.name).toBe(join(data, "rte", `${name}.jsonl`));
@@ -129,20 +132,24 @@ test("the papers' split cuts the published validation set in Python's order with
   }
   // With labels hidden in the test file, the validation file is what was published.
   const hidden = await dataOf({ validation: 7, test: 7 }, { hidden: ["test"] });
-  expect(sorted(numbers((await loadTaskData(hidden, rte, 6, 0, "paper")).validation))[0]).toBeGreaterThan(99);
+  expect(
+    sorted(
+      numbers((await loadTaskData(hidden, rte, { valPerTask: 6, seed: 0, split: "paper" })).validation),
+    )[0],
+  ).toBeGreaterThan(99);
 });
 
 test("the papers' split is refused where nothing would be left, or nothing was published", async () => {
   const data = await dataOf({ train: 50, validation: 7 });
-  expect((await loadTaskData(data, rte, 6, 0, "paper")).test).toHaveLength(1);
+  expect((await loadTaskData(data, rte, { valPerTask: 6, seed: 0, split: "paper" })).test).toHaveLength(1);
   const file = join(data, "rte", "validation.jsonl");
-  const nothingLeft = loadTaskData(data, rte, 7, 0, "paper");
+  const nothingLeft = loadTaskData(data, rte, { valPerTask: 7, seed: 0, split: "paper" });
   await expect(nothingLeft).rejects.toThrow(
     `${file}: its 7 examples leave nothing to test on after --val-per-task 7`,
   );
   await expect(nothingLeft).rejects.toBeInstanceOf(UserError);
   const none = await dataOf({ train: 50 });
-  const unpublished = loadTaskData(none, rte, 7, 0, "paper");
+  const unpublished = loadTaskData(none, rte, { valPerTask: 7, seed: 0, split: "paper" });
   await expect(unpublished).rejects.toThrow(
     `${none}/rte: --split paper cuts the published validation set, and there is none with labels`,
   );
@@ -183,7 +190,9 @@ test("which training examples choose is drawn by seed and task", async () => {
   expect(await of(0, "cb")).not.toEqual(await of(0));
   // Another draw than that of the validation examples.
   const data = await dataOf({ train: 60, test: 5 });
-  expect(numbers((await loadTaskData(data, rte, 6, 0)).validation)).not.toEqual(await of(0));
+  expect(numbers((await loadTaskData(data, rte, { valPerTask: 6, seed: 0 })).validation)).not.toEqual(
+    await of(0),
+  );
 });
 
 test("fine-tuning is refused without a training file, or with one alone", async () => {
@@ -212,8 +221,8 @@ test("an image task is read as pictures: two arrays of bytes", async () => {
   }))
     await writeFile(join(data, "digits", name), bytes);
   const digits: Task = { ...rte, id: "digits", kind: "image", labels: ["zero", "one"] };
-  const found = await loadTaskData(data, digits, 2, 0);
-  expect(found.test.map(({ label, picture }) => [label, [...picture!().pixels]])).toEqual([
+  const found = await loadTaskData(data, digits, { valPerTask: 2, seed: 0 });
+  expect(found.test.map((one) => [one.label, [...pictureOf(one).pixels]])).toEqual([
     [1, [0, 1]],
     [0, [2, 3]],
   ]);

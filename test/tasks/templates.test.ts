@@ -10,26 +10,33 @@ import { temporaryFolder } from "../helpers.js";
 
 /** What a template makes of an example, and which templates a task gets. */
 const folder = await temporaryFolder();
-const task = (id: string, kind: Task["kind"], labels: string[] | null = ["yes", "no"]): Task => ({
-  id,
-  kind,
-  labels,
-  max_new_tokens: 8,
-  synthetic: false,
-  what: "",
+const task = (id: string, kind: Task["kind"], labels: string[] | null = ["yes", "no"]): Task =>
+  ({ id, kind, labels, max_new_tokens: 8, synthetic: false, what: "" }) as Task;
+/** A text with a class, or several with an ending each. */
+const textExample = (texts: Example["texts"], label: number, fields = {}): Example => ({
+  kind: "text",
+  texts,
+  label,
+  fields,
 });
-const pair: Example = { texts: [["A man sleeps.", "He is awake."]], label: 1 };
+const pair = textExample([["A man sleeps.", "He is awake."]], 1);
 const rte = task("rte", "pair");
 const choice = task("copa", "choice", null);
-const endings: Example = {
-  texts: [
+const endings = textExample(
+  [
     ["It fell.", "It broke."],
     ["It fell.", "It sang."],
   ],
-  label: 0,
-};
+  0,
+);
 const asked = task("squad", "generate", null);
-const question: Example = { texts: [["Who?"]], label: 0, answers: ["Me.", "Myself."] };
+const question: Example = {
+  kind: "generate",
+  texts: [["Who?"]],
+  label: 0,
+  answers: ["Me.", "Myself."],
+  fields: {},
+};
 
 type Entry = Readonly<{ name?: string; jinja: string; answer_choices?: string | null }>;
 let made = 0;
@@ -78,14 +85,14 @@ test("every name that files give to the two texts is the text; a row's own colum
   const { prompt: own } = await made1(
     { jinja: "{{premise}}/{{text_a}}/{{extra}}/{{label}}", answer_choices: "a ||| b" },
     rte,
-    { ...pair, fields },
+    textExample(pair.texts, 1, fields),
   );
   expect(own).toBe("mine/A man sleeps./more/1");
 });
 
 test("a text alone has no second, and an image no text", async () => {
   const jinja = "{% if text_b is defined %}two{% else %}one{% endif %}";
-  const single: Example = { texts: [["Fine."]], label: 0 };
+  const single = textExample([["Fine."]], 0);
   const entry = { jinja, answer_choices: "a ||| b" };
   expect((await made1(entry, task("sst2", "single"), single)).prompt).toBe("one");
   expect((await made1(entry, rte, pair)).prompt).toBe("two");
@@ -93,7 +100,11 @@ test("a text alone has no second, and an image no text", async () => {
     jinja: "{% if text_a is defined %}text{% else %}none{% endif %}",
     answer_choices: "a ||| b",
   };
-  expect((await made1(none, task("mnist", "image"), { texts: [], label: 0 })).prompt).toBe("none");
+  const picture = () => {
+    throw new Error("nobody looks at it");
+  };
+  const image: Example = { kind: "image", texts: [], label: 0, picture };
+  expect((await made1(none, task("mnist", "image"), image)).prompt).toBe("none");
 });
 
 test("of a choice, the endings are its choices, and by their numbers choice1, choice2", async () => {
@@ -256,7 +267,7 @@ test("the templates that ship: every answer of a task, and none for a task witho
   expect(bare("choice", null, endings)).toEqual(["It broke.", "It sang."]);
   const classes = (await loadPrompts()).of(task("ropes", "pair", ["yes", "no"]))[0]!(pair).answers;
   expect(classes).toEqual(["yes", "no"]);
-  const nameless = (await loadPrompts()).of(task("ropes", "pair", null))[0]!;
+  const nameless = (await loadPrompts()).of(task("ropes", "generate", null))[0]!;
   expect(() => nameless({ ...pair, label: 0 })).toThrow("it gives 0 answers, the example's is number 0");
   const without = () => prompts.of(task("nothing", "pair"));
   expect(without).toThrow(
