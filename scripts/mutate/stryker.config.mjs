@@ -9,6 +9,7 @@ const modules = [
   "src/train/adamw.ts",
   "src/tasks/batches.ts",
   "src/tasks/split.ts",
+  "src/tasks/shuffle.ts",
   "src/tasks/prompts.ts",
   "src/evaluate/evaluate.ts",
   "src/evaluate/baselines.ts",
@@ -19,59 +20,59 @@ const modules = [
   "src/compare/candidates.ts",
   "src/compare/held-out.ts",
   "src/compare/search.ts",
+  "src/reproduce/claims.ts",
 ];
 
-/** Where src/reproduce judges: the claims' `holds`, and the functions that they call. */
-const judges = new Set([
-  "holds",
-  "average",
-  "at",
-  "bestOf",
-  "compared",
-  "heldIn",
-  "heldOut",
-  "missedOf",
-  "of",
-  "sizes",
-]);
+/** Every node of a syntax tree, a parent before its children. */
+function* nodesOf(node) {
+  yield node;
+  for (const value of Object.values(node))
+    for (const child of Array.isArray(value) ? value : [value])
+      if (typeof child?.type === "string") yield* nodesOf(child);
+}
 
-/** The functions of those names in a file, as Stryker wants a part of one: `file:line:column-line:column`. */
-function partsOf(file) {
+/** Where a file of src/reproduce judges: what it hands to `claim`, and its own functions that are called there. */
+function judgesOf(file) {
   const text = readFileSync(file, "utf8");
+  const program = parseAst(text, { lang: "ts" });
+  const functions = new Map();
+  for (const node of nodesOf(program)) {
+    if (node.type === "FunctionDeclaration") functions.set(node.id.name, node);
+    if (node.type === "VariableDeclarator" && node.init?.type === "ArrowFunctionExpression")
+      functions.set(node.id.name, node.init);
+  }
+  // Numbers are held against what is expected of them, too.
+  const judges = new Set([functions.get("missedOf")].filter(Boolean));
+  for (const node of nodesOf(program))
+    if (node.type === "CallExpression" && node.callee.name === "claim") judges.add(node.arguments[1]);
+  // A set is gone over to its end, and so is what is added on the way.
+  for (const judge of judges)
+    for (const { type, name } of nodesOf(judge))
+      if (type === "Identifier" && functions.has(name)) judges.add(functions.get(name));
   const place = (offset) => {
     const lines = text.slice(0, offset).split("\n");
     return `${lines.length}:${lines.at(-1).length}`;
   };
-  const found = [];
-  const look = (node, name) => {
-    const own = node.id?.name ?? node.key?.name ?? name;
-    // What is asynchronous runs an experiment, and judges nothing.
-    if (node.async) return;
-    if (/Function/.test(node.type) && judges.has(own)) {
-      found.push(`${file}:${place(node.start)}-${place(node.end)}`);
-      return;
-    }
-    const hands = ["VariableDeclarator", "Property"].includes(node.type) ? own : undefined;
-    for (const value of Object.values(node))
-      for (const child of Array.isArray(value) ? value : [value])
-        if (typeof child?.type === "string") look(child, hands);
-  };
-  look(parseAst(text, { lang: "ts" }));
-  return found;
+  return [...judges].map(({ start, end }) => `${file}:${place(start)}-${place(end)}`);
 }
 
 const room = "src/reproduce";
-const claims = readdirSync(room).flatMap((name) => partsOf(join(room, name)));
+const files = readdirSync(room).filter((name) => name !== "claims.ts");
+const judges = files.flatMap((name) => judgesOf(join(room, name)));
 
 // Most tests write small files, each to the disk for good: in memory that is nothing.
 if (existsSync("/dev/shm")) process.env.TMPDIR = "/dev/shm";
+
+const kept = ["{src,test,scripts,experiments}/**", "data/*.{json,yaml}", "*.{json,ts}"];
 
 export default {
   testRunner: "vitest",
   plugins: ["@stryker-mutator/vitest-runner"],
   vitest: { configFile: "scripts/mutate/vitest.config.ts", related: false },
   coverageAnalysis: "perTest",
-  mutate: [...modules, ...claims],
+  mutate: [...modules, ...judges],
+  // What Stryker copies to work in: models, data and results of one's own stay where they are.
+  ignorePatterns: ["**", ...kept.map((name) => `!${name}`)],
   // TypeScript 7 has no JavaScript API with which Stryker could rewrite tsconfig.json: it is left as it is.
   tsconfigFile: "none.json",
   concurrency: 2,

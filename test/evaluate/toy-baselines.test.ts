@@ -1,8 +1,8 @@
 import { beforeAll, expect, test } from "vitest";
 import {
   evaluateBaselines,
-  evaluateReferences,
   expertOf,
+  evaluateReferences,
   searchLambda,
   toRows,
 } from "../../src/evaluate/baselines.js";
@@ -26,12 +26,10 @@ test("a table's column speaks for its task; a merge of tasks is called after all
 });
 
 test("rows say what was measured, how, on how many and with which seed", () => {
-  const said = { ...toyExample([1, 1], 0), kind: "generate" as const, answers: ["yes"] };
-  const generation = { most: 1, text: () => "yes" };
   const tasks = [
     toyTask("a", { validation: [], test: [close] }),
-    toyTask("b", { validation: [], test: [said] }, { kind: "generate", generation }),
-    toyTask("c", { validation: [] }),
+    toyTask("b", { validation: [] }, { kind: "generate", generation: { most: 1, text: () => "" } }),
+    toyTask("c", { validation: [] }, { kind: "choose" }),
   ];
   const scores = [0.5, 0.25, 0].map((accuracy, i) => ({ accuracy, loss: 9, n: i + 1 }));
   const row = { method: "mine", split: "test", seed: 7 };
@@ -82,7 +80,7 @@ test("baselines: every expert on its own task; base, mean and task arithmetic on
   const seen: string[] = [];
   const rows = await evaluateBaselines(place, tasks, 0.25, {
     seed: 3,
-    progress: (method, done, of) => seen.push(`${method} ${done}/${of}`),
+    progress: (method, done, of) => void seen.push(`${method} ${done}/${of}`),
   });
   dispose();
   const brief = rows.map(({ method, task, value, n, seed, split }) => [method, task, value, n, seed, split]);
@@ -128,7 +126,11 @@ test("beside other merges stand every expert on its own task, and the base on al
     toyTask("three", { validation: [], test: [toyExample([1.5, 1], 1), toyExample([3, 1], 1)] }),
     toyTask("one", { validation: [close], test: [close] }),
   ];
-  const rows = await evaluateReferences(place, tasks, { seed: 3, progress: () => {} });
+  const seen: string[] = [];
+  const rows = await evaluateReferences(place, tasks, {
+    seed: 3,
+    progress: (method, done, of) => void seen.push(`${method} ${done}/${of}`),
+  });
   dispose();
   expect(rows.map(({ method, task, value, seed, split }) => [method, task, value, seed, split])).toEqual([
     ["individual", "three", 0.5, 3, "test"],
@@ -136,4 +138,5 @@ test("beside other merges stand every expert on its own task, and the base on al
     ["pretrained", "three", 0, 3, "test"],
     ["pretrained", "one", 0, 3, "test"],
   ]);
+  expect(seen).toEqual(["individual 0/2", "individual 1/2", "pretrained 0/1"]);
 });

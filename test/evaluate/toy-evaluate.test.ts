@@ -9,7 +9,9 @@ import {
   type PreparedTask,
 } from "../../src/evaluate/evaluate.js";
 import { constantTables } from "../../src/methods/constant.js";
+import type { Head } from "../../src/models/head.js";
 import type { Model } from "../../src/models/types.js";
+import type { EncodedExample } from "../../src/tasks/batches.js";
 import type { Answering } from "../../src/tasks/encoders.js";
 import { startToy, toyExample, toyFamily, toyModel, toyTask } from "../toy.js";
 
@@ -44,11 +46,8 @@ async function scoresOf(
   dispose();
   return scores;
 }
-const tested = (
-  examples: PreparedTask["test"],
-  answering?: Answering,
-  more: Pick<PreparedTask, "head"> = { head: undefined },
-) => toyTask("t", { validation: [], test: examples, ...more }, answering);
+const tested = (examples: PreparedTask["test"], answering?: Answering, head?: Head) =>
+  toyTask("t", { validation: [], test: examples, head }, answering);
 
 test("accuracy: the part whose label has the highest logit, the first of equals; loss: a mean in nats", async () => {
   const [score] = await scoresOf([
@@ -76,14 +75,14 @@ test("a loss of huge logits is a number", async () => {
 
 test("of a choice, the rows of an example compete, and the head scores each", async () => {
   const head = { weight: tensor2d([[1, 0]]), bias: tensor1d([5]) };
-  const choice = (values: readonly number[], label: number) => ({
-    kind: "choose" as const,
+  const choice = (values: readonly number[], label: number): EncodedExample => ({
+    kind: "choose",
     rows: values.map((x) => ({ ids: [x, 9], types: [] })),
     label,
     length: 2,
   });
   const [score] = await scoresOf([
-    tested([choice([1, 3, 2], 1), choice([4, 0, 0], 2), choice([0, 1, 2], 2)], { kind: "choose" }, { head }),
+    tested([choice([1, 3, 2], 1), choice([4, 0, 0], 2), choice([0, 1, 2], 2)], { kind: "choose" }, head),
   ]);
   expect(score!.accuracy).toBeCloseTo(2 / 3);
   const nats = (right: number, ...others: number[]) =>
@@ -189,9 +188,9 @@ async function sweeps(tokens: readonly number[], width: number, blockwise?: bool
   const items = tokens.map((count, i): HeadBatch => ({
     head: undefined,
     batch: {
-      kind: "classify",
       rows: [{ ids: [i + 1, ...Array<number>(count).fill(0)].slice(0, count), types: [] }],
       labels: [0],
+      kind: "classify",
     },
   }));
   const found: number[][] = [];
@@ -239,7 +238,7 @@ test("what was merged is gone at the end, where the reader stops, and where a bl
   const { dispose, vectors, model } = await family();
   const items = [1, 2, 3].map((x): HeadBatch => ({
     head: undefined,
-    batch: { kind: "classify", rows: [{ ids: [x, 1], types: [] }], labels: [0] },
+    batch: { rows: [{ ids: [x, 1], types: [] }], labels: [0], kind: "classify" },
   }));
   const before = memory().numTensors;
   for await (const _ of batchLogits(whole({ model, vectors }), items)) expect(_.width).toBe(2);
@@ -266,7 +265,7 @@ test("what was merged is gone at the end, where the reader stops, and where a bl
 
 test("a tally adds up: what is right, what is lost, and over how many", () => {
   const sum = { correct: 1, loss: 2, over: 3 };
-  tally(sum, { kind: "classify", rows: [], labels: [1, 0] }, Float32Array.of(0, 0, 1, 1, 1, 1), 3);
+  tally(sum, { rows: [], labels: [1, 0], kind: "classify" }, Float32Array.of(0, 0, 1, 1, 1, 1), 3);
   expect(sum.correct).toBe(2);
   expect(sum.over).toBe(5);
   expect(sum.loss).toBeCloseTo(2 + Math.log(2 * Math.exp(0) + Math.E) + Math.log(3), 6);
@@ -275,7 +274,7 @@ test("a tally adds up: what is right, what is lost, and over how many", () => {
 test("texts to be said are lost token by token, and none is right before it is heard", () => {
   const sum = { correct: 0, loss: 1, over: 1 };
   const row = (targets: number[]) => ({ ids: [1], types: [], targets });
-  tally(sum, { kind: "generate", rows: [row([5, 6]), row([7])], labels: [0, 0] }, Float32Array.of(-3, -4), 1);
+  tally(sum, { rows: [row([5, 6]), row([7])], labels: [0, 0], kind: "generate" }, Float32Array.of(-3, -4), 1);
   expect(sum).toEqual({ correct: 0, loss: 8, over: 4 });
 });
 
@@ -287,7 +286,7 @@ const speaking = (): Model => {
     generation: {
       firstBlock: 0,
       ends: [1],
-      nextBatch: (_, said) => model.prepare(said.map(() => ({ ids: [1, 2], types: [] }))),
+      nextBatch: (_, tokens) => model.prepare(tokens.map(() => ({ ids: [1, 2], types: [] }))),
       cachedRows: (batch) => batch as never,
     },
   };
@@ -295,8 +294,8 @@ const speaking = (): Model => {
 
 test("of texts to be said, those are right that were said word for word", async () => {
   const model = speaking();
-  const asked = (ids: readonly number[], ...answers: string[]) => ({
-    kind: "generate" as const,
+  const asked = (ids: readonly number[], ...answers: string[]): EncodedExample => ({
+    kind: "generate",
     rows: [{ ids, types: [], targets: [0, 1, 1] }],
     label: 0,
     length: 5,

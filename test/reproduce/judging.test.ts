@@ -1,7 +1,8 @@
 import { expect, test, vi } from "vitest";
+import { UserError } from "../../src/errors.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { missedOf } from "../../src/reproduce/run.js";
-import { averageAccuracy as average, bestOf } from "../../src/reproduce/claims.js";
+import { averageAccuracy, bestOf, claim, numberNamed } from "../../src/reproduce/claims.js";
 import type { Lab, Produced } from "../../src/reproduce/types.js";
 
 // What runs an experiment, and writes of it, is no part of this.
@@ -31,14 +32,45 @@ const rows = [
 const found = (of: readonly ResultRow[]): Produced => ({ rows: of, tables: [], figures: [] });
 const lab = { tasks: ["a", "b"], heldOut: ["h"] } as unknown as Lab;
 
-test("an average is over all tasks of the rows, or over those named; of who lacks one there is none", () => {
-  expect(average(rows, "mine", ["a", "b"])).toBeCloseTo(0.7, 12);
-  expect(average(rows, "mine", ["a"])).toBe(0.8);
-  expect(() => average(rows, "half", ["a", "b"])).toThrow(/no scores of "half" on all of a, b/);
+test("an average is over all tasks of the rows, or over those named; who lacks one is said to", () => {
+  expect(averageAccuracy(rows, "mine", ["a", "b"])).toBeCloseTo(0.7, 12);
+  expect(averageAccuracy(rows, "mine", ["a"])).toBe(0.8);
+  expect(averageAccuracy(rows.slice(0, 4), "mine")).toBeCloseTo(0.7, 12);
+  const refused = () => averageAccuracy(rows, "half", ["a", "b"]);
+  expect(refused).toThrow(UserError);
+  expect(refused).toThrow('there are no scores of "half" on all of a, b');
   // The rows name h too, which only others have.
-  expect(() => average(rows, "mine")).toThrow(/no scores of "mine"/);
-  expect(average(rows.slice(0, 4), "mine")).toBeCloseTo(0.7, 12);
-  expect(() => average(rows, "nobody", ["a"])).toThrow(/no scores of "nobody"/);
+  expect(() => averageAccuracy(rows, "mine")).toThrow('there are no scores of "mine" on all of a, b, h');
+});
+
+test("a number is known by its name", () => {
+  expect(numberNamed({ gain: 0 }, "gain")).toBe(0);
+  const refused = () => numberNamed({ gain: 0 }, "loss");
+  expect(refused).toThrow(UserError);
+  expect(refused).toThrow('there is no number "loss"');
+});
+
+test("a claim sees what was found; what it asks for and is not there cannot be told", () => {
+  const produced = { ...found(rows), numbers: { "gain, a": 1, "gain, b": 2, other: 3 } };
+  const judged = (isTrue: Parameters<typeof claim>[1]) => {
+    const one = claim("it is so", isTrue);
+    expect(one.text).toBe("it is so");
+    return one.holds(produced, lab);
+  };
+  expect(judged((of, { tasks }) => of.rows === rows && of.average("mine", tasks) > 0.69)).toBe(true);
+  expect(judged((of) => of.average("mine", ["a"]) === 0.8 && of.number("other") === 3)).toBe(true);
+  expect(judged((of) => of.numbersOf("gain, ").join() !== "1,2")).toBe(false);
+  expect(judged((of) => Object.keys(of.numbers).length === 3)).toBe(true);
+  expect(judged(() => undefined)).toBeUndefined();
+  expect(judged((of) => of.number("nothing") > 0)).toBeUndefined();
+  expect(judged((of) => of.numbersOf("ain").length > 0)).toBeUndefined();
+  expect(judged((of) => of.average("nobody") > 0)).toBeUndefined();
+  expect(() =>
+    judged(() => {
+      throw new Error("a fault of ours");
+    }),
+  ).toThrow("a fault of ours");
+  expect(claim("", (of) => of.number("x") > 0).holds(found(rows), lab), "no numbers at all").toBeUndefined();
 });
 
 test("the best is above every other, on the tasks that the claim is about", () => {

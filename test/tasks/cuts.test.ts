@@ -6,7 +6,7 @@ import {
   choicesOf,
   cutBatch,
   lossWeight,
-  targetsOf,
+  groupUpTo,
   trainingBatches,
   type Batch,
   type EncodedExample,
@@ -61,8 +61,8 @@ test("what belongs to an example goes with it: the rows of a choice, and what an
     [0.2, 0.8],
     [0.3, 0.7],
   ];
-  const { rows: six } = batchOf([1, 2, 3, 4, 5, 6]);
-  const choice: Batch = { kind: "choose", choices: 2, rows: six, labels: [7, 8, 9], softLabels };
+  const { rows: all } = batchOf([1, 2, 3, 4, 5, 6]);
+  const choice: Batch = { kind: "choose", choices: 2, rows: all, labels: [7, 8, 9], softLabels };
   const parts = cutBatch(choice, 10);
   expect(
     parts.map((part) => ({
@@ -91,75 +91,77 @@ test("rows that share their text cost it once, where a batch is cut too", () => 
   expect(labels(cutBatch(shared, 11))).toEqual([[0], [1]]);
 });
 
-test("a mean is over examples; where texts are to be said, over their tokens", () => {
-  const texts = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
-  const said: Batch = { kind: "generate", rows: texts, labels: [0, 0] };
-  const ranked: Batch = { kind: "choose", rows: texts, labels: [0], choices: 2 };
-  const classes = batchOf([3, 3, 3]);
-  expect([said, ranked, classes].map(lossWeight)).toEqual([3, 1, 3]);
-  expect(lossWeight({ kind: "generate", rows: [], labels: [] })).toBe(0);
-  expect(targetsOf(row(3, { targets: [1, 2] }))).toEqual([1, 2]);
-  expect(() => lossWeight({ ...said, rows: [row(3)] })).toThrow("has no targets");
+test("items are grouped in order: what is just within the most is, and what is over it stands alone", () => {
+  const of = (costs: readonly number[]) => groupUpTo(costs, 10, (cost) => cost);
+  expect(of([4, 6, 1, 9, 5])).toEqual([[4, 6], [1, 9], [5]]);
+  expect(of([5, 6, 5])).toEqual([[5], [6], [5]]);
+  expect(of([11, 0, 10, 12])).toEqual([[11], [0, 10], [12]]);
+  expect(of([])).toEqual([]);
 });
 
-const example = (length: number, label: number, softLabels?: readonly number[]): EncodedExample => ({
-  kind: "classify",
-  rows: [row(length)],
-  label,
-  length,
-  softLabels,
+test("a mean is over examples; where texts are to be said, over their tokens", () => {
+  const rows = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
+  expect(lossWeight({ kind: "generate", rows, labels: [0, 0] })).toBe(3);
+  expect(lossWeight({ kind: "choose", rows, labels: [0], choices: 2 })).toBe(1);
+  expect(lossWeight(batchOf([3, 3, 3]))).toBe(3);
+  const wordless = () => lossWeight({ kind: "generate", rows: [row(3)], labels: [0] });
+  expect(wordless).toThrow("a row of a text that is to be said has no targets");
 });
-const choiceOf = (
-  rows: number,
+
+const example = (
   length: number,
   label: number,
-  kind: "classify" | "choose" = "choose",
-): EncodedExample => ({
-  kind,
+  more: Partial<Pick<EncodedExample, "softLabels">> = {},
+): EncodedExample => ({ kind: "classify", rows: [row(length)], label, length, ...more });
+const choiceOf = (rows: number, length: number, label: number): EncodedExample => ({
+  kind: "choose",
   rows: Array.from({ length: rows }, () => row(length)),
   label,
   length,
 });
 
 test("examples of like length stand together, the shortest first, in their order where they are as long", () => {
-  const of = (lengths: readonly number[], size: number) =>
-    labels(
-      bucketed(
-        lengths.map((length, i) => example(length, i)),
-        size,
-      ),
-    );
+  const of = (lengths: readonly number[], size: number) => {
+    const examples = lengths.map((length, i) => example(length, i));
+    return labels(bucketed(examples, size));
+  };
   expect(of([5, 3, 9, 3, 1], 2)).toEqual([[4, 1], [3, 0], [2]]);
   expect(of([3, 3, 3], 3)).toEqual([[0, 1, 2]]);
   expect(of([], 2)).toEqual([]);
   const given = [example(2, 0), example(1, 1)];
   bucketed(given, 2);
-  expect(
-    given.map(({ label }) => label),
-    "what was given stays as it was",
-  ).toEqual([0, 1]);
+  const after = given.map(({ label }) => label);
+  expect(after, "what was given stays as it was").toEqual([0, 1]);
 });
 
 test("a batch of a choice has one number of rows an example, the fewest first whatever their length", () => {
   const examples = [choiceOf(3, 1, 0), choiceOf(2, 9, 1), choiceOf(2, 4, 2), choiceOf(3, 2, 3)];
-  const batches = bucketed(examples, 8);
   expect(
-    batches.map((batch) => ({ of: batch.labels, choices: choicesOf(batch), rows: batch.rows.length })),
+    bucketed(examples, 8).map((batch) => ({
+      kind: batch.kind,
+      of: batch.labels,
+      choices: choicesOf(batch),
+      rows: batch.rows.length,
+    })),
   ).toEqual([
-    { of: [2, 1], choices: 2, rows: 4 },
-    { of: [0, 3], choices: 3, rows: 6 },
+    { kind: "choose", of: [2, 1], choices: 2, rows: 4 },
+    { kind: "choose", of: [0, 3], choices: 3, rows: 6 },
   ]);
-  const [other] = bucketed([choiceOf(2, 4, 0, "classify")], 8);
-  expect(other).toMatchObject({ kind: "classify", labels: [0] });
-  expect(choicesOf(other!), "no choice").toBeUndefined();
-  const [said] = bucketed([{ kind: "generate", rows: [row(4)], label: 0, length: 4, answers: ["x"] }], 8);
-  expect(said!.kind, "texts to be said").toBe("generate");
-  expect(choicesOf(said!), "nothing competes").toBeUndefined();
+});
+
+test("a batch is answered as its examples are, and only the rows of a choice compete", () => {
+  const said: EncodedExample = { kind: "generate", rows: [row(2)], label: 0, length: 2, answers: ["yes"] };
+  for (const one of [said, example(2, 0)]) {
+    const [batch] = bucketed([one], 8);
+    expect(batch!.kind).toBe(one.kind);
+    expect(choicesOf(batch!)).toBeUndefined();
+    expect(batch).not.toHaveProperty("choices");
+  }
 });
 
 test("what an expert says of examples stands in their order, and nowhere where nobody was asked", () => {
-  const [batch] = bucketed([example(5, 0, [1, 0]), example(3, 1, [0, 1])], 2);
-  expect(batch!.softLabels).toEqual([
+  const asked = [example(5, 0, { softLabels: [1, 0] }), example(3, 1, { softLabels: [0, 1] })];
+  expect(bucketed(asked, 2)[0]!.softLabels).toEqual([
     [0, 1],
     [1, 0],
   ]);
@@ -167,20 +169,16 @@ test("what an expert says of examples stands in their order, and nowhere where n
 });
 
 test("an epoch's batches are made once: the same step gives the same batch", () => {
-  const next = trainingBatches(
-    "t",
-    [1, 2, 3, 4].map((length, i) => example(length, i)),
-    2,
-    0,
-  );
-  expect(next(0)).toBe(next(0));
-  expect(next(1)).not.toBe(next(0));
-  expect(next(2).labels).toEqual(
+  const supply = () =>
     trainingBatches(
       "t",
       [1, 2, 3, 4].map((length, i) => example(length, i)),
       2,
       0,
-    )(2).labels,
-  );
+    );
+  const next = supply();
+  expect(next(0)).toBe(next(0));
+  expect(next(1)).not.toBe(next(0));
+  expect(next(3)).toBe(next(3));
+  expect(next(2).labels).toEqual(supply()(2).labels);
 });

@@ -222,7 +222,7 @@ test("an image task is read as pictures: two arrays of bytes", async () => {
     await writeFile(join(data, "digits", name), bytes);
   const digits: Task = { ...rte, id: "digits", kind: "image", labels: ["zero", "one"] };
   const found = await loadTaskData(data, digits, { valPerTask: 2, seed: 0 });
-  expect(found.test.map((example) => [example.label, [...pictureOf(example).pixels]])).toEqual([
+  expect(found.test.map((one) => [one.label, [...pictureOf(one).pixels]])).toEqual([
     [1, [0, 1]],
     [0, [2, 3]],
   ]);

@@ -5,38 +5,31 @@ import { UserError } from "../../src/errors.js";
 import { packageFolder } from "../../src/package.js";
 import type { Example } from "../../src/tasks/examples.js";
 import { loadPrompts } from "../../src/tasks/prompts.js";
-import type { ClassTask, Task } from "../../src/tasks/registry.js";
+import type { Task } from "../../src/tasks/registry.js";
 import { temporaryFolder } from "../helpers.js";
 
 /** What a template makes of an example, and which templates a task gets. */
 const folder = await temporaryFolder();
-const common = { max_new_tokens: 8, synthetic: false, what: "" };
-const task = (id: string, kind: ClassTask["kind"], labels = ["yes", "no"]): Task => ({
-  id,
-  kind,
-  labels,
-  ...common,
+const task = (id: string, kind: Task["kind"], labels: string[] | null = ["yes", "no"]): Task =>
+  ({ id, kind, labels, max_new_tokens: 8, synthetic: false, what: "" }) as Task;
+/** A text with a class, or several with an ending each. */
+const textExample = (texts: Example["texts"], label: number, fields = {}): Example => ({
+  kind: "text",
+  texts,
+  label,
+  fields,
 });
-/** A task without classes. */
-const classless = (id: string, kind: "choice" | "generate"): Task => ({ id, kind, labels: null, ...common });
-const pair: Example = {
-  kind: "text",
-  texts: [["A man sleeps.", "He is awake."]],
-  label: 1,
-  fields: {},
-};
+const pair = textExample([["A man sleeps.", "He is awake."]], 1);
 const rte = task("rte", "pair");
-const choice = classless("copa", "choice");
-const endings: Example = {
-  kind: "text",
-  texts: [
+const choice = task("copa", "choice", null);
+const endings = textExample(
+  [
     ["It fell.", "It broke."],
     ["It fell.", "It sang."],
   ],
-  label: 0,
-  fields: {},
-};
-const asked = classless("squad", "generate");
+  0,
+);
+const asked = task("squad", "generate", null);
 const question: Example = {
   kind: "generate",
   texts: [["Who?"]],
@@ -92,14 +85,14 @@ test("every name that files give to the two texts is the text; a row's own colum
   const { prompt: own } = await made1(
     { jinja: "{{premise}}/{{text_a}}/{{extra}}/{{label}}", answer_choices: "a ||| b" },
     rte,
-    { ...pair, fields },
+    textExample(pair.texts, 1, fields),
   );
   expect(own).toBe("mine/A man sleeps./more/1");
 });
 
 test("a text alone has no second, and an image no text", async () => {
   const jinja = "{% if text_b is defined %}two{% else %}one{% endif %}";
-  const single: Example = { kind: "text", texts: [["Fine."]], label: 0, fields: {} };
+  const single = textExample([["Fine."]], 0);
   const entry = { jinja, answer_choices: "a ||| b" };
   expect((await made1(entry, task("sst2", "single"), single)).prompt).toBe("one");
   expect((await made1(entry, rte, pair)).prompt).toBe("two");
@@ -108,7 +101,7 @@ test("a text alone has no second, and an image no text", async () => {
     answer_choices: "a ||| b",
   };
   const picture = () => {
-    throw new Error("a template looks at no picture");
+    throw new Error("nobody looks at it");
   };
   const image: Example = { kind: "image", texts: [], label: 0, picture };
   expect((await made1(none, task("mnist", "image"), image)).prompt).toBe("none");
@@ -269,11 +262,12 @@ test("the templates that ship: every answer of a task, and none for a task witho
   }
   expect(prompts.of(choice)[0]!(endings).answers).toEqual(["It broke.", "It sang."]);
   // One that ships without answers of its own: the endings compete, or the classes' names.
-  const competing = prompts.of(classless("ropes", "choice"))[0]!;
-  expect(competing(endings).answers).toEqual(["It broke.", "It sang."]);
+  const bare = (kind: "choice" | "pair", labels: string[] | null, example: Example) =>
+    prompts.of(task("ropes", kind, labels))[0]!(example).answers;
+  expect(bare("choice", null, endings)).toEqual(["It broke.", "It sang."]);
   const classes = (await loadPrompts()).of(task("ropes", "pair", ["yes", "no"]))[0]!(pair).answers;
   expect(classes).toEqual(["yes", "no"]);
-  const nameless = (await loadPrompts()).of(classless("ropes", "generate"))[0]!;
+  const nameless = (await loadPrompts()).of(task("ropes", "generate", null))[0]!;
   expect(() => nameless({ ...pair, label: 0 })).toThrow("it gives 0 answers, the example's is number 0");
   const without = () => prompts.of(task("nothing", "pair"));
   expect(without).toThrow(
