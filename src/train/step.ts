@@ -57,15 +57,26 @@ export function jobLosses(features: Tensor2D, jobs: readonly StepJob[], loss: Lo
 const weightedLoss = (features: Tensor2D, job: StepJob, loss: LossName): Tensor =>
   reshape(mul(meanLoss(features, job, loss), job.weight), [1]);
 
+/** What the experts gave the examples. @throws Error where none was asked */
+function softLabelsOf({ softLabels }: StepJob["batch"]): readonly (readonly number[])[] {
+  if (!softLabels) throw new Error("distillation needs the experts' probabilities, and no expert was asked");
+  return softLabels;
+}
+
 function meanLoss(features: Tensor2D, { head, batch }: StepJob, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
   if (batch.kind === "generate") return mul(sum(features), -1 / lossWeight(batch));
   const scores = logits(features, head, choicesOf(batch));
-  if (loss === "entropy") return entropy(scores);
-  if (loss === "entropy-fusion_bench") return guardedEntropy(scores);
-  if (loss === "cross-entropy") return labelCrossEntropy(scores, batch.labels);
-  if (!batch.softLabels) throw new Error("distillation asks for what an expert says, and none was asked");
-  return divergence(scores, tensor2d(batch.softLabels.flat(), scores.shape));
+  switch (loss) {
+    case "entropy":
+      return entropy(scores);
+    case "entropy-fusion_bench":
+      return guardedEntropy(scores);
+    case "cross-entropy":
+      return labelCrossEntropy(scores, batch.labels);
+    case "distillation":
+      return divergence(scores, tensor2d(softLabelsOf(batch).flat(), scores.shape));
+  }
 }
 
 /** One pass through the model: some jobs, laid out, and what each stage left for the next. */
