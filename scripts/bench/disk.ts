@@ -14,12 +14,15 @@ import { cpus } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { stringify } from "yaml";
+import { z } from "zod";
 import { openMember } from "../../src/checkpoint/family.js";
 import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { bert } from "../../src/models/bert.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
 import { median } from "../../src/report/interval.js";
+import { at, lookUp } from "../../src/at.js";
+import { lastLine } from "./processes.js";
 
 const { values: given } = parseArgs({
   options: {
@@ -55,69 +58,80 @@ async function minilm(folder: string): Promise<string[]> {
   return models.slice(1);
 }
 
-/** A Llama of 1.1 billion bfloat16 (TinyLlama's shapes), and three others whose last bits differ. */
-async function billion(folder: string): Promise<string[]> {
-  const [hidden, inner, layers, vocabulary, keys] = [2048, 5632, 22, 32000, 256];
-  const layer = (at: string): [string, number[]][] =>
-    [
-      ["input_layernorm", [hidden]],
-      ["mlp.down_proj", [hidden, inner]],
-      ["mlp.gate_proj", [inner, hidden]],
-      ["mlp.up_proj", [inner, hidden]],
-      ["post_attention_layernorm", [hidden]],
-      ["self_attn.k_proj", [keys, hidden]],
-      ["self_attn.o_proj", [hidden, hidden]],
-      ["self_attn.q_proj", [hidden, hidden]],
-      ["self_attn.v_proj", [keys, hidden]],
-    ].map(([name, shape]) => [`${at}.${name as string}.weight`, shape as number[]]);
-  const shapes: [string, number[]][] = [
+const llama = {
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_size: 2048,
+  intermediate_size: 5632,
+  num_hidden_layers: 22,
+  num_attention_heads: 32,
+  num_key_value_heads: 4,
+  vocab_size: 32000,
+  max_position_embeddings: 2048,
+  rms_norm_eps: 1e-5,
+  hidden_act: "silu",
+  tie_word_embeddings: false,
+  torch_dtype: "bfloat16",
+};
+
+/** Names and shapes of the tensors of {@link llama}. */
+function llamaShapes(): [string, number[]][] {
+  const { hidden_size: hidden, intermediate_size: inner, vocab_size: vocabulary } = llama;
+  const keys = 256;
+  const modules: [string, number[]][] = [
+    ["input_layernorm", [hidden]],
+    ["mlp.down_proj", [hidden, inner]],
+    ["mlp.gate_proj", [inner, hidden]],
+    ["mlp.up_proj", [inner, hidden]],
+    ["post_attention_layernorm", [hidden]],
+    ["self_attn.k_proj", [keys, hidden]],
+    ["self_attn.o_proj", [hidden, hidden]],
+    ["self_attn.q_proj", [hidden, hidden]],
+    ["self_attn.v_proj", [keys, hidden]],
+  ];
+  const layer = (l: number) =>
+    modules.map(([name, shape]): [string, number[]] => [`model.layers.${l}.${name}.weight`, shape]);
+  return [
     ["lm_head.weight", [vocabulary, hidden]],
     ["model.embed_tokens.weight", [vocabulary, hidden]],
-    ...Array.from({ length: layers }, (_, l) => layer(`model.layers.${l}`)).flat(),
+    ...Array.from({ length: llama.num_hidden_layers }, (_, l) => layer(l)).flat(),
     ["model.norm.weight", [hidden]],
   ];
-  const normal = Float32Array.from(
+}
+
+/** So many bfloat16 of a normal distribution, drawn by the numbers of the model and the tensor. */
+function normalBytes(normal: Uint16Array, model: number, tensor: number, count: number): Uint8Array {
+  const out = new Uint16Array(count);
+  // The base's numbers, and in the others' their last bits.
+  const changedBits = model === 0 ? 0 : 3;
+  let x = (tensor + 1) * 2654435761;
+  let y = (model + 7) * (tensor + 3) * 40503;
+  for (let i = 0; i < count; i++) {
+    x = Math.imul(x ^ (x >>> 15), 0x2c1b3c6d) + 0x9e3779b9;
+    y = Math.imul(y ^ (y >>> 15), 0x297a2d39) + 0x9e3779b9;
+    out[i] = normal[(x >>> 13) & 65535]! ^ ((y >>> 17) & changedBits);
+  }
+  return new Uint8Array(out.buffer);
+}
+
+/** A Llama of 1.1 billion bfloat16 (TinyLlama's shapes), and three others whose last bits differ. */
+async function billion(folder: string): Promise<string[]> {
+  const quantiles = Float32Array.from(
     { length: 65536 },
     (_, i) => 0.02 * Math.sqrt(-2 * Math.log((i + 0.5) / 65536)) * Math.cos(2.399963 * i),
   );
-  const table = new Uint16Array(fromFloat32(normal, "BF16").buffer);
+  const normal = new Uint16Array(fromFloat32(quantiles, "BF16").buffer);
   const models = ["base", "a", "b", "c"];
   for (const [m, model] of models.entries()) {
     if (existsSync(join(folder, model, "config.json"))) continue;
-    const tensors = shapes.map(([name, shape], t): TensorSource => ({
+    const tensors = llamaShapes().map(([name, shape], t): TensorSource => ({
       name,
       shape,
       dtype: "BF16",
-      async bytes() {
-        const out = new Uint16Array(elements(shape));
-        let [x, y] = [(t + 1) * 2654435761, (m + 7) * (t + 3) * 40503];
-        for (let i = 0; i < out.length; i++) {
-          x = Math.imul(x ^ (x >>> 15), 0x2c1b3c6d) + 0x9e3779b9;
-          y = Math.imul(y ^ (y >>> 15), 0x297a2d39) + 0x9e3779b9;
-          out[i] = table[(x >>> 13) & 65535]! ^ (m === 0 ? 0 : (y >>> 17) & 3);
-        }
-        return new Uint8Array(out.buffer);
-      },
+      bytes: async () => normalBytes(normal, m, t, elements(shape)),
     }));
     await writeWeights(join(folder, model), tensors, 1e12);
-    await writeFile(
-      join(folder, model, "config.json"),
-      JSON.stringify({
-        architectures: ["LlamaForCausalLM"],
-        model_type: "llama",
-        hidden_size: hidden,
-        intermediate_size: inner,
-        num_hidden_layers: layers,
-        num_attention_heads: 32,
-        num_key_value_heads: 4,
-        vocab_size: vocabulary,
-        max_position_embeddings: 2048,
-        rms_norm_eps: 1e-5,
-        hidden_act: "silu",
-        tie_word_embeddings: false,
-        torch_dtype: "bfloat16",
-      }),
-    );
+    await writeFile(join(folder, model, "config.json"), JSON.stringify(llama));
   }
   return models.slice(1);
 }
@@ -180,8 +194,10 @@ async function copyAll(from: readonly string[], to: string): Promise<number> {
   return (performance.now() - started) / 1000;
 }
 
+const secondsIn = (json: string): number => z.object({ seconds: z.number() }).parse(JSON.parse(json)).seconds;
+
 const lines = [
-  `${cpus().length} cores (${cpus()[0]!.model.trim()}), Node ${process.version}. Seconds, ` +
+  `${cpus().length} cores (${at(cpus(), 0).model.trim()}), Node ${process.version}. Seconds, ` +
     `medians of ${given.rounds} rounds in turns; memory is the process's peak without pages ` +
     "of files.",
   "",
@@ -192,7 +208,7 @@ const lines = [
   "",
 ];
 for (const name of given.cases.split(",")) {
-  const { make, dtype, what } = cases[name]!;
+  const { make, dtype, what } = lookUp(new Map(Object.entries(cases)), name);
   const folder = resolve("checkpoints", `bench-${name}`);
   const models = await make(folder);
   lines.push(
@@ -225,7 +241,7 @@ for (const name of given.cases.split(",")) {
               process.execPath,
               [join(packageFolder, "dist", "src", "cli", "main.js"), "merge", config, "--out", out, "--json"],
               folder,
-              (stdout) => (JSON.parse(stdout) as { seconds: number }).seconds,
+              secondsIn,
             ),
           );
         else if (who === "theirs")
@@ -234,7 +250,7 @@ for (const name of given.cases.split(",")) {
               resolve(given.python),
               [join(packageFolder, "scripts", "bench", "mergekit_worker.py"), config, out],
               folder,
-              (stdout) => (JSON.parse(stdout.trim().split("\n").at(-1)!) as { seconds: number }).seconds,
+              (stdout) => secondsIn(lastLine(stdout)),
             ),
           );
         else {

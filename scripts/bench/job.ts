@@ -1,53 +1,74 @@
 /** The family, batches and step that worker.ts times and profile.ts takes apart. */
-import { readFile } from "node:fs/promises";
-import type { EngineName } from "../../src/backend/index.js";
+import { z } from "zod";
+import { at } from "../../src/at.js";
+import { engineNames } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
-import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { readJson } from "../../src/checkpoint/files.js";
+import { loadHead, readModel, startFor } from "../../src/inputs/prepare.js";
 import { columnOf } from "../../src/merge/source.js";
+import { applyGate, makeTable, throughGate, type Table } from "../../src/merge/table.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import type { Model } from "../../src/models/types.js";
-import { loadHead, readModel, startFor } from "../../src/inputs/prepare.js";
+import type { Batch } from "../../src/tasks/batches.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import type { StepJob } from "../../src/train/passes.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
-/** A batch as JSON, the same for PyTorch. */
-export interface PlainBatch {
-  size: number;
-  length: number;
-  ids: number[];
-  types: number[];
-  mask: number[];
-  labels: number[];
-  choices: number | null;
-}
+const numbers = z.array(z.number());
+
+/** A batch as JSON, the same for PyTorch: rows padded to one length, one after the other. */
+const plainBatch = z.object({
+  size: z.number(),
+  length: z.number(),
+  ids: numbers,
+  types: numbers,
+  mask: numbers,
+  labels: numbers,
+  choices: z.number().nullable(),
+});
+export type PlainBatch = z.infer<typeof plainBatch>;
 
 /** Coefficients start at tanh(0.30952) = 0.3 on both sides. */
 const rawStart = 0.30952;
 
+/** The table that training starts from, before the gate. */
+export const startTable = ({ layers, experts }: TaskVectors): Table =>
+  makeTable(layers.length, experts.length, () => rawStart);
+
 export interface BenchJob {
-  model: Model;
-  vectors: TaskVectors;
-  jobs: StepJob[];
-  step(): Promise<number[]>;
+  readonly model: Model;
+  readonly vectors: TaskVectors;
+  readonly jobs: readonly StepJob[];
+  /** One step: losses, and the gradient of the raw table that it took. */
+  step(): Promise<{ losses: number[]; gradient: Table }>;
+}
+
+/** Rows without their padding. */
+function unpadded({ size, length, ids, types, mask, labels, choices }: PlainBatch): Batch {
+  const rows = Array.from({ length: size }, (_, r) => {
+    const start = r * length;
+    const tokens = mask.slice(start, start + length).filter((one) => one === 1).length;
+    return { ids: ids.slice(start, start + tokens), types: types.slice(start, start + tokens) };
+  });
+  if (choices === null) return { kind: "classify", rows, labels };
+  return { kind: "choose", rows, labels, choices };
+}
+
+/** "task=folder" */
+function expertFolder(expert: string): { task: string; folder: string } {
+  const [task = "", ...rest] = expert.split("=");
+  return { task, folder: rest.join("=") };
 }
 
 /** Loads what `worker.js ENGINE BASE BATCHES TASK=EXPERT…` names. */
-export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
-  EngineName,
-  string,
-  string,
-  ...string[],
-]): Promise<BenchJob> {
-  const batches = JSON.parse(await readFile(batchFile, "utf8")) as PlainBatch[];
+export async function loadJob(args: readonly string[]): Promise<BenchJob> {
+  const [engine, baseFolder = "", batchFile = "", ...experts] = args;
+  const batches = z.array(plainBatch).parse(await readJson(batchFile));
   const { family: modelFamily, model } = await readModel(baseFolder);
-  await startFor(model, engine);
+  await startFor(model, z.enum(engineNames).parse(engine));
   const family = await openFamily(
     await openMember("base", baseFolder, modelFamily.canonical),
-    experts.map((expert) => {
-      const [task, folder] = expert.split("=") as [string, string];
-      return { task, folder };
-    }),
+    experts.map(expertFolder),
     modelFamily.canonical,
   );
   const vectors = await loadTaskVectors(
@@ -56,38 +77,24 @@ export async function loadJob([engine, baseFolder, batchFile, ...experts]: [
     { tables: model.tables },
   );
   const jobs: StepJob[] = [];
-  for (const [i, { size, length, ids, types, mask, labels, choices }] of batches.entries()) {
-    const lengths = Array.from({ length: size }, (_, r) =>
-      mask.slice(r * length, (r + 1) * length).reduce((a, b) => a + b, 0),
-    );
-    const rows = lengths.map((n, r) => ({
-      ids: ids.slice(r * length, r * length + n),
-      types: types.slice(r * length, r * length + n),
-    }));
+  for (const [i, batch] of batches.entries())
     jobs.push({
-      head: await loadHead(family.experts[i]!, modelFamily.head),
-      batch:
-        choices === null ? { kind: "classify", rows, labels } : { kind: "choose", rows, labels, choices },
+      head: await loadHead(at(family.experts, i), modelFamily.head),
+      batch: unpadded(batch),
       weight: 1,
     });
-  }
-  let raw = makeTable(vectors.layers.length, experts.length, () => rawStart);
+  let raw = startTable(vectors);
   let moments = zeroMoments(raw.values.length);
   return {
     model,
     vectors,
     jobs,
     async step() {
-      const { gradient, losses } = await coefficientGradient(
-        { model, vectors, table: applyGate(raw, "tanh") },
-        jobs,
-        "cross-entropy",
-      );
-      ({ raw, moments } = adamW(raw, throughGate(gradient, raw, "tanh"), moments, {
-        ...adamDefaults,
-        lr: 0.03,
-      }));
-      return losses;
+      const table = applyGate(raw, "tanh");
+      const found = await coefficientGradient({ model, vectors, table }, jobs, "cross-entropy");
+      const gradient = throughGate(found.gradient, raw, "tanh");
+      ({ raw, moments } = adamW(raw, gradient, moments, { ...adamDefaults, lr: 0.03 }));
+      return { losses: found.losses, gradient };
     },
   };
 }

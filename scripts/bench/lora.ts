@@ -2,16 +2,19 @@
  * LoRA experts beside the weights and as the models that they stand for: one step of each in a process
  * of its own, the largest difference of their gradients, and the memory of both.
  *
- *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c --make          adapters
- *   of random numbers, rank 8 node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c
- *   [--backend node] [--out experiments/lora]
+ *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c --make
+ *   node dist/scripts/bench/lora.js --family checkpoints/smollm --tasks a,b,c [--backend node] [--out experiments/lora]
+ *
+ * --make writes adapters of random numbers, of rank 8.
  */
 import { spawnSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { startEngine, watchMemory, type EngineName } from "../../src/backend/index.js";
+import { z } from "zod";
+import { at } from "../../src/at.js";
+import { engineNames, startEngine, watchMemory } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
 import { factoredFamily } from "../../src/merge/factored.js";
@@ -23,6 +26,7 @@ import { size } from "../../src/report/memory.js";
 import { buildModel, readFamily } from "../../src/inputs/prepare.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 import { coefficientGradient } from "../../src/train/step.js";
+import { lastLine } from "./processes.js";
 
 const { values: o } = parseArgs({
   options: {
@@ -36,18 +40,19 @@ const { values: o } = parseArgs({
 });
 const tasks = o.tasks.split(",");
 
-interface Result {
-  form: string;
-  loss: number;
-  seconds: number;
-  device: number;
-  process: number;
-  gradient: Record<string, number[]>;
-}
+const resultSchema = z.object({
+  form: z.string(),
+  loss: z.number(),
+  seconds: z.number(),
+  device: z.number(),
+  process: z.number(),
+  gradient: z.record(z.string(), z.array(z.number())),
+});
+type Result = z.infer<typeof resultSchema>;
 
 /** One step under coefficients of 0.3: what it gives and takes. */
 async function measure(form: string): Promise<Result> {
-  await startEngine(o.backend as EngineName);
+  await startEngine(z.enum(engineNames).parse(o.backend));
   const memory = watchMemory();
   const { canonical, outputLayers } = await readFamily(join(o.family, "base"));
   const family = await openFamily(
@@ -55,7 +60,7 @@ async function measure(form: string): Promise<Result> {
     tasks.map((task) => ({ task, folder: join(o.family, "experts", task) })),
     canonical,
   );
-  const plain = buildModel(family.base, outputLayers[0]!);
+  const plain = buildModel(family.base, at(outputLayers, 0));
   const factored = form === "beside the weights" ? await factoredFamily(family, canonical) : undefined;
   const model = factored ? withAdapters(plain, factored.adapterModules) : plain;
   const { base, experts } = factored ?? family;
@@ -78,7 +83,7 @@ async function measure(form: string): Promise<Result> {
   );
   return {
     form,
-    loss: losses[0]!,
+    loss: at(losses, 0),
     seconds: (performance.now() - started) / 1000,
     device: memory.peak(),
     process: process.resourceUsage().maxRSS * 1024,
@@ -111,7 +116,8 @@ async function makeAdapter(task: string, seed: number): Promise<void> {
   await writeSafetensors(
     join(folder, "adapter_model.safetensors"),
     modules.flatMap((name, m): TensorSource[] => {
-      const [out, input] = base.checkpoint.entry(name)!.shape as [number, number];
+      const shape = base.checkpoint.entry(name)?.shape ?? [];
+      const [out, input] = [at(shape, 0), at(shape, 1)];
       const module = `base_model.model.${name.replace(/\.weight$/, "")}`;
       return [
         {
@@ -149,7 +155,7 @@ if (o.form !== undefined) {
   process.stdout.write(`${JSON.stringify(await measure(o.form))}\n`);
   process.exit(0);
 }
-const results = ["beside the weights", "as models"].map((form): Result => {
+function measureApart(form: string): Result {
   const { stdout, stderr, status } = spawnSync(
     process.execPath,
     [
@@ -166,24 +172,27 @@ const results = ["beside the weights", "as models"].map((form): Result => {
     { encoding: "utf8", maxBuffer: 1e9 },
   );
   if (status !== 0) throw new Error(stderr);
-  return JSON.parse(stdout.trim().split("\n").at(-1)!) as Result;
-});
-const [beside, models] = results as [Result, Result];
-const all = (which: Result) => Object.keys(models.gradient).flatMap((id) => which.gradient[id]!);
-const scale = Math.max(...all(models).map(Math.abs));
-const worst = Math.max(...all(beside).map((g, i) => Math.abs(g - all(models)[i]!))) / scale;
+  return resultSchema.parse(JSON.parse(lastLine(stdout)));
+}
+const beside = measureApart("beside the weights");
+const models = measureApart("as models");
+/** Every coefficient's gradient, in one order. */
+const all = ({ gradient }: Result) => Object.keys(models.gradient).flatMap((id) => gradient[id] ?? []);
+const expected = all(models);
+const scale = Math.max(...expected.map(Math.abs));
+const worst = Math.max(...all(beside).map((g, i) => Math.abs(g - at(expected, i)))) / scale;
 const text = [
   `One step of 8 rows of 49 tokens, ${tasks.length} LoRA experts (${tasks.join(", ")}) of ` +
     `${o.family}, ${o.backend} engine, task vectors on the device.`,
   "",
   "| LoRA | loss | s | device peak | process peak |",
   "| --- | ---: | ---: | ---: | ---: |",
-  ...results.map(
+  ...[beside, models].map(
     ({ form, loss, seconds, device, process: whole }) =>
       `| ${form} | ${loss.toFixed(6)} | ${seconds.toFixed(1)} | ${size(device)} | ${size(whole)} |`,
   ),
   "",
-  `${all(models).length} coefficients; largest difference of the gradients ${worst.toExponential(1)} of the largest.`,
+  `${expected.length} coefficients; largest difference of the gradients ${worst.toExponential(1)} of the largest.`,
   "",
 ].join("\n");
 console.log(text);

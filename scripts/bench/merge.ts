@@ -2,9 +2,8 @@
  * The merge op and its gradient alone, in GB/s of what they must move, against a plain copy on the same
  * engine's machine.
  *
- *   node dist/scripts/bench/merge.js --engines node,wasm --parameters 100e6 --k 8 [--packings
- *   f32,bf16,int8] [--python PYTHON]
- *     [--device cpu|cuda] [--rounds 5] [--out FILE.json]
+ *   node dist/scripts/bench/merge.js [--engines node,wasm] [--parameters 100e6] [--k 8]
+ *   [--packings f32,bf16,int8] [--python PYTHON] [--device cpu|cuda] [--rounds 5] [--out FILE.json]
  *
  * Merge: reads the base and k deltas, writes the result. Products: reads the gradient and k deltas. Tensors of 4 M
  * entries, as in a large model. The copy: memory to memory, as many bytes, on --device by PyTorch (with
@@ -15,137 +14,20 @@ import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { reshape, slice, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
-import { runningOn, startEngine, type EngineName } from "../../src/backend/index.js";
+import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
+import { z } from "zod";
+import { engineNames, startEngine, type EngineName } from "../../src/backend/index.js";
 import { writeText } from "../../src/checkpoint/files.js";
 import { uploadDeltas } from "../../src/merge/deltas.js";
-import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { mergeForward, mergeGradient } from "../../src/merge/op.js";
+import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { packageFolder } from "../../src/package.js";
 import { toMarkdown } from "../../src/report/formats.js";
 import { median } from "../../src/report/interval.js";
+import { callsOn, copySpeed, wait } from "./machine.js";
+import { lastLine, pythonEnvironment, reasonIn } from "./processes.js";
 
-const tensorSize = 4 * 2 ** 20;
-const width = 2048;
-
-interface Row {
-  engine: string;
-  packing: Packing;
-  merge: number;
-  products: number;
-}
-
-/** Runs in a process of its own, so that each engine has the memory to itself. */
-async function measure(
-  engine: EngineName,
-  packing: Packing,
-  parameters: number,
-  k: number,
-  rounds: number,
-): Promise<Row> {
-  await startEngine(engine);
-  const count = Math.max(1, Math.round(parameters / tensorSize));
-  const values = (size: number) => Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 1000) / 1e5);
-  const experts = Array.from({ length: k }, (_, i) => i);
-  const one = values(k * tensorSize);
-  const shape = { rows: tensorSize / width, width };
-  const stacks = Array.from({ length: count }, () =>
-    uploadDeltas(
-      experts.map((e) => packRows(one.subarray(e * tensorSize, (e + 1) * tensorSize), shape, packing)),
-      experts,
-      shape,
-    ),
-  );
-  const bases = stacks.map(() => tensor2d(one.subarray(0, tensorSize), [tensorSize / width, width]));
-  const c = tensor1d(new Float32Array(k).fill(0.3));
-  // Several times over, so that what is read back at the end, and waiting for it, are a small part.
-  const times = ["webgpu", "node-gpu"].includes(engine) && !runningOn()?.emulated ? 8 : 1;
-  const pass = async (what: (i: number) => Tensor): Promise<number> => {
-    const start = performance.now();
-    let last: Tensor | undefined;
-    for (let i = 0; i < times * count; i++) {
-      last?.dispose();
-      last = what(i % count);
-    }
-    // The queue runs in order: when one number of the last is there, all are done.
-    const end = tidy(() => slice(reshape(last!, [-1]), [0], [1]));
-    await end.data();
-    end.dispose();
-    last!.dispose();
-    return (performance.now() - start) / times;
-  };
-  const [merges, products]: [number[], number[]] = [[], []];
-  for (let round = 0; round < rounds + 1; round++) {
-    merges.push(await pass((i) => mergeForward(bases[i]!, stacks[i]!, c)));
-    products.push(await pass((i) => mergeGradient(bases[i]!, stacks[i]!)));
-  }
-  const deltas = count * tensorSize * k * bytesPerEntry(packing, 1);
-  const speed = (bytes: number, times: number[]) => bytes / median(times.slice(1)) / 1e6;
-  return {
-    engine,
-    packing,
-    merge: speed(deltas + 8 * count * tensorSize, merges),
-    products: speed(deltas + 4 * count * tensorSize, products),
-  };
-}
-
-/** Python gets the libraries that it would find by itself, whatever a card's Vulkan driver needs (scripts/gpu). */
-function pythonEnvironment(): NodeJS.ProcessEnv {
-  const own = process.env["TRAIN_MERGE_PYTHON_LIBRARIES"];
-  return own === undefined ? process.env : { ...process.env, LD_LIBRARY_PATH: own };
-}
-
-interface TorchRow {
-  way: string;
-  packing: Packing;
-  merge: number;
-  products: number;
-}
-
-interface TorchSpeeds {
-  copy: number;
-  rows: TorchRow[];
-}
-
-/** The last line of JSON: torch_merge.py prints what it has after each measurement. */
-function lastSpeeds(printed: string): TorchSpeeds | undefined {
-  const line = printed.split("\n").findLast((text) => text.startsWith("{"));
-  return line === undefined ? undefined : (JSON.parse(line) as TorchSpeeds);
-}
-
-/**
- * What torch_merge.py measured on a device: GB/s of a copy, and of the same merges. Undefined where
- * there is no PyTorch.
- */
-function torchSpeeds(python: string, device: string, parameters: number, k: number): TorchSpeeds | undefined {
-  const program = join(packageFolder, "scripts", "bench", "torch_merge.py");
-  try {
-    const answer = execFileSync(python, [program, device, String(parameters), String(k)], {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "inherit"],
-      timeout: 1000 * Number(o["python-seconds"]),
-      env: pythonEnvironment(),
-    });
-    return lastSpeeds(answer);
-  } catch (error) {
-    // Where its time was over, what it had by then counts.
-    return lastSpeeds((error as { stdout?: string }).stdout ?? "");
-  }
-}
-
-/** GB/s, read and written, of copying `bytes / 2` from one place to another with one thread. */
-function copySpeed(bytes: number): number {
-  const size = Math.floor(bytes / 2 / 4);
-  const [from, to] = [new Float32Array(size).fill(1), new Float32Array(size)];
-  const times = Array.from({ length: 6 }, () => {
-    const start = performance.now();
-    to.set(from);
-    return performance.now() - start;
-  });
-  return (size * 8) / median(times.slice(1)) / 1e6;
-}
-
-const { values: o } = parseArgs({
+const { values: options } = parseArgs({
   options: {
     engines: { type: "string", default: "node,wasm" },
     parameters: { type: "string", default: "100e6" },
@@ -159,62 +41,158 @@ const { values: o } = parseArgs({
     one: { type: "boolean" },
   },
 });
-const [parameters, k] = [Number(o.parameters), Number(o.k)];
-if (o.one) {
-  const row = await measure(o.engines as EngineName, o.packings as Packing, parameters, k, Number(o.rounds));
-  console.log(JSON.stringify(row));
-  process.exit(0);
-}
-const rows: Row[] = [];
-for (const engine of o.engines.split(",")) {
-  for (const packing of o.packings.split(",")) {
-    try {
-      const answer = execFileSync(
-        process.execPath,
-        [
-          fileURLToPath(import.meta.url),
-          "--one",
-          "--engines",
-          engine,
-          "--packings",
-          packing,
-          "--parameters",
-          o.parameters,
-          "--k",
-          o.k,
-          "--rounds",
-          o.rounds,
-        ],
-        { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], maxBuffer: 1 << 26 },
-      );
-      rows.push(JSON.parse(answer.trim().split("\n").at(-1)!) as Row);
-    } catch (error) {
-      console.error(
-        `${engine}, ${packing} left out: ${
-          String((error as { stderr?: string }).stderr ?? error)
-            .trim()
-            .split("\n")
-            .find((line) => /error|memory/i.test(line)) ?? "it failed"
-        }`,
-      );
+const parameters = Number(options.parameters);
+const k = Number(options.k);
+const rounds = Number(options.rounds);
+const tensorSize = 4 * 2 ** 20;
+const width = 2048;
+
+/** GB/s of the merge and of ⟨∂θ, τ⟩. */
+const speeds = z.object({ packing: z.enum(packings), merge: z.number(), products: z.number() });
+const ownRow = speeds.extend({ engine: z.string() });
+type Row = z.infer<typeof ownRow>;
+
+/** Some tensor's worth of numbers, the same everywhere. */
+const someValues = (size: number): Float32Array =>
+  Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 1000) / 1e5);
+
+/** Milliseconds of a pass over all tensors. */
+async function passTime<T>(
+  tensors: readonly T[],
+  calls: number,
+  work: (tensor: T) => Tensor,
+): Promise<number> {
+  const start = performance.now();
+  let last: Tensor | undefined;
+  for (let call = 0; call < calls; call++) {
+    for (const tensor of tensors) {
+      last?.dispose();
+      last = work(tensor);
     }
   }
+  if (last) await wait(last);
+  last?.dispose();
+  return (performance.now() - start) / calls;
 }
-const torch = torchSpeeds(o.python, o.device, parameters, k);
-const copy = torch
-  ? { by: `PyTorch, ${o.device}`, speed: torch.copy }
-  : { by: "Node, one thread", speed: copySpeed(4 * parameters * (k + 2)) };
-for (const { way, ...row } of torch?.rows ?? []) rows.push({ engine: `PyTorch ${way}, ${o.device}`, ...row });
-const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
-console.log(
-  `merge op, ${parameters / 1e6} M parameters, k = ${k}: GB/s (ratio to a plain copy of ` +
-    `${copy.speed.toFixed(1)} GB/s by ${copy.by})\n`,
-);
-console.log(
-  toMarkdown({
-    head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"],
-    body: rows.map(({ engine, packing, merge, products }) => [engine, packing, cell(merge), cell(products)]),
-  }),
-);
-if (o.out) await writeText(o.out, { parameters, k, copy, rows });
+
+/** Runs in a process of its own, so that each engine has the memory to itself. */
+async function measure(engine: EngineName, packing: Packing): Promise<Row> {
+  await startEngine(engine);
+  const experts = Array.from({ length: k }, (_, i) => i);
+  const values = someValues(k * tensorSize);
+  const height = tensorSize / width;
+  const packed = () =>
+    experts.map((e) =>
+      packRows(values.subarray(e * tensorSize, (e + 1) * tensorSize), { rows: height, width }, packing),
+    );
+  const count = Math.max(1, Math.round(parameters / tensorSize));
+  const tensors = Array.from({ length: count }, () => ({
+    base: tensor2d(values.subarray(0, tensorSize), [height, width]),
+    deltas: uploadDeltas(packed(), experts, { rows: height, width }),
+  }));
+  const coefficients = tensor1d(new Float32Array(k).fill(0.3));
+  const calls = callsOn(engine, 8);
+  const merges: number[] = [];
+  const products: number[] = [];
+  for (let round = 0; round <= rounds; round++) {
+    merges.push(
+      await passTime(tensors, calls, ({ base, deltas }) => mergeForward(base, deltas, coefficients)),
+    );
+    products.push(await passTime(tensors, calls, ({ base, deltas }) => mergeGradient(base, deltas)));
+  }
+  const read = count * tensorSize * k * bytesPerEntry(packing, 1);
+  // The first round makes things ready and is not counted.
+  const speed = (bytes: number, times: readonly number[]) => bytes / median(times.slice(1)) / 1e6;
+  return {
+    engine,
+    packing,
+    merge: speed(read + 8 * count * tensorSize, merges),
+    products: speed(read + 4 * count * tensorSize, products),
+  };
+}
+
+const torchSpeeds = z.object({ copy: z.number(), rows: z.array(speeds.extend({ way: z.string() })) });
+type TorchSpeeds = z.infer<typeof torchSpeeds>;
+
+/** What a command printed until it ended, was ended, or failed. */
+const failedCommand = z.object({ stdout: z.string().default(""), stderr: z.string().default("") });
+
+/**
+ * What torch_merge.py measured on a device: GB/s of a copy, and of the same merges. It prints what it has after each
+ * measurement: where its time was over, what it had by then counts. Undefined where there is no PyTorch.
+ */
+function measureTorch(): TorchSpeeds | undefined {
+  const program = join(packageFolder, "scripts", "bench", "torch_merge.py");
+  let printed: string;
+  try {
+    printed = execFileSync(options.python, [program, options.device, String(parameters), String(k)], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "inherit"],
+      timeout: 1000 * Number(options["python-seconds"]),
+      env: pythonEnvironment(),
+    });
+  } catch (error) {
+    printed = failedCommand.safeParse(error).data?.stdout ?? "";
+  }
+  const line = printed.split("\n").findLast((text) => text.startsWith("{"));
+  return line === undefined ? undefined : torchSpeeds.parse(JSON.parse(line));
+}
+
+/** One engine and packing in a process of its own; undefined, and a line that says why, where it fails. */
+function measureApart(engine: string, packing: string): Row | undefined {
+  const which = ["--one", "--engines", engine, "--packings", packing];
+  const what = ["--parameters", options.parameters, "--k", options.k, "--rounds", options.rounds];
+  try {
+    const printed = execFileSync(process.execPath, [fileURLToPath(import.meta.url), ...which, ...what], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "pipe"],
+      maxBuffer: 1 << 26,
+    });
+    return ownRow.parse(JSON.parse(lastLine(printed)));
+  } catch (error) {
+    const complaint = failedCommand.safeParse(error).data?.stderr || String(error);
+    console.error(`${engine}, ${packing} left out: ${reasonIn(complaint)}`);
+    return undefined;
+  }
+}
+
+async function measureAll(): Promise<void> {
+  const rows: Row[] = [];
+  for (const engine of options.engines.split(","))
+    for (const packing of options.packings.split(",")) {
+      const row = measureApart(engine, packing);
+      if (row) rows.push(row);
+    }
+  const torch = measureTorch();
+  const copy = torch
+    ? { by: `PyTorch, ${options.device}`, speed: torch.copy }
+    : { by: "Node, one thread", speed: copySpeed(2 * parameters * (k + 2)) };
+  for (const { way, ...row } of torch?.rows ?? [])
+    rows.push({ engine: `PyTorch ${way}, ${options.device}`, ...row });
+  const cell = (speed: number) => `${speed.toFixed(1)} (${(speed / copy.speed).toFixed(2)})`;
+  console.log(
+    `merge op, ${parameters / 1e6} M parameters, k = ${k}: GB/s (ratio to a plain copy of ` +
+      `${copy.speed.toFixed(1)} GB/s by ${copy.by})\n`,
+  );
+  console.log(
+    toMarkdown({
+      head: ["engine", "packing", "merge", "⟨∂θ, τ⟩"],
+      body: rows.map(({ engine, packing, merge, products }) => [
+        engine,
+        packing,
+        cell(merge),
+        cell(products),
+      ]),
+    }),
+  );
+  if (options.out) await writeText(options.out, { parameters, k, copy, rows });
+}
+
+if (options.one) {
+  const engine = z.enum(engineNames).parse(options.engines);
+  const packing = z.enum(packings).parse(options.packings);
+  console.log(JSON.stringify(await measure(engine, packing)));
+} else {
+  await measureAll();
+}
 process.exit(0);

@@ -24,8 +24,9 @@ interface Entry {
 const args = process.argv.slice(2).filter((arg) => arg !== "--shapes");
 /** Whether each kernel is listed once for every set of input shapes. */
 const byShape = process.argv.includes("--shapes");
-const steps = /^\d+$/.test(args.at(-1)!) ? Number(args.pop()) : 5;
-const { step } = await loadJob(args as unknown as Parameters<typeof loadJob>[0]);
+const stepsArgument = /^\d+$/.test(args.at(-1) ?? "") && args.pop();
+const steps = Number(stepsArgument || 5);
+const { step } = await loadJob(args);
 await step();
 
 const entries = new Map<string, Entry>();
@@ -45,8 +46,8 @@ for (const kernel of getKernelsForBackend(getBackend())) {
       const start = performance.now();
       const out = kernel.kernelFunc(call);
       const ms = performance.now() - start;
-      const own = ms - inner.pop()!;
-      if (inner.length) inner[inner.length - 1]! += ms;
+      const own = ms - (inner.pop() ?? 0);
+      if (inner.length) inner.push(ms + (inner.pop() ?? 0));
       const attributes = call.attrs as Record<string, boolean> | undefined;
       const shapes = Object.entries(call.inputs as Record<string, { shape: number[] }>).map(
         ([name, { shape }]) =>

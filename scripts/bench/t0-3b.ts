@@ -2,11 +2,11 @@
  * A family of T0-3B's shape (T5 v1.1 XL: 2.85 billion parameters, 24 + 24 blocks of width 2048) with k dense float32
  * experts, merged from disk a block at a time: how much device memory a training step takes.
  *
- *   node dist/scripts/bench/t0-3b.js --header experiments/t0-3b             writes config.json and header.json
- *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --make --k 11   writes sparse files:
- *   holes read as zeros node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --k 11 --steps 2
- *   --backend node --out experiments/t0-3b
+ *   node dist/scripts/bench/t0-3b.js --header experiments/t0-3b
+ *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --make --k 11
+ *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --k 11 --steps 2 --backend node --out experiments/t0-3b
  *
+ * --header writes config.json and header.json; --make writes sparse files, whose holes read as zeros.
  * Each tensor has its first rows filled, differently in every model, so that every expert changes every
  * tensor; the rest are zeros, which cost as much to read, subtract, merge and multiply as any other
  * numbers. A step scores two answers to every text, as rank classification does.
@@ -14,7 +14,9 @@
 import { mkdir, open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { startEngine, watchMemory, type EngineName } from "../../src/backend/index.js";
+import { z } from "zod";
+import { at, lookUp } from "../../src/at.js";
+import { engineNames, startEngine, watchMemory } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { traffic } from "../../src/checkpoint/safetensors.js";
 import { columnOf } from "../../src/merge/source.js";
@@ -63,18 +65,21 @@ const model = t5.build(config);
 /** The real file has one of its own for every block that has relative positions: the first of either side. */
 const shapes = model.parameters;
 
-function header(): Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> {
-  let at = 0;
-  return Object.fromEntries(
-    [...shapes].map(([name, shape]) => [
-      name,
-      {
-        dtype: "F32",
-        shape: [...shape],
-        data_offsets: [at, (at += 4 * elements(shape))] as [number, number],
-      },
-    ]),
-  );
+interface HeaderEntry {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly data_offsets: readonly [start: number, end: number];
+}
+
+function header(): Record<string, HeaderEntry> {
+  let start = 0;
+  const entries = [...shapes].map(([name, shape]) => {
+    const end = start + 4 * elements(shape);
+    const offsets: [number, number] = [start, end];
+    start = end;
+    return [name, { dtype: "F32", shape: [...shape], data_offsets: offsets }] as const;
+  });
+  return Object.fromEntries(entries);
 }
 
 /** A safetensors file whose tensors are holes but for their first entries. */
@@ -99,7 +104,7 @@ async function writeSparse(folder: string, seed: number, scale: number): Promise
   ] of Object.entries(entries)) {
     const norm = name.endsWith("layer_norm.weight");
     const values = Float32Array.from(
-      { length: Math.min(elements(shape), filledRows * shape.at(-1)!) },
+      { length: Math.min(elements(shape), filledRows * at(shape, -1)) },
       (_, i) => (norm ? 1 : 0) + scale * Math.sin(1 + i * (seed + 1.3)),
     );
     await handle.write(Buffer.from(values.buffer), 0, values.byteLength, start + from);
@@ -120,7 +125,7 @@ if (o.header !== undefined) {
 } else if (o.make) {
   for (let i = 0; i <= k; i++) await writeSparse(join(o.folder, String(i)), i, i === 0 ? 0.02 : 0.021);
 } else {
-  const engine = await startEngine(o.backend as EngineName);
+  const engine = await startEngine(z.enum(engineNames).parse(o.backend));
   const memory = watchMemory();
   const started = performance.now();
   const family = await openFamily(
@@ -128,7 +133,7 @@ if (o.header !== undefined) {
     Array.from({ length: k }, (_, i) => ({ task: `expert${i + 1}`, folder: join(o.folder, String(i + 1)) })),
     (name) => name,
   );
-  const entryOf = (name: string) => ({ name, shape: shapes.get(name)!, bytes: 4 });
+  const entryOf = (name: string) => ({ name, shape: lookUp(shapes, name), bytes: 4 });
   const tokens = Number(o.tokens);
   const plan = await planMemory(
     shapeOfHeader([...shapes.keys()].map(entryOf), config, k),

@@ -1,8 +1,8 @@
 """The training step in PyTorch, for scripts/bench/step.ts: reads {what, n} on stdin, prints what it measured.
 
-    torch_step.py BASE BATCHES.json adamerging|stacked[+compile][+tf32] TASK=FOLDER ...
+    torch_step.py BASE BATCHES.json WAY TASK=FOLDER ...
 
-DEVICE in the environment names where it runs (default: cpu).
+WAY: see torch_peers.py. DEVICE in the environment names where it runs (default: cpu), THREADS the threads.
 """
 import json
 import os
@@ -11,38 +11,30 @@ import sys
 import time
 
 import torch
-from torch.func import functional_call
-from transformers import BertForMultipleChoice, BertForSequenceClassification, BertModel
+import torch.nn.functional as F
+from torch_peers import Task, Way
 
-base_folder, batch_file, ways, *experts = sys.argv[1:]
-variant, *extras = ways.split("+")
+start = 0.30952  # tanh of it is 0.3
+base_folder, batch_file, way_text, *experts = sys.argv[1:]
 device = os.environ.get("DEVICE", "cpu")
 wait = torch.cuda.synchronize if device == "cuda" else lambda: None
 torch.set_num_threads(int(os.environ.get("THREADS", torch.get_num_threads())))
-torch.set_float32_matmul_precision("high" if "tf32" in extras else "highest")
-batches = json.load(open(batch_file))
-base = {k: v for k, v in BertModel.from_pretrained(base_folder, dtype=torch.float32).to(device).state_dict().items()}
-models = []
-for (_, folder), batch in zip((e.split("=", 1) for e in experts), batches):
-    kind = BertForMultipleChoice if batch["choices"] else BertForSequenceClassification
-    models.append(kind.from_pretrained(folder, dtype=torch.float32).to(device).eval())
-states = [{k.removeprefix("bert."): v.detach() for k, v in m.state_dict().items()} for m in models]
-deltas = {k: torch.stack([s[k] - v for s in states]) for k, v in base.items() if v.is_floating_point()}
-deltas = {k: d for k, d in deltas.items() if d.abs().max() > 0}
-heads = [{k: v.detach() for k, v in m.state_dict().items() if k.startswith("classifier.")} for m in models]
-vectors = {k: list(d.unbind(0)) for k, d in deltas.items()} if variant == "adamerging" else None
-del states
+way = Way(way_text, base_folder, [expert.split("=", 1)[1] for expert in experts], device)
 
-raw = torch.full((len(deltas), len(models)), 0.30952, device=device, requires_grad=True)
+
+def read_task(batch):
+    """What the file pads to one length, as rows without padding."""
+    lengths = torch.tensor(batch["mask"]).view(batch["size"], -1).sum(1).tolist()
+    cut = lambda values: [values[r * batch["length"]:][:length] for r, length in enumerate(lengths)]
+    return Task(list(zip(cut(batch["ids"]), cut(batch["types"]))), batch["labels"], batch["choices"])
+
+
+tasks = [read_task(batch) for batch in json.load(open(batch_file))]
+laid_out = way.lay_out(tasks)
+labels = [torch.tensor(task.labels, device=device) for task in tasks]
+tokens = sum(len(ids) for task in tasks for ids, _ in task.rows)
+raw = torch.full((len(way.family.deltas), len(tasks)), start, device=device, requires_grad=True)
 optimizer = torch.optim.AdamW([raw], lr=0.03, weight_decay=0.0)
-inputs = []
-for b in batches:
-    shape = (len(b["labels"]), b["choices"], -1) if b["choices"] else (b["size"], -1)
-    view = lambda x: torch.tensor(x, device=device).view(*shape)
-    inputs.append(({"input_ids": view(b["ids"]), "token_type_ids": view(b["types"]), "attention_mask": view(b["mask"])}, torch.tensor(b["labels"], device=device)))
-
-
-real_tokens = sum(sum(b["mask"]) for b in batches)
 times = {}
 
 
@@ -54,63 +46,88 @@ def timed(part, work):
     return out
 
 
-def merge():
-    gated = torch.tanh(raw)
-    merged = dict(base)
-    for j, (name, d) in enumerate(deltas.items()):
-        if vectors is None:  # one product a tensor over the stacked deltas
-            merged[name] = base[name] + (gated[j] @ d.view(d.shape[0], -1)).view(base[name].shape)
-        else:  # AdaMerging's arithmetic: one product an expert and a Python sum
-            merged[name] = base[name] + sum(tau * c for tau, c in zip(vectors[name], gated[j].unbind(0)))
-    return {f"bert.{k}": v for k, v in merged.items()}
-
-
-# One module a kind of model: its weights come in from outside, and a compiled one is compiled once.
-shared = {}
-for model in models:
-    shared.setdefault(type(model), model)
-
-
-def logits(kind, weights, x):
-    return functional_call(shared[kind], weights, (), x).logits
-
-
-if "compile" in extras:
-    logits = torch.compile(logits)
-    merge = torch.compile(merge)
-
-
-def forward(weights):
-    return [logits(type(model), {**weights, **head}, x) for model, head, (x, _) in zip(models, heads, inputs)]
+def logits():
+    coefficients, out = torch.tanh(raw), []
+    for layout, numbers in laid_out:
+        members, heads = [tasks[i] for i in numbers], [way.family.heads[i] for i in numbers]
+        weights = timed("merge", lambda: way.merge(coefficients, layout.only))
+        out += timed("forward", lambda: way.logits(layout, members, heads, weights))
+    return out
 
 
 def step():
     optimizer.zero_grad()
-    weights = timed("merge", merge)
-    losses = timed("forward", lambda: [torch.nn.functional.cross_entropy(z, y) for z, (_, y) in zip(forward(weights), inputs)])
+    losses = [F.cross_entropy(scores, right) for scores, right in zip(logits(), labels)]
     timed("backward", lambda: sum(losses).backward())
+    gradient = raw.grad.tolist()
     timed("optimiser", optimizer.step)
-    return [l.item() for l in losses]
+    return {"losses": [loss.item() for loss in losses], "gradient": dict(zip(way.family.deltas, gradient))}
 
 
+@torch.no_grad()
 def evaluate():
-    with torch.no_grad():
-        for logits in forward(merge()):
-            logits.tolist()
+    for scores in logits():
+        scores.tolist()
 
 
-print(json.dumps({"losses": step()}), flush=True)
+def rate(amount, work, rounds=5):
+    """Billions a second of whatever there is `amount` of in a call, at its median."""
+    times = []
+    for _ in range(rounds + 1):
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        times.append(time.perf_counter() - start)
+    return amount / sorted(times[1:])[rounds // 2] / 1e9
+
+
+@torch.no_grad()
+def machine():
+    """What products (GFLOP/s) and copies (GB/s, read and written) give here: as machine.ts measures them."""
+    width = way.family.model.config.hidden_size
+
+    def product(n, m, k):
+        a, b = torch.rand(n, m, device=device), torch.rand(m, k, device=device)
+        return rate(2 * n * m * k, lambda: a @ b)
+
+    def joined(mebibytes):
+        halves = [torch.rand(mebibytes * 2**17, device=device) for _ in range(2)]
+        return rate(mebibytes * 2**21, lambda: torch.cat(halves))
+
+    source = torch.rand(2**24, device=device)
+    target = torch.rand(2**24, device=device)
+    return {
+        "square": product(1024, 1024, 1024),
+        "model": product(min(tokens, 2048), width, 4 * width),
+        "joined": joined(16),
+        "joinedLarge": joined(64),
+        "copied": rate(2**27, lambda: target.copy_(source)),
+    }
+
+
+def peak():
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def answer(value):
+    print(json.dumps(value), flush=True)
+
+
+first = step()
 step()  # a second one, so that nothing is compiled while the clock runs
+answer({**first, "runsOn": f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads"})
 for line in sys.stdin:
-    command = json.loads(line)
+    request = json.loads(line)
+    if request["what"] == "machine":
+        answer(machine())
+        continue
     times.clear()
-    n = 1 if command["what"] == "parts" else command["n"]
-    start = time.perf_counter()
-    for _ in range(n):
-        evaluate() if command["what"] == "evaluate" else step()
+    begin = time.perf_counter()
+    for _ in range(request["n"]):
+        evaluate() if request["what"] == "evaluate" else step()
     wait()
-    ms = (time.perf_counter() - start) * 1000 / n
-    if command["what"] == "parts":
-        print(json.dumps({"parts": times}), flush=True)
-    else:
-        print(json.dumps({"ms": ms, "tokensPerSecond": 1000 * real_tokens / ms, "peak": torch.cuda.max_memory_reserved() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+    ms = (time.perf_counter() - begin) * 1000 / request["n"]
+    answer({"ms": ms, "tokensPerSecond": 1000 * tokens / ms, "peakBytes": peak(), "parts": times})

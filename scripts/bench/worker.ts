@@ -4,93 +4,98 @@
  */
 import { createInterface } from "node:readline";
 import { add, dispose, engine, tidy } from "@tensorflow/tfjs-core";
-import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
+import { z } from "zod";
+import { at } from "../../src/at.js";
+import { engineNames, runningOn } from "../../src/backend/index.js";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { innerProducts } from "../../src/merge/merged.js";
+import { applyGate, rowOf, throughGate } from "../../src/merge/table.js";
 import { forward } from "../../src/models/index.js";
 import { stagesOf } from "../../src/stages/stages.js";
-import { openStage } from "../../src/stages/weights.js";
+import { openStage, type StageWeights } from "../../src/stages/weights.js";
+import { tokensAPass } from "../../src/tasks/batches.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { modelPasses, type StepJob } from "../../src/train/passes.js";
 import { jobLosses } from "../../src/train/step.js";
-import { loadJob } from "./job.js";
+import type { FirstStep } from "./answers.js";
+import { loadJob, startTable } from "./job.js";
+import { measureMachine } from "./machine.js";
+import { cores } from "./processes.js";
 
-const { model, vectors, jobs, step } = await loadJob(process.argv.slice(2) as Parameters<typeof loadJob>[0]);
-const table = applyGate(
-  makeTable(vectors.layers.length, vectors.experts.length, () => 0.30952),
-  "tanh",
-);
-const say = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
+const args = process.argv.slice(2);
+const engineName = z.enum(engineNames).parse(args[0]);
+const { model, vectors, jobs, step } = await loadJob(args);
+const table = applyGate(startTable(vectors), "tanh");
+const answer = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const tokens = jobs.reduce((sum, { batch }) => sum + batch.rows.reduce((n, { ids }) => n + ids.length, 0), 0);
+
+/** Adds up how long each part of a step takes. */
+class PartTimes {
+  readonly times: Record<string, number> = {};
+
+  async timed<T>(part: string, work: () => T | Promise<T>): Promise<T> {
+    const start = performance.now();
+    const out = await work();
+    this.times[part] = (this.times[part] ?? 0) + performance.now() - start;
+    return out;
+  }
+}
+
+const lossesOf = (weights: StageWeights["weights"], pass: readonly StepJob[]) => {
+  const rows = pass.flatMap(({ batch }) => batch.rows);
+  return jobLosses(forward(model, weights, rows), pass, "cross-entropy");
+};
+
+async function passParts(
+  clock: PartTimes,
+  pass: readonly StepJob[],
+  { weights, changed }: StageWeights,
+): Promise<void> {
+  const losses = await clock.timed("forward", async () => {
+    const all = tidy(() => lossesOf(weights, pass));
+    await at(all, -1).data();
+    return all;
+  });
+  dispose(losses);
+  const { value, grads } = await clock.timed("backward", async () => {
+    const out = engine().gradients(
+      () => lossesOf(weights, pass).reduce((a, b) => add(a, b)),
+      changed.map(({ tensor }) => tensor),
+    );
+    await at(out.grads, 0).data();
+    return out;
+  });
+  const products = await clock.timed("products", async () => {
+    const requests = changed.map(({ request }) => request);
+    const all = await innerProducts(vectors, requests, grads);
+    for (const product of all) await product.data();
+    return all;
+  });
+  dispose([value, ...grads, ...products]);
+}
 
 /**
  * The parts of a step one after the other, each waited for. Backward is what autodiff takes beyond the
  * forward pass alone.
  */
-async function parts(): Promise<Record<string, number>> {
-  const times: Record<string, number> = { merge: 0, forward: 0, backward: 0, products: 0, optimiser: 0 };
-  const timed = async <T>(part: string, work: () => T | Promise<T>): Promise<T> => {
-    const start = performance.now();
-    const out = await work();
-    times[part]! += performance.now() - start;
-    return out;
-  };
-  const {
-    weights,
-    changed,
-    dispose: close,
-  } = await timed("merge", async () => {
-    const made = await openStage({ model, vectors, table }, stagesOf(model, false)[0]!, [
-      model.prepare(jobs.flatMap(({ batch }) => batch.rows)),
-    ]);
-    await made.changed.at(-1)!.tensor.data();
+async function stepParts(): Promise<Record<string, number>> {
+  const clock = new PartTimes();
+  const opened = await clock.timed("merge", async () => {
+    const batch = model.prepare(jobs.flatMap(({ batch: { rows } }) => rows));
+    const made = await openStage({ model, vectors, table }, at(stagesOf(model, false), 0), [batch]);
+    await at(made.changed, -1).tensor.data();
     return made;
   });
-  const lossesOf = (pass: readonly StepJob[]) =>
-    jobLosses(
-      forward(
-        model,
-        weights,
-        pass.flatMap(({ batch }) => batch.rows),
-      ),
-      pass,
-      "cross-entropy",
-    );
-  for (const pass of modelPasses(jobs)) {
-    const losses = await timed("forward", async () => {
-      const all = tidy(() => lossesOf(pass));
-      await all.at(-1)!.data();
-      return all;
-    });
-    dispose(losses);
-    const { value, grads } = await timed("backward", async () => {
-      const out = engine().gradients(
-        () => lossesOf(pass).reduce((a, b) => add(a, b)),
-        changed.map(({ tensor }) => tensor),
-      );
-      await out.grads[0]!.data();
-      return out;
-    });
-    const products = await timed("products", async () => {
-      const all = await innerProducts(
-        vectors,
-        changed.map(({ request }) => request),
-        grads,
-      );
-      for (const product of all) await product.data();
-      return all;
-    });
-    dispose([value, ...grads, ...products]);
-  }
-  times["backward"]! -= times["forward"]!;
-  await timed("optimiser", () =>
+  for (const pass of modelPasses(jobs)) await passParts(clock, pass, opened);
+  await clock.timed("optimiser", () =>
     adamW(table, throughGate(table, table, "tanh"), zeroMoments(table.values.length), {
       ...adamDefaults,
       lr: 0.03,
     }),
   );
-  close();
-  return times;
+  opened.dispose();
+  const { forward: ahead = 0, backward = 0 } = clock.times;
+  return { ...clock.times, backward: backward - ahead };
 }
 
 /** Logits of every batch under merged weights, as evaluation takes them. */
@@ -98,16 +103,39 @@ async function evaluate(): Promise<void> {
   for await (const { values } of batchLogits({ model, vectors, table }, jobs)) void values;
 }
 
-say({ losses: await step() });
-for await (const line of createInterface({ input: process.stdin })) {
-  const { what, n } = JSON.parse(line) as { what: "step" | "parts" | "evaluate"; n: number };
+async function timedCalls(work: () => Promise<unknown>, n: number): Promise<object> {
   const start = performance.now();
-  if (what === "parts") {
-    say({ parts: await parts() });
-    continue;
-  }
-  for (let i = 0; i < n; i++) await (what === "step" ? step() : evaluate());
+  for (let i = 0; i < n; i++) await work();
   const ms = (performance.now() - start) / n;
-  say({ ms, tokensPerSecond: (1000 * tokens) / ms, peak: process.resourceUsage().maxRSS * 1024 });
+  const peakBytes = process.resourceUsage().maxRSS * 1024;
+  return { ms, tokensPerSecond: (1000 * tokens) / ms, peakBytes };
+}
+
+async function firstStep(): Promise<FirstStep> {
+  const { losses, gradient } = await step();
+  const rows = vectors.layers.map(({ id }, layer): [string, number[]] => [id, [...rowOf(gradient, layer)]]);
+  const text = runningOn()?.text ?? "";
+  return {
+    losses,
+    gradient: Object.fromEntries(rows),
+    runsOn: engineName === "node" ? `${text}, ${cores} threads` : text,
+  };
+}
+
+const requestSchema = z.object({
+  what: z.enum(["step", "parts", "evaluate", "machine"]),
+  n: z.number().default(1),
+});
+
+const first = await firstStep();
+// A second one, as on PyTorch's side, so that nothing is made ready while the clock runs.
+await step();
+answer(first);
+for await (const line of createInterface({ input: process.stdin })) {
+  const { what, n } = requestSchema.parse(JSON.parse(line));
+  if (what === "parts") answer({ parts: await stepParts() });
+  else if (what === "machine")
+    answer(await measureMachine(engineName, Math.min(tokens, tokensAPass), model.width));
+  else answer(await timedCalls(what === "step" ? step : evaluate, n));
 }
 process.exit(0);

@@ -127,8 +127,10 @@ async function op(context: Context): Promise<Found> {
 
 interface StepRow {
   name: string;
+  /** Of PyTorch, its way: see scripts/bench/torch_peers.py. */
+  peer?: string;
   ms: number;
-  parts: Record<string, number>;
+  partMedians: Record<string, number>;
   peakBytes: number;
 }
 
@@ -164,7 +166,7 @@ async function step(context: Context): Promise<Found> {
       : undefined;
   const rows = [...first.rows, ...(compiled?.rows ?? [])];
   const own = rows.find(({ name }) => name.includes("webgpu"));
-  const eager = rows.find(({ name }) => name === "PyTorch, stacked deltas");
+  const eager = rows.find(({ peer }) => peer === "stacked");
   const part = (parts: Record<string, number>, which: string) => parts[which]?.toFixed(1) ?? "in backward";
   const ratio = own && eager ? own.ms / eager.ms : undefined;
   return {
@@ -176,14 +178,14 @@ async function step(context: Context): Promise<Found> {
       {
         title: `Step, ${first.what}, ms`,
         head: ["", "step", "× PyTorch eager", "merge", "forward", "backward", "⟨∂θ, τ⟩"],
-        body: rows.map(({ name, ms, parts }) => [
+        body: rows.map(({ name, ms, partMedians }) => [
           name,
           ms.toFixed(1),
           eager ? (ms / eager.ms).toFixed(2) : "–",
-          part(parts, "merge"),
-          part(parts, "forward"),
-          part(parts, "backward"),
-          part(parts, "products"),
+          part(partMedians, "merge"),
+          part(partMedians, "forward"),
+          part(partMedians, "backward"),
+          part(partMedians, "products"),
         ]),
       },
     ],

@@ -13,7 +13,7 @@ const taskGroups = {
     note: "; with more experts, fewer tasks are left",
   },
 } as const;
-export type TaskGroup = keyof typeof taskGroups;
+type TaskGroup = keyof typeof taskGroups;
 
 /**
  * How a method did with k experts, on average over tasks, at a seed: over the experts themselves, or
@@ -27,7 +27,7 @@ export interface Point {
   readonly value: number;
 }
 /** Points of several series: a method's, or a family's. */
-export interface SeriesOfPoints {
+interface SeriesOfPoints {
   readonly called: "method" | "family";
   readonly series: Readonly<Record<string, readonly Point[]>>;
 }

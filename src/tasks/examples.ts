@@ -9,21 +9,21 @@ interface ExampleBase {
   readonly label: number;
 }
 
-export interface TextExample extends ExampleBase {
+interface TextExample extends ExampleBase {
   readonly kind: "text";
   /** The row as the file has it, for prompt templates. */
   readonly fields: Row["fields"];
 }
 
 /** A text that is to be said. */
-export interface GenerateExample extends ExampleBase {
+interface GenerateExample extends ExampleBase {
   readonly kind: "generate";
   /** Each of them is right. */
   readonly answers: readonly [string, ...string[]];
   readonly fields: Row["fields"];
 }
 
-export interface ImageExample extends ExampleBase {
+interface ImageExample extends ExampleBase {
   readonly kind: "image";
   /** Read and unpacked when it is asked for. */
   picture(): Picture;

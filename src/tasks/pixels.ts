@@ -126,7 +126,7 @@ function resample(
   }
 }
 
-export function resize(
+function resize(
   { height, width, channels, pixels }: Picture,
   toHeight: number,
   toWidth: number,

@@ -143,8 +143,8 @@ async function takeStep(
   const table = applyGate(state.raw, options.gate);
   const merge = { ...place, table, microBatch: options.microBatch };
   const { gradient, losses: jobLosses } = await coefficientGradient(merge, jobs, options.loss);
-  const losses = tasks.map((_, i) => sumOf(jobLosses.slice(i * each, (i + 1) * each)));
-  const loss = sumOf(losses);
+  const losses = tasks.map((_, i) => lossSum(jobLosses.slice(i * each, (i + 1) * each)));
+  const loss = lossSum(losses);
   if (!Number.isFinite(loss))
     throw new RangeError(`the loss became ${loss} at step ${step + 1}; try a lower --lr`);
   const lr = learningRate(step, options);
@@ -156,7 +156,7 @@ async function takeStep(
   return { state: { ...state, ...after }, lr, loss, losses };
 }
 
-const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
+const lossSum = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
 
 /**
  * Trains the coefficient table (SuperMerge, eq. 5): each step takes one batch of every task, sums their losses and

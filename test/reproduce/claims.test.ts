@@ -291,6 +291,8 @@ test("what cannot be told is not judged", () => {
     experiments.find((one) => one.id === id)!.claims[i]!.holds(found, { ...lab, ...more });
   expect(told("supermerge/table-1", 0, of({ supermerge: 0.8 }))).toBeUndefined();
   expect(told("supermerge/table-1", 2, of({ supermerge: 0.8 })), "two experts have no tree").toBeUndefined();
+  expect(told("supermerge/table-2", 1, of({ "dare-ties": 0.4 })), "no scores of the others").toBeUndefined();
+  expect(told("rankmean/magnitudes", 0, counted({})), "no such number").toBeUndefined();
   expect(
     told("supermerge/table-5", 1, counted({ "equation 6, all at once, over two at a time": 1 }), {
       tasks: ["a", "b"],
