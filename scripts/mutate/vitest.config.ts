@@ -10,7 +10,7 @@ export default defineConfig({
       "test/plan/{ledger,memory}.test.ts",
       "test/reproduce/{claims,judging}.test.ts",
       "test/tasks/{batches,cuts,splits,templates}.test.ts",
-      "test/train/{adamw,toy-loop}.test.ts",
+      "test/train/{adamw,loop}.test.ts",
       "test/tree/*.test.ts",
     ],
     testTimeout: 20_000,

@@ -124,7 +124,8 @@ function addTraining(command: Command): void {
     .addOption(
       checkedOption(
         "--lr <x>",
-        `learning rate (default: ${customaryRates.full} for every weight, ${customaryRates.lora} for LoRA, ${customaryRates.ia3} for (IA)³)`,
+        `learning rate (default: ${customaryRates.full} for every weight, ${customaryRates.lora} for LoRA, ` +
+          `${customaryRates.ia3} for (IA)³)`,
         above(0),
       ),
     )

@@ -1,9 +1,7 @@
-import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { startEngine } from "../../src/backend/index.js";
+import { beforeAll, expect, test } from "vitest";
+import type { MergeContext } from "../../src/evaluate/baselines.js";
 import type { PreparedTask } from "../../src/evaluate/evaluate.js";
 import type { TokenRow } from "../../src/models/types.js";
-import { packageFolder } from "../../src/package.js";
 import {
   chosenRaw,
   initialState,
@@ -12,144 +10,322 @@ import {
   type TrainRecord,
   type TrainState,
 } from "../../src/train/loop.js";
-import { load, toBatch, type Loaded } from "../conformance/load.js";
+import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights } from "../toy.js";
 
-/** What training decides: on which examples, by which, and which step is kept. On the family that ships. */
-let mini: Loaded;
-beforeAll(async () => {
-  await startEngine("wasm");
-  mini = await load(join(packageFolder, "checkpoints", "mini"), "mini");
-});
-afterAll(() => mini.dispose());
+/** What training decides, on a model of two coefficients: `a` raises the first logit, `b` the second. */
+beforeAll(startToy);
 
+const experts: Readonly<Record<string, ToyWeights>> = { a: { u: [1, 0] }, b: { u: [0, 1] } };
 const options: TrainOptions = {
-  steps: 4,
+  steps: 3,
   lr: 0.1,
   warmup: 0,
   decay: "none",
   weightDecay: 0,
-  batchSize: 2,
-  gate: "tanh",
-  init: 0.3,
-  holdout: 0.25,
+  batchSize: 1,
+  gate: "identity",
+  init: 0.5,
+  holdout: 0,
   loss: "cross-entropy",
-  evalEvery: 100,
+  evalEvery: 1,
   saveEvery: 100,
   seed: 0,
   batchesPerStep: 1,
   adaptOn: "validation",
   microBatch: 2048,
 };
+/** A higher coefficient of `a` makes this one's loss lower: its class is the first. */
+const helped = toyExample([1, 0], 0);
+/** …and this one's higher. */
+const hurt = toyExample([1, 0], 1);
 
-/** The first two tasks, eight examples each. */
-function tasks(): PreparedTask[] {
-  return mini.golden.batches.slice(0, 2).map((g, i) => {
-    const { rows } = toBatch(g);
-    const validation = rows.map((row, r) => ({
-      kind: "classify" as const,
-      rows: [row],
-      label: g.labels[r]!,
-      length: row.ids.length,
-    }));
-    return { id: g.task, kind: "classify", synthetic: true, head: mini.heads[i], validation, test: [] };
-  });
+interface Run {
+  readonly start?: (fresh: TrainState) => TrainState;
+  readonly stopping?: () => boolean;
+  readonly place?: Partial<MergeContext>;
 }
 
-/** Trains and writes down every record, and every row that the model was given between two of them. */
-async function run(changed: Partial<TrainOptions>, given = tasks()) {
+/** Trains, and writes down what was recorded and saved, and the rows that were seen between two records. */
+async function run(
+  tasks: readonly PreparedTask[],
+  changed: Partial<TrainOptions> = {},
+  { start = (fresh) => fresh, stopping = () => false, place }: Run = {},
+) {
   const all = { ...options, ...changed };
-  const records: TrainRecord[] = [];
-  const seen: Set<TokenRow>[] = [new Set()];
-  const model = {
-    ...mini.model,
-    prepare(rows: readonly TokenRow[]) {
-      rows.forEach((row) => seen.at(-1)!.add(row));
-      return mini.model.prepare(rows);
+  const seen: TokenRow[][] = [[]];
+  const plain = toyModel();
+  const model = toyModel({
+    prepare(rows) {
+      seen.at(-1)!.push(...rows);
+      return plain.prepare(rows);
     },
-  };
-  const states: TrainState[] = [];
-  const { state } = await train(
-    { place: { model, vectors: mini.vectors }, tasks: given, options: all },
-    initialState(mini.vectors.layers.length, 5, all),
+  });
+  const { vectors, dispose } = await toyFamily(experts, { model });
+  const records: TrainRecord[] = [];
+  const saved: TrainState[] = [];
+  const result = await train(
+    { place: { model, vectors, ...place }, tasks, options: all },
+    start(initialState(vectors.layers.length, 2, all)),
     {
       record(record) {
         records.push(record);
-        seen.push(new Set());
+        seen.push([]);
       },
-      save: async (saved) => void states.push(saved),
-      stopping: () => false,
+      save: async (state) => void saved.push(state),
+      stopping,
     },
   );
-  return { records, seen, state, all, given, states };
+  dispose();
+  return { ...result, records, saved, seen, all };
 }
 
-test("examples held out choose the step and are never trained on; all others are", async () => {
-  const { seen, given } = await run({ steps: 5 });
-  // Between the record of step 0 and that of step 4 nothing is scored: what is seen is trained on.
-  const trained = new Set(seen.slice(1, 5).flatMap((rows) => [...rows]));
-  const [scored] = seen;
-  for (const { validation } of given) {
-    const [held, fit] = [validation.slice(0, 2), validation.slice(2)];
-    expect(held.filter(({ rows: [row] }) => trained.has(row!))).toEqual([]);
-    expect(held.every(({ rows: [row] }) => scored!.has(row!))).toBe(true);
-    expect(fit.every(({ rows: [row] }) => trained.has(row!))).toBe(true);
-    expect(fit.some(({ rows: [row] }) => scored!.has(row!))).toBe(false);
-  }
+/** What an example loses at the coefficients of the start, where the right class's logit is that of a or of b. */
+const lossOf = (right: number, wrong: number) => Math.log(1 + Math.exp(wrong - right));
+/** So many examples that are known by the length of their row. */
+const numbered = (count: number) =>
+  Array.from({ length: count }, (_, i) => toyExample([1, ...Array<number>(i + 1).fill(0)], 0));
+const numbersOf = (rows: readonly TokenRow[]) =>
+  [...new Set(rows.map(({ ids }) => ids.length - 2))].sort((a, b) => a - b);
+
+test.each([
+  { count: 4, holdout: 0.25, held: [0], what: "a quarter" },
+  { count: 4, holdout: 0.5, held: [0, 1], what: "half" },
+  { count: 4, holdout: 0.4, held: [0, 1], what: "the nearest whole number above" },
+  { count: 4, holdout: 0.3, held: [0], what: "the nearest whole number below" },
+  { count: 3, holdout: 0.99, held: [0, 1], what: "all but the one that is trained on" },
+])(
+  "of $count examples and a holdout of $holdout, $what are held out, and never trained on",
+  async ({ count, holdout, held }) => {
+    const { seen } = await run([toyTask("t", { validation: numbered(count) })], {
+      holdout,
+      evalEvery: 100,
+      steps: 5,
+    });
+    const fit = numbersOf(numbered(count).map(({ rows: [row] }) => row!)).filter((n) => !held.includes(n));
+    expect(numbersOf(seen[0]!), "scored before the first step").toEqual(held);
+    expect(numbersOf(seen.slice(1, 5).flat()), "trained on").toEqual(fit);
+    // What the last step trains on and is scored by stands before its record.
+    expect(numbersOf(seen[5]!.slice(1)), "scored after the last step").toEqual(held);
+  },
+);
+
+test.each([
+  { count: 4, holdout: 0 },
+  { count: 4, holdout: 0.1 },
+  { count: 1, holdout: 0.9 },
+])(
+  "of $count examples and a holdout of $holdout, all are trained on, and choose",
+  async ({ count, holdout }) => {
+    const { seen } = await run([toyTask("t", { validation: numbered(count) })], {
+      holdout,
+      evalEvery: 100,
+      steps: 5,
+    });
+    const all = Array.from({ length: count }, (_, i) => i);
+    expect(numbersOf(seen[0]!)).toEqual(all);
+    expect(numbersOf(seen.slice(1, 5).flat())).toEqual(all);
+  },
+);
+
+test("the step with the lowest loss on the examples held out is kept: the last, where it falls", async () => {
+  const { state, records, all } = await run([toyTask("t", { validation: [helped, helped] })], {
+    holdout: 0.5,
+  });
+  const losses = records.map(({ validation }) => validation!.loss);
+  expect(losses).toEqual([...losses].sort((a, b) => b - a));
+  expect(state.best).toMatchObject({ step: 3, loss: losses[3] });
+  expect(chosenRaw(state, all)).toBe(state.best!.raw);
+  expect(state.best!.raw.values).toEqual(state.raw.values);
 });
 
-test("with nothing held out, the step is chosen on what is trained on", async () => {
-  const { seen, given } = await run({ holdout: 0 });
-  for (const { validation } of given)
-    expect(validation.every(({ rows: [row] }) => seen[0]!.has(row!))).toBe(true);
+test("…the first, where it rises, although the loss that is trained on falls", async () => {
+  const { state, records, all } = await run([toyTask("t", { validation: [hurt, helped] })], {
+    holdout: 0.5,
+  });
+  expect(records.map(({ loss }) => loss).slice(1)).toEqual(
+    records
+      .map(({ loss }) => loss)
+      .slice(1)
+      .sort((a, b) => b! - a!),
+  );
+  expect(state.best!.step).toBe(0);
+  expect([...chosenRaw(state, all).values]).toEqual([0.5, 0.5]);
+  expect(state.raw.values[0]).toBeGreaterThan(0.7);
 });
 
-test("the step with the lowest held-out loss is kept, the earliest of equals", async () => {
-  // So large a step that the loss goes up and down.
-  const { records, state, all } = await run({ steps: 8, evalEvery: 1, lr: 0.3 });
-  const scored = records.filter(({ validation }) => validation !== undefined);
-  const losses = scored.map(({ validation }) => validation!.loss);
-  const lowest = losses.indexOf(Math.min(...losses));
-  expect(scored).toHaveLength(9);
-  // Not the last, and not far below it: nothing but the comparison itself decides.
-  expect(lowest).toBeLessThan(8);
-  expect(losses[8]! - losses[lowest]!).toBeLessThan(1);
-  expect(state.best!.step).toBe(scored[lowest]!.step);
-  const kept = Array.from(chosenRaw(state, all).values, (raw) => Math.round(Math.tanh(raw) * 1e4) / 1e4);
-  expect(kept).toEqual(scored[lowest]!.coefficients);
-  // Where nothing moves, all are equal: the first.
-  expect((await run({ steps: 3, evalEvery: 1, lr: 0 })).state.best!.step).toBe(0);
-  // A loss without labels has nothing to choose by.
-  expect(chosenRaw(state, { ...all, loss: "entropy" })).toBe(state.raw);
+test("…and the earliest, where none is lower than another", async () => {
+  const { state } = await run([toyTask("t", { validation: [helped] })], { lr: 0 });
+  expect(state.best!.step).toBe(0);
 });
 
-test("a loss without labels trains on every example, with --adapt-on test on the test inputs", async () => {
-  const without = await run({ loss: "entropy", steps: 5 });
-  const trained = new Set(without.seen.slice(1, 5).flatMap((rows) => [...rows]));
-  for (const { validation } of without.given)
-    expect(validation.every(({ rows: [row] }) => trained.has(row!))).toBe(true);
-
-  const given = tasks().map((task) => ({
-    ...task,
-    validation: task.validation.slice(0, 4),
-    test: task.validation.slice(4),
-  }));
-  const adapted = await run({ loss: "entropy", adaptOn: "test", steps: 3 }, given);
-  const onTest = new Set(adapted.seen.slice(1, 3).flatMap((rows) => [...rows]));
-  for (const { validation, test: inputs } of given) {
-    expect(validation.some(({ rows: [row] }) => onTest.has(row!))).toBe(false);
-    expect(inputs.every(({ rows: [row] }) => onTest.has(row!))).toBe(true);
-  }
+test("a loss without labels trains on all examples, chooses by none, and the last table is the result", async () => {
+  const { seen, state, all, records } = await run([toyTask("t", { validation: numbered(4) })], {
+    loss: "entropy",
+    holdout: 0.5,
+    evalEvery: 100,
+    steps: 5,
+  });
+  expect(numbersOf(seen[0]!)).toEqual([0, 1, 2, 3]);
+  expect(numbersOf(seen.slice(1, 5).flat())).toEqual([0, 1, 2, 3]);
+  expect(chosenRaw(state, all)).toBe(state.raw);
+  // Of two logits 1.5 and 0: the entropy, which no label is in.
+  const p = 1 / (1 + Math.exp(-1.5));
+  expect(records[1]!.loss).toBeCloseTo(-p * Math.log(p) - (1 - p) * Math.log(1 - p), 5);
 });
 
-test("a task's weight multiplies its loss, in training and in choosing", async () => {
-  const [even, uneven] = [await run({ steps: 1 }), await run({ steps: 1, taskWeights: [3, 1] })];
-  const [a, b] = even.records[1]!.losses!;
-  expect(uneven.records[1]!.losses![0]).toBeCloseTo(3 * a!, 5);
-  expect(uneven.records[1]!.losses![1]).toBeCloseTo(b!, 5);
-  expect(uneven.records[0]!.validation!.loss).toBeGreaterThan(even.records[0]!.validation!.loss);
+test("what was never scored has no best step: the last table is the result", () => {
+  const state = initialState(1, 2, options);
+  expect(chosenRaw(state, options)).toBe(state.raw);
 });
 
-test("the state is saved every so many steps and after the last", async () => {
-  const { states } = await run({ steps: 5, saveEvery: 2 });
-  expect(states.map(({ moments }) => moments.step)).toEqual([2, 4, 5]);
+test("it trains on test inputs only where it was told to", async () => {
+  const examples = numbered(4);
+  const tasks = [toyTask("t", { validation: examples.slice(0, 2), test: examples.slice(2) })];
+  const trainedOn = async (adaptOn: TrainOptions["adaptOn"]) => {
+    const { seen } = await run(tasks, { loss: "entropy", evalEvery: 100, adaptOn });
+    return numbersOf(seen.slice(1, 3).flat());
+  };
+  expect(await trainedOn("test")).toEqual([2, 3]);
+  expect(await trainedOn("validation")).toEqual([0, 1]);
+});
+
+test("a start: every entry such that the gate makes it the coefficient asked for", () => {
+  const { raw, moments } = initialState(2, 3, { ...options, gate: "tanh", init: 0.3 });
+  expect([raw.rows, raw.columns]).toEqual([2, 3]);
+  expect([...raw.values].map(Math.tanh).every((value) => Math.abs(value - 0.3) < 1e-12)).toBe(true);
+  expect(raw.values).toHaveLength(6);
+  expect(moments).toEqual({ first: new Float64Array(6), second: new Float64Array(6), step: 0 });
+});
+
+test("a task's weight counts in the loss, in choosing, and in the direction of a step", async () => {
+  const tasks = [
+    toyTask("one", { validation: [helped] }),
+    toyTask("two", { validation: [toyExample([0, 1], 0)] }),
+  ];
+  const [one, two] = [lossOf(1.5, 0), lossOf(0, 1.5)];
+  const even = await run(tasks, { steps: 1 });
+  expect(even.records[1]!.losses).toEqual([expect.closeTo(one, 5), expect.closeTo(two, 5)]);
+  expect(even.records[1]!.loss).toBeCloseTo(one + two, 5);
+  expect(even.records[0]!.validation!.loss).toBeCloseTo(one + two, 5);
+  const uneven = await run(tasks, { steps: 1, taskWeights: [3, 0] });
+  expect(uneven.records[1]!.losses).toEqual([expect.closeTo(3 * one, 5), expect.closeTo(0, 5)]);
+  expect(uneven.records[1]!.loss).toBeCloseTo(3 * one, 5);
+  expect(uneven.records[0]!.validation!.loss).toBeCloseTo(3 * one, 5);
+  // The second task alone pulls at b, and has no weight.
+  expect(uneven.state.raw.values[1]).toBe(0.5);
+  expect(even.state.raw.values[1]).toBeLessThan(0.5);
+  expect(even.state.raw.values[0]).toBeGreaterThan(0.5);
+});
+
+test("accuracies stand task by task", async () => {
+  const { records } = await run(
+    [toyTask("right", { validation: [helped] }), toyTask("wrong", { validation: [hurt] })],
+    { steps: 1 },
+  );
+  expect(records[0]!.validation!.accuracy).toEqual([1, 0]);
+});
+
+test("several batches a step follow each other, and a task's loss is their sum", async () => {
+  // Each example is known by what it loses.
+  const examples = [1, 2, 3].map((x) => toyExample([x, 0], 0));
+  const losses = [1, 2, 3].map((x) => lossOf(1.5 * x, 0));
+  const total = losses.reduce((a, b) => a + b);
+  const tasks = [toyTask("t", { validation: examples }), toyTask("other", { validation: [helped] })];
+  const three = await run(tasks, { lr: 0, batchesPerStep: 3 });
+  for (const { losses: of } of three.records.slice(1))
+    expect(of, "an epoch a step").toEqual([expect.closeTo(total, 5), expect.closeTo(3 * lossOf(1.5, 0), 5)]);
+  const one = await run(tasks, { lr: 0 });
+  const each = one.records.slice(1).map(({ losses: of }) => of![0]!);
+  expect([...each].sort((a, b) => b - a)).toEqual(losses.map((loss) => expect.closeTo(loss, 5)));
+  // Two a step are batches 0 and 1, 2 and 3, …: the first step's, those of the first two steps before.
+  const two = await run(tasks, { lr: 0, batchesPerStep: 2, steps: 2 });
+  expect(two.records[1]!.losses![0]).toBeCloseTo(each[0]! + each[1]!, 5);
+  expect(two.records[2]!.losses![0]).not.toBeCloseTo(each[0]! + each[1]!, 3);
+});
+
+test("decay pulls at a coefficient that no loss pulls at, and a gate that is closed lets nothing through", async () => {
+  const tasks = [toyTask("t", { validation: [helped] })];
+  const { state } = await run(tasks, { taskWeights: [0], weightDecay: 0.5, steps: 1 });
+  expect([...state.raw.values]).toEqual([0.5 * (1 - 0.1 * 0.5), 0.5 * (1 - 0.1 * 0.5)]);
+  const outside = (fresh: TrainState): TrainState => ({
+    ...fresh,
+    raw: { ...fresh.raw, values: Float64Array.of(2, 0.5) },
+  });
+  const dead = await run(tasks, { gate: "clamp" }, { start: outside });
+  expect([...dead.state.raw.values]).toEqual([2, 0.5]);
+  expect(dead.records[0]!.coefficients, "shown as the model has them").toEqual([1, 0.5]);
+});
+
+test("a record: the step's rate and losses; scores and coefficients, to four places, where it is scored", async () => {
+  const { records } = await run([toyTask("t", { validation: [helped] })], {
+    steps: 5,
+    evalEvery: 2,
+    init: 0.123456,
+    warmup: 2,
+    decay: "linear",
+    lr: 0.3,
+  });
+  expect(records.map(({ step }) => step)).toEqual([0, 1, 2, 3, 4, 5]);
+  expect(records.map((record) => Object.keys(record).join())).toEqual([
+    "step,validation,coefficients",
+    "step,lr,loss,losses",
+    "step,lr,loss,losses,validation,coefficients",
+    "step,lr,loss,losses",
+    "step,lr,loss,losses,validation,coefficients",
+    // After the last step it is scored in any case.
+    "step,lr,loss,losses,validation,coefficients",
+  ]);
+  expect(records[0]!.coefficients).toEqual([0.1235, 0.1235]);
+  const rates = [0.15, 0.3, 0.3, 0.2, 0.1].map((rate) => expect.closeTo(rate, 12));
+  expect(records.slice(1).map(({ lr }) => lr)).toEqual(rates);
+});
+
+test("the state is saved every so many steps and after the last, with the best so far", async () => {
+  const { saved } = await run([toyTask("t", { validation: [helped] })], { steps: 5, saveEvery: 2 });
+  expect(saved.map(({ moments }) => moments.step)).toEqual([2, 4, 5]);
+  expect(saved.map(({ best }) => best!.step)).toEqual([2, 4, 5]);
+});
+
+test("who is asked to stop saves and stops; after the last step nobody is asked", async () => {
+  const tasks = [toyTask("t", { validation: [helped] })];
+  let asked = 0;
+  const stopping = () => ++asked === 2;
+  const stopped = await run(tasks, { steps: 4 }, { stopping });
+  expect(stopped.finished).toBe(false);
+  expect(stopped.state.moments.step).toBe(2);
+  expect(stopped.saved).toEqual([stopped.state]);
+  asked = 0;
+  const last = await run(tasks, { steps: 1 }, { stopping: () => ++asked > 0 });
+  expect(last.finished).toBe(true);
+  expect(last.saved).toHaveLength(1);
+  expect(asked).toBe(0);
+});
+
+test("a run that goes on is the run that never stopped", async () => {
+  const tasks = [toyTask("t", { validation: numbered(3) }), toyTask("o", { validation: [hurt, helped] })];
+  const whole = await run(tasks, { steps: 4 });
+  const half = await run(tasks, { steps: 4 }, { stopping: () => true });
+  const rest = await run(tasks, { steps: 4 }, { start: () => half.state });
+  expect(
+    rest.records.map(({ step }) => step),
+    "it begins with no score of its own",
+  ).toEqual([2, 3, 4]);
+  expect([...half.records, ...rest.records]).toEqual(whole.records);
+  expect(rest.state).toEqual(whole.state);
+  const over = await run(tasks, { steps: 4 }, { start: () => whole.state });
+  expect([over.records, over.saved, over.finished]).toEqual([[], [], true]);
+});
+
+test("a loss that is no number ends the run, and says at which step and what may help", async () => {
+  const broken = run([toyTask("t", { validation: [toyExample([NaN, 0], 0)] })]);
+  await expect(broken).rejects.toThrow("the loss became NaN at step 1; try a lower --lr");
+  await expect(broken).rejects.toBeInstanceOf(RangeError);
+});
+
+test("a block at a time, it comes to the same", async () => {
+  const tasks = [toyTask("t", { validation: numbered(3) })];
+  const [whole, blocks] = [await run(tasks), await run(tasks, {}, { place: { blockwise: true } })];
+  expect(blocks.state.raw).toEqual(whole.state.raw);
+  // Each block reads the batch anew, and so does each pass back; a step of the whole model reads it once.
+  expect(blocks.records).toEqual(whole.records);
 });
