@@ -63,20 +63,19 @@ function softLabelsOf({ softLabels }: StepJob["batch"]): readonly (readonly numb
   return softLabels;
 }
 
+/** The mean loss of a batch from its scores, by the loss's name. */
+const meanLosses: Readonly<Record<LossName, (scores: Tensor2D, batch: StepJob["batch"]) => Tensor>> = {
+  entropy,
+  "entropy-fusion_bench": guardedEntropy,
+  "cross-entropy": (scores, { labels }) => labelCrossEntropy(scores, labels),
+  distillation: (scores, batch) => divergence(scores, tensor2d(softLabelsOf(batch).flat(), scores.shape)),
+};
+
 function meanLoss(features: Tensor2D, { head, batch }: StepJob, loss: LossName): Tensor {
   // Texts to be said: the mean cross-entropy of their tokens.
   if (batch.kind === "generate") return mul(sum(features), -1 / lossWeight(batch));
   const scores = logits(features, head, choicesOf(batch));
-  switch (loss) {
-    case "entropy":
-      return entropy(scores);
-    case "entropy-fusion_bench":
-      return guardedEntropy(scores);
-    case "cross-entropy":
-      return labelCrossEntropy(scores, batch.labels);
-    case "distillation":
-      return divergence(scores, tensor2d(softLabelsOf(batch).flat(), scores.shape));
-  }
+  return meanLosses[loss](scores, batch);
 }
 
 /** One pass through the model: some jobs, laid out, and what each stage left for the next. */
