@@ -27,7 +27,9 @@ export const parameterSelectionMethod = method({
       for (let at = 0; at < out.length; at++) {
         let x = 0;
         for (const draw of draws) {
-          x = f32(deltas[Math.floor((draw(start + at) / 4294967296) * deltas.length)]!, at);
+          const delta = deltas[Math.floor((draw(start + at) / 4294967296) * deltas.length)];
+          if (!delta) throw new RangeError("a draw is beyond the models");
+          x = f32(delta, at);
           if (x !== 0) break;
         }
         out[at] = f32(base, at) + x;
