@@ -44,7 +44,7 @@ function normal(size: number, deviation: number, seed: string): Float32Array {
   );
 }
 
-/** A head's own layer: it is trained whole, with the head. */
+/** BERT's layer behind its last block: an adapter stands in blocks. */
 const isPooler = (module: string): boolean => /(^|\.)pooler\.dense$/.test(module);
 
 /** Linear layers in a model's blocks that adapters may stand beside. */

@@ -1,4 +1,4 @@
-import { f32, f64, u32 } from "../at.js";
+import { f32, f64 } from "../at.js";
 
 /**
  * The exact k-th largest |x| over any number of arrays, with no copy and no sort: counts of the upper,
@@ -19,14 +19,14 @@ export const magnitudeCounts = (upper?: number): MagnitudeCounts => ({
 export function countMagnitudes({ counts, upper }: MagnitudeCounts, values: Float32Array): void {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < bits.length; i++) {
-    const magnitude = u32(bits, i) & 0x7fffffff;
+    const magnitude = bits[i]! & 0x7fffffff;
     if (upper === undefined) increment(counts, magnitude >>> 16);
     else if (magnitude >>> 16 === upper) increment(counts, magnitude & 0xffff);
   }
 }
 
 const increment = (counts: Float64Array, digit: number): void => {
-  counts[digit] = f64(counts, digit) + 1;
+  counts[digit] = counts[digit]! + 1;
 };
 
 /** The counts of two readings together, of the same digit. */

@@ -1,5 +1,4 @@
 /** What methods do to all entries of a part: loops over arrays of float32, each its own small function. */
-import { f32 } from "../at.js";
 import { zip } from "./inputs.js";
 
 /** An array that is kept from one part to the next. What was in it is still there. */
@@ -20,24 +19,24 @@ export const scratchDoubles = (): ((size: number) => Float64Array) =>
 
 /** sum += weight · x, every product and sum rounded to float32. */
 export function addScaled(sum: Float32Array, x: Float32Array, weight = 1): void {
-  if (weight === 1) for (let i = 0; i < sum.length; i++) sum[i] = f32(sum, i) + f32(x, i);
-  else for (let i = 0; i < sum.length; i++) sum[i] = f32(sum, i) + Math.fround(weight * f32(x, i));
+  if (weight === 1) for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + x[i]!;
+  else for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + Math.fround(weight * x[i]!);
 }
 
 /** x *= factor. */
 export function scaleBy(x: Float32Array, factor: number): void {
-  if (factor !== 1) for (let i = 0; i < x.length; i++) x[i] = f32(x, i) * factor;
+  if (factor !== 1) for (let i = 0; i < x.length; i++) x[i] = x[i]! * factor;
 }
 
 /** Every entry's sign, 1 or −1; 0 counts as positive. */
 export function toSigns(x: Float32Array): void {
-  for (let i = 0; i < x.length; i++) x[i] = f32(x, i) >= 0 ? 1 : -1;
+  for (let i = 0; i < x.length; i++) x[i] = x[i]! >= 0 ? 1 : -1;
 }
 
 /** Σ|x|, in float64. */
 export function absoluteSum(x: Float32Array): number {
   let sum = 0;
-  for (let i = 0; i < x.length; i++) sum += Math.abs(f32(x, i));
+  for (let i = 0; i < x.length; i++) sum += Math.abs(x[i]!);
   return sum;
 }
 
@@ -69,20 +68,20 @@ function addTerms(out: Float32Array, [first, second, third, fourth]: readonly Te
   if (!first) return;
   const { x: a, factor: p } = first;
   if (!second) {
-    for (let i = 0; i < out.length; i++) out[i] = f32(out, i) + p * f32(a, i);
+    for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]!;
     return;
   }
   const { x: b, factor: q } = second;
   if (!third) {
-    for (let i = 0; i < out.length; i++) out[i] = f32(out, i) + p * f32(a, i) + q * f32(b, i);
+    for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]!;
     return;
   }
   const { x: c, factor: r } = third;
   if (!fourth) {
-    for (let i = 0; i < out.length; i++) out[i] = f32(out, i) + p * f32(a, i) + q * f32(b, i) + r * f32(c, i);
+    for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]!;
     return;
   }
   const { x: d, factor: s } = fourth;
   for (let i = 0; i < out.length; i++)
-    out[i] = f32(out, i) + p * f32(a, i) + q * f32(b, i) + r * f32(c, i) + s * f32(d, i);
+    out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
 }

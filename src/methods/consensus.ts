@@ -1,4 +1,3 @@
-import { f32 } from "../at.js";
 import { addScaled, scratchFloats, toSigns, weightedSum } from "./arrays.js";
 import { zip } from "./inputs.js";
 import { dropByRank, dropOutliers } from "./sparsify.js";
@@ -44,21 +43,21 @@ export function electAndAdd({ weight, lambda, normalize }: Consensus): MergePart
       // What agrees is above 0 when it is multiplied by the elected sign. No branches: signs are as good as random.
       for (const [x, w] of zip(inputs, weight))
         for (let at = 0; at < out.length; at++)
-          out[at] = f32(out, at) + Math.max(0, w * f32(x, at) * f32(signs, at));
+          out[at] = out[at]! + Math.max(0, w * x[at]! * signs[at]!);
       for (let at = 0; at < out.length; at++)
-        out[at] = f32(base, at) + lambda * f32(signs, at) * f32(out, at);
+        out[at] = base[at]! + lambda * signs[at]! * out[at]!;
       return;
     }
     const shares = sharesOf(out.length).fill(0);
     for (const [x, w] of zip(inputs, weight)) {
       for (let at = 0; at < out.length; at++) {
-        const y = Math.max(0, w * f32(x, at) * f32(signs, at));
-        out[at] = f32(out, at) + y;
-        shares[at] = f32(shares, at) + w * Math.min(1, y * 1e300);
+        const y = Math.max(0, w * x[at]! * signs[at]!);
+        out[at] = out[at]! + y;
+        shares[at] = shares[at]! + w * Math.min(1, y * 1e300);
       }
     }
     for (let at = 0; at < out.length; at++)
-      out[at] = f32(base, at) + (lambda * f32(signs, at) * f32(out, at)) / (f32(shares, at) || 1);
+      out[at] = base[at]! + (lambda * signs[at]! * out[at]!) / (shares[at]! || 1);
   };
 }
 

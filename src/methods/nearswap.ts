@@ -1,4 +1,3 @@
-import { f32 } from "../at.js";
 import { sole } from "./inputs.js";
 import { method, parameter } from "./types.js";
 
@@ -13,8 +12,8 @@ export const nearswapMethod = method({
     ({ base, inputs }, out) => {
       const delta = sole(inputs);
       for (let i = 0; i < out.length; i++) {
-        const x = f32(delta, i);
-        out[i] = f32(base, i) + x * Math.min(1, t / Math.max(Math.abs(x), 1e-6));
+        const x = delta[i]!;
+        out[i] = base[i]! + x * Math.min(1, t / Math.max(Math.abs(x), 1e-6));
       }
     },
 });

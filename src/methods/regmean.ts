@@ -103,7 +103,7 @@ function addProduct(out: Float64Array, x: Float64Array, g: Float64Array, size: n
         const target = out.subarray(row, row + size);
         for (let c = 0; c < size; c++)
           target[c] =
-            f64(target, c) + (f0 * f64(g0, c) + f1 * f64(g1, c) + (f2 * f64(g2, c) + f3 * f64(g3, c)));
+            target[c]! + (f0 * g0[c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
       }
     }
   }

@@ -7,15 +7,17 @@ import { entryCount, method, parameter, type MergePart, type Part, type TensorRe
 
 /** Population variance of each place over the models, in float32. What it returns is its own, and gone at the next. */
 function varianceReader(): (part: Part) => Float32Array {
-  const [meansOf, sumsOf, outOf] = [scratchDoubles(), scratchDoubles(), scratchFloats()];
+  const outOf = scratchFloats();
   return ({ base, inputs }) => {
-    const size = base.length;
-    const [means, sums, out] = [meansOf(size).fill(0), sumsOf(size).fill(0), outOf(size)];
+    const out = outOf(base.length);
     const k = inputs.length;
-    for (const x of inputs) for (let at = 0; at < size; at++) means[at] = f64(means, at) + f32(x, at) / k;
-    for (const x of inputs)
-      for (let at = 0; at < size; at++) sums[at] = f64(sums, at) + (f32(x, at) - f64(means, at)) ** 2;
-    for (let at = 0; at < size; at++) out[at] = f64(sums, at) / k;
+    for (let at = 0; at < out.length; at++) {
+      let mean = 0;
+      for (const x of inputs) mean += x[at]! / k;
+      let sum = 0;
+      for (const x of inputs) sum += (x[at]! - mean) ** 2;
+      out[at] = sum / k;
+    }
     return out;
   };
 }
@@ -29,7 +31,7 @@ function select(tensor: TensorReader, part: number): () => (variance: number) =>
     for (const p of tensor.parts()) {
       const variances = variancesOf(p);
       countMagnitudes(counts, variances);
-      for (let i = 0; i < variances.length; i++) if (f32(variances, i) !== 0) varying++;
+      for (let i = 0; i < variances.length; i++) if (variances[i] !== 0) varying++;
     }
     return { counts, varying };
   };
@@ -55,7 +57,7 @@ function masked(tensor: TensorReader, part: number): () => (p: Part) => void {
     return (p) => {
       const variances = variancesOf(p);
       for (let at = 0; at < variances.length; at++)
-        if (!keep(f32(variances, at))) for (const delta of p.inputs) delta[at] = 0;
+        if (!keep(variances[at]!)) for (const delta of p.inputs) delta[at] = 0;
     };
   };
 }

@@ -1,4 +1,4 @@
-import { f32, f64, lookUp } from "../at.js";
+import { f64, lookUp } from "../at.js";
 import { countMagnitudes, digitOfRank, magnitudeCounts, magnitudeOf } from "../merge/magnitudes.js";
 import { zip } from "./inputs.js";
 import { entryCount, type TensorReader } from "./types.js";
@@ -64,7 +64,7 @@ export function largest(tensor: TensorReader, counts: readonly number[]): Sparsi
       let room = limit.rank;
       return (delta) => {
         for (let at = 0; at < delta.length; at++) {
-          const m = Math.abs(f32(delta, at));
+          const m = Math.abs(delta[at]!);
           if (m < magnitude || (m === magnitude && room-- <= 0)) delta[at] = 0;
         }
       };
@@ -94,7 +94,7 @@ export function between(
       let [atLow, atHigh] = [0, 0];
       return (delta) => {
         for (let at = 0; at < delta.length; at++) {
-          const m = Math.abs(f32(delta, at));
+          const m = Math.abs(delta[at]!);
           const inside = m >= low.magnitude && m <= high.magnitude;
           const early = m === low.magnitude && atLow++ < skip;
           const late = m === high.magnitude && atHigh++ >= take;

@@ -1,4 +1,4 @@
-import { f32, f64 } from "../at.js";
+import { f64 } from "../at.js";
 import { weightedSum } from "./arrays.js";
 import { clampCosine, pairProducts, type PairProducts } from "./geometry.js";
 import { pair } from "./inputs.js";
@@ -49,10 +49,10 @@ function endsOfColumns(tensor: TensorReader, t: number): [first: Float64Array, s
   for (const { inputs } of tensor.parts()) {
     const [a, b] = pair(inputs);
     for (let i = 0; i < a.length; i++) {
-      const [x, y, c] = [f32(a, i), f32(b, i), i % width];
-      aa[c] = f64(aa, c) + x * x;
-      ab[c] = f64(ab, c) + x * y;
-      bb[c] = f64(bb, c) + y * y;
+      const [x, y, c] = [a[i]!, b[i]!, i % width];
+      aa[c] = aa[c]! + x * x;
+      ab[c] = ab[c]! + x * y;
+      bb[c] = bb[c]! + y * y;
     }
   }
   const [first, second] = [new Float64Array(width), new Float64Array(width)];
@@ -67,7 +67,7 @@ function mergeColumns(tensor: TensorReader, t: number): MergePart {
     const [a, b] = pair(inputs);
     for (let i = 0; i < out.length; i++) {
       const c = i % tensor.width;
-      out[i] = f32(base, i) + f64(first, c) * f32(a, i) + f64(second, c) * f32(b, i);
+      out[i] = base[i]! + first[c]! * a[i]! + second[c]! * b[i]!;
     }
   };
 }
@@ -80,13 +80,14 @@ const mergeRows =
     for (let from = 0; from < out.length; from += width) {
       let [aa, ab, bb] = [0, 0, 0];
       for (let i = from; i < from + width; i++) {
-        aa += f32(a, i) ** 2;
-        ab += f32(a, i) * f32(b, i);
-        bb += f32(b, i) ** 2;
+        const [x, y] = [a[i]!, b[i]!];
+        aa += x ** 2;
+        ab += x * y;
+        bb += y ** 2;
       }
       const [first, second] = endsOfDeltas(t, { aa, ab, bb });
       for (let i = from; i < from + width; i++)
-        out[i] = f32(base, i) + first * f32(a, i) + second * f32(b, i);
+        out[i] = base[i]! + first * a[i]! + second * b[i]!;
     }
   };
 

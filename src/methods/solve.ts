@@ -5,12 +5,12 @@ function leadingDot(a: Float64Array, b: Float64Array, n: number): number {
   let [p, q, r, s] = [0, 0, 0, 0];
   const whole = n & ~3;
   for (let i = 0; i < whole; i += 4) {
-    p += f64(a, i) * f64(b, i);
-    q += f64(a, i + 1) * f64(b, i + 1);
-    r += f64(a, i + 2) * f64(b, i + 2);
-    s += f64(a, i + 3) * f64(b, i + 3);
+    p += a[i]! * b[i]!;
+    q += a[i + 1]! * b[i + 1]!;
+    r += a[i + 2]! * b[i + 2]!;
+    s += a[i + 3]! * b[i + 3]!;
   }
-  for (let i = whole; i < n; i++) p += f64(a, i) * f64(b, i);
+  for (let i = whole; i < n; i++) p += a[i]! * b[i]!;
   return p + q + (r + s);
 }
 
@@ -51,9 +51,9 @@ export function solveRows(a: Float64Array, b: Float64Array, size: number): boole
     for (let r = size - 1; r >= 0; r--) {
       const line = at(lines, r);
       for (const x of xs) {
-        const value = f64(x, r) / f64(line, r);
+        const value = x[r]! / line[r]!;
         x[r] = value;
-        for (let c = 0; c < r; c++) x[c] = f64(x, c) - value * f64(line, c);
+        for (let c = 0; c < r; c++) x[c] = x[c]! - value * line[c]!;
       }
     }
   }

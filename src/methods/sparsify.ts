@@ -1,4 +1,3 @@
-import { f32, f64, u32 } from "../at.js";
 import { absoluteSum, scaleBy } from "./arrays.js";
 import { zip } from "./inputs.js";
 import { below, drawsFor } from "./random.js";
@@ -96,7 +95,7 @@ export const dareTreatment = ({ dareP, rescale, seed }: DareValues): Treatment =
       const limit = below(p);
       const dropAtRandom: Sparsification = () => (delta, start) => {
         // No branch: which way it went would be a coin's guess.
-        for (let i = 0; i < delta.length; i++) delta[i] = f32(delta, i) * Number(draw(start + i) >= limit);
+        for (let i = 0; i < delta.length; i++) delta[i] = delta[i]! * Number(draw(start + i) >= limit);
       };
       return { sparsify: dropAtRandom, scale: dareScale(p, rescale) };
     }),
@@ -154,10 +153,10 @@ function ranksOf(row: Float32Array): Float64Array {
   const bits = new Uint32Array(row.buffer, row.byteOffset, row.length);
   // Magnitude above, place below: one number to sort by, exact up to rows of four million.
   const keys = new Float64Array(row.length);
-  for (let i = 0; i < row.length; i++) keys[i] = (u32(bits, i) & 0x7fffffff) * 4194304 + i;
+  for (let i = 0; i < row.length; i++) keys[i] = (bits[i]! & 0x7fffffff) * 4194304 + i;
   keys.sort();
   const ranks = new Float64Array(row.length);
-  for (let r = 0; r < keys.length; r++) ranks[f64(keys, r) % 4194304] = r;
+  for (let r = 0; r < keys.length; r++) ranks[keys[r]! % 4194304] = r;
   return ranks;
 }
 
@@ -186,7 +185,7 @@ const keepByRank =
       const row = delta.subarray(from, from + width);
       const ranks = ranksOf(row);
       for (let i = 0; i < width; i++) {
-        const probability = density - epsilon + (f64(ranks, i) / last) * 2 * epsilon;
+        const probability = density - epsilon + (ranks[i]! / last) * 2 * epsilon;
         if (draw(start + from + i) >= below(probability)) row[i] = 0;
       }
     }

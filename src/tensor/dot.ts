@@ -1,8 +1,7 @@
-import { f32 } from "../at.js";
 
 /** Σ a_i b_i, summed in float64 one after the other. */
 export function dot(a: Float32Array, b: Float32Array): number {
   let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += f32(a, i) * f32(b, i);
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
   return sum;
 }
