@@ -76,7 +76,7 @@ const packedTypes = {
 };
 type WordPacking = (typeof packedTypes)[keyof typeof packedTypes];
 
-/** Words of int32 → their entries in float32, four bytes each: the caller gives them their shape. */
+/** Words of int32 → their entries in float32, in another shape: the caller gives them theirs. */
 function unpackWords(backend: NativeBackend, data: TensorInfo, type: number): Tensor {
   const { int32, float } = tensorflowTypes;
   // tfjs knows no tensors of these types: this one lives between two calls only.

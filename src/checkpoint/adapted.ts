@@ -137,6 +137,9 @@ function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: Adapte
   return { kind: "lora", a: matrix(a), b: matrix(b), scale, transposed, width };
 }
 
+/** What is asked of a checkpoint tensor by tensor. */
+type TensorAccess = Pick<Checkpoint, "entry" | "ref" | "read" | "readRange">;
+
 /**
  * A checkpoint with tensors of a file in the place of its own.
  * @param whole the tensor's name → its name in the file
@@ -146,25 +149,31 @@ function withWhole(
   file: SafetensorsFile,
   whole: ReadonlyMap<string, string>,
 ): Checkpoint {
+  const { path, entry, read, readRange } = file;
+  const ofFile: TensorAccess = { entry, ref: (name) => refIn(path, entry(name)), read, readRange };
+  const holder = (name: string): { access: TensorAccess; stored: string } => {
+    const stored = whole.get(name);
+    if (stored === undefined) return { access: checkpoint, stored: name };
+    return { access: ofFile, stored };
+  };
   return {
     ...checkpoint,
     names: [...checkpoint.names, ...[...whole.keys()].filter((name) => !checkpoint.entry(name))],
     entry(name) {
-      const inFile = whole.get(name);
-      return inFile === undefined ? checkpoint.entry(name) : file.entry(inFile);
+      const { access, stored } = holder(name);
+      return access.entry(stored);
     },
     ref(name) {
-      const inFile = whole.get(name);
-      return inFile === undefined ? checkpoint.ref(name) : refIn(file.path, file.entry(inFile));
+      const { access, stored } = holder(name);
+      return access.ref(stored);
     },
     async read(name) {
-      const inFile = whole.get(name);
-      return inFile === undefined ? checkpoint.read(name) : file.read(inFile);
+      const { access, stored } = holder(name);
+      return access.read(stored);
     },
     async readRange(name, start, length) {
-      const inFile = whole.get(name);
-      if (inFile === undefined) return checkpoint.readRange(name, start, length);
-      return file.readRange(inFile, start, length);
+      const { access, stored } = holder(name);
+      return access.readRange(stored, start, length);
     },
   };
 }

@@ -22,6 +22,8 @@ async function withExpert<T>(
   tasks: readonly string[],
   run: (expert: Member, index: number) => Promise<T>,
 ): Promise<void> {
+  // Where none are held out, nothing names experts for them.
+  if (tasks.length === 0) return;
   if (!head) {
     for (const [i, label] of tasks.entries()) await run({ ...base, label }, i);
     return;

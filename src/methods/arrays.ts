@@ -82,6 +82,5 @@ function addTerms(out: Float32Array, [first, second, third, fourth]: readonly Te
     return;
   }
   const { x: d, factor: s } = fourth;
-  for (let i = 0; i < out.length; i++)
-    out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
+  for (let i = 0; i < out.length; i++) out[i] = out[i]! + p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
 }

@@ -42,10 +42,8 @@ export function electAndAdd({ weight, lambda, normalize }: Consensus): MergePart
     if (!normalize) {
       // What agrees is above 0 when it is multiplied by the elected sign. No branches: signs are as good as random.
       for (const [x, w] of zip(inputs, weight))
-        for (let at = 0; at < out.length; at++)
-          out[at] = out[at]! + Math.max(0, w * x[at]! * signs[at]!);
-      for (let at = 0; at < out.length; at++)
-        out[at] = base[at]! + lambda * signs[at]! * out[at]!;
+        for (let at = 0; at < out.length; at++) out[at] = out[at]! + Math.max(0, w * x[at]! * signs[at]!);
+      for (let at = 0; at < out.length; at++) out[at] = base[at]! + lambda * signs[at]! * out[at]!;
       return;
     }
     const shares = sharesOf(out.length).fill(0);

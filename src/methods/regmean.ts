@@ -102,8 +102,7 @@ function addProduct(out: Float64Array, x: Float64Array, g: Float64Array, size: n
         const [f0, f1, f2, f3] = [factor(p), factor(p + 1), factor(p + 2), factor(p + 3)];
         const target = out.subarray(row, row + size);
         for (let c = 0; c < size; c++)
-          target[c] =
-            target[c]! + (f0 * g0[c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
+          target[c] = target[c]! + (f0 * g0[c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
       }
     }
   }

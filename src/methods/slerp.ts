@@ -86,8 +86,7 @@ const mergeRows =
         bb += y ** 2;
       }
       const [first, second] = endsOfDeltas(t, { aa, ab, bb });
-      for (let i = from; i < from + width; i++)
-        out[i] = base[i]! + first * a[i]! + second * b[i]!;
+      for (let i = from; i < from + width; i++) out[i] = base[i]! + first * a[i]! + second * b[i]!;
     }
   };
 

@@ -150,3 +150,9 @@ test("an expert is closed, whatever fails", async () => {
   await expect(measured(true)).rejects.toThrow("the disk is full");
   expect(open).toEqual([]);
 });
+
+test("where no task is held out, nobody is asked for its expert", async () => {
+  vi.mocked(locate).mockRejectedValue(new Error("there is nothing to find"));
+  expect(await heldOutHashes(inputsOf(true), options, [])).toEqual([]);
+  expect(locate).not.toHaveBeenCalled();
+});
