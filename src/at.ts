@@ -2,6 +2,9 @@
  * Checked access to lists, maps and arrays of numbers. With `noUncheckedIndexedAccess` every index may miss; these
  * throw where it does, so that a wrong index ends a run and never becomes a NaN in a model.
  *
+ * In the tightest loops over entries (methods/, tensor/) an assertion (`!`) stands where these were measured to cost
+ * time; nowhere else.
+ *
  * The ones for arrays of numbers exist apart from `at` for speed: in a loop over the entries of a tensor each must
  * only ever see one kind of array, or the engine stops inlining it (18 times slower, measured with Node 20).
  */
