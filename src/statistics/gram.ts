@@ -18,14 +18,14 @@ export async function gramsOf(
 ): Promise<Map<string, Float32Array>> {
   const grams = new Map<string, { readonly sum: Tensor; readonly count: number }>();
   const weights: Weights = Object.assign(weightsByName(modelWeights), {
-    seen(name: string, x: Tensor2D) {
+    onLinearInput(name: string, x: Tensor2D) {
       const before = grams.get(name);
       const gram = matMul(x, x, true, false);
       const sum = keep(before ? add(before.sum, gram) : gram);
       before?.sum.dispose();
       grams.set(name, { sum, count: (before?.count ?? 0) + x.shape[0] });
     },
-  });
+  } satisfies Partial<Weights>);
   try {
     for (const [n, { rows }] of examples.entries()) {
       for (const row of rows) tidy(() => void forward(model, weights, [row]));

@@ -216,7 +216,7 @@ describe("a language model", () => {
     );
     expect((await again(...single)).rows[0]).toMatchObject({ metric: "exact-match", value: 2 / 3 });
     expect((await cli(...both, "--loss", "entropy", "--out", "none")).stderr).toMatch(
-      /ropes: --loss entropy looks at the classes/,
+      /ropes: --loss entropy needs classes or answers to choose from/,
     );
     expect((await cli("compare", ...both, "--methods", "fisher", "--out", "none")).stderr).toMatch(
       /ropes: Fisher information is computed over classes or answers/,
