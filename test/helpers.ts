@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import { packageFolder } from "../src/package.js";
+import type { Task } from "../src/tasks/registry.js";
 
 export const golden = <T>(name: string): T =>
   JSON.parse(readFileSync(join(packageFolder, "test", "golden", `${name}.json`), "utf8")) as T;
@@ -32,3 +33,13 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
   }
   return worst / (scale || 1);
 }
+
+/** A task of the registry, for what reads no data of it. */
+export const rte: Task = {
+  id: "rte",
+  kind: "pair",
+  labels: ["entailment", "not_entailment"],
+  max_new_tokens: 1,
+  synthetic: false,
+  what: "",
+};

@@ -6,6 +6,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { settingsSchema } from "../../src/config/settings.js";
+import { plainTree } from "../../src/treerun/plan.js";
 import { mergeInTree, type TreeHooks } from "../../src/treerun/run.js";
 import { mergeByTraining } from "../../src/run/merge.js";
 import { makeFamily } from "./families.js";
@@ -86,20 +87,7 @@ async function main(order: Order): Promise<Outcome> {
   } else {
     const by =
       order.way === "pairwise" ? { file: "chain", groups: chain(tasks) as never } : ("order" as const);
-    await mergeInTree(
-      options,
-      {
-        fanIn: 2,
-        by,
-        jobs: 1,
-        polish: 0,
-        keepNodes: false,
-        nodeMethod: "supermerge",
-        executor: "local",
-        slurmOptions: [],
-      },
-      hooks,
-    );
+    await mergeInTree(options, { ...plainTree, by }, hooks);
     const nodes = join(order.out, "nodes");
     const results = await Promise.all(
       (await readdir(nodes)).map((id) => json<NodeRun>(join(nodes, id, "run.json"))),

@@ -1,17 +1,7 @@
 import { UserError } from "../errors.js";
 import type { Member } from "./family.js";
-import type { Checkpoint } from "./folder.js";
+import { entryOf } from "./folder.js";
 import type { TensorEntry } from "./safetensors.js";
-
-/**
- * What a checkpoint's header says of a stored tensor.
- * @throws UserError where it has none of that name
- */
-export function entryOf({ folder, entry }: Checkpoint, stored: string): TensorEntry {
-  const found = entry(stored);
-  if (found === undefined) throw new UserError(`${folder}: there is no tensor "${stored}"`);
-  return found;
-}
 
 /**
  * The stored name of one of a model's tensors, under its family's name.

@@ -22,7 +22,7 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { bestPoint } from "../evaluate/baselines.js";
 import { searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "../mergers/statistics.js";
-import type { TreeOptions } from "../treerun/plan.js";
+import { plainTree, type TreeOptions } from "../treerun/plan.js";
 
 /** A method that trains nothing; parameters that are not given are searched, or the customary ones. */
 interface Plain {
@@ -42,17 +42,6 @@ export type Candidate = { readonly name: string } & (
 
 /** A candidate that is trained. */
 export type TrainedCandidate = Exclude<Candidate, Plain>;
-
-const plainTree: TreeOptions = {
-  fanIn: 2,
-  by: "similarity",
-  jobs: 1,
-  polish: 0,
-  keepNodes: false,
-  nodeMethod: "supermerge",
-  executor: "local",
-  slurmOptions: [],
-};
 
 function takesModels({ inputs: [least, most] = [1, Infinity] }: Method, models: number): boolean {
   return models >= least && models <= most;

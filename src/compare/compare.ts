@@ -5,18 +5,12 @@ import { digest, writeText } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { Stopped } from "../errors.js";
 import { evaluateReferences } from "../evaluate/baselines.js";
-import {
-  compareFile,
-  methodFile,
-  fileNames,
-  resultsFile,
-  type InputHash,
-  type MethodResult,
-} from "../folder/files.js";
+import { compareFile, methodFile, fileNames, resultsFile, type MethodResult } from "../folder/files.js";
 import { openOutput } from "../folder/output.js";
 import { foldersOf, recipeOf } from "../inputs/locate.js";
 import { mergeContextOf, openInputs } from "../inputs/open.js";
 import { version } from "../package.js";
+import type { InputHash } from "../report/card.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
 import { toMarkdown } from "../report/formats.js";
 import { mean } from "../report/interval.js";
@@ -168,17 +162,17 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
         `${candidate.name}: ${(100 * average).toFixed(1)} % on average, ${result.seconds.total.toFixed(1)} s`,
       );
     }
-    const { rows, times } = compared(true);
-    await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(rows, times))}\n`);
+    const done = compared(true);
+    await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(done.rows, done.times))}\n`);
     const searched = [...found].flatMap(([name, one]) => (one.search ? [[name, one.search] as const] : []));
     await resultsFile.write(out, {
-      rows,
+      rows: done.rows,
       search: Object.fromEntries(searched),
-      times,
+      times: done.times,
       settings: { ...shared, ...given },
       inputs: hashes,
     });
-    return compared(true);
+    return done;
   } catch (error) {
     if (error instanceof Stopped) return compared(false);
     throw error;

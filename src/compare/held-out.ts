@@ -4,7 +4,7 @@ import { at } from "../at.js";
 import { openExpert, type Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
 import type { MergeOptions } from "../config/options.js";
-import type { InputHash } from "../folder/files.js";
+import type { InputHash } from "../report/card.js";
 import { writeHead } from "../folder/output.js";
 import { locate } from "../inputs/locate.js";
 import type { Inputs } from "../inputs/open.js";

@@ -40,7 +40,6 @@ export const fileNames = {
 
 /** A file that the numbers depend on. */
 const inputHash: z.ZodType<InputHash> = z.object({ role: z.string(), file: z.string(), sha256: z.string() });
-export type { InputHash };
 
 const trainedSettings = z
   .looseObject({

@@ -4,6 +4,7 @@ import { basename, join, resolve } from "node:path";
 import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { gates, type GateName } from "../merge/gates.js";
+import type { InputHash } from "../report/card.js";
 import { escapeHtml, toHtml } from "../report/formats.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { mean } from "../report/interval.js";
@@ -18,7 +19,6 @@ import {
   resultsFile,
   runFile,
   type Coefficients,
-  type InputHash,
   type LogLine,
 } from "./files.js";
 
@@ -169,7 +169,7 @@ function inputRow({ role, file, sha256 }: InputHash): string {
  * times, settings, inputs with their hashes.
  * @throws UserError where the folder holds no finished merge
  */
-export async function reportHtml(folder: string): Promise<string> {
+async function reportHtml(folder: string): Promise<string> {
   const found = await resultsFile.read(folder);
   if (!found)
     throw new UserError(

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import type { Family } from "../checkpoint/family.js";
 import { f64 } from "../at.js";
-import { entryOf, storedName } from "../checkpoint/entry.js";
-import type { Checkpoint } from "../checkpoint/folder.js";
+import { storedName } from "../checkpoint/entry.js";
+import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";

@@ -1,5 +1,5 @@
 import type { Family, Member } from "../checkpoint/family.js";
-import { entryOf } from "../checkpoint/entry.js";
+import { entryOf } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
 import { languageModels } from "../models/index.js";
 import type { HeadNames, Model } from "../models/types.js";

@@ -4,7 +4,7 @@ import type { Member } from "../checkpoint/family.js";
 import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import type { InputHash } from "../folder/files.js";
+import type { InputHash } from "../report/card.js";
 import { rowTokens } from "../models/types.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";

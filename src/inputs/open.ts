@@ -6,7 +6,7 @@ import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
-import type { InputHash } from "../folder/files.js";
+import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";

@@ -90,7 +90,7 @@ export function compileMergekit(
 
 /** @throws UserError where we do not have the file's method */
 function translationOf({ merge_method }: MergekitFile, where: string): Translation {
-  const found = translations[merge_method];
+  const found = Object.hasOwn(translations, merge_method) && translations[merge_method];
   if (!found)
     throw new UserError(
       `${where}: merge_method ${merge_method} is not ` +

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { at, f64 } from "../at.js";
 import { adapterWeightsName } from "../checkpoint/adapter.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
-import { entryOf } from "../checkpoint/entry.js";
+import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { refIn, type Ref } from "../checkpoint/ref.js";
 import type { TensorEntry } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -13,7 +13,6 @@ import { UserError } from "../errors.js";
 import { elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { writeAdapterConfig } from "./adapter-config.js";
 import type { AdapterResult, MethodUse } from "./lora.js";
-import type { Checkpoint } from "../checkpoint/folder.js";
 
 /** A module that some adapter scales. */
 interface Ia3Module {

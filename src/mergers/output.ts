@@ -42,7 +42,7 @@ export async function writeRecorded(
   write: () => Promise<void>,
 ): Promise<void> {
   await clearMerge(out);
-  await mergeFile.write(out, { version, ...record, models: [...record.models] });
+  await mergeFile.write(out, { version, ...record });
   try {
     await write();
   } catch (error) {

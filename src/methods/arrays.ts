@@ -2,7 +2,7 @@
 import { zip } from "./inputs.js";
 
 /** An array that is kept from one part to the next. What was in it is still there. */
-export function scratchOf<T extends { readonly length: number; subarray(from: number, to: number): T }>(
+function scratchOf<T extends { readonly length: number; subarray(from: number, to: number): T }>(
   make: (size: number) => T,
 ): (size: number) => T {
   let array = make(0);

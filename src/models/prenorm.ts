@@ -33,7 +33,7 @@ export interface PreNorm extends DenseOptions {
  * One layer with its norms in front: x + attention(norm x), then x + feed-forward(norm x). ViT, CLIP's
  * towers, GPT-2.
  */
-export function preNormLayer(
+function preNormLayer(
   layer: string,
   { width, inner, heads, epsilon, activation, names, transposed }: PreNorm,
 ): Block<State> {

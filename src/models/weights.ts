@@ -3,8 +3,8 @@ import { tensor1d, type Tensor, type Tensor1D, type Tensor2D } from "@tensorflow
 import { rows } from "./ops.js";
 import type { Lookup, Weights } from "./types.js";
 
-const isMatrix = (tensor: Tensor): tensor is Tensor2D => tensor.rank === 2;
-const isVector = (tensor: Tensor): tensor is Tensor1D => tensor.rank === 1;
+export const isMatrix = (tensor: Tensor): tensor is Tensor2D => tensor.rank === 2;
+export const isVector = (tensor: Tensor): tensor is Tensor1D => tensor.rank === 1;
 
 const wrongRank = (what: string, tensor: Tensor | undefined, wanted: string) =>
   new Error(`${what} must be ${wanted}, it is ${tensor ? `[${tensor.shape.join(", ")}]` : "missing"}`);

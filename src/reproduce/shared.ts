@@ -1,23 +1,16 @@
 import { UserError } from "../errors.js";
-import { methods } from "../methods/index.js";
-import type { Method } from "../methods/types.js";
+import { findMethod } from "../methods/index.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable, tableCaption } from "../report/table.js";
 import type { Candidate } from "../compare/candidates.js";
 import type { CaptionedTable, Lab, Outcome, Produced } from "./types.js";
-
-function methodNamed(name: string): Method {
-  const found = methods.find((one) => one.name === name);
-  if (!found) throw new Error(`there is no method "${name}"`);
-  return found;
-}
 
 /** A method under a name of its own, with some parameters given. */
 export const given = (
   name: string,
   method: string,
   values?: Readonly<Record<string, unknown>>,
-): Candidate => ({ name, method: methodNamed(method), given: values });
+): Candidate => ({ name, method: findMethod(method), given: values });
 /** SuperMerge with some settings changed. */
 export const superMergeWith = (name: string, settings: Readonly<Record<string, unknown>>): Candidate => ({
   name,
@@ -37,7 +30,7 @@ export const behindDare = (
   name: string,
   method: string,
   values?: Readonly<Record<string, unknown>>,
-): Candidate => ({ name, method: methodNamed(method), given: values, grid: { dareP: dareRates } });
+): Candidate => ({ name, method: findMethod(method), given: values, grid: { dareP: dareRates } });
 
 /** The p that was found for such a method, seed by seed. @throws UserError where none was */
 export const rateOf = (outcome: Outcome, name: string, { seeds }: Pick<Lab, "seeds">): number[] =>

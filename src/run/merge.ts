@@ -30,7 +30,7 @@ function startFrom({ init, loss }: MergeOptions, lambda: number): number {
 }
 
 /** A trained merge's row in the results. */
-export function methodName({ method, treat, loss, granularity, adaptOn }: MergeOptions): string {
+function methodName({ method, treat, loss, granularity, adaptOn }: MergeOptions): string {
   const isSuperMerge = method === "supermerge";
   let name: string = method;
   if (isSuperMerge && !usesLabels(loss)) name += `-${loss}`;

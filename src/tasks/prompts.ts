@@ -52,7 +52,7 @@ const promptsourceFolders: Record<string, readonly string[]> = {
 async function parseYaml(path: string): Promise<unknown> {
   try {
     // promptsource marks its templates with tags of its own.
-    return parse(await readFile(path, "utf8"), { logLevel: "silent" });
+    return parse(await readFile(path, "utf8"), { logLevel: "error" });
   } catch (error) {
     throw new UserError(`${path}: not valid YAML (${messageOf(error).split("\n")[0]})`);
   }

@@ -11,14 +11,13 @@ import {
   sum,
   tidy,
   type Tensor,
-  type Tensor1D,
-  type Tensor2D,
   type Variable,
 } from "@tensorflow/tfjs-core";
 import { f32, lookUp } from "../at.js";
 import { forward } from "../models/index.js";
 import type { Head } from "../models/head.js";
 import type { Model, Weights } from "../models/types.js";
+import { isMatrix, isVector } from "../models/weights.js";
 import { addGradients } from "./gradients.js";
 import { modelPasses, type StepJob } from "./passes.js";
 import { jobLosses } from "./step.js";
@@ -141,9 +140,6 @@ export async function weightStep(
   scale.dispose();
   return loss;
 }
-
-const isMatrix = (tensor: Tensor): tensor is Tensor2D => tensor.rank === 2;
-const isVector = (tensor: Tensor): tensor is Tensor1D => tensor.rank === 1;
 
 /** A head whose tensors are among what is trained. */
 export function trainedHead(trained: ReadonlyMap<string, Variable>, prefix: string): Head | undefined {

@@ -80,7 +80,7 @@ async function childrenOf(folder: string, node: NodeFile): Promise<Child[]> {
  * Columns of a node: a child that is given by coefficients is the sum of its leaves' task vectors,
  * never written out.
  */
-export function nodeColumns(
+function nodeColumns(
   children: readonly Pick<Child, "id" | "sources" | "flat">[],
   members: readonly Member[],
 ): Column[] {

@@ -45,6 +45,18 @@ export interface TreeOptions {
   readonly slurmOptions: readonly string[];
 }
 
+/** Pairs of the most similar, one node after the other in processes of this machine. */
+export const plainTree: TreeOptions = {
+  fanIn: 2,
+  by: "similarity",
+  jobs: 1,
+  polish: 0,
+  keepNodes: false,
+  nodeMethod: "supermerge",
+  executor: "local",
+  slurmOptions: [],
+};
+
 export interface PlannedNode extends TreeNode {
   readonly identity: string;
   readonly predicted: NodePrediction["predicted"];

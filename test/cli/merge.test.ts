@@ -214,6 +214,10 @@ describe("merge", () => {
       /merge_method ram is not supported/,
     ],
     [
+      "merge_method: constructor\nmodels: [{model: a}, {model: b}]",
+      /merge_method constructor is not supported/,
+    ],
+    [
       "merge_method: linear\nmodels: [{model: a}]\nmodules: {}",
       /modules: a merge of several modules is not supported/,
     ],

@@ -4,18 +4,9 @@ import { expect, test } from "vitest";
 import { labelOrder } from "../../src/inputs/check.js";
 import { locate } from "../../src/inputs/locate.js";
 import { beginRun, openOutput } from "../../src/folder/output.js";
-import type { Task } from "../../src/tasks/registry.js";
-import { temporaryFolder } from "../helpers.js";
+import { rte, temporaryFolder } from "../helpers.js";
 
 const folder = await temporaryFolder();
-const rte: Task = {
-  id: "rte",
-  kind: "pair",
-  labels: ["entailment", "not_entailment"],
-  max_new_tokens: 1,
-  synthetic: false,
-  what: "",
-};
 
 test("labels are matched by name, whatever their order in the expert", () => {
   expect(labelOrder({ label2id: { entailment: 0, not_entailment: 1 } }, rte)).toEqual([0, 1]);

@@ -2,21 +2,13 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { UserError } from "../../src/errors.js";
-import { golden, temporaryFolder } from "../helpers.js";
+import { golden, rte, temporaryFolder } from "../helpers.js";
 import { pictureOf, type Example } from "../../src/tasks/examples.js";
 import type { Task } from "../../src/tasks/registry.js";
 import { loadTaskData, shuffled, trainingData } from "../../src/tasks/split.js";
 
 /** Which examples train, choose and test, on files of texts that are known by a number each. */
 const folder = await temporaryFolder();
-const rte: Task = {
-  id: "rte",
-  kind: "pair",
-  labels: ["entailment", "not_entailment"],
-  max_new_tokens: 1,
-  synthetic: false,
-  what: "",
-};
 const line = (n: number, label: number | undefined) =>
   `${JSON.stringify({ text_a: `t${n}`, text_b: "b", ...(label !== undefined && { label }) })}\n`;
 

@@ -211,9 +211,7 @@ test("promptsource's own tags are read without a word", async () => {
   warned.mockRestore();
 });
 
-// A bug: `logLevel: "silent"` makes the parser swallow what is wrong in a file ("error" would swallow warnings alone).
-// Take `.fails` away with it.
-test.fails("a file that is no YAML is said to be none, in one line", async () => {
+test("a file that is no YAML is said to be none, in one line", async () => {
   const broken = loadPrompts(await folderOf({ rte: 'templates:\n  one: "no end\n' }));
   await expect(broken).rejects.toThrow(
     /\/rte\/templates\.yaml: not valid YAML \(Missing closing "quote[^\n]*\)$/,
