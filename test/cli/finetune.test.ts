@@ -198,7 +198,7 @@ test("bad input gets one line", async () => {
     /ropes asks for a generated text, and the model generates none/,
   );
   expect((await cli("finetune", "--task", "mnist", "--data", "data", "--out", "x")).stderr).toMatch(
-    /mnist is a task of images, and the model reads texts/,
+    /mnist is a task of images, and the model takes texts/,
   );
   expect((await cli("finetune", "--task", "rte,cb", "--out", "x")).stderr).toMatch(
     /give one task, or --multitask/,

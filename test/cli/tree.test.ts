@@ -159,7 +159,7 @@ describe("a tree of merges", () => {
     const out = join(folder, "ties");
     const merged = await cli(...tree("--node-method", "ties", "--out", out, "--json"));
     expect(merged).toMatchObject({ code: 0 });
-    expect(merged.stderr).toMatch(/not one table: what ties makes/);
+    expect(merged.stderr).toMatch(/ties gives no table of coefficients: the result is the root/);
     expect(await weights(out)).toEqual(await weights(join(out, "nodes", "cb+copa+trec6", "model")));
     expect(JSON.parse(merged.stdout).rows.map(({ method }: ResultRow) => method)).toContain(
       "hierarchical-ties",
