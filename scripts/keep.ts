@@ -12,7 +12,7 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { InputHash } from "../src/report/card.js";
-import { toMarkdown } from "../src/report/formats.js";
+import { toMarkdown } from "../src/report/table.js";
 import { experiments } from "../src/reproduce/index.js";
 import { baseOf, isOf, readExpected, type Expected } from "../src/reproduce/papers.js";
 

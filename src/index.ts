@@ -7,11 +7,11 @@ export {
   type EngineStatus,
 } from "./backend/index.js";
 export { UserError } from "./errors.js";
-export { disposeDeltas, uploadDeltas, type Deltas } from "./merge/deltas.js";
+export { disposeDeltas, uploadDeltas, type Deltas } from "./merge/op.js";
 export { packRows, unpackRows, packings, type PackedRows, type Packing } from "./merge/packing.js";
 export { mergeForward, mergeGradient, mergeTensor } from "./merge/op.js";
-export { gates, gateNames, type Gate, type GateName } from "./merge/gates.js";
-export { groupLayers, granularities, type Granularity, type Layer } from "./merge/layers.js";
+export { gates, gateNames, type Gate, type GateName } from "./merge/table.js";
+export { groupLayers, granularities, type Granularity, type Layer } from "./merge/table.js";
 export { loadTaskVectors, type TaskVectors } from "./merge/vectors.js";
 export { residencies, type Residency } from "./merge/residency.js";
 export { columnOf, type Column } from "./merge/source.js";
@@ -40,7 +40,7 @@ export { loadSettings } from "./config/load.js";
 export { type Settings } from "./config/settings.js";
 export { type ResultRow } from "./report/rows.js";
 export { resultTable, toText, tableCaption, type Cell, type TextTable } from "./report/table.js";
-export { toMarkdown, toLatex, toHtml, toCsv } from "./report/formats.js";
+export { toMarkdown, toLatex, toHtml, toCsv } from "./report/table.js";
 export { version } from "./package.js";
 export { fromFloat32, toFloat32 } from "./tensor/dtype.js";
 export { linesSpec } from "./report/lines.js";

@@ -1,6 +1,6 @@
 import "@tensorflow/tfjs-backend-cpu";
 import { env, ready, setBackend, tensor2d, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
-import { registerGradients } from "../src/backend/gradients.js";
+import { registerGradients } from "../src/backend/kernels.js";
 import type { Member } from "../src/checkpoint/family.js";
 import type { MergeContext } from "../src/evaluate/baselines.js";
 import type { PreparedTask } from "../src/evaluate/evaluate.js";

@@ -17,8 +17,8 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { readJson, writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
-import { toMarkdown } from "../../src/report/formats.js";
-import { mean, median } from "../../src/report/interval.js";
+import { toMarkdown } from "../../src/report/table.js";
+import { mean, median } from "../../src/report/rows.js";
 import { cores, lastLine, pythonEnvironment } from "./processes.js";
 import { ratio, spread } from "./spread.js";
 

@@ -20,7 +20,7 @@ import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { bert } from "../../src/models/bert.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
-import { median } from "../../src/report/interval.js";
+import { median } from "../../src/report/rows.js";
 import { at, lookUp } from "../../src/at.js";
 import { lastLine } from "./processes.js";
 

@@ -11,7 +11,7 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { runningOn, type EngineName } from "../../src/backend/index.js";
-import { median } from "../../src/report/interval.js";
+import { median } from "../../src/report/rows.js";
 import type { MachineSpeeds } from "./answers.js";
 
 const rounds = 5;

@@ -18,12 +18,11 @@ import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
 import { z } from "zod";
 import { engineNames, startEngine, type EngineName } from "../../src/backend/index.js";
 import { writeText } from "../../src/checkpoint/files.js";
-import { uploadDeltas } from "../../src/merge/deltas.js";
-import { mergeForward, mergeGradient } from "../../src/merge/op.js";
+import { uploadDeltas, mergeForward, mergeGradient } from "../../src/merge/op.js";
 import { bytesPerEntry, packings, packRows, type Packing } from "../../src/merge/packing.js";
 import { packageFolder } from "../../src/package.js";
-import { toMarkdown } from "../../src/report/formats.js";
-import { median } from "../../src/report/interval.js";
+import { toMarkdown } from "../../src/report/table.js";
+import { median } from "../../src/report/rows.js";
 import { callsOn, copySpeed, wait } from "./machine.js";
 import { lastLine, pythonEnvironment, reasonIn } from "./processes.js";
 

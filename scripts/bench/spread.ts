@@ -1,5 +1,5 @@
 /** How several rounds of one measurement are shown: the median, and from the lowest to the highest. */
-import { median } from "../../src/report/interval.js";
+import { median } from "../../src/report/rows.js";
 
 /** "1225 (1180–1301)" */
 export function spread(values: readonly number[], digits = 0): string {

@@ -1,6 +1,6 @@
 /** The tables that step.ts prints. */
-import { toMarkdown } from "../../src/report/formats.js";
-import { median } from "../../src/report/interval.js";
+import { toMarkdown } from "../../src/report/table.js";
+import { median } from "../../src/report/rows.js";
 import type { MachineSpeeds } from "./answers.js";
 import type { Measured } from "./rounds.js";
 import { ratio, spread } from "./spread.js";

@@ -17,7 +17,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
-import { median } from "../../src/report/interval.js";
+import { median } from "../../src/report/rows.js";
 import { tokensAPass } from "../../src/tasks/batches.js";
 import { randomCase, realCase, tokensOf, type Case } from "./cases.js";
 import { cores } from "./processes.js";

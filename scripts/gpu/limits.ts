@@ -7,10 +7,9 @@
 import { engine as tfjs } from "@tensorflow/tfjs-core";
 import { startEngine, webgpuCounts, type EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
-import { tensorLimit } from "../../src/merge/limit.js";
+import { tensorLimit, loadTaskVectors, piecesOf } from "../../src/merge/vectors.js";
 import { columnOf } from "../../src/merge/source.js";
 import { applyGate, makeTable } from "../../src/merge/table.js";
-import { loadTaskVectors, piecesOf } from "../../src/merge/vectors.js";
 import { familyOf } from "../../src/models/index.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { kinds, makeFamily } from "./families.js";

@@ -11,7 +11,7 @@ import { availableParallelism, cpus, release, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { toMarkdown } from "../../src/report/formats.js";
+import { toMarkdown } from "../../src/report/table.js";
 import { findDriver, nvidiaCard, type Driver } from "./driver.js";
 import type { Found, Part } from "./part.js";
 import { parts } from "./parts.js";

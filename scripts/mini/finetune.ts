@@ -16,7 +16,7 @@ import {
   type Variable,
 } from "@tensorflow/tfjs-core";
 import { forward } from "../../src/models/index.js";
-import { logits, type Head } from "../../src/models/head.js";
+import { logits, type Head } from "../../src/models/layers.js";
 import { crossEntropy } from "../../src/models/losses.js";
 import { affine, rows } from "../../src/models/ops.js";
 import type { Model, TokenBatch, Weights } from "../../src/models/types.js";

@@ -1,5 +1,4 @@
-import { memoryOfHost } from "./device-memory.js";
-import type { Engine } from "./engine.js";
+import { memoryOfHost, type Engine } from "./engine.js";
 
 export const cpu: Engine<"cpu"> = {
   name: "cpu",

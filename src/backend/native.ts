@@ -1,6 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { guessedMemory, memoryOfHost, type DeviceMemory } from "./device-memory.js";
-import type { Engine } from "./engine.js";
+import { guessedMemory, memoryOfHost, type DeviceMemory, type Engine } from "./engine.js";
 
 const backend = "tensorflow";
 

@@ -3,7 +3,7 @@ import { i32 } from "../at.js";
 import { defineKernel, threeSizes } from "./kernels.js";
 
 /**
- * One row of packed numbers → float32; merge/deltas.ts packs them: two bfloat16 or four int8 in a word,
+ * One row of packed numbers → float32; merge/packing.ts packs them: two bfloat16 or four int8 in a word,
  * low bits first.
  */
 const unpackers = {

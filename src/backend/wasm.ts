@@ -1,7 +1,6 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
-import { freeMemory } from "./device-memory.js";
-import type { Engine, Loaded } from "./engine.js";
+import { freeMemory, type Engine, type Loaded } from "./engine.js";
 
 async function loadWasm(wanted?: number): Promise<Loaded> {
   const { setThreadsCount, setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");

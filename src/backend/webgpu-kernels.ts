@@ -23,7 +23,7 @@ interface WebgpuBackend {
 }
 type WebgpuCall = KernelCall<WebgpuBackend>;
 
-/** How entries of deltas lie in words of 32 bits; merge/deltas.ts packs them. */
+/** How entries of deltas lie in words of 32 bits; merge/packing.ts packs them. */
 interface WordLayout {
   /** As merge/packing.ts calls it. */
   readonly packing: "f32" | "bf16" | "int8";

@@ -1,8 +1,7 @@
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
-import { linkerFinds, linkerFolders, linkerList } from "./linker.js";
+import { linkerFinds, linkerFolders, linkerList, findPackage } from "./find.js";
 import { EngineProblem, type Loaded } from "./engine.js";
-import { findPackage } from "./find-package.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
 import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
 import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";
@@ -110,7 +109,7 @@ export async function loadWebgpu(): Promise<Loaded> {
   const backend = new WebGPUBackend(device, adapter.info);
   const tensorLimit = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
   cardCounts = recordWholeStages(backend, device, tensorLimit);
-  // merge/limit.ts reads it.
+  // merge/vectors.ts reads it.
   Object.assign(backend, { tensorLimit });
   registerBackend("webgpu", () => backend);
   registerWebgpuKernels();

@@ -1,5 +1,4 @@
-import { guessedMemory } from "./device-memory.js";
-import type { Engine } from "./engine.js";
+import { guessedMemory, type Engine } from "./engine.js";
 
 export const webgpu: Engine<"webgpu"> = {
   name: "webgpu",

@@ -7,8 +7,7 @@ import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lo
 import { adapterConfigName, adapterWeightsName, type Adapter, type AdapterPart } from "./adapter.js";
 import { readJsonObject } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
-import { refIn, type Adapted, type MatrixRef } from "./ref.js";
-import type { SafetensorsFile } from "./safetensors.js";
+import { refIn, type Adapted, type MatrixRef, type SafetensorsFile } from "./safetensors.js";
 
 /** An adapter's modules as the base calls their weights: the base's name → the part. */
 export type AdaptedWeights = ReadonlyMap<string, AdapterPart>;

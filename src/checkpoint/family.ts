@@ -1,8 +1,9 @@
 import { UserError } from "../errors.js";
+import { entryOf, openCheckpoint, type Checkpoint } from "./folder.js";
+import type { TensorEntry } from "./safetensors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { adaptedCheckpoint, isAdapted, type AdaptedCheckpoint } from "./adapted.js";
 import { isAdapter, openAdapter } from "./adapter.js";
-import { entryOf, openCheckpoint, type Checkpoint } from "./folder.js";
 import { overlaid } from "./overlay.js";
 
 /** A checkpoint seen under canonical names: `bert.` prefixes and old spellings are gone. */
@@ -217,4 +218,20 @@ export async function openFamily(
     throw error;
   }
   return { base, experts: opened, close };
+}
+
+/**
+ * The stored name of one of a model's tensors, under its family's name.
+ * @throws UserError where the model has none of that name
+ */
+export function storedName({ actual, checkpoint: { folder }, label }: Member, name: string): string {
+  const stored = actual.get(name);
+  if (stored === undefined) throw new UserError(`${folder} (${label}): there is no tensor "${name}"`);
+  return stored;
+}
+
+/** Name and header of one of a model's tensors, under its family's name. @throws UserError where it has none */
+export function storedEntry(member: Member, name: string): TensorEntry & { readonly stored: string } {
+  const stored = storedName(member, name);
+  return { stored, ...entryOf(member.checkpoint, stored) };
 }

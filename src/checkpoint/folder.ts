@@ -4,8 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { isRecord, readJson, readJsonObject } from "./files.js";
-import { refIn, type Ref } from "./ref.js";
-import { openSafetensors, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import { refIn, openSafetensors, type Ref, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
 
 const singleFile = "model.safetensors";
 const indexName = "model.safetensors.index.json";

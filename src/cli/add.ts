@@ -3,10 +3,9 @@ import { at } from "../at.js";
 import { loadSettings } from "../config/load.js";
 import { UserError } from "../errors.js";
 import { hubId } from "../hub/hub.js";
-import { fetchNamed } from "../inputs/fetch.js";
-import { startCommand } from "./running.js";
+import { fetchNamed } from "../inputs/locate.js";
+import { startCommand, mergeFiles, printOutcome } from "./running.js";
 import { addSettings, type Given } from "./options.js";
-import { mergeFiles, printOutcome } from "./outcome.js";
 
 const addHelp = `
 Examples:

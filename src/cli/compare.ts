@@ -3,7 +3,7 @@ import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import { trainedPresets } from "../config/trained.js";
 import { stoppedCode } from "../errors.js";
-import { fetchNamed } from "../inputs/fetch.js";
+import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";

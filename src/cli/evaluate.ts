@@ -3,7 +3,7 @@ import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import { settings } from "../config/settings.js";
 import type { GeneratedText } from "../evaluate/generations.js";
-import { fetchNamed } from "../inputs/fetch.js";
+import { fetchNamed } from "../inputs/locate.js";
 import { resultTable, toText } from "../report/table.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";

@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import { UserError } from "../errors.js";
-import { fetchNamed } from "../inputs/fetch.js";
+import { fetchNamed } from "../inputs/locate.js";
 import { memoryText } from "../report/memory.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";

@@ -4,8 +4,7 @@ import { loadSettings } from "../config/load.js";
 import { stoppedCode, UserError } from "../errors.js";
 import type { FinetuneOptions } from "../finetune/start.js";
 import { finetuneFile } from "../folder/files.js";
-import { fetchNamed } from "../inputs/fetch.js";
-import { locateBase, shippedData } from "../inputs/locate.js";
+import { fetchNamed, locateBase, shippedData } from "../inputs/locate.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 

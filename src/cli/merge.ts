@@ -6,7 +6,7 @@ import { wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
 import { startMergeThreads } from "../disk/threads.js";
 import { UserError } from "../errors.js";
-import { fetchNamed } from "../inputs/fetch.js";
+import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";

@@ -1,9 +1,8 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { fetchNamed } from "../inputs/fetch.js";
-import { startCommand } from "./running.js";
+import { fetchNamed } from "../inputs/locate.js";
+import { startCommand, mergeFiles, printOutcome } from "./running.js";
 import { addSettings, type Given } from "./options.js";
-import { mergeFiles, printOutcome } from "./outcome.js";
 
 const trainHelp = `
 Examples:

@@ -9,14 +9,13 @@ import { wholeNumber } from "../config/numbers.js";
 import { messageOf, stoppedCode, UserError } from "../errors.js";
 import { nodeFile } from "../folder/tree-files.js";
 import { nodeMethods, type NodeMethod } from "../treerun/methods.js";
-import { fetchNamed } from "../inputs/fetch.js";
+import { fetchNamed } from "../inputs/locate.js";
 import { toText } from "../report/table.js";
 import { planRows } from "../report/tree.js";
 import type { Nested } from "../tree/plan.js";
 import type { TreeOptions } from "../treerun/plan.js";
-import { startCommand } from "./running.js";
+import { startCommand, printOutcome } from "./running.js";
 import { addSettings, checkedOption, type Given } from "./options.js";
-import { printOutcome } from "./outcome.js";
 
 const treeHelp = `
 Examples:

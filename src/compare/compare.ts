@@ -12,9 +12,8 @@ import { mergeContextOf, openInputs } from "../inputs/open.js";
 import { version } from "../package.js";
 import type { InputHash } from "../report/card.js";
 import { comparisonTable, type Timed } from "../report/comparison.js";
-import { toMarkdown } from "../report/formats.js";
-import { mean } from "../report/interval.js";
-import type { ResultRow } from "../report/rows.js";
+import { toMarkdown } from "../report/table.js";
+import { mean, type ResultRow } from "../report/rows.js";
 import {
   candidatesOf,
   modelFolder,

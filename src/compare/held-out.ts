@@ -8,7 +8,7 @@ import type { InputHash } from "../report/card.js";
 import { writeHead } from "../folder/output.js";
 import { locate } from "../inputs/locate.js";
 import type { Inputs } from "../inputs/open.js";
-import { dataHash } from "../inputs/record.js";
+import { dataHash } from "../inputs/data.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";

@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises";
 import { openMember } from "../checkpoint/family.js";
 import type { Tried } from "../evaluate/baselines.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
-import { mean } from "../report/interval.js";
+import { mean } from "../report/rows.js";
 import { makeTable } from "../merge/table.js";
 import { columnOf } from "../merge/source.js";
 import { loadTaskVectors } from "../merge/vectors.js";

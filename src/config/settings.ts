@@ -3,8 +3,7 @@ import { messageOf } from "../errors.js";
 import { commaSeparated } from "../spelling.js";
 import { engineNames } from "../backend/engines.js";
 import { above, anyNumber, atLeast, bytes, share, wholeNumber, between } from "./numbers.js";
-import { gateNames, gates } from "../merge/gates.js";
-import { granularities } from "../merge/layers.js";
+import { gateNames, gates, granularities } from "../merge/table.js";
 import { packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
@@ -12,7 +11,7 @@ import { tokensAPass } from "../tasks/batches.js";
 import { splitNames } from "../tasks/split.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
-import { lossNames, usesLabels } from "../train/losses.js";
+import { lossNames, usesLabels } from "../train/passes.js";
 
 /** One setting: how it is written on the command line, what it may be, and what it means. */
 interface Setting {

@@ -2,7 +2,7 @@ import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import type { ParameterValues } from "../methods/types.js";
 import { isFloat, type DType, type FloatDType } from "../tensor/dtype.js";
-import type { Ref } from "../checkpoint/ref.js";
+import type { Ref } from "../checkpoint/safetensors.js";
 import type { MergePlan, PlannedTensor } from "./plan.js";
 
 export interface Sources {

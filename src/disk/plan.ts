@@ -1,4 +1,4 @@
-import type { Ref } from "../checkpoint/ref.js";
+import type { Ref } from "../checkpoint/safetensors.js";
 import type { ParameterValues } from "../methods/types.js";
 import type { DType } from "../tensor/dtype.js";
 

@@ -4,7 +4,7 @@ import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
 import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.js";
-import type { Adapted, MatrixRef, Ref } from "../checkpoint/ref.js";
+import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
 import { addFactors, scaleEntries } from "../tensor/lowrank.js";
 import { zip } from "../methods/inputs.js";
 import { rowShape } from "../tensor/rows.js";

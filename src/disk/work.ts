@@ -4,7 +4,7 @@ import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { dtypeBytes, elements, encodeHalves, type DType } from "../tensor/dtype.js";
-import type { Ref } from "../checkpoint/ref.js";
+import type { Ref } from "../checkpoint/safetensors.js";
 import type { PlannedTensor } from "./plan.js";
 import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";
 

@@ -1,8 +1,7 @@
 import { at } from "../at.js";
 import type { Table } from "../merge/table.js";
 import { constantTables, lambdaGrid } from "../methods/constant.js";
-import { mean } from "../report/interval.js";
-import type { ResultRow } from "../report/rows.js";
+import { mean, type ResultRow } from "../report/rows.js";
 import { evaluateTasks, type PreparedTask, type TaskScore } from "./evaluate.js";
 import type { Merge } from "./merge.js";
 

@@ -1,9 +1,8 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
 import { at, f32 } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
-import { logits, type Head } from "../models/head.js";
-import { stageForward, stagesOf, type StageInput } from "../stages/stages.js";
-import { openStage } from "../stages/weights.js";
+import { logits, type Head } from "../models/layers.js";
+import { stageForward, stagesOf, openStage, type StageInput } from "../stages/stages.js";
 import {
   batchTokens,
   bucketed,
@@ -16,7 +15,7 @@ import {
   type EncodedExample,
 } from "../tasks/batches.js";
 import type { Answering, TextOutput } from "../tasks/encoders.js";
-import { median } from "../report/interval.js";
+import { median } from "../report/rows.js";
 import { isExact } from "./exact.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";

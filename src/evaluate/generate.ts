@@ -4,8 +4,7 @@ import { UserError } from "../errors.js";
 import { languageModels } from "../models/index.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
 import type { Model, Generation, TokenRow } from "../models/types.js";
-import { stagesOf } from "../stages/stages.js";
-import { openStage, type StageWeights } from "../stages/weights.js";
+import { stagesOf, openStage, type StageWeights } from "../stages/stages.js";
 import { groupUpTo, tokensAPass } from "../tasks/batches.js";
 import type { Merge } from "./merge.js";
 

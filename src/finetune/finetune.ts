@@ -11,7 +11,7 @@ import { finetuneFile, fileNames } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
 import { checkVocabulary } from "../inputs/check.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
-import { dataHash } from "../inputs/record.js";
+import { dataHash } from "../inputs/data.js";
 import { Resources } from "../inputs/resources.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";

@@ -8,13 +8,13 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { adapterConfigName } from "../checkpoint/adapter.js";
-import { gateNames } from "../merge/gates.js";
+import { gateNames } from "../merge/table.js";
 import { residencies } from "../merge/residency.js";
 import { blockChoices } from "../plan/memory.js";
 import type { InputHash } from "../report/card.js";
 import { resultRow } from "../report/rows.js";
 import { splitNames } from "../tasks/split.js";
-import { jsonFile } from "./json-file.js";
+import { jsonFile } from "../checkpoint/files.js";
 
 /** Files that are no JSON, and folders. */
 export const fileNames = {

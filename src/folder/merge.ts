@@ -3,7 +3,7 @@ import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import type { Method, ParameterValues } from "../methods/types.js";
-import { headTensors } from "../models/head.js";
+import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import { chosenDType, type FloatDType } from "../tensor/dtype.js";
 import type { MergeHooks } from "../config/options.js";

@@ -1,12 +1,11 @@
 import { createReadStream, existsSync } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
-import type { Member } from "../checkpoint/family.js";
+import { storedEntry, type Member } from "../checkpoint/family.js";
 import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
-import { storedEntry } from "../checkpoint/entry.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
-import { headTensors } from "../models/head.js";
+import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import {

@@ -3,15 +3,14 @@ import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { gates, type GateName } from "../merge/gates.js";
+import { gates, type GateName } from "../merge/table.js";
 import type { InputHash } from "../report/card.js";
-import { escapeHtml, toHtml } from "../report/formats.js";
+import { escapeHtml, toHtml, resultTable, tableCaption } from "../report/table.js";
 import { heatmapSpec } from "../report/heatmap.js";
-import { mean } from "../report/interval.js";
+import { mean } from "../report/rows.js";
 import { linesSpec } from "../report/lines.js";
 import { duration, size } from "../report/memory.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
-import { resultTable, tableCaption } from "../report/table.js";
 import {
   coefficientsFile,
   fileNames,

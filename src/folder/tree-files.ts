@@ -1,10 +1,9 @@
 /** What a tree of merges leaves in its folder and in nodes/<id>/: names and schemas. */
 import { join } from "node:path";
 import { z } from "zod";
-import { digest } from "../checkpoint/files.js";
+import { digest, jsonFile } from "../checkpoint/files.js";
 import { residencies } from "../merge/residency.js";
 import { fileNames as runNames, resultsFile, runFile, stateFile } from "./files.js";
-import { jsonFile } from "./json-file.js";
 
 /** A node's merged model, in its folder. */
 export const nodeModel = "model";

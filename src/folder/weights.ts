@@ -1,14 +1,13 @@
 import { join } from "node:path";
-import type { Family } from "../checkpoint/family.js";
+import { storedName, type Family } from "../checkpoint/family.js";
 import { f64 } from "../at.js";
-import { storedName } from "../checkpoint/entry.js";
 import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { headTensors } from "../models/head.js";
+import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";

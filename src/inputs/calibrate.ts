@@ -1,6 +1,5 @@
 import { matMul, reshape, slice, tensor1d, tensor2d, tidy, zeros, type Rank } from "@tensorflow/tfjs-core";
-import { uploadDeltas } from "../merge/deltas.js";
-import { mergeForward } from "../merge/op.js";
+import { uploadDeltas, mergeForward } from "../merge/op.js";
 import { packRows } from "../merge/packing.js";
 import { subtract } from "../merge/source.js";
 import type { Rates } from "../plan/memory.js";

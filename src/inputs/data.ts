@@ -1,20 +1,28 @@
 /** The examples that a run trains and tests on, and the hashes of everything that its numbers depend on. */
-import { at } from "../at.js";
-import type { Member } from "../checkpoint/family.js";
+import { existsSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { basename, join, relative } from "node:path";
+import type { Family, Member } from "../checkpoint/family.js";
+import { sha256 } from "../checkpoint/files.js";
+import { headFolder, headPath, fileNames } from "../folder/files.js";
+import type { InputHash } from "../report/card.js";
+import { requestFor } from "../plan/memory.js";
+import type { DataFiles } from "../tasks/files.js";
+import type { TaskData } from "../tasks/split.js";
+import type { Source } from "./locate.js";
 import type { MergeOptions } from "../config/options.js";
+import type { MemoryPlan } from "./placement.js";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import type { InputHash } from "../report/card.js";
-import { rowTokens } from "../models/types.js";
+import { rowTokens } from "../tasks/batches.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import type { Task } from "../tasks/registry.js";
-import type { TaskData } from "../tasks/split.js";
-import { usesLabels } from "../train/losses.js";
+import { usesLabels } from "../train/passes.js";
 import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { disposeHead, loadHead, prepareTask } from "./prepare.js";
-import { hashInputs } from "./record.js";
 
 /** A task's examples, encoded, its head on the device, and the files that they came from. */
 export type TaskExamples = PreparedTask & Pick<TaskData, "sources">;
@@ -61,17 +69,6 @@ function examplesText({ id, validation, test, sources }: TaskExamples, asked: nu
   );
 }
 
-/** Hashes of models, tokenizer, prompts and data. */
-export function hashesOf(
-  { recipe, data }: RunOpening,
-  { family }: OpenedModels,
-  { tasks, encoder }: TaskSources,
-  prepared: readonly TaskExamples[],
-): Promise<InputHash[]> {
-  const { sources } = recipe.locations;
-  return hashInputs({ family, sources, data, tasks: prepared, prompts: encoder.prompts?.(tasks) });
-}
-
 /** The most that one step can have to do: every task's longest examples in one batch. */
 export function stepShape(
   tasks: readonly PreparedTask[],
@@ -89,4 +86,95 @@ export function stepShape(
     length = Math.max(length, ...validation.map((example) => example.length));
   }
   return { tokens, microBatch, length };
+}
+
+/** A file's hash; of several, that of their names and hashes. */
+export async function dataHash({ name, files }: DataFiles): Promise<string> {
+  const [first, ...more] = files;
+  if (first !== undefined && more.length === 0) return sha256(first);
+  const each: string[] = [];
+  for (const path of files) each.push(`${await sha256(path)}  ${relative(name, path)}`);
+  return createHash("sha256").update(each.join("\n")).digest("hex");
+}
+
+/** Everything that the numbers depend on, in files. */
+export interface HashedInputs {
+  readonly family: Family;
+  readonly sources: readonly Source[];
+  /** The data folder. */
+  readonly data: string;
+  readonly tasks: readonly { readonly id: string; readonly sources: TaskData["sources"] }[];
+  /** Template files. */
+  readonly prompts?: readonly string[] | undefined;
+}
+
+/** Files by what they are to the run: weights and configs, heads of earlier merges, tokenizer, the tasks' list. */
+function hashedFiles({
+  family: { base, experts },
+  sources,
+  data,
+}: HashedInputs): { role: string; path: string }[] {
+  const files = [base, ...experts].flatMap(({ label, checkpoint }) =>
+    checkpoint.files.map((file) => ({ role: label, path: join(checkpoint.folder, file) })),
+  );
+  for (const { label, folder, tasks } of sources.filter(({ merged }) => merged))
+    for (const task of tasks) {
+      const role = `${label}, head of ${task}`;
+      const config = join(headFolder(folder, task), fileNames.config);
+      files.push({ role, path: headPath(folder, task) }, { role, path: config });
+    }
+  for (const file of ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"]) {
+    const path = join(base.checkpoint.folder, file);
+    if (existsSync(path)) files.push({ role: base.label, path });
+  }
+  const tasksFile = join(data, "tasks.json");
+  if (existsSync(tasksFile)) files.push({ role: "data", path: tasksFile });
+  return files;
+}
+
+/** Hashes of everything the numbers depend on: models, tokenizer, data, prompts. */
+export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
+  const prompts = (inputs.prompts ?? []).map((path) => ({ role: "prompts", path }));
+  const hashes: InputHash[] = [];
+  for (const { role, path } of [...hashedFiles(inputs), ...prompts])
+    hashes.push({ role, file: basename(path), sha256: await sha256(path) });
+  for (const { id, sources } of inputs.tasks)
+    for (const source of new Set([sources.validation, sources.test]))
+      hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await dataHash(source) });
+  return hashes;
+}
+/** The transformers class that an expert says it is. */
+export function headClassOf({ checkpoint }: Member): string {
+  const [architecture]: unknown[] = [checkpoint.config["architectures"]].flat();
+  if (typeof architecture === "string" && /^\w+$/.test(architecture)) return architecture;
+  return "AutoModelForSequenceClassification";
+}
+
+/** Settings that change the numbers, as the card and the state record them: without places on this machine. */
+export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan): Record<string, unknown> {
+  const {
+    base: _b,
+    experts: _e,
+    data: _d,
+    out: _o,
+    resume: _r,
+    family: _f,
+    prompts: _p,
+    memoryBudget: _m,
+    baselines: _l,
+    tensorboard: _n,
+    ...rest
+  } = options;
+  return { ...rest, backend: engine, ...requestFor(chosen) };
+}
+
+/** Hashes of models, tokenizer, prompts and data. */
+export function hashesOf(
+  { recipe, data }: RunOpening,
+  { family }: OpenedModels,
+  { tasks, encoder }: TaskSources,
+  prepared: readonly TaskExamples[],
+): Promise<InputHash[]> {
+  const { sources } = recipe.locations;
+  return hashInputs({ family, sources, data, tasks: prepared, prompts: encoder.prompts?.(tasks) });
 }

@@ -8,9 +8,8 @@ import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { at } from "../at.js";
 import { checkFamily, checkHead } from "./check.js";
-import { openHead } from "./heads.js";
+import { openHead, buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import type { RunOpening } from "./opening.js";
-import { buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
 /** Base and experts of a run. */

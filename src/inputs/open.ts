@@ -1,24 +1,113 @@
 /**
- * Everything a run reads, in steps: find (locate.ts), open and check (models.ts), prepare data (data.ts), place and
- * load the task vectors (vectors.ts). A job that needs less takes the steps that it needs.
+ * Everything a run reads, in steps: find (locate.ts), open and check (models.ts), prepare data (data.ts); then the task
+ * vectors are treated where that is asked for, placed where they fit (placement.ts) and loaded there. A job that needs
+ * less takes the steps that it needs.
  */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
+import { UserError } from "../errors.js";
+import { fileNames } from "../folder/files.js";
+import { columnOf, type Column } from "../merge/source.js";
+import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
+import { memoryText } from "../report/memory.js";
+import { stepShape, hashesOf, prepareTasks, type TaskExamples } from "./data.js";
+import { openHeads, openModels, type OpenedModels } from "./models.js";
+import type { RunOpening } from "./opening.js";
+import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
-import type { TaskVectors } from "../merge/vectors.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
 import { checkVocabulary } from "./check.js";
-import { hashesOf, prepareTasks, type TaskExamples } from "./data.js";
 import { foldersOf, shippedData, type Locations, type Recipe } from "./locate.js";
-import type { RunOpening } from "./opening.js";
-import { openHeads, openModels, type OpenedModels } from "./models.js";
-import type { MemoryPlan } from "./placement.js";
 import { encoderFor, startFor } from "./prepare.js";
 import { Resources } from "./resources.js";
-import { makeColumns, loadVectors, placeVectors, planText, type Columns } from "./vectors.js";
+
+/** What the coefficients are trained over. */
+export interface Columns {
+  /** The columns of the table, every expert as a model. */
+  readonly columns: readonly Column[];
+  /** The same as the model sees them: adapters beside their weights. Undefined: alike. */
+  readonly seen: { readonly base: Member; readonly columns: readonly Column[] };
+  /** Whether something was done to the task vectors: they are not the experts' own then. */
+  readonly treated: boolean;
+}
+
+/** Treats the experts' task vectors where that is asked for, and makes the table's columns of them. */
+export async function makeColumns(
+  { recipe, options, out, hooks, resources }: RunOpening,
+  { family, factored, canonical }: OpenedModels,
+): Promise<Columns> {
+  const make = (members: readonly Member[]): readonly Column[] =>
+    recipe.columns?.(members) ?? members.map(columnOf);
+  const { base } = family;
+  if (options.treat === "none") {
+    const columns = make(family.experts);
+    const seen = factored && { base: factored.base, columns: make(factored.experts) };
+    return { columns, seen: seen ?? { base, columns }, treated: false };
+  }
+  // Only here: it brings every method and the threads with it.
+  const { treatExperts } = await import("./treat.js");
+  const treated = await treatExperts(out, family, options, { canonical, progress: hooks.progress });
+  resources.add(async () => {
+    for (const { checkpoint } of treated) await checkpoint.close();
+    await rm(join(out, fileNames.treated), { recursive: true, force: true });
+  });
+  const columns = make(treated);
+  return { columns, seen: { base, columns }, treated: true };
+}
+
+/** Predicts what every placement takes on the running engine, and chooses one. */
+export function placeVectors(
+  { recipe, options }: RunOpening,
+  { family, model }: OpenedModels,
+  { base, columns }: Columns["seen"],
+  { tasks, engine }: { readonly tasks: readonly TaskExamples[]; readonly engine: EngineName },
+): Promise<MemoryPlan> {
+  const shape = { ...shapeOf(model, base, columns.length), files: family.experts.length };
+  return planMemory(shape, stepShape(tasks, options), engine, {
+    packing: options.pack,
+    density: options.density,
+    request: recipe.request ?? options,
+    memoryBudget: options.memoryBudget,
+  });
+}
+
+/** A plan for a reader. */
+export const planText = (plan: MemoryPlan): string =>
+  memoryText({
+    ...plan,
+    what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${plan.options.packing}:`,
+    rows: plan.predictions,
+  });
+
+/** Loads the task vectors where the plan puts them. @throws UserError where no expert differs from the base */
+export async function loadVectors(
+  { options, hooks, resources }: RunOpening,
+  { model, family }: OpenedModels,
+  { base, columns }: Columns["seen"],
+  plan: MemoryPlan,
+): Promise<TaskVectors> {
+  const vectors = await loadTaskVectors({ base, columns }, [...model.parameters.keys()], {
+    granularity: options.granularity,
+    packing: options.pack,
+    density: options.density,
+    residency: plan.chosen.residency,
+    tables: model.tables,
+    onTensor: (done, of) => hooks.progress("task vectors", done, of),
+  });
+  resources.add(() => vectors.dispose());
+  const [layers, experts] = [vectors.layers.length, columns.length];
+  if (layers === 0)
+    throw new UserError(
+      `${family.base.checkpoint.folder}: no expert differs from the base; there is nothing to merge`,
+    );
+  hooks.note(`${layers} layers × ${experts} experts = ${layers * experts} coefficients`);
+  return vectors;
+}
 
 /** Everything a run reads, checked and on the device. */
 export interface Inputs extends OpenedModels, Omit<Columns, "seen"> {

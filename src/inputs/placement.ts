@@ -1,7 +1,6 @@
 import { at } from "../at.js";
 import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
-import type { Member } from "../checkpoint/family.js";
-import { storedEntry } from "../checkpoint/entry.js";
+import { storedEntry, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import type { Model } from "../models/types.js";
 import {

@@ -1,15 +1,17 @@
 import { existsSync } from "node:fs";
+import { member, type Member, type Family } from "../checkpoint/family.js";
+import { refIn, openSafetensors } from "../checkpoint/safetensors.js";
+import { lookUp, at } from "../at.js";
+import { UserError } from "../errors.js";
+import { headFolder, headPath } from "../folder/files.js";
 import { join } from "node:path";
 import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { z } from "zod";
-import { at } from "../at.js";
 import { startEngine, type EngineName } from "../backend/index.js";
-import type { Family, Member } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
-import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf } from "../models/index.js";
-import type { Head } from "../models/head.js";
+import type { Head } from "../models/layers.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
 import {
   encodeMixed,
@@ -24,7 +26,6 @@ import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
-import { headPath } from "../folder/files.js";
 import { checkKind, labelOrder } from "./check.js";
 import type { Locations } from "./locate.js";
 
@@ -174,4 +175,33 @@ export async function prepareTask(
     test: at(tests, 0),
     ...(tests.length > 1 && { tests }),
   };
+}
+
+/** A head that `writeHead` wrote, seen as a checkpoint of its own. */
+export async function openHead(
+  folder: string,
+  task: string,
+  canonical: (name: string) => string,
+): Promise<Member> {
+  const path = headPath(folder, task);
+  if (!existsSync(path))
+    throw new UserError(`${folder}: it has no head for ${task} (heads/${task}/head.safetensors)`);
+  const own = headFolder(folder, task);
+  const config = await readModelConfig(own);
+  const file = await openSafetensors(path);
+  return member(
+    task,
+    {
+      folder: own,
+      config,
+      files: [],
+      names: [...file.entries.keys()],
+      entry: (name) => file.entries.get(name),
+      ref: (name) => refIn(path, lookUp(file.entries, name)),
+      read: file.read,
+      readRange: file.readRange,
+      close: file.close,
+    },
+    canonical,
+  );
 }

@@ -11,8 +11,7 @@ import {
   type Tensor1D,
 } from "@tensorflow/tfjs-core";
 import { at, f64, lookUp } from "../at.js";
-import type { Deltas } from "./deltas.js";
-import { mergeForward, mergeGradient } from "./op.js";
+import { mergeForward, mergeGradient, type Deltas } from "./op.js";
 import type { FamilyTensor } from "./source.js";
 import { rowOf, type Table } from "./table.js";
 import type { Request, StreamedPart } from "./stream.js";

@@ -1,18 +1,136 @@
 import {
+  dispose,
+  reshape,
+  scatterND,
+  tensor1d,
+  tensor2d,
+  tensor3d,
   add,
   customGrad,
   engine,
   getBackend,
   getKernel,
   matMul,
-  reshape,
   sum,
   tidy,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { scatterSparse, type Deltas } from "./deltas.js";
+import { at } from "../at.js";
+import { joined, type RowShape } from "../tensor/rows.js";
+import { packedAs, type PackedRows } from "./packing.js";
+
+/** Task vectors of some rows of one tensor on the device, one for each expert that changed the tensor. */
+export type Deltas = DeltaShape &
+  (
+    | {
+        readonly packing: "f32" | "bf16";
+        /** [experts, rows, words]: float32 numbers, or int32 words of two bfloat16, low bits first. */
+        readonly data: Tensor;
+      }
+    | {
+        readonly packing: "int8";
+        /** [experts, rows, words]: int32 words of four int8, low bits first. */
+        readonly data: Tensor;
+        /** [experts, rows], what an int8 of a row is multiplied by. */
+        readonly scales: Tensor2D;
+      }
+    | SparseDeltas
+  );
+
+/** The tensor seen as rows of its last axis; a vector is one row. */
+interface DeltaShape extends RowShape {
+  /** The experts that changed the tensor: columns of the coefficient table, rising. */
+  readonly experts: readonly number[];
+}
+
+interface SparseDeltas extends DeltaShape {
+  readonly packing: "sparse";
+  /** [entries], the numbers that were kept, expert after expert. */
+  readonly data: Tensor;
+  /** [entries], where each kept number stands in experts × rows × width. */
+  readonly index: Tensor1D;
+}
+
+/** The rows of all experts as they lie, where they lie side by side already. */
+function inOnePiece(vectors: readonly Float32Array[]): Float32Array | undefined {
+  const first = at(vectors, 0);
+  const together = vectors.every(
+    (data, i) =>
+      data.buffer === first.buffer &&
+      data.byteOffset === first.byteOffset + 4 * i * first.length &&
+      data.length === first.length,
+  );
+  if (!together) return undefined;
+  return new Float32Array(first.buffer, first.byteOffset, vectors.length * first.length);
+}
+
+function uploadSparse(vectors: readonly PackedRows[], shape: DeltaShape): Deltas {
+  const kept = packedAs(vectors, "sparse");
+  // Engines have no empty scatter: one zero stands for nothing.
+  const total = Math.max(
+    1,
+    kept.reduce((sum, { data }) => sum + data.length, 0),
+  );
+  const [values, index] = [new Float32Array(total), new Int32Array(total)];
+  let next = 0;
+  for (const [i, vector] of kept.entries()) {
+    values.set(vector.data, next);
+    for (const place of vector.index) index[next++] = i * shape.rows * shape.width + place;
+  }
+  return {
+    ...shape,
+    packing: "sparse",
+    data: tensor1d(values, "float32"),
+    index: tensor1d(index, "int32"),
+  };
+}
+
+/** Puts packed rows of several experts, all packed alike, side by side on the device. */
+export function uploadDeltas(
+  vectors: readonly PackedRows[],
+  experts: readonly number[],
+  { rows, width }: RowShape,
+): Deltas {
+  const shape: DeltaShape = { experts, rows, width };
+  const cube = (all: Float32Array | Int32Array, dtype: "float32" | "int32") =>
+    tensor3d(all, [experts.length, rows, all.length / experts.length / rows], dtype);
+  const { packing } = at(vectors, 0);
+  switch (packing) {
+    case "f32": {
+      const numbers = packedAs(vectors, packing).map(({ data }) => data);
+      return { ...shape, packing, data: cube(inOnePiece(numbers) ?? joined(numbers), "float32") };
+    }
+    case "bf16": {
+      const words = packedAs(vectors, packing).map(({ data }) => data);
+      return { ...shape, packing, data: cube(joined(words), "int32") };
+    }
+    case "int8": {
+      const packed = packedAs(vectors, packing);
+      const words = joined(packed.map(({ data }) => data));
+      const scales = joined(packed.map((one) => one.scales));
+      return {
+        ...shape,
+        packing,
+        data: cube(words, "int32"),
+        scales: tensor2d(scales, [experts.length, rows], "float32"),
+      };
+    }
+    default:
+      return uploadSparse(vectors, shape);
+  }
+}
+
+/** Sparse deltas as float32, [experts · rows · width], by ops that every engine has. */
+export const scatterSparse = ({ data, index, experts, rows, width }: SparseDeltas): Tensor =>
+  scatterND(reshape(index, [-1, 1]), data, [experts.length * rows * width]);
+
+export function disposeDeltas(deltas: Deltas): void {
+  dispose(deltas.data);
+  if (deltas.packing === "int8") dispose(deltas.scales);
+  if (deltas.packing === "sparse") dispose(deltas.index);
+}
 
 /** Runs one of the engine's own kernels on deltas (backend/), where it has it. */
 function kernel(

@@ -2,7 +2,7 @@ import { f32, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { rowShape } from "../tensor/rows.js";
-import { groupLayers, type Granularity, type Layer } from "./layers.js";
+import { groupLayers, type Granularity, type Layer } from "./table.js";
 import { magnitudeThreshold } from "./magnitudes.js";
 import { packRows, unpackRows, type PackedRows, type Packing } from "./packing.js";
 import { subtract, type Column, type ColumnFamily, type FamilyTensor } from "./source.js";

@@ -1,7 +1,7 @@
 import { gather, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
 import { lookUp } from "../at.js";
 import { rowCount, runsOf, type RowRun } from "../checkpoint/family.js";
-import { disposeDeltas, uploadDeltas, type Deltas } from "./deltas.js";
+import { disposeDeltas, uploadDeltas, type Deltas } from "./op.js";
 import { partBytes } from "./residency.js";
 import type { FamilyTensor, ReadRows } from "./source.js";
 

@@ -1,15 +1,43 @@
-import { tensor } from "@tensorflow/tfjs-core";
+import { engine, tensor } from "@tensorflow/tfjs-core";
 import type { RowRun } from "../checkpoint/family.js";
 import { toFloat32 } from "../tensor/dtype.js";
 import { rowShape } from "../tensor/rows.js";
-import { disposeDeltas, uploadDeltas } from "./deltas.js";
-import type { Layer } from "./layers.js";
-import { rowsTogether } from "./limit.js";
+import { disposeDeltas, uploadDeltas } from "./op.js";
+import type { Layer } from "./table.js";
 import { sliceRows, type Packing } from "./packing.js";
 import type { Residency } from "./residency.js";
 import { scanFamily, type PackingError, type Scan, type ScanOptions, type ScannedTensor } from "./scan.js";
 import { fileRows, hostRows, type ColumnFamily, type FamilyTensor, type ReadRows } from "./source.js";
 import { streamOf, type Request, type Resident, type StreamedPart } from "./stream.js";
+
+/**
+ * Bytes that one tensor may have on the running engine. A WebGPU adapter binds so much to a program at
+ * once (128 MiB is all that WebGPU promises; backend/webgpu.ts says what the adapter has); the other
+ * engines have no such limit.
+ */
+export function tensorLimit(): number {
+  const backend: object | null = engine().backend;
+  if (backend === null || !("tensorLimit" in backend)) return Infinity;
+  const { tensorLimit: limit } = backend;
+  if (typeof limit !== "number") return Infinity;
+  return limit;
+}
+
+/**
+ * Rows of a tensor that are held together on the device: as many as let the stacked task vectors of all
+ * its experts, as float32, stay within the engine's limit.
+ */
+export function rowsTogether({
+  rows,
+  width,
+  experts,
+}: {
+  rows: number;
+  width: number;
+  experts: readonly number[];
+}): number {
+  return Math.max(1, Math.min(rows, Math.floor(tensorLimit() / (4 * width * Math.max(1, experts.length)))));
+}
 
 /** The frozen half of a merge: base and task vectors, wherever they live. */
 export interface TaskVectors {

@@ -1,5 +1,5 @@
 import type { AdapterModules } from "../adapter-modules.js";
-import { shapesOfBlocks } from "./dense.js";
+import { shapesOfBlocks } from "./layers.js";
 import type { Model } from "./types.js";
 
 /** A model whose linear layers have adapters beside them: its blocks read their tensors too. */

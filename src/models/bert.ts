@@ -1,14 +1,11 @@
 import { tanh } from "@tensorflow/tfjs-core";
-import { activationNames, activations } from "./activations.js";
+import { activationNames, activations, dense, denseShapes, norm, normShapes, lookUpRows } from "./layers.js";
 import { attention } from "./attention.js";
-import { attentionBias } from "./attention-bias.js";
+import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
-import { dense, denseShapes, norm, normShapes } from "./dense.js";
-import { shifted } from "./embeddings.js";
-import { pipeline, tokenOfRows, type State } from "./encoder.js";
+import { shifted, pipeline, tokenOfRows, type State } from "./encoder.js";
 import { plus } from "./ops.js";
 import type { Block, Config, Model, ModelFamily, TokenBatch } from "./types.js";
-import { lookUpRows } from "./weights.js";
 
 function parseBert(json: Config, type: string) {
   const { size, positive, only, heads } = configReader(json, type);

@@ -1,9 +1,7 @@
-import { activationNames } from "./activations.js";
-import { causalBias, withoutBias } from "./attention-bias.js";
+import { activationNames, dense, denseShapes, norm, normShapes } from "./layers.js";
+import { causalBias, withoutBias } from "./layout.js";
 import { configReader, sectionOrAll } from "./config.js";
-import { dense, denseShapes, norm, normShapes } from "./dense.js";
-import { positionedTokens } from "./embeddings.js";
-import { pipeline, tokenOfRows, type State } from "./encoder.js";
+import { positionedTokens, pipeline, tokenOfRows, type State } from "./encoder.js";
 import { unitRows } from "./ops.js";
 import { patchEmbeddings, tokensOfImage } from "./patches.js";
 import { preNormLayers } from "./prenorm.js";

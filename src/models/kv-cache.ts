@@ -1,7 +1,7 @@
 import { concat, dispose, keep, tensor, tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at, i32 } from "../at.js";
 import { attend, type AttendOptions } from "./attention.js";
-import { maskValue, withoutBias } from "./attention-bias.js";
+import { maskValue, withoutBias } from "./layout.js";
 import { rows } from "./ops.js";
 import type { KvCache, SegmentBias, TokenBatch } from "./types.js";
 

@@ -1,14 +1,12 @@
-import { activationNames, activations } from "./activations.js";
-import { causalBiases } from "./attention-bias.js";
+import { activationNames, activations, dense, denseShapes, rms, lookUpRows } from "./layers.js";
+import { causalBiases } from "./layout.js";
 import { configReader } from "./config.js";
 import { causalModel, endsOf, unembeddingName } from "./decoder.js";
-import { dense, denseShapes, rms } from "./dense.js";
 import type { State } from "./encoder.js";
 import { attendBack } from "./kv-cache.js";
 import { plus, times } from "./ops.js";
 import { angles, frequencies, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";
-import { lookUpRows } from "./weights.js";
 
 interface LlamaState extends State {
   readonly angles: Angles;

@@ -1,10 +1,8 @@
-import { activationNames } from "./activations.js";
-import { causalBiases } from "./attention-bias.js";
+import { activationNames, norm, normShapes } from "./layers.js";
+import { causalBiases } from "./layout.js";
 import { configReader } from "./config.js";
 import { causalModel, endsOf } from "./decoder.js";
-import { norm, normShapes } from "./dense.js";
-import { positionedTokens } from "./embeddings.js";
-import type { State } from "./encoder.js";
+import { positionedTokens, type State } from "./encoder.js";
 import { preNormLayers } from "./prenorm.js";
 import type { BuildOptions, Config, Model, ModelFamily } from "./types.js";
 

@@ -3,7 +3,7 @@ import { i32 } from "../at.js";
 import { affine, concatenated, op } from "./ops.js";
 import { tokenLogProb, tokenLogProbOfPieces } from "./losses.js";
 import type { TokenBatch, Weights } from "./types.js";
-import { areFrozen, weightMatrix } from "./weights.js";
+import { areFrozen, weightMatrix } from "./layers.js";
 
 /** The tokens of a batch that predict a language model's targets, row after row. */
 export interface Predictions {

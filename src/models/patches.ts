@@ -1,10 +1,9 @@
 import { reshape, tensor1d, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import type { State } from "./encoder.js";
-import type { NamedShape } from "./dense.js";
+import { areFrozen, weightVector, type NamedShape } from "./layers.js";
 import { affine, concatenated, plus, rows, type Dense } from "./ops.js";
 import type { Block, ImageShape, TokenBatch, TokenRow, Weights } from "./types.js";
-import { areFrozen, weightVector } from "./weights.js";
 
 /** Tokens of an image: the class token, then one a patch. */
 export const tokensOfImage = ({ size, patch }: ImageShape): number => 1 + (size / patch) ** 2;

@@ -1,9 +1,15 @@
 import { split, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
-import type { ActivationName } from "./activations.js";
-import { activations } from "./activations.js";
+import {
+  activations,
+  dense,
+  denseShapes,
+  norm,
+  normShapes,
+  type ActivationName,
+  type DenseOptions,
+} from "./layers.js";
 import { attention } from "./attention.js";
-import { dense, denseShapes, norm, normShapes, type DenseOptions } from "./dense.js";
 import type { State } from "./encoder.js";
 import { attendBack } from "./kv-cache.js";
 import { plus } from "./ops.js";

@@ -1,10 +1,9 @@
 /** What T5 reads, and what its blocks hand on. */
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { at, i32 } from "../at.js";
-import { attentionBias, causalBiases } from "./attention-bias.js";
+import { attentionBias, causalBiases, layout, rowsBySegment } from "./layout.js";
 import { noActivations } from "./encoder.js";
 import type { SelfAttentionState } from "./kv-cache.js";
-import { layout, rowsBySegment } from "./layout.js";
 import { decoderBuckets, encoderBuckets } from "./relative-positions.js";
 import type { T5Config } from "./t5-config.js";
 import type { KvCache, SegmentBias, TokenBatch, TokenRow } from "./types.js";

@@ -1,4 +1,4 @@
-import { activations, isActivationName } from "./activations.js";
+import { activations, isActivationName } from "./layers.js";
 import { configReader } from "./config.js";
 import type { BuildOptions, Config } from "./types.js";
 

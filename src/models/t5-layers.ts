@@ -1,13 +1,12 @@
 import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { attend } from "./attention.js";
-import { withoutBias } from "./attention-bias.js";
-import { dense, denseShapes, rms, type NamedShape } from "./dense.js";
+import { withoutBias } from "./layout.js";
+import { dense, denseShapes, rms, weightMatrix, type NamedShape } from "./layers.js";
 import { attendBack } from "./kv-cache.js";
 import { plus, rows, times } from "./ops.js";
 import { decoded, reused, type T5State, type T5Tower } from "./t5-batch.js";
 import type { T5Config } from "./t5-config.js";
 import type { Block, Weights } from "./types.js";
-import { weightMatrix } from "./weights.js";
 
 const bare = { bare: true };
 

@@ -1,6 +1,6 @@
 import { tensor1d } from "@tensorflow/tfjs-core";
 import { endsOf, unembeddingName } from "./decoder.js";
-import { rms, shapesOfBlocks } from "./dense.js";
+import { rms, shapesOfBlocks, asMatrix, lookUpRows } from "./layers.js";
 import { layout } from "./layout.js";
 import { multiplied, rows } from "./ops.js";
 import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
@@ -8,7 +8,6 @@ import { decoded, prepareT5, reused, startT5, type T5Batch, type T5State } from 
 import { parseT5, type T5Config } from "./t5-config.js";
 import { t5DecoderLayer, t5EncoderLayer } from "./t5-layers.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
-import { asMatrix, lookUpRows } from "./weights.js";
 
 /** The embedding of both towers. */
 const t5Words = "shared.weight";

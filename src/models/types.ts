@@ -51,18 +51,6 @@ export interface ScoredTargets {
   readonly mean?: boolean | undefined;
 }
 
-/** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
-export function rowTokens(...rows: readonly TokenRow[]): number {
-  let total = 0;
-  let before: readonly number[] | undefined;
-  for (const { ids, targets = [] } of rows) {
-    if (ids !== before) total += ids.length;
-    total += targets.length;
-    before = ids;
-  }
-  return total;
-}
-
 /** Some rows that are padded to one length and attended to together. */
 export interface SegmentShape {
   /** How many rows. */

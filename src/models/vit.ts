@@ -1,7 +1,6 @@
-import { activationNames } from "./activations.js";
-import { withoutBias } from "./attention-bias.js";
+import { activationNames, norm, normShapes } from "./layers.js";
+import { withoutBias } from "./layout.js";
 import { configReader } from "./config.js";
-import { norm, normShapes } from "./dense.js";
 import { pipeline, tokenOfRows, type State } from "./encoder.js";
 import { patchEmbeddings, tokensOfImage } from "./patches.js";
 import { preNormLayers } from "./prenorm.js";

@@ -1,7 +1,5 @@
 import type { ResultRow } from "./rows.js";
-import { toMarkdown } from "./formats.js";
-import { resultTable, tableCaption } from "./table.js";
-import { textIf } from "./text.js";
+import { toMarkdown, textIf, resultTable, tableCaption } from "./table.js";
 
 export interface InputHash {
   readonly role: string;

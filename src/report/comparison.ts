@@ -1,7 +1,6 @@
 import { at } from "../at.js";
-import { mean } from "./interval.js";
+import { mean, distinct, type ResultRow } from "./rows.js";
 import { resultTable, type TextTable } from "./table.js";
-import { distinct, type ResultRow } from "./rows.js";
 
 /** How long a method took: all of it, its search too, and the merge (or the training) alone. */
 export interface Timed {

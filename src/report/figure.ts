@@ -2,6 +2,17 @@ import { createRequire } from "node:module";
 import { Resvg } from "@resvg/resvg-js";
 import { parse, View, type Config, type Spec } from "vega";
 
+/** "encoder.layer.3.attention.self.query.weight" → what distinguishes it within a picture's width. */
+export const shortLayer = (layer: string): string =>
+  layer
+    .replace(/^encoder\.layer\./, "")
+    .replace("attention.", "att.")
+    .replace("embeddings", "emb")
+    .replace("LayerNorm", "norm")
+    .replace("intermediate", "inter")
+    .replace(/\.weight$/, "")
+    .replace(/\.bias$/, ".b");
+
 /** Colours that colour-blind people can tell apart (Okabe and Ito), dark enough for thin lines. */
 export const palette = [
   "#0072b2",

@@ -1,6 +1,6 @@
 import type { Axis, Legend, Mark, Scale, Signal, Spec } from "vega";
 import { at } from "../at.js";
-import { shortLayer } from "./names.js";
+import { shortLayer } from "./figure.js";
 
 /** Numbers by row and column, as people look at them: coefficients have a column a layer, a row a task. */
 export interface Heatmap {

@@ -1,6 +1,5 @@
 import { at } from "../at.js";
-import { toText } from "./table.js";
-import { textIf } from "./text.js";
+import { toText, textIf } from "./table.js";
 
 /** A placement as the table shows it. Bytes; seconds a step. */
 export interface PlacementRow {

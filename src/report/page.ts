@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Spec } from "vega";
-import { escapeHtml } from "./formats.js";
+import { escapeHtml } from "./table.js";
 
 /** A part of a page: HTML of ours, or a figure that answers to the pointer. */
 export type Section = { readonly title: string; readonly note?: string | undefined } & (

@@ -1,7 +1,6 @@
 import { at, lookUp } from "../at.js";
-import { escapeHtml } from "./formats.js";
+import { escapeHtml, percent } from "./table.js";
 import { duration, placementText, size } from "./memory.js";
-import { percent } from "./text.js";
 
 /** A tree of merges as it is drawn. Accuracies in [0, 1]. */
 export interface TreePicture {

@@ -1,7 +1,6 @@
 import type { Axis, Data, Mark, Scale, Spec } from "vega";
 import { at } from "../at.js";
-import { palette } from "./figure.js";
-import { shortLayer } from "./names.js";
+import { palette, shortLayer } from "./figure.js";
 
 /** How numbers are spread, group by group. */
 export interface Violins {

@@ -1,5 +1,5 @@
 import { at } from "../at.js";
-import { mean } from "../report/interval.js";
+import { mean } from "../report/rows.js";
 import { linesSpec } from "../report/lines.js";
 import { readLog } from "../folder/files.js";
 import { bestOf, claim } from "./claims.js";

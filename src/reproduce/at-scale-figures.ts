@@ -1,7 +1,6 @@
 /** Tables and figures of merges of more and more experts. */
-import { interval, mean, type Interval } from "../report/interval.js";
+import { interval, mean, distinct, type Interval } from "../report/rows.js";
 import { linesSpec } from "../report/lines.js";
-import { distinct } from "../report/rows.js";
 import type { CaptionedTable, Figure, Lab, Produced } from "./types.js";
 
 /** Tasks that were merged, or that had no part in it; and what a merge's accuracy on them is divided by. */

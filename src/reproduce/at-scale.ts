@@ -1,6 +1,5 @@
 import { at } from "../at.js";
-import { mean } from "../report/interval.js";
-import type { ResultRow } from "../report/rows.js";
+import { mean, type ResultRow } from "../report/rows.js";
 import { shuffled } from "../tasks/split.js";
 import { tablesAndFigures, type Point } from "./at-scale-figures.js";
 import { averageAccuracy, claim, type Findings } from "./claims.js";

@@ -1,9 +1,9 @@
 import { f32 } from "../at.js";
 import { openFamily, openMember } from "../checkpoint/family.js";
-import { headTensors } from "../models/head.js";
+import { headTensors } from "../models/layers.js";
 import { locate } from "../inputs/locate.js";
 import { readFamily } from "../inputs/prepare.js";
-import { hashInputs } from "../inputs/record.js";
+import { hashInputs } from "../inputs/data.js";
 import { noteInputs, type LabContext } from "./lab-context.js";
 import type { TensorDeltas } from "./types.js";
 

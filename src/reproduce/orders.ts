@@ -19,7 +19,7 @@ import { mergeModels } from "../mergers/models.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { writeHead } from "../folder/output.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
-import { hashInputs, dataHash } from "../inputs/record.js";
+import { hashInputs, dataHash } from "../inputs/data.js";
 import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { loadTaskData, trainingData } from "../tasks/split.js";
 import type { FinetuneSettings } from "./types.js";

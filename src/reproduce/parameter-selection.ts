@@ -1,6 +1,5 @@
 import { at } from "../at.js";
-import { mean } from "../report/interval.js";
-import { distinct, type ResultRow } from "../report/rows.js";
+import { mean, distinct, type ResultRow } from "../report/rows.js";
 import { averageAccuracy, claim, type Findings } from "./claims.js";
 import { given, resultsTable } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";

@@ -1,7 +1,6 @@
 import { at, lookUp } from "../at.js";
-import { mean } from "../report/interval.js";
+import { mean, distinct } from "../report/rows.js";
 import { linesSpec } from "../report/lines.js";
-import { distinct } from "../report/rows.js";
 import { claim } from "./claims.js";
 import { everyPair, given } from "./shared.js";
 import type { Experiment, Lab, Produced } from "./types.js";

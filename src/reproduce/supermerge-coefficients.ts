@@ -3,7 +3,7 @@ import { z } from "zod";
 import { at, lookUp } from "../at.js";
 import { readJson } from "../checkpoint/files.js";
 import { heatmapSpec } from "../report/heatmap.js";
-import { mean } from "../report/interval.js";
+import { mean } from "../report/rows.js";
 import { bestOf, claim } from "./claims.js";
 import { firstSeed, resultsTable } from "./shared.js";
 import type { CaptionedTable, Experiment, Figure, Lab, Produced } from "./types.js";

@@ -1,10 +1,9 @@
 import { join } from "node:path";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
-import { csvLine, toCsv, toHtml, toLatex, toMarkdown } from "../report/formats.js";
+import { csvLine, toCsv, toHtml, toLatex, toMarkdown, textOf, type TextTable } from "../report/table.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
 import type { InputHash } from "../report/card.js";
-import { textOf, type TextTable } from "../report/table.js";
 import type { Paper } from "./papers.js";
 import type { CaptionedTable, Experiment, Figure, Produced } from "./types.js";
 

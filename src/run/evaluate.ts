@@ -12,9 +12,8 @@ import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { headPath, fileNames, resultsFile } from "../folder/files.js";
 import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
-import { openHead } from "../inputs/heads.js";
-import { shippedData } from "../inputs/locate.js";
 import {
+  openHead,
   buildModel,
   disposeHead,
   encoderFor,
@@ -24,6 +23,7 @@ import {
   type DataOptions,
   type EncoderOptions,
 } from "../inputs/prepare.js";
+import { shippedData } from "../inputs/locate.js";
 import { Resources } from "../inputs/resources.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";

@@ -8,7 +8,7 @@ import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { idOfSnapshot } from "../hub/hub.js";
 import { coefficientsFile, resultsFile, runFile, type Coefficients } from "../folder/files.js";
-import type { JsonFile } from "../folder/json-file.js";
+import type { JsonFile } from "../checkpoint/files.js";
 import { dtypeWords } from "../folder/output.js";
 import { readModel } from "../inputs/prepare.js";
 import { isFloat } from "../tensor/dtype.js";

@@ -21,7 +21,7 @@ import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import type { PackingCost } from "./packing.js";
 import { writeEvents } from "../folder/events.js";
-import { headClassOf, recorded } from "../inputs/record.js";
+import { headClassOf, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";

@@ -5,7 +5,7 @@ import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
 import { UserError } from "../errors.js";
 import { version } from "../package.js";
-import { usesLabels } from "../train/losses.js";
+import { usesLabels } from "../train/passes.js";
 import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { PlacementRequest } from "../plan/memory.js";
@@ -14,7 +14,7 @@ import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import { packingCost } from "./packing.js";
-import { recorded } from "../inputs/record.js";
+import { recorded } from "../inputs/data.js";
 import { loadState, openLog, placedIn, saveState } from "../folder/state.js";
 import { beginRun } from "../folder/output.js";
 
@@ -189,13 +189,14 @@ export async function mergeByTraining(
     if (!trained.finished)
       return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
     const raw = chosenRaw(trained.state, trained.options);
-    const packing = await packingCost(inputs, applyGate(raw, options.gate), hooks);
+    const table = applyGate(raw, options.gate);
+    const isPacked = inputs.vectors.packing !== "f32";
     const finished: Finished = {
       raw,
-      table: applyGate(raw, options.gate),
+      table,
       method: methodName(options),
       title: `${inputs.name}: coefficients, layers × experts (${options.gate})`,
-      packing,
+      packing: isPacked ? await packingCost(inputs, table, hooks) : undefined,
       search: trained.search,
       lambda: trained.lambda,
       settings: { start: trained.options.init },

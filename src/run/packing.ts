@@ -21,16 +21,10 @@ function relativeError(error: number, norm: number): number {
 }
 
 /**
- * Measures a packing under some coefficients; undefined for float32, which costs nothing. Exact vectors
- * are read from files.
+ * Measures what a packing costs under some coefficients (float32 costs nothing). Exact vectors are read from files.
  */
-export async function packingCost(
-  inputs: Inputs,
-  table: Table,
-  hooks: MergeHooks,
-): Promise<PackingCost | undefined> {
+export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHooks): Promise<PackingCost> {
   const { vectors, tasks } = inputs;
-  if (vectors.packing === "f32") return undefined;
   const loss = async (source: typeof vectors) => {
     const scores = await evaluateTasks(
       { ...mergeContextOf(inputs), vectors: source, table },

@@ -10,7 +10,7 @@ import {
   type Scalar,
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
-import { registerGradients } from "../backend/gradients.js";
+import { registerGradients } from "../backend/kernels.js";
 import { loadNative, usesCard } from "../backend/native-load.js";
 import { affine } from "../models/ops.js";
 

@@ -11,11 +11,11 @@ import {
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import { forward } from "../models/index.js";
-import { logits, type Head } from "../models/head.js";
+import { logits, type Head } from "../models/layers.js";
 import { labelCrossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
 import { choicesOf, toBatch, type EncodedExample } from "../tasks/batches.js";
-import { softmax } from "../tensor/softmax.js";
+import { softmax } from "../tensor/rows.js";
 import { weightsByName, type ModelWeights } from "./weights.js";
 
 /** A task's inputs, and the head that they are put to. */

@@ -2,10 +2,9 @@ import { dispose, type Tensor } from "@tensorflow/tfjs-core";
 import type { Member } from "../checkpoint/family.js";
 import { at, lookUp } from "../at.js";
 import { UserError } from "../errors.js";
-import { tensorLimit } from "../merge/limit.js";
+import { tensorLimit, loadTaskVectors } from "../merge/vectors.js";
 import { mergeTensors } from "../merge/merged.js";
 import { makeTable } from "../merge/table.js";
-import { loadTaskVectors } from "../merge/vectors.js";
 import type { Model } from "../models/types.js";
 import { elements } from "../tensor/dtype.js";
 

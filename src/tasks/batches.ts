@@ -1,6 +1,5 @@
 import { at } from "../at.js";
 import type { TokenRow } from "../models/types.js";
-import { rowTokens } from "../models/types.js";
 import { shuffled } from "./split.js";
 
 /**
@@ -51,6 +50,18 @@ export function targetsOf({ targets }: TokenRow): readonly number[] {
 export function lossWeight({ kind, rows, labels }: Batch): number {
   if (kind !== "generate") return labels.length;
   return rows.reduce((sum, row) => sum + targetsOf(row).length, 0);
+}
+
+/** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
+export function rowTokens(...rows: readonly TokenRow[]): number {
+  let total = 0;
+  let before: readonly number[] | undefined;
+  for (const { ids, targets = [] } of rows) {
+    if (ids !== before) total += ids.length;
+    total += targets.length;
+    before = ids;
+  }
+  return total;
 }
 
 /** How many rows of a batch compete in each example; undefined where an example is one row. */

@@ -1,8 +1,8 @@
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { imageRow } from "../models/patches.js";
-import { rowTokens, type ImageShape, type Model, type TokenRow } from "../models/types.js";
-import type { AnswerKind, EncodedExample } from "./batches.js";
+import type { ImageShape, Model, TokenRow } from "../models/types.js";
+import { rowTokens, type AnswerKind, type EncodedExample } from "./batches.js";
 import { pictureOf, type Example } from "./examples.js";
 import { preprocess, type Processor } from "./pixels.js";
 import type { Prompts } from "./prompts.js";

@@ -1,11 +1,10 @@
 import { at } from "../at.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import { evaluateTasks, type PreparedTask } from "../evaluate/evaluate.js";
-import { gates, type GateName } from "../merge/gates.js";
-import { applyGate, makeTable, throughGate, type Table } from "../merge/table.js";
+import { gates, applyGate, makeTable, throughGate, type GateName, type Table } from "../merge/table.js";
 import { trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type Schedule } from "./adamw.js";
-import { usesLabels, type LossName } from "./losses.js";
+import { usesLabels, type LossName } from "./passes.js";
 import { coefficientGradient } from "./step.js";
 
 /**

@@ -20,24 +20,23 @@ import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { Request } from "../merge/stream.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { logits } from "../models/head.js";
+import { logits } from "../models/layers.js";
 import { divergence, entropy, guardedEntropy, labelCrossEntropy } from "../models/losses.js";
 import { along, rows } from "../models/ops.js";
 import type { Model } from "../models/types.js";
 import {
+  openStage,
   runStage,
   stageForward,
   stagesOf,
-  toTensors,
   toBoundary,
+  toTensors,
   type Boundary,
   type Stage,
+  type StageWeights,
 } from "../stages/stages.js";
-import { openStage, type StageWeights } from "../stages/weights.js";
 import { choicesOf, lossWeight, tokensAPass } from "../tasks/batches.js";
-import type { LossName } from "./losses.js";
-import { addGradients } from "./gradients.js";
-import { modelPasses, type StepJob, type PassJob } from "./passes.js";
+import { modelPasses, type LossName, type PassJob, type StepJob } from "./passes.js";
 
 /** The weighted mean loss of each job, [1] each, from the features of all their rows [rows, width]. */
 export function jobLosses(features: Tensor2D, jobs: readonly StepJob[], loss: LossName): Tensor[] {
@@ -169,6 +168,22 @@ interface TensorProducts {
   readonly name: string;
   readonly numbers: Float32Array;
 }
+
+/**
+ * Gradients of the same weights by one more pass: both lists are the caller's no longer, the sums are. What neither
+ * pass reaches has none. One at a time, so that no third copy of the gradients is held.
+ */
+export const addGradients = (
+  total: readonly (Tensor | undefined)[],
+  more: readonly (Tensor | undefined)[],
+): (Tensor | undefined)[] =>
+  more.map((now, i) => {
+    const before = total[i];
+    if (!before || !now) return before ?? now;
+    const sum = add(before, now);
+    dispose([before, now]);
+    return sum;
+  });
 
 /** One stage backward over all passes; disposes the stage's weights. The losses are those of the last stage. */
 async function stageBackward(

@@ -15,12 +15,10 @@ import {
 } from "@tensorflow/tfjs-core";
 import { f32, lookUp } from "../at.js";
 import { forward } from "../models/index.js";
-import type { Head } from "../models/head.js";
+import { isMatrix, isVector, type Head } from "../models/layers.js";
 import type { Model, Weights } from "../models/types.js";
-import { isMatrix, isVector } from "../models/weights.js";
-import { addGradients } from "./gradients.js";
 import { modelPasses, type StepJob } from "./passes.js";
-import { jobLosses } from "./step.js";
+import { addGradients, jobLosses } from "./step.js";
 
 /** What is trained of a model, and what stands beside it. All of it lives on the device. */
 export interface Trainee {

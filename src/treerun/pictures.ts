@@ -4,7 +4,7 @@ import { atomicFile, writeText } from "../checkpoint/files.js";
 import { nodeFolder, nodeRunFile, type NodeResult } from "../folder/tree-files.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
-import { mean } from "../report/interval.js";
+import { mean } from "../report/rows.js";
 import { treeSvg, type TreePicture } from "../report/tree.js";
 import type { PlannedNode, TreePlan } from "./plan.js";
 import type { Similarities } from "./similarities.js";

@@ -5,10 +5,10 @@ import { digest } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { planFile, treeFile, type NodeFile, type SavedPlan } from "../folder/tree-files.js";
-import { type NodeMethod } from "./methods.js";
+import type { NodeMethod } from "./methods.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import { openInputs, type Inputs } from "../inputs/open.js";
-import { recorded } from "../inputs/record.js";
+import { recorded } from "../inputs/data.js";
 import { version } from "../package.js";
 import { requestFor, type PlacementRequest, type Rates } from "../plan/memory.js";
 import {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cudaProblem } from "../../src/backend/cuda.js";
+import { cudaProblem } from "../../src/backend/native-load.js";
 
 const machine = (card: boolean, ...libraries: string[]) => ({
   card,

@@ -7,7 +7,7 @@ import { factoredFamily } from "../../src/merge/factored.js";
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
 import { withAdapters } from "../../src/models/adapters.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import { familyOf } from "../../src/models/index.js";
 import { packageFolder } from "../../src/package.js";
 import { disposeHead, loadHead } from "../../src/inputs/prepare.js";

@@ -8,7 +8,7 @@ import { loadTasks } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { relativeError } from "../helpers.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import { flat, goldenTable, toBatch, type GoldenBatch, type Loaded } from "./load.js";
 
 /** A whole family: ids, logits, loss and gradient against transformers and PyTorch. */

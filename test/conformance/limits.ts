@@ -1,8 +1,7 @@
 import { engine } from "@tensorflow/tfjs-core";
 import { afterEach, expect, test } from "vitest";
-import { rowsTogether } from "../../src/merge/limit.js";
+import { rowsTogether, piecesOf } from "../../src/merge/vectors.js";
 import { mergedValues, mergeTensors } from "../../src/merge/merged.js";
-import { piecesOf } from "../../src/merge/vectors.js";
 import { goldenTable, rankedBatch } from "./load.js";
 import { expectMerge } from "./merged.js";
 import { openCase, read, rowsOf } from "./models.js";

@@ -5,7 +5,7 @@ import { makeTable, type Table } from "../../src/merge/table.js";
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors, type VectorOptions } from "../../src/merge/vectors.js";
 import { bert } from "../../src/models/bert.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import type { Model, TokenRow } from "../../src/models/types.js";
 import { disposeHead, loadHead } from "../../src/inputs/prepare.js";
 import type { Batch } from "../../src/tasks/batches.js";

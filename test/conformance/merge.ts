@@ -1,9 +1,15 @@
 import { grads, memory, mul, sum, tensor1d, tensor2d, tidy, type Tensor1D } from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
-import { disposeDeltas, uploadDeltas, type Deltas } from "../../src/merge/deltas.js";
+import {
+  disposeDeltas,
+  uploadDeltas,
+  mergeForward,
+  mergeGradient,
+  mergeTensor,
+  type Deltas,
+} from "../../src/merge/op.js";
 import { packRows, type Packing } from "../../src/merge/packing.js";
 import type { RowShape } from "../../src/tensor/rows.js";
-import { mergeForward, mergeGradient, mergeTensor } from "../../src/merge/op.js";
 import { golden, relativeError } from "../helpers.js";
 
 interface Packed {

@@ -2,7 +2,7 @@ import { expect } from "vitest";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { applyGate, makeTable, throughGate, type Table } from "../../src/merge/table.js";
 import type { TaskVectors } from "../../src/merge/vectors.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import type { Model } from "../../src/models/types.js";
 import type { Batch } from "../../src/tasks/batches.js";
 import { coefficientGradient } from "../../src/train/step.js";

@@ -6,7 +6,7 @@ import { openFamily, openMember, type Family } from "../../src/checkpoint/family
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import { clipText } from "../../src/models/clip.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import { familyOf, forward } from "../../src/models/index.js";
 import { imageRow } from "../../src/models/patches.js";
 import type { Model, TokenRow } from "../../src/models/types.js";

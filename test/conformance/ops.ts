@@ -10,8 +10,8 @@ import {
 } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { attention } from "../../src/models/attention.js";
-import { attentionBias } from "../../src/models/attention-bias.js";
-import { activations } from "../../src/models/activations.js";
+import { attentionBias } from "../../src/models/layout.js";
+import { activations } from "../../src/models/layers.js";
 import * as lossOps from "../../src/models/losses.js";
 import * as ops from "../../src/models/ops.js";
 import { golden, relativeError } from "../helpers.js";

@@ -14,8 +14,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
-import { gates } from "../../src/merge/gates.js";
+import { applyGate, makeTable, throughGate, gates } from "../../src/merge/table.js";
 import { mergeTensor } from "../../src/merge/op.js";
 import { residencies } from "../../src/merge/residency.js";
 import type { StreamedPart } from "../../src/merge/stream.js";

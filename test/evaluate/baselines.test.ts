@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { bestPoint } from "../../src/evaluate/baselines.js";
-import { median } from "../../src/report/interval.js";
+import { median } from "../../src/report/rows.js";
 
 const point = (lambda: number, accuracy: number, loss: number) => ({ lambda, accuracy, loss });
 

@@ -9,7 +9,7 @@ import {
   type PreparedTask,
 } from "../../src/evaluate/evaluate.js";
 import { constantTables } from "../../src/methods/constant.js";
-import type { Head } from "../../src/models/head.js";
+import type { Head } from "../../src/models/layers.js";
 import type { Model } from "../../src/models/types.js";
 import type { EncodedExample } from "../../src/tasks/batches.js";
 import type { Answering } from "../../src/tasks/encoders.js";

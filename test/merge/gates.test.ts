@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { gates, reachable, type GateName } from "../../src/merge/gates.js";
+import { gates, reachable, type GateName } from "../../src/merge/table.js";
 
 test.each(Object.keys(gates) as GateName[])("%s: slope by finite differences, inverse", (name) => {
   const gate = gates[name];

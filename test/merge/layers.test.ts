@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { groupLayers } from "../../src/merge/layers.js";
+import { groupLayers } from "../../src/merge/table.js";
 
 const names = [
   "embeddings.LayerNorm.weight",

@@ -2,7 +2,8 @@ import { expect, test } from "vitest";
 import { sharedTexts } from "../../src/models/decoder.js";
 import { layout } from "../../src/models/layout.js";
 import { predictionsOf } from "../../src/models/output-layer.js";
-import { rowTokens, type TokenRow } from "../../src/models/types.js";
+import { rowTokens } from "../../src/tasks/batches.js";
+import type { TokenRow } from "../../src/models/types.js";
 
 const [text, other] = [
   [5, 6, 7],

@@ -1,8 +1,16 @@
 import { expect, test } from "vitest";
-import { toCsv, toHtml, toLatex, toMarkdown } from "../../src/report/formats.js";
-import { interval } from "../../src/report/interval.js";
-import { differenceOf, type ResultRow } from "../../src/report/rows.js";
-import { averageRanks, resultTable, tableCaption, textOf, toText } from "../../src/report/table.js";
+import {
+  toCsv,
+  toHtml,
+  toLatex,
+  toMarkdown,
+  averageRanks,
+  resultTable,
+  tableCaption,
+  textOf,
+  toText,
+} from "../../src/report/table.js";
+import { interval, differenceOf, type ResultRow } from "../../src/report/rows.js";
 
 const row = (method: string, task: string, seed: number, value: number): ResultRow => ({
   method,
