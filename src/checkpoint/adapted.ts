@@ -1,16 +1,13 @@
 import { join } from "node:path";
 import { existsSync } from "node:fs";
 import { at } from "../at.js";
-import { UserError } from "../errors.js";
-import { dtypeBytes, elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
+import { dtypeBytes, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lowrank.js";
-import { adapterConfigName, adapterWeightsName, type Adapter, type AdapterPart } from "./adapter.js";
+import { adapterConfigName, adapterWeightsName, type Adapter } from "./adapter.js";
 import { readJsonObject } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
+import { findModules, type AdaptedPart, type AdaptedWeights } from "./adapter-places.js";
 import { refIn, type Adapted, type MatrixRef, type SafetensorsFile } from "./safetensors.js";
-
-/** An adapter's modules as the base calls their weights: the base's name → the part. */
-export type AdaptedWeights = ReadonlyMap<string, AdapterPart>;
 
 export interface AdaptedCheckpoint extends Checkpoint {
   readonly adapter: Adapter;
@@ -20,69 +17,13 @@ export interface AdaptedCheckpoint extends Checkpoint {
    * low rank can say them.
    */
   readonly replaced: readonly string[];
+  /** Tensors of a head that the adapter holds. */
+  readonly heads: readonly string[];
   /** The same without the products: the base's weights, and what the adapter holds whole. */
   plain(): Checkpoint;
 }
 
-/** The sizes of the layer that a weight of [rows, columns] as it is stored belongs to; undefined of another shape. */
-function layerSizes(
-  { transposed }: Adapter,
-  shape: readonly number[],
-): { input: number; out: number } | undefined {
-  const [rows, columns] = shape;
-  if (rows === undefined || columns === undefined || shape.length !== 2) return undefined;
-  return transposed ? { input: rows, out: columns } : { input: columns, out: rows };
-}
-
-/** Whether what an adapter has for a module is as large as the base's weight. */
-function partFits(adapter: Adapter, part: AdapterPart, shape: readonly number[]): boolean {
-  const { file } = adapter;
-  const layer = layerSizes(adapter, shape);
-  if (!layer) return false;
-  if (part.kind === "lora")
-    return file.entry(part.a).shape[1] === layer.input && file.entry(part.b).shape[0] === layer.out;
-  return elements(file.entry(part.l).shape) === (part.along === "in" ? layer.input : layer.out);
-}
-
 export const isAdapted = (checkpoint: Checkpoint): checkpoint is AdaptedCheckpoint => "adapter" in checkpoint;
-
-/**
- * Finds each of an adapter's modules in the base, and checks that they fit. @throws UserError naming
- * the first that does not
- */
-function findModules(
-  base: Checkpoint,
-  adapter: Adapter,
-  canonical: (name: string) => string,
-): { adapted: AdaptedWeights; whole: ReadonlyMap<string, string> } {
-  const stored = new Map(base.names.map((name) => [canonical(name), name]));
-  const adapted = new Map<string, AdapterPart>();
-  const { folder } = adapter;
-  for (const part of adapter.parts) {
-    const { module } = part;
-    const name = stored.get(canonical(`${module}.weight`));
-    if (name === undefined)
-      throw new UserError(
-        `${folder}: it adapts "${module}", which ${base.folder} has not; was it trained on this base?`,
-      );
-    const { shape } = entryOf(base, name);
-    if (!partFits(adapter, part, shape))
-      throw new UserError(
-        `${folder}: what it has for "${module}" does not fit the base's [${shape.join(", ")}]; ` +
-          "was it trained on this " +
-          `base${adapter.kind === "lora" ? ", and is fan_in_fan_out right" : ""}?`,
-      );
-    adapted.set(name, part);
-    // (IA)³ scales what a layer gives, its bias too.
-    const bias = stored.get(canonical(`${module}.bias`));
-    if (part.kind === "ia3" && part.along === "out" && bias !== undefined) adapted.set(bias, part);
-  }
-  // A head is not the base's; anything else must be.
-  return {
-    adapted,
-    whole: new Map([...adapter.whole].map(([name, inFile]) => [stored.get(canonical(name)) ?? name, inFile])),
-  };
-}
 
 /** What an adapter does to entries of a weight as it is stored, from entry `from` on. */
 type Change = (out: Float32Array, from: number) => void;
@@ -97,9 +38,10 @@ interface AdaptedSource {
 async function readChange(
   { base, adapter }: AdaptedSource,
   name: string,
-  part: AdapterPart,
+  part: AdaptedPart,
 ): Promise<Change> {
-  const { file, transposed } = adapter;
+  const { file } = adapter;
+  const { transposed } = part;
   const { shape } = entryOf(base, name);
   const width = at(shape, -1);
   const read = async (tensor: string) => toFloat32(await file.read(tensor));
@@ -113,7 +55,7 @@ async function readChange(
 }
 
 /** {@link readChange} for weights that are read in pieces: that of the weight read last is held. */
-function changeReader(source: AdaptedSource): (name: string, part: AdapterPart) => Promise<Change> {
+function changeReader(source: AdaptedSource): (name: string, part: AdaptedPart) => Promise<Change> {
   let last: { name: string; change: Change } | undefined;
   return async (name, part) => {
     if (last?.name !== name) last = { name, change: await readChange(source, name, part) };
@@ -122,8 +64,9 @@ function changeReader(source: AdaptedSource): (name: string, part: AdapterPart) 
 }
 
 /** Where the matrices lie from which a weight is made. */
-function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: AdapterPart): Adapted {
-  const { file, transposed } = adapter;
+function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: AdaptedPart): Adapted {
+  const { file } = adapter;
+  const { transposed } = part;
   const { shape } = entryOf(base, name);
   const width = at(shape, -1);
   const matrix = (tensor: string): MatrixRef => {
@@ -196,13 +139,9 @@ const headLike = /(^|\.)(classifier|score|qa_outputs|classification_head)\./;
  * base's, scaled) and are made when they are read, in float32. Held: the factors of the weight read
  * last.
  */
-export async function adaptedCheckpoint(
-  base: Checkpoint,
-  adapter: Adapter,
-  canonical: (name: string) => string,
-): Promise<AdaptedCheckpoint> {
+export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter): Promise<AdaptedCheckpoint> {
   const { file, folder } = adapter;
-  const { adapted, whole } = findModules(base, adapter, canonical);
+  const { adapted, whole } = findModules(base, adapter);
   const source: AdaptedSource = { base, adapter };
   const changeOf = changeReader(source);
   const plain: Checkpoint = {
@@ -217,6 +156,7 @@ export async function adaptedCheckpoint(
     adapter,
     adapted,
     replaced: [...whole.keys()].filter((name) => base.entry(name) && !headLike.test(name)),
+    heads: [...whole.keys()].filter((name) => !base.entry(name) || headLike.test(name)),
     plain: () => plain,
     // In float32, wherever the base keeps it.
     entry: (name) => (adapted.has(name) ? { ...entryOf(base, name), dtype: "F32" } : plain.entry(name)),
@@ -250,7 +190,7 @@ export async function adaptedCheckpoint(
 
 /** Of a weight as it is stored; of a bias, one line. */
 const alongOf = (
-  { along }: Extract<AdapterPart, { kind: "ia3" }>,
+  { along }: Extract<AdaptedPart, { kind: "ia3" }>,
   stored: boolean,
   shape: readonly number[],
 ): "rows" | "columns" => (shape.length > 1 && (along === "out") !== stored ? "rows" : "columns");

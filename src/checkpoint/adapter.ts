@@ -35,8 +35,8 @@ export interface Adapter {
   readonly parts: readonly AdapterPart[];
   /** Tensors that it holds whole (heads, biases): the model's name → the name in its file. */
   readonly whole: ReadonlyMap<string, string>;
-  /** Its weights are stored [in, out]. */
-  readonly transposed: boolean;
+  /** Its config says that weights are stored [in, out]. */
+  readonly fanInFanOut: boolean;
 }
 
 const finiteNumber = (path: string, key: string, value: unknown): number => {
@@ -87,7 +87,7 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
       );
   }
   const start = config["init_lora_weights"];
-  if (typeof start === "string" && /^(pissa|olora|loftq|corda|eva|lora_ga)/i.test(start)) {
+  if (typeof start === "string" && /^(pissa|olora|loftq|corda|lora_ga)/i.test(start)) {
     throw new UserError(
       `${path}: "init_lora_weights": ${JSON.stringify(start)} makes it an adapter of a changed ` +
         "base; convert it to a plain one (save_pretrained with " +
@@ -127,7 +127,7 @@ export async function openAdapter(folder: string): Promise<Adapter> {
   const file = await openSafetensors(weights);
   try {
     const { parts, whole } = findParts(file, kind, { path, config });
-    return { folder, kind, config, file, parts, whole, transposed: config["fan_in_fan_out"] === true };
+    return { folder, kind, config, file, parts, whole, fanInFanOut: config["fan_in_fan_out"] === true };
   } catch (error) {
     await file.close();
     throw error;
@@ -187,7 +187,9 @@ function findParts(
   const parts: AdapterPart[] = [];
   const whole = new Map<string, string>();
   for (const name of file.entries.keys()) {
-    const plain = name.replace(/^base_model\.model\./, "").replace(/\.modules_to_save(\.default)?(?=\.)/, "");
+    const plain = name
+      .replace(/^base_model\.model\./, "")
+      .replace(/\.(modules_to_save(\.default)?|base_layer)(?=\.)/, "");
     const [, loraModule] = /^(.+)\.lora_A(?:\.default)?\.weight$/.exec(plain) ?? [];
     const [, ia3Module] = /^(.+)\.ia3_l(?:\.default)?$/.exec(plain) ?? [];
     if (loraModule !== undefined && kind === "lora") {

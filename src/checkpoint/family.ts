@@ -4,6 +4,7 @@ import type { TensorEntry } from "./safetensors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { adaptedCheckpoint, isAdapted, type AdaptedCheckpoint } from "./adapted.js";
 import { isAdapter, openAdapter } from "./adapter.js";
+import { unwrapped } from "./names.js";
 import { overlaid } from "./overlay.js";
 
 /** A checkpoint seen under canonical names: `bert.` prefixes and old spellings are gone. */
@@ -104,14 +105,24 @@ export interface Family {
   close(): Promise<void>;
 }
 
-/** Sees an open checkpoint under canonical names. @throws UserError where two names become one. */
-export function member(label: string, checkpoint: Checkpoint, canonical: (name: string) => string): Member {
-  const actual = new Map<string, string>();
-  for (const name of checkpoint.names) {
-    const twin = actual.get(canonical(name));
+/**
+ * Sees an open checkpoint under canonical names.
+ * @param aliases canonical names that it has beside those, each of a stored tensor
+ * @throws UserError where two names become one
+ */
+export function member(
+  label: string,
+  checkpoint: Checkpoint,
+  canonical: (name: string) => string,
+  aliases: ReadonlyMap<string, string> = new Map(),
+): Member {
+  const actual = new Map<string, string>(aliases);
+  for (const stored of checkpoint.names) {
+    const name = canonical(stored);
+    const twin = actual.get(name);
     if (twin !== undefined)
-      throw new UserError(`${checkpoint.folder}: "${twin}" and "${name}" are two names of one tensor`);
-    actual.set(canonical(name), name);
+      throw new UserError(`${checkpoint.folder}: "${twin}" and "${stored}" are two names of one tensor`);
+    actual.set(name, stored);
   }
   const storedName = (name: string): string => {
     const stored = actual.get(name);
@@ -158,7 +169,7 @@ export async function openExpert(
   if (!isAdapter(folder)) return openMember(label, folder, canonical);
   const adapter = await openAdapter(folder);
   try {
-    return member(label, await adaptedCheckpoint(base.checkpoint, adapter, canonical), canonical);
+    return member(label, await adaptedCheckpoint(base.checkpoint, adapter), canonical);
   } catch (error) {
     await adapter.file.close();
     throw error;
@@ -193,8 +204,9 @@ export async function openMember(
   canonical: (name: string) => string,
 ): Promise<Member> {
   const checkpoint = await openCheckpoint(folder);
+  const plain = unwrapped(checkpoint);
   try {
-    return member(label, checkpoint, canonical);
+    return member(label, checkpoint, (name) => canonical(plain(name)));
   } catch (error) {
     await checkpoint.close();
     throw error;

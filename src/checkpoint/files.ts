@@ -92,11 +92,28 @@ export async function writeText(path: string, content: string | object): Promise
   await atomicFile(path, (write) => write(new TextEncoder().encode(text)));
 }
 
+/** A string of JSON, or a number or what Python writes in the place of one. */
+const jsonToken = /"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** JSON as Python writes it: a number may be Infinity or NaN, which is read as null. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const plain = text.replace(jsonToken, (token) => {
+      if (token === "NaN") return "null";
+      return /^-?Infinity$/.test(token) ? token.replace("Infinity", "1e999") : token;
+    });
+    if (plain === text) throw error;
+    return JSON.parse(plain);
+  }
+}
+
 /** Parses a JSON file. @throws UserError naming the file when it is missing or not JSON. */
 export async function readJson(path: string): Promise<unknown> {
   const text = await readFile(path, "utf8");
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (error) {
     throw new UserError(`${path}: not valid JSON (${messageOf(error)})`);
   }
@@ -121,9 +138,7 @@ export function editJson(
   change: (object: Record<string, unknown>) => Record<string, unknown>,
 ): string {
   const mark = "\uE000";
-  const marked = text.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) =>
-    token.startsWith('"') ? token : `"${mark}${token}"`,
-  );
+  const marked = text.replace(jsonToken, (token) => (token.startsWith('"') ? token : `"${mark}${token}"`));
   const object: unknown = JSON.parse(marked);
   if (!isRecord(object)) throw new TypeError("a JSON object was expected");
   const edited = JSON.stringify(change(object), undefined, 2);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.js";
 import type { HostTensor } from "../tensor/dtype.js";
 import { isRecord, readJson, readJsonObject } from "./files.js";
+import { refuseQuantised } from "./quantised.js";
 import { refIn, openSafetensors, type Ref, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
 
 const singleFile = "model.safetensors";
@@ -50,17 +51,58 @@ async function readIndex(folder: string): Promise<Map<string, string>> {
   return shards;
 }
 
+/** Folders that people take for a model's, by what lies in them, and what to give instead. */
+const otherFolders: readonly (readonly [sign: RegExp, what: string])[] = [
+  [/^adapter_config\.json$/, "it is an adapter: give the model that it was trained on with --base"],
+  [/^model_index\.json$/, "it is a diffusers pipeline; give the folder of one of its models"],
+  [
+    /^(zero_to_fp32\.py|global_step\d+)$/,
+    "it is a DeepSpeed checkpoint; gather its weights first (python zero_to_fp32.py . FOLDER)",
+  ],
+  [/\.gguf$/, "it holds a GGUF file, whose weights are packed; give the model that it was made from"],
+  [
+    /^pytorch_model.*\.bin$/,
+    "it holds pytorch_model.bin only; save the model as safetensors (save_pretrained does so by default)",
+  ],
+  [
+    /^(tf_model\.h5|flax_model\.msgpack|model\.onnx)$/,
+    "its weights are of another library; load them in transformers (from_tf or from_flax) and save_pretrained",
+  ],
+];
+
+/** The folder in which the last of a Trainer's checkpoints lies; undefined where there is none. */
+function lastCheckpoint(files: readonly string[]): string | undefined {
+  const steps = files.flatMap((file) => /^checkpoint-(\d+)$/.exec(file)?.[1] ?? []).map(Number);
+  return steps.length ? `checkpoint-${Math.max(...steps)}` : undefined;
+}
+
+/** Says what a folder is that holds no model. */
 async function missing(folder: string): Promise<never> {
   if (!existsSync(folder)) throw new UserError(`${folder}: there is no such folder`);
   const files = await readdir(folder);
-  if (files.some((file) => /^pytorch_model.*\.bin/.test(file))) {
+  const trained = lastCheckpoint(files);
+  if (trained !== undefined)
     throw new UserError(
-      `${folder}: it holds pytorch_model.bin only; save the model as safetensors ` +
-        "(save_pretrained does so by default)",
+      `${folder}: it is a Trainer's folder; give one of its checkpoints: ${join(folder, trained)}`,
     );
-  }
+  const other = otherFolders.find(([sign]) => files.some((file) => sign.test(file)));
+  if (other) throw new UserError(`${folder}: ${other[1]}`);
   throw new UserError(
     `${folder}: there is no ${singleFile} and no ${indexName}; is it a Hugging Face model folder?`,
+  );
+}
+
+/** Whether weights lie in shards. @throws UserError where two saves lie in one folder */
+async function isSharded(folder: string): Promise<boolean> {
+  if (!existsSync(join(folder, indexName))) return false;
+  if (!existsSync(join(folder, singleFile))) return true;
+  const shards = new Set((await readIndex(folder)).values());
+  if (shards.has(singleFile)) return true;
+  const there = [...shards].filter((shard) => existsSync(join(folder, shard)));
+  if (there.length === 0) return false;
+  throw new UserError(
+    `${folder}: it holds two saves, ${singleFile} and ${indexName} with ${there.length} shards; remove the older ` +
+      `(transformers reads ${singleFile})`,
   );
 }
 
@@ -120,7 +162,7 @@ async function openSharded(folder: string): Promise<Shards> {
  * Holds the headers; each `read` holds one tensor. Symbolic links are followed (the hub's cache is made of them).
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
-  const sharded = existsSync(join(folder, indexName));
+  const sharded = await isSharded(folder);
   if (!sharded && !existsSync(join(folder, singleFile))) await missing(folder);
   const configPath = join(folder, "config.json");
   if (!existsSync(configPath)) throw new UserError(`${folder}: there is no config.json`);
@@ -131,6 +173,16 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     if (!file) throw new UserError(`${folder}: there is no tensor "${name}"`);
     return file;
   };
+  try {
+    refuseQuantised(
+      folder,
+      config,
+      [...fileOf].map(([name, file]) => [name, file.entry(name)] as const),
+    );
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return {
     folder,
     config,

@@ -168,12 +168,25 @@ function parseBytes(bytes: Uint8Array): unknown {
   }
 }
 
+/** What git leaves in the place of a file whose bytes are elsewhere. */
+const pointer = new TextEncoder().encode("version https://git-lfs.github.com/spec/");
+
+async function refusePointer(handle: FileHandle, path: string, size: number): Promise<void> {
+  if (size < pointer.length || size > 1024) return;
+  const begin = await readExactly(handle, path, 0, pointer.length);
+  if (begin.every((byte, i) => byte === pointer[i]))
+    throw new UserError(
+      `${path}: it is a Git LFS pointer, not the weights; fetch them with \`git lfs pull\``,
+    );
+}
+
 /** Reads a file's header as JSON. */
 async function readHeaderJson(
   handle: FileHandle,
   path: string,
 ): Promise<{ header: Record<string, unknown>; section: DataSection }> {
   const { size } = await handle.stat();
+  await refusePointer(handle, path, size);
   if (size < 8) throw new UserError(`${path}: ${size} bytes are too few for a safetensors file`);
   const lengthBytes = await readExactly(handle, path, 0, 8);
   const declared = new DataView(lengthBytes.buffer).getBigUint64(0, true);

@@ -10,21 +10,25 @@ export const writeForms = ["auto", "model", "adapter"] as const;
 export type WriteForm = (typeof writeForms)[number];
 
 /**
- * The adapters that all inputs are, where the result is to be one. @throws UserError where it was asked
- * for and cannot be
+ * The adapters that all inputs are, where the result is to be one.
+ * @param headsApart heads are kept beside the result, each task's own; else what holds one comes out as a model
+ * @throws UserError where it was asked for and cannot be
  */
 export function adapterForm(
   inputs: readonly Member[],
   write: WriteForm,
+  headsApart = false,
 ): readonly AdaptedCheckpoint[] | undefined {
   if (write === "model") return undefined;
   const adapters = inputs.map(adapterOf).filter((one) => one !== undefined);
   const kinds = new Set(adapters.map(({ adapter }) => adapter.kind));
-  const whole = adapters.find(({ replaced }) => replaced.length > 0);
+  const wholeIn = ({ replaced, heads }: AdaptedCheckpoint): readonly string[] =>
+    headsApart ? replaced : [...replaced, ...heads];
+  const whole = adapters.find((one) => wholeIn(one).length > 0);
   if (adapters.length === inputs.length && kinds.size === 1 && !whole) return adapters;
   if (write === "adapter" && whole)
     throw new UserError(
-      `--write adapter: ${whole.folder} holds "${whole.replaced[0]}" whole, which such an ` +
+      `--write adapter: ${whole.folder} holds "${wholeIn(whole)[0]}" whole, which such an ` +
         "adapter cannot express; use --write model",
     );
   if (write === "adapter")

@@ -16,7 +16,17 @@ import { startCommand, type RunningCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
 /** Settings of a run that a merge without training has too. */
-const sharedSettings = ["base", "experts", "out", "dtype", "shardSize", "seed"] as const;
+const sharedSettings = [
+  "base",
+  "experts",
+  "out",
+  "dtype",
+  "shardSize",
+  "seed",
+  "allowPartial",
+  "allowMismatch",
+  "strict",
+] as const;
 
 const mergeHelp = `
 Examples:
@@ -92,8 +102,7 @@ async function runMergekitFile(
     throw new UserError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
   const { mergeByFile } = await import("../mergers/mergekit-file.js");
   const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
-  const { shardSize, seed } = chosen;
-  await mergeByFile(file, { shardSize, threads: options.threads, out, seed }, job);
+  await mergeByFile(file, { ...chosen, threads: options.threads, out }, job);
   return out;
 }
 
@@ -123,6 +132,9 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
       dtype: chosen.dtype,
       write: options.write,
       rank: options.rank,
+      allowPartial: chosen.allowPartial,
+      allowMismatch: chosen.allowMismatch,
+      strict: chosen.strict,
     },
     job,
   );

@@ -13,13 +13,13 @@ export function addSettings(command: Command, left: readonly string[] = []): voi
     if (left.includes(key)) continue;
     const fallback = z.union([z.string(), z.number()]).safeParse(schema.safeParse(undefined).data);
     const shown = fallback.success ? ` (default: ${fallback.data})` : "";
-    command.addOption(new Option(`--${kebab(key)} ${argument}`, `${help}${shown}`));
+    command.addOption(new Option(`--${kebab(key)} ${argument}`.trim(), `${help}${shown}`));
   }
 }
 
 /** A setting of a run as an option, for a command that takes a few. */
 export const settingOption = (key: keyof typeof settings, help: string = settings[key].help): Option =>
-  new Option(`--${kebab(key)} ${settings[key].argument}`, help);
+  new Option(`--${kebab(key)} ${settings[key].argument}`.trim(), help);
 
 /** An option whose value one of the settings' schemas (config/numbers.ts) checks. */
 export function checkedOption(flags: string, help: string, schema: z.ZodType): Option {

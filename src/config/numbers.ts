@@ -1,8 +1,9 @@
 /**
- * Numbers as settings and options take them: a command line gives texts, YAML gives numbers. The message of an error
- * goes behind the option's name: "--steps x: it must be a whole number from 0 on".
+ * Values as settings and options take them: a command line gives texts, YAML gives numbers, lists and flags. The
+ * message of an error goes behind the option's name: "--steps x: it must be a whole number from 0 on".
  */
 import { z } from "zod";
+import { commaSeparated } from "../spelling.js";
 
 function checked(holds: (value: number) => boolean, must: string) {
   return z.preprocess(
@@ -46,3 +47,19 @@ export const bytes = z.preprocess(
   },
   z.number({ error: "it must be a size such as 500MB or 5GB" }).positive("it must be a size above 0"),
 );
+
+/** "a, b" → a and b; lists of YAML as they are. */
+export function listOf(value: unknown): unknown {
+  return typeof value === "string" ? commaSeparated(value) : value;
+}
+
+export const nameList = z.preprocess(
+  listOf,
+  z
+    .array(z.string())
+    .min(1)
+    .refine((list) => new Set(list).size === list.length, "a name is listed twice"),
+);
+
+/** A switch: off where nobody names it. */
+export const flag = z.boolean({ error: "it must be true or false" }).default(false);

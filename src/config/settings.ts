@@ -1,8 +1,18 @@
 import { z } from "zod";
 import { messageOf } from "../errors.js";
-import { commaSeparated } from "../spelling.js";
 import { engineNames } from "../backend/engines.js";
-import { above, anyNumber, atLeast, bytes, share, wholeNumber, between } from "./numbers.js";
+import {
+  above,
+  anyNumber,
+  atLeast,
+  between,
+  bytes,
+  flag,
+  listOf,
+  nameList,
+  share,
+  wholeNumber,
+} from "./numbers.js";
 import { gateNames, gates, granularities } from "../merge/table.js";
 import { packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
@@ -19,19 +29,6 @@ interface Setting {
   readonly schema: z.ZodType;
   readonly help: string;
 }
-
-/** "a, b" → a and b; lists of YAML as they are. */
-function listOf(value: unknown): unknown {
-  return typeof value === "string" ? commaSeparated(value) : value;
-}
-
-const nameList = z.preprocess(
-  listOf,
-  z
-    .array(z.string())
-    .min(1)
-    .refine((list) => new Set(list).size === list.length, "a name is listed twice"),
-);
 
 /**
  * Every setting of a run. The command line's options, the keys of a config file and the messages about both come
@@ -234,6 +231,21 @@ export const settings = {
     argument: "<x>",
     schema: share().default(0.2),
     help: "part of each tensor's task vector that --pack sparse keeps, the largest",
+  },
+  allowPartial: {
+    argument: "",
+    schema: flag,
+    help: "merge even where tensors of the backbone have no partner; they stay as the base has them",
+  },
+  allowMismatch: {
+    argument: "",
+    schema: flag,
+    help: "merge even where the models' configs are of unlike architectures",
+  },
+  strict: {
+    argument: "",
+    schema: flag,
+    help: "refuse what is only told otherwise: task vectors that stand out, an expert that is the base",
   },
   memoryBudget: {
     argument: "<size>",

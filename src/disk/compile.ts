@@ -1,8 +1,9 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import type { ParameterValues } from "../methods/types.js";
-import { isFloat, type DType, type FloatDType } from "../tensor/dtype.js";
+import { isFloat, writtenType, type DType, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/safetensors.js";
+import type { Unmerged } from "./partners.js";
 import type { MergePlan, PlannedTensor } from "./plan.js";
 
 export interface Sources {
@@ -38,17 +39,20 @@ export function refOf({ actual, checkpoint }: Member, name: string): ShapedRef |
 /** The type of a tensor of the result: the one that is wanted for floats, else its own. */
 export function resultType(dtype: DType, wanted: FloatDType | undefined): DType {
   if (!isFloat(dtype)) return dtype;
-  return wanted ?? dtype;
+  return wanted ?? writtenType(dtype);
 }
 
 /** The very bytes of the base, in its own file. */
 const isSame = (a: Ref, b: Ref): boolean => a.path === b.path && a.start === b.start && !a.adapted;
 
 /** Why a model's tensor cannot be merged with the first's, or undefined where it can. */
-function whyUnlike(first: ShapedRef, label: string, ref: ShapedRef): string | undefined {
+export function whyUnlike(first: ShapedRef, label: string, ref: ShapedRef | undefined): string | undefined {
+  if (!ref) return `${label} has none`;
   if (!isFloat(ref.dtype)) return `${label}'s is ${ref.dtype}`;
-  if (ref.shape.join() !== first.shape.join()) return `${label}'s is [${ref.shape.join(", ")}]`;
-  return undefined;
+  if (ref.shape.join() === first.shape.join()) return undefined;
+  const isShell = ref.shape.join() === "0" && first.shape.join() !== "0";
+  if (isShell) return `${label}'s is empty, [0], as DeepSpeed's ZeRO-3 saves weights that were not gathered`;
+  return `${label}'s is [${ref.shape.join(", ")}], not [${first.shape.join(", ")}]`;
 }
 
 /** An input's tensor. */
@@ -65,9 +69,8 @@ function mergeable(
   if (!isFloat(first.dtype)) return { why: `${first.dtype} is not merged` };
   const refs: ShapedRef[] = [];
   for (const { label, ref } of found) {
-    if (!ref) return { why: `${label} has none` };
     const why = whyUnlike(first, label, ref);
-    if (why !== undefined) return { why };
+    if (!ref || why !== undefined) return { why: why ?? "" };
     refs.push(ref);
   }
   return { refs };
@@ -81,9 +84,9 @@ function mergeable(
 export function compileMerge(
   { base, inputs }: Sources,
   { method, values, dtype, without = [], statistics }: CompileOptions,
-): { plan: MergePlan; kept: { name: string; why: string }[]; left: string[] } {
+): { plan: MergePlan; kept: Unmerged[]; left: string[] } {
   const first = base ?? at(inputs, 0);
-  const kept: { name: string; why: string }[] = [];
+  const kept: Unmerged[] = [];
   const tensors = [...first.actual]
     .filter(([canonical]) => !without.includes(canonical))
     .map(([canonical, name]): PlannedTensor => {
@@ -100,7 +103,7 @@ export function compileMerge(
       const all = mergeable(own, found);
       if ("refs" in all)
         return { ...described, base: base && own, inputs: all.refs, ...statistics?.(canonical) };
-      kept.push({ name, why: all.why });
+      kept.push({ name, canonical, why: all.why, isOther: !isFloat(own.dtype) });
       return copied;
     });
   const strays = inputs.flatMap(({ actual }) => [...actual.keys()].filter((name) => !first.actual.has(name)));

@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { at, i32 } from "../at.js";
+import { at } from "../at.js";
 import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
@@ -7,6 +7,7 @@ import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.
 import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
 import { addFactors, scaleEntries } from "../tensor/lowrank.js";
 import { zip } from "../methods/inputs.js";
+import { firstNotFinite } from "../tensor/numbers.js";
 import { rowShape } from "../tensor/rows.js";
 import type { PlannedTensor } from "./plan.js";
 
@@ -92,7 +93,7 @@ export function openFileReader(): FileReader {
   return files;
 }
 
-export const asBytes = (view: Float32Array | Uint16Array): Uint8Array =>
+export const asBytes = (view: Float32Array | Float64Array | Uint16Array): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
@@ -116,6 +117,12 @@ function readStored(
     files.read(path, asBytes(out), position);
     return;
   }
+  if (dtype === "F64") {
+    const doubles = new Float64Array(out.length);
+    files.read(path, asBytes(doubles), position);
+    out.set(doubles);
+    return;
+  }
   const half = halfOf(dtype);
   const halves = files.halves(out.length);
   files.read(path, asBytes(halves), position);
@@ -137,26 +144,34 @@ interface Origin {
   readonly name: string;
 }
 
-/** @throws UserError naming the entry, counted from `from`, where one is NaN or infinite */
-function checkFinite(values: Float32Array, from: number, { path, label, name }: Origin): void {
-  const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
-  // One more in the exponent runs over into the sign where all its bits are set, and only there.
-  let over = 0;
-  const whole = bits.length & ~3;
-  for (let i = 0; i < whole; i += 4) {
-    over |=
-      ((i32(bits, i) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 1) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 2) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 3) & 0x7fffffff) + 0x00800000);
-  }
-  for (let i = whole; i < bits.length; i++) over |= (i32(bits, i) & 0x7fffffff) + 0x00800000;
-  if (over >= 0) return;
-  const at = values.findIndex((value) => !Number.isFinite(value));
-  throw new UserError(
-    `${path} (${label}): "${name}" holds ${values[at]} at entry ${from + at}; the checkpoint ` +
-      "is damaged or its training diverged",
-  );
+/** A model's entries of a part. */
+interface ReadEntries extends Origin {
+  readonly values: Float32Array;
+}
+
+/**
+ * Takes out what is infinite in all models alike, by design (a mask that is added to scores), and puts zeros there.
+ * @param from the number of the part's first entry
+ * @returns by place in the part; undefined where all numbers are finite
+ * @throws UserError naming an entry that is NaN or infinite in one model and not in another
+ */
+function takeInfinite(all: readonly ReadEntries[], from: number): Map<number, number> | undefined {
+  if (all.every(({ values }) => firstNotFinite(values) < 0)) return undefined;
+  const taken = new Map<number, number>();
+  const [first] = all;
+  for (const { values, path, label, name } of all)
+    for (const [i, value] of values.entries()) {
+      if (Number.isFinite(value)) continue;
+      const isShared = !Number.isNaN(value) && all.length > 1 && all.every((one) => one.values[i] === value);
+      if (!isShared)
+        throw new UserError(
+          `${path} (${label}): "${name}" holds ${value} at entry ${from + i}; the checkpoint ` +
+            "is damaged or its training diverged",
+        );
+      if (values === first?.values) taken.set(i, value);
+    }
+  for (const { values } of all) for (const i of taken.keys()) values[i] = 0;
+  return taken;
 }
 
 /** Square statistics, one an input: they are read whole, where those of the tensor's own size are read by parts. */
@@ -193,26 +208,34 @@ export function plannedReader(
   const step = Math.max(1, Math.floor(partEntries / Math.max(1, width))) * width;
   const square = squareStatistics(tensor);
   const named = (refs: readonly Ref[]) => zip(refs, labels.slice(0, refs.length));
-  // Who reads a tensor several times checks it once.
+  // Who reads a tensor several times checks it once; what is infinite by design is taken out each time.
   let checked = false;
+  const infinite = new Set<number>();
   function readPart(start: number): Part {
     const count = Math.min(step, size - start);
+    const all: ReadEntries[] = [];
     const take = (key: string, ref: Ref, label: string): Float32Array => {
-      const out = files.floats(key, count);
-      readEntries(files, ref, start, out);
-      if (!checked) checkFinite(out, start, { path: ref.path, label, name });
-      return out;
+      const values = files.floats(key, count);
+      readEntries(files, ref, start, values);
+      all.push({ values, path: ref.path, label, name });
+      return values;
     };
+    const ofBase = base && take("base", base, "base");
+    const ofInputs = named(inputs).map(([ref, label], i) => take(`input ${i}`, ref, label));
+    const taken = !checked || infinite.has(start) ? takeInfinite(all, start) : undefined;
+    if (taken) infinite.add(start);
+    all.length = 0;
+    const found =
+      statistics &&
+      !square &&
+      named(statistics).map(([ref, label], i) => take(`statistic ${i}`, ref, `${label}, statistic`));
+    if (!checked) takeInfinite(all, start);
     return {
       start,
-      base: base ? take("base", base, "base") : files.floats("none", count).fill(0),
-      inputs: named(inputs).map(([ref, label], i) => take(`input ${i}`, ref, label)),
-      ...(statistics &&
-        !square && {
-          statistics: named(statistics).map(([ref, label], i) =>
-            take(`statistic ${i}`, ref, `${label}, statistic`),
-          ),
-        }),
+      base: ofBase ?? files.floats("none", count).fill(0),
+      inputs: ofInputs,
+      ...(found && { statistics: found }),
+      ...(taken && { infinite: taken }),
     };
   }
   return {

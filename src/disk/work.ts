@@ -3,7 +3,9 @@ import { at } from "../at.js";
 import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
-import { dtypeBytes, elements, encodeHalves, type DType } from "../tensor/dtype.js";
+import { dtypeBytes, elements, encodeHalves, type FloatDType } from "../tensor/dtype.js";
+import { firstNotFinite, problemOf } from "../tensor/numbers.js";
+import { UserError } from "../errors.js";
 import type { Ref } from "../checkpoint/safetensors.js";
 import type { PlannedTensor } from "./plan.js";
 import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";
@@ -49,15 +51,46 @@ function copyBytes(files: FileReader, { path, start, dtype }: Ref, size: number,
   }
 }
 
-/** Encodes entries of the result, and writes them from number `from` on. */
+/** Entries of the result on their way to the file. */
+interface Entries {
+  readonly values: Float32Array;
+  /** The number of the first. */
+  readonly from: number;
+  /** What is infinite by design, by place. */
+  readonly infinite?: ReadonlyMap<number, number> | undefined;
+}
+
+/** Puts back what is infinite by design; anything else must be a number that the type can hold. */
+function checkEntries(name: string, dtype: FloatDType, { values, from, infinite }: Entries): void {
+  const problem = problemOf(name, dtype, values);
+  if (problem !== undefined)
+    throw new UserError(`"${name}": the merge ${problem.what} at entry ${from + problem.at}`);
+  for (const [i, value] of infinite ?? []) values[i] = value;
+}
+
+/** Takes what is infinite out of entries that are only copied: a mask, or what the model has always had. */
+function takeCopied(values: Float32Array): ReadonlyMap<number, number> | undefined {
+  if (firstNotFinite(values) < 0) return undefined;
+  const taken = new Map([...values.entries()].filter(([, value]) => !Number.isFinite(value)));
+  for (const i of taken.keys()) values[i] = 0;
+  return taken;
+}
+
+/** Checks entries of the result, encodes and writes them. */
 function writeEntries(
   files: FileReader,
-  dtype: DType,
+  { name, dtype }: PlannedTensor,
   write: Write,
-): (values: Float32Array, from: number) => void {
-  if (dtype === "F32") return (values, from) => write(asBytes(values), 4 * from);
+): (entries: Entries) => void {
+  if (dtype === "F32")
+    return (entries) => {
+      checkEntries(name, dtype, entries);
+      write(asBytes(entries.values), 4 * entries.from);
+    };
   const half = halfOf(dtype);
-  return (values, from) => {
+  return (entries) => {
+    const { values, from } = entries;
+    checkEntries(name, half, entries);
     const halves = files.halves(values.length);
     encodeHalves(values, half, halves);
     write(asBytes(halves), 2 * from);
@@ -72,13 +105,13 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
     copyBytes(files, copy, size, write);
     return;
   }
-  const encode = writeEntries(files, dtype, write);
+  const encode = writeEntries(files, tensor, write);
   if (copy) {
     const step = 1 << 17;
     for (let from = 0; from < size; from += step) {
       const out = files.floats("out", Math.min(step, size - from));
       readEntries(files, copy, from, out);
-      encode(out, from);
+      encode({ values: out, from, infinite: takeCopied(out) });
     }
     return;
   }
@@ -88,7 +121,7 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
   for (const part of reader.parts()) {
     const out = files.floats("out", part.base.length);
     merge(part, out);
-    encode(out, part.start);
+    encode({ values: out, from: part.start, infinite: part.infinite });
   }
 }
 

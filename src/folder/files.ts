@@ -144,6 +144,8 @@ export const mergeFile = jsonFile(
     adapter: z.string().optional(),
     /** The mergekit file that it was made by. */
     from: z.string().optional(),
+    /** What is not merged, was let through or stands out; a line each. */
+    notes: z.array(z.string()).readonly().optional(),
   }),
   { marks: ["version", "method", "models"] },
 );

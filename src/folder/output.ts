@@ -1,4 +1,4 @@
-import { createReadStream, existsSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, realpath, rm } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { storedEntry, type Member } from "../checkpoint/family.js";
@@ -20,6 +20,7 @@ import {
   resultsFile,
   stateFile,
 } from "./files.js";
+import { copyCompanions } from "./companions.js";
 import { nodeFile, similarityFile, treeFile } from "./tree-files.js";
 
 /** How a config says what type the weights have. */
@@ -29,22 +30,6 @@ export const dtypeWords: Readonly<Record<FloatDType, string>> = {
   BF16: "bfloat16",
 };
 
-/** What a tokenizer may consist of. */
-const tokenizerFiles = [
-  "tokenizer.model",
-  "spiece.model",
-  "sentencepiece.bpe.model",
-  "generation_config.json",
-  "chat_template.jinja",
-  "preprocessor_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "vocab.txt",
-  "vocab.json",
-  "merges.txt",
-  "added_tokens.json",
-];
 /** Files by which a folder is known to be written by train-merge: only then may a run write over it. */
 const ownFiles = [
   resultsFile,
@@ -149,7 +134,7 @@ export async function beginRun(out: string, saveFirst: () => Promise<void>): Pro
 
 /**
  * Writes what stands beside the weights: the base's config (with the type of the weights, where it was
- * chosen) and tokenizer.
+ * chosen), tokenizer and whatever else is no weight.
  */
 export async function writeAround(
   out: string,
@@ -167,10 +152,7 @@ export async function writeAround(
       ...(dtype && { dtype: dtypeWords[dtype] }),
     })),
   );
-  for (const file of tokenizerFiles) {
-    const from = join(folder, file);
-    if (existsSync(from)) await atomicFile(join(out, file), async (write) => write(await readFile(from)));
-  }
+  await copyCompanions(folder, out);
 }
 
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */

@@ -11,7 +11,7 @@ import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
-import { fromFloat32, isFloat, toFloat32, type FloatDType } from "../tensor/dtype.js";
+import { fromFloat32, isFloat, toFloat32, writtenType, type FloatDType } from "../tensor/dtype.js";
 import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 
@@ -26,10 +26,11 @@ export interface MergedModel {
 /** A stored tensor as it is, or where it is a float and a type is asked for, in that type. */
 function converted(checkpoint: Checkpoint, stored: string, dtype: FloatDType | undefined): TensorSource {
   const { dtype: own, shape } = entryOf(checkpoint, stored);
-  if (dtype === undefined || !isFloat(own) || own === dtype)
+  if (!isFloat(own) || own === (dtype ?? own))
     return { name: stored, dtype: own, shape, bytes: async () => (await checkpoint.read(stored)).bytes };
-  const bytes = async () => fromFloat32(toFloat32(await checkpoint.read(stored)), dtype);
-  return { name: stored, dtype, shape, bytes };
+  const target = dtype ?? writtenType(own);
+  const bytes = async () => fromFloat32(toFloat32(await checkpoint.read(stored)), target);
+  return { name: stored, dtype: target, shape, bytes };
 }
 
 /**
@@ -56,7 +57,7 @@ export async function writeModel(
       const { dtype: own, shape } = entryOf(base.checkpoint, stored);
       const merged = changed.get(stored);
       if (merged !== undefined) {
-        const target = isFloat(own) ? (dtype ?? own) : "F32";
+        const target = dtype ?? writtenType(own);
         const bytes = async () => fromFloat32(await mergedValues(vectors, table, merged), target);
         return { name: stored, dtype: target, shape, bytes };
       }

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
-import type { Family, Member } from "../checkpoint/family.js";
+import { adapterOf, type Family, type Member } from "../checkpoint/family.js";
 import { sha256 } from "../checkpoint/files.js";
 import { headFolder, headPath, fileNames } from "../folder/files.js";
 import type { InputHash } from "../report/card.js";
@@ -144,10 +144,16 @@ export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
   return hashes;
 }
 /** The transformers class that an expert says it is. */
-export function headClassOf({ checkpoint }: Member): string {
-  const [architecture]: unknown[] = [checkpoint.config["architectures"]].flat();
-  if (typeof architecture === "string" && /^\w+$/.test(architecture)) return architecture;
-  return "AutoModelForSequenceClassification";
+export function headClassOf(one: Member): string {
+  const [architecture]: unknown[] = [one.checkpoint.config["architectures"]].flat();
+  if (typeof architecture !== "string" || !/^\w+$/.test(architecture))
+    return "AutoModelForSequenceClassification";
+  const adapter = adapterOf(one);
+  // An adapter's config is often its base's, whose class may have no head: what it was trained on had one.
+  const hasHead = adapter !== undefined && adapter.heads.length > 0;
+  return hasHead && /(?<!LMHead)Model$/.test(architecture)
+    ? "AutoModelForSequenceClassification"
+    : architecture;
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */
@@ -163,6 +169,10 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     memoryBudget: _m,
     baselines: _l,
     tensorboard: _n,
+    // What they let through stands in the card.
+    allowPartial: _ap,
+    allowMismatch: _am,
+    strict: _s,
     ...rest
   } = options;
   return { ...rest, backend: engine, ...requestFor(chosen) };

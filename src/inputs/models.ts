@@ -1,5 +1,7 @@
 /** The models that a run merges: opened, checked from their headers, and seen as the model that is trained on. */
 import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
+import { checkBelonging } from "../checkpoint/belonging.js";
+import { checkStructure } from "../checkpoint/structure.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { UserError } from "../errors.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
@@ -26,14 +28,16 @@ export interface OpenedModels {
   readonly head: HeadNames | undefined;
   /** A stored tensor's name under its family's. */
   canonical(name: string): string;
+  /** What was not in order and was let through, or stands out; a line each. */
+  readonly notes: readonly string[];
 }
 
 /**
  * Opens base and experts and checks them from their headers alone: no weight is read.
  * @throws UserError naming the folder and the tensor that does not fit
  */
-export async function openModels({ options, recipe, resources }: RunOpening): Promise<OpenedModels> {
-  const { write, treat } = options;
+export async function openModels({ options, recipe, resources, hooks }: RunOpening): Promise<OpenedModels> {
+  const { write, treat, allowMismatch } = options;
   const { locations } = recipe;
   const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
   const opened = await openFamily(
@@ -44,13 +48,18 @@ export async function openModels({ options, recipe, resources }: RunOpening): Pr
   resources.add(opened.close);
   const experts = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
   const family = { ...opened, experts };
+  const notes = [
+    ...checkStructure(family.base, experts, { allow: allowMismatch }),
+    ...(await checkBelonging(family.base, experts, options.strict)),
+  ];
+  notes.forEach(hooks.note);
   const outputLayer = outputLayerOf(outputLayers, names, family, locations);
   const plain = buildModel(family.base, outputLayer);
   checkFamily(family, plain);
   // Said before any work is done.
   if (write === "adapter" && treat !== "none")
     throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
-  if (write === "adapter") adapterForm(experts, "adapter");
+  if (write === "adapter") adapterForm(experts, "adapter", true);
   const factored = treat === "none" ? await factoredFamily(family, canonical) : undefined;
   return {
     family,
@@ -59,6 +68,7 @@ export async function openModels({ options, recipe, resources }: RunOpening): Pr
     factored,
     head: outputLayer === "score" ? undefined : names,
     canonical,
+    notes,
   };
 }
 

@@ -1,6 +1,7 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import { refOf, resultType, type ShapedRef } from "../disk/compile.js";
+import { refOf, resultType, whyUnlike, type ShapedRef } from "../disk/compile.js";
+import type { Unmerged } from "../disk/partners.js";
 import type { MergePlan, PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import { findMethod } from "../methods/index.js";
@@ -11,7 +12,7 @@ import { isFloat, type FloatDType } from "../tensor/dtype.js";
 import type { MergekitFile, MergekitSource } from "./file.js";
 import { knownParameters, translations, type Translation } from "./methods.js";
 import { valuesFor, type NamedSource, type ResultTensor } from "./settings.js";
-import { layersOf, placeInStack, slicesOf, storedAs, type Slice } from "./slices.js";
+import { layersIn, layersOf, layerSettings, placeInStack, slicesOf, storedAs, type Slice } from "./slices.js";
 
 const mergekitTypes: Record<string, FloatDType> = { float32: "F32", float16: "F16", bfloat16: "BF16" };
 
@@ -23,9 +24,11 @@ export interface Compiled {
   /** Whose config and tokenizer the result gets. */
   readonly first: Member;
   readonly dtype: FloatDType | undefined;
-  /** Layers of the result, where slices say how many. */
-  readonly layers?: number | undefined;
-  readonly kept: readonly { name: string; why: string }[];
+  /** Settings of the result's config that say how many layers there are, and of what kind, where slices do. */
+  readonly changes: Readonly<Record<string, unknown>>;
+  readonly kept: readonly Unmerged[];
+  /** Names that a model has and the result has not. */
+  readonly left: readonly string[];
 }
 
 /** What stays the same while a file is compiled. */
@@ -41,7 +44,7 @@ interface Compilation {
   readonly dtype: FloatDType | undefined;
   /** The model whose names the result gets. */
   readonly first: Member;
-  readonly kept: { name: string; why: string }[];
+  readonly kept: Unmerged[];
 }
 
 /** Turns a mergekit file into a plan. @param open an opened model by the name that the file gives it */
@@ -74,7 +77,7 @@ export function compileMergekit(
   for (const slice of slices) {
     const count = layersOf(slice, file, open, where);
     for (let index = 0; index < count; index++)
-      tensors.push(...planLayer(compilation, slice, { index, count, to: layers + index }));
+      tensors.push(...planLayer(compilation, slice, { index, to: layers + index }));
     layers += count;
   }
   tensors.push(...outer(lastSlice, (canonical) => !isBefore(canonical)));
@@ -83,9 +86,17 @@ export function compileMergekit(
     plan: { method: method.name, labels, tensors },
     first,
     dtype,
+    changes: file.slices ? layerSettings(slices, open) : {},
     kept: compilation.kept,
-    ...(file.slices && { layers }),
+    left: file.slices ? [] : strays(first, slices, open),
   };
+}
+
+/** Names that some source has and the result has not. */
+function strays(first: Member, slices: readonly Slice[], open: Compilation["open"]): string[] {
+  const sources = slices.flatMap((slice) => slice.sources.map(({ model }) => open(model)));
+  const names = sources.flatMap(({ actual }) => [...actual.keys()]);
+  return [...new Set(names)].filter((name) => !first.actual.has(name));
 }
 
 /** @throws UserError where we do not have the file's method */
@@ -125,29 +136,26 @@ function checkParameters(file: MergekitFile, slices: readonly Slice[], where: st
 
 /** A layer of a slice. */
 interface PlannedLayer {
-  /** Its number in the slice, of so many. */
+  /** Its number in the slice. */
   readonly index: number;
-  readonly count: number;
   /** Its number in the result. */
   readonly to: number;
 }
 
-function planLayer(
-  compilation: Compilation,
-  slice: Slice,
-  { index, count, to }: PlannedLayer,
-): PlannedTensor[] {
+function planLayer(compilation: Compilation, slice: Slice, { index, to }: PlannedLayer): PlannedTensor[] {
   const { first, open } = compilation;
-  const from = slice.lead.layer_range[0] + index;
-  const t = count > 1 ? index / (count - 1) : 1;
-  return [...open(slice.lead.model).actual.keys()].flatMap((canonical) => {
+  const lead = open(slice.lead.model);
+  const [begin, end] = slice.lead.layer_range;
+  return [...lead.actual.keys()].flatMap((canonical) => {
     const place = placeInStack(canonical);
-    if (place?.index !== from) return [];
+    if (place?.index !== begin + index) return [];
     const { stack, rest } = place;
+    // A gradient runs over its own stack: a model's decoder may have fewer layers than its encoder.
+    const last = Math.min(end, layersIn(lead, stack)) - begin - 1;
     return [
       planTensor(compilation, slice, {
-        name: storedAs(first, stack, `${stack}.${to}.${rest}`),
-        t,
+        name: storedAs(first, place, to),
+        t: last > 0 ? index / last : 1,
         nameIn: (source) => `${stack}.${source.layer_range[0] + index}.${rest}`,
       }),
     ];
@@ -169,13 +177,13 @@ function findSources(
   { sources }: Slice,
   { nameIn }: WantedTensor,
   own: ShapedRef,
-): { readonly found: SourceTensor[]; readonly lacking?: string } {
+): { readonly found: SourceTensor[]; readonly why?: string } {
   const found: SourceTensor[] = [];
   for (const source of sources) {
     const name = nameIn(source);
     const ref = refOf(open(source.model), name);
-    if (!ref || !isFloat(ref.dtype) || ref.shape.join() !== own.shape.join())
-      return { found, lacking: source.model };
+    const why = whyUnlike(own, source.model, ref);
+    if (!ref || why !== undefined) return { found, why: why ?? "" };
     found.push({ source, name, ref });
   }
   return { found };
@@ -191,10 +199,12 @@ function planTensor(compilation: Compilation, slice: Slice, tensor: WantedTensor
       `${where}: ${slice.base ?? home.model} has no tensor "${name}", which the others have`,
     );
   const described = { name, dtype: resultType(own.dtype, dtype), shape: own.shape };
-  const { found, lacking } = findSources(compilation, slice, tensor, own);
-  if (lacking !== undefined || !isFloat(own.dtype)) {
-    const why = lacking === undefined ? `${own.dtype} is not merged` : `${lacking} has none of its kind`;
-    kept.push({ name, why });
+  const isOther = !isFloat(own.dtype);
+  const { found, why } = isOther
+    ? { found: [], why: `${own.dtype} is not merged` }
+    : findSources(compilation, slice, tensor, own);
+  if (why !== undefined) {
+    kept.push({ name, canonical: nameIn(home), why, isOther });
     return { ...described, copy: own, inputs: [], values: {} };
   }
   const { base, inputs } = rolesOf(found, slice, compilation);

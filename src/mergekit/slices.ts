@@ -1,24 +1,91 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
+import { isOptional } from "../checkpoint/names.js";
 import { UserError } from "../errors.js";
 import type { MergekitFile, MergekitSettings, MergekitSource } from "./file.js";
 
-/** A tensor's place in a stack of layers: "encoder.layer", 3, "output.dense.weight"; undefined outside of any. */
-export function placeInStack(name: string): { stack: string; index: number; rest: string } | undefined {
+/** A tensor's place in a stack of layers: "encoder.layer", 3, "output.dense.weight". */
+export interface StackPlace {
+  readonly stack: string;
+  readonly index: number;
+  readonly rest: string;
+}
+
+/** Where a tensor stands in a stack; undefined outside of any. */
+export function placeInStack(name: string): StackPlace | undefined {
   const [, stack, index, rest] = /^(.*?)\.(\d+)\.(.+)$/.exec(name) ?? [];
   if (stack === undefined || rest === undefined) return undefined;
   return { stack, index: Number(index), rest };
 }
 
-/** What a model would call a tensor of one of its stacks: with the prefix ("bert.") that it has before the others. */
-export function storedAs({ actual }: Member, stack: string, name: string): string {
-  const [own, stored] = [...actual].find(([canonical]) => canonical.startsWith(`${stack}.`)) ?? ["", ""];
-  return stored.slice(0, stored.length - own.length) + name;
+/** What a model would call a tensor of one of its stacks as layer `to`: as it calls the one that it has there. */
+export function storedAs({ actual }: Member, { stack, rest }: StackPlace, to: number): string {
+  for (const [canonical, stored] of actual) {
+    const place = placeInStack(canonical);
+    const own = placeInStack(stored);
+    if (place && own && place.stack === stack && place.rest === rest) return `${own.stack}.${to}.${own.rest}`;
+  }
+  return `${stack}.${to}.${rest}`;
 }
 
+/** How many layers a stack of a model has. */
+export const layersIn = ({ actual }: Member, stack: string): number =>
+  Math.max(
+    0,
+    ...[...actual.keys()].map((name) => {
+      const place = placeInStack(name);
+      return place?.stack === stack ? place.index + 1 : 0;
+    }),
+  );
+
+/** A model's stacks of layers, heads aside. */
+const stacksOf = ({ actual }: Member): string[] => [
+  ...new Set(
+    [...actual.keys()].filter((name) => !isOptional(name)).flatMap((name) => placeInStack(name)?.stack ?? []),
+  ),
+];
+
 /** How many layers a model has: of its longest stack. */
-const layerCount = ({ actual }: Member): number =>
-  Math.max(0, ...[...actual.keys()].map((name) => (placeInStack(name)?.index ?? -1) + 1));
+const layerCount = (model: Member): number =>
+  Math.max(0, ...stacksOf(model).map((stack) => layersIn(model, stack)));
+
+/** Keys of lists that may have an entry a layer ("layer_types", "attention_types"). */
+const perLayer = /layer|block|attention|attn|mlp|rope/;
+
+/** Keys of a config that count its layers. */
+const layerCounts = ["num_hidden_layers", "num_layers", "n_layer", "n_layers"];
+
+/**
+ * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer.
+ * @param open an opened model by the name that the file gives it
+ */
+export function layerSettings(
+  slices: readonly Slice[],
+  open: (model: string) => Member,
+): Record<string, unknown> {
+  const [first] = slices;
+  if (!first) return {};
+  const { config } = open(first.base ?? first.lead.model).checkpoint;
+  const layers = slices.reduce((sum, { lead }) => sum + lengthOf(lead), 0);
+  const counts = layerCounts.filter((key) => key in config).map((key) => [key, layers] as const);
+  const ofModel = (model: string): number => layerCount(open(model));
+  const lists = Object.keys(config).flatMap((key): [string, unknown[]][] => {
+    if (!perLayer.test(key)) return [];
+    const entries = slices.map(
+      ({
+        lead: {
+          model,
+          layer_range: [from, to],
+        },
+      }) => {
+        const list = open(model).checkpoint.config[key];
+        return Array.isArray(list) && list.length === ofModel(model) ? list.slice(from, to) : undefined;
+      },
+    );
+    return entries.every((list) => list !== undefined) ? [[key, entries.flat()]] : [];
+  });
+  return Object.fromEntries([...counts, ...lists]);
+}
 
 /** Layers of the result that are made from the same sources. */
 export interface Slice {
@@ -64,10 +131,23 @@ export function layersOf(
   where: string,
 ): number {
   const count = lengthOf(lead);
+  for (const {
+    layer_range: [from, to],
+  } of file.slices ? sources : [])
+    if (to <= from)
+      throw new UserError(
+        `${where}: layer_range [${from}, ${to}] holds no layers: it must end above where it begins`,
+      );
   if (sources.some((source) => lengthOf(source) !== count))
     throw new UserError(`${where}: all sources of a slice must have the same number of layers`);
   for (const { model, layer_range } of sources) {
     const [from, to] = layer_range;
+    const stacks = stacksOf(open(model));
+    if (file.slices && stacks.length > 1)
+      throw new UserError(
+        `${where}: ${model} has several stacks of layers (${stacks.slice(0, 3).join(", ")}), and slices do not say ` +
+          "which is meant; write models instead of slices",
+      );
     const there = layerCount(open(model));
     if (to > there)
       throw new UserError(

@@ -1,7 +1,9 @@
 /** Models that are merged by their folders alone: opened, and seen under names that they share. */
-import { at } from "../at.js";
+import { at, lookUp } from "../at.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
+import { namesAs } from "../checkpoint/names.js";
+import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
 import { Resources } from "../inputs/resources.js";
 
@@ -14,24 +16,16 @@ export interface NamedFolder {
 
 const sameName = (name: string): string => name;
 
-/** How a model's family calls its tensors; of an architecture that we do not know, as the file does. */
-async function canonicalOf({ checkpoint }: Member): Promise<(name: string) => string> {
-  // Only here: it brings the engine's library with it.
-  const { familyOfType } = await import("../models/index.js");
-  return familyOfType(checkpoint.config["model_type"])?.canonical ?? sameName;
-}
-
-async function translated(one: Member): Promise<Member> {
-  return member(one.label, one.checkpoint, await canonicalOf(one));
-}
-
-/** Models as they call their own tensors, where they all do so alike; else under their families' names. */
-async function alike(members: readonly Member[]): Promise<Member[]> {
-  const first = new Set(at(members, 0).checkpoint.names);
-  const hasSame = ({ checkpoint: { names } }: Member) =>
-    names.length === first.size && names.every((name) => first.has(name));
-  if (members.every(hasSame)) return [...members];
-  return Promise.all(members.map(translated));
+/** Models under the names of one of them, which keeps its own. */
+function alike(members: readonly Member[], reference: number): Member[] {
+  const own = at(members, reference);
+  const first = member(own.label, own.checkpoint, sameName);
+  const renamed = members.map((one) => {
+    if (one === own) return first;
+    const names = namesAs(first.checkpoint, one.checkpoint);
+    return member(one.label, one.checkpoint, (name) => lookUp(names, name));
+  });
+  return withOutputLayers(renamed, first);
 }
 
 /** Opens a model, or an adapter on its base. */
@@ -46,22 +40,25 @@ async function openOne({ label, folder, on }: NamedFolder, resources: Resources)
     throw new UserError(`${folder}: it is an adapter: name the model that it was trained on with --base`);
   // Opened under a name of its own: an adapter closes its own file alone.
   const base = await open("base", on);
-  const expert = await openExpert(label, folder, base, await canonicalOf(base));
+  const expert = await openExpert(label, folder, base, sameName);
   resources.add(() => expert.checkpoint.close());
-  // Under the base's own names, as the base is.
-  return member(label, expert.checkpoint, sameName);
+  return expert;
 }
 
-/** Opens folders for as long as `run` takes. */
+/**
+ * Opens folders for as long as `run` takes.
+ * @param reference the one whose names all get
+ */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
+  reference: number,
   run: (members: readonly Member[]) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
   try {
     const members: Member[] = [];
     for (const folder of folders) members.push(await openOne(folder, resources));
-    return await run(await alike(members));
+    return await run(alike(members, reference));
   } finally {
     await resources.close();
   }

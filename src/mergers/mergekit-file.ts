@@ -1,12 +1,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { lookUp } from "../at.js";
+import { at, lookUp } from "../at.js";
+import { checkBelonging } from "../checkpoint/belonging.js";
+import { checkStructure } from "../checkpoint/structure.js";
+import { checkPartners } from "../disk/partners.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import type { MergeHooks } from "../config/options.js";
 import { readYaml } from "../config/yaml.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import { UserError } from "../errors.js";
-import { someOf } from "../folder/merge.js";
 import { openOutput, writeAround } from "../folder/output.js";
 import { compileMergekit } from "../mergekit/compile.js";
 import { readMergekit } from "../mergekit/file.js";
@@ -43,48 +45,56 @@ function namedFolder(name: string, path: string): NamedFolder {
   return { label: name, folder, on: findModel(model, path) };
 }
 
-/** Keys of a config that count its layers. */
-const layerCounts = ["num_hidden_layers", "num_layers", "n_layer"];
-
-/** A config's changes where layers were stacked anew. */
-function layerChanges(
-  config: Readonly<Record<string, unknown>>,
-  layers: number | undefined,
-): Record<string, number> {
-  if (layers === undefined) return {};
-  return Object.fromEntries(layerCounts.filter((key) => key in config).map((key) => [key, layers]));
-}
-
 /** Runs a mergekit file. */
 export async function mergeByFile(
   path: string,
-  merge: Pick<ModelsMerge, "out" | "shardSize" | "threads"> & { readonly seed: number },
+  merge: Pick<ModelsMerge, "out" | "shardSize" | "threads" | "allowPartial" | "allowMismatch" | "strict"> & {
+    readonly seed: number;
+  },
   hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
 ): Promise<void> {
   const { out, shardSize, threads, seed } = merge;
   const file = readMergekit(await readYaml(path), path);
   const models = modelNames(file);
   const folders = models.map((name) => namedFolder(name, path));
-  await withMembers(folders, async (opened) => {
+  await withMembers(folders, 0, async (opened) => {
     const members = new Map(opened.map((one) => [one.label, one]));
-    const { plan, first, dtype, layers, kept } = compileMergekit(
+    const base = opened.find(({ label }) => label === file.base_model);
+    const others = opened.filter((one) => one !== base);
+    const notes = [
+      ...checkStructure(at(opened, 0), opened, {
+        allow: merge.allowMismatch ?? false,
+        sliced: Boolean(file.slices),
+      }),
+      ...(base && !file.slices ? await checkBelonging(base, others, merge.strict ?? false) : []),
+    ];
+    const { plan, first, dtype, changes, kept, left } = compileMergekit(
       file,
       (name) => lookUp(members, name),
       path,
       seed,
     );
+    const partners = checkPartners(
+      { total: plan.tensors.length, kept, left },
+      first.label,
+      merge.allowPartial ?? false,
+    );
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
     );
-    if (kept.length) {
-      const named = someOf(kept.map(({ name, why }) => `${name} (${why})`));
-      hooks.note(`${kept.length} of ${plan.tensors.length} tensors are copied unchanged: ${named}`);
-    }
-    await writeRecorded(out, { method: file.merge_method, from: path, models }, async () => {
+    [...notes, ...partners].forEach(hooks.note);
+    const record = {
+      method: file.merge_method,
+      from: path,
+      models,
+      ...(notes.length && { notes }),
+    };
+    await writeRecorded(out, record, async () => {
       const { progress, stopping } = hooks;
       await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
-      await writeAround(out, first, dtype, layerChanges(first.checkpoint.config, layers));
+      await writeAround(out, first, dtype, changes);
+      return partners;
     });
   });
 }

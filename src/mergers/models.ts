@@ -2,6 +2,8 @@ import { basename, resolve } from "node:path";
 import { at } from "../at.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Member } from "../checkpoint/family.js";
+import { checkBelonging } from "../checkpoint/belonging.js";
+import { checkStructure } from "../checkpoint/structure.js";
 import { adapterForm, type WriteForm } from "../checkpoint/write-form.js";
 import type { MergeHooks } from "../config/options.js";
 import { UserError } from "../errors.js";
@@ -26,6 +28,11 @@ export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "th
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
   readonly rank?: number | undefined;
+  /** Goes on where tensors of the backbone have no partner, or configs say that architectures differ. */
+  readonly allowPartial?: boolean | undefined;
+  readonly allowMismatch?: boolean | undefined;
+  /** Refuses task vectors that stand out. */
+  readonly strict?: boolean | undefined;
 }
 
 /** Folders' own names, with a number where two have the same. */
@@ -83,24 +90,32 @@ export async function mergeModels(
     on: baseFolder,
   }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
-  await withMembers(folders, async (members) => {
+  const reference = baseFolder === undefined ? 0 : models.length;
+  await withMembers(folders, reference, async (members) => {
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
     );
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
+    const notes = [
+      ...checkStructure(at(members, reference), members, { allow: merge.allowMismatch ?? false }),
+      ...(base ? await checkBelonging(base, inputs, merge.strict ?? false) : []),
+    ];
+    notes.forEach(hooks.note);
     const adapters = adaptersToWrite(merge, values, inputs);
     const record = {
       method: method.name,
       values,
       base: baseFolder,
       models,
+      ...(notes.length && { notes }),
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
     };
     await writeRecorded(out, record, async () => {
-      if (adapters && base) await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
-      else await writeMerge(out, { ...merge, values, base, inputs }, hooks);
+      if (!adapters || !base) return writeMerge(out, { ...merge, values, base, inputs }, hooks);
+      await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
+      return [];
     });
   });
 }

@@ -3,6 +3,7 @@ import { writeText } from "../checkpoint/files.js";
 import { mergeFile, fileNames } from "../folder/files.js";
 import { clearMerge } from "../folder/output.js";
 import { version } from "../package.js";
+import { notesSection } from "../report/card.js";
 
 /** What merge.json says of a merge. */
 export interface MergeRecord {
@@ -12,9 +13,11 @@ export interface MergeRecord {
   readonly base?: string | undefined;
   readonly models: readonly string[];
   readonly from?: string | undefined;
+  /** What is not merged, was let through (`--allow-…`) or stands out; a line each. */
+  readonly notes?: readonly string[] | undefined;
 }
 
-function cardOf({ adapter, method, base, models }: MergeRecord): string {
+function cardOf({ adapter, method, base, models, notes = [] }: MergeRecord): string {
   const rows = models.map((model) => `| model | ${basename(model)} |`);
   if (base) rows.unshift(`| base | ${basename(base)} |`);
   return `---
@@ -28,26 +31,29 @@ Made with train-merge ${version}. \`merge.json\` has the parameters.
 | | |
 | --- | --- |
 ${rows.join("\n")}
-`;
+${notesSection(notes)}`;
 }
 
 /**
  * Runs a merge into a folder that nothing of an earlier one is left in. merge.json, by which a later run
  * knows the folder for ours, is there before the weights; the card comes last. A merge that fails
  * leaves neither.
+ * @param write returns notes of its own, a line each
  */
 export async function writeRecorded(
   out: string,
   record: MergeRecord,
-  write: () => Promise<void>,
+  write: () => Promise<readonly string[]>,
 ): Promise<void> {
   await clearMerge(out);
   await mergeFile.write(out, { version, ...record });
+  let notes = record.notes ?? [];
   try {
-    await write();
+    notes = [...notes, ...(await write())];
+    if (notes.length) await mergeFile.write(out, { version, ...record, notes: [...notes] });
   } catch (error) {
     await clearMerge(out);
     throw error;
   }
-  await writeText(join(out, fileNames.card), cardOf(record));
+  await writeText(join(out, fileNames.card), cardOf({ ...record, notes }));
 }

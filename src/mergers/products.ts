@@ -40,7 +40,7 @@ interface Change {
 function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: FactorCost): LoraModule {
   const parts = adapters.flatMap((adapter) => {
     const part = adapter.adapted.get(name);
-    return part?.kind === "lora" ? [{ ...part, isTransposed: adapter.adapter.transposed }] : [];
+    return part?.kind === "lora" ? [part] : [];
   });
   const [first] = parts;
   if (!first)
@@ -53,7 +53,7 @@ function takeApart({ name, rows, width, values, adapters, rank }: Change, cost: 
   const { factors, error, norm } = factorise({ values, rows, width }, wanted, () => 2 * draw() - 1);
   cost.error += error ** 2;
   cost.norm += norm ** 2;
-  const { module, isTransposed } = first;
+  const { module, transposed: isTransposed } = first;
   let [a, b] = [factors.right, factors.left];
   // A weight that is stored [in, out] has its factors the other way round.
   if (isTransposed)

@@ -26,7 +26,7 @@ function weightedAdapters(
   const members = columns
     .flatMap(({ terms }) => (terms.length === 1 ? terms : []))
     .map(({ member }) => member);
-  return members.length === columns.length ? adapterForm(members, write) : undefined;
+  return members.length === columns.length ? adapterForm(members, write, true) : undefined;
 }
 
 async function writeAdapterResult(

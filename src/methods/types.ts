@@ -10,6 +10,8 @@
  * write into them.
  */
 export interface Part {
+  /** What is infinite in all models alike, by design, by its place in the part: zeros stand there. */
+  readonly infinite?: ReadonlyMap<number, number> | undefined;
   /** Number of the first entry in the tensor. */
   readonly start: number;
   /** The base's entries; of a merge without a base, zeros. */

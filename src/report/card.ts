@@ -28,6 +28,8 @@ export interface CardInput {
   readonly use: "heads" | "scores" | "embeddings";
   /** The folder is a PEFT adapter. */
   readonly adapter: boolean;
+  /** What is not merged, was let through or stands out; a line each. */
+  readonly notes: readonly string[];
 }
 
 type Usage = Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">;
@@ -177,6 +179,10 @@ By which the experts were grouped:
 ![cosine similarity of the task vectors](similarity.png)
 `;
 
+/** What a reader must know of the inputs. */
+export const notesSection = (notes: readonly string[]): string =>
+  notes.length ? `\n## Notes\n${notes.map((line) => `- ${line}\n`).join("")}` : "";
+
 /** The model card of a merged model (README.md with the hub's metadata header). */
 export const modelCard = (input: CardInput): string =>
   cardHeader(input) +
@@ -184,5 +190,6 @@ export const modelCard = (input: CardInput): string =>
   resultsSection(input) +
   useSection(input) +
   makingSection(input) +
+  notesSection(input.notes) +
   textIf(input.coefficients, coefficientsNote) +
   textIf(input.tree, treeSection);

@@ -11,7 +11,7 @@ import { coefficientsFile, resultsFile, runFile, type Coefficients } from "../fo
 import type { JsonFile } from "../checkpoint/files.js";
 import { dtypeWords } from "../folder/output.js";
 import { readModel } from "../inputs/prepare.js";
-import { isFloat } from "../tensor/dtype.js";
+import { isFloat, writtenType } from "../tensor/dtype.js";
 
 /** A file of a finished merge by coefficients. @throws UserError where the folder has none */
 async function required<S extends z.ZodType>(file: JsonFile<S>, folder: string): Promise<z.output<S>> {
@@ -101,13 +101,13 @@ export async function mergekitOf(folder: string): Promise<string> {
   }));
   const checkpoint = await openCheckpoint(folder);
   await checkpoint.close();
-  const written = checkpoint.names.map((name) => entryOf(checkpoint, name).dtype).find(isFloat) ?? "F32";
+  const written = checkpoint.names.map((name) => entryOf(checkpoint, name).dtype).find(isFloat);
   return stringify({
     merge_method: "task_arithmetic",
     base_model: modelOf(places.base),
     models,
     parameters: { normalize: false, lambda: 1 },
     dtype: "float32",
-    out_dtype: dtypeWords[written],
+    out_dtype: dtypeWords[writtenType(written ?? "F32")],
   });
 }

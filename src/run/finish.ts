@@ -129,6 +129,7 @@ async function writeCard(
     inputs: hashes,
     version,
     valPerTask: options.valPerTask,
+    notes: inputs.notes,
     ...flags,
   });
   await writeText(join(out, fileNames.card), card);
@@ -137,7 +138,7 @@ async function writeCard(
 /** run.json: what may differ between two equal runs. */
 async function writeRun(
   out: string,
-  { plan, locations, data }: Inputs,
+  { plan, locations, data, notes }: Inputs,
   run: Readonly<Record<string, unknown>>,
 ): Promise<void> {
   await runFile.write(out, {
@@ -151,6 +152,7 @@ async function writeRun(
       sources: locations.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
     },
     data,
+    ...(notes.length && { notes }),
     ...run,
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
     devicePeakBytes: watchMemory().peak(),

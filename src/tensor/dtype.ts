@@ -8,8 +8,15 @@ export const dtypeBytes = {
   BOOL: 1,
   U8: 1,
   I8: 1,
+  // Packed: two and four thirds of them in a byte.
+  F4: 0.5,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
   F8_E4M3: 1,
   F8_E5M2: 1,
+  F8_E8M0: 1,
+  F8_E4M3FNUZ: 1,
+  F8_E5M2FNUZ: 1,
   I16: 2,
   U16: 2,
   F16: 2,
@@ -20,11 +27,14 @@ export const dtypeBytes = {
   I64: 8,
   U64: 8,
   F64: 8,
+  C64: 8,
 } as const;
 
 export type DType = keyof typeof dtypeBytes;
-/** The types a weight may have to be merged, and an output may be written in. */
+/** The types that an output may be written in. */
 export type FloatDType = "F32" | "F16" | "BF16";
+/** The types that a weight may have to be merged: it is read as float32. */
+export type StoredFloat = FloatDType | "F64";
 
 /** A tensor in host memory as its file holds it: raw little-endian bytes. */
 export interface HostTensor {
@@ -35,8 +45,12 @@ export interface HostTensor {
 
 export const isDType = (name: unknown): name is DType =>
   typeof name === "string" && Object.hasOwn(dtypeBytes, name);
-export const isFloat = (dtype: DType): dtype is FloatDType =>
-  dtype === "F32" || dtype === "F16" || dtype === "BF16";
+export const isFloat = (dtype: DType): dtype is StoredFloat =>
+  dtype === "F32" || dtype === "F16" || dtype === "BF16" || dtype === "F64";
+
+/** The type that a weight of this type is written in, where none was chosen: what is merged was float32 on its way. */
+export const writtenType = (dtype: DType): FloatDType =>
+  dtype === "F16" || dtype === "BF16" ? dtype : "F32";
 
 /** Number of elements; 1 for a scalar's empty shape. */
 export const elements = (shape: readonly number[]): number =>
@@ -121,12 +135,13 @@ export function encodeHalves(values: Float32Array, dtype: "F16" | "BF16", out: U
 }
 
 /**
- * Decodes F32, F16 or BF16 bytes to float32. An F32 input may be returned as a view of the same
+ * Decodes F32, F16, BF16 or F64 bytes to float32. An F32 input may be returned as a view of the same
  * memory; every other input is a new array.
  */
 export function toFloat32(tensor: HostTensor): Float32Array<ArrayBuffer> {
   const { dtype, bytes } = tensor;
   if (dtype === "F32") return view(bytes, 4, (b, o, n) => new Float32Array(b, o, n));
+  if (dtype === "F64") return Float32Array.from(view(bytes, 8, (b, o, n) => new Float64Array(b, o, n)));
   if (dtype !== "F16" && dtype !== "BF16") throw new Error(`${dtype} is not a weight type`);
   const source = view(bytes, 2, (b, o, n) => new Uint16Array(b, o, n));
   const out = new Float32Array(source.length);

@@ -1,0 +1,534 @@
+/** A merge is right, or it is refused: the kinds of inputs that people merge, as models of a few numbers. */
+import { existsSync } from "node:fs";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { openSafetensors } from "../../src/checkpoint/safetensors.js";
+import { findMethod } from "../../src/methods/index.js";
+import { mergeByFile } from "../../src/mergers/mergekit-file.js";
+import { mergeModels, type ModelsMerge } from "../../src/mergers/models.js";
+import { fromFloat32, toFloat32, type DType } from "../../src/tensor/dtype.js";
+import { temporaryFolder } from "../helpers.js";
+
+const root = await temporaryFolder();
+let made = 0;
+const fresh = (name: string): string => join(root, `${made++}-${name}`);
+
+type Tensor =
+  | readonly [shape: number[], ...values: number[]]
+  | { dtype: DType; shape: number[]; bytes: Uint8Array };
+type Tensors = Readonly<Record<string, Tensor>>;
+
+function bytesOf(tensor: Tensor): { dtype: DType; shape: number[]; bytes: Uint8Array } {
+  if (!Array.isArray(tensor)) return tensor as { dtype: DType; shape: number[]; bytes: Uint8Array };
+  const [shape, ...values] = tensor as [number[], ...number[]];
+  return { dtype: "F32", shape, bytes: fromFloat32(Float32Array.from(values), "F32") };
+}
+
+/** Writes a safetensors file byte by byte. */
+async function weights(path: string, tensors: Tensors): Promise<void> {
+  const header: Record<string, object> = {};
+  const data: Uint8Array[] = [];
+  let start = 0;
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const { dtype, shape, bytes } = bytesOf(tensor);
+    header[name] = { dtype, shape, data_offsets: [start, start + bytes.length] };
+    start += bytes.length;
+    data.push(bytes);
+  }
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  const length = new Uint8Array(8);
+  new DataView(length.buffer).setBigUint64(0, BigInt(json.length), true);
+  await writeFile(path, Buffer.concat([length, json, ...data]));
+}
+
+const llama = { model_type: "llama", architectures: ["LlamaForCausalLM"], hidden_size: 2 };
+
+/** A model folder. */
+async function model(name: string, tensors: Tensors, config: object = llama): Promise<string> {
+  const folder = fresh(name);
+  await mkdir(folder, { recursive: true });
+  await weights(join(folder, "model.safetensors"), tensors);
+  await writeFile(join(folder, "config.json"), JSON.stringify(config));
+  return folder;
+}
+
+/** A LoRA folder. */
+async function adapter(name: string, tensors: Tensors, config: object = {}): Promise<string> {
+  const folder = fresh(name);
+  await mkdir(folder, { recursive: true });
+  const own = Object.fromEntries(Object.entries(tensors).map(([key, t]) => [`base_model.model.${key}`, t]));
+  await weights(join(folder, "adapter_model.safetensors"), own);
+  const plain = { peft_type: "LORA", r: 1, lora_alpha: 1, target_modules: ["q"], task_type: "CAUSAL_LM" };
+  await writeFile(join(folder, "adapter_config.json"), JSON.stringify({ ...plain, ...config }));
+  return folder;
+}
+
+interface Merged {
+  readonly out: string;
+  readonly notes: string[];
+  tensors(file?: string): Promise<Record<string, number[]>>;
+  json(file: string): Promise<Record<string, unknown>>;
+}
+
+function resultOf(out: string, notes: string[]): Merged {
+  return {
+    out,
+    notes,
+    async tensors(file = "model.safetensors") {
+      const opened = await openSafetensors(join(out, file));
+      const found: Record<string, number[]> = {};
+      for (const name of opened.entries.keys()) found[name] = [...toFloat32(await opened.read(name))];
+      await opened.close();
+      return found;
+    },
+    json: async (file) => JSON.parse(await readFile(join(out, file), "utf8")) as Record<string, unknown>,
+  };
+}
+
+async function merge(
+  models: readonly string[],
+  { method = "task-arithmetic", ...options }: Partial<Omit<ModelsMerge, "method">> & { method?: string } = {},
+): Promise<Merged> {
+  const out = fresh("out");
+  const notes: string[] = [];
+  const hooks = { note: (text: string) => void notes.push(text), progress() {}, stopping: () => false };
+  const given = method === "task-arithmetic" ? { lambda: 1 } : {};
+  await mergeModels(
+    { method: findMethod(method), given, models, out, dtype: "auto", shardSize: 1e9, threads: 0, ...options },
+    hooks,
+  );
+  return resultOf(out, notes);
+}
+
+/** Runs a mergekit file. */
+async function byFile(text: string, options: object = {}): Promise<Merged> {
+  const [path, out] = [fresh("file.yml"), fresh("out")];
+  await writeFile(path, text);
+  const notes: string[] = [];
+  const hooks = { note: (line: string) => void notes.push(line), progress() {}, stopping: () => false };
+  await mergeByFile(path, { out, shardSize: 1e9, threads: 0, seed: 0, ...options }, hooks);
+  return resultOf(out, notes);
+}
+
+/** Weights of a small model. */
+const body = (x: number): Tensors => ({
+  "embed.weight": [[2, 2], x, x, x, x],
+  "layers.0.q.weight": [[2], x, 2 * x],
+});
+const under = (prefix: string, tensors: Tensors): Tensors =>
+  Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]));
+const expected = (x: number, prefix = ""): Record<string, number[]> => ({
+  [`${prefix}embed.weight`]: [x, x, x, x],
+  [`${prefix}layers.0.q.weight`]: [x, 2 * x],
+});
+
+test.each([
+  ["the expert's head class", "", "model."],
+  ["the base's head class", "model.", ""],
+  ["another backbone's word", "", "transformer."],
+  ["DistributedDataParallel", "model.", "module.model."],
+  ["torch.compile", "model.", "_orig_mod.model."],
+  ["both, on the base", "module._orig_mod.", ""],
+])("a prefix of %s before names is no other model", async (_, ofBase, ofExpert) => {
+  const base = await model("base", under(ofBase, body(1)));
+  const expert = await model("expert", under(ofExpert, body(3)));
+  expect(await (await merge([expert], { base })).tensors()).toEqual(expected(3, ofBase));
+  const average = await merge([base, expert], { method: "average" });
+  expect(await average.tensors()).toEqual(expected(2, ofBase));
+  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${expert}, parameters: {weight: 1}}]`;
+  expect(await (await byFile(file)).tensors()).toEqual(expected(2, ofBase));
+});
+
+test("heads of one model are left out, and said; a layer without a partner is refused", async () => {
+  const base = await model("base", body(1));
+  const headed = await model("headed", { ...under("model.", body(2)), "score.weight": [[1], 5] });
+  const merged = await merge([headed], { base });
+  expect(await merged.tensors()).toEqual(expected(2));
+  expect(merged.notes).toContain("1 tensor is left out, which the base does not have: score.weight");
+
+  const deeper = await model("deeper", { ...body(2), "layers.1.q.weight": [[2], 7, 7] });
+  await expect(merge([deeper], { base })).rejects.toThrow(
+    /^1 tensor has no partner in the base: "layers\.1\.q\.weight".*--allow-partial/,
+  );
+  await expect(merge([base], { base: deeper })).rejects.toThrow(
+    /^1 of 3 tensors cannot be merged: "layers\.1\.q\.weight" \(\S+ has none\)/,
+  );
+  const allowed = await merge([deeper], { base, allowPartial: true });
+  expect(await allowed.tensors()).toEqual(expected(2));
+  expect((await allowed.json("merge.json"))["notes"]).toContainEqual(
+    expect.stringMatching(/layers\.1\.q\.weight/),
+  );
+  expect(await readFile(join(allowed.out, "README.md"), "utf8")).toMatch(/## Notes[^]*layers\.1\.q\.weight/);
+});
+
+test.each<[string, Tensors, RegExp]>([
+  ["of another shape", { ...body(2), "layers.0.q.weight": [[3], 1, 1, 1] }, /expert's is \[3\], not \[2\]/],
+  [
+    "that ZeRO-3 left empty",
+    { ...body(2), "layers.0.q.weight": [[0]] },
+    /is empty, \[0\], as DeepSpeed's ZeRO-3/,
+  ],
+  [
+    "of whole numbers",
+    { ...body(2), "layers.0.q.weight": { dtype: "I32", shape: [2], bytes: new Uint8Array(8) } },
+    /expert's is I32/,
+  ],
+])("a weight %s is refused", async (_, tensors, why) => {
+  const base = await model("base", body(1));
+  const expert = await model("expert", tensors);
+  await expect(merge([expert], { base })).rejects.toThrow(why);
+  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${expert}, parameters: {weight: 1}}]`;
+  await expect(byFile(file)).rejects.toThrow(/--allow-partial/);
+});
+
+test("another architecture is refused, or let through and written down", async () => {
+  const base = await model("base", body(1));
+  const other = await model("other", body(2), { ...llama, rope_theta: 5e6, model_type: "qwen2" });
+  await expect(merge([other], { base })).rejects.toThrow(/model_type "qwen2".*"llama".*--allow-mismatch/);
+  const allowed = await merge([other], { base, allowMismatch: true });
+  expect((await allowed.json("merge.json"))["notes"]).toContainEqual(expect.stringMatching(/"qwen2"/));
+  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${other}, parameters: {weight: 1}}]`;
+  await expect(byFile(file)).rejects.toThrow(/--allow-mismatch/);
+  expect(await (await byFile(file, { allowMismatch: true })).tensors()).toEqual(expected(1.5));
+});
+
+test("an expert that is the base, or that stands out, is told, and refused under --strict", async () => {
+  const base = await model("base", body(1));
+  const [near, same, far] = [
+    await model("near", body(1.01)),
+    await model("same", body(1)),
+    await model("far", body(9)),
+  ];
+  expect((await merge([near], { base })).notes).toEqual([]);
+  const told = await merge([near, same, far], { base });
+  expect(told.notes).toEqual([
+    expect.stringMatching(/same.* is the base itself/),
+    expect.stringMatching(/far.*task vector is 800 % as large/),
+  ]);
+  expect((await told.json("merge.json"))["notes"]).toEqual(told.notes);
+  await expect(merge([near, same], { base, strict: true })).rejects.toThrow(
+    /^--strict: .*is the base itself/,
+  );
+  const twice = await merge([near, await model("again", body(1.01))], { base });
+  expect(twice.notes).toEqual([expect.stringMatching(/again.* and .*near.* are one model/)]);
+});
+
+const numbers = (values: number[], name = "w"): Tensors => ({ [name]: [[values.length], ...values] });
+test("numbers are looked at on their way out", async () => {
+  const [base, large] = [await model("base", numbers([1, 2])), await model("large", numbers([1, 90000]))];
+  await expect(merge([large], { base, dtype: "F16" })).rejects.toThrow(
+    /^"w": the merge gives 90000, which is infinity in float16.*at entry 1$/,
+  );
+  expect(await (await merge([large], { base })).tensors()).toEqual({ w: [1, 90000] });
+  const huge = await model("huge", numbers([1, 3e38]));
+  await expect(merge([huge, huge], { base })).rejects.toThrow(/^"w": the merge gives Infinity at entry 1$/);
+  const [variance, smaller] = [
+    await model("base", numbers([1, 0.5], "bn.running_var")),
+    await model("expert", numbers([1, 0.1], "bn.running_var")),
+  ];
+  await expect(merge([smaller, smaller], { base: variance })).rejects.toThrow(/running variance below 0/);
+  expect(await (await merge([smaller], { base: variance })).tensors()).toEqual({
+    "bn.running_var": [1, expect.closeTo(0.1, 6)],
+  });
+});
+
+test("what is infinite in all models is kept; in one of them it is damage", async () => {
+  const masked = (x: number): Tensors => ({ w: [[2], x, x], mask: [[3], 0, -Infinity, -Infinity] });
+  const base = await model("base", masked(1));
+  const expert = await model("expert", masked(3));
+  for (const method of ["task-arithmetic", "ties"])
+    expect((await (await merge([expert], { base, method })).tensors())["mask"]).toEqual([
+      0,
+      -Infinity,
+      -Infinity,
+    ]);
+  const broken = await model("broken", { w: [[2], 3, 3], mask: [[3], 0, -Infinity, 0] });
+  await expect(merge([broken], { base })).rejects.toThrow(/"mask" holds -Infinity at entry 2/);
+  const nan = await model("nan", { w: [[2], 3, NaN], mask: [[3], 0, -Infinity, -Infinity] });
+  await expect(merge([nan], { base })).rejects.toThrow(/expert|nan.*"w" holds NaN at entry 1/);
+});
+
+test("float64 is a float, and types that are only copied are", async () => {
+  const doubles = (...values: number[]): Tensor => ({
+    dtype: "F64",
+    shape: [values.length],
+    bytes: new Uint8Array(Float64Array.from(values).buffer),
+  });
+  const scale: Tensor = { dtype: "F8_E8M0", shape: [3], bytes: Uint8Array.of(1, 2, 3) };
+  const four: Tensor = { dtype: "F4", shape: [4], bytes: Uint8Array.of(1, 2) };
+  const base = await model("base", { w: doubles(1, 2), scale, four });
+  const expert = await model("expert", { w: doubles(3, 5), scale, four });
+  const merged = await merge([expert], { base });
+  const file = await openSafetensors(join(merged.out, "model.safetensors"));
+  expect([...toFloat32(await file.read("w"))]).toEqual([3, 5]);
+  expect(await file.read("scale")).toEqual(bytesOf(scale));
+  expect(await file.read("four")).toEqual(bytesOf(four));
+  await file.close();
+});
+
+const table = (x: number): Tensors => ({
+  "model.embed_tokens.weight": [[2, 1], x, 2 * x],
+  "model.norm.weight": [[1], x],
+});
+const head = (x: number): Tensors => ({ "lm_head.weight": [[2, 1], x, x] });
+test("tied and untied models are merged as what they are", async () => {
+  const [untied, tied] = [
+    { ...llama, tie_word_embeddings: false },
+    { ...llama, tie_word_embeddings: true },
+  ];
+  // A tied expert's output layer is its table.
+  const base = await model("base", { ...table(1), ...head(4) }, untied);
+  const expert = await model("expert", table(3), tied);
+  expect((await (await merge([expert], { base })).tensors())["lm_head.weight"]).toEqual([3, 6]);
+  // A copy beside a tied table is no tensor of its own.
+  const copied = await model("copied", { ...table(1), ...head(9) }, tied);
+  expect(Object.keys(await (await merge([expert], { base: copied })).tensors())).toEqual(
+    Object.keys(table(1)),
+  );
+  // An output layer of its own has no place in a tied result.
+  await expect(merge([base], { base: expert })).rejects.toThrow(/lm_head\.weight" is its own.*tied/);
+  // A backbone has none.
+  const backbone = await model("backbone", table(3), { ...llama, architectures: ["LlamaModel"] });
+  expect((await (await merge([backbone], { base })).tensors())["lm_head.weight"]).toEqual([4, 4]);
+});
+
+test.each<[string, (folder: string) => Promise<unknown>, RegExp]>([
+  [
+    "a Trainer's",
+    (f) => Promise.all([9, 20].map((n) => mkdir(join(f, `checkpoint-${n}`)))),
+    /Trainer.*checkpoint-20$/,
+  ],
+  ["a DeepSpeed", (f) => mkdir(join(f, "global_step8")), /DeepSpeed checkpoint.*zero_to_fp32/],
+  ["a diffusers", (f) => writeFile(join(f, "model_index.json"), "{}"), /diffusers pipeline/],
+  ["a GGUF", (f) => writeFile(join(f, "m-q4.gguf"), ""), /GGUF/],
+  ["an adapter's", (f) => writeFile(join(f, "adapter_config.json"), "{}"), /an adapter/],
+  ["a TensorFlow", (f) => writeFile(join(f, "tf_model.h5"), ""), /another library/],
+  ["an empty", async () => {}, /is it a Hugging Face model folder/],
+])("%s folder in place of a base is said to be one", async (_, fill, message) => {
+  const folder = fresh("folder");
+  await mkdir(folder);
+  await fill(folder);
+  await writeFile(join(folder, "config.json"), "{}");
+  await expect(merge([await model("expert", body(1))], { base: folder })).rejects.toThrow(message);
+});
+
+test("a pointer of Git LFS, and two saves in one folder, are said to be such", async () => {
+  const [base, expert] = [await model("base", body(1)), await model("expert", body(2))];
+  const stale = join(expert, "model.safetensors.index.json");
+  await writeFile(
+    stale,
+    JSON.stringify({ weight_map: { "embed.weight": "model-00001-of-00002.safetensors" } }),
+  );
+  // The shards are gone: the one file is the model.
+  expect(await (await merge([expert], { base })).tensors()).toEqual(expected(2));
+  await weights(join(expert, "model-00001-of-00002.safetensors"), body(9));
+  await expect(merge([expert], { base })).rejects.toThrow(/two saves, model\.safetensors and .*index\.json/);
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"0".repeat(64)}\nsize 1234\n`;
+  await writeFile(join(base, "model.safetensors"), pointer);
+  await expect(merge([await model("expert", body(2))], { base })).rejects.toThrow(
+    /Git LFS pointer.*git lfs pull/,
+  );
+});
+
+test("what stands beside the weights travels; weights, leavings and links that leave the folder do not", async () => {
+  const base = await model("base", body(1), { ...llama, custom: 1 });
+  const outside = fresh("secret");
+  await writeFile(outside, "secret");
+  for (const [path, text] of Object.entries({
+    "spm.model": "spm",
+    "modeling_own.py": "code",
+    "chat_template.jinja": "template",
+    "additional_chat_templates/tools.jinja": "tools",
+    "modules.json": "[]",
+    "1_Pooling/config.json": "{}",
+    LICENSE: "licence",
+    "pytorch_model.bin": "weights",
+    "optimizer.pt": "state",
+    "checkpoint-5/spm.model": "older",
+    ".gitattributes": "lfs",
+    "README.md": "the base's",
+  })) {
+    await mkdir(join(base, path, ".."), { recursive: true });
+    await writeFile(join(base, path), text);
+  }
+  await symlink(outside, join(base, "stolen.json"));
+  await symlink(join(base, "spm.model"), join(base, "linked.model"));
+  const { out } = await merge([await model("expert", body(2))], { base });
+  const there = (path: string): boolean => existsSync(join(out, path));
+  for (const path of [
+    "spm.model",
+    "modeling_own.py",
+    "chat_template.jinja",
+    "additional_chat_templates/tools.jinja",
+  ])
+    expect(await readFile(join(out, path)), path).toEqual(await readFile(join(base, path)));
+  expect(
+    ["modules.json", "1_Pooling/config.json", "LICENSE", "linked.model"].filter((path) => !there(path)),
+  ).toEqual([]);
+  expect(
+    ["pytorch_model.bin", "optimizer.pt", "checkpoint-5", ".gitattributes", "stolen.json"].filter(there),
+  ).toEqual([]);
+  expect(await readFile(join(out, "README.md"), "utf8")).toMatch(/^---/);
+});
+
+test("a config with Infinity is read and written as it is", async () => {
+  const base = await model("base", body(1));
+  await writeFile(
+    join(base, "config.json"),
+    '{"model_type": "llama", "limit": [0, Infinity], "x": NaN, "s": "NaN"}',
+  );
+  const { out } = await merge([await model("expert", body(2))], { base });
+  const text = (await readFile(join(out, "config.json"), "utf8")).replace(/\s+/g, " ");
+  expect(text).toContain('"limit": [ 0, Infinity ]');
+  expect(text).toContain('"x": NaN, "s": "NaN"');
+});
+
+const layered = (x: number, count: number, stack = "model.layers"): Tensors =>
+  Object.fromEntries(Array.from({ length: count }, (_, i) => [`${stack}.${i}.w`, [[1], x + i]] as const));
+test("a stacked model's config counts its layers, and lists their kinds", async () => {
+  const config = {
+    ...llama,
+    num_hidden_layers: 3,
+    layer_types: ["slide", "slide", "full"],
+    other: [1, 2, 3],
+  };
+  const [a, b] = [await model("a", layered(0, 3), config), await model("b", layered(10, 3), config)];
+  const slices = (...ranges: string[]): string =>
+    `merge_method: passthrough\nslices:\n${ranges
+      .map((range, i) => `- sources: [{model: ${i % 2 ? b : a}, layer_range: ${range}}]\n`)
+      .join("")}`;
+  const merged = await byFile(slices("[0, 2]", "[1, 3]"));
+  expect(await merged.tensors()).toEqual({
+    "model.layers.0.w": [0],
+    "model.layers.1.w": [1],
+    "model.layers.2.w": [11],
+    "model.layers.3.w": [12],
+  });
+  expect(await merged.json("config.json")).toMatchObject({
+    num_hidden_layers: 4,
+    layer_types: ["slide", "slide", "slide", "full"],
+    other: [1, 2, 3],
+  });
+  await expect(byFile(slices("[2, 1]"))).rejects.toThrow(/layer_range \[2, 1\] holds no layers/);
+  await expect(byFile(slices("[1, 1]"))).rejects.toThrow(/holds no layers/);
+  await expect(byFile(slices("[0, 4]"))).rejects.toThrow(/has 3 layers, layer_range asks for 0 to 4/);
+  const two = await model("two", { ...layered(0, 2, "encoder.block"), ...layered(0, 2, "decoder.block") });
+  const sliced = `merge_method: passthrough\nslices: [{sources: [{model: ${two}, layer_range: [0, 1]}]}]`;
+  await expect(byFile(sliced)).rejects.toThrow(/several stacks of layers \(encoder\.block, decoder\.block\)/);
+});
+
+test("a gradient runs over each stack of its own", async () => {
+  const stacks = (x: number): Tensors => ({
+    ...Object.fromEntries([0, 1, 2].map((i) => [`encoder.block.${i}.w`, [[1], x]])),
+    ...Object.fromEntries([0, 1].map((i) => [`decoder.block.${i}.w`, [[1], x]])),
+  });
+  const [a, b] = [await model("a", stacks(0)), await model("b", stacks(1))];
+  const merged = await byFile(
+    `merge_method: linear\nparameters: {normalize: false}\nmodels: [{model: ${a}, parameters: {weight: 1}}, {model: ${b}, parameters: {weight: [0, 1]}}]`,
+  );
+  expect(await merged.tensors()).toMatchObject({
+    "encoder.block.0.w": [0],
+    "encoder.block.1.w": [0.5],
+    "encoder.block.2.w": [1],
+    "decoder.block.0.w": [0],
+    "decoder.block.1.w": [1],
+  });
+});
+
+/** Adds 1 · [2, 0] to the first row of q, which is [2, 2]. */
+const lora = (module: string): Tensors => ({
+  [`${module}.lora_A.weight`]: [[1, 2], 2, 0],
+  [`${module}.lora_B.weight`]: [[2, 1], 1, 0],
+});
+const square: Tensors = {
+  "layers.0.q.weight": [[2, 2], 1, 1, 1, 1],
+  "layers.0.q.bias": [[2], 5, 5],
+  "embed_tokens.weight": [[3, 1], 1, 2, 3],
+};
+test("an adapter's biases, its names and its start belong to it", async () => {
+  const base = await model("base", square);
+  const one = await adapter("one", {
+    ...lora("model.layers.0.q"),
+    "model.layers.0.q.base_layer.bias": [[2], 6, 7],
+  });
+  const merged = await merge([one], { base });
+  expect(await merged.tensors()).toMatchObject({
+    "layers.0.q.weight": [3, 1, 1, 1],
+    "layers.0.q.bias": [6, 7],
+  });
+  const eva = await adapter("eva", lora("layers.0.q"), { init_lora_weights: "eva" });
+  expect(await (await merge([eva], { base, write: "model" })).tensors()).toMatchObject({
+    "layers.0.q.weight": [3, 1, 1, 1],
+    "layers.0.q.bias": [5, 5],
+  });
+  const olora = await adapter("olora", lora("layers.0.q"), { init_lora_weights: "olora" });
+  await expect(merge([olora], { base })).rejects.toThrow(/"olora" makes it an adapter of a changed base/);
+});
+
+test("an adapter with a head comes out as a model, and one without asks PEFT for none", async () => {
+  const base = await model("base", { ...square, "classifier.weight": [[1, 2], 1, 1] });
+  const headed = await adapter(
+    "headed",
+    { ...lora("layers.0.q"), "classifier.modules_to_save.weight": [[1, 2], 3, 3] },
+    { task_type: "SEQ_CLS", modules_to_save: ["classifier"] },
+  );
+  const whole = await merge([headed], { base });
+  expect(existsSync(join(whole.out, "adapter_config.json"))).toBe(false);
+  expect((await whole.tensors())["classifier.weight"]).toEqual([3, 3]);
+  await expect(merge([headed], { base, write: "adapter" })).rejects.toThrow(
+    /holds "classifier\.weight" whole/,
+  );
+  const bare = await adapter("bare", lora("layers.0.q"), { task_type: "SEQ_CLS" });
+  const { out, json } = await merge([bare], { base });
+  expect(existsSync(join(out, "adapter_model.safetensors"))).toBe(true);
+  expect(await json("adapter_config.json")).toMatchObject({ task_type: null, modules_to_save: null });
+});
+
+test("what an adapter holds for another vocabulary, or for an output layer that is tied, is refused", async () => {
+  const base = await model("base", square);
+  const resized = await adapter("resized", {
+    ...lora("layers.0.q"),
+    "embed_tokens.weight": [[4, 1], 1, 2, 3, 4],
+  });
+  await expect(merge([resized], { base })).rejects.toThrow(
+    /"embed_tokens\.weight" with \[4, 1\].*vocabulary was resized/,
+  );
+  const saved = await adapter("saved", { ...lora("layers.0.q"), "lm_head.weight": [[3, 1], 1, 2, 3] });
+  await expect(merge([saved], { base })).rejects.toThrow(/"lm_head\.weight" whole.*tied to the embeddings/);
+  await expect(merge([await adapter("tied", lora("lm_head"))], { base })).rejects.toThrow(
+    /tied to the embeddings/,
+  );
+  await expect(merge([await adapter("other", lora("layers.7.q"))], { base })).rejects.toThrow(
+    /trained on this base/,
+  );
+});
+
+test("how a layer is stored is the layer's, whatever fan_in_fan_out says", async () => {
+  const gpt2 = { model_type: "gpt2", architectures: ["GPT2LMHeadModel"] };
+  const base = await model("base", { "h.0.attn.c_attn.weight": [[2, 2], 0, 0, 0, 0] }, gpt2);
+  const parts: Tensors = {
+    "transformer.h.0.attn.c_attn.lora_A.weight": [[1, 2], 1, 2],
+    "transformer.h.0.attn.c_attn.lora_B.weight": [[2, 1], 1, 0],
+  };
+  for (const fan_in_fan_out of [true, false]) {
+    const one = await adapter("one", parts, { fan_in_fan_out });
+    // B A is [[1, 2], [0, 0]], and the weight is stored the other way round.
+    expect(await (await merge([one], { base, write: "model" })).tensors()).toEqual({
+      "h.0.attn.c_attn.weight": [1, 0, 2, 0],
+    });
+  }
+  const linear = await model("linear", { "layers.0.q.weight": [[2, 2], 0, 0, 0, 0] });
+  const claimed = await adapter("claimed", lora("layers.0.q"), { fan_in_fan_out: true });
+  expect(await (await merge([claimed], { base: linear, write: "model" })).tensors()).toEqual({
+    "layers.0.q.weight": [2, 0, 0, 0],
+  });
+});
+
+test("adapters of transformers 5 find the modules that the file names otherwise", async () => {
+  const vit = { model_type: "vit", architectures: ["ViTForImageClassification"] };
+  const stored = "vit.encoder.layer.0.attention.attention.query.weight";
+  const base = await model("base", { [stored]: [[2, 2], 0, 0, 0, 0] }, vit);
+  const one = await adapter("one", lora("vit.layers.0.attention.q_proj"));
+  expect(await (await merge([one], { base, write: "model" })).tensors()).toEqual({ [stored]: [2, 0, 0, 0] });
+});
