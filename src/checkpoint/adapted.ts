@@ -1,9 +1,9 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { existsSync } from "node:fs";
 import { at } from "../at.js";
 import { dtypeBytes, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lowrank.js";
-import { adapterConfigName, adapterWeightsName, type Adapter } from "./adapter.js";
+import { adapterConfigName, type Adapter } from "./adapter.js";
 import { readJsonObject } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
 import { findModules, type AdaptedPart, type AdaptedWeights } from "./adapter-places.js";
@@ -125,7 +125,7 @@ async function adaptedConfig({
   base,
   adapter,
 }: AdaptedSource): Promise<Pick<Checkpoint, "config" | "files">> {
-  const files = [adapterConfigName, adapterWeightsName];
+  const files = [adapterConfigName, basename(adapter.file.path)];
   const path = join(adapter.folder, "config.json");
   if (existsSync(path)) return { config: await readJsonObject(path), files: [...files, "config.json"] };
   const { label2id: _, ...config } = base.config;

@@ -59,13 +59,14 @@ function checkWhole(
   // A head may have labels of its own.
   if (own && own.join() !== shape.join() && !(isOptional(name) && !isOutputLayer(name)))
     throw new UserError(
-      `${folder}: it holds "${name}" with [${shape.join(", ")}], ${base.folder} has [${own.join(", ")}]: its vocabulary ` +
-        "was resized. Merge it into its model with PEFT (resize_token_embeddings, merge_and_unload) and give that",
+      `${folder}: it holds "${name}" with [${shape.join(", ")}], ${base.folder} has [${own.join(", ")}]: ` +
+        "its vocabulary was resized. Merge it into its model with PEFT (resize_token_embeddings, " +
+        "merge_and_unload) and give that",
     );
   if (!own && isOutputLayer(name) && scoresTokens(base.config))
     throw new UserError(
-      `${folder}: it holds "${name}" whole, and in ${base.folder} the output layer is tied to the embeddings; merge it ` +
-        "into its model with PEFT (merge_and_unload), untied, and give that and an untied base",
+      `${folder}: it holds "${name}" whole, and in ${base.folder} the output layer is tied to the embeddings; ` +
+        "merge it into its model with PEFT (merge_and_unload), untied, and give that and an untied base",
     );
   if (!own && !isOptional(name))
     throw new UserError(
@@ -119,4 +120,41 @@ export function findModules(
   const whole = new Map([...adapter.whole].map(([name, inFile]) => [lookUp(names, name), inFile]));
   for (const [name, inFile] of whole) checkWhole(base, adapter, { name, inFile });
   return { adapted, whole };
+}
+
+/** What stands before a base's name of a module in an adapter ("+model."), or the other way round ("-model."). */
+function prefixOf(weight: string, module: string): string | undefined {
+  const own = weight.replace(/\.weight$/, "");
+  if (own === module) return "+";
+  if (module.endsWith(`.${own}`)) return `+${module.slice(0, module.length - own.length)}`;
+  if (own.endsWith(`.${module}`)) return `-${own.slice(0, own.length - module.length)}`;
+  return undefined;
+}
+
+/** A base's name of a module with a prefix put on or taken off. */
+function withPrefix(weight: string, prefix: string): string {
+  const own = weight.replace(/\.weight$/, "");
+  const text = prefix.slice(1);
+  if (prefix.startsWith("+")) return text + own;
+  return own.startsWith(text) ? own.slice(text.length) : own;
+}
+
+/**
+ * Adapters as one of them spells its modules: PEFT passes over names that the others do not share. What the first has
+ * not is called as it would call it.
+ */
+export function inOneSpelling(adapters: readonly AdaptedWeights[]): AdaptedWeights[] {
+  const [first, ...others] = adapters;
+  if (!first) return [];
+  const [prefix] = [...first].flatMap(([weight, { module }]) => prefixOf(weight, module) ?? []);
+  const renamed = (weight: string, part: AdaptedPart): AdaptedPart => {
+    const own = first.get(weight)?.module;
+    if (own !== undefined) return { ...part, module: own };
+    const isKnown = prefix !== undefined && prefixOf(weight, part.module) !== undefined;
+    return isKnown ? { ...part, module: withPrefix(weight, prefix) } : part;
+  };
+  return [
+    first,
+    ...others.map((other) => new Map([...other].map(([weight, part]) => [weight, renamed(weight, part)]))),
+  ];
 }

@@ -4,6 +4,7 @@ import { UserError } from "../errors.js";
 import { isFloat } from "../tensor/dtype.js";
 import { readJsonObject } from "./files.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
+import { openTorchFile } from "./torch-file.js";
 
 export const adapterConfigName = "adapter_config.json";
 export const adapterWeightsName = "adapter_model.safetensors";
@@ -102,11 +103,12 @@ const kindOfPeftType = new Map<unknown, Adapter["kind"]>([
   ["IA3", "ia3"],
 ]);
 
-/** What is wrong with a folder that has no weights. */
-function refuseWithout(folder: string): never {
-  const missing = `${folder}: there is no ${adapterWeightsName}`;
-  if (!existsSync(join(folder, "adapter_model.bin"))) throw new UserError(missing);
-  throw new UserError(`${missing}; save the adapter as safetensors (save_pretrained does so by default)`);
+/** Opens an adapter's weights. */
+function openAdapterFile(folder: string): Promise<SafetensorsFile> {
+  const [own, older] = [join(folder, adapterWeightsName), join(folder, "adapter_model.bin")];
+  if (existsSync(own)) return openSafetensors(own);
+  if (existsSync(older)) return openTorchFile(older);
+  throw new UserError(`${folder}: there is no ${adapterWeightsName}`);
 }
 
 /**
@@ -122,9 +124,7 @@ export async function openAdapter(folder: string): Promise<Adapter> {
       `${path}: peft_type ${JSON.stringify(config["peft_type"])} is not supported, only LORA and IA3`,
     );
   refuse(path, config);
-  const weights = join(folder, adapterWeightsName);
-  if (!existsSync(weights)) refuseWithout(folder);
-  const file = await openSafetensors(weights);
+  const file = await openAdapterFile(folder);
   try {
     const { parts, whole } = findParts(file, kind, { path, config });
     return { folder, kind, config, file, parts, whole, fanInFanOut: config["fan_in_fan_out"] === true };

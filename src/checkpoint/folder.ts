@@ -6,9 +6,17 @@ import type { HostTensor } from "../tensor/dtype.js";
 import { isRecord, readJson, readJsonObject } from "./files.js";
 import { refuseQuantised } from "./quantised.js";
 import { refIn, openSafetensors, type Ref, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import { openTorchFile } from "./torch-file.js";
 
 const singleFile = "model.safetensors";
 const indexName = "model.safetensors.index.json";
+/** What older models have instead. */
+const torchFile = "pytorch_model.bin";
+const torchIndex = "pytorch_model.bin.index.json";
+
+/** Opens a file of weights by what it is called. */
+const openWeights = (path: string): Promise<SafetensorsFile> =>
+  path.endsWith(".bin") ? openTorchFile(path) : openSafetensors(path);
 
 /** A Hugging Face folder: config.json and one or more safetensors files, read a tensor at a time. */
 export interface Checkpoint {
@@ -38,8 +46,8 @@ function checkShardName(indexPath: string, name: unknown): asserts name is strin
   }
 }
 
-async function readIndex(folder: string): Promise<Map<string, string>> {
-  const path = join(folder, indexName);
+async function readIndex(folder: string, name: string): Promise<Map<string, string>> {
+  const path = join(folder, name);
   const index = await readJson(path);
   if (!isRecord(index) || !isRecord(index["weight_map"]))
     throw new UserError(`${path}: there is no "weight_map"`);
@@ -60,10 +68,6 @@ const otherFolders: readonly (readonly [sign: RegExp, what: string])[] = [
     "it is a DeepSpeed checkpoint; gather its weights first (python zero_to_fp32.py . FOLDER)",
   ],
   [/\.gguf$/, "it holds a GGUF file, whose weights are packed; give the model that it was made from"],
-  [
-    /^pytorch_model.*\.bin$/,
-    "it holds pytorch_model.bin only; save the model as safetensors (save_pretrained does so by default)",
-  ],
   [
     /^(tf_model\.h5|flax_model\.msgpack|model\.onnx)$/,
     "its weights are of another library; load them in transformers (from_tf or from_flax) and save_pretrained",
@@ -96,7 +100,7 @@ async function missing(folder: string): Promise<never> {
 async function isSharded(folder: string): Promise<boolean> {
   if (!existsSync(join(folder, indexName))) return false;
   if (!existsSync(join(folder, singleFile))) return true;
-  const shards = new Set((await readIndex(folder)).values());
+  const shards = new Set((await readIndex(folder, indexName)).values());
   if (shards.has(singleFile)) return true;
   const there = [...shards].filter((shard) => existsSync(join(folder, shard)));
   if (there.length === 0) return false;
@@ -118,19 +122,19 @@ interface Shards {
 const inFileOrder = ({ entries }: SafetensorsFile): string[] =>
   [...entries].sort(([, a], [, b]) => a.start - b.start).map(([name]) => name);
 
-/** Opens `model.safetensors`. */
-async function openSingle(folder: string): Promise<Shards> {
-  const file = await openSafetensors(join(folder, singleFile));
+/** Opens the one file of a model. */
+async function openSingle(folder: string, name: string): Promise<Shards> {
+  const file = await openWeights(join(folder, name));
   return {
-    files: [singleFile],
+    files: [name],
     fileOf: new Map(inFileOrder(file).map((name) => [name, file])),
     close: file.close,
   };
 }
 
 /** Opens the shards that an index names. */
-async function openSharded(folder: string): Promise<Shards> {
-  const index = await readIndex(folder);
+async function openSharded(folder: string, name: string): Promise<Shards> {
+  const index = await readIndex(folder, name);
   const shards = [...new Set(index.values())].sort();
   const open: SafetensorsFile[] = [];
   const fileOf = new Map<string, SafetensorsFile>();
@@ -142,32 +146,42 @@ async function openSharded(folder: string): Promise<Shards> {
       const path = join(folder, shard);
       if (!existsSync(path))
         throw new UserError(`${folder}: the index names ${shard}, which is not there; fetch it again`);
-      const file = await openSafetensors(path);
+      const file = await openWeights(path);
       open.push(file);
-      for (const name of inFileOrder(file)) if (index.get(name) === shard) fileOf.set(name, file);
+      for (const tensor of inFileOrder(file)) if (index.get(tensor) === shard) fileOf.set(tensor, file);
     }
-    for (const [name, shard] of index) {
-      if (!fileOf.has(name))
-        throw new UserError(`${join(folder, shard)}: the index says it holds "${name}", but it does not`);
+    for (const [tensor, shard] of index) {
+      if (!fileOf.has(tensor))
+        throw new UserError(`${join(folder, shard)}: the index says it holds "${tensor}", but it does not`);
     }
   } catch (error) {
     await close();
     throw error;
   }
-  return { files: [indexName, ...shards], fileOf, close };
+  return { files: [name, ...shards], fileOf, close };
+}
+
+/** How a folder's weights are opened, in the order in which transformers looks; undefined where it has none. */
+async function shardsOf(folder: string): Promise<(() => Promise<Shards>) | undefined> {
+  const has = (name: string): boolean => existsSync(join(folder, name));
+  if (await isSharded(folder)) return () => openSharded(folder, indexName);
+  const single = [singleFile, torchFile].find(has);
+  if (single === singleFile || (single !== undefined && !has(torchIndex)))
+    return () => openSingle(folder, single);
+  return has(torchIndex) ? () => openSharded(folder, torchIndex) : undefined;
 }
 
 /**
- * Opens a folder with `config.json` and `model.safetensors` or shards behind an index.
+ * Opens a folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`) or shards behind an index.
  * Holds the headers; each `read` holds one tensor. Symbolic links are followed (the hub's cache is made of them).
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
-  const sharded = await isSharded(folder);
-  if (!sharded && !existsSync(join(folder, singleFile))) await missing(folder);
+  const openShards = await shardsOf(folder);
+  if (!openShards) return missing(folder);
   const configPath = join(folder, "config.json");
   if (!existsSync(configPath)) throw new UserError(`${folder}: there is no config.json`);
   const config = await readJsonObject(configPath);
-  const { files, fileOf, close } = await (sharded ? openSharded(folder) : openSingle(folder));
+  const { files, fileOf, close } = await openShards();
   const holder = (name: string): SafetensorsFile => {
     const file = fileOf.get(name);
     if (!file) throw new UserError(`${folder}: there is no tensor "${name}"`);

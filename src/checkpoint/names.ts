@@ -161,8 +161,10 @@ const headModules =
 const head = new RegExp(`^(?:[\\w-]+\\.)?(?:${headModules})(?:\\.|$)`);
 
 /** What is computed from the config when a model is built, and stored by some versions alone. */
-const buffer =
-  /(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked|relative_position_index|relative_coords_table|total_ops|total_params|attn\.bias|attention\.bias|embed_positions\.weights)$/;
+const buffers =
+  "position_ids|token_type_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked|relative_position_index|" +
+  "relative_coords_table|total_ops|total_params|attn\\.bias|attention\\.bias|embed_positions\\.weights";
+const buffer = new RegExp(`(^|\\.)(${buffers})$`);
 
 /** A second name of the one table that is looked up and scored with, in models that store it twice. */
 const sharedTable = /^(?:model\.)?(?:encoder|decoder)\.embed_tokens\.weight$/;

@@ -75,7 +75,7 @@ const readChunk = 64 * 1024 * 1024;
 /** Bytes of safetensors files read since the process began, for reports. */
 export const traffic = { read: 0 };
 
-async function readExactly(
+export async function readExactly(
   handle: FileHandle,
   path: string,
   start: number,
@@ -218,6 +218,36 @@ function parseHeader(
   return { entries, metadata };
 }
 
+/** Tensors of an open file, read by byte range. Closing it closes the file. */
+export function rangesOf(
+  handle: FileHandle,
+  path: string,
+  { entries, metadata }: Pick<SafetensorsFile, "entries" | "metadata">,
+): SafetensorsFile {
+  const entry = (name: string): TensorEntry => {
+    const found = entries.get(name);
+    if (!found) throw new UserError(`${path}: there is no tensor "${name}"`);
+    return found;
+  };
+  return {
+    path,
+    entries,
+    metadata,
+    entry,
+    async read(name) {
+      const { dtype, shape, start, end } = entry(name);
+      return { dtype, shape, bytes: await readExactly(handle, path, start, end - start) };
+    },
+    async readRange(name, from, length) {
+      const { start, end } = entry(name);
+      if (from < 0 || length < 0 || start + from + length > end)
+        throw new RangeError(`${path}: bytes ${from} to ${from + length} lie outside "${name}"`);
+      return readExactly(handle, path, start + from, length);
+    },
+    close: () => handle.close(),
+  };
+}
+
 /**
  * Opens a safetensors file and checks its whole header: length, JSON, dtypes, shapes, offsets, overlaps, gaps.
  * Nothing in the file is trusted before it has been compared with the file's size.
@@ -227,29 +257,7 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   const handle = await open(path, "r");
   try {
     const { header, section } = await readHeaderJson(handle, path);
-    const { entries, metadata } = parseHeader(header, section);
-    const entry = (name: string): TensorEntry => {
-      const found = entries.get(name);
-      if (!found) throw new UserError(`${path}: there is no tensor "${name}"`);
-      return found;
-    };
-    return {
-      path,
-      entries,
-      metadata,
-      entry,
-      async read(name) {
-        const { dtype, shape, start, end } = entry(name);
-        return { dtype, shape, bytes: await readExactly(handle, path, start, end - start) };
-      },
-      async readRange(name, from, length) {
-        const { start, end } = entry(name);
-        if (from < 0 || length < 0 || start + from + length > end)
-          throw new RangeError(`${path}: bytes ${from} to ${from + length} lie outside "${name}"`);
-        return readExactly(handle, path, start + from, length);
-      },
-      close: () => handle.close(),
-    };
+    return rangesOf(handle, path, parseHeader(header, section));
   } catch (error) {
     await handle.close();
     throw error;

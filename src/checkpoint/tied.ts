@@ -41,8 +41,9 @@ export function withOutputLayers(members: readonly Member[], first: Member): Mem
     : undefined;
   if (untied)
     throw new UserError(
-      `${untied.checkpoint.folder} (${untied.label}): its output layer "${outputLayerOf(untied)}" is its own, that of ` +
-        `${first.checkpoint.folder} is tied to the embeddings, and so would be the result's; untie that model first`,
+      `${untied.checkpoint.folder} (${untied.label}): its output layer "${outputLayerOf(untied)}" is its own, ` +
+        `that of ${first.checkpoint.folder} is tied to the embeddings, and so would be the result's; untie that ` +
+        "model first",
     );
   return plain;
 }

@@ -1,4 +1,6 @@
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
+import { inOneSpelling } from "./adapter-places.js";
 import type { AdaptedCheckpoint } from "./adapted.js";
 import { adapterOf, type Member } from "./family.js";
 
@@ -25,7 +27,10 @@ export function adapterForm(
   const wholeIn = ({ replaced, heads }: AdaptedCheckpoint): readonly string[] =>
     headsApart ? replaced : [...replaced, ...heads];
   const whole = adapters.find((one) => wholeIn(one).length > 0);
-  if (adapters.length === inputs.length && kinds.size === 1 && !whole) return adapters;
+  if (adapters.length === inputs.length && kinds.size === 1 && !whole) {
+    const spelled = inOneSpelling(adapters.map(({ adapted }) => adapted));
+    return adapters.map((one, i) => ({ ...one, adapted: at(spelled, i) }));
+  }
   if (write === "adapter" && whole)
     throw new UserError(
       `--write adapter: ${whole.folder} holds "${wholeIn(whole)[0]}" whole, which such an ` +

@@ -50,8 +50,9 @@ export function checkPartners({ total, kept, left }: Partners, first: string, al
     );
   if (problems.length && !allow)
     throw new UserError(
-      `${problems.join("; ")}. A merge of the rest alone would be none of the models: see that they are of one ` +
-        `architecture and saved under the same names, or go on with --allow-partial, which leaves those as ${first} has them`,
+      `${problems.join("; ")}. A merge of the rest alone would be none of the models: see that they are of ` +
+        "one architecture and saved under the same names, or go on with --allow-partial, which leaves those as " +
+        `${first} has them`,
     );
   const notes: string[] = [];
   if (kept.length) {

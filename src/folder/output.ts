@@ -20,7 +20,8 @@ import {
   resultsFile,
   stateFile,
 } from "./files.js";
-import { copyCompanions } from "./companions.js";
+import { copyCompanions } from "../checkpoint/companions.js";
+import { claimFolder } from "./lock.js";
 import { nodeFile, similarityFile, treeFile } from "./tree-files.js";
 
 /** How a config says what type the weights have. */
@@ -58,7 +59,7 @@ const leftover = /\.[0-9a-f]{8}\.tmp$/;
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
  * @param inputs folders that are read and must not be written to
- * @throws UserError where it holds something that train-merge did not write
+ * @throws UserError where it holds something that train-merge did not write, or another run writes to it
  */
 export async function openOutput(out: string, inputs: readonly string[]): Promise<void> {
   await mkdir(out, { recursive: true });
@@ -67,6 +68,7 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
     if ((await realpath(input)) === real)
       throw new UserError(`--out ${out}: it is the input ${input}; choose another`);
   }
+  await claimFolder(real);
   const files = await readdir(out);
   if (files.some((file) => !leftover.test(file)) && !(await isOurs(out))) {
     throw new UserError(

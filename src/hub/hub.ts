@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
+import { travels } from "../checkpoint/companions.js";
 import { writeText } from "../checkpoint/files.js";
 import { errorCode, messageOf, UserError } from "../errors.js";
 import { downloadFile, type HubFile } from "./download.js";
@@ -29,27 +30,25 @@ export function idOfSnapshot(folder: string): string | undefined {
   return `${owner}/${name}@${commit}`;
 }
 
-/** What a model, an adapter, a tokenizer or an image processor consists of. */
-const wantedFiles = new Set([
-  "config.json",
-  "model.safetensors.index.json",
-  "adapter_config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.txt",
-  "vocab.json",
-  "merges.txt",
-  "spiece.model",
-  "tokenizer.model",
-  "sentencepiece.bpe.model",
-  "preprocessor_config.json",
-  "chat_template.jinja",
-]);
-const isWanted = (name: string): boolean =>
-  wantedFiles.has(name) || /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors$/.test(name);
+const weights = /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors$/;
+/** What older models have instead. */
+const olderWeights = /^(pytorch_model(-\d{5}-of-\d{5})?|adapter_model)\.bin$/;
+const settings = /^(config|adapter_config|model\.safetensors\.index)\.json$/;
+
+/** Whether a path stays in the folder that it is joined to. */
+const isInside = (path: string): boolean =>
+  path.split("/").every((part) => part !== "" && !/^\.\.?$|[\\:]/.test(part));
+
+/** Of a repository's files, those that a model, an adapter, a tokenizer or an image processor consists of. */
+export function wantedOf<T extends { readonly path: string }>(files: readonly T[]): T[] {
+  const hasSafetensors = files.some(({ path }) => weights.test(path));
+  const isOlder = (path: string): boolean =>
+    !hasSafetensors && (olderWeights.test(path) || path === "pytorch_model.bin.index.json");
+  return files.filter(
+    ({ path }) =>
+      isInside(path) && (weights.test(path) || settings.test(path) || isOlder(path) || travels(path)),
+  );
+}
 
 const endpoint = (): string => (process.env["HF_ENDPOINT"] ?? "https://huggingface.co").replace(/\/+$/, "");
 const offline = (): boolean =>
@@ -109,10 +108,10 @@ async function listModel({ name, revision }: HubId, accessToken: string | undefi
   const files: HubFile[] = [];
   const repo = { name, type: "model" as const };
   for await (const { path, type, size, oid, lfs } of listFiles({ ...asked, repo, revision: commit })) {
-    if (type === "file" && isWanted(path))
+    if (type === "file")
       files.push({ path, size: lfs?.size ?? size, oid: lfs?.oid ?? oid ?? "", large: lfs !== undefined });
   }
-  return { commit, files };
+  return { commit, files: wantedOf(files) };
 }
 
 /** The status with which the hub refused, where it was the hub. */
@@ -171,10 +170,8 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
     return withoutHub(error, cache, id, hooks);
   }
   const { commit, files } = listing;
-  if (!files.some(({ path }) => path.endsWith(".safetensors")))
-    throw new UserError(
-      `${name}@${revision}: it holds no safetensors; convert it (save_pretrained does so by default)`,
-    );
+  if (!files.some(({ path }) => weights.test(path) || olderWeights.test(path)))
+    throw new UserError(`${name}@${revision}: it holds neither safetensors nor pytorch_model.bin`);
   const folder = join(cache, "snapshots", commit);
   // A redirect to another host does not carry it on: fetch sees to that.
   const headers: Record<string, string> = {};

@@ -7,6 +7,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
+import { watchFiles } from "../checkpoint/unchanged.js";
 import { UserError } from "../errors.js";
 import { fileNames } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
@@ -121,6 +122,8 @@ export interface Inputs extends OpenedModels, Omit<Columns, "seen"> {
   readonly hashes: readonly InputHash[];
   readonly plan: MemoryPlan;
   readonly vectors: TaskVectors;
+  /** @throws UserError where a file of base or experts was changed since it was opened */
+  checkFiles(): Promise<void>;
   dispose(): Promise<void>;
 }
 
@@ -153,7 +156,8 @@ export async function openInputs(
   const opening: RunOpening = { recipe, options, data, out, hooks, resources };
   try {
     const models = await openModels(opening);
-    const { model } = models;
+    const { model, family } = models;
+    const checkFiles = await watchFiles([family.base, ...family.experts].map(({ checkpoint }) => checkpoint));
     const heads = await openHeads(opening, models, tasks);
     const encoder = await encoderFor(locations.base, model, options);
     checkVocabulary(locations.base, encoder, model);
@@ -183,6 +187,7 @@ export async function openInputs(
       hashes,
       plan,
       vectors,
+      checkFiles,
       dispose: () => resources.close(),
     };
   } catch (error) {

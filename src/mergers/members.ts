@@ -2,7 +2,9 @@
 import { at, lookUp } from "../at.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
+import type { Checkpoint } from "../checkpoint/folder.js";
 import { namesAs } from "../checkpoint/names.js";
+import { watchFiles } from "../checkpoint/unchanged.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
 import { Resources } from "../inputs/resources.js";
@@ -28,37 +30,48 @@ function alike(members: readonly Member[], reference: number): Member[] {
   return withOutputLayers(renamed, first);
 }
 
-/** Opens a model, or an adapter on its base. */
-async function openOne({ label, folder, on }: NamedFolder, resources: Resources): Promise<Member> {
+/** Opens a model, or an adapter on its base. @param read gets what is read */
+async function openOne(
+  { label, folder, on }: NamedFolder,
+  resources: Resources,
+  read: Checkpoint[],
+): Promise<Member> {
   const open = async (name: string, path: string) => {
     const opened = await openMember(name, path, sameName);
     resources.add(() => opened.checkpoint.close());
     return opened;
   };
-  if (!isAdapter(folder)) return open(label, folder);
+  if (!isAdapter(folder)) {
+    const opened = await open(label, folder);
+    read.push(opened.checkpoint);
+    return opened;
+  }
   if (on === undefined)
     throw new UserError(`${folder}: it is an adapter: name the model that it was trained on with --base`);
   // Opened under a name of its own: an adapter closes its own file alone.
   const base = await open("base", on);
   const expert = await openExpert(label, folder, base, sameName);
   resources.add(() => expert.checkpoint.close());
+  read.push(base.checkpoint, expert.checkpoint);
   return expert;
 }
 
 /**
  * Opens folders for as long as `run` takes.
  * @param reference the one whose names all get
+ * @param run is given a check as well: it throws where a file was changed since
  */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
   reference: number,
-  run: (members: readonly Member[]) => Promise<T>,
+  run: (members: readonly Member[], checkFiles: () => Promise<void>) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
   try {
     const members: Member[] = [];
-    for (const folder of folders) members.push(await openOne(folder, resources));
-    return await run(alike(members, reference));
+    const read: Checkpoint[] = [];
+    for (const folder of folders) members.push(await openOne(folder, resources, read));
+    return await run(alike(members, reference), await watchFiles(read));
   } finally {
     await resources.close();
   }

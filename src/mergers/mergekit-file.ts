@@ -57,7 +57,7 @@ export async function mergeByFile(
   const file = readMergekit(await readYaml(path), path);
   const models = modelNames(file);
   const folders = models.map((name) => namedFolder(name, path));
-  await withMembers(folders, 0, async (opened) => {
+  await withMembers(folders, 0, async (opened, checkFiles) => {
     const members = new Map(opened.map((one) => [one.label, one]));
     const base = opened.find(({ label }) => label === file.base_model);
     const others = opened.filter((one) => one !== base);
@@ -94,6 +94,7 @@ export async function mergeByFile(
       const { progress, stopping } = hooks;
       await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
       await writeAround(out, first, dtype, changes);
+      await checkFiles();
       return partners;
     });
   });

@@ -91,7 +91,7 @@ export async function mergeModels(
   }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
-  await withMembers(folders, reference, async (members) => {
+  await withMembers(folders, reference, async (members, checkFiles) => {
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
@@ -113,9 +113,11 @@ export async function mergeModels(
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
     };
     await writeRecorded(out, record, async () => {
-      if (!adapters || !base) return writeMerge(out, { ...merge, values, base, inputs }, hooks);
-      await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
-      return [];
+      let written: string[] = [];
+      if (adapters && base) await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
+      else written = await writeMerge(out, { ...merge, values, base, inputs }, hooks);
+      await checkFiles();
+      return written;
     });
   });
 }

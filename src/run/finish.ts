@@ -196,6 +196,7 @@ export async function finishMerge(
     tree: finished.settings?.["tree"] !== undefined,
   });
   await writeRun(out, inputs, finished.run);
+  await inputs.checkFiles();
   // Last: a folder with results is a finished one.
   await resultsFile.write(out, {
     rows,

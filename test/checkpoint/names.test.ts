@@ -73,7 +73,7 @@ test.each([
 });
 
 const set = (...names: string[]): ReadonlySet<string> => new Set(names);
-test("the prefix of a backbone is found on either side, and only where it explains more than the names as they are", () => {
+test("a backbone's prefix is found on either side, and only where it explains more than the names as they are", () => {
   const bare = set("embed.w", "h.0.w", "h.1.w");
   const headed = set("model.embed.w", "model.h.0.w", "model.h.1.w", "lm_head.w");
   expect(backbonePrefix(bare, headed)).toEqual({ prefix: "model.", of: "other" });

@@ -1,5 +1,5 @@
 /** A merge is right, or it is refused: the kinds of inputs that people merge, as models of a few numbers. */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, utimesSync } from "node:fs";
 import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -111,6 +111,11 @@ async function byFile(text: string, options: object = {}): Promise<Merged> {
   return resultOf(out, notes);
 }
 
+/** A mergekit file that takes the mean of two models. */
+const linear = (a: string, b: string): string =>
+  "merge_method: linear\n" +
+  `models: [{model: ${a}, parameters: {weight: 1}}, {model: ${b}, parameters: {weight: 1}}]`;
+
 /** Weights of a small model. */
 const body = (x: number): Tensors => ({
   "embed.weight": [[2, 2], x, x, x, x],
@@ -136,7 +141,7 @@ test.each([
   expect(await (await merge([expert], { base })).tensors()).toEqual(expected(3, ofBase));
   const average = await merge([base, expert], { method: "average" });
   expect(await average.tensors()).toEqual(expected(2, ofBase));
-  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${expert}, parameters: {weight: 1}}]`;
+  const file = linear(base, expert);
   expect(await (await byFile(file)).tensors()).toEqual(expected(2, ofBase));
 });
 
@@ -178,7 +183,7 @@ test.each<[string, Tensors, RegExp]>([
   const base = await model("base", body(1));
   const expert = await model("expert", tensors);
   await expect(merge([expert], { base })).rejects.toThrow(why);
-  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${expert}, parameters: {weight: 1}}]`;
+  const file = linear(base, expert);
   await expect(byFile(file)).rejects.toThrow(/--allow-partial/);
 });
 
@@ -188,7 +193,7 @@ test("another architecture is refused, or let through and written down", async (
   await expect(merge([other], { base })).rejects.toThrow(/model_type "qwen2".*"llama".*--allow-mismatch/);
   const allowed = await merge([other], { base, allowMismatch: true });
   expect((await allowed.json("merge.json"))["notes"]).toContainEqual(expect.stringMatching(/"qwen2"/));
-  const file = `merge_method: linear\nmodels: [{model: ${base}, parameters: {weight: 1}}, {model: ${other}, parameters: {weight: 1}}]`;
+  const file = linear(base, other);
   await expect(byFile(file)).rejects.toThrow(/--allow-mismatch/);
   expect(await (await byFile(file, { allowMismatch: true })).tensors()).toEqual(expected(1.5));
 });
@@ -342,6 +347,7 @@ test("what stands beside the weights travels; weights, leavings and links that l
     "additional_chat_templates/tools.jinja": "tools",
     "modules.json": "[]",
     "1_Pooling/config.json": "{}",
+    "2_Dense/model.safetensors": "a module's own",
     LICENSE: "licence",
     "pytorch_model.bin": "weights",
     "optimizer.pt": "state",
@@ -364,7 +370,9 @@ test("what stands beside the weights travels; weights, leavings and links that l
   ])
     expect(await readFile(join(out, path)), path).toEqual(await readFile(join(base, path)));
   expect(
-    ["modules.json", "1_Pooling/config.json", "LICENSE", "linked.model"].filter((path) => !there(path)),
+    ["modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors", "LICENSE", "linked.model"].filter(
+      (path) => !there(path),
+    ),
   ).toEqual([]);
   expect(
     ["pytorch_model.bin", "optimizer.pt", "checkpoint-5", ".gitattributes", "stolen.json"].filter(there),
@@ -425,7 +433,8 @@ test("a gradient runs over each stack of its own", async () => {
   });
   const [a, b] = [await model("a", stacks(0)), await model("b", stacks(1))];
   const merged = await byFile(
-    `merge_method: linear\nparameters: {normalize: false}\nmodels: [{model: ${a}, parameters: {weight: 1}}, {model: ${b}, parameters: {weight: [0, 1]}}]`,
+    "merge_method: linear\nparameters: {normalize: false}\n" +
+      `models: [{model: ${a}, parameters: {weight: 1}}, {model: ${b}, parameters: {weight: [0, 1]}}]`,
   );
   expect(await merged.tensors()).toMatchObject({
     "encoder.block.0.w": [0],
@@ -531,4 +540,43 @@ test("adapters of transformers 5 find the modules that the file names otherwise"
   const base = await model("base", { [stored]: [[2, 2], 0, 0, 0, 0] }, vit);
   const one = await adapter("one", lora("vit.layers.0.attention.q_proj"));
   expect(await (await merge([one], { base, write: "model" })).tensors()).toEqual({ [stored]: [2, 0, 0, 0] });
+});
+
+test("adapters that spell one base's modules differently come out in one spelling", async () => {
+  const two: Tensors = { ...square, "layers.0.v.weight": [[2, 2], 1, 1, 1, 1] };
+  const base = await model("base", under("model.", two));
+  const one = await adapter("one", lora("model.layers.0.q"));
+  const other = await adapter("other", { ...lora("layers.0.q"), ...lora("layers.0.v") });
+  for (const models of [
+    [one, other],
+    [other, one],
+  ]) {
+    const { tensors, json } = await merge(models, { base });
+    const prefix = models[0] === one ? "base_model.model.model." : "base_model.model.";
+    expect(Object.keys(await tensors("adapter_model.safetensors")).sort()).toEqual(
+      ["q.lora_A", "q.lora_B", "v.lora_A", "v.lora_B"].map((part) => `${prefix}layers.0.${part}.weight`),
+    );
+    expect((await json("adapter_config.json"))["rank_pattern"]).toEqual({
+      [`${prefix.replace("base_model.model.", "")}layers.0.v`]: 1,
+    });
+  }
+});
+
+test("a model that is changed while it is read leaves no result", async () => {
+  const [base, expert] = [await model("base", body(1)), await model("expert", body(2))];
+  const out = fresh("out");
+  let files = 0;
+  const hooks = {
+    note() {},
+    progress() {
+      // Between the check of the headers and the end.
+      if (files++ === 0) utimesSync(join(expert, "model.safetensors"), 1, 1);
+    },
+    stopping: () => false,
+  };
+  const plain = { models: [expert], base, out, dtype: "auto", shardSize: 1e9, threads: 0 } as const;
+  const changing = mergeModels({ ...plain, method: findMethod("average"), given: {} }, hooks);
+  await expect(changing).rejects.toThrow(/expert\/model\.safetensors: it was changed while it was read/);
+  expect(files).toBeGreaterThan(0);
+  expect(readdirSync(out)).toEqual([]);
 });

@@ -2,27 +2,39 @@
 import { createReadStream } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import { join, resolve, sep } from "node:path";
-import { atomicFile } from "../checkpoint/files.js";
-import { finalFiles, fileNames } from "./files.js";
+import { atomicFile } from "./files.js";
 
-/** Files that are not copied: weights in any form, what a training left, what the result has of its own. */
-const notCopied = [
+/** Files that stay: weights in any form, what a training left, what a result has of its own. */
+const left = [
   /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|ot|tflite|mlmodel|npz|tmp|log|lock)$/i,
   /\.index\.json$/,
   /^(README\.md|config\.json|adapter_config\.json|optimizer.*|scheduler.*|rng_state.*|trainer_state\.json)$/,
-  /^(training_args.*|all_results\.json|(?:train|eval|test|predict)_results\.json|events\.out\..*|quantize_config\.json)$/,
+  /^(training_args.*|(?:all|train|eval|test|predict)_results\.json|events\.out\..*|quantize_config\.json)$/,
   // What train-merge writes, where a base is a result of its own.
   /^(state|results|run|merge|compare|finetune|reproduce|tree|node|plan|similarity)\.json$/,
   /^(tree|similarity|coefficients)\.(svg|png|csv|json)$/,
+  /^(report\.html|training\.jsonl|table\.md)$/,
   /^\./,
 ];
 
-/** Folders that are not looked into. */
-const notEntered =
-  /^(checkpoint-\d+|global_step\d+|runs|logs|wandb|original|onnx|openvino|coreml|flax|tf|heads|nodes|__pycache__|\..*)$/;
+/** Folders whose files stay. */
+const foldersLeft =
+  "checkpoint-\\d+|global_step\\d+|runs|logs|wandb|tensorboard|original|onnx|openvino|coreml|flax|tf|heads|nodes|" +
+  "methods|models|treated|products|__pycache__|\\..*";
+const isLeftFolder = new RegExp(`^(${foldersLeft})$`);
 
-/** A module of sentence-transformers has its own config, and sometimes weights that are no part of the model. */
+/** A module of sentence-transformers: it has a config of its own, and sometimes weights that are no part of the model. */
 const moduleFolder = /^\d+_\w+$/;
+
+/** Whether a file of a model's folder travels. @param path within that folder, with slashes */
+export function travels(path: string): boolean {
+  const parts = path.split("/");
+  const name = parts.pop() ?? "";
+  if (parts.some((folder) => isLeftFolder.test(folder))) return false;
+  const [module] = parts;
+  if (parts.length === 1 && module !== undefined && moduleFolder.test(module)) return !name.startsWith(".");
+  return !left.some((pattern) => pattern.test(name));
+}
 
 /** Folders that files may come from: the model's own, and where the hub's cache keeps what its links name. */
 async function homesOf(folder: string): Promise<string[]> {
@@ -30,23 +42,17 @@ async function homesOf(folder: string): Promise<string[]> {
   return [real, resolve(real, "..", "..", "blobs")];
 }
 
-const liesIn = (path: string, homes: readonly string[]): boolean =>
-  homes.some((home) => path === home || path.startsWith(home + sep));
-
-/** Names of files below a folder that travel, as paths within it. */
+/** Files below a folder that travel, as paths within it. */
 async function companionsIn(folder: string, homes: readonly string[], within = ""): Promise<string[]> {
   const found: string[] = [];
-  const own: readonly string[] = within === "" ? [...finalFiles, ...Object.values(fileNames)] : [];
   for (const name of (await readdir(join(folder, within))).sort()) {
-    const path = join(within, name);
+    const path = within === "" ? name : `${within}/${name}`;
     const real = await realpath(join(folder, path)).catch(() => undefined);
-    if (real === undefined || !liesIn(real, homes) || own.includes(name)) continue;
+    if (real === undefined || !homes.some((home) => real.startsWith(home + sep))) continue;
     const kind = await stat(real);
-    if (kind.isDirectory() && !notEntered.test(name))
+    if (kind.isDirectory() && !isLeftFolder.test(name))
       found.push(...(await companionsIn(folder, homes, path)));
-    const isConfig = within !== "" && (name === "config.json" || moduleFolder.test(within));
-    const isLeft = notCopied.some((pattern) => pattern.test(name)) && !isConfig;
-    if (kind.isFile() && !isLeft) found.push(path);
+    if (kind.isFile() && travels(path)) found.push(path);
   }
   return found;
 }

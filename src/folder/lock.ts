@@ -1,0 +1,79 @@
+/** One writer a folder: who writes is noted outside of it, so that nothing has to be cleaned up in a result. */
+import { createHash } from "node:crypto";
+import { readFileSync, rmSync } from "node:fs";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { errorCode, UserError } from "../errors.js";
+
+const note = z.object({ pid: z.number(), started: z.string(), folder: z.string() });
+type Note = z.infer<typeof note>;
+
+/** When a process began, where the system tells: a number is given to another process some day. */
+function startOf(pid: number): string {
+  try {
+    const [, fields = ""] = /\)\s(.*)$/s.exec(readFileSync(`/proc/${pid}/stat`, "utf8")) ?? [];
+    return fields.split(" ")[19] ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Whether the process of a note still runs. */
+function isAlive({ pid, started }: Note): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    if (errorCode(error) !== "EPERM") return false;
+  }
+  return startOf(pid) === started;
+}
+
+const held = new Set<string>();
+
+/** Notes that this process writes to a folder, as long as it runs. @returns false where there is a note */
+async function write(path: string, folder: string): Promise<boolean> {
+  try {
+    const own: Note = { pid: process.pid, started: startOf(process.pid), folder };
+    await writeFile(path, JSON.stringify(own), { flag: "wx" });
+  } catch (error) {
+    if (errorCode(error) === "EEXIST") return false;
+    throw error;
+  }
+  if (held.size === 0)
+    process.on("exit", () => {
+      for (const one of held) rmSync(one, { force: true });
+    });
+  held.add(path);
+  return true;
+}
+
+/** Who writes to a folder by its note; undefined where the note is damaged or gone. */
+async function readNote(path: string): Promise<Note | undefined> {
+  try {
+    return note.safeParse(JSON.parse(await readFile(path, "utf8"))).data;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Claims a folder for this process. @param folder its real path
+ * @throws UserError where another process that runs on this machine writes to it
+ */
+export async function claimFolder(folder: string): Promise<void> {
+  const locks = join(tmpdir(), `train-merge-${userInfo().username}-locks`);
+  await mkdir(locks, { recursive: true });
+  const path = join(locks, createHash("sha256").update(folder).digest("hex").slice(0, 32));
+  // Twice: a note that a killed run left is taken away once.
+  for (let attempt = 0; attempt < 2; attempt++) {
+    if (held.has(path) || (await write(path, folder))) return;
+    const other = await readNote(path);
+    if (other && other.folder === folder && isAlive(other))
+      throw new UserError(
+        `--out ${folder}: another run writes to it (process ${other.pid}); wait for it, stop it, or choose another folder`,
+      );
+    await rm(path, { force: true });
+  }
+}
