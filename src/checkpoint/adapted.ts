@@ -17,8 +17,9 @@ export interface AdaptedCheckpoint extends Checkpoint {
    * low rank can say them.
    */
   readonly replaced: readonly string[];
-  /** Tensors of a head that the adapter holds. */
+  /** Tensors of a head that the adapter holds, and of these, those that the base has too. */
   readonly heads: readonly string[];
+  readonly baseHeads: readonly string[];
   /** The same without the products: the base's weights, and what the adapter holds whole. */
   plain(): Checkpoint;
 }
@@ -157,6 +158,7 @@ export async function adaptedCheckpoint(base: Checkpoint, adapter: Adapter): Pro
     adapted,
     replaced: [...whole.keys()].filter((name) => base.entry(name) && !headLike.test(name)),
     heads: [...whole.keys()].filter((name) => !base.entry(name) || headLike.test(name)),
+    baseHeads: [...whole.keys()].filter((name) => base.entry(name) && headLike.test(name)),
     plain: () => plain,
     // In float32, wherever the base keeps it.
     entry: (name) => (adapted.has(name) ? { ...entryOf(base, name), dtype: "F32" } : plain.entry(name)),

@@ -23,7 +23,7 @@ const foldersLeft =
   "methods|models|treated|products|__pycache__|\\..*";
 const isLeftFolder = new RegExp(`^(${foldersLeft})$`);
 
-/** A module of sentence-transformers: it has a config of its own, and sometimes weights that are no part of the model. */
+/** A module of sentence-transformers: it has a config of its own, and sometimes weights that the model has not. */
 const moduleFolder = /^\d+_\w+$/;
 
 /** Whether a file of a model's folder travels. @param path within that folder, with slashes */

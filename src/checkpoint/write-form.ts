@@ -13,7 +13,8 @@ export type WriteForm = (typeof writeForms)[number];
 
 /**
  * The adapters that all inputs are, where the result is to be one.
- * @param headsApart heads are kept beside the result, each task's own; else what holds one comes out as a model
+ * @param headsApart heads are kept beside the result, each task's own; else a head that the base has is merged with
+ *   the rest, in a model
  * @throws UserError where it was asked for and cannot be
  */
 export function adapterForm(
@@ -24,8 +25,8 @@ export function adapterForm(
   if (write === "model") return undefined;
   const adapters = inputs.map(adapterOf).filter((one) => one !== undefined);
   const kinds = new Set(adapters.map(({ adapter }) => adapter.kind));
-  const wholeIn = ({ replaced, heads }: AdaptedCheckpoint): readonly string[] =>
-    headsApart ? replaced : [...replaced, ...heads];
+  const wholeIn = ({ replaced, baseHeads }: AdaptedCheckpoint): readonly string[] =>
+    headsApart ? replaced : [...replaced, ...baseHeads];
   const whole = adapters.find((one) => wholeIn(one).length > 0);
   if (adapters.length === inputs.length && kinds.size === 1 && !whole) {
     const spelled = inOneSpelling(adapters.map(({ adapted }) => adapted));

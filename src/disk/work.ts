@@ -4,8 +4,7 @@ import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { dtypeBytes, elements, encodeHalves, type FloatDType } from "../tensor/dtype.js";
-import { firstNotFinite, problemOf } from "../tensor/numbers.js";
-import { UserError } from "../errors.js";
+import { firstNotFinite, refuseWorthless } from "../checkpoint/numbers.js";
 import type { Ref } from "../checkpoint/safetensors.js";
 import type { PlannedTensor } from "./plan.js";
 import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";
@@ -62,9 +61,7 @@ interface Entries {
 
 /** Puts back what is infinite by design; anything else must be a number that the type can hold. */
 function checkEntries(name: string, dtype: FloatDType, { values, from, infinite }: Entries): void {
-  const problem = problemOf(name, dtype, values);
-  if (problem !== undefined)
-    throw new UserError(`"${name}": the merge ${problem.what} at entry ${from + problem.at}`);
+  refuseWorthless(name, dtype, values, from);
   for (const [i, value] of infinite ?? []) values[i] = value;
 }
 

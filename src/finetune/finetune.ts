@@ -156,10 +156,13 @@ async function run(
   resources.add(() => loaded.dispose());
 
   await openOutput(out, [options.base]);
-  if (!options.resume) await clearMerge(out);
+  const resume = options.resume && finetuneFile.exists(out);
+  if (options.resume && !resume)
+    hooks.note(`--resume: ${out} holds no ${finetuneFile.name}; the fine-tuning starts anew`);
+  if (!resume) await clearMerge(out);
   const identity = await finetuneIdentity(options, base, encoder, tasks);
   let begin: Progress = { step: 0, best: undefined };
-  if (options.resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
+  if (resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
   const perEpoch = tasks.reduce((sum, { batches }) => sum + batches, 0);
   const end = await trainEpochs({ options, loaded, tasks, perEpoch, hooks }, out, identity, begin);
   if (!end) return undefined;

@@ -72,7 +72,8 @@ export async function claimFolder(folder: string): Promise<void> {
     const other = await readNote(path);
     if (other && other.folder === folder && isAlive(other))
       throw new UserError(
-        `--out ${folder}: another run writes to it (process ${other.pid}); wait for it, stop it, or choose another folder`,
+        `--out ${folder}: another run writes to it (process ${other.pid}); wait for it, stop it, or choose ` +
+          "another folder",
       );
     await rm(path, { force: true });
   }

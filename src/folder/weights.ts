@@ -12,6 +12,7 @@ import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, writtenType, type FloatDType } from "../tensor/dtype.js";
+import { refuseWorthless } from "../checkpoint/numbers.js";
 import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 
@@ -58,7 +59,11 @@ export async function writeModel(
       const merged = changed.get(stored);
       if (merged !== undefined) {
         const target = dtype ?? writtenType(own);
-        const bytes = async () => fromFloat32(await mergedValues(vectors, table, merged), target);
+        const bytes = async () => {
+          const values = await mergedValues(vectors, table, merged);
+          refuseWorthless(stored, target, values);
+          return fromFloat32(values, target);
+        };
         return { name: stored, dtype: target, shape, bytes };
       }
       return converted(base.checkpoint, stored, dtype);

@@ -10,6 +10,7 @@ import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { readerFor } from "../methods/pipeline.js";
 import type { Method, TensorReader, ParameterValues } from "../methods/types.js";
 import { fromFloat32, toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
+import { refuseWorthless } from "../checkpoint/numbers.js";
 import { writeAdapterConfig } from "./adapter-config.js";
 
 /** One LoRA module of the result: B A is what is added to the weight. A [rank, in], B [out, rank]. */
@@ -34,7 +35,11 @@ export async function writeLora(
     name: `base_model.model.${name}.weight`,
     dtype,
     shape: tensor.shape,
-    bytes: async () => fromFloat32(toFloat32(tensor), dtype),
+    async bytes() {
+      const values = toFloat32(tensor);
+      refuseWorthless(name, dtype, values);
+      return fromFloat32(values, dtype);
+    },
   });
   await writeSafetensors(
     join(out, adapterWeightsName),

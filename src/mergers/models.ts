@@ -6,6 +6,7 @@ import { checkBelonging } from "../checkpoint/belonging.js";
 import { checkStructure } from "../checkpoint/structure.js";
 import { adapterForm, type WriteForm } from "../checkpoint/write-form.js";
 import type { MergeHooks } from "../config/options.js";
+import { someOf } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { writeMerge, type DiskMerge } from "../folder/merge.js";
 import { openOutput } from "../folder/output.js";
@@ -102,8 +103,10 @@ export async function mergeModels(
       ...checkStructure(at(members, reference), members, { allow: merge.allowMismatch ?? false }),
       ...(base ? await checkBelonging(base, inputs, merge.strict ?? false) : []),
     ];
-    notes.forEach(hooks.note);
     const adapters = adaptersToWrite(merge, values, inputs);
+    const heads = new Set(adapters?.flatMap((one) => one.heads));
+    if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);
+    notes.forEach(hooks.note);
     const record = {
       method: method.name,
       values,

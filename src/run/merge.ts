@@ -16,6 +16,7 @@ import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js
 import { packingCost } from "./packing.js";
 import { recorded } from "../inputs/data.js";
 import { loadState, openLog, placedIn, saveState } from "../folder/state.js";
+import { stateFile } from "../folder/files.js";
 import { beginRun } from "../folder/output.js";
 
 /** A gate with open ends cannot start at 1: the slope there is nothing. */
@@ -176,14 +177,18 @@ export async function mergeByTraining(
   const found = given ?? (await recipeOf(options));
   const out = options.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
-  const recipe: Recipe = { ...found, ...(options.resume && { request: await requestBefore(out, options) }) };
+  const resume = (options.resume ?? false) && stateFile.exists(out);
+  // A run that was killed before its first save left nothing to go on from: the same command starts it.
+  if (options.resume && !resume)
+    hooks.note(`--resume: ${out} holds no ${stateFile.name}; the run starts anew`);
+  const recipe: Recipe = { ...found, ...(resume && { request: await requestBefore(out, options) }) };
   const inputs = await openInputs(options, recipe, out, hooks);
   try {
     const run: TrainingRun = {
       out,
       inputs,
       identity: identityOf(options, inputs),
-      resume: options.resume ?? false,
+      resume,
     };
     const trained = await searchAndTrain(run, options, hooks);
     if (!trained.finished)

@@ -42,7 +42,7 @@ test.each([
   await expect(openTorchFile(join(made, `${name}.bin`))).rejects.toThrow(message);
 });
 
-test("no length in a file is trusted: cut anywhere, or with any byte changed, it is read alike or refused", async () => {
+test("no length in a file is trusted: cut anywhere, or with a byte changed, it is read or refused", async () => {
   const folder = await temporaryFolder();
   const bytes = await readFile(join(made, "module.bin"));
   const path = join(folder, "broken.bin");

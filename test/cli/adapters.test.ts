@@ -332,7 +332,7 @@ describe("LoRA experts", () => {
     await writeFile(join(folder, "kit.yml"), file);
     const made = await cli("merge", "kit.yml", "--out", "kit");
     // Heads are not merged: the first model's stay, and that is said.
-    expect(made.stderr).toMatch(/^2 of 73 tensors are copied unchanged: classifier\.weight/);
+    expect(made.stderr).toMatch(/^2 of 73 tensors are copied unchanged from \S+: classifier\.weight/m);
     expect(made.code).toBe(0);
     expect(await difference(join(folder, "kit"), join(folder, "average-model"))).toBeLessThan(1e-5);
   });
@@ -456,9 +456,6 @@ describe("LoRA experts", () => {
     );
     expect(await broken("pissa", { init_lora_weights: "pissa" })).toMatch(
       /makes it an adapter of a changed base/,
-    );
-    expect(await broken("turned", { fan_in_fan_out: true })).toMatch(
-      /does not fit the base's .* is fan_in_fan_out right/,
     );
     expect(
       (

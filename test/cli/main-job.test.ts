@@ -136,6 +136,14 @@ describe("the main job", () => {
     },
   );
 
+  test("a run that was killed before its first save starts with the same command", async () => {
+    const out = join(folder, "unsaved");
+    await mkdir(out);
+    const begun = await cli(...quick, "--out", out, "--resume");
+    expect(begun.stderr).toMatch(/holds no state\.json; the run starts anew/);
+    expect(await contents(out)).toEqual(await contents(whole));
+  });
+
   test("a resume with other settings is refused, naming them", async () => {
     const { code, stderr } = await cli(...quick, "--lr", "0.5", "--out", whole, "--resume");
     expect(code).toBe(1);

@@ -1,8 +1,9 @@
 /** Numbers are looked at on their way in and out: a NaN or an infinity makes a whole model worthless. */
 import * as access from "../at.js";
-import type { FloatDType } from "./dtype.js";
+import { UserError } from "../errors.js";
+import type { FloatDType } from "../tensor/dtype.js";
 
-// A name of this module's own: see dtype.ts.
+// A name of this module's own: see tensor/dtype.ts.
 const { i32 } = access;
 
 /** Where the first number that is NaN or infinite stands; −1 where all are finite. */
@@ -33,7 +34,7 @@ const beyond: Readonly<Record<FloatDType, readonly [from: number, what: string]>
 const variance = /(^|\.)running_var$/;
 
 /** What makes values worthless in a type; undefined where all is well. */
-export function problemOf(
+function problemOf(
   name: string,
   dtype: FloatDType,
   values: Float32Array,
@@ -50,4 +51,13 @@ export function problemOf(
       at: negative,
     };
   return undefined;
+}
+
+/**
+ * Looks at values on their way into a file. @param from the number of the first
+ * @throws UserError naming the tensor and the entry that makes it worthless
+ */
+export function refuseWorthless(name: string, dtype: FloatDType, values: Float32Array, from = 0): void {
+  const problem = problemOf(name, dtype, values);
+  if (problem) throw new UserError(`"${name}": the merge ${problem.what} at entry ${from + problem.at}`);
 }
