@@ -1,9 +1,11 @@
 /**
- * Kills a tree run at random moments, over and over, starts it again each time, and compares every byte
- * of what comes out with an unbroken run's (but for run.json, plan.json and the picture, which hold
- * times).
+ * Kills a command at random moments, over and over, starts it again each time, and compares every byte of what comes out
+ * with an unbroken run's (but for files that hold times). What a kill left lying about counts as a difference.
  *
- *   node dist/scripts/kills.js [--kills 50] [--seed 1] [--tasks cb,copa,trec6] [--steps 10] [--backend wasm]
+ *   node dist/scripts/kills.js [--command train,merge,tree,compare,finetune] [--kills 50] [--seed 1] [--tasks cb,copa,trec6]
+ *     [--steps 10] [--backend wasm]
+ *
+ * `--kills` are for each command.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -16,6 +18,7 @@ import seedrandom from "seedrandom";
 
 const { values: o } = parseArgs({
   options: {
+    command: { type: "string", default: "tree" },
     kills: { type: "string", default: "50" },
     seed: { type: "string", default: "1" },
     tasks: { type: "string", default: "cb,copa,trec6" },
@@ -27,11 +30,16 @@ const random = seedrandom(o.seed);
 const folder = await mkdtemp(join(tmpdir(), "train-merge-kills-"));
 const timed = new Set(["run.json", "report.html", "plan.json", "tree.svg", "tree.png"]);
 
-const start = (out: string) =>
-  spawn(
-    process.execPath,
-    [
-      "dist/src/cli/main.js",
+const placed = ["--residency", "device", "--blocks", "off", "--backend", o.backend];
+const experts = ["cb", "copa", "trec6"].map((task) => join("checkpoints", "mini", "experts", task));
+const family = ["--base", join("checkpoints", "mini", "base"), "--experts", ...experts];
+
+/** What is run, and what goes on from where it was killed. */
+const commands: Readonly<Record<string, { readonly args: readonly string[]; readonly again?: string }>> = {
+  train: { args: ["--tasks", o.tasks, "--steps", o.steps, ...placed], again: "--resume" },
+  merge: { args: ["merge", "--method", "dare", ...family, "--threads", "1"] },
+  tree: {
+    args: [
       "tree",
       "--tasks",
       o.tasks,
@@ -42,15 +50,37 @@ const start = (out: string) =>
       "--keep-nodes",
       "--polish",
       "10",
-      "--residency",
-      "device",
-      "--blocks",
-      "off",
-      "--backend",
-      o.backend,
-      "--out",
-      out,
+      ...placed,
     ],
+  },
+  compare: {
+    args: [
+      "compare",
+      "--tasks",
+      o.tasks,
+      "--methods",
+      "average,ties,supermerge",
+      "--steps",
+      o.steps,
+      ...placed,
+    ],
+  },
+  finetune: {
+    args: ["finetune", "--task", "cb", "--epochs", "3", "--most", "96", "--backend", o.backend],
+    again: "--resume",
+  },
+};
+
+/** A command that is killed. */
+interface Killed {
+  readonly args: readonly string[];
+  readonly again?: string | undefined;
+}
+
+const start = ({ args, again }: Killed, out: string, isAgain: boolean) =>
+  spawn(
+    process.execPath,
+    ["dist/src/cli/main.js", ...args, "--out", out, ...(isAgain && again !== undefined ? [again] : [])],
     { stdio: ["ignore", "ignore", "pipe"], detached: true },
   );
 
@@ -59,10 +89,11 @@ const start = (out: string) =>
  * of its group.
  */
 async function run(
+  command: Killed,
   out: string,
-  killAfter?: number,
+  { isAgain = false, killAfter }: { isAgain?: boolean; killAfter?: number | undefined } = {},
 ): Promise<{ finished: boolean; seconds: number; text: string }> {
-  const [child, from] = [start(out), performance.now()];
+  const [child, from] = [start(command, out, isAgain), performance.now()];
   let text = "";
   child.stderr.on("data", (bytes: Buffer) => (text += bytes.toString()));
   const ended = new Promise<number | null>((resolve) => child.on("exit", resolve));
@@ -102,32 +133,36 @@ async function hashes(out: string): Promise<Map<string, string>> {
   );
 }
 
-const unbroken = join(folder, "unbroken");
-const { seconds } = await run(unbroken);
-const expected = await hashes(unbroken);
-console.log(`unbroken: ${seconds.toFixed(0)} s, ${expected.size} files`);
-let [kills, trees, differing] = [0, 0, 0];
-while (kills < Number(o.kills)) {
-  const out = join(folder, `tree-${trees++}`);
-  for (;;) {
-    const { finished } = await run(
-      out,
-      kills < Number(o.kills) ? 300 + random() * 1000 * seconds * 1.1 : undefined,
+/** Kills one command, so many times in all. @returns how many files were not as they should be */
+async function killed(name: string, most: number): Promise<number> {
+  const command = commands[name];
+  if (!command) throw new Error(`--command ${name}: there are ${Object.keys(commands).join(", ")}`);
+  const unbroken = join(folder, `${name}-unbroken`);
+  const { seconds } = await run(command, unbroken);
+  const expected = await hashes(unbroken);
+  console.log(`${name}, unbroken: ${seconds.toFixed(0)} s, ${expected.size} files`);
+  let [kills, runs, differing] = [0, 0, 0];
+  while (kills < most) {
+    const out = join(folder, `${name}-${runs++}`);
+    for (let isAgain = false; ; isAgain = true) {
+      const killAfter = kills < most ? 300 + random() * 1000 * seconds * 1.1 : undefined;
+      const { finished } = await run(command, out, { isAgain, killAfter });
+      if (finished) break;
+      kills++;
+    }
+    const found = await hashes(out);
+    const wrong = [...new Set([...expected.keys(), ...found.keys()])].filter(
+      (file) => expected.get(file) !== found.get(file),
     );
-    if (finished) break;
-    kills++;
+    differing += wrong.length;
+    if (wrong.length) console.log(`${basename(out)}: ${kills} kills so far, DIFFERENT: ${wrong.join(", ")}`);
+    await rm(out, { recursive: true });
   }
-  const found = await hashes(out);
-  const wrong = [...new Set([...expected.keys(), ...found.keys()])].filter(
-    (file) => expected.get(file) !== found.get(file),
-  );
-  differing += wrong.length;
-  console.log(
-    `${basename(out)}: ${kills} kills so far, ` +
-      (wrong.length ? `DIFFERENT: ${wrong.join(", ")}` : `all ${found.size} files equal`),
-  );
-  await rm(out, { recursive: true });
+  console.log(`${name}: ${kills} kills over ${runs} runs, ${differing} files different`);
+  return differing;
 }
+
+let differing = 0;
+for (const name of o.command.split(",")) differing += await killed(name, Number(o.kills));
 await rm(folder, { recursive: true });
-console.log(`${kills} kills over ${trees} trees, ${differing} files different`);
 process.exit(differing ? 1 : 0);

@@ -4,6 +4,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { errorCode, UserError } from "../errors.js";
 
@@ -58,23 +59,26 @@ async function readNote(path: string): Promise<Note | undefined> {
   }
 }
 
+/** How long a run waits for one that is just about to end: a node whose tree was killed. Milliseconds. */
+const patience = 5000;
+
 /**
  * Claims a folder for this process. @param folder its real path
- * @throws UserError where another process that runs on this machine writes to it
+ * @throws UserError where another process that runs on this machine goes on writing to it
  */
 export async function claimFolder(folder: string): Promise<void> {
   const locks = join(tmpdir(), `train-merge-${userInfo().username}-locks`);
   await mkdir(locks, { recursive: true });
   const path = join(locks, createHash("sha256").update(folder).digest("hex").slice(0, 32));
-  // Twice: a note that a killed run left is taken away once.
-  for (let attempt = 0; attempt < 2; attempt++) {
-    if (held.has(path) || (await write(path, folder))) return;
+  const begun = performance.now();
+  while (!held.has(path) && !(await write(path, folder))) {
     const other = await readNote(path);
-    if (other && other.folder === folder && isAlive(other))
+    if (!other || other.folder !== folder || !isAlive(other)) await rm(path, { force: true });
+    else if (performance.now() - begun < patience) await sleep(100);
+    else
       throw new UserError(
         `--out ${folder}: another run writes to it (process ${other.pid}); wait for it, stop it, or choose ` +
           "another folder",
       );
-    await rm(path, { force: true });
   }
 }
