@@ -1,9 +1,9 @@
 /**
- * Kills a command at random moments, over and over, starts it again each time, and compares every byte of what comes out
- * with an unbroken run's (but for files that hold times). What a kill left lying about counts as a difference.
+ * Kills a command at random moments, over and over, starts it again each time, and compares every byte of what comes
+ * out with an unbroken run's (but for files that hold times). What a kill left lying about counts as a difference.
  *
- *   node dist/scripts/kills.js [--command train,merge,tree,compare,finetune] [--kills 50] [--seed 1] [--tasks cb,copa,trec6]
- *     [--steps 10] [--backend wasm]
+ *   node dist/scripts/kills.js [--command train,merge,tree,compare,finetune] [--kills 50] [--seed 1]
+ *     [--tasks cb,copa,trec6] [--steps 10] [--backend wasm]
  *
  * `--kills` are for each command.
  */
