@@ -1,12 +1,164 @@
 /**
- * Whether experts were tuned from their base, by a sample of their task vectors (expert − base). Numbers cannot prove
- * it: what stands out is told, and refused where the user wants that.
+ * Whether models belong together. By their configs: of one architecture, or refused. By a sample of the task vectors
+ * (expert − base): numbers cannot prove that experts were tuned from their base, so what stands out is told, and
+ * refused where the user wants that.
  */
-import { at, f32 } from "../at.js";
 import { UserError } from "../errors.js";
-import { isFloat } from "../tensor/dtype.js";
+import { isRecord } from "./files.js";
 import type { Member } from "./family.js";
+import { at, f32 } from "../at.js";
+import { isFloat } from "../tensor/dtype.js";
 import { isOptional } from "./names.js";
+
+type Config = Readonly<Record<string, unknown>>;
+
+/** Counts of layers: what slices of a mergekit file change, and each model may have its own of there. */
+const layerCounts = [
+  "num_hidden_layers",
+  "num_layers",
+  "n_layer",
+  "n_layers",
+  "encoder_layers",
+  "decoder_layers",
+  "num_decoder_layers",
+  "num_encoder_layers",
+  "depth",
+  "layer_types",
+];
+
+/** What else makes another model of the same weights. */
+const structural = [
+  "model_type",
+  "hidden_size",
+  "d_model",
+  "n_embd",
+  "dim",
+  "embedding_size",
+  "intermediate_size",
+  "d_ff",
+  "ffn_dim",
+  "n_inner",
+  "hidden_dim",
+  "num_attention_heads",
+  "n_head",
+  "n_heads",
+  "num_heads",
+  "encoder_attention_heads",
+  "decoder_attention_heads",
+  "num_key_value_heads",
+  "head_dim",
+  "d_kv",
+  "hidden_act",
+  "hidden_activation",
+  "activation_function",
+  "activation",
+  "feed_forward_proj",
+  "layer_norm_eps",
+  "layer_norm_epsilon",
+  "rms_norm_eps",
+  "norm_eps",
+  "norm_epsilon",
+  "position_embedding_type",
+  "relative_attention_num_buckets",
+  "relative_attention_max_distance",
+  "partial_rotary_factor",
+  "num_experts",
+  "num_local_experts",
+  "num_experts_per_tok",
+  "patch_size",
+];
+
+/** Activations that have two names. */
+const synonyms: Readonly<Record<string, string>> = { swish: "silu", gelu_pytorch_tanh: "gelu_new" };
+
+const plainOf = (value: unknown): unknown => (typeof value === "string" ? (synonyms[value] ?? value) : value);
+
+/** What of RoPE's settings is known: transformers 4 and 5 write them at different places. */
+function ropeOf(config: Config): Config {
+  const { rope_parameters: parameters, rope_theta: theta, rope_scaling: scaling } = config;
+  const from = [parameters, scaling].find(isRecord) ?? {};
+  const { rope_type: type = from["type"], rope_theta: own, factor } = from;
+  const hasRope = isRecord(parameters) || theta !== undefined || isRecord(scaling);
+  return {
+    rope_theta: own ?? theta,
+    ...(hasRope && { rope_type: type ?? "default", rope_factor: factor ?? 1 }),
+  };
+}
+
+/** A setting that two configs disagree on. */
+interface Difference {
+  readonly key: string;
+  readonly first: unknown;
+  readonly other: unknown;
+}
+
+const isUnlike = (first: unknown, other: unknown): boolean =>
+  first !== undefined &&
+  first !== null &&
+  other !== undefined &&
+  other !== null &&
+  JSON.stringify(plainOf(first)) !== JSON.stringify(plainOf(other));
+
+/** All settings that make another model of the same weights and that both configs have, but differently. */
+export function structureDifferences(
+  first: Config,
+  other: Config,
+  { sliced = false }: { readonly sliced?: boolean } = {},
+): Difference[] {
+  const keys = sliced ? structural : [...structural, ...layerCounts];
+  const found = keys
+    .filter((key) => isUnlike(first[key], other[key]))
+    .map((key): Difference => ({ key, first: first[key], other: other[key] }));
+  const [ropeOfFirst, ropeOfOther] = [ropeOf(first), ropeOf(other)];
+  for (const key of Object.keys(ropeOfFirst))
+    if (isUnlike(ropeOfFirst[key], ropeOfOther[key]))
+      found.push({ key, first: ropeOfFirst[key], other: ropeOfOther[key] });
+  for (const key of ["text_config", "vision_config", "audio_config", "encoder", "decoder"]) {
+    const [a, b] = [first[key], other[key]];
+    if (!isRecord(a) || !isRecord(b)) continue;
+    for (const { key: inner, ...values } of structureDifferences(a, b, { sliced }))
+      found.push({ key: `${key}.${inner}`, ...values });
+  }
+  return found;
+}
+
+const show = (value: unknown): string => {
+  const text = JSON.stringify(value);
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+};
+
+/** How a model is named in messages. */
+const nameOf = ({ label, checkpoint }: Member): string => `${checkpoint.folder} (${label})`;
+
+/**
+ * Checks that models are of one architecture.
+ * @param options.allow differences are returned, a line each, in place of an error
+ * @throws UserError naming the first model that differs, and in what
+ */
+export function checkStructure(
+  first: Member,
+  others: readonly Member[],
+  { allow, sliced }: { readonly allow: boolean; readonly sliced?: boolean },
+): string[] {
+  const lines: string[] = [];
+  for (const other of others) {
+    const found = structureDifferences(first.checkpoint.config, other.checkpoint.config, {
+      sliced: sliced ?? false,
+    });
+    const [difference] = found;
+    if (!difference) continue;
+    const more = found.length > 1 ? `, and ${found.length - 1} more settings differ` : "";
+    const line =
+      `${nameOf(other)}: its config.json has ${difference.key} ${show(difference.other)}, that of ` +
+      `${nameOf(first)} ${show(difference.first)}${more}`;
+    if (!allow)
+      throw new UserError(
+        `${line}; they are not of one architecture. If you know that their weights belong together: --allow-mismatch`,
+      );
+    lines.push(line);
+  }
+  return lines;
+}
 
 /** Matrices that are looked at, spread evenly over the model, and entries of each: under a megabyte a model. */
 const sampledMatrices = 12;

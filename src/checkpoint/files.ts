@@ -1,9 +1,10 @@
-import { existsSync, createReadStream } from "node:fs";
+import { stat, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join, dirname } from "node:path";
-import type { z } from "zod";
 import { UserError, errorCode, messageOf } from "../errors.js";
+import type { Checkpoint } from "./folder.js";
+import { existsSync, createReadStream } from "node:fs";
+import type { z } from "zod";
 import { createHash, randomBytes, type Hash } from "node:crypto";
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 
 /** A JSON file of a fixed name and shape: it is written, read and checked by one schema. */
 export interface JsonFile<S extends z.ZodType> {
@@ -162,4 +163,31 @@ export function digest(value: unknown): string {
       ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)))
       : v;
   return createHash("sha256").update(JSON.stringify(value, ordered)).digest("hex");
+}
+
+const markOf = async (path: string): Promise<string> => {
+  const { size, mtimeMs, ino } = await stat(path);
+  return `${size} ${mtimeMs} ${ino}`;
+};
+
+/**
+ * Remembers size and time of checkpoints' files.
+ * @returns throws a UserError that names the first file that was changed since
+ */
+export async function watchFiles(
+  checkpoints: readonly Pick<Checkpoint, "folder" | "files">[],
+): Promise<() => Promise<void>> {
+  const marks = new Map<string, string>();
+  for (const { folder, files } of checkpoints)
+    for (const file of files) {
+      const path = join(folder, file);
+      marks.set(path, await markOf(path));
+    }
+  return async () => {
+    for (const [path, mark] of marks)
+      if ((await markOf(path).catch(() => "gone")) !== mark)
+        throw new UserError(
+          `${path}: it was changed while it was read; the result would be of neither: run it again`,
+        );
+  };
 }

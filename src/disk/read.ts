@@ -7,7 +7,7 @@ import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.
 import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
 import { addFactors, scaleEntries } from "../tensor/lowrank.js";
 import { zip } from "../methods/inputs.js";
-import { firstNotFinite } from "../checkpoint/numbers.js";
+import { firstNotFinite } from "../checkpoint/write.js";
 import { rowShape } from "../tensor/rows.js";
 import type { PlannedTensor } from "./plan.js";
 

@@ -1,10 +1,9 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { at } from "../at.js";
-import type { Slot } from "../checkpoint/write.js";
+import { firstNotFinite, refuseWorthless, type Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { dtypeBytes, elements, encodeHalves, type FloatDType } from "../tensor/dtype.js";
-import { firstNotFinite, refuseWorthless } from "../checkpoint/numbers.js";
 import type { Ref } from "../checkpoint/safetensors.js";
 import type { PlannedTensor } from "./plan.js";
 import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";

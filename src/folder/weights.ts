@@ -3,7 +3,7 @@ import { storedName, type Family } from "../checkpoint/family.js";
 import { f64 } from "../at.js";
 import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
-import { writeWeights, type TensorSource } from "../checkpoint/write.js";
+import { writeWeights, refuseWorthless, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
 import type { TaskVectors } from "../merge/vectors.js";
@@ -12,7 +12,6 @@ import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, writtenType, type FloatDType } from "../tensor/dtype.js";
-import { refuseWorthless } from "../checkpoint/numbers.js";
 import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 

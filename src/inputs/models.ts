@@ -1,7 +1,13 @@
 /** The models that a run merges: opened, checked from their headers, and seen as the model that is trained on. */
-import { inheriting, openFamily, openMember, type Family, type Member } from "../checkpoint/family.js";
-import { checkBelonging } from "../checkpoint/belonging.js";
-import { checkStructure } from "../checkpoint/structure.js";
+import {
+  adapterOf,
+  inheriting,
+  openFamily,
+  openMember,
+  type Family,
+  type Member,
+} from "../checkpoint/family.js";
+import { checkBelonging, checkStructure } from "../checkpoint/belonging.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { UserError } from "../errors.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
@@ -60,7 +66,8 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   if (write === "adapter" && treat !== "none")
     throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
   if (write === "adapter") adapterForm(experts, "adapter", true);
-  const factored = treat === "none" ? await factoredFamily(family, canonical) : undefined;
+  const hasAdapters = experts.some((one) => adapterOf(one) !== undefined);
+  const factored = treat === "none" && hasAdapters ? await factoredFamily(family, canonical) : undefined;
   return {
     family,
     plain,

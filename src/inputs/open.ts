@@ -7,7 +7,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
-import { watchFiles } from "../checkpoint/unchanged.js";
+import { watchFiles } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { fileNames } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";

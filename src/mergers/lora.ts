@@ -6,11 +6,10 @@ import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Checkpoint } from "../checkpoint/folder.js";
 import { hostTensor } from "../checkpoint/overlay.js";
 import { stackLora, type StackedModule } from "../checkpoint/stacked.js";
-import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
+import { writeSafetensors, refuseWorthless, type TensorSource } from "../checkpoint/write.js";
 import { readerFor } from "../methods/pipeline.js";
 import type { Method, TensorReader, ParameterValues } from "../methods/types.js";
 import { fromFloat32, toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
-import { refuseWorthless } from "../checkpoint/numbers.js";
 import { writeAdapterConfig } from "./adapter-config.js";
 
 /** One LoRA module of the result: B A is what is added to the weight. A [rank, in], B [out, rank]. */

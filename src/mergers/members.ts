@@ -4,7 +4,7 @@ import { isAdapter } from "../checkpoint/adapter.js";
 import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
 import type { Checkpoint } from "../checkpoint/folder.js";
 import { namesAs } from "../checkpoint/names.js";
-import { watchFiles } from "../checkpoint/unchanged.js";
+import { watchFiles } from "../checkpoint/files.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
 import { Resources } from "../inputs/resources.js";

@@ -1,8 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { at, lookUp } from "../at.js";
-import { checkBelonging } from "../checkpoint/belonging.js";
-import { checkStructure } from "../checkpoint/structure.js";
+import { checkBelonging, checkStructure } from "../checkpoint/belonging.js";
 import { checkPartners } from "../disk/partners.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import type { MergeHooks } from "../config/options.js";

@@ -1,12 +1,13 @@
 /** A merge is right, or it is refused: the kinds of inputs that people merge, as models of a few numbers. */
 import { existsSync, readdirSync, utimesSync } from "node:fs";
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { findMethod } from "../../src/methods/index.js";
 import { mergeByFile } from "../../src/mergers/mergekit-file.js";
 import { mergeModels, type ModelsMerge } from "../../src/mergers/models.js";
+import { packageFolder } from "../../src/package.js";
 import { fromFloat32, toFloat32, type DType } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
 
@@ -579,4 +580,44 @@ test("a model that is changed while it is read leaves no result", async () => {
   await expect(changing).rejects.toThrow(/expert\/model\.safetensors: it was changed while it was read/);
   expect(files).toBeGreaterThan(0);
   expect(readdirSync(out)).toEqual([]);
+});
+
+test("pytorch_model.bin is a model's weights where there are no safetensors, whole or in shards", async () => {
+  const torch = join(packageFolder, "test", "golden", "torch", "module.bin");
+  const expected = JSON.parse(await readFile(torch.replace(/bin$/, "json"), "utf8")) as Record<
+    string,
+    { shape: number[]; values: number[] }
+  >;
+  const older = async (name: string, fill: (folder: string) => Promise<unknown>): Promise<string> => {
+    const folder = fresh(name);
+    await mkdir(folder);
+    await writeFile(join(folder, "config.json"), JSON.stringify(llama));
+    await fill(folder);
+    return folder;
+  };
+  const base = await older("base", (folder) => cp(torch, join(folder, "pytorch_model.bin")));
+  const sharded = await older("sharded", async (folder) => {
+    const shard = "pytorch_model-00001-of-00001.bin";
+    await cp(torch, join(folder, shard));
+    const weight_map = Object.fromEntries(Object.keys(expected).map((name) => [name, shard]));
+    await writeFile(join(folder, "pytorch_model.bin.index.json"), JSON.stringify({ weight_map }));
+  });
+  const doubled = await model(
+    "doubled",
+    Object.fromEntries(
+      Object.entries(expected).map(([name, { shape, values }]) => [
+        name,
+        [shape, ...values.map((x) => 2 * x)],
+      ]),
+    ),
+  );
+  for (const one of [base, sharded]) {
+    const merged = await (await merge([one, doubled], { method: "average" })).tensors();
+    for (const [name, { values }] of Object.entries(expected))
+      expect(merged[name]).toEqual(values.map((x) => Math.fround(1.5 * Math.fround(x))));
+  }
+  const evil = await older("evil", (folder) =>
+    cp(torch.replace("module", "evil"), join(folder, "pytorch_model.bin")),
+  );
+  await expect(merge([evil, doubled], { method: "average" })).rejects.toThrow(/which is not run/);
 });
