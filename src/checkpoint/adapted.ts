@@ -1,8 +1,8 @@
 import { basename, join } from "node:path";
 import { existsSync } from "node:fs";
 import { at } from "../at.js";
-import { dtypeBytes, fromFloat32, toFloat32 } from "../tensor/dtype.js";
-import { addFactors, scaleEntries, transposed, type Factors } from "../tensor/lowrank.js";
+import { dtypeBytes, elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
+import { addFactors, scaleEntries, setRowLengths, transposed, type Factors } from "../tensor/lowrank.js";
 import { adapterConfigName, type Adapter } from "./adapter.js";
 import { readJsonObject } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
@@ -23,6 +23,10 @@ export interface AdaptedCheckpoint extends Checkpoint {
   /** The same without the products: the base's weights, and what the adapter holds whole. */
   plain(): Checkpoint;
 }
+
+/** Whether an adapter is DoRA: what it makes of a weight is no sum. */
+export const isDora = ({ adapted }: AdaptedCheckpoint): boolean =>
+  [...adapted.values()].some((part) => part.kind === "lora" && part.magnitude !== undefined);
 
 export const isAdapted = (checkpoint: Checkpoint): checkpoint is AdaptedCheckpoint => "adapter" in checkpoint;
 
@@ -48,7 +52,11 @@ async function readChange(
   const read = async (tensor: string) => toFloat32(await file.read(tensor));
   if (part.kind === "lora") {
     const factors = factorsOf(await read(part.a), await read(part.b), part, transposed);
-    return (out, from) => addFactors(out, from, width, factors);
+    const lengths = part.magnitude === undefined ? undefined : await read(part.magnitude);
+    return (out, from) => {
+      addFactors(out, from, width, factors);
+      if (lengths) setRowLengths(out, from, width, lengths);
+    };
   }
   const l = await read(part.l);
   const along = alongOf(part, transposed, shape);
@@ -76,8 +84,11 @@ function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: Adapte
   };
   if (part.kind === "ia3")
     return { kind: "ia3", l: matrix(part.l), along: alongOf(part, transposed, shape), width };
-  const { a, b, scale } = part;
-  return { kind: "lora", a: matrix(a), b: matrix(b), scale, transposed, width };
+  const { a, b, scale, magnitude } = part;
+  const lora = { kind: "lora", a: matrix(a), b: matrix(b), scale, transposed, width } as const;
+  if (magnitude === undefined) return lora;
+  const entry = file.entry(magnitude);
+  return { ...lora, magnitude: { ...refIn(file.path, entry), rows: elements(entry.shape), columns: 1 } };
 }
 
 /** What is asked of a checkpoint tensor by tensor. */

@@ -112,6 +112,11 @@ export function findModules(
         `${folder}: what it has for "${module}" does not fit the base's [${shape.join(", ")}]; ` +
           "was it trained on this base?",
       );
+    if (part.kind === "lora" && part.magnitude !== undefined && part.transposed)
+      throw new UserError(
+        `${folder}: DoRA on "${module}", which is stored [in, out], is not supported; merge the adapter into its ` +
+          "model with PEFT (merge_and_unload) and give that",
+      );
     adapted.set(name, part);
     // (IA)³ scales what a layer gives, its bias too.
     const bias = storedAs(`${module}.bias`);

@@ -23,6 +23,8 @@ export type AdapterPart = {
       readonly b: string;
       readonly rank: number;
       readonly scale: number;
+      /** DoRA's lengths of rows. */
+      readonly magnitude?: string | undefined;
     }
   | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" }
 );
@@ -72,7 +74,6 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
     config[key] !== false &&
     !(Array.isArray(config[key]) && config[key].length === 0);
   for (const key of [
-    "use_dora",
     "layer_replication",
     "trainable_token_indices",
     "megatron_config",
@@ -167,7 +168,20 @@ function loraPart(
     throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
   const alpha = patterned(config["alpha_pattern"], module, config["lora_alpha"]);
   const divisor = config["use_rslora"] === true ? Math.sqrt(rank) : rank;
-  return { module, kind: "lora", a, b, rank, scale: finiteNumber(path, "lora_alpha", alpha) / divisor };
+  const lora = {
+    module,
+    kind: "lora",
+    a,
+    b,
+    rank,
+    scale: finiteNumber(path, "lora_alpha", alpha) / divisor,
+  } as const;
+  if (config["use_dora"] !== true) return lora;
+  const vector = a.replace(/\.lora_A(?=\.).*$/, ".lora_magnitude_vector");
+  const magnitude = [vector, `${vector}.weight`].find((name) => file.entries.has(name));
+  if (magnitude === undefined)
+    throw new UserError(`${file.path}: there is no "${vector}", and use_dora is set`);
+  return { ...lora, magnitude };
 }
 
 /** (IA)³'s part of a module. @param l the name of its vector */
@@ -199,6 +213,9 @@ function findParts(
     } else if (/\.(lora_B(\.default)?\.weight)$/.test(plain) && kind === "lora") {
       // Read with its A, which must be there.
       weightSizes(file, name.replace(".lora_B", ".lora_A"));
+    } else if (/\.lora_magnitude_vector(\.weight)?$/.test(plain) && config.config["use_dora"] === true) {
+      // Read with its A.
+      weightSizes(file, name.replace(/\.lora_magnitude_vector(\.weight)?$/, ".lora_A.weight"));
     } else if (/lora_|ia3_|trainable_tokens/.test(plain)) {
       throw new UserError(
         `${file.path}: "${name}" is not supported; merge the adapter into its model with PEFT ` +

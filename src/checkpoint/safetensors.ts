@@ -29,11 +29,15 @@ export interface MatrixRef extends Ref {
 
 /** What an adapter makes of a weight as it is stored, [rows, width]. */
 export type Adapted =
-  /** LoRA: + scale · B A, B [out, rank], A [rank, in]; `transposed` where the weight is stored [in, out]. */
+  /**
+   * LoRA: + scale · B A, B [out, rank], A [rank, in]; `transposed` where the weight is stored [in, out]. DoRA: rows get
+   * the lengths of `magnitude` [out] then.
+   */
   | {
       readonly kind: "lora";
       readonly a: MatrixRef;
       readonly b: MatrixRef;
+      readonly magnitude?: MatrixRef | undefined;
       readonly scale: number;
       readonly transposed: boolean;
       readonly width: number;

@@ -5,7 +5,7 @@ import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
 import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
-import { addFactors, scaleEntries } from "../tensor/lowrank.js";
+import { addFactors, scaleEntries, setRowLengths } from "../tensor/lowrank.js";
 import { zip } from "../methods/inputs.js";
 import { firstNotFinite } from "../checkpoint/write.js";
 import { rowShape } from "../tensor/rows.js";
@@ -44,7 +44,11 @@ function changeOf(files: FileReader, adapted: Adapted): (out: Float32Array, from
     { rank: adapted.a.rows, scale: adapted.scale },
     adapted.transposed,
   );
-  return (out, from) => addFactors(out, from, adapted.width, factors);
+  const lengths = adapted.magnitude && readMatrix(files, adapted.magnitude);
+  return (out, from) => {
+    addFactors(out, from, adapted.width, factors);
+    if (lengths) setRowLengths(out, from, adapted.width, lengths);
+  };
 }
 
 export function openFileReader(): FileReader {

@@ -3,6 +3,7 @@ import { at } from "../at.js";
 import { firstNotFinite, refuseWorthless, type Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
+import { rowShape } from "../tensor/rows.js";
 import { dtypeBytes, elements, encodeHalves, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/safetensors.js";
 import type { PlannedTensor } from "./plan.js";
@@ -103,7 +104,9 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
   }
   const encode = writeEntries(files, tensor, write);
   if (copy) {
-    const step = 1 << 17;
+    // Whole rows: what an adapter does may need them.
+    const { width } = rowShape(tensor.shape, size);
+    const step = Math.max(1, Math.floor((1 << 17) / Math.max(1, width))) * Math.max(1, width);
     for (let from = 0; from < size; from += step) {
       const out = files.floats("out", Math.min(step, size - from));
       readEntries(files, copy, from, out);

@@ -52,6 +52,25 @@ export function addFactors(
   }
 }
 
+/**
+ * Gives whole rows of a weight the lengths that DoRA (Liu et al. 2024) trains: m / ‖row‖ times each.
+ * @param width entries a row
+ * @param lengths one a row of the whole weight
+ * @throws RangeError where rows are cut
+ */
+export function setRowLengths(out: Float32Array, from: number, width: number, lengths: Float32Array): void {
+  if (from % width !== 0 || out.length % width !== 0)
+    throw new RangeError(
+      `DoRA works on whole rows of ${width}, not on entries ${from} to ${from + out.length}`,
+    );
+  for (let start = 0; start < out.length; start += width) {
+    let square = 0;
+    for (let i = start; i < start + width; i++) square += f32(out, i) ** 2;
+    const factor = f32(lengths, (from + start) / width) / Math.sqrt(square);
+    for (let i = start; i < start + width; i++) out[i] = f32(out, i) * factor;
+  }
+}
+
 /** One number a row or one a column: what (IA)³ multiplies a weight by. */
 export interface Scaling {
   readonly l: Float32Array;

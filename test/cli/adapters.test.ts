@@ -449,7 +449,7 @@ describe("LoRA experts", () => {
       ).stderr;
     };
     expect(await broken("dora", { use_dora: true })).toMatch(
-      /"use_dora" is not supported; merge the adapter into its model with PEFT/,
+      /there is no ".*lora_magnitude_vector", and use_dora is set/,
     );
     expect(await broken("prompt", { peft_type: "PROMPT_TUNING" })).toMatch(
       /peft_type "PROMPT_TUNING" is not supported, only LORA and IA3/,

@@ -9,7 +9,7 @@ import { mergeByFile } from "../../src/mergers/mergekit-file.js";
 import { mergeModels, type ModelsMerge } from "../../src/mergers/models.js";
 import { packageFolder } from "../../src/package.js";
 import { fromFloat32, toFloat32, type DType } from "../../src/tensor/dtype.js";
-import { temporaryFolder } from "../helpers.js";
+import { relativeError, temporaryFolder } from "../helpers.js";
 
 const root = await temporaryFolder();
 let made = 0;
@@ -620,4 +620,21 @@ test("pytorch_model.bin is a model's weights where there are no safetensors, who
     cp(torch.replace("module", "evil"), join(folder, "pytorch_model.bin")),
   );
   await expect(merge([evil, doubled], { method: "average" })).rejects.toThrow(/which is not run/);
+});
+
+test("DoRA is folded into its model as PEFT folds it", async () => {
+  const made = join(packageFolder, "test", "golden", "dora");
+  const { out, tensors } = await merge([join(made, "adapter")], {
+    base: join(made, "base"),
+    method: "average",
+  });
+  expect(existsSync(join(out, "adapter_config.json"))).toBe(false);
+  const found = await tensors();
+  const expected = await openSafetensors(join(made, "merged.safetensors"));
+  expect(Object.keys(found).sort()).toEqual([...expected.entries.keys()].sort());
+  for (const name of expected.entries.keys())
+    expect(relativeError(found[name] ?? [], toFloat32(await expected.read(name))), name).toBeLessThan(1e-6);
+  await expected.close();
+  const asAdapter = merge([join(made, "adapter")], { base: join(made, "base"), write: "adapter" });
+  await expect(asAdapter).rejects.toThrow(/is DoRA.*--write model/);
 });
