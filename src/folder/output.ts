@@ -8,6 +8,7 @@ import { z } from "zod";
 import { errorCode, UserError } from "../errors.js";
 import { storedEntry, type Member } from "../checkpoint/family.js";
 import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
+import { unwrapped } from "../checkpoint/names.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
@@ -163,12 +164,18 @@ export async function writeAround(
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */
 export async function writeHead(out: string, expert: Member, head: HeadNames | undefined): Promise<void> {
   const folder = headFolder(out, expert.label);
+  const plain = unwrapped(expert.checkpoint);
   const sources = headTensors(head)
     .filter((name) => expert.actual.has(name))
     .map((name): TensorSource => {
       const { stored, dtype, shape } = storedEntry(expert, name);
-      // Under the expert's own name: transformers looks for that.
-      return { name: stored, dtype, shape, bytes: async () => (await expert.checkpoint.read(stored)).bytes };
+      // Under the expert's own name, without what a wrapper put before it: transformers looks for that.
+      return {
+        name: plain(stored),
+        dtype,
+        shape,
+        bytes: async () => (await expert.checkpoint.read(stored)).bytes,
+      };
     });
   if (head) await writeSafetensors(headPath(out, expert.label), sources);
   await writeText(join(folder, fileNames.config), expert.checkpoint.config);

@@ -136,12 +136,48 @@ describe("the main job", () => {
     },
   );
 
-  test("a run that was killed before its first save starts with the same command", async () => {
-    const out = join(folder, "unsaved");
+  test("experts that were saved while wrapped are the same experts; another architecture is none", async () => {
+    const experts: string[] = [];
+    for (const task of ["cb", "copa"]) {
+      const own = join(mini, "experts", task);
+      const [wrapped, checkpoint] = [join(folder, `wrapped-${task}`), await openCheckpoint(own)];
+      const sources = checkpoint.names.map((name): TensorSource => {
+        const { dtype, shape } = checkpoint.entry(name)!;
+        return {
+          name: `module._orig_mod.${name.replace("LayerNorm.weight", "LayerNorm.gamma")}`,
+          dtype,
+          shape,
+          bytes: async () => (await checkpoint.read(name)).bytes,
+        };
+      });
+      await writeWeights(wrapped, sources, 1e9);
+      await cp(join(own, "config.json"), join(wrapped, "config.json"));
+      await checkpoint.close();
+      experts.push(`${task}=${wrapped}`);
+    }
+    const args = [...quick, "--base", join(mini, "base"), "--data", data, "--experts", ...experts];
+    const out = join(folder, "from-wrapped");
     await mkdir(out);
-    const begun = await cli(...quick, "--out", out, "--resume");
+    // As a run is started again that was killed before its first save.
+    const begun = await cli(...args, "--out", out, "--resume");
+    expect(begun).toMatchObject({ code: 0 });
     expect(begun.stderr).toMatch(/holds no state\.json; the run starts anew/);
-    expect(await contents(out)).toEqual(await contents(whole));
+    for (const file of [
+      "model.safetensors",
+      "heads/cb/head.safetensors",
+      "training.jsonl",
+      "coefficients.csv",
+    ])
+      expect(await readFile(join(out, file)), file).toEqual(await readFile(join(whole, file)));
+
+    const config = join(folder, "wrapped-cb", "config.json");
+    await writeFile(config, (await readFile(config, "utf8")).replace('"gelu"', '"relu"'));
+    const refused = await cli(...args, "--out", "never");
+    expect(refused).toMatchObject({ code: 1 });
+    expect(refused.stderr).toMatch(
+      /wrapped-cb \(cb\): its config\.json has hidden_act "relu".*--allow-mismatch/,
+    );
+    expect(existsSync(join(folder, "never"))).toBe(false);
   });
 
   test("a resume with other settings is refused, naming them", async () => {
