@@ -54,14 +54,14 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   resources.add(opened.close);
   const experts = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
   const family = { ...opened, experts };
+  const outputLayer = outputLayerOf(outputLayers, names, family, locations);
+  const plain = buildModel(family.base, outputLayer);
+  checkFamily(family, plain);
   const notes = [
     ...checkStructure(family.base, experts, { allow: allowMismatch }),
     ...(await checkBelonging(family.base, experts, options.strict)),
   ];
   notes.forEach(hooks.note);
-  const outputLayer = outputLayerOf(outputLayers, names, family, locations);
-  const plain = buildModel(family.base, outputLayer);
-  checkFamily(family, plain);
   // Said before any work is done.
   if (write === "adapter" && treat !== "none")
     throw new UserError("--write adapter: treated task vectors are no adapters; use --write model");
