@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync, rmSync, createReadStream } from "node:fs";
 import { mkdir, readFile, rm, writeFile, readdir, realpath } from "node:fs/promises";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
@@ -240,7 +240,7 @@ const patience = 5000;
  * @throws UserError where another process that runs on this machine goes on writing to it
  */
 export async function claimFolder(folder: string): Promise<void> {
-  const locks = join(tmpdir(), `train-merge-${userInfo().username}-locks`);
+  const locks = join(tmpdir(), `train-merge-${process.getuid?.() ?? "user"}-locks`);
   await mkdir(locks, { recursive: true });
   const path = join(locks, createHash("sha256").update(folder).digest("hex").slice(0, 32));
   const begun = performance.now();

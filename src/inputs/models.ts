@@ -39,7 +39,7 @@ export interface OpenedModels {
 }
 
 /**
- * Opens base and experts and checks them from their headers alone: no weight is read.
+ * Opens base and experts and checks them from their headers; of the weights, a sample is looked at.
  * @throws UserError naming the folder and the tensor that does not fit
  */
 export async function openModels({ options, recipe, resources, hooks }: RunOpening): Promise<OpenedModels> {

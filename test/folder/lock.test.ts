@@ -2,13 +2,13 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, realpath, writeFile } from "node:fs/promises";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { claimFolder } from "../../src/folder/output.js";
 import { temporaryFolder } from "../helpers.js";
 
-const locks = join(tmpdir(), `train-merge-${userInfo().username}-locks`);
+const locks = join(tmpdir(), `train-merge-${process.getuid?.() ?? "user"}-locks`);
 const noteOf = (folder: string): string =>
   join(locks, createHash("sha256").update(folder).digest("hex").slice(0, 32));
 
