@@ -99,12 +99,33 @@ const isUnlike = (first: unknown, other: unknown): boolean =>
   other !== null &&
   JSON.stringify(plainOf(first)) !== JSON.stringify(plainOf(other));
 
-/** All settings that make another model of the same weights and that both configs have, but differently. */
+/** Models of several parts, and the config of the part that a model of its own may be ("clip_vision_model"). */
+const parts: readonly (readonly [suffix: RegExp, key: string])[] = [
+  [/^_vision(_model)?$/, "vision_config"],
+  [/^_text(_model)?$/, "text_config"],
+  [/^_audio(_model)?$/, "audio_config"],
+];
+
+/** What a whole model's config says of the part that another model is; undefined where it is no part of it. */
+function partIn(whole: Config, { model_type: type }: Config): Config | undefined {
+  const of = whole["model_type"];
+  if (typeof type !== "string" || typeof of !== "string" || !type.startsWith(of)) return undefined;
+  const found = parts.find(([suffix]) => suffix.test(type.slice(of.length)));
+  const config = found && whole[found[1]];
+  return isRecord(config) ? { ...config, model_type: type } : undefined;
+}
+
+/**
+ * All settings that make another model of the same weights and that both configs have, but differently. A part of a
+ * model, saved as one of its own, is held against what the whole says of it.
+ */
 export function structureDifferences(
-  first: Config,
-  other: Config,
+  whole: Config,
+  single: Config,
   { sliced = false }: { readonly sliced?: boolean } = {},
 ): Difference[] {
+  const first = partIn(whole, single) ?? whole;
+  const other = partIn(single, whole) ?? single;
   const keys = sliced ? structural : [...structural, ...layerCounts];
   const found = keys
     .filter((key) => isUnlike(first[key], other[key]))

@@ -48,6 +48,20 @@ test("configs within configs are compared; layers are not, where a file stacks t
   expect(keysOf({ hidden_size: 9 }, llama, true)).toEqual(["hidden_size"]);
 });
 
+test("a part of a model is held against what the whole says of it", () => {
+  const whole = { model_type: "clip", vision_config: { hidden_size: 8 }, text_config: { hidden_size: 4 } };
+  const tower = { model_type: "clip_vision_model", hidden_size: 8 };
+  expect(structureDifferences(whole, tower)).toEqual([]);
+  expect(structureDifferences(tower, whole)).toEqual([]);
+  expect(structureDifferences(whole, { ...tower, hidden_size: 4 }).map(({ key }) => key)).toEqual([
+    "hidden_size",
+  ]);
+  expect(structureDifferences(whole, { model_type: "clip_text_model", hidden_size: 4 })).toEqual([]);
+  expect(structureDifferences(whole, { ...tower, model_type: "siglip_vision_model" })[0]?.key).toBe(
+    "model_type",
+  );
+});
+
 test("a model of another architecture is refused by its name, or let through and said", () => {
   const of = (label: string, config: object) =>
     member(label, inMemory(`/${label}`, config as never, new Map()), (name) => name);
