@@ -229,29 +229,38 @@ export async function reserveWeights(
   };
 }
 
-/** Where the first number that is NaN or infinite stands; −1 where all are finite. */
-export function firstNotFinite(values: Float32Array): number {
+/** From where on a number is infinity in a type, and what to say. */
+const beyond: Readonly<Record<FloatDType, readonly [from: number, what: string]>> = {
+  F32: [Infinity, ""],
+  F16: [65520, "infinity in float16, which ends at 65504; use --dtype BF16 or F32"],
+  BF16: [3.3961775e38, "infinity in bfloat16; use --dtype F32"],
+};
+
+/** What, added to the bits of a number without its sign, runs over into the sign from that number on. */
+const overflows: Readonly<Record<FloatDType, number>> = {
+  F32: 0x00800000,
+  F16: 0x38801000,
+  BF16: 0x00808000,
+};
+
+/** Where the first number stands that is NaN, infinite or infinity in a type; −1 where there is none. */
+export function firstNotFinite(values: Float32Array, dtype: FloatDType = "F32"): number {
   const bits = new Int32Array(values.buffer, values.byteOffset, values.length);
-  // One more in the exponent runs over into the sign where all its bits are set, and only there.
+  const more = overflows[dtype];
   let over = 0;
   const whole = bits.length & ~3;
   for (let i = 0; i < whole; i += 4) {
     over |=
-      ((i32(bits, i) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 1) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 2) & 0x7fffffff) + 0x00800000) |
-      ((i32(bits, i + 3) & 0x7fffffff) + 0x00800000);
+      ((i32(bits, i) & 0x7fffffff) + more) |
+      ((i32(bits, i + 1) & 0x7fffffff) + more) |
+      ((i32(bits, i + 2) & 0x7fffffff) + more) |
+      ((i32(bits, i + 3) & 0x7fffffff) + more);
   }
-  for (let i = whole; i < bits.length; i++) over |= (i32(bits, i) & 0x7fffffff) + 0x00800000;
-  return over >= 0 ? -1 : values.findIndex((value) => !Number.isFinite(value));
+  for (let i = whole; i < bits.length; i++) over |= (i32(bits, i) & 0x7fffffff) + more;
+  if (over >= 0) return -1;
+  const [from] = beyond[dtype];
+  return values.findIndex((value) => !(Math.abs(value) < from));
 }
-
-/** From where on a number is rounded to infinity, and what to say. */
-const beyond: Readonly<Record<FloatDType, readonly [from: number, what: string]>> = {
-  F32: [Infinity, ""],
-  F16: [65520, "infinity in float16, which ends at 65504; use --dtype BF16 or F32"],
-  BF16: [3.3961776e38, "infinity in bfloat16; use --dtype F32"],
-};
 
 /** Running averages that are divided by the root of: a value below 0 gives NaN. */
 const variance = /(^|\.)running_var$/;
@@ -262,11 +271,11 @@ function problemOf(
   dtype: FloatDType,
   values: Float32Array,
 ): { readonly what: string; readonly at: number } | undefined {
-  const bad = firstNotFinite(values);
-  if (bad >= 0) return { what: `gives ${values[bad]}`, at: bad };
-  const [from, what] = beyond[dtype];
-  const large = dtype === "F32" ? -1 : values.findIndex((value) => Math.abs(value) >= from);
-  if (large >= 0) return { what: `gives ${values[large]}, which is ${what},`, at: large };
+  const bad = firstNotFinite(values, dtype);
+  if (bad >= 0) {
+    const isLarge = Number.isFinite(values[bad]);
+    return { what: `gives ${values[bad]}${isLarge ? `, which is ${beyond[dtype][1]},` : ""}`, at: bad };
+  }
   const negative = variance.test(name) ? values.findIndex((value) => value < 0) : -1;
   if (negative >= 0)
     return {
