@@ -36,23 +36,26 @@ export function travels(path: string): boolean {
   return !left.some((pattern) => pattern.test(name));
 }
 
-/** Folders that files may come from: the model's own, and where the hub's cache keeps what its links name. */
+/** Folders that files may come from: the model's own, and of a hub's snapshot, where the cache keeps what it links. */
 async function homesOf(folder: string): Promise<string[]> {
   const real = await realpath(folder);
+  const isSnapshot = /[\\/]snapshots[\\/][0-9a-f]{40}$/.test(real);
+  if (!isSnapshot) return [real];
   return [real, resolve(real, "..", "..", "blobs")];
 }
 
 /** Files below a folder that travel, as paths within it. */
 async function companionsIn(folder: string, homes: readonly string[], within = ""): Promise<string[]> {
   const found: string[] = [];
-  for (const name of (await readdir(join(folder, within))).sort()) {
-    const path = within === "" ? name : `${within}/${name}`;
-    const real = await realpath(join(folder, path)).catch(() => undefined);
-    if (real === undefined || !homes.some((home) => real.startsWith(home + sep))) continue;
-    const kind = await stat(real);
-    if (kind.isDirectory() && !isLeftFolder.test(name))
+  const entries = await readdir(join(folder, within), { withFileTypes: true });
+  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const path = within === "" ? entry.name : `${within}/${entry.name}`;
+    // A link to a folder is not entered: it may lead round in a circle.
+    if (entry.isDirectory() && !isLeftFolder.test(entry.name))
       found.push(...(await companionsIn(folder, homes, path)));
-    if (kind.isFile() && travels(path)) found.push(path);
+    if (entry.isDirectory() || !travels(path)) continue;
+    const real = await realpath(join(folder, path)).catch(() => "");
+    if (homes.some((home) => real.startsWith(home + sep)) && (await stat(real)).isFile()) found.push(path);
   }
   return found;
 }

@@ -1,7 +1,6 @@
 import { stat, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join, dirname } from "node:path";
 import { UserError, errorCode, messageOf } from "../errors.js";
-import type { Checkpoint } from "./folder.js";
 import { existsSync, createReadStream } from "node:fs";
 import type { z } from "zod";
 import { createHash, randomBytes, type Hash } from "node:crypto";
@@ -175,7 +174,7 @@ const markOf = async (path: string): Promise<string> => {
  * @returns throws a UserError that names the first file that was changed since
  */
 export async function watchFiles(
-  checkpoints: readonly Pick<Checkpoint, "folder" | "files">[],
+  checkpoints: readonly { readonly folder: string; readonly files: readonly string[] }[],
 ): Promise<() => Promise<void>> {
   const marks = new Map<string, string>();
   for (const { folder, files } of checkpoints)

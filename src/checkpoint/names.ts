@@ -29,7 +29,7 @@ const weightNorms: readonly Renaming[] = [
 ];
 
 /** A language model within another model: until transformers 4.51, from 4.52 on, and as 5.10 to 5.23 saved some. */
-const nested: readonly Renaming[] = [
+const nestedModels: readonly Renaming[] = [
   [/^language_model\.lm_head\./, "lm_head."],
   [/^(?:model\.)?language_model\.(?:model\.)*/, "model.language_model."],
   [/^(vision_tower|vision_model|audio_tower|multi_modal_projector|image_newline)(?=\.|$)/, "model.$1"],
@@ -96,7 +96,7 @@ export function spelling(model: Spelled): (name: string) => string {
   const isNested = isRecord(config["text_config"]) || isRecord(config["vision_config"]);
   const type = config["model_type"];
   const own = typeof type === "string" && Object.hasOwn(ofType, type) ? ofType[type] : undefined;
-  const renamings = [...weightNorms, ...(own ?? (isNested ? nested : []))];
+  const renamings = [...weightNorms, ...(own ?? (isNested ? nestedModels : []))];
   return (name) => renamed(plain(name), renamings);
 }
 
@@ -132,7 +132,8 @@ export function backbonePrefix(
   const [ofOther, otherCount] = mostOf(prefixCounts(other, first));
   const [ofFirst, firstCount] = mostOf(prefixCounts(first, other));
   if (Math.max(otherCount, firstCount) <= alike) return undefined;
-  return otherCount >= firstCount ? { prefix: ofOther, of: "other" } : { prefix: ofFirst, of: "first" };
+  if (otherCount >= firstCount) return { prefix: ofOther, of: "other" };
+  return { prefix: ofFirst, of: "first" };
 }
 
 /**

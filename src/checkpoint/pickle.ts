@@ -43,7 +43,7 @@ export interface PickledTensor {
   readonly strides: readonly number[];
 }
 
-const known = new Set([
+const knownNames = new Set([
   "torch._utils _rebuild_tensor_v2",
   "torch._utils _rebuild_parameter",
   "collections OrderedDict",
@@ -134,7 +134,8 @@ class Machine {
   }
 
   global(name: string): Global {
-    if (!known.has(name)) throw this.bad(`its pickle asks for "${name.replace(" ", ".")}", which is not run`);
+    if (!knownNames.has(name))
+      throw this.bad(`its pickle asks for "${name.replace(" ", ".")}", which is not run`);
     return { kind: "global", name };
   }
 
@@ -153,11 +154,11 @@ class Machine {
     const [tag, type, key, , size]: unknown[] = Array.isArray(id) ? id : [];
     const dtype = isGlobal(type) ? storageTypes[type.name.replace(/^torch /, "")] : undefined;
     if (tag !== "storage" || dtype === undefined || typeof key !== "string" || !isCount(size))
-      throw this.bad("its pickle holds a storage of no known kind");
+      throw this.bad("its pickle holds a storage of no knownNames kind");
     return { kind: "storage", dtype, key, size };
   }
 
-  /** What a known name makes of its arguments. */
+  /** What a knownNames name makes of its arguments. */
   reduce(callee: unknown, args: unknown): unknown {
     if (!isGlobal(callee) || !Array.isArray(args)) throw this.bad("its pickle is damaged");
     const [first, offset, shape, strides]: unknown[] = args;
@@ -166,7 +167,7 @@ class Machine {
     if (callee.name === "torch._utils _rebuild_tensor_v2" && isStorage(first) && isCount(offset))
       if (areCounts(shape) && areCounts(strides) && shape.length === strides.length)
         return { kind: "tensor", storage: first, offset, shape, strides } satisfies PickledTensor;
-    throw this.bad(`its pickle calls ${callee.name.replace(" ", ".")} in a way that is not known`);
+    throw this.bad(`its pickle calls ${callee.name.replace(" ", ".")} in a way that is not knownNames`);
   }
 }
 

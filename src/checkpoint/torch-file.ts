@@ -1,5 +1,6 @@
 /** `pytorch_model.bin`: an archive of torch.save (a zip without compression), read by byte range. */
 import { open, type FileHandle } from "node:fs/promises";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { dtypeBytes, elements } from "../tensor/dtype.js";
 import { readWeightsPickle, type PickledTensor } from "./pickle.js";
@@ -109,7 +110,7 @@ async function contentsOf(
 function isContiguous({ shape, strides }: PickledTensor): boolean {
   let expected = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    const size = shape[axis] ?? 0;
+    const size = at(shape, axis);
     if (size !== 1 && strides[axis] !== expected) return false;
     expected *= size;
   }
@@ -117,7 +118,7 @@ function isContiguous({ shape, strides }: PickledTensor): boolean {
 }
 
 /** Where a tensor lies in the file. @throws UserError where it reaches out of its storage, or lies in pieces */
-function entryOf(path: string, name: string, tensor: PickledTensor, contents: RecordSpan): TensorEntry {
+function entryIn(path: string, name: string, tensor: PickledTensor, contents: RecordSpan): TensorEntry {
   const { storage, offset, shape } = tensor;
   const width = dtypeBytes[storage.dtype];
   const [from, count] = [offset * width, elements(shape) * width];
@@ -157,7 +158,7 @@ export async function openTorchFile(path: string): Promise<SafetensorsFile> {
       if (!record) throw damaged(path, `the storage of "${name}" is not there`);
       const contents = storages.get(key) ?? (await contentsOf(handle, path, record, size));
       storages.set(key, contents);
-      entries.set(name, entryOf(path, name, tensor, contents));
+      entries.set(name, entryIn(path, name, tensor, contents));
     }
     return rangesOf(handle, path, { entries, metadata: {} });
   } catch (error) {

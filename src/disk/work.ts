@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { at } from "../at.js";
-import { firstNotFinite, refuseWorthless, type Slot } from "../checkpoint/write.js";
+import { firstNotFinite, refuseWorthless } from "../checkpoint/numbers.js";
+import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { rowShape } from "../tensor/rows.js";

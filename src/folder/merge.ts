@@ -3,6 +3,7 @@ import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import { checkPartners } from "../disk/partners.js";
+import type { MergePlan } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { headTensors } from "../models/layers.js";
@@ -26,22 +27,22 @@ export interface DiskMerge {
   readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
 
-/**
- * Merges models with a method that trains nothing and writes a Hugging Face folder (adapters are seen
- * as models). No engine is started.
- * @returns what is not merged, a line each
- */
-export async function writeMerge(
-  out: string,
-  merge: DiskMerge,
-  hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
-): Promise<string[]> {
-  const { method, values, base, inputs, shardSize, threads, statistics, heads } = merge;
+/** A merge that was planned and checked: nothing of it is written yet. */
+export interface PlannedMerge {
+  readonly plan: MergePlan;
+  /** Whose config and files stand beside the weights. */
+  readonly reference: Member;
+  /** What is not merged, a line each. */
+  readonly notes: readonly string[];
+}
+
+/** Plans a merge from headers. @throws UserError where it would be none */
+export function planMerge(merge: DiskMerge): PlannedMerge {
+  const { method, values, base, inputs, statistics, heads } = merge;
+  const without = heads ? headTensors(heads.names) : [];
   const dtype = chosenDType(merge.dtype);
-  const { plan, kept, left } = compileMerge(
-    { base, inputs },
-    { method: method.name, values, dtype, without: heads ? headTensors(heads.names) : [], statistics },
-  );
+  const options = { method: method.name, values, dtype, without, statistics };
+  const { plan, kept, left } = compileMerge({ base, inputs }, options);
   const reference = base ?? at(inputs, 0);
   const notes = checkPartners(
     { total: plan.tensors.length, kept, left },
@@ -50,14 +51,28 @@ export async function writeMerge(
   );
   if (plan.tensors.every(({ copy }) => copy))
     throw new UserError(`${reference.checkpoint.folder}: all models are the same; there is nothing to merge`);
-  notes.forEach(hooks.note);
-  await mergeOnDisk(plan, out, {
-    shardBytes: shardSize,
-    threads,
-    progress: hooks.progress,
-    stopping: hooks.stopping,
-  });
-  await writeAround(out, reference, dtype);
+  return { plan, reference, notes };
+}
+
+/** Writes a planned merge as a Hugging Face folder. No engine is started. */
+export async function writePlanned(
+  out: string,
+  { plan, reference }: PlannedMerge,
+  { dtype, shardSize, threads, heads }: Pick<DiskMerge, "dtype" | "shardSize" | "threads" | "heads">,
+  { progress, stopping }: Pick<MergeHooks, "progress" | "stopping">,
+): Promise<void> {
+  await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
+  await writeAround(out, reference, chosenDType(dtype));
   if (heads) for (const member of heads.members) await writeHead(out, member, heads.names);
-  return notes;
+}
+
+/** Merges models with a method that trains nothing (adapters are seen as models), and says what is not merged. */
+export async function writeMerge(
+  out: string,
+  merge: DiskMerge,
+  hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
+): Promise<void> {
+  const planned = planMerge(merge);
+  planned.notes.forEach(hooks.note);
+  await writePlanned(out, planned, merge, hooks);
 }

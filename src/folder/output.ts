@@ -233,7 +233,7 @@ async function readNote(path: string): Promise<Note | undefined> {
 }
 
 /** How long a run waits for one that is just about to end: a node whose tree was killed. Milliseconds. */
-const patience = 5000;
+const lockPatience = 5000;
 
 /**
  * Claims a folder for this process. @param folder its real path
@@ -247,7 +247,7 @@ export async function claimFolder(folder: string): Promise<void> {
   while (!held.has(path) && !(await write(path, folder))) {
     const other = await readNote(path);
     if (!other || other.folder !== folder || !isAlive(other)) await rm(path, { force: true });
-    else if (performance.now() - begun < patience) await sleep(100);
+    else if (performance.now() - begun < lockPatience) await sleep(100);
     else
       throw new UserError(
         `--out ${folder}: another run writes to it (process ${other.pid}); wait for it, stop it, or choose ` +

@@ -30,23 +30,24 @@ export function idOfSnapshot(folder: string): string | undefined {
   return `${owner}/${name}@${commit}`;
 }
 
-const weights = /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors$/;
+const weightFiles = /^(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors$/;
 /** What older models have instead. */
 const olderWeights = /^(pytorch_model(-\d{5}-of-\d{5})?|adapter_model)\.bin$/;
-const settings = /^(config|adapter_config|model\.safetensors\.index)\.json$/;
+const configFiles = /^(config|adapter_config|model\.safetensors\.index)\.json$/;
 
 /** Whether a path stays in the folder that it is joined to. */
-const isInside = (path: string): boolean =>
+const staysInside = (path: string): boolean =>
   path.split("/").every((part) => part !== "" && !/^\.\.?$|[\\:]/.test(part));
 
 /** Of a repository's files, those that a model, an adapter, a tokenizer or an image processor consists of. */
 export function wantedOf<T extends { readonly path: string }>(files: readonly T[]): T[] {
-  const hasSafetensors = files.some(({ path }) => weights.test(path));
+  const hasSafetensors = files.some(({ path }) => weightFiles.test(path));
   const isOlder = (path: string): boolean =>
     !hasSafetensors && (olderWeights.test(path) || path === "pytorch_model.bin.index.json");
   return files.filter(
     ({ path }) =>
-      isInside(path) && (weights.test(path) || settings.test(path) || isOlder(path) || travels(path)),
+      staysInside(path) &&
+      (weightFiles.test(path) || configFiles.test(path) || isOlder(path) || travels(path)),
   );
 }
 
@@ -170,7 +171,7 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
     return withoutHub(error, cache, id, hooks);
   }
   const { commit, files } = listing;
-  if (!files.some(({ path }) => weights.test(path) || olderWeights.test(path)))
+  if (!files.some(({ path }) => weightFiles.test(path) || olderWeights.test(path)))
     throw new UserError(`${name}@${revision}: it holds neither safetensors nor pytorch_model.bin`);
   const folder = join(cache, "snapshots", commit);
   // A redirect to another host does not carry it on: fetch sees to that.

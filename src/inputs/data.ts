@@ -151,9 +151,8 @@ export function headClassOf(one: Member): string {
   const adapter = adapterOf(one);
   // An adapter's config is often its base's, whose class may have no head: what it was trained on had one.
   const hasHead = adapter !== undefined && adapter.heads.length > 0;
-  return hasHead && /(?<!LMHead)Model$/.test(architecture)
-    ? "AutoModelForSequenceClassification"
-    : architecture;
+  if (hasHead && /(?<!LMHead)Model$/.test(architecture)) return "AutoModelForSequenceClassification";
+  return architecture;
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */

@@ -7,7 +7,7 @@ import {
   type Family,
   type Member,
 } from "../checkpoint/family.js";
-import { checkBelonging, checkStructure } from "../checkpoint/belonging.js";
+import { checkTogether } from "../checkpoint/belonging.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { UserError } from "../errors.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
@@ -43,7 +43,7 @@ export interface OpenedModels {
  * @throws UserError naming the folder and the tensor that does not fit
  */
 export async function openModels({ options, recipe, resources, hooks }: RunOpening): Promise<OpenedModels> {
-  const { write, treat, allowMismatch } = options;
+  const { write, treat } = options;
   const { locations } = recipe;
   const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
   const opened = await openFamily(
@@ -57,10 +57,7 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   const outputLayer = outputLayerOf(outputLayers, names, family, locations);
   const plain = buildModel(family.base, outputLayer);
   checkFamily(family, plain);
-  const notes = [
-    ...checkStructure(family.base, experts, { allow: allowMismatch }),
-    ...(await checkBelonging(family.base, experts, options.strict)),
-  ];
+  const notes = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
   notes.forEach(hooks.note);
   // Said before any work is done.
   if (write === "adapter" && treat !== "none")

@@ -53,7 +53,7 @@ const layerCount = (model: Member): number =>
 const perLayer = /layer|block|attention|attn|mlp|rope/;
 
 /** Keys of a config that count its layers. */
-const layerCounts = ["num_hidden_layers", "num_layers", "n_layer", "n_layers"];
+const stackCounts = ["num_hidden_layers", "num_layers", "n_layer", "n_layers"];
 
 /**
  * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer.
@@ -67,7 +67,7 @@ export function layerSettings(
   if (!first) return {};
   const { config } = open(first.base ?? first.lead.model).checkpoint;
   const layers = slices.reduce((sum, { lead }) => sum + lengthOf(lead), 0);
-  const counts = layerCounts.filter((key) => key in config).map((key) => [key, layers] as const);
+  const counts = stackCounts.filter((key) => key in config).map((key) => [key, layers] as const);
   const ofModel = (model: string): number => layerCount(open(model));
   const lists = Object.keys(config).flatMap((key): [string, unknown[]][] => {
     if (!perLayer.test(key)) return [];

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { at, lookUp } from "../at.js";
-import { checkBelonging, checkStructure } from "../checkpoint/belonging.js";
+import { checkTogether } from "../checkpoint/belonging.js";
 import { checkPartners } from "../disk/partners.js";
 import { isAdapter } from "../checkpoint/adapter.js";
 import type { MergeHooks } from "../config/options.js";
@@ -59,30 +59,25 @@ export async function mergeByFile(
   await withMembers(folders, 0, async (opened, checkFiles) => {
     const members = new Map(opened.map((one) => [one.label, one]));
     const base = opened.find(({ label }) => label === file.base_model);
-    const others = opened.filter((one) => one !== base);
-    const notes = [
-      ...checkStructure(at(opened, 0), opened, {
-        allow: merge.allowMismatch ?? false,
-        sliced: Boolean(file.slices),
-      }),
-      ...(base && !file.slices ? await checkBelonging(base, others, merge.strict ?? false) : []),
-    ];
+    const sliced = Boolean(file.slices);
+    const notes = await checkTogether(
+      { first: at(opened, 0), members: opened, base: sliced ? undefined : base },
+      { ...merge, sliced },
+    );
     const { plan, first, dtype, changes, kept, left } = compileMergekit(
       file,
       (name) => lookUp(members, name),
       path,
       seed,
     );
-    const partners = checkPartners(
-      { total: plan.tensors.length, kept, left },
-      first.label,
-      merge.allowPartial ?? false,
+    notes.push(
+      ...checkPartners({ total: plan.tensors.length, kept, left }, first.label, merge.allowPartial ?? false),
     );
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
     );
-    [...notes, ...partners].forEach(hooks.note);
+    notes.forEach(hooks.note);
     const record = {
       method: file.merge_method,
       from: path,
@@ -94,7 +89,6 @@ export async function mergeByFile(
       await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
       await writeAround(out, first, dtype, changes);
       await checkFiles();
-      return partners;
     });
   });
 }

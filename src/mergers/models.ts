@@ -2,12 +2,12 @@ import { basename, resolve } from "node:path";
 import { at } from "../at.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Member } from "../checkpoint/family.js";
-import { checkBelonging, checkStructure } from "../checkpoint/belonging.js";
+import { checkTogether, type Rules } from "../checkpoint/belonging.js";
 import { adapterForm, type WriteForm } from "../checkpoint/write-form.js";
 import type { MergeHooks } from "../config/options.js";
 import { someOf } from "../disk/partners.js";
 import { UserError } from "../errors.js";
-import { writeMerge, type DiskMerge } from "../folder/merge.js";
+import { planMerge, writePlanned, type DiskMerge } from "../folder/merge.js";
 import { openOutput } from "../folder/output.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
@@ -16,7 +16,8 @@ import { withMembers, type NamedFolder } from "./members.js";
 import { writeRecorded } from "./output.js";
 
 /** Models by their folders alone: any architecture, no data, no engine. */
-export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "threads"> {
+export interface ModelsMerge
+  extends Pick<DiskMerge, "dtype" | "shardSize" | "threads" | "allowPartial">, Rules {
   readonly method: Method;
   /** Parameters as the user gave them. */
   readonly given: Readonly<Record<string, unknown>>;
@@ -28,11 +29,6 @@ export interface ModelsMerge extends Pick<DiskMerge, "dtype" | "shardSize" | "th
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
   readonly rank?: number | undefined;
-  /** Goes on where tensors of the backbone have no partner, or configs say that architectures differ. */
-  readonly allowPartial?: boolean | undefined;
-  readonly allowMismatch?: boolean | undefined;
-  /** Refuses task vectors that stand out. */
-  readonly strict?: boolean | undefined;
 }
 
 /** Folders' own names, with a number where two have the same. */
@@ -92,19 +88,19 @@ export async function mergeModels(
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
   await withMembers(folders, reference, async (members, checkFiles) => {
+    const inputs = members.slice(0, models.length);
+    const base = members[models.length];
+    const notes = await checkTogether({ first: at(members, reference), members, base }, merge);
+    const adapters = adaptersToWrite(merge, values, inputs);
+    const heads = new Set(adapters?.flatMap((one) => one.heads));
+    if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);
+    const full: DiskMerge = { ...merge, values, base, inputs };
+    const planned = adapters ? undefined : planMerge(full);
+    if (planned) notes.push(...planned.notes);
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
     );
-    const inputs = members.slice(0, models.length);
-    const base = members[models.length];
-    const notes = [
-      ...checkStructure(at(members, reference), members, { allow: merge.allowMismatch ?? false }),
-      ...(base ? await checkBelonging(base, inputs, merge.strict ?? false) : []),
-    ];
-    const adapters = adaptersToWrite(merge, values, inputs);
-    const heads = new Set(adapters?.flatMap((one) => one.heads));
-    if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);
     notes.forEach(hooks.note);
     const record = {
       method: method.name,
@@ -115,11 +111,10 @@ export async function mergeModels(
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
     };
     await writeRecorded(out, record, async () => {
-      let written: string[] = [];
-      if (adapters && base) await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
-      else written = await writeMerge(out, { ...merge, values, base, inputs }, hooks);
+      if (planned) await writePlanned(out, planned, full, hooks);
+      else if (adapters && base)
+        await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
       await checkFiles();
-      return written;
     });
   });
 }

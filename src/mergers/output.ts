@@ -38,22 +38,19 @@ ${notesSection(notes)}`;
  * Runs a merge into a folder that nothing of an earlier one is left in. merge.json, by which a later run
  * knows the folder for ours, is there before the weights; the card comes last. A merge that fails
  * leaves neither.
- * @param write returns notes of its own, a line each
  */
 export async function writeRecorded(
   out: string,
   record: MergeRecord,
-  write: () => Promise<readonly string[]>,
+  write: () => Promise<void>,
 ): Promise<void> {
   await clearMerge(out);
   await mergeFile.write(out, { version, ...record });
-  let notes = record.notes ?? [];
   try {
-    notes = [...notes, ...(await write())];
-    if (notes.length) await mergeFile.write(out, { version, ...record, notes: [...notes] });
+    await write();
   } catch (error) {
     await clearMerge(out);
     throw error;
   }
-  await writeText(join(out, fileNames.card), cardOf({ ...record, notes }));
+  await writeText(join(out, fileNames.card), cardOf(record));
 }

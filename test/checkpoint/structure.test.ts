@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { member } from "../../src/checkpoint/family.js";
 import { inMemory } from "../../src/checkpoint/overlay.js";
 import { refuseQuantised } from "../../src/checkpoint/quantised.js";
-import { checkStructure, structureDifferences } from "../../src/checkpoint/belonging.js";
+import { checkStructure, structureDifferences } from "../../src/checkpoint/structure.js";
 import type { DType } from "../../src/tensor/dtype.js";
 
 const llama = {

@@ -88,7 +88,7 @@ beforeEach(() => {
     .mockReset()
     .mockResolvedValue("statistics" as never);
   vi.mocked(searchGrid).mockReset();
-  vi.mocked(writeMerge).mockReset().mockResolvedValue([]);
+  vi.mocked(writeMerge).mockReset().mockResolvedValue(undefined);
   vi.mocked(evaluateFolder)
     .mockReset()
     .mockResolvedValue({ rows: [row("mine")] } as never);
@@ -137,10 +137,7 @@ test("an unknown name is refused, with the nearest and with all that there are",
 
 test("a method without training: merged with its customary values, and measured where it was written", async () => {
   const context = contextOf();
-  vi.mocked(writeMerge).mockImplementation(async () => {
-    await wait(20);
-    return [];
-  });
+  vi.mocked(writeMerge).mockImplementation(() => wait(20));
   vi.mocked(statisticsFor).mockImplementation(async () => {
     await wait(30);
     return "statistics" as never;

@@ -70,7 +70,6 @@ beforeEach(async () => {
     .mockImplementation(async (into) => {
       await mkdir(into, { recursive: true });
       await writeFile(join(into, "model"), "");
-      return [];
     });
   vi.mocked(openMember)
     .mockReset()

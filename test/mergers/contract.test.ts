@@ -188,6 +188,21 @@ test.each<[string, Tensors, RegExp]>([
   await expect(byFile(file)).rejects.toThrow(/--allow-partial/);
 });
 
+test("a merge that is refused leaves what an earlier one wrote, and no folder where there was none", async () => {
+  const [base, expert] = [await model("base", body(1)), await model("expert", body(3))];
+  const { out, tensors } = await merge([expert], { base });
+  const deeper = await model("deeper", { ...body(2), "layers.1.q.weight": [[2], 7, 7] });
+  const unlike = await model("unlike", body(2), { ...llama, model_type: "bert" });
+  const never = fresh("never");
+  for (const models of [[deeper], [unlike]]) {
+    await expect(merge(models, { base, out })).rejects.toThrow(/--allow-/);
+    expect(await tensors()).toEqual(expected(3));
+    expect(existsSync(join(out, "README.md"))).toBe(true);
+    await expect(merge(models, { base, out: never })).rejects.toThrow(/--allow-/);
+    expect(existsSync(never)).toBe(false);
+  }
+});
+
 test("another architecture is refused, or let through and written down", async () => {
   const base = await model("base", body(1));
   const other = await model("other", body(2), { ...llama, rope_theta: 5e6, model_type: "qwen2" });
@@ -361,6 +376,7 @@ test("what stands beside the weights travels; weights, leavings and links that l
   }
   await symlink(outside, join(base, "stolen.json"));
   await symlink(join(base, "spm.model"), join(base, "linked.model"));
+  await symlink(base, join(base, "additional_chat_templates", "round"));
   const { out } = await merge([await model("expert", body(2))], { base });
   const there = (path: string): boolean => existsSync(join(out, path));
   for (const path of [
