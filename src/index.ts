@@ -17,7 +17,7 @@ export { residencies, type Residency } from "./merge/residency.js";
 export { columnOf, type Column } from "./merge/source.js";
 export { innerProducts, mergeTensors } from "./merge/merged.js";
 export { makeTable, applyGate, type Table } from "./merge/table.js";
-export { constantTables, lambdaGrid } from "./methods/constant.js";
+export { constantTables, lambdaGrid } from "./merge/table.js";
 export { methods } from "./methods/index.js";
 export { method, type Method, type Part, type TensorReader, type Treatment } from "./methods/types.js";
 export { resolveValues } from "./methods/values.js";

@@ -9,7 +9,6 @@ const modules = [
   "src/train/adamw.ts",
   "src/tasks/batches.ts",
   "src/tasks/split.ts",
-  "src/tasks/shuffle.ts",
   "src/tasks/prompts.ts",
   "src/evaluate/evaluate.ts",
   "src/evaluate/baselines.ts",

@@ -40,6 +40,13 @@ export class EngineProblem extends Error {
   }
 }
 
+/** Of an engine that runs on any card. */
+export const noCard = (): EngineProblem =>
+  new EngineProblem(
+    "no card with a Vulkan, Metal or D3D12 driver was found",
+    "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine",
+  );
+
 /** An engine that was loaded. */
 export interface Loaded {
   /** tfjs's own name for it. */

@@ -1,8 +1,123 @@
-import { cpu } from "./cpu.js";
-import type { Engine } from "./engine.js";
-import { node, nodeGpu } from "./native.js";
-import { wasm } from "./wasm.js";
-import { webgpu } from "./webgpu.js";
+import {
+  memoryOfHost,
+  type Engine,
+  freeMemory,
+  type Loaded,
+  guessedMemory,
+  type DeviceMemory,
+  noCard,
+} from "./engine.js";
+import { linkerFinds, linkerFolders, linkerList } from "./find.js";
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import { execFileSync } from "node:child_process";
+
+export const cpu: Engine<"cpu"> = {
+  name: "cpu",
+  what: "plain JavaScript: slow, for checking",
+  needs: "nothing more",
+  mend: "npm install",
+  ownHeap: false,
+  deviceMemory: memoryOfHost,
+  async load() {
+    await import("@tensorflow/tfjs-backend-cpu");
+    const { prepareCpu } = await import("./cpu-kernels.js");
+    prepareCpu();
+    return { backend: "cpu", text: "one thread" };
+  },
+};
+
+async function loadWasm(wanted?: number): Promise<Loaded> {
+  const { setThreadsCount, setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
+  const { registerWasmKernels } = await import("./wasm-kernels.js");
+  const { startWasmThreads } = await import("./wasm-threads.js");
+  const main = createRequire(import.meta.url).resolve("@tensorflow/tfjs-backend-wasm");
+  setWasmPaths(`${dirname(main)}/`);
+  const threads = await startWasmThreads(setThreadsCount, wanted);
+  registerWasmKernels();
+  return { backend: "wasm", text: threads === 1 ? "1 thread" : `${threads} threads` };
+}
+
+export const wasm: Engine<"wasm"> = {
+  name: "wasm",
+  what: "WebAssembly with SIMD and threads",
+  needs: "nothing more",
+  mend: "npm install",
+  ownHeap: true,
+  deviceMemory: () => ({
+    bytes: Math.min(3.6 * 2 ** 30, 0.8 * freeMemory()),
+    from: "the 4 GiB heap of WebAssembly",
+    shared: true,
+  }),
+  load: loadWasm,
+};
+
+/** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
+const lacksVulkan = (): boolean =>
+  process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
+
+export const webgpu: Engine<"webgpu"> = {
+  name: "webgpu",
+  what: "a card through Vulkan, Metal or D3D12",
+  needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
+  tried:
+    "on SwiftShader, which emulates a card (2026-11-26: the conformance suite, the step, a " +
+    "binding of 128 MiB); on no real card yet",
+  mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
+  ownHeap: false,
+  deviceMemory: () => guessedMemory("webgpu"),
+  async load() {
+    if (lacksVulkan()) throw noCard();
+    const { loadWebgpu } = await import("./webgpu-load.js");
+    return loadWebgpu();
+  },
+};
+
+const backend = "tensorflow";
+
+/** What nvidia-smi says is free on the first card, in MiB; NaN or 0 where it says nothing. */
+function freeOnCard(): number {
+  try {
+    const printed = execFileSync("nvidia-smi", ["--query-gpu=memory.free", "--format=csv,noheader,nounits"], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const [first] = printed.split("\n");
+    return Number(first);
+  } catch {
+    return 0;
+  }
+}
+
+function memoryOfCard(): DeviceMemory {
+  const mebibytes = freeOnCard();
+  if (!(mebibytes > 0)) return guessedMemory(backend);
+  return { bytes: 0.9 * mebibytes * 2 ** 20, from: "nine tenths of the card's free memory", shared: false };
+}
+
+const load = async (packages: readonly string[], device: "gpu" | "cpu") =>
+  (await import("./native-load.js")).loadNative(packages, device);
+
+export const nodeGpu: Engine<"node-gpu"> = {
+  name: "node-gpu",
+  what: "TensorFlow on an NVIDIA card",
+  needs: "an NVIDIA card with its driver, and TensorFlow with CUDA (pip), a C++ compiler to set it up",
+  tried: "on no card yet",
+  mend: "train-merge setup native --gpu",
+  ownHeap: false,
+  deviceMemory: memoryOfCard,
+  load: () => load(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
+};
+
+export const node: Engine<"node"> = {
+  name: "node",
+  what: "TensorFlow on the CPU",
+  needs: "TensorFlow (pip; 2.21 was tried), and a C++ compiler to set it up",
+  mend: "train-merge setup native",
+  ownHeap: false,
+  deviceMemory: memoryOfHost,
+  load: () => load(["@tensorflow/tfjs-node"], "cpu"),
+};
 
 /** The engines a user can ask for, in the order `auto` tries them: fastest first. */
 const fastestFirst = [nodeGpu, webgpu, node, wasm, cpu] as const;

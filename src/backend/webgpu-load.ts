@@ -1,7 +1,7 @@
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
-import { linkerFinds, linkerFolders, linkerList, findPackage } from "./find.js";
-import { EngineProblem, type Loaded } from "./engine.js";
+import { findPackage } from "./find.js";
+import { noCard, type Loaded } from "./engine.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
 import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
 import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";
@@ -54,16 +54,6 @@ const isSoftware = ({ info }: GpuAdapter): boolean =>
   info.isFallbackAdapter === true ||
   /swiftshader|llvmpipe|lavapipe/i.test(`${info.architecture} ${info.description}`);
 
-/** Whether there is surely no Vulkan: Dawn, asked all the same, would print a trace of its own at every command. */
-const lacksVulkan = (): boolean =>
-  process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
-
-const noCard = (): EngineProblem =>
-  new EngineProblem(
-    "no card with a Vulkan, Metal or D3D12 driver was found",
-    "install the card's driver (on Linux its Vulkan driver and libvulkan1), or use another engine",
-  );
-
 let cardCounts: WebgpuCounts | undefined;
 
 /** What the card was asked to do so far; undefined where the webgpu engine does not run. */
@@ -98,7 +88,6 @@ async function openDevice(adapter: GpuAdapter): Promise<GpuDevice> {
 export async function loadWebgpu(): Promise<Loaded> {
   const { create, globals } = await importOptional<Dawn>("webgpu");
   const { WebGPUBackend } = await importOptional<TfjsWebgpu>("@tensorflow/tfjs-backend-webgpu");
-  if (lacksVulkan()) throw noCard();
   Object.assign(globalThis, globals);
   const gpu = create([]);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });

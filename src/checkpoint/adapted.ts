@@ -3,9 +3,9 @@ import { existsSync } from "node:fs";
 import { at } from "../at.js";
 import { dtypeBytes, elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
 import { addFactors, scaleEntries, setRowLengths, transposed, type Factors } from "../tensor/lowrank.js";
-import { adapterConfigName, type Adapter } from "./adapter.js";
+import { type Adapter } from "./adapter.js";
 import { readJsonObject } from "./files.js";
-import { entryOf, type Checkpoint } from "./folder.js";
+import { entryOf, type Checkpoint, adapterConfigName } from "./folder.js";
 import { findModules, type AdaptedPart, type AdaptedWeights } from "./adapter-places.js";
 import { refIn, type Adapted, type MatrixRef, type SafetensorsFile } from "./safetensors.js";
 
@@ -27,8 +27,6 @@ export interface AdaptedCheckpoint extends Checkpoint {
 /** Whether an adapter is DoRA: what it makes of a weight is no sum. */
 export const isDora = ({ adapted }: AdaptedCheckpoint): boolean =>
   [...adapted.values()].some((part) => part.kind === "lora" && part.magnitude !== undefined);
-
-export const isAdapted = (checkpoint: Checkpoint): checkpoint is AdaptedCheckpoint => "adapter" in checkpoint;
 
 /** What an adapter does to entries of a weight as it is stored, from entry `from` on. */
 type Change = (out: Float32Array, from: number) => void;

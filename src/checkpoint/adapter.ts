@@ -3,14 +3,11 @@ import { join } from "node:path";
 import { UserError } from "../errors.js";
 import { isFloat } from "../tensor/dtype.js";
 import { readJsonObject } from "./files.js";
+import { adapterConfigName } from "./folder.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
 import { openTorchFile } from "./torch-file.js";
 
-export const adapterConfigName = "adapter_config.json";
 export const adapterWeightsName = "adapter_model.safetensors";
-
-/** Whether a folder holds a PEFT adapter. */
-export const isAdapter = (folder: string): boolean => existsSync(join(folder, adapterConfigName));
 
 /** What an adapter has for one module; names are those in its file. */
 export type AdapterPart = {

@@ -6,8 +6,7 @@
 import { UserError } from "../errors.js";
 import type { Member } from "./family.js";
 import { at, f32, f64 } from "../at.js";
-import { dot } from "../tensor/rows.js";
-import { isFloat } from "../tensor/dtype.js";
+import { dot, isFloat } from "../tensor/dtype.js";
 import { isOptional } from "./names.js";
 import { checkStructure } from "./structure.js";
 

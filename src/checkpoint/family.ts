@@ -1,9 +1,9 @@
 import { UserError } from "../errors.js";
-import { entryOf, openCheckpoint, type Checkpoint } from "./folder.js";
+import { entryOf, openCheckpoint, type Checkpoint, isAdapter } from "./folder.js";
 import type { TensorEntry } from "./safetensors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
-import { adaptedCheckpoint, isAdapted, type AdaptedCheckpoint } from "./adapted.js";
-import { isAdapter, openAdapter } from "./adapter.js";
+import { adaptedCheckpoint, type AdaptedCheckpoint } from "./adapted.js";
+import { openAdapter } from "./adapter.js";
 import { unwrapped } from "./names.js";
 import { overlaid } from "./overlay.js";
 
@@ -190,6 +190,8 @@ export function inheriting(
   if (lent.length === 0) return one;
   return member(one.label, overlaid(one.checkpoint, base.checkpoint, lent), canonical);
 }
+
+const isAdapted = (checkpoint: Checkpoint): checkpoint is AdaptedCheckpoint => "adapter" in checkpoint;
 
 /** The adapter that a member is, where it is one. */
 export function adapterOf({ checkpoint }: Member): AdaptedCheckpoint | undefined {

@@ -14,6 +14,11 @@ const indexName = "model.safetensors.index.json";
 const torchFile = "pytorch_model.bin";
 const torchIndex = "pytorch_model.bin.index.json";
 
+export const adapterConfigName = "adapter_config.json";
+
+/** Whether a folder holds a PEFT adapter. */
+export const isAdapter = (folder: string): boolean => existsSync(join(folder, adapterConfigName));
+
 /** Opens a file of weights by what it is called. */
 const openWeights = (path: string): Promise<SafetensorsFile> =>
   path.endsWith(".bin") ? openTorchFile(path) : openSafetensors(path);

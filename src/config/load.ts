@@ -2,10 +2,40 @@ import type { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
-import { presetOf } from "./trained.js";
 import { readYaml } from "./yaml.js";
 import { camel, kebab } from "../spelling.js";
 import { settings, settingsSchema, type Settings } from "./settings.js";
+
+/**
+ * AdaMerging as its authors' code has it: two batches of 16 a task and step, 500 steps, λ from 0.3,
+ * clamped to [0, 1].
+ */
+const adaMerging = {
+  loss: "entropy",
+  gate: "clamp",
+  init: 0.3,
+  lr: 0.001,
+  steps: 500,
+  batchSize: 16,
+  batchesPerStep: 2,
+  holdout: 0,
+} as const;
+const fusionBench = {
+  loss: "entropy-fusion_bench",
+  gate: "identity",
+  steps: 1000,
+  batchesPerStep: 1,
+} as const;
+
+/** What a method's name stands for, where a user does not say otherwise. */
+export function presetOf(method: unknown, variant: unknown): Readonly<Record<string, unknown>> {
+  if (method !== "adamerging" && method !== "adamerging++") return {};
+  return {
+    ...adaMerging,
+    ...(variant === "fusion_bench" && fusionBench),
+    ...(method === "adamerging++" && { treat: "ties" }),
+  };
+}
 
 /** Reads a YAML file of settings: keys as the options are written, without the dashes before them. */
 export async function readSettingsFile(path: string): Promise<Record<string, unknown>> {

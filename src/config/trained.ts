@@ -3,37 +3,6 @@ export const trainedMethods = ["supermerge", "adamerging", "adamerging++"] as co
 export const variants = ["original", "fusion_bench"] as const;
 export const treatments = ["none", "ties", "dare"] as const;
 
-/**
- * AdaMerging as its authors' code has it: two batches of 16 a task and step, 500 steps, λ from 0.3,
- * clamped to [0, 1].
- */
-const adaMerging = {
-  loss: "entropy",
-  gate: "clamp",
-  init: 0.3,
-  lr: 0.001,
-  steps: 500,
-  batchSize: 16,
-  batchesPerStep: 2,
-  holdout: 0,
-} as const;
-const fusionBench = {
-  loss: "entropy-fusion_bench",
-  gate: "identity",
-  steps: 1000,
-  batchesPerStep: 1,
-} as const;
-
-/** What a method's name stands for, where a user does not say otherwise. */
-export function presetOf(method: unknown, variant: unknown): Readonly<Record<string, unknown>> {
-  if (method !== "adamerging" && method !== "adamerging++") return {};
-  return {
-    ...adaMerging,
-    ...(variant === "fusion_bench" && fusionBench),
-    ...(method === "adamerging++" && { treat: "ties" }),
-  };
-}
-
 /** What `compare` calls them. `@test`: adapted on the test inputs, without labels. */
 export const trainedPresets: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   "adamerging-task-wise": { method: "adamerging", granularity: "model" },

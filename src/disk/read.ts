@@ -3,12 +3,11 @@ import { at } from "../at.js";
 import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
-import { decodeHalves, dtypeBytes, elements, type DType } from "../tensor/dtype.js";
+import { decodeHalves, dtypeBytes, elements, type DType, rowShape } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
 import { addFactors, scaleEntries, setRowLengths } from "../tensor/lowrank.js";
 import { zip } from "../methods/inputs.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
-import { rowShape } from "../tensor/rows.js";
 import type { PlannedTensor } from "./plan.js";
 
 /** Entries of a part: small enough that all models' stay in a core's cache. */

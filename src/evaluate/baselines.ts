@@ -1,6 +1,5 @@
 import { at } from "../at.js";
-import type { Table } from "../merge/table.js";
-import { constantTables, lambdaGrid } from "../methods/constant.js";
+import { type Table, constantTables, lambdaGrid } from "../merge/table.js";
 import { mean, type ResultRow } from "../report/rows.js";
 import { evaluateTasks, type PreparedTask, type TaskScore } from "./evaluate.js";
 import type { Merge } from "./merge.js";

@@ -1,7 +1,7 @@
 import { at } from "../at.js";
-import { constantTables } from "../methods/constant.js";
+import { constantTables } from "../merge/table.js";
 import { bucketed, cutBatch, tokensAPass, type EncodedExample } from "../tasks/batches.js";
-import { softmax } from "../tensor/rows.js";
+import { softmax } from "../tensor/dtype.js";
 import { expertOf, type MergeContext } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
 

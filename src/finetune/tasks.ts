@@ -2,7 +2,7 @@
 import { tidy } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { evaluationBatch, tally, type Tally } from "../evaluate/evaluate.js";
-import { checkKind } from "../inputs/check.js";
+import { checkKind } from "../inputs/prepare.js";
 import { logits } from "../models/layers.js";
 import { forward } from "../models/index.js";
 import { at } from "../at.js";

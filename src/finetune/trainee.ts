@@ -2,7 +2,7 @@
 import { tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { at, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import { outputsOf } from "../inputs/check.js";
+import { outputsOf } from "../inputs/models.js";
 import type { AdapterModules } from "../adapter-modules.js";
 import { withAdapters } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import type { Variable } from "@tensorflow/tfjs-core";
-import { adapterConfigName, adapterWeightsName } from "../checkpoint/adapter.js";
+import { adapterWeightsName } from "../checkpoint/adapter.js";
 import { lookUp } from "../at.js";
 import { storedName, type Member } from "../checkpoint/family.js";
-import { entryOf } from "../checkpoint/folder.js";
+import { entryOf, adapterConfigName } from "../checkpoint/folder.js";
 import { writeText } from "../checkpoint/files.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import type { AdapterModule, AdapterModules } from "../adapter-modules.js";

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { adapterConfigName } from "../checkpoint/adapter.js";
+import { adapterConfigName } from "../checkpoint/folder.js";
 import { gateNames } from "../merge/table.js";
 import { residencies } from "../merge/residency.js";
 import { blockChoices } from "../plan/memory.js";

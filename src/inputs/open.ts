@@ -7,14 +7,14 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
-import { watchFiles } from "../checkpoint/files.js";
+import { watchFiles, Resources } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { fileNames } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { memoryText } from "../report/memory.js";
 import { stepShape, hashesOf, prepareTasks, type TaskExamples } from "./data.js";
-import { openHeads, openModels, type OpenedModels } from "./models.js";
+import { openHeads, openModels, type OpenedModels, checkVocabulary } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
@@ -22,10 +22,8 @@ import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
 import { loadTasks, pickTasks } from "../tasks/registry.js";
-import { checkVocabulary } from "./check.js";
 import { foldersOf, shippedData, type Locations, type Recipe } from "./locate.js";
 import { encoderFor, startFor } from "./prepare.js";
-import { Resources } from "./resources.js";
 
 /** What the coefficients are trained over. */
 export interface Columns {

@@ -1,6 +1,6 @@
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { Recipe } from "./locate.js";
-import type { Resources } from "./resources.js";
+import type { Resources } from "../checkpoint/files.js";
 
 /** A run whose inputs are being opened: what every step is given. */
 export interface RunOpening {

@@ -1,9 +1,11 @@
-import { at } from "../at.js";
-import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
-import { storedEntry, type Member } from "../checkpoint/family.js";
-import { UserError } from "../errors.js";
-import type { Model } from "../models/types.js";
+import { matMul, reshape, slice, tensor1d, tensor2d, tidy, zeros, type Rank } from "@tensorflow/tfjs-core";
+import { uploadDeltas, mergeForward } from "../merge/op.js";
+import { packRows } from "../merge/packing.js";
+import { subtract } from "../merge/source.js";
 import {
+  entries,
+  sum,
+  type Rates,
   allowed,
   choose,
   equation6,
@@ -12,12 +14,69 @@ import {
   type Budget,
   type PlanOptions,
   type Prediction,
-  type Rates,
   type PlacementRequest,
 } from "../plan/memory.js";
-import { entries, sum, type FamilyShape, type StepShape } from "../plan/shape.js";
+import { at } from "../at.js";
+import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
+import { storedEntry, type Member } from "../checkpoint/family.js";
+import { UserError } from "../errors.js";
+import type { Model } from "../models/types.js";
+import type { FamilyShape, StepShape } from "../plan/shape.js";
 import { dtypeBytes } from "../tensor/dtype.js";
-import { calibrate } from "./calibrate.js";
+
+/** Seconds of the fastest of three runs: the first warms up, and a busy machine slows some. */
+async function fastest(work: () => Promise<void>): Promise<number> {
+  let best = Infinity;
+  for (let i = 0; i < 3; i++) {
+    const start = performance.now();
+    await work();
+    best = Math.min(best, (performance.now() - start) / 1000);
+  }
+  return best;
+}
+
+/** Measures, in well under a second, what a plan's times are made of. Rough: within a factor of two or so. */
+export async function calibrate(): Promise<Rates> {
+  const size = 512;
+  const [a, b] = [zeros<Rank.R2>([size, size]), zeros<Rank.R2>([size, size])];
+  const product = await fastest(async () => {
+    const out = tidy(() => matMul(a, b));
+    await out.data();
+    out.dispose();
+  });
+  const [k, n] = [4, 2 ** 18];
+  const host = new Float32Array(k * n).fill(0.1);
+  const vectors = Array.from({ length: k }, (_, i) =>
+    packRows(host.subarray(i * n, (i + 1) * n), { rows: n / 512, width: 512 }, "f32"),
+  );
+  const upload = await fastest(async () => {
+    const { data } = uploadDeltas(vectors, [0, 1, 2, 3], { rows: n / 512, width: 512 });
+    // Engines upload when a tensor is first used.
+    const used = tidy(() => slice(reshape(data, [-1]), [0], [1]));
+    await used.data();
+    data.dispose();
+    used.dispose();
+  });
+  const deltas = uploadDeltas(vectors, [0, 1, 2, 3], { rows: n / 512, width: 512 });
+  const [base, c] = [tensor2d(host.subarray(0, n), [n / 512, 512]), tensor1d([0.1, 0.2, 0.3, 0.4])];
+  const merge = await fastest(async () => {
+    const out = mergeForward(base, deltas, c);
+    const end = tidy(() => slice(reshape(out, [-1]), [0], [1]));
+    await end.data();
+    out.dispose();
+    end.dispose();
+  });
+  for (const t of [a, b, deltas.data, base, c]) t.dispose();
+  const minus = await fastest(async () => void subtract(host, host));
+  // Files that were just checked lie in the page cache; others come at the disk's own speed, which is not measured.
+  const cached = 2e9;
+  return {
+    flops: (2 * size ** 3) / product,
+    upload: (4 * k * n) / upload,
+    merge: (4 * n * (k + 2)) / merge,
+    read: 1 / (1 / cached + minus / (4 * k * n)),
+  };
+}
 
 /** What each placement would take for a family, and the one that is taken. */
 export interface MemoryPlan {
@@ -57,8 +116,9 @@ export interface PlaceOptions extends PlanOptions {
   readonly memoryBudget?: number | undefined;
   /** Processes that share the machine and the budget. */
   readonly share?: number | undefined;
-  /** How fast the machine is (default: measured). */
+  /** How fast the machine is; where it is not given, `measure` is asked. */
   readonly rates?: Rates | undefined;
+  readonly measure?: (() => Promise<Rates>) | undefined;
 }
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
@@ -100,10 +160,10 @@ export async function planMemory(
   family: FamilyShape,
   step: StepShape,
   engine: EngineName,
-  { request, memoryBudget, share = 1, rates: given, ...options }: PlaceOptions,
+  { request, memoryBudget, share = 1, rates: given, measure = calibrate, ...options }: PlaceOptions,
 ): Promise<MemoryPlan> {
   const budget = budgetOf(engine, memoryBudget, share);
-  const rates = given ?? (await calibrate());
+  const rates = given ?? (await measure());
   const predictions = placements.map((placement) => predict({ family, step, options, rates }, placement));
   const isNamed = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.

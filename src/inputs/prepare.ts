@@ -10,7 +10,7 @@ import { z } from "zod";
 import { startEngine, type EngineName } from "../backend/index.js";
 import { readJson } from "../checkpoint/files.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
-import { familyOf } from "../models/index.js";
+import { familyOf, languageModels } from "../models/index.js";
 import type { Head } from "../models/layers.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
 import {
@@ -26,8 +26,45 @@ import { loadPrompts } from "../tasks/prompts.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
-import { checkKind, labelOrder } from "./check.js";
 import type { Locations } from "./locate.js";
+
+/** Checks that a model takes what a task gives, and gives what it asks for. */
+export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "text">): void {
+  const isImage = task.kind === "image";
+  if (isImage !== (encoder.input === "image"))
+    throw new UserError(
+      `${task.id} is a task of ${isImage ? "images, and the model takes texts" : "texts, and the model takes images"}`,
+    );
+  if (task.kind === "generate" && !encoder.text)
+    throw new UserError(
+      `${task.id} asks for a generated text, and the model generates none: use a language model (${languageModels})`,
+    );
+}
+
+/**
+ * The order of an expert's outputs in terms of the task's labels: `order[label]` is the output that stands for it.
+ * Where the expert's config names its labels, names decide; where it has LABEL_0 …, the order is the
+ * task's (undefined).
+ * @throws UserError where the config has names of its own that are not the task's, or that name no order
+ */
+export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task): number[] | undefined {
+  const names = config["label2id"];
+  if (!task.labels || typeof names !== "object" || names === null) return undefined;
+  const entries = Object.entries(names).map(
+    ([name, id]: [string, unknown]) => [name.toLowerCase(), Number(id)] as const,
+  );
+  if (entries.every(([name]) => /^label_\d+$/.test(name))) return undefined;
+  const byName = new Map(entries);
+  const order = task.labels.map((label) => byName.get(label.toLowerCase()) ?? NaN);
+  if (task.labels.some((_, id) => !order.includes(id))) {
+    throw new UserError(
+      `the expert for ${task.id} has the labels ${JSON.stringify(names)} in its config.json, ` +
+        `the task has ${task.labels.join(", ")}; give them the same names in label2id, or ` +
+        "LABEL_0, LABEL_1 … in the task's order",
+    );
+  }
+  return order;
+}
 
 /** Reads a task's head onto the device, as float32; none where the model needs none. */
 export async function loadHead(member: Member, names: HeadNames | undefined): Promise<Head | undefined> {

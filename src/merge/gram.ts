@@ -1,6 +1,6 @@
 import { tidy } from "@tensorflow/tfjs-core";
 import { at, f64 } from "../at.js";
-import { dot } from "../tensor/rows.js";
+import { dot } from "../tensor/dtype.js";
 import { unpacked } from "./op.js";
 import type { TaskVectors } from "./vectors.js";
 

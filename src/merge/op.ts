@@ -18,7 +18,7 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
-import { joined, type RowShape } from "../tensor/rows.js";
+import { joined, type RowShape } from "../tensor/dtype.js";
 import { packedAs, type PackedRows } from "./packing.js";
 
 /** Task vectors of some rows of one tensor on the device, one for each expert that changed the tensor. */

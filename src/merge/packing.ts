@@ -1,6 +1,5 @@
 import { f32, i32, u32 } from "../at.js";
-import { fromFloat32 } from "../tensor/dtype.js";
-import { joined, type RowShape } from "../tensor/rows.js";
+import { fromFloat32, joined, type RowShape } from "../tensor/dtype.js";
 
 /**
  * How a task vector is kept: 4, 2 or 1 bytes an entry (int8 with a scale a row), or 8 bytes for each

@@ -1,7 +1,6 @@
 import { f32, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import type { HostTensor } from "../tensor/dtype.js";
-import { rowShape } from "../tensor/rows.js";
+import { type HostTensor, rowShape } from "../tensor/dtype.js";
 import { groupLayers, type Granularity, type Layer } from "./table.js";
 import { magnitudeThreshold } from "./magnitudes.js";
 import { packRows, unpackRows, type PackedRows, type Packing } from "./packing.js";

@@ -1,7 +1,6 @@
 import { at, f32, lookUp } from "../at.js";
 import { rowCount, type Member, type RowRun } from "../checkpoint/family.js";
-import { dtypeBytes, toFloat32, type HostTensor } from "../tensor/dtype.js";
-import type { RowShape } from "../tensor/rows.js";
+import { dtypeBytes, toFloat32, type HostTensor, type RowShape } from "../tensor/dtype.js";
 import { packRows, sliceRows, oneOrJoined, type PackedRows, type Packing } from "./packing.js";
 
 /**

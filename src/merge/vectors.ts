@@ -1,7 +1,6 @@
 import { engine, tensor } from "@tensorflow/tfjs-core";
 import type { RowRun } from "../checkpoint/family.js";
-import { toFloat32 } from "../tensor/dtype.js";
-import { rowShape } from "../tensor/rows.js";
+import { toFloat32, rowShape } from "../tensor/dtype.js";
 import { disposeDeltas, uploadDeltas } from "./op.js";
 import type { Layer } from "./table.js";
 import { sliceRows, type Packing } from "./packing.js";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { adapterConfigName } from "../checkpoint/adapter.js";
+import { adapterConfigName } from "../checkpoint/folder.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { editJson, writeText } from "../checkpoint/files.js";
 

@@ -1,13 +1,11 @@
 /** Models that are merged by their folders alone: opened, and seen under names that they share. */
 import { at, lookUp } from "../at.js";
-import { isAdapter } from "../checkpoint/adapter.js";
 import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
-import type { Checkpoint } from "../checkpoint/folder.js";
+import { type Checkpoint, isAdapter } from "../checkpoint/folder.js";
 import { namesAs } from "../checkpoint/names.js";
-import { watchFiles } from "../checkpoint/files.js";
+import { watchFiles, Resources } from "../checkpoint/files.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
-import { Resources } from "../inputs/resources.js";
 
 export interface NamedFolder {
   readonly label: string;

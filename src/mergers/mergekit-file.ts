@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { at, lookUp } from "../at.js";
 import { checkTogether } from "../checkpoint/belonging.js";
 import { checkPartners } from "../disk/partners.js";
-import { isAdapter } from "../checkpoint/adapter.js";
+import { isAdapter } from "../checkpoint/folder.js";
 import type { MergeHooks } from "../config/options.js";
 import { readYaml } from "../config/yaml.js";
 import { mergeOnDisk } from "../disk/merge.js";

@@ -1,5 +1,5 @@
 import { f64 } from "../at.js";
-import { dot } from "../tensor/rows.js";
+import { dot } from "../tensor/dtype.js";
 import { zip } from "./inputs.js";
 import type { TensorReader } from "./types.js";
 

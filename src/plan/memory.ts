@@ -1,7 +1,11 @@
 import { at, lookUp } from "../at.js";
 import { bytesPerEntry, type Packing } from "../merge/packing.js";
 import { partBytes, residencies, sweepBytes, type Residency } from "../merge/residency.js";
-import { entries, sum, type FamilyShape, type StepShape, type TensorDescription } from "./shape.js";
+import { elements } from "../tensor/dtype.js";
+import type { FamilyShape, StepShape, TensorDescription } from "./shape.js";
+
+export const entries = ({ shape }: TensorDescription): number => elements(shape);
+export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Where task vectors live and whether the model runs a block at a time. */
 export interface Placement {
@@ -18,7 +22,7 @@ export interface Prediction extends Placement {
   readonly seconds: number;
 }
 
-/** How fast this machine is, measured (inputs/calibrate.ts) or assumed. */
+/** How fast this machine is, measured (`calibrate` of inputs/placement.ts) or assumed. */
 export interface Rates {
   /** Floating-point operations a second in large products. */
   readonly flops: number;

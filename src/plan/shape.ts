@@ -1,5 +1,4 @@
 import { blockOf } from "../merge/table.js";
-import { elements } from "../tensor/dtype.js";
 
 /** What a plan needs to know of a family: shapes alone, from headers and a config. */
 export interface FamilyShape {
@@ -34,9 +33,6 @@ export interface StepShape {
   /** Tokens of the longest row. */
   readonly length: number;
 }
-
-export const entries = ({ shape }: TensorDescription): number => elements(shape);
-export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Tensors that look like embeddings, for models that only their header describes. */
 const embedding =

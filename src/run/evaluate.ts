@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { at } from "../at.js";
-import { isAdapter } from "../checkpoint/adapter.js";
+import { isAdapter } from "../checkpoint/folder.js";
 import { openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { evaluateTasks, type PreparedTask, type TaskScore } from "../evaluate/evaluate.js";
@@ -11,7 +11,7 @@ import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { headPath, fileNames, resultsFile } from "../folder/files.js";
-import { checkFamily, checkHead, checkVocabulary } from "../inputs/check.js";
+import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
 import {
   openHead,
   buildModel,
@@ -24,7 +24,7 @@ import {
   type EncoderOptions,
 } from "../inputs/prepare.js";
 import { shippedData } from "../inputs/locate.js";
-import { Resources } from "../inputs/resources.js";
+import { Resources } from "../checkpoint/files.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";

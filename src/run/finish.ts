@@ -1,7 +1,7 @@
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { at } from "../at.js";
-import { isAdapter } from "../checkpoint/adapter.js";
+import { isAdapter } from "../checkpoint/folder.js";
 import { writeText } from "../checkpoint/files.js";
 import {
   bestPoint,
@@ -14,6 +14,7 @@ import { columnOf } from "../merge/source.js";
 import type { Table } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
 import { version } from "../package.js";
+import { chosenDType } from "../tensor/dtype.js";
 import { modelCard, type CardInput } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
@@ -25,8 +26,8 @@ import { headClassOf, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
-import { writeCoefficients } from "../folder/weights.js";
-import { writeResult } from "../mergers/write-result.js";
+import { writeCoefficients, writeModel } from "../folder/weights.js";
+import type { WriteOptions } from "../mergers/write-adapted.js";
 
 /** A merge under way. */
 export interface MergeRun {
@@ -158,6 +159,32 @@ async function writeRun(
     devicePeakBytes: watchMemory().peak(),
     planned: plan.chosen,
   });
+}
+
+/**
+ * Writes what a table says, from the experts' own files, whatever packing training had: as a model, or where all
+ * experts are adapters of one kind, perhaps as an adapter.
+ */
+export async function writeResult(
+  out: string,
+  inputs: Inputs,
+  table: Table,
+  options: WriteOptions,
+): Promise<void> {
+  const { family, head, vectors, model, plain } = inputs;
+  if (model !== plain) {
+    const { writeAdapted } = await import("../mergers/write-adapted.js");
+    await writeAdapted(out, inputs, table, options);
+    return;
+  }
+  const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
+  const exact = isRounded ? vectors.fromFiles() : vectors;
+  await writeModel(
+    out,
+    { family, head, vectors: exact, table },
+    chosenDType(options.dtype),
+    options.shardSize,
+  );
 }
 
 /**

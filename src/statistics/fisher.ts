@@ -15,7 +15,7 @@ import { logits, type Head } from "../models/layers.js";
 import { labelCrossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
 import { choicesOf, toBatch, type EncodedExample } from "../tasks/batches.js";
-import { softmax } from "../tensor/rows.js";
+import { softmax } from "../tensor/dtype.js";
 import { weightsByName, type ModelWeights } from "./weights.js";
 
 /** A task's inputs, and the head that they are put to. */

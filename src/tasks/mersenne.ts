@@ -1,5 +1,4 @@
 import { u32 } from "../at.js";
-import { fisherYates } from "./shuffle.js";
 
 const stateSize = 624;
 
@@ -56,14 +55,17 @@ function twister(seed: number): () => number {
   };
 }
 
-/** `random.seed(seed); random.shuffle(list)` of Python 3: the same order. */
-export function pythonShuffled<T>(items: readonly T[], seed: number): T[] {
+/**
+ * `random.seed(seed)`, then `random._randbelow(count)` of Python 3 at each call: what its `shuffle` draws by.
+ * @param seed a whole number
+ */
+export function pythonBelow(seed: number): (count: number) => number {
   const draw = twister(seed);
-  return fisherYates(items, (count) => {
+  return (count) => {
     // As many bits as the number of choices has, drawn again where they say too much.
     const unused = Math.clz32(count);
     let j = draw() >>> unused;
     while (j >= count) j = draw() >>> unused;
     return j;
-  });
+  };
 }

@@ -1,11 +1,11 @@
 import seedrandom from "seedrandom";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import type { Example } from "./examples.js";
 import { findSplits, readExamples, type DataFiles } from "./files.js";
 import { imageSplits, type ReadSplit, type SplitReader } from "./images.js";
-import { pythonShuffled } from "./mersenne.js";
+import { pythonBelow } from "./mersenne.js";
 import type { Task } from "./registry.js";
-import { fisherYates } from "./shuffle.js";
 
 export const splitNames = ["files", "paper"] as const;
 export type SplitName = (typeof splitNames)[number];
@@ -24,6 +24,18 @@ export interface TaskData {
   readonly test: readonly Example[];
   /** The files each came from. */
   readonly sources: { readonly validation: DataFiles; readonly test: DataFiles };
+}
+
+/** Items in another order (Fisher–Yates, from the end). @param below draws a whole number below `count` */
+export function fisherYates<T>(items: readonly T[], below: (count: number) => number): T[] {
+  const out = [...items];
+  for (let i = out.length - 1; i > 0; i--) {
+    const j = below(i + 1);
+    const held = at(out, i);
+    out[i] = at(out, j);
+    out[j] = held;
+  }
+  return out;
 }
 
 /** A Fisher–Yates shuffle driven by a seed string: the same order on every machine. */
@@ -94,7 +106,7 @@ async function paperData(read: SplitReader, count: number, where: string): Promi
     throw new UserError(
       `${where}: --split paper cuts the published validation set, and there is none with labels`,
     );
-  return cutInTwo(published, pythonShuffled(published.examples, 42), count);
+  return cutInTwo(published, fisherYates(published.examples, pythonBelow(42)), count);
 }
 
 /**

@@ -9,7 +9,7 @@ import {
   type Deltas,
 } from "../../src/merge/op.js";
 import { packRows, type Packing } from "../../src/merge/packing.js";
-import type { RowShape } from "../../src/tensor/rows.js";
+import type { RowShape } from "../../src/tensor/dtype.js";
 import { golden, relativeError } from "../helpers.js";
 
 interface Packed {

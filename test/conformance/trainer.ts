@@ -14,7 +14,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
-import { applyGate, makeTable, throughGate, gates } from "../../src/merge/table.js";
+import { applyGate, makeTable, throughGate, gates, constantTables } from "../../src/merge/table.js";
 import { mergeTensor } from "../../src/merge/op.js";
 import { residencies } from "../../src/merge/residency.js";
 import type { StreamedPart } from "../../src/merge/stream.js";
@@ -24,7 +24,6 @@ import { choicesOf } from "../../src/tasks/batches.js";
 import { modelPasses, type StepJob, type PassJob } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
 import { withTeacher } from "../../src/evaluate/teacher.js";
-import { constantTables } from "../../src/methods/constant.js";
 import { relativeError } from "../helpers.js";
 import { goldenTable, load, toBatch, type Loaded } from "./load.js";
 

@@ -8,7 +8,7 @@ import {
   type HeadBatch,
   type PreparedTask,
 } from "../../src/evaluate/evaluate.js";
-import { constantTables } from "../../src/methods/constant.js";
+import { constantTables } from "../../src/merge/table.js";
 import type { Head } from "../../src/models/layers.js";
 import type { Model } from "../../src/models/types.js";
 import type { EncodedExample } from "../../src/tasks/batches.js";

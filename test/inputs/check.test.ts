@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { labelOrder } from "../../src/inputs/check.js";
+import { labelOrder } from "../../src/inputs/prepare.js";
 import { locate } from "../../src/inputs/locate.js";
 import { beginRun, openOutput } from "../../src/folder/output.js";
 import { rte, temporaryFolder } from "../helpers.js";

@@ -2,7 +2,6 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { engineNamed, freeMemory } from "../../src/backend/index.js";
 import type { Member } from "../../src/checkpoint/family.js";
 import { UserError } from "../../src/errors.js";
-import { calibrate } from "../../src/inputs/calibrate.js";
 import { planMemory, shapeOf, type PlaceOptions } from "../../src/inputs/placement.js";
 import { placements } from "../../src/plan/memory.js";
 import type { FamilyShape, StepShape } from "../../src/plan/shape.js";
@@ -14,8 +13,8 @@ vi.mock("../../src/backend/index.js", async (original) => ({
   engineNamed: vi.fn(),
   freeMemory: vi.fn(),
 }));
-vi.mock("../../src/inputs/calibrate.js", () => ({ calibrate: vi.fn() }));
 
+const calibrate = vi.fn(async () => ({ ...rates, flops: 7 }));
 const rates = { flops: 1e9, merge: 1e9, upload: 1e9, read: 1e9 };
 /** 400 MB of float32 in two blocks, and four experts. */
 const family: FamilyShape = {
@@ -40,13 +39,11 @@ function machine(device: number, free: number, shared = false): void {
   vi.mocked(freeMemory).mockReturnValue(free);
 }
 beforeEach(() => {
-  vi.mocked(calibrate)
-    .mockReset()
-    .mockResolvedValue({ ...rates, flops: 7 });
+  calibrate.mockClear();
   machine(1e12, 1e12);
 });
 const plan = (more: Partial<PlaceOptions> = {}, engine: "cpu" | "wasm" = "cpu", of = family) =>
-  planMemory(of, step, engine, { ...auto, rates, ...more });
+  planMemory(of, step, engine, { ...auto, rates, measure: calibrate, ...more });
 const chosen = async (more: Partial<PlaceOptions> = {}, engine: "cpu" | "wasm" = "cpu") => {
   const { residency, blockwise } = (await plan(more, engine)).chosen;
   return `${residency}${blockwise ? " by blocks" : ""}`;
@@ -140,7 +137,7 @@ test("where nothing fits, it names the budget, the placement that takes least an
 test("rates are measured where nobody gives them", async () => {
   expect((await plan()).rates).toBe(rates);
   expect(calibrate).not.toHaveBeenCalled();
-  const measured = await planMemory(family, step, "cpu", auto);
+  const measured = await planMemory(family, step, "cpu", { ...auto, measure: calibrate });
   expect(measured.rates.flops).toBe(7);
   expect(measured.predictions[0]!.seconds).toBeGreaterThan((await plan()).predictions[0]!.seconds);
 });

@@ -3,8 +3,8 @@ import { beforeAll, expect, test } from "vitest";
 import { startEngine, watchMemory } from "../../src/backend/index.js";
 import { makeTable } from "../../src/merge/table.js";
 import { packageFolder } from "../../src/package.js";
-import { placements, predict } from "../../src/plan/memory.js";
-import { entries, sum, type FamilyShape } from "../../src/plan/shape.js";
+import { entries, placements, predict, sum } from "../../src/plan/memory.js";
+import type { FamilyShape } from "../../src/plan/shape.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { load, toBatch } from "../conformance/load.js";
 

@@ -1,14 +1,15 @@
 import { expect, test } from "vitest";
-import { pythonShuffled } from "../../src/tasks/mersenne.js";
+import { pythonBelow } from "../../src/tasks/mersenne.js";
+import { fisherYates } from "../../src/tasks/split.js";
 import { golden } from "../helpers.js";
 
 test.each(golden<{ seed: number; count: number; order: number[] }[]>("shuffles"))(
   "Python's shuffle of $count with seed $seed",
   ({ seed, count, order }) => {
     expect(
-      pythonShuffled(
+      fisherYates(
         Array.from({ length: count }, (_, i) => i),
-        seed,
+        pythonBelow(seed),
       ),
     ).toEqual(order);
   },

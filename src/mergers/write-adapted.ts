@@ -12,7 +12,7 @@ import { loadTaskVectors } from "../merge/vectors.js";
 import { makeTable, rowOf, type Table } from "../merge/table.js";
 import { chosenDType } from "../tensor/dtype.js";
 
-type WriteOptions = Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">;
+export type WriteOptions = Pick<MergeOptions, "write" | "dtype" | "shardSize" | "granularity">;
 
 /** The row of a layer of the experts seen as models, in a table that was trained with adapters beside the weights. */
 const rowFor = (rows: ReadonlyMap<string, number>, id: string): number | undefined =>
@@ -77,24 +77,15 @@ async function writeFolded(out: string, inputs: Inputs, table: Table, options: W
 }
 
 /**
- * Writes what a table says, from the experts' own files, whatever packing training had: as an adapter
- * where all experts are adapters of one kind (unless `write` says otherwise), else as a model, into
- * which adapters are folded.
+ * Writes what a table says of experts that are adapters of one kind: as an adapter (unless `write` says otherwise),
+ * else as a model, into which they are folded.
  */
-export async function writeResult(
+export async function writeAdapted(
   out: string,
   inputs: Inputs,
   table: Table,
   options: WriteOptions,
 ): Promise<void> {
-  const { family, head, vectors, model, plain } = inputs;
-  if (model === plain) {
-    const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
-    const exact = isRounded ? vectors.fromFiles() : vectors;
-    const merged = { family, head, vectors: exact, table };
-    await writeModel(out, merged, chosenDType(options.dtype), options.shardSize);
-    return;
-  }
   const adapters = weightedAdapters(inputs, options.write);
   if (adapters) await writeAdapterResult(out, inputs, adapters, { table, options });
   else await writeFolded(out, inputs, table, options);
