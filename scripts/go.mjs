@@ -33,7 +33,7 @@ if (modified(join(root, "node_modules", ".package-lock.json")) < modified(join(r
 run(process.execPath, [tool("typescript/bin/tsc"), "-p", root]);
 
 if (what === "run") {
-  const given = args.length ? args : ["--tasks", "rte,cb,copa"];
+  const given = args.length ? args : ["--tasks", "rte,cb,copa", "--overwrite"];
   run(
     process.execPath,
     [join(root, "dist", "src", "cli", "main.js"), ...given],

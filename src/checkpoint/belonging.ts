@@ -122,6 +122,16 @@ export interface Rules {
   readonly sliced?: boolean | undefined;
 }
 
+/** That weights were read as the numbers that they stand for, a line a model. */
+function dequantisedLines(members: readonly Member[]): string[] {
+  const found = members.filter(({ checkpoint }) => checkpoint.dequantised !== undefined);
+  const lines = found.map(
+    ({ checkpoint: { folder, home = folder, dequantised } }) =>
+      `${home}: its weights were dequantised (${dequantised})`,
+  );
+  return [...new Set(lines)];
+}
+
 /**
  * Checks that models belong together: configs, and where there is a base, a sample of the others' task vectors.
  * @param models.first the one that the configs are held against
@@ -132,7 +142,10 @@ export async function checkTogether(
   { allowMismatch = false, strict = false, sliced = false }: Rules,
 ): Promise<string[]> {
   const { first, members, base } = models;
-  const lines = checkStructure(first, members, { allow: allowMismatch, sliced });
+  const lines = [
+    ...dequantisedLines([first, ...members]),
+    ...checkStructure(first, members, { allow: allowMismatch, sliced }),
+  ];
   if (!base) return lines;
   const experts = members.filter((one) => one !== base);
   return [...lines, ...(await checkBelonging(base, experts, strict))];

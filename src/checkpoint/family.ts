@@ -4,6 +4,7 @@ import type { TensorEntry } from "./safetensors.js";
 import { dtypeBytes, isFloat, toFloat32, type HostTensor } from "../tensor/dtype.js";
 import { adaptedCheckpoint, type AdaptedCheckpoint } from "./adapted.js";
 import { openAdapter } from "./adapter.js";
+import { dequantised } from "./dequantise.js";
 import { unwrapped } from "./names.js";
 import { overlaid } from "./overlay.js";
 
@@ -159,14 +160,20 @@ export function member(
   };
 }
 
+/** How folders are opened. */
+export interface OpenOptions {
+  /** Quantised weights are read as the numbers that they stand for; else they are refused. */
+  readonly dequantise?: boolean | undefined;
+}
+
 /** Opens an expert: a model, or an adapter of the base, which is seen as a model of its own. */
 export async function openExpert(
-  label: string,
-  folder: string,
+  { label, folder }: { readonly label: string; readonly folder: string },
   base: Member,
   canonical: (name: string) => string,
+  opening: OpenOptions = {},
 ): Promise<Member> {
-  if (!isAdapter(folder)) return openMember(label, folder, canonical);
+  if (!isAdapter(folder)) return openMember(label, folder, canonical, opening);
   const adapter = await openAdapter(folder);
   try {
     return member(label, await adaptedCheckpoint(base.checkpoint, adapter), canonical);
@@ -204,13 +211,15 @@ export async function openMember(
   label: string,
   folder: string,
   canonical: (name: string) => string,
+  { dequantise = false }: OpenOptions = {},
 ): Promise<Member> {
-  const checkpoint = await openCheckpoint(folder);
-  const plain = unwrapped(checkpoint);
+  const opened = await openCheckpoint(folder, { quantised: dequantise });
   try {
+    const checkpoint = dequantise ? await dequantised(opened) : opened;
+    const plain = unwrapped(checkpoint);
     return member(label, checkpoint, (name) => canonical(plain(name)));
   } catch (error) {
-    await checkpoint.close();
+    await opened.close();
     throw error;
   }
 }
@@ -220,13 +229,15 @@ export async function openFamily(
   base: Member,
   experts: readonly { task: string; folder: string }[],
   canonical: (name: string) => string,
+  opening: OpenOptions = {},
 ): Promise<Family> {
   const opened: Member[] = [];
   const close = async () => {
     for (const { checkpoint } of [base, ...opened]) await checkpoint.close();
   };
   try {
-    for (const { task, folder } of experts) opened.push(await openExpert(task, folder, base, canonical));
+    for (const { task, folder } of experts)
+      opened.push(await openExpert({ label: task, folder }, base, canonical, opening));
   } catch (error) {
     await close();
     throw error;

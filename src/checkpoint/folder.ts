@@ -29,6 +29,8 @@ export interface Checkpoint {
   /** Where its config.json and tokenizer lie, where that is another folder: of an adapter, its base's. */
   readonly home?: string | undefined;
   readonly config: Readonly<Record<string, unknown>>;
+  /** How its weights were quantised, where they are read as the numbers that they stand for. */
+  readonly dequantised?: string | undefined;
   /** Tensor names in file order. */
   readonly names: readonly string[];
   /** Weight files and config, relative to the folder: what a hash of this checkpoint covers. */
@@ -179,8 +181,12 @@ async function shardsOf(folder: string): Promise<(() => Promise<Shards>) | undef
 /**
  * Opens a folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`) or shards behind an index.
  * Holds the headers; each `read` holds one tensor. Symbolic links are followed (the hub's cache is made of them).
+ * @throws UserError where there is no model, or one whose weights are quantised (unless the caller sees to that)
  */
-export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+export async function openCheckpoint(
+  folder: string,
+  { quantised = false }: { readonly quantised?: boolean } = {},
+): Promise<Checkpoint> {
   const openShards = await shardsOf(folder);
   if (!openShards) return missing(folder);
   const configPath = join(folder, "config.json");
@@ -193,11 +199,8 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     return file;
   };
   try {
-    refuseQuantised(
-      folder,
-      config,
-      [...fileOf].map(([name, file]) => [name, file.entry(name)] as const),
-    );
+    const entries = [...fileOf].map(([name, file]) => [name, file.entry(name)] as const);
+    if (!quantised) refuseQuantised(folder, config, entries);
   } catch (error) {
     await close();
     throw error;

@@ -12,8 +12,14 @@ const signs: readonly (readonly [sign: RegExp, method: string])[] = [
   [/\.(gate_up_proj|down_proj)_(blocks|scales)$/, "MXFP4"],
 ];
 
+/** A config that says nothing of a quantiser. */
+export function unquantised(config: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const { quantization_config: _q, compression_config: _c, ...rest } = config;
+  return rest;
+}
+
 /** The quantiser that a config names; undefined where it names none. */
-function methodIn(config: Readonly<Record<string, unknown>>): string | undefined {
+export function methodIn(config: Readonly<Record<string, unknown>>): string | undefined {
   const own = config["quantization_config"] ?? config["compression_config"];
   if (isRecord(own)) {
     const names = ["quant_method", "quant_algo", "format"].map((key) => own[key]);
@@ -41,18 +47,24 @@ function signIn(
   return undefined;
 }
 
+/** What `--dequantise` may do for it (checkpoint/dequantise.ts), by how a model is quantised. */
+function readableText(how: string): string {
+  if (/fp8|f8_|bitsandbytes/i.test(how)) return "; or --dequantise reads it so";
+  return "";
+}
+
 /** @throws UserError where the weights of a checkpoint are quantised, naming how, and the way out */
 export function refuseQuantised(
   folder: string,
   config: Readonly<Record<string, unknown>>,
   tensors: Iterable<readonly [name: string, entry: TensorEntry]>,
 ): void {
-  const method = methodIn(config);
-  const sign = method === undefined ? signIn(tensors) : undefined;
+  const [method, sign] = [methodIn(config), signIn(tensors)];
   if (method === undefined && !sign) return;
-  const how = sign ? `${sign.method}: "${sign.name}"` : method;
+  const how = method ?? `${sign?.method}: "${sign?.name}"`;
   throw new UserError(
     `${folder}: its weights are quantised (${how}), and packed weights cannot be merged; give the model as it was ` +
-      "before, or load it in transformers, call dequantize() and save_pretrained, and give that folder",
+      "before, or load it in transformers, call dequantize() and save_pretrained, and give that folder" +
+      readableText(`${method} ${sign?.method}`),
   );
 }

@@ -1,6 +1,7 @@
 import { dtypeBytes, elements, isDType, type DType, type HostTensor } from "../tensor/dtype.js";
 import { open, type FileHandle } from "node:fs/promises";
 import { UserError } from "../errors.js";
+import type { CodedScales, CodeLayout } from "../tensor/unpack.js";
 import { isRecord } from "./files.js";
 
 /** Where a tensor's bytes lie: `start` is the first. Plain data: it is handed to threads. */
@@ -8,6 +9,8 @@ export interface Ref {
   readonly path: string;
   readonly start: number;
   readonly dtype: DType;
+  /** They are numbers in few bits, which are read as `dtype`. */
+  readonly packed?: PackedLayout | undefined;
   /** What an adapter makes of them. */
   readonly adapted?: Adapted | undefined;
   /** No file: every entry is this number. */
@@ -25,6 +28,13 @@ export const refIn = (path: string, { start, dtype }: Pick<Ref, "start" | "dtype
 export interface MatrixRef extends Ref {
   readonly rows: number;
   readonly columns: number;
+}
+
+/** How a quantised weight is laid out, and where its scales lie. */
+export interface PackedLayout extends CodeLayout {
+  readonly scales: MatrixRef;
+  /** Where these are codes again: what they stand for, and where the scales of those lie. */
+  readonly coded?: (CodedScales & { readonly scales: MatrixRef }) | undefined;
 }
 
 /** What an adapter makes of a weight as it is stored, [rows, width]. */

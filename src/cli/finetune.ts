@@ -88,6 +88,7 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
       order,
       backend: chosen.backend,
       resume,
+      overwrite: chosen.overwrite,
     },
     job,
   );
@@ -162,6 +163,7 @@ export function addFinetune(program: Command): void {
       ),
     )
     .addOption(settingOption("backend"))
+    .addOption(settingOption("overwrite"))
     .option("--resume", "go on from the last whole epoch in --out")
     .option("--json", "print the scores as JSON")
     .addHelpText("after", finetuneHelp)

@@ -26,6 +26,8 @@ const sharedSettings = [
   "allowPartial",
   "allowMismatch",
   "strict",
+  "overwrite",
+  "dequantise",
 ] as const;
 
 const mergeHelp = `
@@ -135,6 +137,8 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
       allowPartial: chosen.allowPartial,
       allowMismatch: chosen.allowMismatch,
       strict: chosen.strict,
+      overwrite: chosen.overwrite,
+      dequantise: chosen.dequantise,
     },
     job,
   );

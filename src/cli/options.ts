@@ -41,8 +41,21 @@ export const givenSettings = (
     Object.entries(chosen).filter(([key]) => isGiven(key) && !left.some((other) => other === key)),
   );
 
-/** Where things lie: no setting of a method. */
-export const whereabouts = ["tasks", "out", "base", "experts", "family", "data", "memoryBudget"] as const;
+/** Settings that are none of a method's: where things lie, and what is let through. */
+export const whereabouts = [
+  "tasks",
+  "out",
+  "base",
+  "experts",
+  "family",
+  "data",
+  "memoryBudget",
+  "allowPartial",
+  "allowMismatch",
+  "strict",
+  "overwrite",
+  "dequantise",
+] as const;
 
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);

@@ -176,7 +176,7 @@ async function tryTraining(
   const { options, hooks, recipe } = context;
   const own = settingsOf(candidate, context);
   const out = modelFolder(context, candidate.name);
-  const settings: MergeOptions = { ...options, ...own, out, baselines: false };
+  const settings: MergeOptions = { ...options, ...own, out, baselines: false, overwrite: true };
   const started = performance.now();
   const resume = await ownState(context, candidate.name, identity);
   const quiet = { ...hooks, note: () => {} };

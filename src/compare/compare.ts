@@ -3,11 +3,11 @@ import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { digest, writeText } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
-import { Stopped } from "../errors.js";
+import { Stopped, UserError } from "../errors.js";
 import { evaluateReferences } from "../evaluate/baselines.js";
 import { compareFile, methodFile, fileNames, resultsFile, type MethodResult } from "../folder/files.js";
 import { openOutput } from "../folder/output.js";
-import { foldersOf, recipeOf } from "../inputs/locate.js";
+import { foldersOf, recipeOf, type Recipe } from "../inputs/locate.js";
 import { mergeContextOf, openInputs } from "../inputs/open.js";
 import { version } from "../package.js";
 import type { InputHash } from "../report/card.js";
@@ -91,8 +91,14 @@ async function resultOf(context: Comparison, candidate: Candidate): Promise<Meth
   const identity = resultIdentity(context, candidate);
   const saved = await savedResult(context, name, identity);
   if (saved) return saved;
-  const { out, heldOut, keep } = context;
+  const { out, heldOut, keep, options } = context;
   const folder = join(out, fileNames.methods);
+  const other = await methodFile(name).readIfSound(folder);
+  if (other && other.identity !== identity && !options.overwrite)
+    throw new UserError(
+      `--out ${out}: it holds a result of ${name} by other settings, inputs or another version; ` +
+        "--overwrite replaces it, or choose another folder",
+    );
   await rm(methodFile(name).in(folder), { force: true });
   const made = await runCandidate(context, candidate, identity);
   if (!made) return undefined;
@@ -114,6 +120,13 @@ function chosenCandidates(
   return asked.flatMap((one) => (typeof one === "string" ? candidatesOf([one], models, note) : [one]));
 }
 
+/** Makes the output folder ready. What is finished in it is guarded method by method. */
+async function openComparison(out: string, recipe: Recipe, chosen: readonly Candidate[]): Promise<void> {
+  await openOutput(out, foldersOf(recipe.locations), true);
+  await mkdir(join(out, fileNames.methods), { recursive: true });
+  await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
+}
+
 /**
  * Merges the same experts with one method after the other, each with its grid searched on the
  * validation examples, and measures what each wrote on the test examples. A stopped comparison goes on
@@ -124,10 +137,8 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const chosen = chosenCandidates(asked, options.tasks.length, hooks.note);
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
-  await openOutput(out, foldersOf(recipe.locations));
-  await mkdir(join(out, fileNames.methods), { recursive: true });
-  await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
-  const inputs = await openInputs(options, recipe, out, hooks);
+  await openComparison(out, recipe, chosen);
+  const inputs = await openInputs({ ...options, overwrite: true }, recipe, out, hooks);
   const found = new Map<string, MethodResult>();
   const references: ResultRow[] = [];
   const compared = (finished: boolean): Compared => ({

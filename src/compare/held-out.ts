@@ -30,7 +30,7 @@ async function withExpert<T>(
   }
   const { sources } = await locate({ ...options, tasks });
   for (const [i, label] of tasks.entries()) {
-    const expert = await openExpert(label, at(sources, i).folder, base, canonical);
+    const expert = await openExpert({ label, folder: at(sources, i).folder }, base, canonical, options);
     try {
       await run(expert, i);
     } finally {

@@ -3,9 +3,10 @@ import { at } from "../at.js";
 import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
-import { decodeHalves, dtypeBytes, elements, type DType, rowShape } from "../tensor/dtype.js";
-import type { Adapted, MatrixRef, Ref } from "../checkpoint/safetensors.js";
+import { decodeHalves, encodeHalves, dtypeBytes, elements, type DType, rowShape } from "../tensor/dtype.js";
+import type { Adapted, MatrixRef, PackedLayout, Ref } from "../checkpoint/safetensors.js";
 import { addFactors, scaleEntries, setRowLengths } from "../tensor/lowrank.js";
+import { codeBytes, unpack, unpackScales } from "../tensor/unpack.js";
 import { zip } from "../methods/inputs.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
 import type { PlannedTensor } from "./plan.js";
@@ -22,6 +23,8 @@ export interface FileReader {
   halves(size: number): Uint16Array;
   /** What an adapter does to entries; its factors are read once, and kept while they are in use. */
   change(adapted: Adapted): (out: Float32Array, from: number) => void;
+  /** The scales of a quantised weight, kept in the same way. */
+  scales(packed: PackedLayout): Float32Array;
   close(): void;
 }
 
@@ -50,12 +53,33 @@ function changeOf(files: FileReader, adapted: Adapted): (out: Float32Array, from
   };
 }
 
+/** The scales of a quantised weight, as numbers. */
+function readScaleList(files: FileReader, { scales, coded }: PackedLayout): Float32Array {
+  if (!coded) return readMatrix(files, scales);
+  const codes = new Uint8Array(scales.columns);
+  files.read(scales.path, codes, scales.start);
+  return unpackScales(codes, coded, readMatrix(files, coded.scales));
+}
+
+/** Keeps what is made of the tensor in hand (one thing an input) for who asks again under the same key. */
+function keeper<T>(): (key: string, make: () => T) => T {
+  const kept = new Map<string, T>();
+  return (key, make) => {
+    const before = kept.get(key);
+    if (before !== undefined) return before;
+    if (kept.size >= 64) kept.clear();
+    const made = make();
+    kept.set(key, made);
+    return made;
+  };
+}
+
 export function openFileReader(): FileReader {
   const handles = new Map<string, number>();
   const arrays = new Map<string, Float32Array>();
   let scratch = new Uint16Array(0);
-  // Those of the tensor in hand: one an input.
-  const changes = new Map<string, (out: Float32Array, from: number) => void>();
+  const changes = keeper<(out: Float32Array, from: number) => void>();
+  const scales = keeper<Float32Array>();
   const files: FileReader = {
     read(path, into, position) {
       let handle = handles.get(path);
@@ -80,14 +104,10 @@ export function openFileReader(): FileReader {
     },
     change(adapted) {
       const { path, start } = adapted.kind === "lora" ? adapted.a : adapted.l;
-      const key = `${path}@${start}`;
-      let found = changes.get(key);
-      if (!found) {
-        if (changes.size >= 64) changes.clear();
-        changes.set(key, (found = changeOf(files, adapted)));
-      }
-      return found;
+      return changes(`${path}@${start}`, () => changeOf(files, adapted));
     },
+    scales: (packed) =>
+      scales(`${packed.scales.path}@${packed.scales.start}`, () => readScaleList(files, packed)),
     close() {
       for (const handle of handles.values()) closeSync(handle);
       handles.clear();
@@ -105,12 +125,29 @@ export function readEntries(files: FileReader, ref: Ref, from: number, out: Floa
   if (ref.adapted) files.change(ref.adapted)(out, from);
 }
 
-function readStored(
+/** Reads entries of a quantised weight, rounded to the type that it is read as. */
+function readPacked(
   files: FileReader,
-  { path, start, dtype, constant }: Ref,
+  { path, start, dtype, packed }: Ref & { readonly packed: PackedLayout },
   from: number,
   out: Float32Array,
 ): void {
+  const [first, length] = codeBytes(packed.bits, from, out.length);
+  const codes = new Uint8Array(length);
+  files.read(path, codes, start + first);
+  unpack(codes, from, out, { ...packed, scales: files.scales(packed) });
+  if (dtype === "F32") return;
+  const halves = files.halves(out.length);
+  encodeHalves(out, halfOf(dtype), halves);
+  decodeHalves(halves, halfOf(dtype), out);
+}
+
+function readStored(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
+  const { path, start, dtype, constant, packed } = ref;
+  if (packed) {
+    readPacked(files, { ...ref, packed }, from, out);
+    return;
+  }
   if (constant !== undefined) {
     out.fill(constant);
     return;

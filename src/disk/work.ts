@@ -98,7 +98,7 @@ function writeEntries(
 function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, write: Write): void {
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
-  if (copy && copy.dtype === dtype && !copy.adapted) {
+  if (copy && copy.dtype === dtype && !copy.adapted && !copy.packed) {
     copyBytes(files, copy, size, write);
     return;
   }

@@ -50,7 +50,16 @@ async function finetuneIdentity(
 
 /** Options that change numbers: not where things are, nor on what they run. */
 function numbersOf(options: FinetuneOptions): Record<string, unknown> {
-  const { resume: _r, out: _o, backend: _b, base: _p, data: _d, prompts: _q, ...numbers } = options;
+  const {
+    resume: _r,
+    overwrite: _w,
+    out: _o,
+    backend: _b,
+    base: _p,
+    data: _d,
+    prompts: _q,
+    ...numbers
+  } = options;
   return numbers;
 }
 
@@ -154,7 +163,7 @@ async function run(
   const loaded = await loadTrainee({ plain, base, head }, adapter, tasks, options);
   resources.add(() => loaded.dispose());
 
-  await openOutput(out, [options.base]);
+  await openOutput(out, [options.base], options.resume || options.overwrite);
   const resume = options.resume && finetuneFile.exists(out);
   if (options.resume && !resume)
     hooks.note(`--resume: ${out} holds no ${finetuneFile.name}; the fine-tuning starts anew`);

@@ -27,6 +27,8 @@ export interface FinetuneOptions {
   readonly order?: number | undefined;
   readonly backend: EngineName | "auto";
   readonly resume: boolean;
+  /** Writes over a finished fine-tuning. */
+  readonly overwrite?: boolean | undefined;
 }
 
 /** Numbers that a tensor starts from. */

@@ -19,8 +19,11 @@ import { writeAround } from "../folder/output.js";
 function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boolean): Record<string, unknown> {
   if (!hasHead) return { ...config };
   const stem = checkpointTypeOf(config["model_type"])?.className;
-  const classified = task.kind === "image" ? "ImageClassification" : "SequenceClassification";
-  const kind = task.kind === "choice" ? "MultipleChoice" : classified;
+  const kinds: Partial<Record<Task["kind"], string>> = {
+    image: "ImageClassification",
+    choice: "MultipleChoice",
+  };
+  const kind = kinds[task.kind] ?? "SequenceClassification";
   const labels = task.labels ?? [];
   return {
     ...config,
@@ -62,9 +65,10 @@ function headSources({ head, best }: FinetunedModel, prefix: string): TensorSour
     ["dense.weight", head.dense && `${head.dense}.weight`],
     ["dense.bias", head.dense && `${head.dense}.bias`],
   ] as const;
-  return parts.flatMap(([part, name]) =>
-    name !== undefined && best.has(`${prefix}${part}`) ? [trainedSource(best, name, `${prefix}${part}`)] : [],
-  );
+  return parts.flatMap(([part, name]) => {
+    if (name === undefined || !best.has(`${prefix}${part}`)) return [];
+    return [trainedSource(best, name, `${prefix}${part}`)];
+  });
 }
 
 /** A tensor that is not trained, floats in float32. */

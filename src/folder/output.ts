@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFileSync, rmSync, createReadStream } from "node:fs";
+import { createReadStream, existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile, readdir, realpath } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
@@ -9,6 +9,7 @@ import { errorCode, UserError } from "../errors.js";
 import { storedEntry, type Member } from "../checkpoint/family.js";
 import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
 import { unwrapped } from "../checkpoint/names.js";
+import { unquantised } from "../checkpoint/quantised.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
@@ -57,15 +58,28 @@ async function isOurs(out: string): Promise<boolean> {
   return false;
 }
 
+/** Whether a folder holds a result that is whole: these are the files that come last. */
+const isFinished = async (out: string): Promise<boolean> =>
+  resultsFile.exists(out) ||
+  (mergeFile.exists(out) && existsSync(join(out, fileNames.card))) ||
+  (await finetuneFile.readIfSound(out))?.scores !== undefined;
+
+/** That a folder holds a finished result, which nobody said may go. */
+export const finishedBefore = (out: string): UserError =>
+  new UserError(
+    `--out ${out}: it holds a finished result; --overwrite replaces it, or choose another folder`,
+  );
+
 /** What a write that was cut off by a kill may have left. */
 const leftover = /\.[0-9a-f]{8}\.tmp$/;
 
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
  * @param inputs folders that are read and must not be written to
- * @throws UserError where it holds something that train-merge did not write, or another run writes to it
+ * @param overwrite whether a finished result may be written over
+ * @throws UserError where it holds a finished result or what train-merge did not write, or another run writes to it
  */
-export async function openOutput(out: string, inputs: readonly string[]): Promise<void> {
+export async function openOutput(out: string, inputs: readonly string[], overwrite = false): Promise<void> {
   await mkdir(out, { recursive: true });
   const real = await realpath(out);
   for (const input of inputs) {
@@ -79,6 +93,7 @@ export async function openOutput(out: string, inputs: readonly string[]): Promis
       `--out ${out}: the folder is not empty and was not written by train-merge; choose another`,
     );
   }
+  if (!overwrite && (await isFinished(out))) throw finishedBefore(out);
   // The folder is ours, and so are these: what a run that was cut off worked with.
   for (const own of [fileNames.treated, fileNames.products])
     await rm(join(out, own), { recursive: true, force: true });
@@ -152,7 +167,7 @@ export async function writeAround(
   await writeText(
     join(out, fileNames.config),
     editJson(await readFile(join(folder, fileNames.config), "utf8"), ({ torch_dtype: older, ...config }) => ({
-      ...config,
+      ...unquantised(config),
       ...(older !== undefined && { dtype: older }),
       ...changes,
       ...(dtype && { dtype: dtypeWords[dtype] }),

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { digest, jsonFile } from "../checkpoint/files.js";
 import { residencies } from "../merge/residency.js";
 import { fileNames as runNames, resultsFile, runFile, stateFile } from "./files.js";
+import type { ResultRow } from "../report/rows.js";
 
 /** A node's merged model, in its folder. */
 export const nodeModel = "model";
@@ -151,8 +152,12 @@ export const slurmFile = jsonFile(
 );
 export type SubmittedJobs = z.infer<typeof slurmFile.schema>["submitted"];
 
-/** A finished tree's results, as far as they say which tree it is. */
-export async function finishedTree(folder: string) {
+/** The results of a finished tree, where it is the one of this root and polish; undefined where it is another. */
+export async function finishedTree(
+  folder: string,
+  { root, polish }: { readonly root: string; readonly polish: number },
+): Promise<{ readonly rows: readonly ResultRow[] } | undefined> {
   const found = await resultsFile.readIfSound(folder);
-  return found?.settings.tree && { rows: found.rows, tree: found.settings.tree };
+  const tree = found?.settings.tree;
+  return tree?.root === root && tree.polish === polish ? { rows: found?.rows ?? [] } : undefined;
 }

@@ -172,6 +172,8 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     allowPartial: _ap,
     allowMismatch: _am,
     strict: _s,
+    overwrite: _ow,
+    dequantise: _dq,
     ...rest
   } = options;
   return { ...rest, backend: engine, ...requestFor(chosen) };

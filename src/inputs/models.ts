@@ -124,9 +124,10 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   const { locations } = recipe;
   const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
   const opened = await openFamily(
-    await openMember("base", locations.base, canonical),
+    await openMember("base", locations.base, canonical, options),
     locations.sources.map(({ label, folder }) => ({ task: label, folder })),
     canonical,
+    options,
   );
   resources.add(opened.close);
   const experts = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));

@@ -159,7 +159,7 @@ export async function openInputs(
     const heads = await openHeads(opening, models, tasks);
     const encoder = await encoderFor(locations.base, model, options);
     checkVocabulary(locations.base, encoder, model);
-    await openOutput(out, foldersOf(locations));
+    await openOutput(out, foldersOf(locations), options.resume || options.overwrite);
 
     const engine = await startFor(model, options.backend);
     watchMemory().reset();

@@ -1,6 +1,6 @@
 /** Models that are merged by their folders alone: opened, and seen under names that they share. */
 import { at, lookUp } from "../at.js";
-import { member, openExpert, openMember, type Member } from "../checkpoint/family.js";
+import { member, openExpert, openMember, type Member, type OpenOptions } from "../checkpoint/family.js";
 import { type Checkpoint, isAdapter } from "../checkpoint/folder.js";
 import { namesAs } from "../checkpoint/names.js";
 import { watchFiles, Resources } from "../checkpoint/files.js";
@@ -28,14 +28,21 @@ function alike(members: readonly Member[], reference: number): Member[] {
   return withOutputLayers(renamed, first);
 }
 
-/** Opens a model, or an adapter on its base. @param read gets what is read */
+/** Folders that are being opened. */
+interface FolderReading {
+  readonly resources: Resources;
+  /** What is read: for a check that it did not change. */
+  readonly read: Checkpoint[];
+  readonly opening: OpenOptions;
+}
+
+/** Opens a model, or an adapter on its base. */
 async function openOne(
   { label, folder, on }: NamedFolder,
-  resources: Resources,
-  read: Checkpoint[],
+  { resources, read, opening }: FolderReading,
 ): Promise<Member> {
   const open = async (name: string, path: string) => {
-    const opened = await openMember(name, path, sameName);
+    const opened = await openMember(name, path, sameName, opening);
     resources.add(() => opened.checkpoint.close());
     return opened;
   };
@@ -48,7 +55,7 @@ async function openOne(
     throw new UserError(`${folder}: it is an adapter: name the model that it was trained on with --base`);
   // Opened under a name of its own: an adapter closes its own file alone.
   const base = await open("base", on);
-  const expert = await openExpert(label, folder, base, sameName);
+  const expert = await openExpert({ label, folder }, base, sameName);
   resources.add(() => expert.checkpoint.close());
   read.push(base.checkpoint, expert.checkpoint);
   return expert;
@@ -56,19 +63,19 @@ async function openOne(
 
 /**
  * Opens folders for as long as `run` takes.
- * @param reference the one whose names all get
+ * @param opening.reference the one whose names all get
  * @param run is given a check as well: it throws where a file was changed since
  */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
-  reference: number,
+  { reference, ...opening }: OpenOptions & { readonly reference: number },
   run: (members: readonly Member[], checkFiles: () => Promise<void>) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
   try {
     const members: Member[] = [];
     const read: Checkpoint[] = [];
-    for (const folder of folders) members.push(await openOne(folder, resources, read));
+    for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
     return await run(alike(members, reference), await watchFiles(read));
   } finally {
     await resources.close();

@@ -47,7 +47,10 @@ function namedFolder(name: string, path: string): NamedFolder {
 /** Runs a mergekit file. */
 export async function mergeByFile(
   path: string,
-  merge: Pick<ModelsMerge, "out" | "shardSize" | "threads" | "allowPartial" | "allowMismatch" | "strict"> & {
+  merge: Pick<
+    ModelsMerge,
+    "out" | "shardSize" | "threads" | "allowPartial" | "allowMismatch" | "strict" | "overwrite" | "dequantise"
+  > & {
     readonly seed: number;
   },
   hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
@@ -56,7 +59,7 @@ export async function mergeByFile(
   const file = readMergekit(await readYaml(path), path);
   const models = modelNames(file);
   const folders = models.map((name) => namedFolder(name, path));
-  await withMembers(folders, 0, async (opened, checkFiles) => {
+  await withMembers(folders, { reference: 0, dequantise: merge.dequantise }, async (opened, checkFiles) => {
     const members = new Map(opened.map((one) => [one.label, one]));
     const base = opened.find(({ label }) => label === file.base_model);
     const sliced = Boolean(file.slices);
@@ -76,6 +79,7 @@ export async function mergeByFile(
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
+      merge.overwrite,
     );
     notes.forEach(hooks.note);
     const record = {

@@ -29,6 +29,10 @@ export interface ModelsMerge
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
   readonly rank?: number | undefined;
+  /** Quantised weights are read as the numbers that they stand for. */
+  readonly dequantise?: boolean | undefined;
+  /** Writes over a finished result. */
+  readonly overwrite?: boolean | undefined;
 }
 
 /** Folders' own names, with a number where two have the same. */
@@ -87,7 +91,7 @@ export async function mergeModels(
   }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
-  await withMembers(folders, reference, async (members, checkFiles) => {
+  await withMembers(folders, { reference, dequantise: merge.dequantise }, async (members, checkFiles) => {
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
     const notes = await checkTogether({ first: at(members, reference), members, base }, merge);
@@ -100,6 +104,7 @@ export async function mergeModels(
     await openOutput(
       out,
       folders.map(({ folder }) => folder),
+      merge.overwrite,
     );
     notes.forEach(hooks.note);
     const record = {

@@ -118,7 +118,18 @@ async function compareAtSeeds(
     hooks.note(`${part}, seed ${seed}`);
     const out = folderAt(seed);
     const made = await compareMethods(
-      { ...options, tasks, seed, methods: candidates, search: true, keep, heldOut, given, out },
+      {
+        ...options,
+        tasks,
+        seed,
+        methods: candidates,
+        search: true,
+        keep,
+        heldOut,
+        given,
+        out,
+        overwrite: true,
+      },
       { ...hooks, note: () => {} },
     );
     if (!made.finished) throw new Stopped("stopped; run the same command to continue");

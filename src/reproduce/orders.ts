@@ -163,6 +163,7 @@ async function learn(
       order,
       backend,
       resume: false,
+      overwrite: true,
     },
     quiet(hooks),
   );
@@ -195,6 +196,7 @@ async function testMerges(context: OrdersContext, models: readonly string[]): Pr
           out,
           dtype: "F32",
           shardSize: options.shardSize,
+          overwrite: true,
         },
         quiet(hooks),
       ),

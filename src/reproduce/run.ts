@@ -39,6 +39,7 @@ export async function reproduce(
   await openOutput(
     out,
     locations.flatMap(({ base, sources }) => [base, ...sources.map(({ folder }) => folder)]),
+    true,
   );
   // What a stopped run left is known by this.
   await writeText(join(out, "reproduce.json"), { version, id: experiment.id });

@@ -93,7 +93,7 @@ async function openMerged(
   const base = await openMember("merged", home, family.canonical);
   resources.add(() => base.checkpoint.close());
   if (home === folder) return base;
-  const merged = await openExpert("merged", folder, base, family.canonical);
+  const merged = await openExpert({ label: "merged", folder }, base, family.canonical);
   resources.add(() => merged.checkpoint.close());
   return merged;
 }

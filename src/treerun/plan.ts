@@ -4,7 +4,16 @@ import { at } from "../at.js";
 import { digest } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
-import { planFile, treeFile, type NodeFile, type SavedPlan } from "../folder/tree-files.js";
+import {
+  finishedTree,
+  planFile,
+  similarityFile,
+  treeFile,
+  type NodeFile,
+  type SavedPlan,
+} from "../folder/tree-files.js";
+import { resultsFile } from "../folder/files.js";
+import { finishedBefore } from "../folder/output.js";
 import type { NodeMethod } from "./methods.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import { openInputs, type Inputs } from "../inputs/open.js";
@@ -198,7 +207,7 @@ function keyOf(
   { fanIn, by, nodeMethod, polish }: TreeOptions,
   engine: string,
 ): string {
-  const { tasks, out: _, ...asked } = options;
+  const { tasks, out: _, overwrite: _o, ...asked } = options;
   return digest({ version, asked, tree: { fanIn, by, method: nodeMethod, polish }, tasks, engine });
 }
 
@@ -218,7 +227,8 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
   const out = options.out ?? join("merged", `${recipe.name}-tree`);
   if (options.tasks.length < 2) throw new UserError("a tree needs at least two tasks");
   const onDisk: MergeOptions = { ...options, residency: "disk", blocks: "off", pack: "f32" };
-  const inputs = await openInputs(onDisk, recipe, out, { ...hooks, note: () => {} });
+  // Whether a finished tree is this one is known when it is planned.
+  const inputs = await openInputs({ ...onDisk, overwrite: true }, recipe, out, { ...hooks, note: () => {} });
   try {
     await mkdir(out, { recursive: true });
     const similarity = await similarities(out, inputs, hooks);
@@ -228,6 +238,10 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     const fanIn = await fanInOf(options, tree.fanIn, inputs, before);
     const grown = groupsOf(tree.by, options.tasks, fanIn, similarity);
     const { nodes, rates } = await planNodes(planning, grown);
+    const made = { root: at(nodes, -1).identity, polish: tree.polish };
+    if (!given.overwrite && resultsFile.exists(out) && !(await finishedTree(out, made)))
+      throw finishedBefore(out);
+    await similarityFile.write(out, similarity);
     await treeFile.write(out, {
       leaves: grown.leaves,
       nodes: nodes.map(({ id, level, tasks, children, identity }) => ({

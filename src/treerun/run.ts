@@ -193,8 +193,8 @@ export async function mergeInTree(
   await writePictures(plan, results);
   const root = rootOf(plan);
   const made = { root: root.identity, polish: tree.polish };
-  const old = await finishedTree(out);
-  if (old?.tree.root === made.root && old.tree.polish === made.polish) {
+  const old = await finishedTree(out, made);
+  if (old) {
     hooks.note(`${out} is finished already`);
     return { out, rows: old.rows, synthetic, finished: true };
   }

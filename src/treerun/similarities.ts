@@ -38,7 +38,7 @@ export async function similarities(
   out: string,
   inputs: Inputs,
   hooks: Pick<MergeHooks, "progress">,
-): Promise<Similarities> {
+): Promise<Similarities & { readonly identity: string }> {
   const { experts, layers } = inputs.vectors;
   const identity = digest({
     version,
@@ -49,11 +49,10 @@ export async function similarities(
   const saved = await similarityFile.readIfSound(out);
   if (saved?.identity === identity && saved.whole.length === inputs.tasks.length) return saved;
   const grams = await taskVectorGrams(inputs, hooks);
-  const found: Similarities = {
+  return {
+    identity,
     tasks: experts,
     whole: cosines(totalGram(grams)),
     layers: grams.map(({ layer, gram }) => ({ layer, cosines: cosines(gram) })),
   };
-  await similarityFile.write(out, { identity, ...found });
-  return found;
 }

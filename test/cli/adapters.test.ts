@@ -67,7 +67,7 @@ async function asLora(task: string): Promise<void> {
 /** Every weight of a model, or of an adapter on the base. */
 async function weightsOf(path: string, base: string): Promise<Map<string, Float32Array>> {
   const origin = await openMember("base", base, bert.canonical);
-  const one: Member = await openExpert("one", path, origin, bert.canonical);
+  const one: Member = await openExpert({ label: "one", folder: path }, origin, bert.canonical);
   const found = new Map<string, Float32Array>();
   for (const name of origin.actual.keys())
     if (!name.startsWith("classifier."))

@@ -261,6 +261,7 @@ test("a training: its own settings, nothing beside it, and of its rows the last 
     gate: "clamp",
     out: modelFolder(context, "mine"),
     baselines: false,
+    overwrite: true,
     resume: false,
   });
   expect(recipe).toBe("a recipe");

@@ -132,7 +132,7 @@ test("rows: every expert on its own task and the base first, then the methods as
   expect(times).toEqual(["ties", "average"].map((method) => ({ method, total: 2.25, merge: 1 })));
   expect(values).toEqual({ ties: { lambda: 0.3 }, average: { lambda: 0.3 } });
   expect([finished, synthetic, disposed]).toEqual([true, true, 1]);
-  expect(vi.mocked(openOutput)).toHaveBeenCalledWith(out, ["/base", "/a", "/b"]);
+  expect(vi.mocked(openOutput)).toHaveBeenCalledWith(out, ["/base", "/a", "/b"], true);
 });
 
 test("data are synthetic where one task's are", async () => {
@@ -212,7 +212,11 @@ test("a result of other settings or inputs is made anew, and so is one that is d
     return (await compare({ methods: ["ties"], out, ...changed })).ran;
   };
   expect(await again()).toEqual([]);
-  expect(await again({ seed: 4 })).toEqual(["ties"]);
+  await expect(again({ seed: 4 }), "a finished one of other settings is not written over").rejects.toThrow(
+    /holds a result of ties by other settings, inputs or another version; --overwrite replaces it/,
+  );
+  expect(await again()).toEqual([]);
+  expect(await again({ seed: 4, overwrite: true })).toEqual(["ties"]);
   await writeFile(join(out, "methods", "ties.json"), "{");
   expect(await again({ seed: 4 })).toEqual(["ties"]);
   await rm(join(out, "methods", "ties.json"));
@@ -222,7 +226,7 @@ test("a result of other settings or inputs is made anew, and so is one that is d
 test("a stale result is gone before its method is run: a run that breaks leaves none", async () => {
   const { out } = await compare({ methods: ["ties"] });
   run.mockRejectedValueOnce(new Error("broken"));
-  await expect(compare({ methods: ["ties"], out, seed: 4 })).rejects.toThrow("broken");
+  await expect(compare({ methods: ["ties"], out, seed: 4, overwrite: true })).rejects.toThrow("broken");
   expect(existsSync(join(out, "methods", "ties.json"))).toBe(false);
   expect(disposed, "the inputs are closed all the same").toBe(2);
 });

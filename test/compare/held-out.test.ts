@@ -81,7 +81,7 @@ beforeEach(() => {
     );
   vi.mocked(openExpert)
     .mockReset()
-    .mockImplementation((label) => {
+    .mockImplementation(({ label }) => {
       open.push(label);
       return Promise.resolve(expertOf(label) as never);
     });
@@ -109,7 +109,12 @@ test("with heads, on every file of the tasks' experts too, which are closed agai
   expect(open).toEqual([]);
   // The experts are looked for where the user has them.
   expect(locate).toHaveBeenCalledWith({ ...options, tasks: ["cb", "rte"] });
-  expect(openExpert).toHaveBeenCalledWith("cb", join(root, "experts", "cb"), base, canonical);
+  expect(openExpert).toHaveBeenCalledWith(
+    { label: "cb", folder: join(root, "experts", "cb") },
+    base,
+    canonical,
+    options,
+  );
   await expect(heldOutHashes(inputsOf(true), options, ["rtee"])).rejects.toThrow('(did you mean "rte"?)');
 });
 
