@@ -2,11 +2,12 @@ import { basename, join } from "node:path";
 import { existsSync } from "node:fs";
 import { at } from "../at.js";
 import { dtypeBytes, elements, fromFloat32, toFloat32 } from "../tensor/dtype.js";
-import { addFactors, scaleEntries, setRowLengths, transposed, type Factors } from "../tensor/lowrank.js";
-import { type Adapter } from "./adapter.js";
+import { loraChange, type EntryChange } from "../tensor/lora.js";
+import { scaleEntries } from "../tensor/lowrank.js";
+import type { AdaptedPart, AdaptedWeights, Adapter } from "./adapter.js";
 import { readJsonObject } from "./files.js";
 import { entryOf, type Checkpoint, adapterConfigName } from "./folder.js";
-import { findModules, type AdaptedPart, type AdaptedWeights } from "./adapter-places.js";
+import { findModules } from "./adapter-places.js";
 import { refIn, type Adapted, type MatrixRef, type SafetensorsFile } from "./safetensors.js";
 
 export interface AdaptedCheckpoint extends Checkpoint {
@@ -24,12 +25,16 @@ export interface AdaptedCheckpoint extends Checkpoint {
   plain(): Checkpoint;
 }
 
-/** Whether an adapter is DoRA: what it makes of a weight is no sum. */
-export const isDora = ({ adapted }: AdaptedCheckpoint): boolean =>
-  [...adapted.values()].some((part) => part.kind === "lora" && part.magnitude !== undefined);
-
-/** What an adapter does to entries of a weight as it is stored, from entry `from` on. */
-type Change = (out: Float32Array, from: number) => void;
+/**
+ * What keeps an adapter from being merged as one, for a message: DoRA, of which what it makes of a weight is no sum, or
+ * experts that it adapts as one. Such adapters are folded into their base.
+ */
+export function whyFolded({ adapted }: AdaptedCheckpoint): string | undefined {
+  const parts = [...adapted.values()].filter((part) => part.kind === "lora");
+  if (parts.some(({ magnitude }) => magnitude !== undefined)) return "DoRA";
+  if (parts.some(({ experts }) => experts)) return "of experts that are adapted as one (target_parameters)";
+  return undefined;
+}
 
 /** Of a base with an adapter, what its adapted weights are made of. */
 interface AdaptedSource {
@@ -42,19 +47,15 @@ async function readChange(
   { base, adapter }: AdaptedSource,
   name: string,
   part: AdaptedPart,
-): Promise<Change> {
+): Promise<EntryChange> {
   const { file } = adapter;
   const { transposed } = part;
   const { shape } = entryOf(base, name);
   const width = at(shape, -1);
   const read = async (tensor: string) => toFloat32(await file.read(tensor));
   if (part.kind === "lora") {
-    const factors = factorsOf(await read(part.a), await read(part.b), part, transposed);
     const lengths = part.magnitude === undefined ? undefined : await read(part.magnitude);
-    return (out, from) => {
-      addFactors(out, from, width, factors);
-      if (lengths) setRowLengths(out, from, width, lengths);
-    };
+    return loraChange({ ...part, a: await read(part.a), b: await read(part.b), lengths }, width);
   }
   const l = await read(part.l);
   const along = alongOf(part, transposed, shape);
@@ -62,8 +63,8 @@ async function readChange(
 }
 
 /** {@link readChange} for weights that are read in pieces: that of the weight read last is held. */
-function changeReader(source: AdaptedSource): (name: string, part: AdaptedPart) => Promise<Change> {
-  let last: { name: string; change: Change } | undefined;
+function changeReader(source: AdaptedSource): (name: string, part: AdaptedPart) => Promise<EntryChange> {
+  let last: { name: string; change: EntryChange } | undefined;
   return async (name, part) => {
     if (last?.name !== name) last = { name, change: await readChange(source, name, part) };
     return last.change;
@@ -82,8 +83,8 @@ function adaptedRef({ base, adapter }: AdaptedSource, name: string, part: Adapte
   };
   if (part.kind === "ia3")
     return { kind: "ia3", l: matrix(part.l), along: alongOf(part, transposed, shape), width };
-  const { a, b, scale, magnitude } = part;
-  const lora = { kind: "lora", a: matrix(a), b: matrix(b), scale, transposed, width } as const;
+  const { a, b, rank, scale, magnitude, experts } = part;
+  const lora = { kind: "lora", a: matrix(a), b: matrix(b), rank, scale, transposed, width, experts } as const;
   if (magnitude === undefined) return lora;
   const entry = file.entry(magnitude);
   return { ...lora, magnitude: { ...refIn(file.path, entry), rows: elements(entry.shape), columns: 1 } };
@@ -205,15 +206,3 @@ const alongOf = (
   stored: boolean,
   shape: readonly number[],
 ): "rows" | "columns" => (shape.length > 1 && (along === "out") !== stored ? "rows" : "columns");
-
-/** LoRA's factors of a weight as it is stored. A [rank, in], B [out, rank]. */
-export function factorsOf(
-  a: Float32Array,
-  b: Float32Array,
-  { rank, scale }: { readonly rank: number; readonly scale: number },
-  isTransposed: boolean,
-): Factors {
-  if (!isTransposed) return { left: b, right: a, rank, scale };
-  const [input, out] = [a.length / rank, b.length / rank];
-  return { left: transposed(a, rank, input), right: transposed(b, out, rank), rank, scale };
-}

@@ -2,18 +2,10 @@
 import { lookUp } from "../at.js";
 import { UserError } from "../errors.js";
 import { elements } from "../tensor/dtype.js";
-import type { Adapter, AdapterPart } from "./adapter.js";
+import type { AdaptedPart, AdaptedWeights, Adapter } from "./adapter.js";
+import { isStackPart, stackNames, stackPlaces } from "./experts.js";
 import { entryOf, type Checkpoint } from "./folder.js";
 import { isOptional, isOutputLayer, namesAs, scoresTokens } from "./names.js";
-
-/** An adapter's modules as the base calls their weights: the base's name → the part. */
-export type AdaptedWeights = ReadonlyMap<string, AdaptedPart>;
-
-/** What an adapter has for a weight of the base, and how that is stored. */
-export type AdaptedPart = AdapterPart & {
-  /** [in, out]. */
-  readonly transposed: boolean;
-};
 
 /** The sizes of the layer that a weight of [rows, columns] as it is stored belongs to; undefined of another shape. */
 function layerSizes(
@@ -87,6 +79,7 @@ export function findModules(
     config: base.config,
     names: [
       ...adapter.parts.flatMap(({ module }) => [`${module}.weight`, `${module}.bias`]),
+      ...adapter.parts.filter(isStackPart).flatMap((part) => stackNames(adapter, part)),
       ...adapter.whole.keys(),
     ],
   });
@@ -98,6 +91,10 @@ export function findModules(
   const { folder } = adapter;
   for (const own of adapter.parts) {
     const { module } = own;
+    if (isStackPart(own)) {
+      for (const [name, part] of stackPlaces({ base, adapter, storedAs }, own)) adapted.set(name, part);
+      continue;
+    }
     const part: AdaptedPart = { ...own, transposed: isTransposed(base, adapter, module) };
     const name = storedAs(`${module}.weight`);
     if (name === undefined) {

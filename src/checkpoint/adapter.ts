@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { isFloat } from "../tensor/dtype.js";
+import type { StackedExperts } from "../tensor/lora.js";
 import { readJsonObject } from "./files.js";
 import { adapterConfigName } from "./folder.js";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.js";
@@ -18,13 +20,27 @@ export type AdapterPart = {
       readonly kind: "lora";
       readonly a: string;
       readonly b: string;
+      /** Of each expert, where it adapts several. */
       readonly rank: number;
       readonly scale: number;
+      /** The module's parameter that it adapts, where that is not "weight" (target_parameters): a stack of experts. */
+      readonly parameter?: string | undefined;
       /** DoRA's lengths of rows. */
       readonly magnitude?: string | undefined;
     }
   | { readonly kind: "ia3"; readonly l: string; readonly along: "in" | "out" }
 );
+
+/** An adapter's modules as the base calls their weights: the base's name → the part. */
+export type AdaptedWeights = ReadonlyMap<string, AdaptedPart>;
+
+/** What an adapter has for a weight of the base, and how that is stored. */
+export type AdaptedPart = AdapterPart & {
+  /** [in, out]. */
+  readonly transposed: boolean;
+  /** Of LoRA of a stack of experts: which of them the weight has. */
+  readonly experts?: StackedExperts | undefined;
+};
 
 /** A PEFT folder with its file open. */
 export interface Adapter {
@@ -76,7 +92,6 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
     "megatron_config",
     "use_qalora",
     "use_bdlora",
-    "target_parameters",
     "arrow_config",
   ]) {
     if (given(key))
@@ -151,18 +166,53 @@ function weightSizes(file: SafetensorsFile, name: string): [rows: number, column
   return [rows, columns];
 }
 
+/** Parameters of a module of experts, in the order in which such modules define them. */
+const expertParameters = ["gate_up_proj", "down_proj"];
+
+/**
+ * The parameter that a part of an adapter is of, where its config names parameters; undefined where it is a layer's
+ * weight. Of two parameters of one module, PEFT puts what it has for the first into the `base_layer` of the second's.
+ * @throws UserError where it is not known which of several it is
+ */
+function parameterOf(module: string, a: string, { path, config }: AdapterConfig): string | undefined {
+  const targets: unknown = config["target_parameters"];
+  if (!Array.isArray(targets)) return undefined;
+  const named = targets
+    .map((target) => String(target).split("."))
+    .filter((parts) => `.${module}`.endsWith(`.${parts.slice(0, -1).join(".")}`))
+    .map((parts) => at(parts, -1));
+  if (named.length === 0 || named[0] === "weight") return undefined;
+  const inOrder = expertParameters.filter((name) => named.includes(name));
+  const depth = a.split(".base_layer.").length - 1;
+  const found = inOrder.at(-1 - depth);
+  if (inOrder.length !== named.length || found === undefined)
+    throw new UserError(
+      `${path}: "target_parameters" ${named.join(", ")} of one module are not supported; merge the adapter into its ` +
+        "model with PEFT (merge_and_unload) and give that",
+    );
+  return found;
+}
+
 /** LoRA's part of a module. @param a the name of its matrix A */
 function loraPart(
   file: SafetensorsFile,
   module: string,
   a: string,
-  { path, config }: AdapterConfig,
+  adapterConfig: AdapterConfig,
 ): AdapterPart {
+  const { path, config } = adapterConfig;
   const b = a.replace(".lora_A", ".lora_B");
-  const [rank] = weightSizes(file, a);
-  const [, rankB] = weightSizes(file, b);
-  if (rank !== rankB || rank === 0)
-    throw new UserError(`${file.path}: "${a}" has rank ${rank}, "${b}" ${rankB}`);
+  const [rows] = weightSizes(file, a);
+  const [, rowsB] = weightSizes(file, b);
+  if (rows !== rowsB || rows === 0)
+    throw new UserError(`${file.path}: "${a}" has rank ${rows}, "${b}" ${rowsB}`);
+  const parameter = parameterOf(module, a, adapterConfig);
+  let rank = rows;
+  // A stack's matrices have the rank of all experts together.
+  if (parameter !== undefined)
+    rank = finiteNumber(path, "r", patterned(config["rank_pattern"], `${module}.${parameter}`, config["r"]));
+  if (!(rank > 0) || rows % rank !== 0)
+    throw new UserError(`${file.path}: "${a}" has ${rows} rows, which are no experts of rank ${rank}`);
   const alpha = patterned(config["alpha_pattern"], module, config["lora_alpha"]);
   const divisor = config["use_rslora"] === true ? Math.sqrt(rank) : rank;
   const lora = {
@@ -172,6 +222,7 @@ function loraPart(
     b,
     rank,
     scale: finiteNumber(path, "lora_alpha", alpha) / divisor,
+    parameter,
   } as const;
   if (config["use_dora"] !== true) return lora;
   const vector = a.replace(/\.lora_A(?=\.).*$/, ".lora_magnitude_vector");
@@ -200,7 +251,7 @@ function findParts(
   for (const name of file.entries.keys()) {
     const plain = name
       .replace(/^base_model\.model\./, "")
-      .replace(/\.(modules_to_save(\.default)?|base_layer)(?=\.)/, "");
+      .replace(/(\.(modules_to_save(\.default)?|base_layer))+(?=\.)/, "");
     const [, loraModule] = /^(.+)\.lora_A(?:\.default)?\.weight$/.exec(plain) ?? [];
     const [, ia3Module] = /^(.+)\.ia3_l(?:\.default)?$/.exec(plain) ?? [];
     if (loraModule !== undefined && kind === "lora") {

@@ -3,8 +3,10 @@
  * (expert − base): numbers cannot prove that experts were tuned from their base, so what stands out is told, and
  * refused where the user wants that.
  */
+import { realpathSync } from "node:fs";
+import { basename, resolve } from "node:path";
 import { UserError } from "../errors.js";
-import type { Member } from "./family.js";
+import { adapterOf, type Member } from "./family.js";
 import { at, f32, f64 } from "../at.js";
 import { dot, isFloat } from "../tensor/dtype.js";
 import { isOptional } from "./names.js";
@@ -122,6 +124,54 @@ export interface Rules {
   readonly sliced?: boolean | undefined;
 }
 
+/** Endings of names that say how a model is packed, and not which it is; "Meta-" before Llama is as good as nothing. */
+const packaging =
+  /-(unsloth|bnb-4bit|bnb-8bit|4bit|8bit|int4|int8|nf4|fp8(-dynamic)?|gptq|awq|hf|bf16|fp16)$/;
+
+/** A model's name as far as it tells models apart: "unsloth/Llama-3.2-1B-bnb-4bit" → "llama-3-2-1b". */
+export function plainModelName(id: string): string {
+  let name = (id.split(/[\\/]/).findLast(Boolean) ?? "")
+    .toLowerCase()
+    .replace(/[._]/g, "-")
+    .replace(/^meta-/, "");
+  while (packaging.test(name)) name = name.replace(packaging, "");
+  return name;
+}
+
+/** What a base is called: its folder, its id in the hub's cache, and what its config says it was saved from. */
+function namesOfBase(folder: string, config: Readonly<Record<string, unknown>>): string[] {
+  const { _name_or_path: savedFrom } = config;
+  const parts = [...new Set([resolve(folder), realpathSync(folder)])].flatMap((path) => path.split(/[\\/]/));
+  const cached = parts.flatMap((part) => /^models--.+?--(.+)$/.exec(part)?.[1] ?? []);
+  const named = [basename(resolve(folder)), basename(realpathSync(folder)), ...cached, savedFrom];
+  return named.filter((name) => typeof name === "string").map(plainModelName);
+}
+
+/** An id on the hub: "org/name", or the name alone. */
+const isHubId = (name: string): boolean => /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(name);
+
+/**
+ * Checks, by name, that adapters were trained on the base that they are merged on: their own files do not tell, where
+ * the sizes are the same. A path is told alone, because folders are moved and renamed.
+ * @throws UserError where an id of the hub is another model's
+ */
+function checkAdapterBases(members: readonly Member[], { allowMismatch, strict }: Rules): string[] {
+  const lines: string[] = [];
+  for (const one of members) {
+    const { label, checkpoint } = one;
+    const own = adapterOf(one)?.adapter.config["base_model_name_or_path"];
+    if (typeof own !== "string" || own === "" || checkpoint.home === undefined) continue;
+    if (namesOfBase(checkpoint.home, checkpoint.config).includes(plainModelName(own))) continue;
+    const { folder, home } = checkpoint;
+    const line = `${folder} (${label}): it says that it was trained on ${own}, and is merged on ${home}`;
+    if (isHubId(own) && !allowMismatch)
+      throw new UserError(`${line}; give that base, or if they are the same model: --allow-mismatch`);
+    if (strict) throw new UserError(`--strict: ${line}`);
+    lines.push(line);
+  }
+  return lines;
+}
+
 /** That weights were read as the numbers that they stand for, a line a model. */
 function dequantisedLines(members: readonly Member[]): string[] {
   const found = members.filter(({ checkpoint }) => checkpoint.dequantised !== undefined);
@@ -145,6 +195,7 @@ export async function checkTogether(
   const lines = [
     ...dequantisedLines([first, ...members]),
     ...checkStructure(first, members, { allow: allowMismatch, sliced }),
+    ...checkAdapterBases(members, { allowMismatch, strict }),
   ];
   if (!base) return lines;
   const experts = members.filter((one) => one !== base);

@@ -1,6 +1,7 @@
 import { dtypeBytes, elements, isDType, type DType, type HostTensor } from "../tensor/dtype.js";
 import { open, type FileHandle } from "node:fs/promises";
 import { UserError } from "../errors.js";
+import type { StackedExperts } from "../tensor/lora.js";
 import type { CodedScales, CodeLayout } from "../tensor/unpack.js";
 import { isRecord } from "./files.js";
 
@@ -48,6 +49,9 @@ export type Adapted =
       readonly a: MatrixRef;
       readonly b: MatrixRef;
       readonly magnitude?: MatrixRef | undefined;
+      readonly experts?: StackedExperts | undefined;
+      /** Of each expert, where it adapts several. */
+      readonly rank: number;
       readonly scale: number;
       readonly transposed: boolean;
       readonly width: number;

@@ -1,7 +1,7 @@
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { inOneSpelling } from "./adapter-places.js";
-import { isDora, type AdaptedCheckpoint } from "./adapted.js";
+import { whyFolded, type AdaptedCheckpoint } from "./adapted.js";
 import { adapterOf, type Member } from "./family.js";
 
 /**
@@ -28,13 +28,13 @@ export function adapterForm(
   const wholeIn = ({ replaced, baseHeads }: AdaptedCheckpoint): readonly string[] =>
     headsApart ? replaced : [...replaced, ...baseHeads];
   const whole = adapters.find((one) => wholeIn(one).length > 0);
-  const dora = adapters.find(isDora);
-  if (dora && write === "adapter")
+  const folded = adapters.find(whyFolded);
+  if (folded && write === "adapter")
     throw new UserError(
-      `--write adapter: ${dora.folder} is DoRA, and what several of them make of a weight is no adapter; use ` +
-        "--write model",
+      `--write adapter: ${folded.folder} is ${whyFolded(folded)}, and what several of them make of a weight is no ` +
+        "adapter; use --write model",
     );
-  if (dora) return undefined;
+  if (folded) return undefined;
   if (adapters.length === inputs.length && kinds.size === 1 && !whole) {
     const spelled = inOneSpelling(adapters.map(({ adapted }) => adapted));
     return adapters.map((one, i) => ({ ...one, adapted: at(spelled, i) }));

@@ -1,11 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { at } from "../at.js";
-import { factorsOf } from "../checkpoint/adapted.js";
 import { UserError } from "../errors.js";
 import type { Part, TensorReader } from "../methods/types.js";
 import { decodeHalves, encodeHalves, dtypeBytes, elements, type DType, rowShape } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, PackedLayout, Ref } from "../checkpoint/safetensors.js";
-import { addFactors, scaleEntries, setRowLengths } from "../tensor/lowrank.js";
+import { loraChange } from "../tensor/lora.js";
+import { scaleEntries } from "../tensor/lowrank.js";
 import { codeBytes, unpack, unpackScales } from "../tensor/unpack.js";
 import { zip } from "../methods/inputs.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
@@ -40,17 +40,9 @@ function changeOf(files: FileReader, adapted: Adapted): (out: Float32Array, from
     const l = readMatrix(files, adapted.l);
     return (out, from) => scaleEntries(out, from, adapted.width, { l, along: adapted.along });
   }
-  const factors = factorsOf(
-    readMatrix(files, adapted.a),
-    readMatrix(files, adapted.b),
-    { rank: adapted.a.rows, scale: adapted.scale },
-    adapted.transposed,
-  );
   const lengths = adapted.magnitude && readMatrix(files, adapted.magnitude);
-  return (out, from) => {
-    addFactors(out, from, adapted.width, factors);
-    if (lengths) setRowLengths(out, from, adapted.width, lengths);
-  };
+  const [a, b] = [readMatrix(files, adapted.a), readMatrix(files, adapted.b)];
+  return loraChange({ ...adapted, a, b, lengths }, adapted.width);
 }
 
 /** The scales of a quantised weight, as numbers. */
@@ -104,7 +96,8 @@ export function openFileReader(): FileReader {
     },
     change(adapted) {
       const { path, start } = adapted.kind === "lora" ? adapted.a : adapted.l;
-      return changes(`${path}@${start}`, () => changeOf(files, adapted));
+      const experts = adapted.kind === "lora" && adapted.experts;
+      return changes(`${path}@${start} ${JSON.stringify(experts)}`, () => changeOf(files, adapted));
     },
     scales: (packed) =>
       scales(`${packed.scales.path}@${packed.scales.start}`, () => readScaleList(files, packed)),

@@ -1,6 +1,6 @@
 import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
 import { at, lookUp } from "../at.js";
-import { isDora, type AdaptedCheckpoint } from "../checkpoint/adapted.js";
+import { whyFolded, type AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { adapterOf, member, type Family, type Member } from "../checkpoint/family.js";
 import { hostTensor, inMemory, overlaid } from "../checkpoint/overlay.js";
 import { stackLora } from "../checkpoint/stacked.js";
@@ -138,7 +138,7 @@ export async function factoredFamily(
 ): Promise<FactoredFamily | undefined> {
   const { base, close } = family;
   const adapters: Adapters = family.experts.map(adapterOf);
-  if (adapters.some((one) => one && isDora(one))) return undefined;
+  if (adapters.some((one) => one && whyFolded(one) !== undefined)) return undefined;
   const kinds = new Set(adapters.map((one) => one?.adapter.kind ?? "model"));
   const moduleOf = (weight: string): string => canonical(weight).replace(/\.weight$/, "");
   let added: AddedTensors | undefined;

@@ -2,6 +2,8 @@
 import { at, lookUp } from "../at.js";
 import { member, openExpert, openMember, type Member, type OpenOptions } from "../checkpoint/family.js";
 import { type Checkpoint, isAdapter } from "../checkpoint/folder.js";
+import { withExpertsAlike } from "../checkpoint/experts.js";
+import { zip } from "../methods/inputs.js";
 import { namesAs } from "../checkpoint/names.js";
 import { watchFiles, Resources } from "../checkpoint/files.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
@@ -17,7 +19,9 @@ export interface NamedFolder {
 const sameName = (name: string): string => name;
 
 /** Models under the names of one of them, which keeps its own. */
-function alike(members: readonly Member[], reference: number): Member[] {
+function alike(opened: readonly Member[], reference: number): Member[] {
+  const checkpoints = withExpertsAlike(opened.map(({ checkpoint }) => checkpoint));
+  const members = zip(opened, checkpoints).map(([one, checkpoint]) => ({ ...one, checkpoint }));
   const own = at(members, reference);
   const first = member(own.label, own.checkpoint, sameName);
   const renamed = members.map((one) => {

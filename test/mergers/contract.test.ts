@@ -1,7 +1,7 @@
 /** A merge is right, or it is refused: the kinds of inputs that people merge, as models of a few numbers. */
 import { existsSync, readdirSync, utimesSync } from "node:fs";
-import { cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { cp, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { findMethod } from "../../src/methods/index.js";
@@ -653,4 +653,48 @@ test("DoRA is folded into its model as PEFT folds it", async () => {
   await expected.close();
   const asAdapter = merge([join(made, "adapter")], { base: join(made, "base"), write: "adapter" });
   await expect(asAdapter).rejects.toThrow(/is DoRA.*--write model/);
+});
+
+test.each([
+  ["an id of the hub", "meta-llama/Llama-2-7b-hf", "refused"],
+  ["an id without an organisation", "gpt2", "refused"],
+  ["a folder elsewhere", "/home/somebody/checkpoints/step-100", "told"],
+  ["the base's own folder", "./BASE", "silent"],
+  ["the model that the base's config names", "acme/Tiny-1.5-hf", "silent"],
+  ["the same model, packed", "unsloth/tiny-1.5-unsloth-bnb-4bit", "silent"],
+  ["nothing", null, "silent"],
+] as const)("an adapter that was trained on %s", async (_, name, outcome) => {
+  const base = await model("base", square, { ...llama, _name_or_path: "acme/Tiny-1.5" });
+  const config = { base_model_name_or_path: name?.replace("BASE", basename(base)) ?? null };
+  const one = await adapter("one", lora("layers.0.q"), config);
+  const run = (options: object = {}) => merge([one], { base, method: "average", write: "model", ...options });
+  const said = /it says that it was trained on .*, and is merged on/;
+  if (outcome === "refused") await expect(run()).rejects.toThrow(said);
+  else if (outcome === "silent") expect((await run()).notes.join()).not.toMatch(said);
+  else {
+    expect((await run()).notes.join()).toMatch(said);
+    await expect(run({ strict: true })).rejects.toThrow(said);
+  }
+  const allowed = await run({ allowMismatch: true });
+  if (outcome === "refused") expect(await readFile(join(allowed.out, "README.md"), "utf8")).toMatch(said);
+});
+
+test("a finished result is written over with --overwrite alone, one that was cut off without", async () => {
+  const [base, first, second] = [
+    await model("base", body(1)),
+    await model("a", body(2)),
+    await model("b", body(3)),
+  ];
+  const { out, tensors } = await merge([first], { base });
+  const again = (options: object = {}) => merge([second], { base, out, ...options });
+  await expect(again()).rejects.toThrow(
+    /holds a finished result; --overwrite replaces it, or choose another folder/,
+  );
+  expect(await tensors()).toEqual(expected(2));
+  await again({ overwrite: true });
+  expect(await tensors()).toEqual(expected(3));
+  // The card comes last: without it the folder is what a kill left.
+  await rm(join(out, "README.md"));
+  await merge([first], { base, out });
+  expect(await tensors()).toEqual(expected(2));
 });
