@@ -143,9 +143,10 @@ export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
       hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await dataHash(source) });
   return hashes;
 }
-/** The transformers class that an expert says it is. */
-export function headClassOf(one: Member): string {
+/** The transformers class that an expert says it is. @param isImage whether it takes images */
+export function headClassOf(one: Member, isImage = false): string {
   const [architecture]: unknown[] = [one.checkpoint.config["architectures"]].flat();
+  if (isImage && architecture === undefined) return "AutoModelForImageClassification";
   if (typeof architecture !== "string" || !/^\w+$/.test(architecture))
     return "AutoModelForSequenceClassification";
   const adapter = adapterOf(one);

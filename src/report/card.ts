@@ -99,8 +99,12 @@ const usages: Record<CardInput["use"], (usage: Usage, what: string, loader: Pyth
     ]),
 };
 
+/** Classes that a use asks for, whatever the experts were saved as. */
+const classFor: Partial<Record<CardInput["use"], string>> = { embeddings: "CLIPVisionModelWithProjection" };
+
 /** What the card says of the folder's use. */
-function usageText(usage: Usage): string {
+function usageText(given: Usage): string {
+  const usage = { ...given, headClass: classFor[given.use] ?? given.headClass };
   const { model, adapter } = whatItIs[usage.use];
   return usages[usage.use](usage, usage.adapter ? adapter : model, loaderOf(usage));
 }

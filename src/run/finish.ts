@@ -118,11 +118,11 @@ async function writeCard(
   options: MergeOptions,
   { rows, settings, ...flags }: Pick<CardInput, "rows" | "settings" | "coefficients" | "tree" | "synthetic">,
 ): Promise<void> {
-  const { name, family, head, heads, hashes } = inputs;
+  const { name, family, head, heads, hashes, plain } = inputs;
   const card = modelCard({
     name,
     tasks: options.tasks,
-    headClass: headClassOf(head ? at(heads, 0) : family.base),
+    headClass: headClassOf(head ? at(heads, 0) : family.base, plain.image !== undefined),
     use: cardUse(inputs),
     adapter: isAdapter(out),
     settings,

@@ -9,6 +9,7 @@ import { packageFolder } from "../../src/package.js";
 import { fromFloat32, toFloat32 } from "../../src/tensor/dtype.js";
 import { factorise } from "../../src/tensor/factorise.js";
 import { relativeError, temporaryFolder } from "../helpers.js";
+import { canRunCards, cardTitle, headIsThere, runCard } from "./card.js";
 import { cliIn, json } from "./cli.js";
 
 const folder = await temporaryFolder();
@@ -245,6 +246,10 @@ describe("LoRA experts", () => {
       );
     },
   );
+
+  test.skipIf(!canRunCards)(cardTitle("a merged adapter"), async () => {
+    expect(await runCard(join(folder, "trained"), headIsThere, base)).toBe("right");
+  });
 
   test("a tree of adapters is one table, and evaluates as it was measured", async () => {
     const experts = tasks.map((task) => `${task}=${join(folder, "lora", task)}`);

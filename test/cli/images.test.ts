@@ -10,6 +10,7 @@ import { vit } from "../../src/models/vit.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32, toFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
+import { canRunCards, cardTitle, headIsThere, runCard } from "./card.js";
 import { cliIn, json } from "./cli.js";
 
 const folder = await temporaryFolder();
@@ -157,7 +158,7 @@ describe("images", () => {
     const config = {
       model_type: "clip",
       projection_dim: 8,
-      vision_config: small,
+      vision_config: { ...small, projection_dim: 8 },
       text_config: {
         ...tower,
         vocab_size: Object.keys(vocab).length,
@@ -191,6 +192,16 @@ describe("images", () => {
     expect(
       (await cli(...given, "--tasks", "shapes,numbered", "--family", "clip", "--out", "none")).stderr,
     ).toMatch(/numbered: a head is made from the names of its classes, and it has numbers alone/);
+  });
+
+  test.skipIf(!canRunCards)(cardTitle("a merged ViT"), async () => {
+    expect(await runCard(join(folder, "seen"), headIsThere)).toBe("right");
+  });
+
+  test.skipIf(!canRunCards)(cardTitle("merged CLIP towers"), async () => {
+    const check =
+      "import torch\nx = model(pixel_values=torch.rand(1, 3, 8, 8)).image_embeds\nprint((head @ x.T).shape[0])";
+    expect(await runCard(join(folder, "clipped"), check)).toBe("3");
   });
 
   test("a damaged archive is said to be one", async () => {

@@ -6,6 +6,7 @@ import { gpt2 } from "../../src/models/gpt2.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
+import { canRunCards, cardTitle, runCard } from "./card.js";
 import { cliIn, json } from "./cli.js";
 
 const folder = await temporaryFolder();
@@ -98,6 +99,12 @@ describe("a language model", () => {
     expect(
       await cli("compare", ...given, "--methods", "ties,fisher,regmean,adamerging", "--out", "compared"),
     ).toMatchObject({ code: 0 });
+  });
+
+  test.skipIf(!canRunCards)(cardTitle("a merged language model"), async () => {
+    const check = "import torch\nprint(model(input_ids=torch.tensor([[1, 2, 3]])).logits.shape[-1])";
+    const { vocab_size: size } = await json<{ vocab_size: number }>(join(folder, "out", "config.json"));
+    expect(await runCard(join(folder, "out"), check)).toBe(String(size));
   });
 
   test("promptsource's templates, the mean as score, the papers' split, from disk by blocks", async () => {

@@ -8,6 +8,7 @@ import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { packageFolder } from "../../src/package.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { temporaryFolder } from "../helpers.js";
+import { canRunCards, cardTitle, headIsThere, runCard } from "./card.js";
 import { cliIn, contents, json, main } from "./cli.js";
 
 const folder = await temporaryFolder();
@@ -55,6 +56,10 @@ describe("the main job", () => {
     expect(card).toMatch(/SYNTHETIC/);
     expect(card).toMatch(/\| base \| model.safetensors \| `[0-9a-f]{64}` \|/);
     expect((await readFile(join(whole, "coefficients.png"))).subarray(1, 4).toString()).toBe("PNG");
+  });
+
+  test.skipIf(!canRunCards)(cardTitle("a merged encoder"), async () => {
+    expect(await runCard(whole, headIsThere)).toBe("right");
   });
 
   test("results hold every method and task, and SuperMerge beats the average here", () => {
