@@ -1,5 +1,6 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
+import { isRecord } from "../checkpoint/files.js";
 import { isOptional } from "../checkpoint/names.js";
 import { UserError } from "../errors.js";
 import type { MergekitFile, MergekitSettings, MergekitSource } from "./file.js";
@@ -55,8 +56,38 @@ const perLayer = /layer|block|attention|attn|mlp|rope/;
 /** Keys of a config that count its layers. */
 const stackCounts = ["num_hidden_layers", "num_layers", "n_layer", "n_layers"];
 
+type ModelConfig = Readonly<Record<string, unknown>>;
+
 /**
- * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer.
+ * What one config says of layers, where they were stacked anew.
+ * @param configOf that config of each model
+ */
+function layerKeys(
+  slices: readonly Slice[],
+  configOf: (model: string) => ModelConfig,
+  countOf: (model: string) => number,
+): Record<string, unknown> {
+  const config = configOf(modelBehind(at(slices, 0)));
+  const layers = slices.reduce((sum, { lead }) => sum + lengthOf(lead), 0);
+  const counts = stackCounts.filter((key) => key in config).map((key) => [key, layers] as const);
+  const lists = Object.keys(config).flatMap((key): [string, unknown[]][] => {
+    if (!perLayer.test(key)) return [];
+    const entries = slices.map(({ lead }) => {
+      const list = configOf(lead.model)[key];
+      const [from, to] = lead.layer_range;
+      return Array.isArray(list) && list.length === countOf(lead.model) ? list.slice(from, to) : undefined;
+    });
+    return entries.every((list) => list !== undefined) ? [[key, entries.flat()]] : [];
+  });
+  return Object.fromEntries([...counts, ...lists]);
+}
+
+/** The model whose config a slice's result has. */
+const modelBehind = ({ base, lead }: Slice): string => base ?? lead.model;
+
+/**
+ * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer. Of
+ * a model within another (`text_config`), where that counts the layers that are stacked.
  * @param open an opened model by the name that the file gives it
  */
 export function layerSettings(
@@ -65,26 +96,15 @@ export function layerSettings(
 ): Record<string, unknown> {
   const [first] = slices;
   if (!first) return {};
-  const { config } = open(first.base ?? first.lead.model).checkpoint;
-  const layers = slices.reduce((sum, { lead }) => sum + lengthOf(lead), 0);
-  const counts = stackCounts.filter((key) => key in config).map((key) => [key, layers] as const);
-  const ofModel = (model: string): number => layerCount(open(model));
-  const lists = Object.keys(config).flatMap((key): [string, unknown[]][] => {
-    if (!perLayer.test(key)) return [];
-    const entries = slices.map(
-      ({
-        lead: {
-          model,
-          layer_range: [from, to],
-        },
-      }) => {
-        const list = open(model).checkpoint.config[key];
-        return Array.isArray(list) && list.length === ofModel(model) ? list.slice(from, to) : undefined;
-      },
-    );
-    return entries.every((list) => list !== undefined) ? [[key, entries.flat()]] : [];
+  const configOf = (model: string): ModelConfig => open(model).checkpoint.config;
+  const countOf = (model: string): number => layerCount(open(model));
+  const model = modelBehind(first);
+  const nested = Object.entries(configOf(model)).flatMap(([key, inner]): [string, ModelConfig][] => {
+    if (!isRecord(inner) || !stackCounts.some((count) => inner[count] === countOf(model))) return [];
+    const innerOf = (one: string): ModelConfig => [configOf(one)[key]].find(isRecord) ?? {};
+    return [[key, { ...inner, ...layerKeys(slices, innerOf, countOf) }]];
   });
-  return Object.fromEntries([...counts, ...lists]);
+  return { ...layerKeys(slices, configOf, countOf), ...Object.fromEntries(nested) };
 }
 
 /** Layers of the result that are made from the same sources. */

@@ -443,6 +443,24 @@ test("a stacked model's config counts its layers, and lists their kinds", async 
   await expect(byFile(sliced)).rejects.toThrow(/several stacks of layers \(encoder\.block, decoder\.block\)/);
 });
 
+test("a config within a config counts the layers that are stacked, and one that counts others does not", async () => {
+  const inner = { num_hidden_layers: 3, layer_types: ["slide", "slide", "full"], rope_theta: 5 };
+  const config = { ...llama, text_config: inner, vision_config: { num_hidden_layers: 7, layer_types: [1] } };
+  const one = await model("one", layered(0, 3), config);
+  const merged = await byFile(
+    `merge_method: passthrough\nslices:\n- sources: [{model: ${one}, layer_range: [0, 3]}]\n` +
+      `- sources: [{model: ${one}, layer_range: [1, 3]}]\n`,
+  );
+  expect(await merged.json("config.json")).toMatchObject({
+    text_config: {
+      num_hidden_layers: 5,
+      layer_types: ["slide", "slide", "full", "slide", "full"],
+      rope_theta: 5,
+    },
+    vision_config: { num_hidden_layers: 7, layer_types: [1] },
+  });
+});
+
 test("a gradient runs over each stack of its own", async () => {
   const stacks = (x: number): Tensors => ({
     ...Object.fromEntries([0, 1, 2].map((i) => [`encoder.block.${i}.w`, [[1], x]])),
