@@ -53,6 +53,8 @@ interface Products {
   readonly dots: readonly Float64Array[];
   /** ‖base‖² */
   base: number;
+  /** Which of them are adapters: what these add is theirs, whatever base it is added to, and may be large. */
+  readonly adapters?: ReadonlySet<number> | undefined;
 }
 
 async function productsOf(base: Member, experts: readonly Member[]): Promise<Products> {
@@ -77,7 +79,7 @@ async function productsOf(base: Member, experts: readonly Member[]): Promise<Pro
 const shareText = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 /** What stands out of experts, by the sizes and angles of their task vectors; a line each. */
-export function standingOut(labels: readonly string[], { dots, base }: Products): string[] {
+export function standingOut(labels: readonly string[], { dots, base, adapters }: Products): string[] {
   if (base === 0) return [];
   const squares = labels.map((_, i) => f64(at(dots, i), i));
   const shares = squares.map((square) => Math.sqrt(square / base));
@@ -87,7 +89,7 @@ export function standingOut(labels: readonly string[], { dots, base }: Products)
     const others = shares.filter((_, j) => j !== i).sort((a, b) => a - b);
     const median = others.length ? at(others, Math.floor(others.length / 2)) : 0;
     if (share === 0) lines.push(`${label} is the base itself, as far as a sample of its weights tells`);
-    else if (share > largeShare || (median > 0 && share > outlier * median))
+    else if ((share > largeShare && !adapters?.has(i)) || (median > 0 && share > outlier * median))
       lines.push(
         `${label}: its task vector is ${shareText(share)} as large as the base's weights` +
           `${median > 0 ? ` (the others': ${shareText(median)})` : ""}; was it tuned from this base?`,
@@ -108,9 +110,10 @@ export function standingOut(labels: readonly string[], { dots, base }: Products)
  * @returns what stands out, a line each
  */
 async function checkBelonging(base: Member, experts: readonly Member[], strict: boolean): Promise<string[]> {
+  const adapters = new Set([...experts.keys()].filter((i) => adapterOf(at(experts, i)) !== undefined));
   const lines = standingOut(
     experts.map(({ label, checkpoint }) => `${checkpoint.folder} (${label})`),
-    await productsOf(base, experts),
+    { ...(await productsOf(base, experts)), adapters },
   );
   if (strict && lines.length) throw new UserError(`--strict: ${lines.join("; ")}`);
   return lines;
