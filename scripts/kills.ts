@@ -37,7 +37,7 @@ const family = ["--base", join("checkpoints", "mini", "base"), "--experts", ...e
 /** What is run, and what goes on from where it was killed. */
 const commands: Readonly<Record<string, { readonly args: readonly string[]; readonly again?: string }>> = {
   train: { args: ["--tasks", o.tasks, "--steps", o.steps, ...placed], again: "--resume" },
-  merge: { args: ["merge", "--method", "dare", ...family, "--threads", "1"] },
+  merge: { args: ["merge", "--method", "dare", ...family, "--threads", "1"], again: "--overwrite" },
   tree: {
     args: [
       "tree",

@@ -1,12 +1,11 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import { Option, type Command } from "commander";
-import { parse } from "yaml";
 import { z } from "zod";
 import { loadSettings } from "../config/load.js";
+import { readYaml } from "../config/yaml.js";
 import { wholeNumber } from "../config/numbers.js";
-import { messageOf, stoppedCode, UserError } from "../errors.js";
+import { stoppedCode, UserError } from "../errors.js";
 import { nodeFile } from "../folder/tree-files.js";
 import { nodeMethods, type NodeMethod } from "../treerun/methods.js";
 import { fetchNamed } from "../inputs/locate.js";
@@ -46,14 +45,7 @@ async function grouping(by: string): Promise<TreeOptions["by"]> {
   if (by === "similarity" || by === "order") return by;
   if (!existsSync(by))
     throw new UserError(`--by ${by}: it is neither similarity nor order, and there is no such file`);
-  let content: unknown;
-  try {
-    content = parse(await readFile(by, "utf8"));
-  } catch (error) {
-    const [first] = messageOf(error).split("\n");
-    throw new UserError(`${by}: ${first}`);
-  }
-  const groups = nested.safeParse(content);
+  const groups = nested.safeParse(await readYaml(by));
   if (groups.success) return { file: by, groups: groups.data };
   throw new UserError(`${by}: write groups as nested lists of tasks, such as [[rte, cb], copa]`);
 }

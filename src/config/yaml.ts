@@ -1,9 +1,10 @@
 import { readFile } from "node:fs/promises";
-import { parse, YAMLParseError } from "yaml";
 import { UserError } from "../errors.js";
 
 /** Reads a YAML file. @throws UserError naming the file and the line where it is none */
 export async function readYaml(path: string): Promise<unknown> {
+  // Here: most commands read none, and it takes a tenth of a second to load.
+  const { parse, YAMLParseError } = await import("yaml");
   try {
     return parse(await readFile(path, "utf8"));
   } catch (error) {

@@ -167,8 +167,14 @@ async function run(
   const resume = options.resume && finetuneFile.exists(out);
   if (options.resume && !resume)
     hooks.note(`--resume: ${out} holds no ${finetuneFile.name}; the fine-tuning starts anew`);
-  if (!resume) await clearMerge(out);
   const identity = await finetuneIdentity(options, base, encoder, tasks);
+  const before = await finetuneFile.readIfSound(out);
+  if (resume && before?.scores && before.identity === identity) {
+    hooks.note(`${out} is finished already`);
+    await rm(join(out, fileNames.finetuneTensors), { force: true });
+    return before.scores;
+  }
+  if (!resume) await clearMerge(out);
   let begin: Progress = { step: 0, best: undefined };
   if (resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
   const perEpoch = tasks.reduce((sum, { batches }) => sum + batches, 0);
@@ -176,10 +182,11 @@ async function run(
   if (!end) return undefined;
   const { best, adapterModules } = loaded;
   await writeExpert(out, base, { plain, head, tasks, best, adapterModules }, options);
-  await rm(join(out, fileNames.finetuneTensors), { force: true });
   const scores = end.best?.scores ?? [];
   const settings = { ...numbersOf(options), base: basename(options.base), data: basename(options.data) };
   await finetuneFile.write(out, { identity, version, settings, scores });
+  // Last: a folder that was killed before has all that it goes on from.
+  await rm(join(out, fileNames.finetuneTensors), { force: true });
   return scores;
 }
 

@@ -1,5 +1,4 @@
 import { createRequire } from "node:module";
-import { PNG } from "pngjs";
 import { messageOf, UserError } from "../errors.js";
 import type { Picture } from "./pixels.js";
 
@@ -17,10 +16,12 @@ interface JpegModule {
   readonly JPEGDecoder: new () => JpegDecoder;
 }
 
+type PngModule = typeof import("pngjs");
+
 /** Beyond this a picture's header is not believed. */
 const mostPixels = 2 ** 27;
 
-function decodePng(bytes: Uint8Array, where: string): Picture {
+function decodePng({ PNG }: PngModule, bytes: Uint8Array, where: string): Picture {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (file.length < 24 || file.readUInt32BE(16) * file.readUInt32BE(20) > mostPixels)
     throw new UserError(`${where}: its header says that it has more than ${mostPixels} pixels`);
@@ -68,9 +69,9 @@ export async function loadDecoder(): Promise<Decoder> {
   const make = createRequire(import.meta.url)(
     "@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs",
   ) as () => Promise<JpegModule>;
-  const jpeg = await make();
+  const [jpeg, png] = [await make(), await import("pngjs")];
   return (bytes, where) => {
-    if (isPng(bytes)) return decodePng(bytes, where);
+    if (isPng(bytes)) return decodePng(png, bytes, where);
     if (isJpeg(bytes)) return decodeJpeg(jpeg, bytes, where);
     throw new UserError(`${where}: not a PNG or JPEG file`);
   };

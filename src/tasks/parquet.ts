@@ -1,5 +1,3 @@
-import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
 import { messageOf, UserError } from "../errors.js";
 import type { Row } from "./examples.js";
 
@@ -8,6 +6,9 @@ const plainNumber = (value: unknown): unknown => (typeof value === "bigint" ? Nu
 
 /** The rows of a parquet file, a group of them in memory at a time. Bytes that are not said to be text stay bytes. */
 export async function* parquetRows(path: string): AsyncGenerator<Row> {
+  // Here: most runs read none of it.
+  const { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } = await import("hyparquet");
+  const { compressors } = await import("hyparquet-compressors");
   try {
     const file = await asyncBufferFromFile(path);
     const metadata = await parquetMetadataAsync(file);

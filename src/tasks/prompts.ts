@@ -2,7 +2,6 @@ import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Template } from "@huggingface/jinja";
-import { parse } from "yaml";
 import { z } from "zod";
 import { firstIssue, messageOf, UserError } from "../errors.js";
 import { packageFolder } from "../package.js";
@@ -50,6 +49,7 @@ const promptsourceFolders: Record<string, readonly string[]> = {
 };
 
 async function parseYaml(path: string): Promise<unknown> {
+  const { parse } = await import("yaml");
   try {
     // promptsource marks its templates with tags of its own.
     return parse(await readFile(path, "utf8"), { logLevel: "error" });

@@ -157,7 +157,16 @@ test("stopped after an epoch and gone on with, it ends at the same bytes", async
     /made with other settings/,
   );
   expect(await cli(...args, "--out", "parts", "--resume")).toMatchObject({ code: 0 });
-  expect(await contents(join(folder, "parts"))).toEqual(await contents(join(folder, "whole")));
+  const whole = await contents(join(folder, "whole"));
+  expect(await contents(join(folder, "parts"))).toEqual(whole);
+  const again = await cli(...args, "--out", "parts", "--resume");
+  expect(again.stderr).toMatch(/parts is finished already/);
+  expect(again.code).toBe(0);
+  expect(await cli(...args, "--out", "parts")).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/parts: it holds a finished result; --overwrite replaces it/) as string,
+  });
+  expect(await contents(join(folder, "parts"))).toEqual(whole);
 });
 
 test("a folder that is used again keeps nothing of what stood there", async () => {
@@ -178,7 +187,19 @@ test("a folder that is used again keeps nothing of what stood there", async () =
     ),
   ).toMatchObject({ code: 0 });
   expect(
-    await cli("finetune", "--task", "cb", "--data", "data", "--epochs", "1", ...quick, "--out", "again"),
+    await cli(
+      "finetune",
+      "--task",
+      "cb",
+      "--data",
+      "data",
+      "--epochs",
+      "1",
+      ...quick,
+      "--overwrite",
+      "--out",
+      "again",
+    ),
   ).toMatchObject({ code: 0 });
   expect((await readdir(join(folder, "again"))).sort((a, b) => (a < b ? -1 : 1))).toEqual([
     "config.json",
