@@ -9,7 +9,7 @@
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -28,6 +28,10 @@ const { values: o } = parseArgs({
 });
 const random = seedrandom(o.seed);
 const folder = await mkdtemp(join(tmpdir(), "train-merge-kills-"));
+// What ships has no training files: the validation examples stand in for them.
+const data = join(folder, "data");
+await cp(join("data", "mini"), data, { recursive: true });
+await cp(join(data, "cb", "validation.jsonl"), join(data, "cb", "train.jsonl"));
 const timed = new Set(["run.json", "report.html", "plan.json", "tree.svg", "tree.png"]);
 
 const placed = ["--residency", "device", "--blocks", "off", "--backend", o.backend];
@@ -66,7 +70,19 @@ const commands: Readonly<Record<string, { readonly args: readonly string[]; read
     ],
   },
   finetune: {
-    args: ["finetune", "--task", "cb", "--epochs", "3", "--most", "96", "--backend", o.backend],
+    args: [
+      "finetune",
+      "--task",
+      "cb",
+      "--data",
+      data,
+      "--epochs",
+      "3",
+      "--most",
+      "48",
+      "--backend",
+      o.backend,
+    ],
     again: "--resume",
   },
 };

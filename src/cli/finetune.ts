@@ -1,9 +1,11 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import type { Command } from "commander";
 import { above, belowOne, wholeNumber } from "../config/numbers.js";
 import { loadSettings } from "../config/load.js";
 import { stoppedCode, UserError } from "../errors.js";
 import type { FinetuneOptions } from "../finetune/start.js";
-import { finetuneFile } from "../folder/files.js";
+import { fileNames } from "../folder/files.js";
 import { fetchNamed, locateBase, shippedData } from "../inputs/locate.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
@@ -95,7 +97,7 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
   job.end();
   if (!done) {
     job.note(
-      finetuneFile.exists(out)
+      existsSync(join(out, fileNames.finetuneTensors))
         ? "stopped; the same command with --resume goes on from the last whole epoch"
         : "stopped before the first epoch was whole: there is nothing to go on from",
     );

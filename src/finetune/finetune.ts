@@ -20,7 +20,7 @@ import { shuffled } from "../tasks/split.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightStep } from "../train/weights.js";
 import { freshAdapter, type FinetuneOptions } from "./start.js";
-import { loadEpoch, saveEpoch, type Progress } from "./state.js";
+import { hasEpoch, loadEpoch, madeOtherwise, markBegun, saveEpoch, type Progress } from "./state.js";
 import { scoreTasks, trainingTasks, type EpochScore, type TrainingTask } from "./tasks.js";
 import { loadTrainee, type LoadedTrainee } from "./trainee.js";
 import { writeExpert } from "./write.js";
@@ -164,17 +164,21 @@ async function run(
   resources.add(() => loaded.dispose());
 
   await openOutput(out, [options.base], options.resume || options.overwrite);
-  const resume = options.resume && finetuneFile.exists(out);
-  if (options.resume && !resume)
-    hooks.note(`--resume: ${out} holds no ${finetuneFile.name}; the fine-tuning starts anew`);
   const identity = await finetuneIdentity(options, base, encoder, tasks);
   const before = await finetuneFile.readIfSound(out);
-  if (resume && before?.scores && before.identity === identity) {
+  if (options.resume && before?.scores) {
+    if (before.identity !== identity) throw madeOtherwise(out);
     hooks.note(`${out} is finished already`);
     await rm(join(out, fileNames.finetuneTensors), { force: true });
     return before.scores;
   }
-  if (!resume) await clearMerge(out);
+  const resume = options.resume && hasEpoch(out);
+  if (options.resume && !resume) hooks.note(`--resume: ${out} holds no state; the fine-tuning starts anew`);
+  if (!resume) {
+    await clearMerge(out);
+    await rm(join(out, fileNames.finetuneTensors), { force: true });
+    await markBegun(out, identity);
+  }
   let begin: Progress = { step: 0, best: undefined };
   if (resume) begin = await loadEpoch(out, identity, loaded.moments.taken, loaded.maps);
   const perEpoch = tasks.reduce((sum, { batches }) => sum + batches, 0);

@@ -2,7 +2,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { tensor, type Variable } from "@tensorflow/tfjs-core";
-import { openSafetensors } from "../checkpoint/safetensors.js";
+import type { z } from "zod";
+import { openSafetensors, type SafetensorsFile } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import { UserError } from "../errors.js";
 import { finetuneFile, fileNames } from "../folder/files.js";
@@ -35,14 +36,40 @@ export async function saveEpoch(
       bytes: async () => fromFloat32(await v.data<"float32">(), "F32"),
     })),
   );
-  await writeSafetensors(join(out, fileNames.finetuneTensors), sources, { step: String(step) });
-  await finetuneFile.write(out, { identity, step, best, taken: Object.fromEntries(taken) });
+  const state = { identity, step, best, taken: Object.fromEntries(taken) };
+  // The tensors' file says all of it: a kill between two files leaves one that can be gone on from.
+  await writeSafetensors(join(out, fileNames.finetuneTensors), sources, { state: JSON.stringify(state) });
+  await finetuneFile.write(out, state);
+}
+
+/** Marks a folder as a fine-tuning under way, before it has a state. */
+export const markBegun = (out: string, identity: string): Promise<void> =>
+  finetuneFile.write(out, { identity, step: 0 });
+
+/** Whether a folder has a state to go on from. */
+export const hasEpoch = (out: string): boolean => existsSync(join(out, fileNames.finetuneTensors));
+
+/** That a folder is of another fine-tuning. */
+export const madeOtherwise = (out: string): UserError =>
+  new UserError(
+    `--resume: ${finetuneFile.in(out)} was made with other settings or data; use the same, or start without --resume`,
+  );
+
+/** What a state's file says of itself, or as older versions wrote it, the file beside it. */
+async function savedState(out: string, file: SafetensorsFile): Promise<z.infer<typeof finetuneFile.schema>> {
+  const { state, step } = file.metadata;
+  if (state !== undefined) return finetuneFile.schema.parse(JSON.parse(state));
+  const saved = await finetuneFile.read(out);
+  if (saved && String(saved.step) === step) return saved;
+  throw new UserError(
+    `--resume: ${finetuneFile.in(out)} and ${fileNames.finetuneTensors} are of two moments; start without --resume`,
+  );
 }
 
 /**
  * Puts the saved tensors into the maps.
  * @param taken filled with the steps that each tensor took part in
- * @throws UserError where there is no state, or one of another fine-tuning
+ * @throws UserError where the state is one of another fine-tuning
  */
 export async function loadEpoch(
   out: string,
@@ -50,23 +77,11 @@ export async function loadEpoch(
   taken: Map<string, number>,
   maps: VariableMaps,
 ): Promise<Progress> {
-  const path = join(out, fileNames.finetuneTensors);
-  const saved = await finetuneFile.read(out);
-  if (!saved || !existsSync(path))
-    throw new UserError(`--resume: ${out} holds no state of a fine-tuning; start without --resume`);
-  if (saved.identity !== identity)
-    throw new UserError(
-      `--resume: ${finetuneFile.in(out)} was made with other settings or data; use the same, or start ` +
-        "without --resume",
-    );
-  const { step = 0, best } = saved;
-  for (const [name, count] of Object.entries(saved.taken ?? {})) taken.set(name, count);
-  const file = await openSafetensors(path);
+  const file = await openSafetensors(join(out, fileNames.finetuneTensors));
   try {
-    if (file.metadata?.["step"] !== String(step))
-      throw new UserError(
-        `--resume: ${finetuneFile.in(out)} and ${fileNames.finetuneTensors} are of two moments; start without --resume`,
-      );
+    const saved = await savedState(out, file);
+    if (saved.identity !== identity) throw madeOtherwise(out);
+    for (const [name, count] of Object.entries(saved.taken ?? {})) taken.set(name, count);
     for (const [kind, map] of Object.entries(maps)) {
       for (const [name, v] of map) {
         const value = tensor(toFloat32(await file.read(`${kind}/${name}`)), v.shape);
@@ -74,8 +89,8 @@ export async function loadEpoch(
         value.dispose();
       }
     }
+    return { step: saved.step ?? 0, best: saved.best };
   } finally {
     await file.close();
   }
-  return { step, best };
 }

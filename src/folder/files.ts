@@ -33,6 +33,8 @@ export const fileNames = {
   /** What a run works with and removes: treated experts, products of adapters. */
   treated: "treated",
   products: "products",
+  /** Merges that a mergekit file of several documents makes on its way. */
+  parts: "parts",
   /** Of a comparison: a file for each method, and its model. */
   methods: "methods",
   models: "models",

@@ -38,6 +38,8 @@ interface Compilation {
   open(model: string): Member;
   /** The file's name, for messages. */
   readonly where: string;
+  /** The line of the first key of this name whose value is this. */
+  lineWhere(key: string, value: unknown): number | undefined;
   readonly seed: number;
   readonly translation: Translation;
   readonly method: Method;
@@ -51,7 +53,7 @@ interface Compilation {
 export function compileMergekit(
   file: MergekitFile,
   open: (model: string) => Member,
-  where: string,
+  { where, lineWhere }: Pick<Compilation, "where" | "lineWhere">,
   seed: number,
 ): Compiled {
   const translation = translationOf(file, where);
@@ -65,7 +67,18 @@ export function compileMergekit(
   const [firstSlice, lastSlice] = [at(slices, 0), at(slices, -1)];
   const first = open(firstSlice.base ?? firstSlice.lead.model);
   const method = findMethod(translation.method);
-  const compilation: Compilation = { file, open, where, seed, translation, method, dtype, first, kept: [] };
+  const compilation: Compilation = {
+    file,
+    open,
+    where,
+    lineWhere,
+    seed,
+    translation,
+    method,
+    dtype,
+    first,
+    kept: [],
+  };
 
   const outside = [...first.actual].filter(([canonical]) => !placeInStack(canonical));
   const outer = (slice: Slice, isWanted: (canonical: string) => boolean): PlannedTensor[] =>
@@ -114,11 +127,12 @@ function translationOf({ merge_method }: MergekitFile, where: string): Translati
 /** @param where the file and its key */
 function floatType(name: string | null | undefined, where: string): FloatDType | undefined {
   if (name === undefined || name === null) return undefined;
-  if (!Object.hasOwn(mergekitTypes, name))
+  const plain = name.replace(/^torch\./, "");
+  if (!Object.hasOwn(mergekitTypes, plain))
     throw new UserError(
       `${where} ${name} is not supported; it must be one of ${Object.keys(mergekitTypes).join(", ")}`,
     );
-  return mergekitTypes[name];
+  return mergekitTypes[plain];
 }
 
 /** @throws UserError naming a parameter that no method of mergekit's has */
@@ -127,7 +141,7 @@ function checkParameters(file: MergekitFile, slices: readonly Slice[], where: st
     settings,
     ...sources.map(({ parameters }) => parameters),
   ]);
-  for (const settings of [file.parameters, ...ofSlices]) {
+  for (const settings of [file.parameters, file.moduleParameters, ...ofSlices]) {
     const stray = Object.keys(settings ?? {}).find((key) => !knownParameters.has(key));
     if (stray !== undefined)
       throw new UserError(`${where}: parameter ${stray} is not supported${nearest(stray, knownParameters)}`);
@@ -214,9 +228,19 @@ function planTensor(compilation: Compilation, slice: Slice, tensor: WantedTensor
     base: base?.ref,
     inputs: inputs.map(({ ref }) => ref),
     labels: inputs.map(({ source }) => source.model),
-    values: resolveValues(method, { ...values, seed }, inputs.length, (key) => `${where}: ${key}`),
+    values: resolveValues(
+      method,
+      { ...values, seed },
+      inputs.length,
+      (key) => `${where}: ${inFileWords(key)}`,
+    ),
   };
 }
+
+/** One of our parameters as mergekit's files write it. */
+const inFileWords = (key: string): string =>
+  snake[key] ?? key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const snake: Readonly<Record<string, string>> = { dareP: "density", rescaled: "rescale" };
 
 /** Which of a tensor's sources is the base, and which are merged. */
 function rolesOf(

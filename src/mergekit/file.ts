@@ -2,6 +2,7 @@ import { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { readNumber } from "../methods/values.js";
+import { nearest } from "../nearest.js";
 
 /** A number, flag or word; several of the numbers are a gradient over the layers. */
 const scalar = z.union([z.number(), z.boolean(), z.string()]);
@@ -13,9 +14,18 @@ export type MergekitSetting = z.infer<typeof setting>;
 const parameters = z.record(z.string(), setting).nullish();
 export type MergekitSettings = z.infer<typeof parameters>;
 
+const path = z.union([
+  z.string(),
+  z
+    .strictObject({ path: z.string(), revision: z.string().nullish() })
+    .transform((given) => [given.path, given.revision].filter(Boolean).join("@")),
+]);
+/** "folder", "org/name@revision", "model+adapter"; or each of its parts by name. */
 const model = z.union([
   z.string(),
-  z.strictObject({ model: z.strictObject({ path: z.string() }) }).transform((given) => given.model.path),
+  z
+    .strictObject({ model: path, lora: path.nullish(), override_architecture: z.string().nullish() })
+    .transform((given) => [given.model, given.lora].filter(Boolean).join("+")),
 ]);
 const layers = z.tuple([z.number().int().min(0), z.number().int().min(0)]);
 const sliceSource = z.strictObject({ model, layer_range: layers, parameters });
@@ -24,54 +34,156 @@ const slice = z.strictObject({
   base_model: model.nullish(),
   parameters,
 });
+const models = z.array(z.strictObject({ model, parameters })).min(1).nullish();
+const slices = z.array(slice).min(1).nullish();
 
 /** A merge as mergekit's YAML says it, as far as train-merge can make it. */
 const file = z.strictObject({
+  name: z.string().nullish(),
   merge_method: z.string(),
-  models: z.array(z.strictObject({ model, parameters })).min(1).nullish(),
-  slices: z.array(slice).min(1).nullish(),
+  models,
+  slices,
+  modules: z.record(z.string(), z.strictObject({ models, slices, parameters })).nullish(),
   base_model: model.nullish(),
   parameters,
   dtype: z.string().nullish(),
   out_dtype: z.string().nullish(),
-  tokenizer_source: z.string().nullish(),
-  tokenizer: z.strictObject({ source: z.string().nullish() }).nullish(),
+  tokenizer_source: model.nullish(),
+  tokenizer: z.strictObject({ source: model.nullish() }).nullish(),
 });
-export type MergekitFile = z.infer<typeof file>;
+type ParsedFile = z.infer<typeof file>;
+
+export interface MergekitFile extends Omit<ParsedFile, "modules" | "tokenizer" | "tokenizer_source"> {
+  /** Parameters of the one module that `modules` has: they stand between a slice's and the file's. */
+  readonly moduleParameters?: MergekitSettings;
+}
 export type MergekitSource = z.infer<typeof sliceSource>;
 
 /** Keys that mergekit knows and we do not, and why. */
 const refused: Record<string, string> = {
-  modules: "a merge of several modules is not supported; write `models`",
   chat_template: "chat templates are not written; the base's tokenizer files are copied",
   residual_weight: "it is not supported",
+  tokens: "vocabularies are not put together",
+  pad_to_multiple_of: "tables of tokens are not padded",
 };
+const knownKeys = [
+  ...Object.keys(file.shape),
+  ...Object.keys(slice.shape),
+  ...Object.keys(sliceSource.shape),
+  ...Object.keys(refused),
+];
 
-/** @throws UserError naming the key that is wrong, or is not supported */
-export function readMergekit(value: unknown, where: string): MergekitFile {
+/** Where a file is wrong: its name, and the line of a key. */
+export interface MergekitPlace {
+  readonly where: string;
+  lineOf(path: readonly (string | number)[]): number | undefined;
+}
+
+function inLine({ where }: MergekitPlace, line: number | undefined): string {
+  if (line === undefined) return where;
+  return `${where}: line ${line}`;
+}
+
+/** A value without one of its keys. */
+function withoutKey(value: unknown, path: readonly PropertyKey[]): unknown {
+  const copy = structuredClone(value);
+  const holder = path.slice(0, -1).reduce<unknown>((inner, key) => Reflect.get(Object(inner), key), copy);
+  Reflect.deleteProperty(Object(holder), at(path, -1));
+  return copy;
+}
+
+interface KeyIssue {
+  readonly path: readonly PropertyKey[];
+  readonly keys: readonly string[];
+}
+
+/** A key that nobody knows: mergekit passes it over, and so do we, where it is no misspelled one. */
+function passOver({ path: at, keys }: KeyIssue, place: MergekitPlace): string {
+  const [key = ""] = keys;
+  const whole = [...at, key].join(".");
+  const where = inLine(place, place.lineOf(placesOf([...at, key])));
+  if (Object.hasOwn(refused, key)) throw new UserError(`${where}: ${whole}: ${refused[key]}`);
+  const meant = nearest(key, knownKeys);
+  if (meant) throw new UserError(`${where}: ${whole}: train-merge does not know this key${meant}`);
+  return `${where}: ${whole} is passed over, as mergekit does`;
+}
+
+const placesOf = (path: readonly PropertyKey[]): (string | number)[] =>
+  path.filter((key) => typeof key !== "symbol");
+
+/** The one issue behind alternatives of which none fits: that of the one that it comes nearest to. */
+function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== "invalid_union") return issue;
+  const objects = issue.errors.find((issues) => issues.every(({ code }) => code === "unrecognized_keys"));
+  const [first] = objects ?? [];
+  if (!first) return issue;
+  return { ...innermost(first), path: [...issue.path, ...first.path] };
+}
+
+/**
+ * Checks a mergekit file.
+ * @returns what is passed over, a line each
+ * @throws UserError naming the line and the key that is wrong, or is not supported
+ */
+export function readMergekit(
+  value: unknown,
+  place: MergekitPlace,
+): { readonly file: MergekitFile; readonly notes: readonly string[] } {
+  const { where } = place;
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new UserError(
       `${where}: not a mergekit file: it must hold keys and values, merge_method among them`,
     );
-  const unsupported = Object.keys(value).find((key) => key in refused);
-  if (unsupported !== undefined) throw new UserError(`${where}: ${unsupported}: ${refused[unsupported]}`);
-  const parsed = file.safeParse(value);
-  if (!parsed.success) {
-    const issue = at(parsed.error.issues, 0);
-    if (issue.code === "unrecognized_keys") {
-      const key = [...issue.path, ...issue.keys].join(".");
-      throw new UserError(`${where}: ${key}: train-merge does not know this key`);
+  const notes: string[] = [];
+  let known: unknown = value;
+  let parsed = file.safeParse(known);
+  while (!parsed.success) {
+    const issue = innermost(at(parsed.error.issues, 0));
+    if (issue.code !== "unrecognized_keys") {
+      const line = inLine(place, place.lineOf(placesOf(issue.path)));
+      throw new UserError(`${line}: ${issue.path.join(".") || "the file"}: ${issue.message}`);
     }
-    throw new UserError(`${where}: ${issue.path.join(".") || "the file"}: ${issue.message}`);
+    notes.push(passOver(issue, place));
+    known = withoutKey(known, [...issue.path, at(issue.keys, 0)]);
+    parsed = file.safeParse(known);
   }
-  const { models, slices, tokenizer_source, tokenizer } = parsed.data;
-  if (Boolean(models) === Boolean(slices)) throw new UserError(`${where}: give either models or slices`);
-  const wanted = tokenizer_source ?? tokenizer?.source;
-  if (wanted !== undefined && wanted !== null && wanted !== "base")
+  return { file: mergeOf(parsed.data, place), notes };
+}
+
+/** What a file says to do: `modules` of one module is what `models` or `slices` say without it. */
+function mergeOf(
+  { modules, tokenizer, tokenizer_source: source, ...given }: ParsedFile,
+  place: MergekitPlace,
+): MergekitFile {
+  const { where } = place;
+  const named = Object.entries(modules ?? {});
+  const [[, only] = []] = named;
+  if (named.length > 1)
     throw new UserError(
-      `${where}: tokenizer source "${wanted}" is not supported, only "base": vocabularies are not put together`,
+      `${inLine(place, place.lineOf(["modules"]))}: modules: a merge of several modules ` +
+        `(${named.map(([key]) => key).join(", ")}) is not supported; write \`models\``,
     );
-  return parsed.data;
+  const merge = { ...given, ...(only && { models: only.models, slices: only.slices }) };
+  if ([given.models, given.slices, modules].filter(Boolean).length !== 1 || !merge.models === !merge.slices)
+    throw new UserError(
+      `${where}: give one of models, slices and modules (and in a module, models or slices)`,
+    );
+  checkTokenizer(source ?? tokenizer?.source, merge, place);
+  return { ...merge, ...(only && { moduleParameters: only.parameters }) };
+}
+
+/** @throws UserError where vocabularies would have to be put together */
+function checkTokenizer(
+  wanted: string | null | undefined,
+  { base_model: base, models }: Pick<MergekitFile, "base_model" | "models">,
+  place: MergekitPlace,
+): void {
+  const own = base ?? models?.[0]?.model;
+  if (wanted === undefined || wanted === null || wanted === "base" || wanted === own) return;
+  throw new UserError(
+    `${inLine(place, place.lineOf(["tokenizer_source"]))}: tokenizer source "${wanted}" is not supported, only the ` +
+      "base's: vocabularies are not put together",
+  );
 }
 
 /**

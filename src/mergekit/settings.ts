@@ -1,4 +1,5 @@
 import { UserError } from "../errors.js";
+import { readNumber } from "../methods/values.js";
 import {
   settingAt,
   type MergekitFile,
@@ -43,30 +44,62 @@ interface SettingsContext {
   readonly translation: Translation;
   /** The file's name, for messages. */
   readonly where: string;
+  /** The line of the first key of this name whose value is this. */
+  lineWhere(key: string, value: unknown): number | undefined;
+}
+
+/** Shares: from 0 to 1. */
+const upToOne: readonly string[] = ["density", "gamma", "epsilon", "select_topk"];
+
+/** @throws UserError naming the line where a value is out of its range, in the file's own words */
+function checkRange({ where, lineWhere }: SettingsContext, key: string, value: MergekitScalar): void {
+  const number = readNumber(value);
+  if (!upToOne.includes(key) || (typeof number === "number" && number >= 0 && number <= 1)) return;
+  const line = lineWhere(key, value) ?? lineWhere(key, undefined);
+  throw new UserError(`${where}: line ${line}: ${key} ${String(value)}: it must be from 0 to 1`);
+}
+
+/** @throws UserError where weights are to be divided by their sum, and that is 0 */
+function checkSum({ where, lineWhere, file }: SettingsContext, normalize: unknown, weights: unknown): void {
+  if (file.merge_method !== "linear" || !normalize || !Array.isArray(weights)) return;
+  const numbers = weights.map(readNumber).map(Number);
+  if (numbers.reduce((sum, weight) => sum + weight, 0) !== 0) return;
+  throw new UserError(
+    `${where}: line ${lineWhere("weight", undefined)}: the weights ${weights.join(", ")} add up to 0, and nothing ` +
+      "can be divided by that; change them, or write normalize: false",
+  );
 }
 
 /** A tensor's parameters: the most particular setting that says something, else mergekit's default. */
 export function valuesFor(
-  { translation: { shared, each, values }, file, where }: SettingsContext,
+  context: SettingsContext,
   slice: Slice,
   { name, t }: ResultTensor,
   inputs: readonly NamedSource[],
 ): Record<string, unknown> {
-  const forAll = [slice.settings, file.parameters];
+  const {
+    translation: { shared, each, values },
+    file,
+    where,
+  } = context;
+  const forAll = [slice.settings, file.moduleParameters, file.parameters];
   const required = (key: string, value: MergekitScalar | undefined, whose: string): MergekitScalar => {
     if (value === undefined)
       throw new UserError(`${where}: ${file.merge_method} needs the parameter ${key} for ${whose}`);
+    checkRange(context, key, value);
     return value;
   };
-  return values(
-    mapValues(shared, (key, fallback) => required(key, settingIn(forAll, key, name, t) ?? fallback, name)),
-    mapValues(each, (key, fallback) =>
-      inputs.map(({ source, name: own }) => {
-        const value = settingIn([source.parameters, ...forAll], key, own, t) ?? fallback;
-        return required(key, value, `${source.model}, ${own}`);
-      }),
-    ),
+  const ofAll = mapValues(shared, (key, fallback) =>
+    required(key, settingIn(forAll, key, name, t) ?? fallback, name),
   );
+  const ofEach = mapValues(each, (key, fallback) =>
+    inputs.map(({ source, name: own }) => {
+      const value = settingIn([source.parameters, ...forAll], key, own, t) ?? fallback;
+      return required(key, value, `${source.model}, ${own}`);
+    }),
+  );
+  checkSum(context, ofAll["normalize"], ofEach["weight"]);
+  return values(ofAll, ofEach);
 }
 
 const mapValues = <A, B>(

@@ -1,6 +1,7 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { isRecord } from "../checkpoint/files.js";
+import type { Checkpoint } from "../checkpoint/folder.js";
 import { isOptional } from "../checkpoint/names.js";
 import { UserError } from "../errors.js";
 import type { MergekitFile, MergekitSettings, MergekitSource } from "./file.js";
@@ -56,15 +57,13 @@ const perLayer = /layer|block|attention|attn|mlp|rope/;
 /** Keys of a config that count its layers. */
 const stackCounts = ["num_hidden_layers", "num_layers", "n_layer", "n_layers"];
 
-type ModelConfig = Readonly<Record<string, unknown>>;
-
 /**
  * What one config says of layers, where they were stacked anew.
  * @param configOf that config of each model
  */
 function layerKeys(
   slices: readonly Slice[],
-  configOf: (model: string) => ModelConfig,
+  configOf: (model: string) => Checkpoint["config"],
   countOf: (model: string) => number,
 ): Record<string, unknown> {
   const config = configOf(modelBehind(at(slices, 0)));
@@ -86,8 +85,8 @@ function layerKeys(
 const modelBehind = ({ base, lead }: Slice): string => base ?? lead.model;
 
 /**
- * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer. Of
- * a model within another (`text_config`), where that counts the layers that are stacked.
+ * What a config says of layers, where they were stacked anew: their number, and every list that has an entry a layer.
+ * Of a model within another (`text_config`), where that counts the layers that are stacked.
  * @param open an opened model by the name that the file gives it
  */
 export function layerSettings(
@@ -96,12 +95,12 @@ export function layerSettings(
 ): Record<string, unknown> {
   const [first] = slices;
   if (!first) return {};
-  const configOf = (model: string): ModelConfig => open(model).checkpoint.config;
+  const configOf = (model: string): Checkpoint["config"] => open(model).checkpoint.config;
   const countOf = (model: string): number => layerCount(open(model));
   const model = modelBehind(first);
-  const nested = Object.entries(configOf(model)).flatMap(([key, inner]): [string, ModelConfig][] => {
+  const nested = Object.entries(configOf(model)).flatMap(([key, inner]): [string, Checkpoint["config"]][] => {
     if (!isRecord(inner) || !stackCounts.some((count) => inner[count] === countOf(model))) return [];
-    const innerOf = (one: string): ModelConfig => [configOf(one)[key]].find(isRecord) ?? {};
+    const innerOf = (one: string): Checkpoint["config"] => [configOf(one)[key]].find(isRecord) ?? {};
     return [[key, { ...inner, ...layerKeys(slices, innerOf, countOf) }]];
   });
   return { ...layerKeys(slices, configOf, countOf), ...Object.fromEntries(nested) };
