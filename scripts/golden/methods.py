@@ -315,6 +315,46 @@ def regmean(n, xs, alpha):
     return torch.linalg.solve(sum(gs), sum(g @ x.double().T for g, x in zip(gs, xs))).T
 
 
+def multislerp(ds, weights, normalize, eps=1e-8):
+    """Weighted mean on the sphere: one step along it from the direction of the weighted sum (mergekit's multislerp)."""
+    w = torch.tensor(weights, dtype=torch.float64)
+    w = w / w.sum() if normalize else w
+    flat = torch.stack(ds).double().reshape(len(ds), -1)
+    norms = flat.norm(dim=1)
+    units = flat / (norms[:, None] + eps)
+    direction = (units * w[:, None]).sum(0)
+    size = direction.norm()
+    if size < eps:
+        return torch.zeros_like(ds[0])
+    direction = direction / size
+    tangent = ((units - (units @ direction)[:, None] * direction) * w[:, None]).sum(0)
+    far = tangent.norm() + eps
+    return ((direction * far.cos() + tangent * far.sin() / far) * (norms * w).sum()).reshape(ds[0].shape)
+
+
+def ram(b, ds, epsilon, r=0.0, alpha=0.0):
+    """Reinforced Agent Merging: what one alone changes is kept (raised by its overlap), what several change is averaged."""
+    changes = torch.stack(ds)
+    moved = changes.abs() > epsilon
+    count = moved.sum(0)
+    over = lambda mask: (moved & mask).flatten(1).sum(1)
+    rho = (over(count > 1) / over(count == 1).clamp(min=epsilon)).clamp(0, alpha)
+    raised = (1 + r * rho).reshape(-1, *[1] * b.dim())
+    kept = changes * moved
+    return b + torch.where(count == 1, kept * raised, kept / count.clamp(min=1)).sum(0)
+
+
+def fuse(b, x):
+    """Arcee fusion: an entry is the model's where |change| · KL(its row, the base's row) is an upper outlier."""
+    if b.numel() == 0:
+        return b
+    p, q = x.softmax(-1) + 1e-8, b.softmax(-1) + 1e-8
+    score = (x - b).abs() * (p * (p / q).log()).sum(-1, keepdim=True)
+    ranked = score.flatten().sort().values
+    q1, q2, q3 = (ranked[int(share * (len(ranked) - 1))] for share in (0.25, 0.5, 0.75))
+    return torch.where(score >= q2 + 1.5 * (q3 - q1), x, b)
+
+
 def main():
     cases = []
 
@@ -367,6 +407,12 @@ def main():
     for alpha in (0.9, 0.1, 1.0):
         case("regmean", {"alpha": alpha}, each(lambda n, b, xs: regmean(n, xs, alpha)))
     case("nearswap", {"t": 0.05}, each(lambda n, b, xs: b + (xs[1] - b) * (0.05 / (xs[1] - b).abs().clamp(min=1e-6)).clamp(max=1)), [1])
+    case("multislerp", {"weight": [1, 2, 0.5]}, each(lambda n, b, xs: b + multislerp(deltas(b, xs), [1, 2, 0.5], True)))
+    case("multislerp", {"weight": [0.6, 0.3, 0.4], "normalizeWeights": False}, each(lambda n, b, xs: b + multislerp(deltas(b, xs), [0.6, 0.3, 0.4], False)))
+    for epsilon in (1e-5, 0.04):
+        case("ram", {"epsilon": epsilon}, each(lambda n, b, xs: ram(b, deltas(b, xs), epsilon)))
+        case("ramplus-tl", {"epsilon": epsilon, "r": 0.3}, each(lambda n, b, xs: ram(b, deltas(b, xs), epsilon, 0.3, 0.2)))
+    case("arcee-fusion", {}, each(lambda n, b, xs: fuse(b, xs[0])), [0])
     case("passthrough", {"scale": 0.5}, each(lambda n, b, xs: 0.5 * xs[1]), [1])
     plain = lambda ts: [t.flatten().tolist() for t in ts]
     value = {

@@ -104,6 +104,11 @@ def files(llama):
         "della": task("della", density=0.6, epsilon=0.2),
         "della-linear": task("della_linear", density=0.5, epsilon=0.1, **{"lambda": 0.8}),
         "nearswap": {"merge_method": "nearswap", "base_model": "base", "models": one()[:1], "parameters": {"t": 0.03}},
+        "multislerp": {"merge_method": "multislerp", "base_model": "base", "models": one(weight=[0.5, 1.0, [0.2, 0.9]])},
+        "multislerp-models": {"merge_method": "multislerp", "models": one(weight=[0.5, 0.3, 0.1]), "parameters": {"normalize_weights": False}},
+        "ram": {"merge_method": "ram", "base_model": "base", "models": one(), "parameters": {"epsilon": 0.05}},
+        "ramplus-tl": {"merge_method": "ramplus_tl", "base_model": "base", "models": one(), "parameters": {"epsilon": 0.04, "r": 0.3, "alpha": 0.5}},
+        "arcee-fusion": {"merge_method": "arcee_fusion", "base_model": "base", "models": one()[:1]},
         "passthrough": {"merge_method": "passthrough", "models": [{"model": "b", "parameters": {"scale": [{"filter": mlp, "value": 0.5}, {"value": 1.0}]}}]},
     }
     if llama:

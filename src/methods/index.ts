@@ -1,4 +1,5 @@
 /** The methods that train nothing: a method is a file beside this one and a line here. */
+import { arceeFusionMethod } from "./arcee-fusion.js";
 import {
   breadcrumbsMethod,
   breadcrumbsTiesMethod,
@@ -10,10 +11,12 @@ import { fisherMethod } from "./fisher.js";
 import { karcherMethod } from "./karcher.js";
 import { averageMethod, linearMethod } from "./linear.js";
 import { modelStockMethod } from "./model-stock.js";
+import { multislerpMethod } from "./multislerp.js";
 import { nearswapMethod } from "./nearswap.js";
 import { parameterSelectionMethod } from "./parameter-selection.js";
 import { passthroughMethod } from "./passthrough.js";
 import { dareMethod, magnitudePruningMethod } from "./pruning.js";
+import { ramMethod, ramPlusMethod } from "./ram.js";
 import { rankmeanMethod } from "./rankmean.js";
 import { regmeanMethod } from "./regmean.js";
 import { sceMethod } from "./sce.js";
@@ -43,6 +46,10 @@ export const methods: readonly Method[] = [
   breadcrumbsTiesMethod,
   sceMethod,
   nearswapMethod,
+  multislerpMethod,
+  ramMethod,
+  ramPlusMethod,
+  arceeFusionMethod,
   passthroughMethod,
 ];
 

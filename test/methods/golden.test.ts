@@ -134,7 +134,21 @@ describe("properties", () => {
     ({ inputs, name, needs }) => (inputs?.[1] ?? Infinity) >= 3 && name !== "treated" && !needs,
   );
 
-  test.each(free.map((m) => [m.name, m] as const))(
+  // Of these tensors, the models of one cancel: there is no mean of them on the sphere.
+  const always = free.filter(({ name }) => name !== "multislerp");
+
+  test("multislerp of models that cancel is refused, of two it is their line", () => {
+    const method = everyMethod.find(({ name }) => name === "multislerp")!;
+    expect(() => run(method, resolveValues(method, {}, 3), [0, 1, 2], 2)).toThrow(
+      /opposed.weight: the models cancel/,
+    );
+    const two = run(method, resolveValues(method, { weight: [1, 1] }, 2), [0, 1], 2);
+    expect(Array.from(two.get("opposed.weight")!)).toEqual(
+      g.tensors["opposed.weight"]!.base.map((x) => Math.fround(x) + 0),
+    );
+  });
+
+  test.each(always.map((m) => [m.name, m] as const))(
     "%s: the order of the models does not matter",
     (_, method) => {
       const values = resolveValues(method, {}, 3);

@@ -1,0 +1,174 @@
+/** mergekit's files as people write them. */
+import { existsSync } from "node:fs";
+import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, expect, test, vi } from "vitest";
+import { body, byFile, expected, fresh, model, type Merged } from "../mergers/small.js";
+
+const two = async (): Promise<[a: string, b: string]> => [
+  await model("a", body(1)),
+  await model("b", body(3)),
+];
+const halves = (a: string, b: string, more = ""): string =>
+  `merge_method: linear\nmodels:\n- {model: ${a}, parameters: {weight: 1}}\n- {model: ${b}, parameters: {weight: 1}}\n${more}`;
+const mean = async (merged: Merged): Promise<void> => expect(await merged.tensors()).toEqual(expected(2));
+
+test.each([
+  ["a type with torch's name", () => "dtype: torch.float32\nout_dtype: torch.float32"],
+  ["a name", () => "name: my-merge"],
+  ["the base as the tokenizer's source, by word", () => "tokenizer_source: base"],
+  ["the base as the tokenizer's source, by name", (a: string) => `tokenizer_source: ${a}`],
+  ["a tokenizer's source in its own block", (a: string) => `tokenizer: {source: {model: {path: ${a}}}}`],
+  [
+    "nothing where something may stand",
+    () => "base_model:\nparameters:\nchat_template:\n".replace("chat_template:\n", ""),
+  ],
+])("%s", async (_, more) => {
+  const [a, b] = await two();
+  await mean(await byFile(halves(a, b, more(a))));
+});
+
+test("models in the long form: a path, a revision, of which a folder has none", async () => {
+  const [a, b] = await two();
+  const long = `merge_method: linear
+models:
+- model: {model: {path: ${a}, revision: main}, override_architecture: null}
+  parameters: {weight: 1}
+- model: {model: ${b}@v1}
+  parameters: {weight: 1}`;
+  await mean(await byFile(long));
+});
+
+test("anchors, and the keys of another mapping", async () => {
+  const [a, b] = await two();
+  const merged = await byFile(`merge_method: linear
+models:
+- &first
+  model: ${a}
+  parameters: {weight: 1}
+- <<: *first
+  model: ${b}`);
+  await mean(merged);
+});
+
+test("no is false, as in YAML 1.1, and a model may be called e1", async () => {
+  const [a, b] = await two();
+  const sum = await byFile(halves(a, b, "parameters: {normalize: no}"));
+  expect(await sum.tensors()).toEqual(expected(4));
+  const folder = fresh("named");
+  await mkdir(folder);
+  await symlink(a, join(folder, "e1"));
+  const file = join(folder, "m.yml");
+  await writeFile(file, halves("e1", b));
+  const { mergeByFile } = await import("../../src/mergers/mergekit-file.js");
+  const silent = { note() {}, progress() {}, stopping: () => false };
+  await mergeByFile(file, { out: fresh("out"), shardSize: 1e9, threads: 0, seed: 0 }, silent);
+});
+
+test("one module is what stands in it; its parameters are more particular than the file's", async () => {
+  const [a, b] = await two();
+  const plain = `merge_method: linear
+modules:
+  default:
+    models: [{model: ${a}}, {model: ${b}}]
+    parameters: {weight: [{filter: embed, value: 1}]}
+parameters: {weight: 2, normalize: false}`;
+  expect(await (await byFile(plain)).tensors()).toEqual({
+    "embed.weight": [4, 4, 4, 4],
+    "layers.0.q.weight": [8, 16],
+  });
+  const several = `merge_method: linear\nmodules:\n  text: {models: [{model: ${a}}]}\n  vision: {models: [{model: ${b}}]}`;
+  await expect(byFile(several)).rejects.toThrow(/line 3: modules: .*several modules \(text, vision\)/);
+  await expect(byFile(`${halves(a, b)}slices: []`)).rejects.toThrow(/slices/);
+});
+
+test("a key that stands twice counts as it last stands, and keys that mergekit passes over are said", async () => {
+  const [a, b] = await two();
+  const merged = await byFile(
+    halves(a, b, "comment: mine\nparameters: {normalize: false}\nparameters: {normalize: true}"),
+  );
+  await mean(merged);
+  expect(merged.notes.join("\n")).toMatch(/line 5: comment is passed over, as mergekit does/);
+  expect(merged.notes.join("\n")).toMatch(/line 7: the key stands twice; the last counts/);
+  expect(await merged.json("merge.json")).toMatchObject({
+    notes: expect.arrayContaining([expect.stringMatching(/comment/)]) as unknown,
+  });
+});
+
+test.each([
+  ["a misspelled key", "paramters: {normalize: false}", /line 5: paramters: .*did you mean "parameters"/],
+  ["a key of a type that it has not", "dtype: [float32]", /line 5: dtype: /],
+  ["a type that is none", "dtype: float8", /dtype float8 is not supported/],
+  ["a chat template", "chat_template: auto", /line 5: chat_template: chat templates are not written/],
+  [
+    "a tokenizer that is another's",
+    "tokenizer_source: union",
+    /line 5: tokenizer source "union" is not supported/,
+  ],
+])("%s is refused, with its line", async (_, more, message) => {
+  const [a, b] = await two();
+  await expect(byFile(halves(a, b, more))).rejects.toThrow(message);
+});
+
+test("values out of range are refused in the file's own words, with their line", async () => {
+  const [a, b] = await two();
+  const dare = `merge_method: dare_ties
+base_model: ${a}
+models:
+- model: ${b}
+  parameters: {weight: 1, density: 53}`;
+  await expect(byFile(dare)).rejects.toThrow(/line 5: density 53: it must be from 0 to 1$/);
+  const cancel = halves(a, b).replace("weight: 1}}\n- ", "weight: -1}}\n- ");
+  await expect(byFile(cancel)).rejects.toThrow(/line 3: the weights -1, 1 add up to 0.*normalize: false/);
+});
+
+test("several documents: those with names are merged first, wherever they stand", async () => {
+  const [a, b] = await two();
+  const documents = `merge_method: linear
+models: [{model: first, parameters: {weight: 1}}, {model: second, parameters: {weight: 1}}]
+---
+name: second
+merge_method: passthrough
+models: [{model: first, parameters: {scale: 2}}]
+---
+name: first
+${halves(a, b)}`;
+  const merged = await byFile(documents);
+  expect(await merged.tensors()).toEqual(expected(3));
+  expect(existsSync(join(merged.out, "parts"))).toBe(false);
+  const circle = documents.replace("model: first, parameters: {scale", "model: second, parameters: {scale");
+  await expect(byFile(circle)).rejects.toThrow(/second: it is made from itself/);
+  await expect(byFile(documents.replace("name: second\n", ""))).rejects.toThrow(
+    /all but one must have a name/,
+  );
+  await expect(byFile("")).rejects.toThrow(/the file is empty|not a mergekit file/);
+});
+
+afterEach(() => vi.unstubAllEnvs());
+
+test("ids of the hub are looked up in its cache", async () => {
+  const [a, b] = await two();
+  const home = fresh("hub");
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+  for (const [name, folder] of [
+    ["one", a],
+    ["other", b],
+  ] as const) {
+    const cache = join(home, "hub", `models--acme--${name}`);
+    await mkdir(join(cache, "refs"), { recursive: true });
+    await mkdir(join(cache, "snapshots"), { recursive: true });
+    await writeFile(join(cache, "refs", "main"), commit);
+    await symlink(folder, join(cache, "snapshots", commit));
+  }
+  vi.stubEnv("HF_HOME", home);
+  vi.stubEnv("HF_HUB_OFFLINE", "1");
+  const merged = await byFile(halves("acme/one", "acme/other@main"));
+  await mean(merged);
+  expect(merged.notes.join("\n")).toContain(`acme/one: commit ${commit}`);
+  await expect(byFile(halves("acme/one", "acme/third"))).rejects.toThrow(
+    /acme\/third@main: it is not in the cache/,
+  );
+  await expect(byFile(halves("acme/one", "nowhere"))).rejects.toThrow(
+    /there is no such folder here or beside the file/,
+  );
+});
