@@ -12,6 +12,8 @@ export interface Ref {
   readonly dtype: DType;
   /** They are numbers in few bits, which are read as `dtype`. */
   readonly packed?: PackedLayout | undefined;
+  /** Rows stand in another order, or are another tensor's. */
+  readonly moved?: MovedRows | undefined;
   /** What an adapter makes of them. */
   readonly adapted?: Adapted | undefined;
   /** No file: every entry is this number. */
@@ -29,6 +31,15 @@ export const refIn = (path: string, { start, dtype }: Pick<Ref, "start" | "dtype
 export interface MatrixRef extends Ref {
   readonly rows: number;
   readonly columns: number;
+}
+
+/** A table whose rows are put in another model's order. */
+export interface MovedRows {
+  /** Which row of the tensor each is; −1: the row of `other` at the same place. */
+  readonly map: Int32Array;
+  /** Entries a row. */
+  readonly width: number;
+  readonly other: Ref;
 }
 
 /** How a quantised weight is laid out, and where its scales lie. */

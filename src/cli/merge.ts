@@ -87,6 +87,7 @@ interface MergeFlags extends Given {
   threads?: number;
   rank?: number;
   write: WriteForm;
+  tokenizer?: "base";
   json?: boolean;
 }
 
@@ -134,6 +135,7 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
       dtype: chosen.dtype,
       write: options.write,
       rank: options.rank,
+      tokenizer: options.tokenizer,
       allowPartial: chosen.allowPartial,
       allowMismatch: chosen.allowMismatch,
       strict: chosen.strict,
@@ -186,6 +188,12 @@ export function addMerge(program: Command): void {
       )
         .choices(writeForms)
         .default("auto"),
+    )
+    .addOption(
+      new Option(
+        "--tokenizer <whose>",
+        "where vocabularies are unlike: base keeps the base's (without a base, the first model's)",
+      ).choices(["base"]),
     )
     .addOption(
       checkedOption(

@@ -43,7 +43,8 @@ export function resultType(dtype: DType, wanted: FloatDType | undefined): DType 
 }
 
 /** The very bytes of the base, in its own file. */
-const isSame = (a: Ref, b: Ref): boolean => a.path === b.path && a.start === b.start && !a.adapted;
+const isSame = (a: Ref, b: Ref): boolean =>
+  a.path === b.path && a.start === b.start && !a.adapted && !a.moved && !b.moved;
 
 /** Why a model's tensor cannot be merged with the first's, or undefined where it can. */
 export function whyUnlike(first: ShapedRef, label: string, ref: ShapedRef | undefined): string | undefined {

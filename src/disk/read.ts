@@ -1,18 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { at } from "../at.js";
 import { UserError } from "../errors.js";
-import type { Part, TensorReader } from "../methods/types.js";
-import { decodeHalves, encodeHalves, dtypeBytes, elements, type DType, rowShape } from "../tensor/dtype.js";
-import type { Adapted, MatrixRef, PackedLayout, Ref } from "../checkpoint/safetensors.js";
+import { decodeHalves, encodeHalves, dtypeBytes, type DType } from "../tensor/dtype.js";
+import type { Adapted, MatrixRef, MovedRows, PackedLayout, Ref } from "../checkpoint/safetensors.js";
 import { loraChange } from "../tensor/lora.js";
 import { scaleEntries } from "../tensor/lowrank.js";
 import { codeBytes, unpack, unpackScales } from "../tensor/unpack.js";
-import { zip } from "../methods/inputs.js";
-import { firstNotFinite } from "../checkpoint/numbers.js";
-import type { PlannedTensor } from "./plan.js";
-
-/** Entries of a part: small enough that all models' stay in a core's cache. */
-const partEntries = 1 << 17;
+import { runsOfRows } from "../checkpoint/vocabulary.js";
 
 /** Files that a thread has open, and the memory that it reads into. */
 export interface FileReader {
@@ -66,6 +59,12 @@ function keeper<T>(): (key: string, make: () => T) => T {
   };
 }
 
+/** By what an adapter's change is known again: where its first matrix lies, and which experts of it. */
+function sourceOf(adapted: Adapted): readonly [MatrixRef, unknown] {
+  if (adapted.kind === "lora") return [adapted.a, adapted.experts];
+  return [adapted.l, undefined];
+}
+
 export function openFileReader(): FileReader {
   const handles = new Map<string, number>();
   const arrays = new Map<string, Float32Array>();
@@ -95,8 +94,7 @@ export function openFileReader(): FileReader {
       return scratch.subarray(0, size);
     },
     change(adapted) {
-      const { path, start } = adapted.kind === "lora" ? adapted.a : adapted.l;
-      const experts = adapted.kind === "lora" && adapted.experts;
+      const [{ path, start }, experts] = sourceOf(adapted);
       return changes(`${path}@${start} ${JSON.stringify(experts)}`, () => changeOf(files, adapted));
     },
     scales: (packed) =>
@@ -114,6 +112,10 @@ export const asBytes = (view: Float32Array | Float64Array | Uint16Array): Uint8A
 
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
 export function readEntries(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
+  if (ref.moved) {
+    readMoved(files, ref, { from, out, ...ref.moved });
+    return;
+  }
   readStored(files, ref, from, out);
   if (ref.adapted) files.change(ref.adapted)(out, from);
 }
@@ -133,6 +135,22 @@ function readPacked(
   const halves = files.halves(out.length);
   encodeHalves(out, halfOf(dtype), halves);
   decodeHalves(halves, halfOf(dtype), out);
+}
+
+/** Entries of a table whose rows are moved. */
+interface MovedEntries extends MovedRows {
+  readonly from: number;
+  readonly out: Float32Array;
+}
+
+/** Reads whole rows of a table, each from where it is. */
+function readMoved(files: FileReader, ref: Ref, { map, width, other, from, out }: MovedEntries): void {
+  const first = from / width;
+  for (const [row, count, source] of runsOfRows(map, first, first + out.length / width)) {
+    const part = out.subarray((row - first) * width, (row - first + count) * width);
+    if (source < 0) readEntries(files, other, row * width, part);
+    else readEntries(files, { ...ref, moved: undefined }, source * width, part);
+  }
 }
 
 function readStored(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
@@ -166,122 +184,4 @@ function readStored(files: FileReader, ref: Ref, from: number, out: Float32Array
 export function halfOf(dtype: DType): "F16" | "BF16" {
   if (dtype === "F16" || dtype === "BF16") return dtype;
   throw new Error(`${dtype} is not a weight type`);
-}
-
-/** Where entries are from: for a message. */
-interface Origin {
-  readonly path: string;
-  /** The model's. */
-  readonly label: string;
-  /** The tensor's. */
-  readonly name: string;
-}
-
-/** A model's entries of a part. */
-interface ReadEntries extends Origin {
-  readonly values: Float32Array;
-}
-
-/**
- * Takes out what is infinite in all models alike, by design (a mask that is added to scores), and puts zeros there.
- * @param from the number of the part's first entry
- * @returns by place in the part; undefined where all numbers are finite
- * @throws UserError naming an entry that is NaN or infinite in one model and not in another
- */
-function takeInfinite(all: readonly ReadEntries[], from: number): Map<number, number> | undefined {
-  if (all.every(({ values }) => firstNotFinite(values) < 0)) return undefined;
-  const taken = new Map<number, number>();
-  const [first] = all;
-  for (const { values, path, label, name } of all)
-    for (const [i, value] of values.entries()) {
-      if (Number.isFinite(value)) continue;
-      const isShared = !Number.isNaN(value) && all.length > 1 && all.every((one) => one.values[i] === value);
-      if (!isShared)
-        throw new UserError(
-          `${path} (${label}): "${name}" holds ${value} at entry ${from + i}; the checkpoint ` +
-            "is damaged or its training diverged",
-        );
-      if (values === first?.values) taken.set(i, value);
-    }
-  for (const { values } of all) for (const i of taken.keys()) values[i] = 0;
-  return taken;
-}
-
-/** Square statistics, one an input: they are read whole, where those of the tensor's own size are read by parts. */
-interface SquareStatistics {
-  readonly refs: readonly Ref[];
-  readonly rows: number;
-}
-
-function squareStatistics({ statistics = [], statisticSize }: PlannedTensor): SquareStatistics | undefined {
-  if (statistics.length === 0 || statisticSize === undefined) return undefined;
-  return { refs: statistics, rows: statisticSize };
-}
-
-/** An input's, whole. */
-function readSquare(files: FileReader, { refs, rows }: SquareStatistics, input: number): Float32Array {
-  const out = new Float32Array(rows ** 2);
-  readEntries(files, at(refs, input), 0, out);
-  return out;
-}
-
-/**
- * A planned tensor as a method reads it: a part of every model at a time. Memory: (k + 2) parts, each
- * at least a row.
- * @param given what the inputs are called, where the tensor does not say
- */
-export function plannedReader(
-  tensor: PlannedTensor,
-  given: readonly string[],
-  files: FileReader,
-): TensorReader {
-  const { name, shape, base, inputs, statistics, labels = given } = tensor;
-  const size = elements(shape);
-  const { rows, width } = rowShape(shape, size);
-  const step = Math.max(1, Math.floor(partEntries / Math.max(1, width))) * width;
-  const square = squareStatistics(tensor);
-  const named = (refs: readonly Ref[]) => zip(refs, labels.slice(0, refs.length));
-  // Who reads a tensor several times checks it once; what is infinite by design is taken out each time.
-  let checked = false;
-  const infinite = new Set<number>();
-  function readPart(start: number): Part {
-    const count = Math.min(step, size - start);
-    const all: ReadEntries[] = [];
-    const take = (key: string, ref: Ref, label: string): Float32Array => {
-      const values = files.floats(key, count);
-      readEntries(files, ref, start, values);
-      all.push({ values, path: ref.path, label, name });
-      return values;
-    };
-    const ofBase = base && take("base", base, "base");
-    const ofInputs = named(inputs).map(([ref, label], i) => take(`input ${i}`, ref, label));
-    const taken = !checked || infinite.has(start) ? takeInfinite(all, start) : undefined;
-    if (taken) infinite.add(start);
-    all.length = 0;
-    const found =
-      statistics &&
-      !square &&
-      named(statistics).map(([ref, label], i) => take(`statistic ${i}`, ref, `${label}, statistic`));
-    // A statistic has no number that is infinite by design.
-    if (!checked) for (const one of all) takeInfinite([one], start);
-    return {
-      start,
-      base: ofBase ?? files.floats("none", count).fill(0),
-      inputs: ofInputs,
-      ...(found && { statistics: found }),
-      ...(taken && { infinite: taken }),
-    };
-  }
-  return {
-    name,
-    labels,
-    rows,
-    width,
-    transposed: tensor.transposed,
-    *parts(): Generator<Part> {
-      for (let start = 0; start < size; start += step) yield readPart(start);
-      checked = true;
-    },
-    ...(square && { gram: (input: number) => readSquare(files, square, input) }),
-  };
 }

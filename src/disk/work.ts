@@ -6,8 +6,9 @@ import { findMethod } from "../methods/index.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { rowShape, dtypeBytes, elements, encodeHalves, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/safetensors.js";
+import { plannedReader } from "./parts.js";
 import type { PlannedTensor } from "./plan.js";
-import { asBytes, halfOf, openFileReader, plannedReader, readEntries, type FileReader } from "./read.js";
+import { asBytes, halfOf, openFileReader, readEntries, type FileReader } from "./read.js";
 
 /** What a thread is to do with the tensors that it gets hold of: a method's pass over them, or the merge itself. */
 export interface DiskJob {
@@ -98,7 +99,7 @@ function writeEntries(
 function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, write: Write): void {
   const { dtype, copy, values } = tensor;
   const size = elements(tensor.shape);
-  if (copy && copy.dtype === dtype && !copy.adapted && !copy.packed) {
+  if (copy && copy.dtype === dtype && !copy.adapted && !copy.packed && !copy.moved) {
     copyBytes(files, copy, size, write);
     return;
   }

@@ -13,6 +13,7 @@ import type { HeadNames, Model } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
 import type { Task } from "../tasks/registry.js";
 import { checkTogether } from "../checkpoint/belonging.js";
+import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
 import { withAdapters } from "../models/adapters.js";
@@ -130,12 +131,14 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
     options,
   );
   resources.add(opened.close);
-  const experts = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
+  const inherit = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
+  const { members: experts, notes: ofTokens } = await withOneVocabulary(inherit, opened.base);
   const family = { ...opened, experts };
   const outputLayer = outputLayerOf(outputLayers, names, family, locations);
   const plain = buildModel(family.base, outputLayer);
   checkFamily(family, plain);
-  const notes = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
+  const together = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
+  const notes = [...ofTokens, ...together];
   notes.forEach(hooks.note);
   // Said before any work is done.
   if (write === "adapter" && treat !== "none")

@@ -46,7 +46,8 @@ function sameBytes(a: Member, b: Member, name: string): boolean {
     other !== undefined &&
     one.path === other.path &&
     one.start === other.start &&
-    !one.adapted
+    !one.adapted &&
+    !one.moved
   );
 }
 

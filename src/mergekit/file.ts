@@ -54,6 +54,8 @@ const file = z.strictObject({
 type ParsedFile = z.infer<typeof file>;
 
 export interface MergekitFile extends Omit<ParsedFile, "modules" | "tokenizer" | "tokenizer_source"> {
+  /** The base's vocabulary is kept, where others are unlike. */
+  readonly tokenizer?: "base" | undefined;
   /** Parameters of the one module that `modules` has: they stand between a slice's and the file's. */
   readonly moduleParameters?: MergekitSettings;
 }
@@ -168,8 +170,13 @@ function mergeOf(
     throw new UserError(
       `${where}: give one of models, slices and modules (and in a module, models or slices)`,
     );
-  checkTokenizer(source ?? tokenizer?.source, merge, place);
-  return { ...merge, ...(only && { moduleParameters: only.parameters }) };
+  const wanted = source ?? tokenizer?.source;
+  checkTokenizer(wanted, merge, place);
+  return {
+    ...merge,
+    ...(wanted && { tokenizer: "base" }),
+    ...(only && { moduleParameters: only.parameters }),
+  };
 }
 
 /** @throws UserError where vocabularies would have to be put together */

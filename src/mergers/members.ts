@@ -6,6 +6,7 @@ import { withExpertsAlike } from "../checkpoint/experts.js";
 import { zip } from "../methods/inputs.js";
 import { namesAs } from "../checkpoint/names.js";
 import { watchFiles, Resources } from "../checkpoint/files.js";
+import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
 
@@ -19,7 +20,7 @@ export interface NamedFolder {
 const sameName = (name: string): string => name;
 
 /** Models under the names of one of them, which keeps its own. */
-function alike(opened: readonly Member[], reference: number): Member[] {
+function underOneNames(opened: readonly Member[], reference: number): Member[] {
   const checkpoints = withExpertsAlike(opened.map(({ checkpoint }) => checkpoint));
   const members = zip(opened, checkpoints).map(([one, checkpoint]) => ({ ...one, checkpoint }));
   const own = at(members, reference);
@@ -65,22 +66,30 @@ async function openOne(
   return expert;
 }
 
+interface MembersOptions extends OpenOptions {
+  readonly reference: number;
+  /** Of unlike vocabularies the reference's is kept; else they are refused. */
+  readonly tokenizer?: "base" | undefined;
+}
+
 /**
  * Opens folders for as long as `run` takes.
  * @param opening.reference the one whose names all get
- * @param run is given a check as well: it throws where a file was changed since
+ * @param run is given a check as well, which throws where a file was changed since, and what was done to tokens
  */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
-  { reference, ...opening }: OpenOptions & { readonly reference: number },
-  run: (members: readonly Member[], checkFiles: () => Promise<void>) => Promise<T>,
+  { reference, tokenizer, ...opening }: MembersOptions,
+  run: (members: readonly Member[], checkFiles: () => Promise<void>, notes: readonly string[]) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
   try {
     const members: Member[] = [];
     const read: Checkpoint[] = [];
     for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
-    return await run(alike(members, reference), await watchFiles(read));
+    const named = underOneNames(members, reference);
+    const alike = await withOneVocabulary(named, at(named, reference), tokenizer);
+    return await run(alike.members, await watchFiles(read), alike.notes);
   } finally {
     await resources.close();
   }

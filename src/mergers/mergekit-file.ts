@@ -101,37 +101,46 @@ async function mergeDocument(
   const models = modelNames(file);
   const folders: NamedFolder[] = [];
   for (const name of models) folders.push(await namedFolder(name, places));
-  await withMembers(folders, { reference: 0, dequantise: merge.dequantise }, async (opened, checkFiles) => {
-    const members = new Map(opened.map((one) => [one.label, one]));
-    const base = opened.find(({ label }) => label === file.base_model);
-    const sliced = Boolean(file.slices);
-    const belonging = await checkTogether(
-      { first: at(opened, 0), members: opened, base: sliced ? undefined : base },
-      { ...merge, sliced },
-    );
-    const place = { where: path, lineWhere: document.lineWhere };
-    const { plan, first, dtype, changes, kept, left } = compileMergekit(
-      file,
-      (name) => lookUp(members, name),
-      place,
-      seed,
-    );
-    const whole = { total: plan.tensors.length, kept, left };
-    const notes = [...read, ...belonging, ...checkPartners(whole, first.label, merge.allowPartial ?? false)];
-    await openOutput(
-      out,
-      folders.map(({ folder }) => folder),
-      merge.overwrite,
-    );
-    notes.forEach(hooks.note);
-    const record = { method: file.merge_method, from: path, models, ...(notes.length && { notes }) };
-    await writeRecorded(out, record, async () => {
-      const { progress, stopping } = hooks;
-      await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
-      await writeAround(out, first, dtype, changes);
-      await checkFiles();
-    });
-  });
+  await withMembers(
+    folders,
+    { reference: 0, dequantise: merge.dequantise, tokenizer: file.tokenizer },
+    async (opened, checkFiles, ofTokens) => {
+      const members = new Map(opened.map((one) => [one.label, one]));
+      const base = opened.find(({ label }) => label === file.base_model);
+      const sliced = Boolean(file.slices);
+      const belonging = await checkTogether(
+        { first: at(opened, 0), members: opened, base: sliced ? undefined : base },
+        { ...merge, sliced },
+      );
+      const place = { where: path, lineWhere: document.lineWhere };
+      const { plan, first, dtype, changes, kept, left } = compileMergekit(
+        file,
+        (name) => lookUp(members, name),
+        place,
+        seed,
+      );
+      const whole = { total: plan.tensors.length, kept, left };
+      const notes = [
+        ...read,
+        ...ofTokens,
+        ...belonging,
+        ...checkPartners(whole, first.label, merge.allowPartial ?? false),
+      ];
+      await openOutput(
+        out,
+        folders.map(({ folder }) => folder),
+        merge.overwrite,
+      );
+      notes.forEach(hooks.note);
+      const record = { method: file.merge_method, from: path, models, ...(notes.length && { notes }) };
+      await writeRecorded(out, record, async () => {
+        const { progress, stopping } = hooks;
+        await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
+        await writeAround(out, first, dtype, changes);
+        await checkFiles();
+      });
+    },
+  );
 }
 
 /** The documents of a file in an order in which each comes after those that it names. The result is the last. */

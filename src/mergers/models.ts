@@ -29,6 +29,8 @@ export interface ModelsMerge
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
   readonly rank?: number | undefined;
+  /** Of unlike vocabularies the base's is kept (without a base, the first model's). */
+  readonly tokenizer?: "base" | undefined;
   /** Quantised weights are read as the numbers that they stand for. */
   readonly dequantise?: boolean | undefined;
   /** Writes over a finished result. */
@@ -81,7 +83,7 @@ export async function mergeModels(
   merge: ModelsMerge,
   hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
 ): Promise<void> {
-  const { method, base: baseFolder, models, out } = merge;
+  const { method, base: baseFolder, models, out, dequantise, tokenizer } = merge;
   const values = checkedValues(merge);
   const labels = labelsOf(merge.labels ?? models);
   const folders: NamedFolder[] = models.map((folder, i) => ({
@@ -91,10 +93,11 @@ export async function mergeModels(
   }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
-  await withMembers(folders, { reference, dequantise: merge.dequantise }, async (members, checkFiles) => {
+  await withMembers(folders, { reference, dequantise, tokenizer }, async (members, checkFiles, ofTokens) => {
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
-    const notes = await checkTogether({ first: at(members, reference), members, base }, merge);
+    const together = await checkTogether({ first: at(members, reference), members, base }, merge);
+    const notes = [...ofTokens, ...together];
     const adapters = adaptersToWrite(merge, values, inputs);
     const heads = new Set(adapters?.flatMap((one) => one.heads));
     if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);

@@ -10,7 +10,7 @@ interface Barycentre {
   readonly eps: number;
 }
 
-const sumOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
+const totalOf = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
 
 /**
  * The weighted mean of vectors on the sphere, by one step from the direction of their weighted sum. It lies in their
@@ -24,14 +24,14 @@ function meanOnSphere(products: Float64Array, { weights, eps }: Barycentre): num
   // u_i = x_i / (‖x_i‖ + ε): what x_i is multiplied by in Σ w_i u_i.
   const shares = zip(weights, norms).map(([weight, norm]) => weight / (norm + eps));
   const along = (coefficients: readonly number[], i: number): number =>
-    sumOf(coefficients.map((c, j) => c * f64(products, i * k + j)));
-  const size = Math.sqrt(Math.max(0, sumOf(shares.map((c, i) => c * along(shares, i)))));
+    totalOf(coefficients.map((c, j) => c * f64(products, i * k + j)));
+  const size = Math.sqrt(Math.max(0, totalOf(shares.map((c, i) => c * along(shares, i)))));
   if (size < eps) return undefined;
   const mean = shares.map((share) => share / size);
-  const cosine = sumOf(shares.map((share, i) => share * along(mean, i)));
+  const cosine = totalOf(shares.map((share, i) => share * along(mean, i)));
   const tangent = zip(shares, mean).map(([share, m]) => share - cosine * m);
-  const far = Math.sqrt(Math.max(0, sumOf(tangent.map((c, i) => c * along(tangent, i))))) + eps;
-  const norm = sumOf(zip(weights, norms).map(([weight, own]) => weight * own));
+  const far = Math.sqrt(Math.max(0, totalOf(tangent.map((c, i) => c * along(tangent, i))))) + eps;
+  const norm = totalOf(zip(weights, norms).map(([weight, own]) => weight * own));
   return zip(mean, tangent).map(([m, c]) => norm * (Math.cos(far) * m + (Math.sin(far) / far) * c));
 }
 
@@ -46,7 +46,8 @@ export const multislerpMethod = method({
     eps: parameter.number(1e-8, "shorter than this is no direction", 0),
   },
   merge(tensor, { weight, normalizeWeights, eps }) {
-    const total = normalizeWeights ? sumOf(weight) : 1;
+    let total = 1;
+    if (normalizeWeights) total = totalOf(weight);
     if (total === 0)
       throw new UserError(
         `${tensor.name}: the weights ${weight.join(", ")} add up to 0, and nothing can be divided by that; turn ` +

@@ -19,10 +19,7 @@ test.each([
   ["the base as the tokenizer's source, by word", () => "tokenizer_source: base"],
   ["the base as the tokenizer's source, by name", (a: string) => `tokenizer_source: ${a}`],
   ["a tokenizer's source in its own block", (a: string) => `tokenizer: {source: {model: {path: ${a}}}}`],
-  [
-    "nothing where something may stand",
-    () => "base_model:\nparameters:\nchat_template:\n".replace("chat_template:\n", ""),
-  ],
+  ["nothing where something may stand", () => "base_model:\nparameters:\n"],
 ])("%s", async (_, more) => {
   const [a, b] = await two();
   await mean(await byFile(halves(a, b, more(a))));

@@ -1,0 +1,301 @@
+/** Which token each row of a table is of: tokenizers compared by what they hold, and rows put in one order. */
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { at, i32 } from "../at.js";
+import { UserError } from "../errors.js";
+import {
+  dtypeBytes,
+  elements,
+  fromFloat32,
+  isFloat,
+  joined,
+  toFloat32,
+  writtenType,
+} from "../tensor/dtype.js";
+import { adapterOf, member, type Member } from "./family.js";
+import { readJson } from "./files.js";
+import { entryOf, type Checkpoint } from "./folder.js";
+import { isInputTable, isOutputLayer } from "./names.js";
+import type { MovedRows } from "./safetensors.js";
+
+/** Tokens and their ids. */
+type Vocabulary = ReadonlyMap<string, number>;
+
+/** Ids beyond this are no rows of a table. */
+const mostTokens = 2 ** 24;
+const tokenId = z.int().min(0).max(mostTokens);
+
+const tokenizerFile = z.looseObject({
+  model: z.looseObject({
+    vocab: z
+      .union([z.record(z.string(), tokenId), z.array(z.tuple([z.string(), z.number()]).rest(z.unknown()))])
+      .optional(),
+  }),
+  added_tokens: z.array(z.looseObject({ id: tokenId, content: z.string() })).nullish(),
+});
+
+const vocabularyFile = z.record(z.string(), tokenId);
+
+/** @throws UserError where ids are no whole numbers in range */
+function checkedList<T>(schema: z.ZodType<T>, value: unknown, path: string): T {
+  const found = schema.safeParse(value);
+  if (found.success) return found.data;
+  const [issue] = found.error.issues;
+  throw new UserError(
+    `${path}: ${issue?.path.join(".").slice(0, 80)}: it is no list of tokens with whole numbers from 0 to ` +
+      String(mostTokens),
+  );
+}
+
+/** The tokens of a tokenizer.json. */
+async function ofTokenizer(path: string): Promise<Vocabulary> {
+  const { model, added_tokens: added } = checkedList(tokenizerFile, await readJson(path), path);
+  const { vocab = {} } = model;
+  // Unigram's list has no ids: they are its places.
+  const listed = Array.isArray(vocab)
+    ? vocab.map(([token], id) => [token, id] as const)
+    : Object.entries(vocab);
+  return new Map([...listed, ...(added ?? []).map(({ id, content }) => [content, id] as const)]);
+}
+
+async function ofLines(path: string): Promise<Vocabulary> {
+  const lines = (await readFile(path, "utf8")).split(/\r?\n/);
+  if (lines.at(-1) === "") lines.pop();
+  return new Map(lines.map((token, id) => [token, id]));
+}
+
+const ofJson = async (path: string): Promise<Vocabulary> =>
+  new Map(Object.entries(checkedList(vocabularyFile, await readJson(path), path)));
+
+/** Files that list tokens, the first that both models have is compared. */
+const lists: readonly (readonly [file: string, read: (path: string) => Promise<Vocabulary>])[] = [
+  ["tokenizer.json", ofTokenizer],
+  ["vocab.json", ofJson],
+  ["vocab.txt", ofLines],
+];
+
+/** Sentencepiece's models: they are one, or they are not. */
+const binaries = ["tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"];
+
+const tokenizerFolder = ({ checkpoint: { folder, home } }: Member): string => home ?? folder;
+
+/** The first of some files that both folders have. */
+const inBoth = (names: readonly string[], a: string, b: string): string | undefined =>
+  names.find((name) => existsSync(join(a, name)) && existsSync(join(b, name)));
+
+async function isSameFile(name: string, a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([readFile(join(a, name)), readFile(join(b, name))]);
+  return one.equals(other);
+}
+
+/** What two models call tokens; undefined where they are one tokenizer, or no list says. */
+async function unlikeVocabularies(
+  first: Member,
+  other: Member,
+): Promise<[first: Vocabulary, other: Vocabulary] | undefined> {
+  const [a, b] = [tokenizerFolder(first), tokenizerFolder(other)];
+  // An adapter has its base's.
+  if (a === b || adapterOf(other)) return undefined;
+  const listed = inBoth(
+    lists.map(([name]) => name),
+    a,
+    b,
+  );
+  const binary = inBoth(binaries, a, b);
+  if (listed === undefined) {
+    if (binary === undefined || (await isSameFile(binary, a, b))) return undefined;
+    throw new UserError(
+      `${b} (${other.label}): its ${binary} is not that of ${a}: their tokens may have other ids; save both ` +
+        "tokenizers as fast ones (tokenizer.json), so that they can be compared",
+    );
+  }
+  if (await isSameFile(listed, a, b)) return undefined;
+  const [, read] = lists.find(([name]) => name === listed) ?? at(lists, 0);
+  return Promise.all([read(join(a, listed)), read(join(b, listed))]);
+}
+
+/** How many tokens there are, and the first of them. */
+function shown(tokens: readonly string[]): string {
+  const first = tokens.slice(0, 3).map((token) => JSON.stringify(token.slice(0, 20)));
+  if (tokens.length > first.length) first.push("…");
+  return `${tokens.length} (${first.join(", ")})`;
+}
+
+/** Where the tables of a model have each of another's rows. */
+function rowsFor(
+  first: Vocabulary,
+  other: Vocabulary,
+  { rows, ownRows }: { rows: number; ownRows: number },
+): Int32Array {
+  const map = new Int32Array(rows).fill(-1);
+  const [named, ownNamed] = [new Set(first.values()), new Set(other.values())];
+  // Rows that no token has: padding, which is the same everywhere.
+  for (let row = 0; row < Math.min(rows, ownRows); row++)
+    if (!named.has(row) && !ownNamed.has(row)) map[row] = row;
+  for (const [token, row] of first) {
+    const own = other.get(token);
+    if (own !== undefined && own < ownRows && row < rows) map[row] = own;
+  }
+  return map;
+}
+
+/** Whether a tensor has a row a token. */
+const isTable = (name: string): boolean =>
+  isInputTable(name) ||
+  isOutputLayer(name) ||
+  /(^|\.)(lm_head|predictions|predictions\.decoder)\.bias$/.test(name);
+
+/** Runs of rows that lie side by side in one model: [first row wanted, how many, where they are; −1: the other's]. */
+export function runsOfRows(
+  map: Int32Array,
+  from: number,
+  to: number,
+): [row: number, count: number, source: number][] {
+  const runs: [number, number, number][] = [];
+  for (let row = from; row < to; row++) {
+    const source = i32(map, row);
+    const last = runs.at(-1);
+    if (last && (source === last[2] + last[1] || (source < 0 && last[2] < 0))) last[1]++;
+    else runs.push([row, 1, source]);
+  }
+  return runs;
+}
+
+/** A table with its rows in another's order. */
+interface MovedTable {
+  readonly map: Int32Array;
+  /** Whose rows stand where it has none. */
+  readonly base: Checkpoint;
+  readonly stored: string;
+  readonly shape: readonly number[];
+}
+
+/** Rows of a table as float32, row after row in the order wanted. */
+async function readRows(
+  checkpoint: Checkpoint,
+  name: string,
+  { map, base, stored }: MovedTable,
+  part: readonly [number, number],
+): Promise<Float32Array> {
+  const read = async (from: Checkpoint, table: string, row: number, count: number) => {
+    const { dtype, shape } = entryOf(from, table);
+    const rowBytes = (elements(shape) / at(shape, 0)) * dtypeBytes[dtype];
+    return toFloat32({
+      dtype,
+      shape: [],
+      bytes: await from.readRange(table, row * rowBytes, count * rowBytes),
+    });
+  };
+  const pieces: Float32Array[] = [];
+  for (const [row, count, source] of runsOfRows(map, ...part)) {
+    if (source < 0) pieces.push(await read(base, stored, row, count));
+    else pieces.push(await read(checkpoint, name, source, count));
+  }
+  return joined(pieces);
+}
+
+/** A checkpoint with tables whose rows are moved. */
+function withMovedRows(checkpoint: Checkpoint, tables: ReadonlyMap<string, MovedTable>): Checkpoint {
+  const typeOf = (name: string) => writtenType(entryOf(checkpoint, name).dtype);
+  const refOf = ({ map, base, stored, shape }: MovedTable): MovedRows => ({
+    map,
+    width: elements(shape) / at(shape, 0),
+    other: base.ref(stored),
+  });
+  return {
+    ...checkpoint,
+    entry(name) {
+      const table = tables.get(name);
+      const own = checkpoint.entry(name);
+      if (!own || !table) return own;
+      return { ...own, dtype: typeOf(name), shape: table.shape };
+    },
+    ref(name) {
+      const table = tables.get(name);
+      return { ...checkpoint.ref(name), ...(table && { moved: refOf(table) }) };
+    },
+    async read(name) {
+      const table = tables.get(name);
+      if (!table) return checkpoint.read(name);
+      const values = await readRows(checkpoint, name, table, [0, at(table.shape, 0)]);
+      return { dtype: typeOf(name), shape: table.shape, bytes: fromFloat32(values, typeOf(name)) };
+    },
+    async readRange(name, start, length) {
+      const table = tables.get(name);
+      if (!table) return checkpoint.readRange(name, start, length);
+      const size = dtypeBytes[typeOf(name)];
+      const width = elements(table.shape) / at(table.shape, 0);
+      const [from, to] = [start / size, (start + length) / size];
+      const rows = [Math.floor(from / width), Math.ceil(to / width)] as const;
+      const values = await readRows(checkpoint, name, table, rows);
+      const part = values.slice(from - rows[0] * width, to - rows[0] * width);
+      return new Uint8Array(fromFloat32(part, typeOf(name)));
+    },
+  };
+}
+
+/** One of the models, with the rows of its tables where the first has them. */
+function moved(first: Member, other: Member, [ofFirst, ofOther]: readonly [Vocabulary, Vocabulary]): Member {
+  const tables = new Map<string, MovedTable>();
+  for (const [name, stored] of other.actual) {
+    const own = first.actual.get(name);
+    if (own === undefined || !isTable(name)) continue;
+    const [entry, wanted] = [entryOf(other.checkpoint, stored), entryOf(first.checkpoint, own)];
+    if (!isFloat(entry.dtype) || entry.shape.slice(1).join() !== wanted.shape.slice(1).join()) continue;
+    const map = rowsFor(ofFirst, ofOther, { rows: at(wanted.shape, 0), ownRows: at(entry.shape, 0) });
+    tables.set(stored, { map, base: first.checkpoint, stored: own, shape: wanted.shape });
+  }
+  const canonical = new Map([...other.actual].map(([name, stored]) => [stored, name]));
+  return member(
+    other.label,
+    withMovedRows(other.checkpoint, tables),
+    (stored) => canonical.get(stored) ?? stored,
+  );
+}
+
+/**
+ * Compares every model's tokenizer with the first's, by tokens and ids. Where the same tokens have other ids, the rows
+ * of a model's tables are put where the first has them.
+ * @param keep "base": of unlike vocabularies the first's is kept; tokens that another lacks are as the first has them
+ * @returns the models, and what was done, a line each
+ * @throws UserError where vocabularies are unlike and nothing is said of it, naming tokens of each
+ */
+export async function withOneVocabulary(
+  members: readonly Member[],
+  first: Member,
+  keep?: "base",
+): Promise<{ readonly members: readonly Member[]; readonly notes: readonly string[] }> {
+  const notes: string[] = [];
+  const found: Member[] = [];
+  for (const one of members) {
+    const both = await unlikeVocabularies(first, one);
+    if (!both) {
+      found.push(one);
+      continue;
+    }
+    const [ofFirst, ofOther] = both;
+    const lacking = [...ofFirst.keys()].filter((token) => !ofOther.has(token));
+    const more = [...ofOther.keys()].filter((token) => !ofFirst.has(token));
+    const elsewhere = [...ofFirst].filter(([token, id]) => (ofOther.get(token) ?? id) !== id);
+    const where = `${tokenizerFolder(one)} (${one.label})`;
+    if (keep === undefined && (lacking.length || more.length))
+      throw new UserError(
+        `${where}: its vocabulary is not that of ${tokenizerFolder(first)}: it lacks ${shown(lacking)} of its tokens and has ` +
+          `${shown(more)} more; --tokenizer base keeps the vocabulary of ${tokenizerFolder(first)}`,
+      );
+    if (lacking.length || more.length)
+      notes.push(
+        `${where}: it lacks ${shown(lacking)} tokens, which are as the base has them, and ` +
+          `${shown(more)} are left out`,
+      );
+    if (elsewhere.length)
+      notes.push(
+        `${where}: ${shown(elsewhere.map(([token]) => token))} tokens have other ids there: rows are moved`,
+      );
+    if (lacking.length || more.length || elsewhere.length) found.push(moved(first, one, both));
+    else found.push(one);
+  }
+  return { members: found, notes };
+}

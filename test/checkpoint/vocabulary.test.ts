@@ -1,0 +1,158 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { openMember } from "../../src/checkpoint/family.js";
+import { runsOfRows, withOneVocabulary } from "../../src/checkpoint/vocabulary.js";
+import { toFloat32 } from "../../src/tensor/dtype.js";
+import { byFile, merge, model } from "../mergers/small.js";
+
+/** A model whose token t has the rows [x, id] in both tables, `x` being the token's own number. */
+async function speaker(
+  name: string,
+  tokens: readonly string[],
+  { shift = 0, padding = 0, list = "tokenizer.json" } = {},
+): Promise<string> {
+  const rows = [
+    ...tokens.map((token) => token.charCodeAt(0) + shift),
+    ...Array.from({ length: padding }, () => shift),
+  ];
+  const table = rows.flatMap((x) => [x, 10 * x]);
+  const folder = await model(name, {
+    "model.embed_tokens.weight": [[rows.length, 2], ...table],
+    "model.layers.0.q.weight": [[2], shift, 1],
+    "lm_head.weight": [[rows.length, 2], ...table],
+  });
+  const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+  if (list === "vocab.txt") await writeFile(join(folder, list), `${tokens.join("\n")}\n`);
+  else if (list === "vocab.json") await writeFile(join(folder, list), JSON.stringify(vocab));
+  else if (list === "unigram")
+    await writeFile(
+      join(folder, "tokenizer.json"),
+      JSON.stringify({ model: { type: "Unigram", vocab: tokens.map((token) => [token, -1]) } }),
+    );
+  else {
+    const [last = ""] = tokens.slice(-1);
+    const { [last]: id, ...others } = vocab;
+    const added = [{ id, content: last, special: true }];
+    await writeFile(
+      join(folder, "tokenizer.json"),
+      JSON.stringify({ model: { vocab: others }, added_tokens: added }),
+    );
+  }
+  return folder;
+}
+const rowsOf = (tokens: string, shift: number): number[] =>
+  tokens.split("").flatMap((token) => [token.charCodeAt(0) + shift, 10 * (token.charCodeAt(0) + shift)]);
+
+test.each(["tokenizer.json", "vocab.json", "vocab.txt", "unigram"])(
+  "the same tokens with other ids in %s: rows are moved, and it is said",
+  async (list) => {
+    const base = await speaker("base", ["a", "b", "c", "d"], { list });
+    const one = await speaker("one", ["b", "c", "a", "d"], { shift: 2, list });
+    const merged = await merge([one], { base });
+    const tensors = await merged.tensors();
+    // Every token is moved by the expert's shift, wherever its row stood.
+    expect(tensors["model.embed_tokens.weight"]).toEqual(rowsOf("abcd", 2));
+    expect(tensors["lm_head.weight"]).toEqual(rowsOf("abcd", 2));
+    expect(merged.notes.join()).toMatch(/3 \("a", "b", "c"\) tokens have other ids there: rows are moved/);
+  },
+);
+
+test("unlike vocabularies are refused with what differs, or the base's is kept", async () => {
+  const base = await speaker("base", ["a", "b", "c"]);
+  const one = await speaker("one", ["x", "b", "a", "y"], { shift: 2 });
+  const unlike = /it lacks 1 \("c"\) of its tokens and has 2 \("x", "y"\) more; --tokenizer base keeps/;
+  await expect(merge([one], { base })).rejects.toThrow(unlike);
+  const merged = await merge([one], { base, tokenizer: "base" });
+  // c is as the base has it.
+  expect((await merged.tensors())["model.embed_tokens.weight"]).toEqual([
+    ...rowsOf("ab", 2),
+    ...rowsOf("c", 0),
+  ]);
+  expect(merged.notes.join()).toMatch(
+    /it lacks 1 \("c"\) tokens, which are as the base has them, and 2 .* are left out/,
+  );
+  const file = (more: string) => `merge_method: task_arithmetic
+base_model: ${base}
+models: [{model: ${one}, parameters: {weight: 1}}]
+${more}`;
+  await expect(byFile(file(""))).rejects.toThrow(unlike);
+  const kept = await byFile(file("tokenizer_source: base"));
+  expect(await kept.tensors()).toEqual(await merged.tensors());
+});
+
+test("padded rows stay where they are, and more of them in one model are no other vocabulary", async () => {
+  const base = await speaker("base", ["a", "b"], { padding: 2 });
+  const one = await speaker("one", ["b", "a"], { shift: 2, padding: 3 });
+  const tensors = await (await merge([one], { base })).tensors();
+  expect(tensors["model.embed_tokens.weight"]).toEqual([...rowsOf("ab", 2), 2, 20, 2, 20]);
+});
+
+test("one tokenizer, or none, changes nothing and says nothing", async () => {
+  const [base, one] = [await speaker("base", ["a", "b"]), await speaker("one", ["a", "b"], { shift: 1 })];
+  expect((await merge([one], { base })).notes).toEqual([]);
+  const bare = await model("bare", {
+    "model.embed_tokens.weight": [[2, 2], 1, 2, 3, 4],
+    "model.layers.0.q.weight": [[2], 0, 1],
+    "lm_head.weight": [[2, 2], 1, 2, 3, 4],
+  });
+  const { tensors } = await merge([bare], { base });
+  expect((await tensors())["model.embed_tokens.weight"]).toEqual([1, 2, 3, 4]);
+});
+
+test.each([
+  ["a number that is none", { model: { vocab: { a: 0.5 } } }],
+  ["one below 0", { model: { vocab: { a: 0 } }, added_tokens: [{ id: -1, content: "b" }] }],
+  ["one that is no row of any table", { model: { vocab: { a: 1e9 } } }],
+])("ids: %s is refused", async (_, tokenizer) => {
+  const [base, one] = [await speaker("base", ["a", "b"]), await speaker("one", ["a", "b"])];
+  await writeFile(join(one, "tokenizer.json"), JSON.stringify(tokenizer));
+  await expect(merge([one], { base })).rejects.toThrow(
+    /tokenizer\.json: .*it is no list of tokens with whole numbers/,
+  );
+});
+
+test("sentencepiece models that differ are refused, equal ones are one", async () => {
+  const models = ["base", "one"].map((name, i) =>
+    model(name, { "embed_tokens.weight": [[1, 2], i, 1], "q.weight": [[2], i, i] }),
+  );
+  const [base, one] = (await Promise.all(models)) as [string, string];
+  for (const folder of [base, one]) await writeFile(join(folder, "tokenizer.model"), "the same");
+  expect((await merge([one], { base })).notes.join()).not.toMatch(/token/);
+  await writeFile(join(one, "tokenizer.model"), "another");
+  await expect(merge([one], { base })).rejects.toThrow(/its tokenizer\.model is not that of/);
+});
+
+test("tables with moved rows read alike whole and in parts", async () => {
+  const [base, one] = await Promise.all(
+    [
+      await speaker("base", ["a", "b", "c", "d"]),
+      await speaker("one", ["d", "x", "a", "c"], { shift: 2 }),
+    ].map((folder) => openMember("m", folder, (name) => name)),
+  );
+  const { members } = await withOneVocabulary([one!], base!, "base");
+  const { checkpoint } = members[0]!;
+  const whole = await checkpoint.read("model.embed_tokens.weight");
+  const values = [...rowsOf("a", 2), ...rowsOf("b", 0), ...rowsOf("cd", 2)];
+  expect([...toFloat32(whole)]).toEqual(values);
+  for (const [from, to] of [
+    [0, 8],
+    [3, 4],
+    [1, 7],
+  ] as const) {
+    const bytes = await checkpoint.readRange("model.embed_tokens.weight", 4 * from, 4 * (to - from));
+    expect([...toFloat32({ dtype: "F32", shape: [], bytes })]).toEqual(values.slice(from, to));
+  }
+  await one!.checkpoint.close();
+  await base!.checkpoint.close();
+});
+
+test("rows that lie side by side are one reading", () => {
+  expect(runsOfRows(Int32Array.of(4, 5, 6, -1, -1, 2, 1), 0, 7)).toEqual([
+    [0, 3, 4],
+    [3, 2, -1],
+    [5, 1, 2],
+    [6, 1, 1],
+  ]);
+  expect(runsOfRows(Int32Array.of(4, 5, 6), 1, 3)).toEqual([[1, 2, 5]]);
+});
