@@ -54,3 +54,10 @@ export function firstIssue(error: {
   const [issue] = error.issues;
   return issue === undefined ? "" : `${issue.path.join(".")}: ${issue.message}`;
 }
+
+/** `valPerTask` → `val-per-task`: a setting as users write it, in messages too. */
+export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/** `val-per-task` → `valPerTask`. */
+export const camel = (key: string): string =>
+  key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { isFloat, elements, toFloat32, type FloatDType } from "../tensor/dtype.js";
-import { byteTables, scaleCount, type CodeLayout } from "../tensor/unpack.js";
+import { byteTable, scaleCount, type CodeLayout } from "../tensor/unpack.js";
 import { isRecord } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
 import type { MatrixRef, PackedLayout, TensorEntry } from "./safetensors.js";
@@ -87,7 +87,7 @@ function floatsOf(checkpoint: Checkpoint, name: string, entry: TensorEntry): Pac
   const scaleShape = checkpoint.entry(scaleName ?? "")?.shape ?? [];
   const layout = {
     bits: 8,
-    table: byteTables[dtype],
+    table: byteTable(dtype),
     width: at(shape, 1),
     factor: 1,
     ...blocksOf(checkpoint, name, shape, scaleShape),
@@ -120,7 +120,7 @@ async function integersOf(
   }
   const layout = {
     bits: 8,
-    table: byteTables.I8,
+    table: byteTable("I8"),
     width: at(shape, 1),
     rows: 1,
     columns: at(shape, 1),

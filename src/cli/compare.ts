@@ -1,13 +1,12 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
-import { wholeNumber } from "../config/numbers.js";
+import { wholeNumber, commaSeparated } from "../config/numbers.js";
 import { trainedPresets } from "../config/trained.js";
 import { stoppedCode } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
 import { tableCaption, toText } from "../report/table.js";
-import { commaSeparated } from "../spelling.js";
 import { startCommand } from "./running.js";
 import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 

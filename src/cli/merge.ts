@@ -5,13 +5,12 @@ import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
 import { startMergeThreads } from "../disk/threads.js";
-import { UserError } from "../errors.js";
+import { UserError, kebab } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { nearest } from "../nearest.js";
-import { kebab } from "../spelling.js";
 import { startCommand, type RunningCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 

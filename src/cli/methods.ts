@@ -1,9 +1,9 @@
+import { kebab } from "../errors.js";
 import type { Command } from "commander";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
 import { toText } from "../report/table.js";
-import { kebab } from "../spelling.js";
 import { chosenMethod } from "./merge.js";
 import { printJson } from "./options.js";
 

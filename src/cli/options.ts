@@ -1,8 +1,7 @@
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import { settings, type Settings } from "../config/settings.js";
-import { UserError } from "../errors.js";
-import { kebab } from "../spelling.js";
+import { UserError, kebab } from "../errors.js";
 
 /** Options as commander hands them over. */
 export type Given = Readonly<Record<string, unknown>>;

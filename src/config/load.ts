@@ -1,9 +1,8 @@
 import type { z } from "zod";
 import { at } from "../at.js";
-import { UserError } from "../errors.js";
+import { UserError, camel, kebab } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { readYaml } from "./yaml.js";
-import { camel, kebab } from "../spelling.js";
 import { settings, settingsSchema, type Settings } from "./settings.js";
 
 /**

@@ -3,7 +3,13 @@
  * message of an error goes behind the option's name: "--steps x: it must be a whole number from 0 on".
  */
 import { z } from "zod";
-import { commaSeparated } from "../spelling.js";
+
+/** "a, b" → a and b. */
+export const commaSeparated = (text: string): string[] =>
+  text
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean);
 
 function checked(holds: (value: number) => boolean, must: string) {
   return z.preprocess(

@@ -30,8 +30,7 @@ interface Setting {
   readonly help: string;
 }
 
-/** A setting that is on or off. */
-const toggle = (help: string) => ({ argument: "", schema: flag, help });
+const toggle = { argument: "", schema: flag } as const;
 
 /**
  * Every setting of a run. The command line's options, the keys of a config file and the messages about both come
@@ -235,17 +234,20 @@ export const settings = {
     schema: share().default(0.2),
     help: "part of each tensor's task vector that --pack sparse keeps, the largest",
   },
-  allowPartial: toggle(
-    "merge even where tensors of the backbone have no partner; they stay as the base has them",
-  ),
-  allowMismatch: toggle("merge even where the models' configs are of unlike architectures"),
-  strict: toggle(
-    "refuse what is only told otherwise: task vectors that stand out, an expert that is the base",
-  ),
-  dequantise: toggle(
-    "read weights that FP8 or bitsandbytes packed into few bits as the numbers that they stand for",
-  ),
-  overwrite: toggle("write over a finished result in --out"),
+  allowPartial: {
+    ...toggle,
+    help: "merge even where tensors of the backbone have no partner; they stay as the base has them",
+  },
+  allowMismatch: { ...toggle, help: "merge even where the models' configs are of unlike architectures" },
+  strict: {
+    ...toggle,
+    help: "refuse what is only told otherwise: task vectors that stand out, an expert that is the base",
+  },
+  dequantise: {
+    ...toggle,
+    help: "read weights that FP8 or bitsandbytes packed into few bits as the numbers that they stand for",
+  },
+  overwrite: { ...toggle, help: "write over a finished result in --out" },
   memoryBudget: {
     argument: "<size>",
     schema: bytes.optional(),

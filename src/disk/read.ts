@@ -1,11 +1,10 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { UserError } from "../errors.js";
-import { decodeHalves, encodeHalves, dtypeBytes, type DType } from "../tensor/dtype.js";
+import { decodeHalves, encodeHalves, dtypeBytes, type DType, runsOfRows } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, MovedRows, PackedLayout, Ref } from "../checkpoint/safetensors.js";
 import { loraChange } from "../tensor/lora.js";
 import { scaleEntries } from "../tensor/lowrank.js";
 import { codeBytes, unpack, unpackScales } from "../tensor/unpack.js";
-import { runsOfRows } from "../checkpoint/vocabulary.js";
 
 /** Files that a thread has open, and the memory that it reads into. */
 export interface FileReader {

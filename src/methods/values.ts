@@ -1,6 +1,5 @@
 import { nearest } from "../nearest.js";
-import { UserError } from "../errors.js";
-import { kebab } from "../spelling.js";
+import { UserError, kebab } from "../errors.js";
 import { acceptedParameters } from "./pipeline.js";
 import type { Method, Parameter, ParameterValues } from "./types.js";
 

@@ -206,3 +206,19 @@ export function rowShape(shape: readonly number[], size: number): RowShape {
   const width = shape.length > 1 ? at(shape, -1) : size;
   return { rows: width === 0 ? 0 : size / width, width };
 }
+
+/** Runs of rows that lie side by side in one model: [first row wanted, how many, where they are; −1: the other's]. */
+export function runsOfRows(
+  map: Int32Array,
+  from: number,
+  to: number,
+): [row: number, count: number, source: number][] {
+  const runs: [number, number, number][] = [];
+  for (let row = from; row < to; row++) {
+    const source = access.i32(map, row);
+    const last = runs.at(-1);
+    if (last && (source === last[2] + last[1] || (source < 0 && last[2] < 0))) last[1]++;
+    else runs.push([row, 1, source]);
+  }
+  return runs;
+}

@@ -97,14 +97,15 @@ function e5m2(code: number): number {
   return smallFloat(code, 2, 15);
 }
 
-const codes = Array.from({ length: 256 }, (_, code) => code);
+const valuesOfBytes: Readonly<Record<"F8_E4M3" | "F8_E5M2" | "I8", (code: number) => number>> = {
+  F8_E4M3: e4m3,
+  F8_E5M2: e5m2,
+  I8: (code) => (code << 24) >> 24,
+};
 
 /** What bytes stand for, by the type that a file says they have. */
-export const byteTables: Readonly<Record<"F8_E4M3" | "F8_E5M2" | "I8", readonly number[]>> = {
-  F8_E4M3: codes.map(e4m3),
-  F8_E5M2: codes.map(e5m2),
-  I8: codes.map((code) => (code << 24) >> 24),
-};
+export const byteTable = (dtype: keyof typeof valuesOfBytes): number[] =>
+  Array.from({ length: 256 }, (_, code) => valuesOfBytes[dtype](code));
 
 /** Scales that are codes themselves (bitsandbytes's double quantisation), with a number that is added to each. */
 export interface CodedScales extends CodeLayout {

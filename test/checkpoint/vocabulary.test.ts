@@ -2,8 +2,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openMember } from "../../src/checkpoint/family.js";
-import { runsOfRows, withOneVocabulary } from "../../src/checkpoint/vocabulary.js";
-import { toFloat32 } from "../../src/tensor/dtype.js";
+import { withOneVocabulary } from "../../src/checkpoint/vocabulary.js";
+import { runsOfRows, toFloat32 } from "../../src/tensor/dtype.js";
 import { byFile, merge, model } from "../mergers/small.js";
 
 /** A model whose token t has the rows [x, id] in both tables, `x` being the token's own number. */
