@@ -329,7 +329,7 @@ test("all: every method that merges so many models; who is left out is said", as
   expect(ran).toContain("hierarchical");
   expect(ran).toContain("slerp");
   expect(ran).not.toContain("passthrough");
-  expect(notes[0]).toBe("left out: nearswap, passthrough, which do not merge 2 models");
+  expect(notes[0]).toBe("left out: nearswap, arcee-fusion, passthrough, which do not merge 2 models");
   // A name by itself is looked up as well, and candidates of one's own are taken as they are.
   run.mockClear();
   const mixed = await compare({ methods: ["passthrough", given({ name: "own" }), "average"] });

@@ -51,7 +51,8 @@ test("only a folder of ours, and no input, is written over", async () => {
   for (const file of ["results.json", "README.md"])
     await writeFile(join(ours, file), '{"rows":[],"search":{},"settings":{}}');
   await writeFile(join(ours, "model.safetensors.0a1b2c3d.tmp"), "");
-  await openOutput(ours, []);
+  await expect(openOutput(ours, [])).rejects.toThrow(/it holds a finished result; --overwrite replaces it/);
+  await openOutput(ours, [], true);
   await beginRun(ours, () => writeFile(join(ours, "state.json"), '{"identity":{},"raw":{},"moments":{}}'));
   const { readdir } = await import("node:fs/promises");
   expect(await readdir(ours)).toEqual(["state.json"]);
