@@ -5,6 +5,7 @@ import type { MergeHooks } from "../config/options.js";
 import type { DiskMerge } from "../folder/merge.js";
 import type { ParameterValues } from "../methods/types.js";
 import { chosenDType } from "../tensor/dtype.js";
+import { headsAlike, mergeHeads } from "./heads.js";
 import { mergeIa3, writeLinearIa3 } from "./ia3.js";
 import { mergeStackedLora, writeLinearLora, type AdapterResult, type MethodUse } from "./lora.js";
 import { mergeProducts } from "./products.js";
@@ -42,8 +43,9 @@ export async function mergeAdapters(
   const { method, values, base, inputs, threads, shardSize } = merge;
   const dtype = chosenDType(merge.dtype) ?? "F32";
   const use: MethodUse = { method, values, labels: inputs.map(({ label }) => label) };
-  const result: AdapterResult = { out, base: base.checkpoint, adapters, dtype };
   const disk = { shardBytes: shardSize, threads, progress: hooks.progress, stopping: hooks.stopping };
+  const saved = await mergeHeads(out, headsAlike(merge, adapters), { ...use, inputs, dtype }, disk);
+  const result: AdapterResult = { out, base: base.checkpoint, adapters, dtype, saved };
   if (at(adapters, 0).adapter.kind === "ia3") {
     await mergeIa3(result, use, disk);
     return undefined;
@@ -52,5 +54,5 @@ export async function mergeAdapters(
     await mergeStackedLora(result, use);
     return undefined;
   }
-  return mergeProducts(out, { ...merge, dtype, adapters }, disk, hooks);
+  return mergeProducts(out, { ...merge, dtype, adapters, saved }, disk, hooks);
 }

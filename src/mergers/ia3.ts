@@ -72,7 +72,7 @@ async function writeConfig(
   modules: readonly Ia3Module[],
   first: AdaptedCheckpoint,
 ): Promise<void> {
-  await writeAdapterConfig(out, first, {
+  await writeAdapterConfig(out, first, false, {
     exclude_modules: null,
     modules_to_save: null,
     inference_mode: true,

@@ -26,7 +26,7 @@ export async function writeLora(
   out: string,
   modules: readonly LoraModule[],
   first: AdaptedCheckpoint,
-  dtype: FloatDType,
+  { dtype, saved = [] }: Pick<AdapterResult, "dtype" | "saved">,
 ): Promise<void> {
   const ranks = new Map(modules.map(({ module, rank }) => [module, rank]));
   const common = Math.max(...ranks.values());
@@ -41,11 +41,11 @@ export async function writeLora(
       return fromFloat32(values, dtype);
     },
   });
-  await writeSafetensors(
-    join(out, adapterWeightsName),
-    modules.flatMap(({ module, a, b }) => [source(`${module}.lora_A`, a), source(`${module}.lora_B`, b)]),
-  );
-  await writeAdapterConfig(out, first, {
+  await writeSafetensors(join(out, adapterWeightsName), [
+    ...modules.flatMap(({ module, a, b }) => [source(`${module}.lora_A`, a), source(`${module}.lora_B`, b)]),
+    ...saved,
+  ]);
+  await writeAdapterConfig(out, first, saved.length > 0, {
     r: common,
     lora_alpha: common,
     rank_pattern: odd,
@@ -55,7 +55,6 @@ export async function writeLora(
     exclude_modules: null,
     layers_to_transform: null,
     layers_pattern: null,
-    modules_to_save: null,
     bias: "none",
     inference_mode: true,
     target_modules: [...ranks.keys()],
@@ -91,16 +90,18 @@ export interface AdapterResult {
   readonly base: Checkpoint;
   readonly adapters: readonly AdaptedCheckpoint[];
   readonly dtype: FloatDType;
+  /** What stands in it whole, as PEFT names it. */
+  readonly saved?: readonly TensorSource[] | undefined;
 }
 
 /** Writes LoRA adapters side by side as one: nothing is lost. @param gainOf factors of a module's rank, [rank] */
 async function writeStacked(
-  { out, base, adapters, dtype }: AdapterResult,
+  { out, base, adapters, ...result }: AdapterResult,
   gainOf: (module: StackedModule) => Float64Array,
 ): Promise<void> {
   const stacked = await stackLora(base.names, adapters);
   const modules = stacked.map((module) => withGain(module, gainOf(module)));
-  await writeLora(out, modules, at(adapters, 0), dtype);
+  await writeLora(out, modules, at(adapters, 0), result);
 }
 
 /** Writes Σ c_i · adapter_i as one LoRA adapter. @param coefficients of a weight, an adapter each */

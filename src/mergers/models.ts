@@ -12,6 +12,7 @@ import { openOutput } from "../folder/output.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { dropsEntries, mergeAdapters } from "./adapters.js";
+import { headsAlike } from "./heads.js";
 import { withMembers, type NamedFolder } from "./members.js";
 import { writeRecorded } from "./output.js";
 
@@ -99,7 +100,8 @@ export async function mergeModels(
     const together = await checkTogether({ first: at(members, reference), members, base }, merge);
     const notes = [...ofTokens, ...together];
     const adapters = adaptersToWrite(merge, values, inputs);
-    const heads = new Set(adapters?.flatMap((one) => one.heads));
+    const merged = adapters && headsAlike(merge, adapters);
+    const heads = new Set(adapters?.flatMap((one) => one.heads).filter((name) => !merged?.includes(name)));
     if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);
     const full: DiskMerge = { ...merge, values, base, inputs };
     const planned = adapters ? undefined : planMerge(full);

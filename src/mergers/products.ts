@@ -17,7 +17,7 @@ import type { DiskMerge } from "../folder/merge.js";
 import { toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
 import { transposed } from "../tensor/lowrank.js";
-import { writeLora, type LoraModule } from "./lora.js";
+import { writeLora, type AdapterResult, type LoraModule } from "./lora.js";
 
 /** ‖error‖² and ‖change‖² of taking changes apart, summed over modules. */
 interface FactorCost {
@@ -78,6 +78,7 @@ export interface ProductMerge extends DiskMerge {
   readonly rank?: number | undefined;
   readonly dtype: FloatDType;
   readonly adapters: readonly AdaptedCheckpoint[];
+  readonly saved?: AdapterResult["saved"];
 }
 
 /** Takes every changed weight apart; one weight's change is held at a time. */
@@ -121,7 +122,7 @@ export async function mergeProducts(
   try {
     await mergeOnDisk({ ...plan, tensors: changed }, folder, { ...disk, shardBytes: Infinity });
     const { modules, cost } = await takeAllApart(folder, changed, merge, hooks.progress);
-    await writeLora(out, modules, at(adapters, 0), dtype);
+    await writeLora(out, modules, at(adapters, 0), { dtype, saved: merge.saved });
     const share = cost.norm > 0 ? Math.sqrt(cost.error / cost.norm) : 0;
     hooks.note(
       `written as LoRA of rank ${Math.max(...modules.map(({ rank }) => rank))}: it differs from what ` +

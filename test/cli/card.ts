@@ -23,7 +23,8 @@ export const canRunCards = hasPackages();
 
 /** What such a test is called: why it was skipped stands in it. */
 export const cardTitle = (what: string): string =>
-  `the code in the card of ${what} runs${canRunCards ? "" : " (skipped: TRAIN_MERGE_PYTHON names no Python with torch, transformers and peft)"}`;
+  `the code in the card of ${what} runs` +
+  (canRunCards ? "" : " (skipped: TRAIN_MERGE_PYTHON names no Python with torch, transformers and peft)");
 
 /**
  * Runs the card's code in the result's folder, and then `check`.
@@ -49,7 +50,8 @@ model.eval()
 stored = load_file(f"heads/{task}/head.safetensors")
 own = dict(model.named_parameters())
 for name, tensor in stored.items():
-    found = [p for key, p in own.items() if key.endswith(name) or key.endswith(name.replace("classifier.", "classifier.modules_to_save.default."))]
+    saved = name.replace("classifier.", "classifier.modules_to_save.default.")
+    found = [p for key, p in own.items() if key.endswith(name) or key.endswith(saved)]
     assert any(p.shape == tensor.shape and torch.equal(p.detach(), tensor.to(p.dtype)) for p in found), name
 print("right")
 `;

@@ -10,7 +10,13 @@ const two = async (): Promise<[a: string, b: string]> => [
   await model("b", body(3)),
 ];
 const halves = (a: string, b: string, more = ""): string =>
-  `merge_method: linear\nmodels:\n- {model: ${a}, parameters: {weight: 1}}\n- {model: ${b}, parameters: {weight: 1}}\n${more}`;
+  [
+    "merge_method: linear",
+    "models:",
+    `- {model: ${a}, parameters: {weight: 1}}`,
+    `- {model: ${b}, parameters: {weight: 1}}`,
+    more,
+  ].join("\n");
 const mean = async (merged: Merged): Promise<void> => expect(await merged.tensors()).toEqual(expected(2));
 
 test.each([
@@ -74,7 +80,10 @@ parameters: {weight: 2, normalize: false}`;
     "embed.weight": [4, 4, 4, 4],
     "layers.0.q.weight": [8, 16],
   });
-  const several = `merge_method: linear\nmodules:\n  text: {models: [{model: ${a}}]}\n  vision: {models: [{model: ${b}}]}`;
+  const several = `merge_method: linear
+modules:
+  text: {models: [{model: ${a}}]}
+  vision: {models: [{model: ${b}}]}`;
   await expect(byFile(several)).rejects.toThrow(/line 3: modules: .*several modules \(text, vision\)/);
   await expect(byFile(`${halves(a, b)}slices: []`)).rejects.toThrow(/slices/);
 });

@@ -407,6 +407,38 @@ test("an adapter's biases, its names and its start belong to it", async () => {
   await expect(merge([olora], { base })).rejects.toThrow(/"olora" makes it an adapter of a changed base/);
 });
 
+test("heads of adapters that the base has not are merged, where the method can and they are alike", async () => {
+  const base = await model("base", square);
+  const headed = (x: number, rows = 2) =>
+    adapter(
+      "headed",
+      {
+        ...lora("layers.0.q"),
+        "classifier.weight": [[rows, 2], ...Array.from({ length: 2 * rows }, () => x)],
+        "classifier.bias": [[rows], ...Array.from({ length: rows }, () => x)],
+      },
+      { task_type: "SEQ_CLS", modules_to_save: ["classifier"] },
+    );
+  const models = [await headed(2), await headed(4)];
+  const merged = await merge(models, { base, method: "average" });
+  expect(await merged.tensors("adapter_model.safetensors")).toMatchObject({
+    "base_model.model.classifier.weight": [3, 3, 3, 3],
+    "base_model.model.classifier.bias": [3, 3],
+  });
+  expect(await merged.json("adapter_config.json")).toMatchObject({
+    task_type: "SEQ_CLS",
+    modules_to_save: ["classifier"],
+  });
+  expect(merged.notes.join()).not.toMatch(/left out/);
+  // Task vectors of a head that the base has not: there are none.
+  const without = await merge(models, { base });
+  expect(without.notes.join()).toMatch(/heads of the adapters are left out: classifier/);
+  expect(await without.json("adapter_config.json")).toMatchObject({ task_type: null, modules_to_save: null });
+  const unlike = await merge([models[0]!, await headed(4, 3)], { base, method: "average" });
+  expect(unlike.notes.join()).toMatch(/heads of the adapters are left out/);
+  expect(existsSync(join(merged.out, "products"))).toBe(false);
+});
+
 test("an adapter with a head comes out as a model, and one without asks PEFT for none", async () => {
   const base = await model("base", { ...square, "classifier.weight": [[1, 2], 1, 1] });
   const headed = await adapter(
