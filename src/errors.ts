@@ -12,6 +12,7 @@ export class Stopped extends UserError {
 }
 
 const systemMessages: Record<string, string> = {
+  EPIPE: "nobody reads it any more (the pipe is closed)",
   ENOSPC: "no space left on the device; free some or choose another --out",
   EACCES: "permission denied",
   EPERM: "operation not permitted",
@@ -61,3 +62,15 @@ export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => 
 /** `val-per-task` → `valPerTask`. */
 export const camel = (key: string): string =>
   key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+/**
+ * A text that a terminal and a page show as it stands: in one line, control characters and those that turn the
+ * direction of writing written out, cut where it is long. Names of tensors and files are anybody's.
+ */
+export function safeLine(text: string, most = 500): string {
+  const plain = text
+    .replace(/\s*[\r\n\u2028\u2029]+\s*/g, " ")
+    .replace(/\p{Cc}|\p{Cf}/gu, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  if (plain.length <= most) return plain;
+  return `${plain.slice(0, most - 1)}…`;
+}

@@ -109,9 +109,44 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** JSON, YAML and lists of tokens that are longer are none of ours. Bytes. */
+const longestText = 2 ** 29 - 2 ** 16;
+
+/** @throws UserError where a path is a folder, or a pipe or device, which may have no end */
+export async function refuseIrregular(path: string): Promise<void> {
+  const found = await stat(path);
+  if (found.isDirectory()) throw new UserError(`${path}: a folder stands where a file was expected`);
+  if (!found.isFile()) throw new UserError(`${path}: it is a pipe or a device, not a file`);
+}
+
+/** Reads a text file whole. @throws UserError where it is no file, or too long to be what is looked for */
+export async function readTextFile(path: string): Promise<string> {
+  await refuseIrregular(path);
+  const { size } = await stat(path);
+  if (size > longestText) throw new UserError(`${path}: it is ${size} bytes long, which no such file is`);
+  return readFile(path, "utf8");
+}
+
+/** Lists and objects within each other: more are taken for an attack on whoever reads them. */
+const deepestJson = 500;
+
+/** @throws UserError where JSON is nested so deeply that reading it would overflow the stack */
+export function refuseDeep(text: string, path: string): void {
+  let [depth, quoted] = [0, false];
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 34) quoted = !quoted;
+    else if (quoted && code === 92) i++;
+    else if (!quoted && (code === 91 || code === 123)) depth++;
+    else if (!quoted && (code === 93 || code === 125)) depth--;
+    if (depth > deepestJson) throw new UserError(`${path}: it is nested more than ${deepestJson} deep`);
+  }
+}
+
 /** Parses a JSON file. @throws UserError naming the file when it is missing or not JSON. */
 export async function readJson(path: string): Promise<unknown> {
-  const text = await readFile(path, "utf8");
+  const text = await readTextFile(path);
+  refuseDeep(text, path);
   try {
     return parseJson(text);
   } catch (error) {

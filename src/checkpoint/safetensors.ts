@@ -3,7 +3,7 @@ import { open, type FileHandle } from "node:fs/promises";
 import { UserError } from "../errors.js";
 import type { StackedExperts } from "../tensor/lora.js";
 import type { CodedScales, CodeLayout } from "../tensor/unpack.js";
-import { isRecord } from "./files.js";
+import { isRecord, refuseDeep, refuseIrregular } from "./files.js";
 
 /** Where a tensor's bytes lie: `start` is the first. Plain data: it is handed to threads. */
 export interface Ref {
@@ -189,10 +189,13 @@ function checkLayout(entries: ReadonlyMap<string, TensorEntry>, section: DataSec
 }
 
 /** JSON as bytes; undefined where it is not valid. */
-function parseBytes(bytes: Uint8Array): unknown {
+function parseBytes(bytes: Uint8Array, path: string): unknown {
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    refuseDeep(text, path);
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof UserError) throw error;
     return undefined;
   }
 }
@@ -225,7 +228,7 @@ async function readHeaderJson(
     );
   }
   const length = Number(declared);
-  const header = parseBytes(await readExactly(handle, path, 8, length));
+  const header = parseBytes(await readExactly(handle, path, 8, length), path);
   if (header === undefined)
     throw new UserError(`${path}: its header is not valid JSON; not a safetensors file, or damaged`);
   if (!isRecord(header)) throw new UserError(`${path}: its header is not a JSON object`);
@@ -283,6 +286,7 @@ export function rangesOf(
  * @throws UserError naming the file and the tensor.
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  await refuseIrregular(path);
   const handle = await open(path, "r");
   try {
     const { header, section } = await readHeaderJson(handle, path);

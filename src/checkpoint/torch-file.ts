@@ -1,4 +1,5 @@
 /** `pytorch_model.bin`: an archive of torch.save (a zip without compression), read by byte range. */
+import { refuseIrregular } from "./files.js";
 import { open, type FileHandle } from "node:fs/promises";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
@@ -135,6 +136,7 @@ function entryIn(path: string, name: string, tensor: PickledTensor, contents: Re
  * Held: its list of tensors. @throws UserError naming the file
  */
 export async function openTorchFile(path: string): Promise<SafetensorsFile> {
+  await refuseIrregular(path);
   const handle = await open(path, "r");
   try {
     const { size } = await handle.stat();

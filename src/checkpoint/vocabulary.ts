@@ -6,7 +6,7 @@ import { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { adapterOf, type Member, member } from "./family.js";
-import { readJson } from "./files.js";
+import { readJson, readTextFile } from "./files.js";
 import {
   dtypeBytes,
   elements,
@@ -62,7 +62,7 @@ async function ofTokenizer(path: string): Promise<Vocabulary> {
 }
 
 async function ofLines(path: string): Promise<Vocabulary> {
-  const lines = (await readFile(path, "utf8")).split(/\r?\n/);
+  const lines = (await readTextFile(path)).split(/\r?\n/);
   if (lines.at(-1) === "") lines.pop();
   return new Map(lines.map((token, id) => [token, id]));
 }

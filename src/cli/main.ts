@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command } from "commander";
-import { explain, messageOf, Stopped, stoppedCode, UserError } from "../errors.js";
+import { explain, messageOf, safeLine, Stopped, stoppedCode, UserError } from "../errors.js";
 import { version } from "../package.js";
 
 /** Every command: what adds it to the program, loaded when it is asked for. In the order of the help. */
@@ -36,6 +36,8 @@ function lineOf(error: unknown): string {
   const message = messageOf(error);
   if (/memory access out of bounds|Cannot enlarge memory/.test(message))
     return "the WASM engine's 4 GiB heap is full; use a smaller --batch-size or --max-length, or the node engine";
+  if (/Maximum call stack size exceeded/.test(message))
+    return "an input is nested too deeply (--debug shows where)";
   if (error instanceof UserError || error instanceof RangeError) return message;
   return `${message} (a fault of train-merge; --debug shows where)`;
 }
@@ -63,12 +65,20 @@ for (const name of meantCommands(process.argv.slice(2))) {
 for (const command of program.commands)
   command.option("--debug", "show the stack of an error").copyInheritedSettings(program);
 
+// What is asked for goes to stdout: where nobody takes it (a full disk, a closed pipe), the command has failed.
+process.stdout.on("error", (error) => {
+  process.stderr.write(`train-merge: stdout: ${safeLine(messageOf(explain(error)))}\n`);
+  process.exit(1);
+});
+const flushed = (): Promise<void> => new Promise((resolve) => process.stdout.write("", () => resolve()));
+
 try {
   await program.parseAsync();
+  await flushed();
 } catch (thrown) {
   const error = explain(thrown);
   if (process.argv.includes("--debug") && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  else process.stderr.write(`train-merge: ${lineOf(error)}\n`);
+  else process.stderr.write(`train-merge: ${safeLine(lineOf(error))}\n`);
   if (error instanceof Stopped) process.exit(stoppedCode);
   process.exit(1);
 }

@@ -8,7 +8,7 @@ import { printJson } from "./options.js";
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
 export function stopOnSignal(
   note: (message: string) => void,
-  signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM"],
+  signals: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"],
 ): { requested: () => boolean; training: (on: boolean) => void } {
   let requested = false;
   let training = false;
@@ -17,7 +17,7 @@ export function stopOnSignal(
     requested = true;
     note("stopping after this step; press Ctrl-C again to stop at once");
   };
-  for (const signal of ["SIGINT", "SIGTERM"] as const)
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     process.on(signal, signals.includes(signal) ? handle : () => {});
   return { requested: () => requested, training: (on) => void (training = on) };
 }

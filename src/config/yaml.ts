@@ -1,5 +1,14 @@
-import { readFile } from "node:fs/promises";
-import { UserError } from "../errors.js";
+import { readTextFile } from "../checkpoint/files.js";
+import { errorCode, messageOf, UserError } from "../errors.js";
+
+/** What a document says. @throws UserError where an alias names nothing, or so much that it is taken for a bomb */
+function valueOf(document: { toJS(): unknown }, path: string): unknown {
+  try {
+    return document.toJS();
+  } catch (error) {
+    throw new UserError(`${path}: ${messageOf(error)}`);
+  }
+}
 
 /** A document of a YAML file. */
 export interface YamlDocument {
@@ -28,7 +37,7 @@ const olderFlags = {
 export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
   const { LineCounter, isCollection, isPair, isScalar, parseAllDocuments, visit } = await import("yaml");
   const lines = new LineCounter();
-  const parsed = parseAllDocuments(await readFile(path, "utf8"), {
+  const parsed = parseAllDocuments(await readTextFile(path), {
     merge: true,
     customTags: (tags) => [olderFlags, ...tags],
     lineCounter: lines,
@@ -37,7 +46,7 @@ export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
   return Array.from(parsed, (document) => {
     const [fault] = document.errors.filter(({ code }) => code !== "DUPLICATE_KEY");
     if (fault) throw new UserError(`${path}: ${fault.message.split("\n")[0]}`);
-    const value: unknown = document.toJS();
+    const value = valueOf(document, path);
     return {
       value,
       doubled: document.errors.map(({ pos }) => `line ${lineAt(pos[0])}`),
@@ -66,11 +75,12 @@ export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
 /** Reads a YAML file. @throws UserError naming the file and the line where it is none */
 export async function readYaml(path: string): Promise<unknown> {
   // Here: most commands read none, and it takes a tenth of a second to load.
-  const { parse, YAMLParseError } = await import("yaml");
+  const { parse } = await import("yaml");
   try {
-    return parse(await readFile(path, "utf8"));
+    return parse(await readTextFile(path));
   } catch (error) {
-    if (error instanceof YAMLParseError) throw new UserError(`${path}: ${error.message.split("\n")[0]}`);
+    // An alias that names nothing, or too much, is an error of another kind.
+    if (errorCode(error) === undefined) throw new UserError(`${path}: ${messageOf(error).split("\n")[0]}`);
     throw error;
   }
 }

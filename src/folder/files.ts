@@ -15,6 +15,7 @@ import type { InputHash } from "../report/card.js";
 import { resultRow } from "../report/rows.js";
 import { splitNames } from "../tasks/split.js";
 import { jsonFile } from "../checkpoint/files.js";
+import { UserError } from "../errors.js";
 
 /** Files that are no JSON, and folders. */
 export const fileNames = {
@@ -214,12 +215,21 @@ export const logLine = z.object({
 /** One line of training.jsonl. */
 export type LogLine = z.infer<typeof logLine>;
 
+/** @throws UserError where a line is damaged */
+export function readLogLine(line: string, where: string): LogLine {
+  try {
+    return logLine.parse(JSON.parse(line));
+  } catch {
+    throw new UserError(`${where}: it is damaged; remove the line, or start the run anew`);
+  }
+}
+
 /** A run's training.jsonl; empty where it has none, as a tree's root. */
 export async function readLog(folder: string): Promise<LogLine[]> {
   const path = join(folder, fileNames.trainingLog);
   if (!existsSync(path)) return [];
   const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
-  return lines.map((line) => logLine.parse(JSON.parse(line)));
+  return lines.map((line, i) => readLogLine(line, `${path}: line ${i + 1}`));
 }
 
 /** The folder of a task's head in a merge's folder. */

@@ -134,8 +134,9 @@ async function pictures(folder: string): Promise<Section[]> {
   ] as const) {
     const path = join(folder, file);
     if (!existsSync(path)) continue;
-    const svg = (await readFile(path, "utf8")).replace(/^<\?xml[^>]*>\s*/, "");
-    found.push({ title, html: `<div class="light">${svg}</div>` });
+    // As a picture: what a file of somebody else's has in it is drawn, and never run.
+    const svg = (await readFile(path)).toString("base64");
+    found.push({ title, html: `<img class="light" alt="${title}" src="data:image/svg+xml;base64,${svg}">` });
   }
   return found;
 }
@@ -159,7 +160,7 @@ function memoryAndTime(run: NonNullable<Awaited<ReturnType<typeof runFile.read>>
 }
 
 function inputRow({ role, file, sha256 }: InputHash): string {
-  return `<tr><td>${escapeHtml(role)}</td><td>${escapeHtml(file)}</td><td><code>${sha256}</code></td></tr>`;
+  return `<tr><td>${escapeHtml(role)}</td><td>${escapeHtml(file)}</td><td><code>${escapeHtml(sha256)}</code></td></tr>`;
 }
 
 /**

@@ -6,7 +6,7 @@ import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import type { Table } from "../merge/table.js";
 import type { TrainRecord, TrainState } from "../train/loop.js";
-import { logLine, fileNames, placementIdentity, stateFile } from "./files.js";
+import { fileNames, readLogLine, placementIdentity, stateFile } from "./files.js";
 
 const plainTable = ({ rows, columns, values }: Table) => ({
   rows,
@@ -17,6 +17,8 @@ const toTable = (plain: ReturnType<typeof plainTable>): Table => ({
   ...plain,
   values: Float64Array.from(plain.values),
 });
+
+type SavedState = z.infer<typeof stateFile.schema>;
 
 /** JSON keeps every digit of a double, so a state that is read is the state that was written. */
 export async function saveState(
@@ -41,6 +43,17 @@ export async function saveState(
 export async function placedIn(out: string): Promise<z.infer<typeof placementIdentity> | undefined> {
   const saved = await stateFile.readIfSound(out);
   return placementIdentity.safeParse(saved?.identity).data;
+}
+
+/** @throws UserError where a state's lists are not of its table's size: it was changed or cut */
+function checkSizes({ raw, moments, best }: SavedState, path: string): void {
+  const size = raw.rows * raw.columns;
+  const lists = [raw.values, moments.first, moments.second, best?.raw.values ?? raw.values];
+  const isWhole = (step: number): boolean => Number.isInteger(step) && step >= 0;
+  const isSound =
+    lists.every(({ length }) => length === size) && isWhole(moments.step) && isWhole(best?.step ?? 0);
+  if (!isSound || moments.second.some((x) => x < 0) || best?.raw.rows !== (best && raw.rows))
+    throw new UserError(`${path}: it is damaged: its lists do not fit its table; start without --resume`);
 }
 
 /**
@@ -69,6 +82,7 @@ export async function loadState(
     throw new UserError(
       `--resume: ${path} was made with another ${differing.join(", ")}; use the same, or start without --resume`,
     );
+  checkSizes(found, path);
   return {
     raw: toTable(raw),
     moments: { first: Float64Array.from(first), second: Float64Array.from(second), step },
@@ -88,9 +102,8 @@ export async function openLog(
   const lines: string[] = [];
   // At step 0 nothing was taken over: the first look at the validation examples is recorded again.
   if (uptoStep > 0 && existsSync(path)) {
-    for (const line of (await readFile(path, "utf8")).split("\n").filter(Boolean)) {
-      if (logLine.parse(JSON.parse(line)).step <= uptoStep) lines.push(line);
-    }
+    for (const line of (await readFile(path, "utf8")).split("\n").filter(Boolean))
+      if (readLogLine(line, path).step <= uptoStep) lines.push(line);
   }
   return {
     add: (record) => void lines.push(JSON.stringify(record)),

@@ -4,6 +4,7 @@ import { mergeFile, fileNames } from "../folder/files.js";
 import { clearMerge } from "../folder/output.js";
 import { version } from "../package.js";
 import { notesSection } from "../report/card.js";
+import { escapeMarkdown } from "../report/table.js";
 
 /** What merge.json says of a merge. */
 export interface MergeRecord {
@@ -18,8 +19,8 @@ export interface MergeRecord {
 }
 
 function cardOf({ adapter, method, base, models, notes = [] }: MergeRecord): string {
-  const rows = models.map((model) => `| model | ${basename(model)} |`);
-  if (base) rows.unshift(`| base | ${basename(base)} |`);
+  const rows = models.map((model) => `| model | ${escapeMarkdown(basename(model))} |`);
+  if (base) rows.unshift(`| base | ${escapeMarkdown(basename(base))} |`);
   return `---
 library_name: ${adapter === undefined ? "transformers" : "peft"}
 tags: [merge, train-merge]

@@ -1,5 +1,6 @@
 import type { ResultRow } from "./rows.js";
-import { toMarkdown, textIf, resultTable, tableCaption } from "./table.js";
+import { safeLine } from "../errors.js";
+import { escapeMarkdown, resultTable, tableCaption, textIf, toMarkdown } from "./table.js";
 
 export interface InputHash {
   readonly role: string;
@@ -151,11 +152,17 @@ Or \`train-merge evaluate FOLDER${textIf(input.adapter, " --base BASE")}\`.
 
 `;
 
+/** A value as code in a table. */
+const codeCell = (value: unknown): string =>
+  `\`${safeLine(JSON.stringify(value), 2000).replaceAll("`", "'").replaceAll("|", "\\|")}\``;
+
 function makingSection({ settings, inputs }: CardInput): string {
   const settingLines = Object.entries(settings)
     .filter(([, value]) => value !== undefined)
-    .map(([key, value]) => `| ${key} | \`${JSON.stringify(value)}\` |`);
-  const inputLines = inputs.map(({ role, file, sha256 }) => `| ${role} | ${file} | \`${sha256}\` |`);
+    .map(([key, value]) => `| ${key} | ${codeCell(value)} |`);
+  const inputLines = inputs.map(
+    ({ role, file, sha256 }) => `| ${escapeMarkdown(role)} | ${escapeMarkdown(file)} | \`${sha256}\` |`,
+  );
   return `## How it was made
 | setting | value |
 | --- | --- |
@@ -185,7 +192,7 @@ By which the experts were grouped:
 
 /** What a reader must know of the inputs. */
 export const notesSection = (notes: readonly string[]): string =>
-  notes.length ? `\n## Notes\n${notes.map((line) => `- ${line}\n`).join("")}` : "";
+  notes.length ? `\n## Notes\n${notes.map((line) => `- ${escapeMarkdown(line)}\n`).join("")}` : "";
 
 /** The model card of a merged model (README.md with the hub's metadata header). */
 export const modelCard = (input: CardInput): string =>

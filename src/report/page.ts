@@ -28,7 +28,7 @@ th:first-child, td:first-child { text-align: left; } tbody tr:last-child td { bo
 table.plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 form.vega-bindings { margin: .4rem 0; } form.vega-bindings input { width: 20rem; vertical-align: middle; }
 .vega-bind input + span { display: none; }
-.light svg { background: white; } code { overflow-wrap: anywhere; }
+.light svg, img.light { background: white; max-width: 100%; } code { overflow-wrap: anywhere; }
 `;
 
 /** Vega as a script for pages: its package exports modules alone, and this stands beside them. */

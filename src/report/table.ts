@@ -9,6 +9,7 @@ import {
   type Interval,
 } from "./rows.js";
 import { at } from "../at.js";
+import { safeLine } from "../errors.js";
 
 /** A cell's text; the best of its column and the second are marked. */
 export type Cell = string | { readonly text: string; readonly mark: "best" | "second" };
@@ -171,6 +172,9 @@ export const textIf = (condition: boolean, text: string): string => (condition ?
 export const percent = (value: number): string => (100 * value).toFixed(1);
 
 /** The best in bold, the second underlined. */
+/** A text within a line or a cell of Markdown: names are anybody's. */
+export const escapeMarkdown = (text: string): string => safeLine(text, 2000).replace(/[|<>`]/g, "\\$&");
+
 export function toMarkdown({ head, body }: TextTable): string {
   const marks = { best: (text: string) => `**${text}**`, second: (text: string) => `<ins>${text}</ins>` };
   const shown = (cell: Cell) => (typeof cell === "string" ? cell : marks[cell.mark](cell.text));

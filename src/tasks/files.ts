@@ -1,8 +1,9 @@
+import { refuseIrregular } from "../checkpoint/files.js";
 import { createReadStream, existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { parse, type Options } from "csv-parse";
+import { CsvError, parse, type Options } from "csv-parse";
 import { UserError } from "../errors.js";
 import { isObject, parseExample, type Example, type Row } from "./examples.js";
 import { parquetRows } from "./parquet.js";
@@ -71,9 +72,8 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   try {
     for await (const { record, info } of lines) yield { fields: record, where: `${path}:${info.lines}` };
   } catch (error) {
-    // A parser's error has a code such as CSV_…; a system's error is explained elsewhere.
-    if (error instanceof Error && "code" in error && String(error.code).startsWith("CSV_"))
-      throw new UserError(`${path}: ${error.message}`);
+    if (error instanceof CsvError) throw new UserError(`${path}: ${error.message}`);
+    // A system's error is explained elsewhere.
     throw error;
   } finally {
     source.destroy();
@@ -91,6 +91,7 @@ function rowsOfFile(path: string, task: Task): AsyncGenerator<Row> {
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
+  await refuseIrregular(path);
   const rows = rowsOfFile(path, task);
   const examples: Example[] = [];
   let count = 0;

@@ -1,5 +1,6 @@
+import { readTextFile } from "../checkpoint/files.js";
 import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { z } from "zod";
@@ -52,7 +53,7 @@ async function parseYaml(path: string): Promise<unknown> {
   const { parse } = await import("yaml");
   try {
     // promptsource marks its templates with tags of its own.
-    return parse(await readFile(path, "utf8"), { logLevel: "error" });
+    return parse(await readTextFile(path), { logLevel: "error" });
   } catch (error) {
     throw new UserError(`${path}: not valid YAML (${messageOf(error).split("\n")[0]})`);
   }
