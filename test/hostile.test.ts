@@ -1,4 +1,4 @@
-/** Inputs that somebody made to do harm, or that are broken: one line says what is wrong, nothing runs, nothing hangs. */
+/** Inputs that were made to do harm, or are broken: one line says what is wrong, nothing runs, nothing hangs. */
 import { execFile, execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { appendFile, cp, mkdir, readFile, rename, writeFile } from "node:fs/promises";
