@@ -19,7 +19,7 @@ interface JpegModule {
 type PngModule = typeof import("pngjs");
 
 /** Beyond this a picture's header is not believed. */
-const mostPixels = 2 ** 27;
+const mostPixels = 2 ** 25;
 
 function decodePng({ PNG }: PngModule, bytes: Uint8Array, where: string): Picture {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);

@@ -31,7 +31,7 @@ const arrayTypes = new Map(
 );
 
 /** Largest size a file may unpack to: beyond every set of this kind. */
-export const mostUnpackedBytes = 4e9;
+export const mostUnpackedBytes = 2e9;
 
 function parseNpy(bytes: Uint8Array, where: string): NpyArray {
   const fail: (what: string) => never = (what) => {

@@ -96,6 +96,9 @@ function compileTemplate(
       throw new UserError(`${where}: template "${name}" of ${task.id}: ${messageOf(error)}`);
     }
   };
+  // A loop that never ends within anybody's patience, or ends the process.
+  if (/\brange\s*\([^)]*\d{6}/.test(`${jinja} ${listed ?? ""}`))
+    throw new UserError(`${where}: template "${name}" of ${task.id}: it counts beyond 100,000`);
   const body = told(() => new Template(jinja));
   const choices = told(() => (listed == null ? undefined : new Template(listed)));
   return (example) =>

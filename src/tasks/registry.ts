@@ -6,6 +6,9 @@ import { firstIssue, UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 
+/** A head with more outputs is none that anybody trains. */
+const mostLabels = 100_000;
+
 const registryEntry = z
   .object({
     /**
@@ -24,6 +27,7 @@ const registryEntry = z
           .number()
           .int()
           .min(2)
+          .max(mostLabels)
           .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
       ])
       .nullable(),
