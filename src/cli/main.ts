@@ -17,6 +17,7 @@ const commands = new Map<string, () => Promise<(program: Command) => void>>([
   ["evaluate", async () => (await import("./evaluate.js")).addEvaluate],
   ["export", async () => (await import("./export.js")).addExport],
   ["report", async () => (await import("./report.js")).addReport],
+  ["verify", async () => (await import("./verify.js")).addVerify],
   ["reproduce", async () => (await import("./reproduce.js")).addReproduce],
   ["tasks", async () => (await import("./tasks.js")).addTasks],
   ["doctor", async () => (await import("./doctor.js")).addDoctor],

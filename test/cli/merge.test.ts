@@ -132,10 +132,23 @@ describe("merge", () => {
     expect(await read("nobody")).toEqual({ w: [2, 1, 1.5, 2], half: [1.25, 2], ids: [7, 8], head: [1, 1] });
     const entries = (await openSafetensors(join(folder, "nobody", "model.safetensors"))).entries;
     expect(entries.get("half")!.dtype).toBe("BF16");
-    // Again into the same folder, which is known for ours.
-    expect(
-      await cli("merge", "--method", "average", "--experts", "a", "b", "--out", "nobody", "--dtype", "F32"),
-    ).toMatchObject({ code: 0 });
+    // Again into the same folder, which is known for ours, and for finished.
+    const again = [
+      "merge",
+      "--method",
+      "average",
+      "--experts",
+      "a",
+      "b",
+      "--out",
+      "nobody",
+      "--dtype",
+      "F32",
+    ];
+    expect((await cli(...again)).stderr).toMatch(
+      /nobody: it holds a finished result; --overwrite replaces it/,
+    );
+    expect(await cli(...again, "--overwrite")).toMatchObject({ code: 0 });
     expect((await read("nobody"))["w"]).toEqual([2, 1, 1.5, 2]);
   });
 
@@ -210,17 +223,14 @@ describe("merge", () => {
 
   test.each([
     [
-      "merge_method: ram\nmodels: [{model: a}, {model: b}]\nbase_model: base",
-      /merge_method ram is not supported/,
+      "merge_method: evolve\nmodels: [{model: a}, {model: b}]\nbase_model: base",
+      /merge_method evolve is not supported/,
     ],
     [
       "merge_method: constructor\nmodels: [{model: a}, {model: b}]",
       /merge_method constructor is not supported/,
     ],
-    [
-      "merge_method: linear\nmodels: [{model: a}]\nmodules: {}",
-      /modules: a merge of several modules is not supported/,
-    ],
+    ["merge_method: linear\nmodels: [{model: a}]\nmodules: {}", /give one of models, slices and modules/],
     ["merge_method: linear\nmodels: [{model: a}]", /linear needs the parameter weight for a/],
     [
       "merge_method: linear\nmodels: [{model: nowhere, parameters: {weight: 1}}]",

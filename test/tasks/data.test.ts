@@ -74,7 +74,9 @@ test("CoLA's test file has a header, and a file of another program a byte order 
   expect(plain(await readExamples(cola, task("cola")))).toEqual([]);
   const marked = await file("h/rte.jsonl", '\uFEFF{"text_a":"a","text_b":"b","label":1}\n');
   expect(await readExamples(marked, task("rte"))).toHaveLength(1);
-  await expect(readExamples(join(folder, "h"), task("sst2"))).rejects.toThrow(/a folder stands where a file was expected/);
+  await expect(readExamples(join(folder, "h"), task("sst2"))).rejects.toThrow(
+    /a folder stands where a file was expected/,
+  );
 });
 
 test.each([

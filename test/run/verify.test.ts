@@ -1,0 +1,125 @@
+import { cp, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { openSafetensors } from "../../src/checkpoint/safetensors.js";
+import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
+import { packageFolder } from "../../src/package.js";
+import { verify } from "../../src/run/verify.js";
+import { type DType } from "../../src/tensor/dtype.js";
+import { temporaryFolder } from "../helpers.js";
+import { merge } from "../mergers/small.js";
+
+const mini = join(packageFolder, "checkpoints", "mini");
+const models = ["rte", "cb"].map((task) => join(mini, "experts", task));
+const base = join(mini, "base");
+let scratch: string;
+let count = 0;
+beforeAll(async () => {
+  scratch = await temporaryFolder();
+});
+
+const stateOf = async (folder: string, all = true) =>
+  Object.fromEntries(
+    (await verify(folder, { all })).map(({ what, ok, detail }) => [what, ok === false ? detail : ok]),
+  );
+const right = { tensors: true, numbers: true, "worked out again": true };
+
+interface Spoilt {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** A result with its tensors changed. */
+async function spoilt(from: string, change: (tensor: Spoilt) => Spoilt | undefined): Promise<string> {
+  const folder = join(scratch, `spoilt ${count++}`);
+  await cp(from, folder, { recursive: true });
+  const file = await openSafetensors(join(from, "model.safetensors"));
+  const sources: TensorSource[] = [];
+  for (const name of file.entries.keys()) {
+    const tensor = change({ name, ...(await file.read(name)) });
+    if (tensor) sources.push({ ...tensor, bytes: async () => tensor.bytes });
+  }
+  await file.close();
+  await writeSafetensors(join(folder, "model.safetensors"), sources);
+  return folder;
+}
+
+test.each([
+  ["average", {}, "F32"],
+  ["linear", { given: { weight: [3, 1] } }, "F16"],
+  ["linear", { given: { weight: [0.5, -0.25], normalize: false } }, "F32"],
+  ["task-arithmetic", { base, given: { lambda: 0.3 } }, "BF16"],
+  ["task-arithmetic", { base, given: { lambda: 1, weight: [1, 3], normalize: true } }, "F32"],
+] as const)("%s %j as %s is what its record says", async (method, options, dtype) => {
+  const { out } = await merge(models, { method, dtype, ...options });
+  expect(await stateOf(out)).toMatchObject(right);
+  expect(await stateOf(out, false)).toMatchObject(right);
+});
+
+test("what sums do not say is not worked out again, and said", async () => {
+  const { out } = await merge(models, { method: "ties", base, given: {} });
+  expect((await verify(out)).at(-1)).toEqual({
+    what: "worked out again",
+    ok: undefined,
+    detail: "ties is not worked out again, only linear merges and task arithmetic are",
+  });
+  const dropped = await merge(models, { method: "average", base, given: { dareP: 0.5 } });
+  expect((await verify(dropped.out)).at(-1)!.ok).toBeUndefined();
+});
+
+test("one entry, one name, one shape, one number that is none: found each time", async () => {
+  const { out } = await merge(models, { base, dtype: "F32", given: { lambda: 0.3 } });
+  const last = "encoder.layer.1.output.dense.weight";
+  const nudged = await spoilt(out, (tensor) => {
+    if (!tensor.name.endsWith(last)) return tensor;
+    const values = new Float32Array(tensor.bytes.slice().buffer);
+    values[values.length - 1]! += 1e-4;
+    return { ...tensor, bytes: new Uint8Array(values.buffer) };
+  });
+  expect((await stateOf(nudged))["worked out again"]).toMatch(
+    new RegExp(`${last}" holds .* at entry \\d+, and .* is right`),
+  );
+  const renamed = await spoilt(out, (tensor) => ({
+    ...tensor,
+    name: tensor.name.replace("layer.1.output", "layer.7.output"),
+  }));
+  expect((await stateOf(renamed))["tensors"]).toMatch(/layer\.1\.output.* is not there/);
+  const lost = await spoilt(out, (tensor) => (tensor.name.endsWith(last) ? undefined : tensor));
+  expect((await stateOf(lost))["tensors"]).toMatch(/is not there/);
+  const turned = await spoilt(out, (tensor) =>
+    tensor.name.endsWith(last) ? { ...tensor, shape: [...tensor.shape].toReversed() } : tensor,
+  );
+  expect((await stateOf(turned))["tensors"]).toMatch(/ is \[\d+, \d+\], in .* \[\d+, \d+\]/);
+  const damaged = await spoilt(out, (tensor) => {
+    if (!tensor.name.endsWith(last)) return tensor;
+    const values = new Float32Array(tensor.bytes.slice().buffer);
+    values[5] = NaN;
+    return { ...tensor, bytes: new Uint8Array(values.buffer) };
+  });
+  expect((await stateOf(damaged))["numbers"]).toMatch(/holds NaN at entry 5/);
+  const config = JSON.parse(await readFile(join(out, "config.json"), "utf8")) as object;
+  const worded = await spoilt(out, (tensor) => tensor);
+  await writeFile(join(worded, "config.json"), JSON.stringify({ ...config, dtype: "float16" }));
+  expect((await stateOf(worded))["tensors"]).toMatch(/config\.json says float16, the tensors are float32/);
+});
+
+test("an input that is gone or was changed is said", async () => {
+  const own = join(scratch, "expert");
+  await cp(models[0]!, own, { recursive: true });
+  const { out } = await merge([own, models[1]!], { base, given: { lambda: 0.3 } });
+  expect(await stateOf(out)).toMatchObject(right);
+  const weights = join(own, "model.safetensors");
+  const bytes = await readFile(weights);
+  // In the middle of the file: a weight that is merged.
+  bytes[Math.floor(bytes.length / 2)]! ^= 0x40;
+  await writeFile(weights, bytes);
+  expect((await stateOf(out))["worked out again"]).toMatch(/is right/);
+  await rename(own, join(scratch, "elsewhere"));
+  expect((await verify(out))[0]).toMatchObject({
+    ok: undefined,
+    detail: expect.stringMatching(/not there any more/) as string,
+  });
+  await expect(verify(base)).rejects.toThrow(/it is not a finished merge/);
+});
