@@ -7,19 +7,10 @@ import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { adapterOf, type Member, member } from "./family.js";
 import { readJson, readTextFile } from "./files.js";
-import {
-  dtypeBytes,
-  elements,
-  fromFloat32,
-  isFloat,
-  joined,
-  toFloat32,
-  runsOfRows,
-  writtenType,
-} from "../tensor/dtype.js";
-import { entryOf, type Checkpoint } from "./folder.js";
+import { isFloat } from "../tensor/dtype.js";
+import { entryOf } from "./folder.js";
 import { isInputTable, isOutputLayer } from "./names.js";
-import type { MovedRows } from "./safetensors.js";
+import { withMovedRows, type MovedTable } from "./moved-rows.js";
 
 /** Tokens and their ids. */
 type Vocabulary = ReadonlyMap<string, number>;
@@ -91,11 +82,16 @@ async function isSameFile(name: string, a: string, b: string): Promise<boolean> 
   return one.equals(other);
 }
 
+type Vocabularies = readonly [first: Vocabulary, other: Vocabulary];
+
+/** The tokens that two folders list alike; undefined where none of them does. */
+async function vocabularyIn(a: string, b: string): Promise<Vocabulary | undefined> {
+  const found = lists.find(([name]) => inBoth([name], a, b));
+  return found && found[1](join(a, found[0]));
+}
+
 /** What two models call tokens; undefined where they are one tokenizer, or no list says. */
-async function unlikeVocabularies(
-  first: Member,
-  other: Member,
-): Promise<[first: Vocabulary, other: Vocabulary] | undefined> {
+async function unlikeVocabularies(first: Member, other: Member): Promise<Vocabularies | undefined> {
   const [a, b] = [tokenizerFolder(first), tokenizerFolder(other)];
   // An adapter has its base's.
   if (a === b || adapterOf(other)) return undefined;
@@ -148,81 +144,8 @@ const isTable = (name: string): boolean =>
   isOutputLayer(name) ||
   /(^|\.)(lm_head|predictions|predictions\.decoder)\.bias$/.test(name);
 
-/** A table with its rows in another's order. */
-interface MovedTable {
-  readonly map: Int32Array;
-  /** Whose rows stand where it has none. */
-  readonly base: Checkpoint;
-  readonly stored: string;
-  readonly shape: readonly number[];
-}
-
-/** Rows of a table as float32, row after row in the order wanted. */
-async function readRows(
-  checkpoint: Checkpoint,
-  name: string,
-  { map, base, stored }: MovedTable,
-  part: readonly [number, number],
-): Promise<Float32Array> {
-  const read = async (from: Checkpoint, table: string, row: number, count: number) => {
-    const { dtype, shape } = entryOf(from, table);
-    const rowBytes = (elements(shape) / at(shape, 0)) * dtypeBytes[dtype];
-    return toFloat32({
-      dtype,
-      shape: [],
-      bytes: await from.readRange(table, row * rowBytes, count * rowBytes),
-    });
-  };
-  const pieces: Float32Array[] = [];
-  for (const [row, count, source] of runsOfRows(map, ...part)) {
-    if (source < 0) pieces.push(await read(base, stored, row, count));
-    else pieces.push(await read(checkpoint, name, source, count));
-  }
-  return joined(pieces);
-}
-
-/** A checkpoint with tables whose rows are moved. */
-function withMovedRows(checkpoint: Checkpoint, tables: ReadonlyMap<string, MovedTable>): Checkpoint {
-  const typeOf = (name: string) => writtenType(entryOf(checkpoint, name).dtype);
-  const refOf = ({ map, base, stored, shape }: MovedTable): MovedRows => ({
-    map,
-    width: elements(shape) / at(shape, 0),
-    other: base.ref(stored),
-  });
-  return {
-    ...checkpoint,
-    entry(name) {
-      const table = tables.get(name);
-      const own = checkpoint.entry(name);
-      if (!own || !table) return own;
-      return { ...own, dtype: typeOf(name), shape: table.shape };
-    },
-    ref(name) {
-      const table = tables.get(name);
-      return { ...checkpoint.ref(name), ...(table && { moved: refOf(table) }) };
-    },
-    async read(name) {
-      const table = tables.get(name);
-      if (!table) return checkpoint.read(name);
-      const values = await readRows(checkpoint, name, table, [0, at(table.shape, 0)]);
-      return { dtype: typeOf(name), shape: table.shape, bytes: fromFloat32(values, typeOf(name)) };
-    },
-    async readRange(name, start, length) {
-      const table = tables.get(name);
-      if (!table) return checkpoint.readRange(name, start, length);
-      const size = dtypeBytes[typeOf(name)];
-      const width = elements(table.shape) / at(table.shape, 0);
-      const [from, to] = [start / size, (start + length) / size];
-      const rows = [Math.floor(from / width), Math.ceil(to / width)] as const;
-      const values = await readRows(checkpoint, name, table, rows);
-      const part = values.slice(from - rows[0] * width, to - rows[0] * width);
-      return new Uint8Array(fromFloat32(part, typeOf(name)));
-    },
-  };
-}
-
 /** One of the models, with the rows of its tables where the first has them. */
-function moved(first: Member, other: Member, [ofFirst, ofOther]: readonly [Vocabulary, Vocabulary]): Member {
+function moved(first: Member, other: Member, [ofFirst, ofOther]: Vocabularies): Member {
   const tables = new Map<string, MovedTable>();
   for (const [name, stored] of other.actual) {
     const own = first.actual.get(name);
@@ -232,12 +155,31 @@ function moved(first: Member, other: Member, [ofFirst, ofOther]: readonly [Vocab
     const map = rowsFor(ofFirst, ofOther, { rows: at(wanted.shape, 0), ownRows: at(entry.shape, 0) });
     tables.set(stored, { map, base: first.checkpoint, stored: own, shape: wanted.shape });
   }
-  const canonical = new Map([...other.actual].map(([name, stored]) => [stored, name]));
-  return member(
-    other.label,
-    withMovedRows(other.checkpoint, tables),
-    (stored) => canonical.get(stored) ?? stored,
-  );
+  // A tied model has its table under two names.
+  const canonical = new Map<string, string>();
+  const aliases = new Map<string, string>();
+  for (const [name, stored] of other.actual) {
+    if (canonical.has(stored)) aliases.set(name, stored);
+    else canonical.set(stored, name);
+  }
+  const checkpoint = withMovedRows(other.checkpoint, tables);
+  return member(other.label, checkpoint, (stored) => canonical.get(stored) ?? stored, aliases);
+}
+
+/** Whether a table of a model has more or fewer rows than the first's. */
+const hasOtherRows = (first: Member, other: Member): boolean =>
+  [...first.actual].some(([name, stored]) => {
+    const own = other.checkpoint.entry(other.actual.get(name) ?? "");
+    return own && isTable(name) && own.shape[0] !== entryOf(first.checkpoint, stored).shape[0];
+  });
+
+/** What two models call tokens, where rows must be moved; undefined where they stand as they are. */
+async function vocabulariesOf(first: Member, other: Member): Promise<Vocabularies | undefined> {
+  const unlike = await unlikeVocabularies(first, other);
+  if (unlike || adapterOf(other) || !hasOtherRows(first, other)) return unlike;
+  // One tokenizer, and tables that are padded to another size.
+  const own = await vocabularyIn(tokenizerFolder(first), tokenizerFolder(other));
+  return own && [own, own];
 }
 
 /**
@@ -255,7 +197,7 @@ export async function withOneVocabulary(
   const notes: string[] = [];
   const found: Member[] = [];
   for (const one of members) {
-    const both = await unlikeVocabularies(first, one);
+    const both = await vocabulariesOf(first, one);
     if (!both) {
       found.push(one);
       continue;
@@ -279,7 +221,8 @@ export async function withOneVocabulary(
       notes.push(
         `${where}: ${shown(elsewhere.map(([token]) => token))} tokens have other ids there: rows are moved`,
       );
-    if (lacking.length || more.length || elsewhere.length) found.push(moved(first, one, both));
+    if (lacking.length || more.length || elsewhere.length || hasOtherRows(first, one))
+      found.push(moved(first, one, both));
     else found.push(one);
   }
   return { members: found, notes };

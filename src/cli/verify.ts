@@ -9,7 +9,7 @@ async function runVerify(folder: string, { all, json }: { all?: boolean; json?: 
   if (json) printJson(checks);
   else
     for (const { what, ok, detail } of checks)
-      process.stdout.write(`${what}: ${marks[`${ok}`]}${detail ? ` (${detail})` : ""}\n`);
+      process.stdout.write(`${what}: ${marks[`${ok}`]} (${detail})\n`);
   if (checks.some(({ ok }) => ok === false)) process.exitCode = 1;
 }
 
@@ -17,8 +17,8 @@ export function addVerify(program: Command): void {
   program
     .command("verify <folder>")
     .description(
-      "look at a finished merge anew: its inputs' hashes, every tensor's name, shape and numbers, and a sample of the " +
-        "numbers worked out again from the inputs",
+      "look at a finished merge anew: its inputs' hashes, every tensor's name, shape and numbers, and a sample of " +
+        "the numbers worked out again from the inputs",
     )
     .option("--all", "work out every number again, and not a sample of each tensor")
     .option("--json", "print the checks as JSON")

@@ -76,7 +76,8 @@ function layerKeys(
       const [from, to] = lead.layer_range;
       return Array.isArray(list) && list.length === countOf(lead.model) ? list.slice(from, to) : undefined;
     });
-    return entries.every((list) => list !== undefined) ? [[key, entries.flat()]] : [];
+    if (!entries.every((list) => list !== undefined)) return [];
+    return [[key, entries.flat()]];
   });
   return Object.fromEntries([...counts, ...lists]);
 }

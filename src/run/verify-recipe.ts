@@ -1,5 +1,6 @@
 /** How a finished merge was made, as its record says: from what, and where sums say it, with which weights. */
 import { lookUp } from "../at.js";
+import { isRecord } from "../checkpoint/files.js";
 import { coefficientsFile, mergeFile, resultsFile, runFile } from "../folder/files.js";
 import { readFamily } from "../inputs/prepare.js";
 import type { NamedFolder } from "../mergers/members.js";
@@ -9,18 +10,18 @@ export interface MergeRecipe {
   readonly base: string | undefined;
   readonly sources: readonly NamedFolder[];
   /** How each tensor is made, by its name in the base's file; undefined where no sums say it. */
-  readonly weightsOf: ((stored: string) => Weights | undefined) | undefined;
+  readonly weightsOf: ((stored: string) => SumWeights | undefined) | undefined;
   readonly why: string;
 }
 
 /** base · b + Σ w_i · input_i. */
-export interface Weights {
+export interface SumWeights {
   readonly base: number;
   readonly inputs: readonly number[];
 }
 
 /** base + Σ c_i (input_i − base). */
-const ofTaskVectors = (coefficients: readonly number[]): Weights => ({
+const ofTaskVectors = (coefficients: readonly number[]): SumWeights => ({
   base: 1 - coefficients.reduce((sum, c) => sum + c, 0),
   inputs: coefficients,
 });
@@ -43,7 +44,7 @@ async function trainedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const { canonical } = await readFamily(places.base);
   const layerOf = new Map(table.layers.flatMap(({ id, names }) => names.map((name) => [name, id] as const)));
   const coefficients = new Map(table.entries.map((one) => [`${one.layer}\n${one.task}`, one.coefficient]));
-  const weightsOf = (stored: string): Weights => {
+  const weightsOf = (stored: string): SumWeights => {
     const layer = layerOf.get(canonical(stored));
     // A tensor that no expert changed is in no layer.
     if (layer === undefined) return ofTaskVectors(sources.map(() => 0));
@@ -55,16 +56,21 @@ async function trainedRecipe(folder: string): Promise<MergeRecipe | undefined> {
 type Values = Readonly<Record<string, unknown>>;
 const numbersIn = (values: Values, key: string, count: number): number[] => {
   const given = values[key];
-  return Array.from({ length: count }, (_, i) => Number(Array.isArray(given) ? given[i] : (given ?? 1)));
+  if (Array.isArray(given)) return given.map(Number);
+  return Array.from({ length: count }, () => Number(given ?? 1));
 };
 
+const valuesOf = (recorded: unknown): Values => [recorded].find(isRecord) ?? {};
+
 /** What a method without training does, where sums say it. */
-function methodWeights(method: string, values: Values, count: number): Weights | undefined {
-  const drops = numbersIn({ dareP: values["dareP"] ?? 0 }, "dareP", count).some((p) => p > 0);
+function methodWeights(method: string, values: Values, count: number): SumWeights | undefined {
+  const drops = "dareP" in values && numbersIn(values, "dareP", count).some((p) => p > 0);
   if (drops) return undefined;
   const weight = numbersIn(values, "weight", count);
   const total = weight.reduce((sum, one) => sum + one, 0);
-  const shares = values["normalize"] === true ? weight.map((one) => one / total) : weight;
+  let divisor = 1;
+  if (values["normalize"] === true) divisor = total;
+  const shares = weight.map((one) => one / divisor);
   if (method === "average") return { base: 0, inputs: weight.map(() => 1 / count) };
   if (method === "linear") return { base: 0, inputs: shares };
   if (method === "task-arithmetic") return ofTaskVectors(shares.map((one) => one * Number(values["lambda"])));
@@ -79,7 +85,7 @@ async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const why = `${method} is not worked out again, only linear merges and task arithmetic are`;
   if (from !== undefined)
     return { base, sources, weightsOf: undefined, why: "it was made by a mergekit file" };
-  const weights = methodWeights(method, { ...Object(values) } as Values, models.length);
+  const weights = methodWeights(method, valuesOf(values), models.length);
   return { base, sources, weightsOf: weights && (() => weights), why };
 }
 

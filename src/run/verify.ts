@@ -1,7 +1,7 @@
 /**
- * Looks at a finished merge anew: are the inputs what they were, is every tensor there in the shape and type that it must
- * have, are its numbers finite, and is a sample of them what the inputs and the record say, worked out in float64 by
- * arithmetic of its own.
+ * Looks at a finished merge anew: are the inputs what they were, is every tensor there in the shape and type that it
+ * must have, are its numbers finite, and is a sample of them what the inputs and the record say, worked out in float64
+ * by arithmetic of its own.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ import { firstNotFinite } from "../checkpoint/numbers.js";
 import { UserError } from "../errors.js";
 import { resultsFile } from "../folder/files.js";
 import { dtypeWords } from "../folder/output.js";
-import { withMembers } from "../mergers/members.js";
+import { withMembers, type NamedFolder } from "../mergers/members.js";
 import { dtypeBytes, elements, isFloat, toFloat32, writtenType, type DType } from "../tensor/dtype.js";
 import { recipeOfMerge, type MergeRecipe } from "./verify-recipe.js";
 
@@ -41,7 +41,7 @@ async function checkInputs(folder: string, { base, sources }: MergeRecipe): Prom
     (path) => path !== undefined && !existsSync(path),
   );
   if (missing.length) return skipped(what, `not there any more: ${missing.slice(0, 3).join(", ")}`);
-  const recorded = resultsFile.exists(folder) ? ((await resultsFile.read(folder))?.inputs ?? []) : [];
+  const recorded = (await resultsFile.read(folder))?.inputs ?? [];
   const folders = new Map([
     ["base", base],
     ...sources.map(({ label, folder: from }) => [label, from] as const),
@@ -152,7 +152,7 @@ interface Sampled {
 }
 
 /** Which entries of a tensor are looked at. */
-function rangesOf(name: string, size: number, all: boolean): Range[] {
+function rangesToCheck(name: string, size: number, all: boolean): Range[] {
   if (all)
     return Array.from({ length: Math.ceil(size / pieceEntries) }, (_, i) => [
       i * pieceEntries,
@@ -166,7 +166,7 @@ function rangesOf(name: string, size: number, all: boolean): Range[] {
 }
 
 /** A model's part in a tensor. */
-interface Term {
+interface WeightedTerm {
   readonly factor: number;
   readonly values: Float32Array;
 }
@@ -174,7 +174,7 @@ interface Term {
 /** The first of some entries that is not what its terms add up to. */
 function firstWrong(
   own: Float32Array,
-  terms: readonly Term[],
+  terms: readonly WeightedTerm[],
   dtype: DType,
 ): { at: number; right: number } | undefined {
   for (const [i, found] of own.entries()) {
@@ -201,8 +201,8 @@ async function differsIn(
   if (!weights || !isFloat(dtype)) return undefined;
   const parts = inputs.map((member, i) => ({ member, factor: at(weights.inputs, i) }));
   if (base) parts.unshift({ member: base, factor: weights.base });
-  for (const range of rangesOf(name, elements(shape), all)) {
-    const terms: Term[] = [];
+  for (const range of rangesToCheck(name, elements(shape), all)) {
+    const terms: WeightedTerm[] = [];
     for (const { member, factor } of parts) {
       const stored = member.actual.get(name);
       const isThere =
@@ -224,7 +224,8 @@ async function checkSample(sample: Sampled): Promise<Check> {
     const wrong = await differsIn(sample, name);
     if (wrong !== undefined) return failed(what, wrong);
   }
-  const howMany = sample.all ? "every entry" : `up to ${sampled} entries`;
+  let howMany = `up to ${sampled} entries`;
+  if (sample.all) howMany = "every entry";
   return passed(what, `${howMany} of each of ${sample.result.names.length} tensors`);
 }
 
@@ -253,23 +254,19 @@ export async function verify(
         skipped("tensors", "there is nothing to compare them with"),
         await checkFinite(result, result),
       ];
-    const folders = [
-      ...(recipe.base === undefined ? [] : [{ label: "base", folder: recipe.base }]),
-      ...recipe.sources,
-    ];
-    return await withMembers(
-      folders,
-      { reference: 0, tokenizer: "base", dequantise: true },
-      async (members) => {
-        const base = recipe.base === undefined ? undefined : members[0];
-        const reference = at(members, 0).checkpoint;
-        const checks = [inputs, checkTensors(result, reference), await checkFinite(result, reference)];
-        const { weightsOf, why } = recipe;
-        if (!weightsOf) return [...checks, skipped("worked out again", why)];
-        const models = members.slice(base ? 1 : 0);
-        return [...checks, await checkSample({ result, base, inputs: models, weightsOf, all })];
-      },
+    const ofBase = [recipe.base].flatMap((path): NamedFolder[] =>
+      path === undefined ? [] : [{ label: "base", folder: path }],
     );
+    const opening = { reference: 0, tokenizer: "base", dequantise: true } as const;
+    return await withMembers([...ofBase, ...recipe.sources], opening, async (members) => {
+      const [base] = members.slice(0, ofBase.length);
+      const models = members.slice(ofBase.length);
+      const reference = at(members, 0).checkpoint;
+      const checks = [inputs, checkTensors(result, reference), await checkFinite(result, reference)];
+      const { weightsOf, why } = recipe;
+      if (!weightsOf) return [...checks, skipped("worked out again", why)];
+      return [...checks, await checkSample({ result, base, inputs: models, weightsOf, all })];
+    });
   } finally {
     await result.close();
   }

@@ -88,6 +88,46 @@ test("padded rows stay where they are, and more of them in one model are no othe
   expect(tensors["model.embed_tokens.weight"]).toEqual([...rowsOf("ab", 2), 2, 20, 2, 20]);
 });
 
+test("one tokenizer, and tables that are padded to other sizes: the tokens' rows are merged", async () => {
+  const base = await speaker("base", ["a", "b"], { padding: 2 });
+  const shorter = await speaker("one", ["a", "b"], { shift: 2 });
+  const longer = await speaker("two", ["a", "b"], { shift: 4, padding: 5 });
+  const rows = async (one: string): Promise<number[] | undefined> =>
+    (await (await merge([one], { base })).tensors())["model.embed_tokens.weight"];
+  // What it has not is as the base has it.
+  expect(await rows(shorter)).toEqual([...rowsOf("ab", 2), 0, 0, 0, 0]);
+  expect(await rows(longer)).toEqual([...rowsOf("ab", 4), 4, 40, 4, 40]);
+});
+
+test("a tied model's rows are moved under both names of its table", async () => {
+  const tied = {
+    model_type: "llama",
+    architectures: ["LlamaForCausalLM"],
+    hidden_size: 2,
+    tie_word_embeddings: true,
+  };
+  const speak = async (name: string, tokens: string[], shift: number, head: boolean): Promise<string> => {
+    const table = rowsOf(tokens.join(""), shift);
+    const folder = await model(
+      name,
+      {
+        "model.embed_tokens.weight": [[2, 2], ...table],
+        "model.layers.0.q.weight": [[2], shift, 1],
+        ...(head && { "lm_head.weight": [[2, 2], ...table] }),
+      },
+      { ...tied, tie_word_embeddings: !head },
+    );
+    const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+    await writeFile(join(folder, "tokenizer.json"), JSON.stringify({ model: { vocab } }));
+    return folder;
+  };
+  const base = await speak("base", ["a", "b"], 0, true);
+  const one = await speak("one", ["b", "a"], 2, false);
+  const tensors = await (await merge([one], { base })).tensors();
+  expect(tensors["model.embed_tokens.weight"]).toEqual(rowsOf("ab", 2));
+  expect(tensors["lm_head.weight"]).toEqual(rowsOf("ab", 2));
+});
+
 test("one tokenizer, or none, changes nothing and says nothing", async () => {
   const [base, one] = [await speaker("base", ["a", "b"]), await speaker("one", ["a", "b"], { shift: 1 })];
   expect((await merge([one], { base })).notes).toEqual([]);
