@@ -69,14 +69,23 @@ function patterned(patterns: unknown, module: string, fallback: unknown): unknow
   return fallback;
 }
 
+/** A key that is longer names no modules. */
+const longestKey = 20_000;
+
+/** @throws UserError where a key cannot be tried: passed over, it would leave a module with the wrong scale */
 function matches(key: string, module: string): boolean {
-  // A key from a file may be no pattern, or one that takes for ever: long ones and repeated groups are left alone.
-  if (key.length > 200 || /\)[+*{]/.test(key)) return false;
+  // A pattern from a file may take for ever: repeated groups are not tried.
+  const isSafe = key.length <= longestKey && !/\)[+*{]/.test(key);
   try {
-    return new RegExp(`^(?:.*\\.)?(?:${key})$`).test(module);
+    // Python names groups in another way.
+    if (isSafe) return new RegExp(`^(?:.*\\.)?(?:${key.replaceAll("(?P<", "(?<")})$`).test(module);
   } catch {
-    return false;
+    // It is no pattern here.
   }
+  throw new UserError(
+    `adapter_config.json: the pattern ${JSON.stringify(key.slice(0, 80))} cannot be tried; write the modules' names ` +
+      "in its place, or merge the adapter into its model with PEFT (merge_and_unload)",
+  );
 }
 
 /** What cannot be merged as it stands, by the setting or tensor that says so. */
@@ -93,6 +102,7 @@ function refuse(path: string, config: Readonly<Record<string, unknown>>): void {
     "use_qalora",
     "use_bdlora",
     "arrow_config",
+    "alora_invocation_tokens",
   ]) {
     if (given(key))
       throw new UserError(
@@ -207,13 +217,14 @@ function loraPart(
   if (rows !== rowsB || rows === 0)
     throw new UserError(`${file.path}: "${a}" has rank ${rows}, "${b}" ${rowsB}`);
   const parameter = parameterOf(module, a, adapterConfig);
+  const key = [module, parameter].filter(Boolean).join(".");
   let rank = rows;
   // A stack's matrices have the rank of all experts together.
   if (parameter !== undefined)
-    rank = finiteNumber(path, "r", patterned(config["rank_pattern"], `${module}.${parameter}`, config["r"]));
+    rank = finiteNumber(path, "r", patterned(config["rank_pattern"], key, config["r"]));
   if (!(rank > 0) || rows % rank !== 0)
     throw new UserError(`${file.path}: "${a}" has ${rows} rows, which are no experts of rank ${rank}`);
-  const alpha = patterned(config["alpha_pattern"], module, config["lora_alpha"]);
+  const alpha = patterned(config["alpha_pattern"], key, config["lora_alpha"]);
   const divisor = config["use_rslora"] === true ? Math.sqrt(rank) : rank;
   const lora = {
     module,

@@ -3,7 +3,7 @@
  * (expert − base): numbers cannot prove that experts were tuned from their base, so what stands out is told, and
  * refused where the user wants that.
  */
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { UserError } from "../errors.js";
 import { adapterOf, type Member } from "./family.js";
@@ -133,7 +133,10 @@ const packaging =
 
 /** A model's name as far as it tells models apart: "unsloth/Llama-3.2-1B-bnb-4bit" → "llama-3-2-1b". */
 export function plainModelName(id: string): string {
-  let name = (id.split(/[\\/]/).findLast(Boolean) ?? "")
+  const parts = id.split(/[\\/]/).filter(Boolean);
+  // In the hub's cache the folder is a commit's.
+  const [cached] = parts.flatMap((part) => /^models--.+?--(.+)$/.exec(part)?.[1] ?? []);
+  let name = (cached ?? parts.at(-1) ?? "")
     .toLowerCase()
     .replace(/[._]/g, "-")
     .replace(/^meta-/, "");
@@ -151,7 +154,17 @@ function namesOfBase(folder: string, config: Readonly<Record<string, unknown>>):
 }
 
 /** An id on the hub: "org/name", or the name alone. */
-const isHubId = (name: string): boolean => /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(name);
+const isHubId = (name: string): boolean => {
+  const [owner = "", model] = name.split("/");
+  const isPath =
+    model !== undefined &&
+    (existsSync(owner) || /^(models?|checkpoints?|outputs?|runs|input|results)$/.test(owner));
+  return !isPath && /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(name);
+};
+
+/** Whether more is known of a base than what its folder is called. */
+const isNamed = (folder: string, { _name_or_path: savedFrom }: Readonly<Record<string, unknown>>): boolean =>
+  typeof savedFrom === "string" || /models--/.test(`${resolve(folder)} ${realpathSync(folder)}`);
 
 /**
  * Checks, by name, that adapters were trained on the base that they are merged on: their own files do not tell, where
@@ -167,7 +180,7 @@ function checkAdapterBases(members: readonly Member[], { allowMismatch, strict }
     if (namesOfBase(checkpoint.home, checkpoint.config).includes(plainModelName(own))) continue;
     const { folder, home } = checkpoint;
     const line = `${folder} (${label}): it says that it was trained on ${own}, and is merged on ${home}`;
-    if (isHubId(own) && !allowMismatch)
+    if (isHubId(own) && isNamed(home, checkpoint.config) && !allowMismatch)
       throw new UserError(`${line}; give that base, or if they are the same model: --allow-mismatch`);
     if (strict) throw new UserError(`--strict: ${line}`);
     lines.push(line);

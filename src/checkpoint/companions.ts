@@ -9,7 +9,8 @@ const left = [
   /\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|ot|tflite|mlmodel|npz|tmp|log|lock)$/i,
   /\.index\.json$/,
   /^(README\.md|config\.json|adapter_config\.json|optimizer.*|scheduler.*|rng_state.*|trainer_state\.json)$/,
-  /^(training_args.*|(?:all|train|eval|test|predict)_results\.json|events\.out\..*|quantize_config\.json)$/,
+  /^(training_args.*|(?:all|train|eval|test|predict)_results\.json|events\.out\..*)$/,
+  /^(quantize_config|hf_quant_config)\.json$/,
   // What train-merge writes, where a base is a result of its own.
   /^(state|results|run|merge|compare|finetune|reproduce|tree|node|plan|similarity)\.json$/,
   /^(tree|similarity|coefficients)\.(svg|png|csv|json)$/,

@@ -24,7 +24,7 @@ const isStack = (name: string | undefined): name is StackName =>
   name !== undefined && Object.hasOwn(stacks, name);
 
 /** Models whose stacks are [experts, in, out]. */
-const transposedTypes = ["gpt_oss", "llama4", "llama4_text"];
+const transposedTypes = ["gpt_oss", "llama4", "llama4_text", "openai_privacy_filter", "aria", "aria_text"];
 const hasTransposedStacks = ({ config }: Checkpoint): boolean =>
   transposedTypes.includes(String(config["model_type"]));
 
@@ -125,7 +125,8 @@ function expertStacks(checkpoint: Checkpoint): StoredStack[] {
   return checkpoint.names.flatMap((stored) => {
     const [, module = "", name] = /^(.+\.experts)\.(\w+)$/.exec(stored) ?? [];
     const entry = entryOf(checkpoint, stored);
-    if (!isStack(name) || entry.shape.length !== 3) return [];
+    // Parts of a quantised stack have no bytes of their own.
+    if (!isStack(name) || entry.shape.length !== 3 || checkpoint.ref(stored).packed) return [];
     return [{ stored, module, name, entry }];
   });
 }

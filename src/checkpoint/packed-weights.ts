@@ -6,6 +6,7 @@ import { isFloat, elements, toFloat32, type FloatDType } from "../tensor/dtype.j
 import { byteTable, scaleCount, type CodeLayout } from "../tensor/unpack.js";
 import { isRecord } from "./files.js";
 import { entryOf, type Checkpoint } from "./folder.js";
+import { methodIn } from "./quantised.js";
 import type { MatrixRef, PackedLayout, TensorEntry } from "./safetensors.js";
 
 /** A weight in few bits: what it is read as, and from what. */
@@ -53,10 +54,32 @@ function checkScales(
     );
 }
 
-/** What of a side of a matrix shares a scale, where there are so many of them. */
-const blockSize = (side: number, scales: number): number => Math.max(1, Math.ceil(side / scales));
+/** What of a side of a matrix shares a scale, where there are so many of them; undefined where that is not sure. */
+function blockSize(side: number, scales: number): number | undefined {
+  if (scales === 0 || side % scales !== 0) return undefined;
+  return Math.max(1, side / scales);
+}
 
-const blockSettings = z.looseObject({ weight_block_size: z.tuple([z.int().positive(), z.int().positive()]) });
+const blockPair = z.tuple([z.int().positive(), z.int().positive()]);
+const blockSettings = z.looseObject({
+  weight_block_size: blockPair.nullish(),
+  config_groups: z
+    .record(
+      z.string(),
+      z.looseObject({ weights: z.looseObject({ block_structure: blockPair.nullish() }).nullish() }),
+    )
+    .nullish(),
+});
+
+/** The blocks that a config names; undefined where it names none, or several kinds. */
+function namedBlocks(config: Checkpoint["config"]): [rows: number, columns: number] | undefined {
+  const settings = blockSettings.safeParse(config["quantization_config"]).data;
+  if (settings?.weight_block_size) return settings.weight_block_size;
+  const groups = Object.values(settings?.config_groups ?? {}).map(({ weights }) => weights?.block_structure);
+  const [first] = groups;
+  if (groups.some((one) => one?.join() !== first?.join())) return undefined;
+  return first ?? undefined;
+}
 
 /** The rows and columns that share a scale, by the scales' shape, or as the config says. */
 function blocksOf(
@@ -66,15 +89,22 @@ function blocksOf(
   scales: readonly number[],
 ): { rows: number; columns: number } {
   const [height, width] = [at(shape, 0), at(shape, 1)];
-  const named = blockSettings.safeParse(config["quantization_config"]).data?.weight_block_size;
-  if (named && scales.length === 2) return { rows: named[0], columns: named[1] };
+  const named = namedBlocks(config);
+  if (named && scales.length === 2 && Math.max(...scales) > 1) return { rows: named[0], columns: named[1] };
   const [down = 1, across = 1] = scales;
-  const blocks = { rows: blockSize(height, down), columns: blockSize(width, across) };
-  if (Math.ceil(height / blocks.rows) !== down || Math.ceil(width / blocks.columns) !== across)
+  const [rows, columns] = [blockSize(height, down), blockSize(width, across)];
+  if (rows === undefined || columns === undefined)
     throw new UserError(
-      `${folder}: the scales [${scales.join(", ")}] of "${weight}" do not fit [${shape.join(", ")}]`,
+      `${folder}: the scales [${scales.join(", ")}] of "${weight}" do not fit [${shape.join(", ")}], and config.json ` +
+        "does not say how large its blocks are",
     );
-  return blocks;
+  return { rows, columns };
+}
+
+/** Whether something that is called a scale stands beside a weight. */
+function hasScale({ names }: Checkpoint, weight: string): boolean {
+  const module = weight.replace(/\.weight$/, "");
+  return names.some((name) => name.startsWith(`${module}.`) && /scale/i.test(name.slice(module.length)));
 }
 
 /** FP8 with a scale for each block, row or tensor; without one the bytes are the numbers themselves. */
@@ -82,6 +112,9 @@ function floatsOf(checkpoint: Checkpoint, name: string, entry: TensorEntry): Pac
   const { dtype, shape } = entry;
   if ((dtype !== "F8_E4M3" && dtype !== "F8_E5M2") || shape.length !== 2) return undefined;
   const scaleName = [`${name}_scale_inv`, `${name}_scale`].find((one) => checkpoint.entry(one));
+  // Scaled all the same, by a tensor of another name: it is not read without.
+  if (scaleName === undefined && (methodIn(checkpoint.config) !== undefined || hasScale(checkpoint, name)))
+    return undefined;
   const scales = scaleName === undefined ? oneScale : rowRef(checkpoint, scaleName);
   if (!isFloat(scales.dtype)) return undefined;
   const scaleShape = checkpoint.entry(scaleName ?? "")?.shape ?? [];
@@ -109,7 +142,8 @@ async function integersOf(
   const { dtype, shape } = entry;
   const module = name.replace(/\.weight$/, "");
   const scaleName = `${module}.SCB`;
-  if (dtype !== "I8" || shape.length !== 2 || !checkpoint.entry(scaleName)) return undefined;
+  const scaleEntry = checkpoint.entry(scaleName);
+  if (dtype !== "I8" || shape.length !== 2 || !scaleEntry || !isFloat(scaleEntry.dtype)) return undefined;
   const formatName = `${module}.weight_format`;
   if (checkpoint.entry(formatName)) {
     const { bytes } = await checkpoint.read(formatName);
@@ -172,13 +206,15 @@ async function halfBytesOf(
   const dtype = state && dtypeOfWords[state.dtype];
   if (!state || !dtype || Math.ceil(elements(state.shape) / 2) !== elements(entry.shape)) throw damaged();
   const { blocksize, shape } = state;
+  const map = checkpoint.entry(`${name}.quant_map`);
+  if (!map || !isFloat(map.dtype) || elements(map.shape) !== 16) throw damaged();
   const table = Array.from(toFloat32(await checkpoint.read(`${name}.quant_map`)));
-  if (table.length !== 16) throw damaged();
   const layout = { bits: 4, table, width: blocksize, rows: 1, columns: blocksize, factor: 1 } as const;
   const scales = rowRef(checkpoint, `${name}.absmax`);
   checkScales(checkpoint, name, scales.columns, { layout, size: elements(shape) });
   const scaleName = `${name}.absmax`;
   const coded = await codedScales(checkpoint, name, state);
+  if (scales.dtype !== ((coded && "U8") ?? "F32")) throw damaged();
   if (coded)
     checkScales(checkpoint, scaleName, coded.scales.columns, { layout: coded, size: scales.columns });
   return {
@@ -195,7 +231,12 @@ async function codedScales(
   { nested_blocksize: run, nested_offset: offset }: z.infer<typeof quantState>,
 ): Promise<PackedLayout["coded"]> {
   const scaleName = `${name}.nested_absmax`;
-  if (!checkpoint.entry(scaleName) || run === undefined || offset === undefined) return undefined;
+  const [own, map] = [checkpoint.entry(scaleName), checkpoint.entry(`${name}.nested_quant_map`)];
+  if (!own || run === undefined || offset === undefined) return undefined;
+  if (!isFloat(own.dtype) || !map || !isFloat(map.dtype))
+    throw new UserError(
+      `${checkpoint.folder}: "${scaleName}" is none of bitsandbytes's; the file is damaged`,
+    );
   const table = Array.from(toFloat32(await checkpoint.read(`${name}.nested_quant_map`)));
   if (table.length !== 256)
     throw new UserError(`${checkpoint.folder}: "${name}.nested_quant_map" must hold 256 numbers`);

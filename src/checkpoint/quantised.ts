@@ -7,7 +7,7 @@ import { isRecord } from "./files.js";
 const signs: readonly (readonly [sign: RegExp, method: string])[] = [
   [/\.(qweight|qzeros|g_idx)$/, "GPTQ or AWQ"],
   [/\.(absmax|quant_map|nested_absmax|quant_state\.[\w.]+|SCB|weight_format)$/, "bitsandbytes"],
-  [/\.weight_scale(_inv|_2)?$/, "FP8"],
+  [/(\.weight|_proj)_scale(_inv|_2)?$/, "FP8"],
   [/\.(weight_packed|weight_zero_point)$/, "compressed-tensors"],
   [/\.(gate_up_proj|down_proj)_(blocks|scales)$/, "MXFP4"],
 ];
@@ -41,8 +41,8 @@ function signIn(
     const sign = signs.find(([pattern]) => pattern.test(name));
     if (sign) return { name, method: sign[1] };
     const isWeight = name.endsWith(".weight") && shape.length > 1;
-    if (isWeight && (dtype === "F8_E4M3" || dtype === "F8_E5M2" || dtype === "I8" || dtype === "U8"))
-      return { name, method: dtype };
+    const isSmall = (dtype === "F8_E4M3" || dtype === "F8_E5M2") && shape.length > 1;
+    if (isSmall || (isWeight && (dtype === "I8" || dtype === "U8"))) return { name, method: dtype };
   }
   return undefined;
 }

@@ -3,14 +3,13 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { at } from "../at.js";
 import { UserError } from "../errors.js";
-import { adapterOf, type Member, member } from "./family.js";
+import type { AdaptedCheckpoint } from "./adapted.js";
+import { adapterOf, type Member } from "./family.js";
 import { readJson, readTextFile } from "./files.js";
-import { isFloat } from "../tensor/dtype.js";
 import { entryOf } from "./folder.js";
 import { isInputTable, isOutputLayer } from "./names.js";
-import { withMovedRows, type MovedTable } from "./moved-rows.js";
+import { withRowsMoved } from "./moved-rows.js";
 
 /** Tokens and their ids. */
 type Vocabulary = ReadonlyMap<string, number>;
@@ -61,56 +60,64 @@ async function ofLines(path: string): Promise<Vocabulary> {
 const ofJson = async (path: string): Promise<Vocabulary> =>
   new Map(Object.entries(checkedList(vocabularyFile, await readJson(path), path)));
 
-/** Files that list tokens, the first that both models have is compared. */
+/** Files that list tokens; the first that a folder has is read. */
 const lists: readonly (readonly [file: string, read: (path: string) => Promise<Vocabulary>])[] = [
   ["tokenizer.json", ofTokenizer],
   ["vocab.json", ofJson],
   ["vocab.txt", ofLines],
 ];
 
+/** Beside a list that is not tokenizer.json: tokens that were added. */
+const addedFile = "added_tokens.json";
+const isFast = (name: string): boolean => name === "tokenizer.json";
+
 /** Sentencepiece's models: they are one, or they are not. */
 const binaries = ["tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"];
 
 const tokenizerFolder = ({ checkpoint: { folder, home } }: Member): string => home ?? folder;
 
-/** The first of some files that both folders have. */
-const inBoth = (names: readonly string[], a: string, b: string): string | undefined =>
-  names.find((name) => existsSync(join(a, name)) && existsSync(join(b, name)));
+const listIn = (folder: string) => lists.find(([name]) => existsSync(join(folder, name)));
+
+/** The tokens of a folder's tokenizer; undefined where it lists none. */
+async function vocabularyIn(folder: string): Promise<Vocabulary | undefined> {
+  const list = listIn(folder);
+  if (!list) return undefined;
+  const [name, read] = list;
+  const tokens = await read(join(folder, name));
+  const added = join(folder, addedFile);
+  if (isFast(name) || !existsSync(added)) return tokens;
+  return new Map([...tokens, ...(await ofJson(added))]);
+}
 
 async function isSameFile(name: string, a: string, b: string): Promise<boolean> {
-  const [one, other] = await Promise.all([readFile(join(a, name)), readFile(join(b, name))]);
-  return one.equals(other);
+  const paths = [join(a, name), join(b, name)];
+  const there = paths.filter((path) => existsSync(path));
+  if (there.length < 2) return there.length === 0;
+  const [one, other] = await Promise.all(there.map((path) => readFile(path)));
+  return one !== undefined && other !== undefined && one.equals(other);
+}
+
+/** Whether two folders have one tokenizer, byte for byte. */
+async function isOneTokenizer(name: string, a: string, b: string): Promise<boolean> {
+  if (listIn(b)?.[0] !== name || !(await isSameFile(name, a, b))) return false;
+  return isFast(name) || isSameFile(addedFile, a, b);
 }
 
 type Vocabularies = readonly [first: Vocabulary, other: Vocabulary];
 
-/** The tokens that two folders list alike; undefined where none of them does. */
-async function vocabularyIn(a: string, b: string): Promise<Vocabulary | undefined> {
-  const found = lists.find(([name]) => inBoth([name], a, b));
-  return found && found[1](join(a, found[0]));
-}
-
-/** What two models call tokens; undefined where they are one tokenizer, or no list says. */
-async function unlikeVocabularies(first: Member, other: Member): Promise<Vocabularies | undefined> {
-  const [a, b] = [tokenizerFolder(first), tokenizerFolder(other)];
-  // An adapter has its base's.
-  if (a === b || adapterOf(other)) return undefined;
-  const listed = inBoth(
-    lists.map(([name]) => name),
-    a,
-    b,
+/** What two folders call tokens; undefined where they have one tokenizer, or list none. */
+async function unlikeVocabularies(a: string, b: string): Promise<Vocabularies | undefined> {
+  if (a === b) return undefined;
+  const list = listIn(a);
+  if (list && (await isOneTokenizer(list[0], a, b))) return undefined;
+  const [first, other] = [await vocabularyIn(a), await vocabularyIn(b)];
+  if (first && other) return [first, other];
+  const binary = binaries.find((name) => existsSync(join(a, name)) && existsSync(join(b, name)));
+  if (binary === undefined || (await isSameFile(binary, a, b))) return undefined;
+  throw new UserError(
+    `${b}: its ${binary} is not that of ${a}: their tokens may have other ids; save both tokenizers as fast ones ` +
+      "(tokenizer.json), so that they can be compared",
   );
-  const binary = inBoth(binaries, a, b);
-  if (listed === undefined) {
-    if (binary === undefined || (await isSameFile(binary, a, b))) return undefined;
-    throw new UserError(
-      `${b} (${other.label}): its ${binary} is not that of ${a}: their tokens may have other ids; save both ` +
-        "tokenizers as fast ones (tokenizer.json), so that they can be compared",
-    );
-  }
-  if (await isSameFile(listed, a, b)) return undefined;
-  const [, read] = lists.find(([name]) => name === listed) ?? at(lists, 0);
-  return Promise.all([read(join(a, listed)), read(join(b, listed))]);
 }
 
 /** How many tokens there are, and the first of them. */
@@ -120,66 +127,61 @@ function shown(tokens: readonly string[]): string {
   return `${tokens.length} (${first.join(", ")})`;
 }
 
-/** Where the tables of a model have each of another's rows. */
-function rowsFor(
-  first: Vocabulary,
-  other: Vocabulary,
-  { rows, ownRows }: { rows: number; ownRows: number },
-): Int32Array {
-  const map = new Int32Array(rows).fill(-1);
-  const [named, ownNamed] = [new Set(first.values()), new Set(other.values())];
-  // Rows that no token has: padding, which is the same everywhere.
-  for (let row = 0; row < Math.min(rows, ownRows); row++)
-    if (!named.has(row) && !ownNamed.has(row)) map[row] = row;
-  for (const [token, row] of first) {
-    const own = other.get(token);
-    if (own !== undefined && own < ownRows && row < rows) map[row] = own;
-  }
-  return map;
-}
-
-/** Whether a tensor has a row a token. */
-const isTable = (name: string): boolean =>
-  isInputTable(name) ||
-  isOutputLayer(name) ||
-  /(^|\.)(lm_head|predictions|predictions\.decoder)\.bias$/.test(name);
-
-/** One of the models, with the rows of its tables where the first has them. */
-function moved(first: Member, other: Member, [ofFirst, ofOther]: Vocabularies): Member {
-  const tables = new Map<string, MovedTable>();
-  for (const [name, stored] of other.actual) {
-    const own = first.actual.get(name);
-    if (own === undefined || !isTable(name)) continue;
-    const [entry, wanted] = [entryOf(other.checkpoint, stored), entryOf(first.checkpoint, own)];
-    if (!isFloat(entry.dtype) || entry.shape.slice(1).join() !== wanted.shape.slice(1).join()) continue;
-    const map = rowsFor(ofFirst, ofOther, { rows: at(wanted.shape, 0), ownRows: at(entry.shape, 0) });
-    tables.set(stored, { map, base: first.checkpoint, stored: own, shape: wanted.shape });
-  }
-  // A tied model has its table under two names.
-  const canonical = new Map<string, string>();
-  const aliases = new Map<string, string>();
-  for (const [name, stored] of other.actual) {
-    if (canonical.has(stored)) aliases.set(name, stored);
-    else canonical.set(stored, name);
-  }
-  const checkpoint = withMovedRows(other.checkpoint, tables);
-  return member(other.label, checkpoint, (stored) => canonical.get(stored) ?? stored, aliases);
-}
-
 /** Whether a table of a model has more or fewer rows than the first's. */
 const hasOtherRows = (first: Member, other: Member): boolean =>
   [...first.actual].some(([name, stored]) => {
     const own = other.checkpoint.entry(other.actual.get(name) ?? "");
-    return own && isTable(name) && own.shape[0] !== entryOf(first.checkpoint, stored).shape[0];
+    return (
+      own &&
+      (isInputTable(name) || isOutputLayer(name)) &&
+      own.shape[0] !== entryOf(first.checkpoint, stored).shape[0]
+    );
   });
 
 /** What two models call tokens, where rows must be moved; undefined where they stand as they are. */
 async function vocabulariesOf(first: Member, other: Member): Promise<Vocabularies | undefined> {
-  const unlike = await unlikeVocabularies(first, other);
-  if (unlike || adapterOf(other) || !hasOtherRows(first, other)) return unlike;
+  const [a, b] = [tokenizerFolder(first), tokenizerFolder(other)];
+  const adapter = adapterOf(other);
+  if (adapter) {
+    await refuseOwnTokens(a, adapter);
+    return undefined;
+  }
+  const unlike = await unlikeVocabularies(a, b);
+  if (unlike || !hasOtherRows(first, other)) return unlike;
   // One tokenizer, and tables that are padded to another size.
-  const own = await vocabularyIn(tokenizerFolder(first), tokenizerFolder(other));
+  const own = await vocabularyIn(a);
   return own && [own, own];
+}
+
+/** @throws UserError where an adapter holds tables for tokens of its own: its base's tokenizer would be written */
+async function refuseOwnTokens(base: string, { adapter, replaced }: AdaptedCheckpoint): Promise<void> {
+  const table = [...adapter.whole.keys(), ...replaced].find(
+    (name) => isInputTable(name) || isOutputLayer(name),
+  );
+  if (table === undefined) return;
+  const both = await unlikeVocabularies(base, adapter.folder);
+  const [ofBase, own] = both ?? [];
+  const more = [...(own ?? [])].filter(([token, id]) => ofBase?.get(token) !== id).map(([token]) => token);
+  if (more.length)
+    throw new UserError(
+      `${adapter.folder}: it holds "${table}" whole and its tokenizer has tokens that ${base} lacks or gives ` +
+        `other ids: ${shown(more)}; merge it into its model with PEFT (merge_and_unload) and give that`,
+    );
+}
+
+/** @throws UserError where models have unlike tokenizers, and the one whose order counts has none */
+async function refuseUnknownOrder(first: Member, members: readonly Member[]): Promise<void> {
+  if (listIn(tokenizerFolder(first))) return;
+  const [lister, ...others] = members.filter((one) => !adapterOf(one) && listIn(tokenizerFolder(one)));
+  for (const one of others) {
+    const [a, b] = [tokenizerFolder(lister ?? one), tokenizerFolder(one)];
+    const [ofA, ofB] = (await unlikeVocabularies(a, b)) ?? [];
+    if (ofA && ofB && [...ofA, ...ofB].some(([token]) => ofA.get(token) !== ofB.get(token)))
+      throw new UserError(
+        `${b} (${one.label}): its tokens are not those of ${a}, and ${tokenizerFolder(first)} has no tokenizer that ` +
+          "says which order its rows have; put its tokenizer.json beside it",
+      );
+  }
 }
 
 /**
@@ -196,6 +198,7 @@ export async function withOneVocabulary(
 ): Promise<{ readonly members: readonly Member[]; readonly notes: readonly string[] }> {
   const notes: string[] = [];
   const found: Member[] = [];
+  await refuseUnknownOrder(first, members);
   for (const one of members) {
     const both = await vocabulariesOf(first, one);
     if (!both) {
@@ -222,7 +225,7 @@ export async function withOneVocabulary(
         `${where}: ${shown(elsewhere.map(([token]) => token))} tokens have other ids there: rows are moved`,
       );
     if (lacking.length || more.length || elsewhere.length || hasOtherRows(first, one))
-      found.push(moved(first, one, both));
+      found.push(withRowsMoved(first, one, both));
     else found.push(one);
   }
   return { members: found, notes };

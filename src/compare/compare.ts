@@ -121,8 +121,13 @@ function chosenCandidates(
 }
 
 /** Makes the output folder ready. What is finished in it is guarded method by method. */
-async function openComparison(out: string, recipe: Recipe, chosen: readonly Candidate[]): Promise<void> {
-  await openOutput(out, foldersOf(recipe.locations), true);
+async function openComparison(
+  out: string,
+  recipe: Recipe,
+  chosen: readonly Candidate[],
+  overwrite: boolean,
+): Promise<void> {
+  await openOutput(out, foldersOf(recipe.locations), overwrite || compareFile.exists(out));
   await mkdir(join(out, fileNames.methods), { recursive: true });
   await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
 }
@@ -137,7 +142,7 @@ export async function compareMethods(options: CompareOptions, hooks: MergeHooks)
   const chosen = chosenCandidates(asked, options.tasks.length, hooks.note);
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
-  await openComparison(out, recipe, chosen);
+  await openComparison(out, recipe, chosen, options.overwrite);
   const inputs = await openInputs({ ...options, overwrite: true }, recipe, out, hooks);
   const found = new Map<string, MethodResult>();
   const references: ResultRow[] = [];

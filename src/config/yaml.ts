@@ -29,6 +29,14 @@ const olderFlags = {
   resolve: (text: string): boolean => /^(yes|on)$/i.test(text),
 } as const;
 
+/** A whole number that begins with 0 is one of eight digits there. */
+const olderOctal = {
+  tag: "tag:yaml.org,2002:int",
+  default: true,
+  test: /^[-+]?0[0-7_]+$/,
+  resolve: (text: string): number => Number.parseInt(text.replaceAll("_", ""), 8),
+} as const;
+
 /**
  * Reads all documents of a YAML file as PyYAML does: YAML 1.1 (`no` is false, `<<` takes another mapping's keys in), of
  * a key that stands twice the last.
@@ -39,7 +47,7 @@ export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
   const lines = new LineCounter();
   const parsed = parseAllDocuments(await readTextFile(path), {
     merge: true,
-    customTags: (tags) => [olderFlags, ...tags],
+    customTags: (tags) => [olderFlags, olderOctal, ...tags],
     lineCounter: lines,
   });
   const lineAt = (offset = 0) => lines.linePos(offset).line;

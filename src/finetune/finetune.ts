@@ -163,9 +163,10 @@ async function run(
   const loaded = await loadTrainee({ plain, base, head }, adapter, tasks, options);
   resources.add(() => loaded.dispose());
 
-  await openOutput(out, [options.base], options.resume || options.overwrite);
-  const identity = await finetuneIdentity(options, base, encoder, tasks);
   const before = await finetuneFile.readIfSound(out);
+  const goesOn = options.resume && (hasEpoch(out) || before?.scores !== undefined);
+  await openOutput(out, [options.base], goesOn || options.overwrite);
+  const identity = await finetuneIdentity(options, base, encoder, tasks);
   if (options.resume && before?.scores) {
     if (before.identity !== identity) throw madeOtherwise(out);
     hooks.note(`${out} is finished already`);

@@ -55,10 +55,19 @@ export const madeOtherwise = (out: string): UserError =>
     `--resume: ${finetuneFile.in(out)} was made with other settings or data; use the same, or start without --resume`,
   );
 
+/** @throws UserError where it is damaged */
+function parsedState(text: string, path: string): z.infer<typeof finetuneFile.schema> {
+  try {
+    return finetuneFile.schema.parse(JSON.parse(text));
+  } catch {
+    throw new UserError(`${path}: its state is damaged; start without --resume`);
+  }
+}
+
 /** What a state's file says of itself, or as older versions wrote it, the file beside it. */
 async function savedState(out: string, file: SafetensorsFile): Promise<z.infer<typeof finetuneFile.schema>> {
   const { state, step } = file.metadata;
-  if (state !== undefined) return finetuneFile.schema.parse(JSON.parse(state));
+  if (state !== undefined) return parsedState(state, file.path);
   const saved = await finetuneFile.read(out);
   if (saved && String(saved.step) === step) return saved;
   throw new UserError(

@@ -59,7 +59,7 @@ async function isOurs(out: string): Promise<boolean> {
 }
 
 /** Whether a folder holds a result that is whole: these are the files that come last. */
-const isFinished = async (out: string): Promise<boolean> =>
+export const isFinished = async (out: string): Promise<boolean> =>
   resultsFile.exists(out) ||
   (mergeFile.exists(out) && existsSync(join(out, fileNames.card))) ||
   (await finetuneFile.readIfSound(out))?.scores !== undefined;

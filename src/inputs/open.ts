@@ -9,7 +9,7 @@ import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
 import { watchFiles, Resources } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { fileNames } from "../folder/files.js";
+import { fileNames, stateFile } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { memoryText } from "../report/memory.js";
@@ -159,7 +159,8 @@ export async function openInputs(
     const heads = await openHeads(opening, models, tasks);
     const encoder = await encoderFor(locations.base, model, options);
     checkVocabulary(locations.base, encoder, model);
-    await openOutput(out, foldersOf(locations), options.resume || options.overwrite);
+    const goesOn = options.resume && stateFile.exists(out);
+    await openOutput(out, foldersOf(locations), goesOn || options.overwrite);
 
     const engine = await startFor(model, options.backend);
     watchMemory().reset();

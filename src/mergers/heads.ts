@@ -5,6 +5,7 @@ import { at } from "../at.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { member, type Member } from "../checkpoint/family.js";
 import { entryOf } from "../checkpoint/folder.js";
+import { refuseWorthless } from "../checkpoint/numbers.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import type { TensorSource } from "../checkpoint/write.js";
 import { compileMerge } from "../disk/compile.js";
@@ -61,7 +62,10 @@ export async function mergeHeads(
       for (const name of names) {
         const tensor = await file.read(name);
         const values = toFloat32(tensor);
-        const bytes = async () => fromFloat32(values, dtype);
+        const bytes = async () => {
+          refuseWorthless(name, dtype, values);
+          return fromFloat32(values, dtype);
+        };
         sources.push({ name: `base_model.model.${name}`, dtype, shape: tensor.shape, bytes });
       }
       return sources;

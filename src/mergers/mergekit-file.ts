@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { at, lookUp } from "../at.js";
 import { checkTogether } from "../checkpoint/belonging.js";
 import { isAdapter } from "../checkpoint/folder.js";
@@ -10,7 +10,7 @@ import { mergeOnDisk } from "../disk/merge.js";
 import { checkPartners } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { fileNames, mergeFile } from "../folder/files.js";
-import { openOutput, writeAround } from "../folder/output.js";
+import { finishedBefore, isFinished, openOutput, writeAround } from "../folder/output.js";
 import { fetchModel, hubId } from "../hub/hub.js";
 import { compileMergekit } from "../mergekit/compile.js";
 import { readMergekit, type MergekitFile } from "../mergekit/file.js";
@@ -27,6 +27,12 @@ function modelNames({ base_model: base, models, slices }: MergekitFile): string[
     ...(slices ?? []).flatMap((slice) => [slice.base_model, ...slice.sources.map(({ model }) => model)]),
   ];
   return [...new Set(named.filter((name) => typeof name === "string"))];
+}
+
+/** The model whose config and tokenizer the result gets. */
+function leadOf({ base_model: base, models, slices }: MergekitFile): string {
+  const [slice] = slices ?? [];
+  return slice?.base_model ?? base ?? slice?.sources[0]?.model ?? models?.[0]?.model ?? "";
 }
 
 type FileHooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
@@ -101,9 +107,10 @@ async function mergeDocument(
   const models = modelNames(file);
   const folders: NamedFolder[] = [];
   for (const name of models) folders.push(await namedFolder(name, places));
+  const reference = Math.max(0, models.indexOf(leadOf(file)));
   await withMembers(
     folders,
-    { reference: 0, dequantise: merge.dequantise, tokenizer: file.tokenizer },
+    { reference, dequantise: merge.dequantise, tokenizer: file.tokenizer },
     async (opened, checkFiles, ofTokens) => {
       const members = new Map(opened.map((one) => [one.label, one]));
       const base = opened.find(({ label }) => label === file.base_model);
@@ -166,7 +173,7 @@ function inOrder(documents: readonly FileDocument[], path: string): FileDocument
 }
 
 /**
- * Runs a mergekit file. Of several documents (mergekit-multi) those with names are merged first, within the output
+ * Runs a mergekit file. Of several documents (mergekit-multi) those with names are merged first, beside the output
  * folder and for as long as it takes.
  */
 export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHooks): Promise<void> {
@@ -181,17 +188,21 @@ export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHoo
     return;
   }
   const { out } = merge;
-  await openOutput(out, [], merge.overwrite);
-  await mergeFile.write(out, { version, method: final.file.merge_method, models: [] });
-  const parts = join(out, fileNames.parts);
+  if (!merge.overwrite && (await isFinished(out))) throw finishedBefore(out);
+  // Beside the output: what stands in that is touched when all is merged, and not before.
+  const parts = `${resolve(out)}.${fileNames.parts}`;
+  await openOutput(parts, [], true);
+  // What a kill left.
+  await rm(parts, { recursive: true, force: true });
   try {
+    // By this the next run knows the folder for ours.
+    await mergeFile.write(parts, { version, method: final.file.merge_method, models: [] });
     for (const one of others.toReversed()) {
       const part = join(parts, String(made.size));
-      await mkdir(part, { recursive: true });
-      await mergeDocument(one, { ...merge, out: part }, places);
+      await mergeDocument(one, { ...merge, out: part, overwrite: true }, places);
       made.set(one.file.name ?? "", part);
     }
-    await mergeDocument(final, { ...merge, overwrite: true }, places);
+    await mergeDocument(final, merge, places);
   } finally {
     await rm(parts, { recursive: true, force: true });
   }

@@ -12,8 +12,7 @@ import {
   type NodeFile,
   type SavedPlan,
 } from "../folder/tree-files.js";
-import { resultsFile } from "../folder/files.js";
-import { finishedBefore } from "../folder/output.js";
+import { finishedBefore, isFinished } from "../folder/output.js";
 import type { NodeMethod } from "./methods.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import { openInputs, type Inputs } from "../inputs/open.js";
@@ -239,7 +238,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
     const grown = groupsOf(tree.by, options.tasks, fanIn, similarity);
     const { nodes, rates } = await planNodes(planning, grown);
     const made = { root: at(nodes, -1).identity, polish: tree.polish };
-    if (!given.overwrite && resultsFile.exists(out) && !(await finishedTree(out, made)))
+    if (!given.overwrite && (await isFinished(out)) && !(await finishedTree(out, made)))
       throw finishedBefore(out);
     await similarityFile.write(out, similarity);
     await treeFile.write(out, {

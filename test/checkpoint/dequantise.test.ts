@@ -139,6 +139,11 @@ test("without a scale the bytes of FP8 are the numbers themselves", async () => 
   const folder = await changed("fp8-whole", (name, tensor) =>
     name.endsWith("weight_scale") ? undefined : tensor,
   );
+  await expect(open(folder), "where a quantiser is named, they are scaled somewhere").rejects.toThrow(
+    /are quantised/,
+  );
+  const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as object;
+  await writeFile(join(folder, "config.json"), JSON.stringify({ ...config, quantization_config: undefined }));
   const { checkpoint } = await open(folder);
   const name = "model.layers.0.self_attn.q_proj.weight";
   const codes = await openSafetensors(join(folder, "model.safetensors"));

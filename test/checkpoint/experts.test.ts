@@ -1,3 +1,4 @@
+import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { openMember, openExpert } from "../../src/checkpoint/family.js";
@@ -122,4 +123,43 @@ test("an adapter of other experts is refused", async () => {
   await expect(
     merge("passthrough", {}, [join(made, "mixtral", "adapter")], join(made, "qwen", "base")),
   ).rejects.toThrow(/mlp\.experts\.\w+" does not fit .*was it trained on this base\?/);
+});
+
+test("a pattern of alphas is of the parameter, and one that cannot be tried is refused", async () => {
+  const base = join(made, "qwen", "base");
+  const patterned = async (alphas: object): Promise<string> => {
+    const folder = join(scratch, `adapter ${count++}`);
+    await cp(join(made, "qwen", "adapter"), folder, { recursive: true });
+    const config = JSON.parse(await readFile(join(folder, "adapter_config.json"), "utf8")) as object;
+    await writeFile(
+      join(folder, "adapter_config.json"),
+      JSON.stringify({ ...config, alpha_pattern: alphas }),
+    );
+    return folder;
+  };
+  const changeOf = async (adapter: string, name: string): Promise<number> => {
+    const [found, plain] = [
+      await tensorsIn(await merge("passthrough", {}, [adapter], base)),
+      await tensorsIn(base),
+    ];
+    return found.get(name)![0]! - plain.get(name)![0]!;
+  };
+  const [up, down] = ["up_proj", "down_proj"].map((name) => `model.layers.0.mlp.experts.0.${name}.weight`);
+  const plain = join(made, "qwen", "adapter");
+  const doubled = await patterned({ "experts.gate_up_proj": 6 });
+  expect((await changeOf(doubled, up!)) / (await changeOf(plain, up!))).toBeCloseTo(2, 4);
+  expect((await changeOf(doubled, down!)) / (await changeOf(plain, down!))).toBeCloseTo(1, 4);
+  const module = await patterned({ "mlp.experts": 6 });
+  expect((await changeOf(module, up!)) / (await changeOf(plain, up!))).toBeCloseTo(1, 4);
+  const long = Array.from({ length: 60 }, (_, i) => i).join("|");
+  const q = "model.layers.0.self_attn.q_proj.weight";
+  for (const key of [`model.layers.(${long}).self_attn.(q_proj|k_proj|v_proj|o_proj)`, "(?P<all>.*).q_proj"])
+    expect((await changeOf(await patterned({ [key]: 6 }), q)) / (await changeOf(plain, q)), key).toBeCloseTo(
+      2,
+      4,
+    );
+  for (const key of ["model(\\.\\w+)+\\.q_proj", "(?i:Q_PROJ)|["])
+    await expect(merge("passthrough", {}, [await patterned({ [key]: 6 })], base)).rejects.toThrow(
+      /cannot be tried/,
+    );
 });

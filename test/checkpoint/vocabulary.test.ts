@@ -196,3 +196,104 @@ test("rows that lie side by side are one reading", () => {
   ]);
   expect(runsOfRows(Int32Array.of(4, 5, 6), 1, 3)).toEqual([[1, 2, 5]]);
 });
+
+/** A model of some tensors, with the tokens of a tokenizer.json. */
+async function named(
+  name: string,
+  tensors: Record<string, number[][]>,
+  tokens: string,
+  config: object = {},
+): Promise<string> {
+  const stored = Object.fromEntries(
+    Object.entries(tensors).map(
+      ([key, rows]) => [key, [[rows.length, rows[0]!.length], ...rows.flat()]] as const,
+    ),
+  );
+  const folder = await model(
+    name,
+    { ...stored, "layers.0.q.weight": [[2], 1, 1] },
+    { model_type: "other", ...config },
+  );
+  const vocab = Object.fromEntries(tokens.split("").map((token, id) => [token, id]));
+  await writeFile(join(folder, "tokenizer.json"), JSON.stringify({ model: { vocab } }));
+  return folder;
+}
+const table = (tokens: string, shift: number): number[][] =>
+  tokens.split("").map((token) => [token.charCodeAt(0) + shift, 1]);
+
+test.each([
+  "model.decoder.embed_tokens.weight",
+  "model.embeddings.tok_embeddings.weight",
+  "backbone.embeddings.weight",
+  "transformer.word_embedding.weight",
+  "tok_embeddings.weight",
+])("%s is a table of tokens", async (name) => {
+  const base = await named("base", { [name]: table("abc", 0) }, "abc");
+  const one = await named("one", { [name]: table("cab", 2) }, "cab");
+  expect((await (await merge([one], { base })).tensors())[name]).toEqual(table("abc", 2).flat());
+});
+
+test("every tensor with a row a token is moved, or the merge is refused by its name", async () => {
+  const all = (tokens: string, shift: number) => ({
+    "shared.weight": table(tokens, shift),
+    "encoder.embed_tokens.weight": table(tokens, shift),
+    "cls.predictions.decoder.weight": table(tokens, shift),
+  });
+  const [base, one] = [await named("base", all("abc", 0), "abc"), await named("one", all("cab", 2), "cab")];
+  const tensors = await (await merge([one], { base })).tensors();
+  for (const name of Object.keys(all("", 0))) expect(tensors[name], name).toEqual(table("abc", 2).flat());
+  const strange = (tokens: string, shift: number) => ({
+    ...all(tokens, shift),
+    "extra.rows": table(tokens, shift),
+  });
+  const [other, another] = [
+    await named("base", strange("abc", 0), "abc"),
+    await named("one", strange("cab", 2), "cab"),
+  ];
+  await expect(merge([another], { base: other })).rejects.toThrow(
+    /"extra\.rows" \[3, 2\] may have a row a token/,
+  );
+  const [none, noneToo] = [await named("base", {}, "abc"), await named("one", {}, "cab")];
+  await expect(merge([noneToo], { base: none })).rejects.toThrow(
+    /it has no table of embeddings that is known/,
+  );
+});
+
+test("a table that has no row for one of its tokens is refused", async () => {
+  const name = "model.embed_tokens.weight";
+  const base = await named("base", { [name]: table("abc", 0) }, "abc");
+  const short = await named("one", { [name]: table("c", 2) }, "cab");
+  await expect(merge([short], { base })).rejects.toThrow(/has 1 rows, and its tokenizer gives "a" the id 1/);
+});
+
+test("without a tokenizer of the base, unlike ones of the others are refused", async () => {
+  const name = "model.embed_tokens.weight";
+  const bare = await model(
+    "bare",
+    { [name]: [[3, 2], 1, 2, 3, 4, 5, 6], "layers.0.q.weight": [[2], 0, 1] },
+    { model_type: "other" },
+  );
+  const [one, two] = [
+    await named("one", { [name]: table("abc", 1) }, "abc"),
+    await named("two", { [name]: table("cab", 2) }, "cab"),
+  ];
+  await expect(merge([one, two], { base: bare })).rejects.toThrow(
+    /its tokens are not those of .*put its tokenizer\.json beside it/,
+  );
+  const same = await named("three", { [name]: table("abc", 3) }, "abc");
+  await merge([one, same], { base: bare });
+});
+
+test("tokens that were added to a slow tokenizer count", async () => {
+  const base = await speaker("base", ["a", "b"], { list: "vocab.json" });
+  const one = await speaker("one", ["a", "b"], { shift: 2, list: "vocab.json" });
+  await writeFile(join(base, "vocab.json"), JSON.stringify({}));
+  await writeFile(join(one, "vocab.json"), JSON.stringify({}));
+  await writeFile(join(base, "added_tokens.json"), JSON.stringify({ a: 0, b: 1 }));
+  await writeFile(join(one, "added_tokens.json"), JSON.stringify({ b: 0, a: 1 }));
+  // What was a's row is b's there.
+  expect((await (await merge([one], { base })).tensors())["model.embed_tokens.weight"]).toEqual([
+    ...rowsOf("b", 2),
+    ...rowsOf("a", 2),
+  ]);
+});
