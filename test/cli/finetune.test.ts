@@ -169,6 +169,29 @@ test("stopped after an epoch and gone on with, it ends at the same bytes", async
   expect(await contents(join(folder, "parts"))).toEqual(whole);
 });
 
+test("no command goes on in, or writes over, a finished result of another", async () => {
+  const mini = join(packageFolder, "checkpoints", "mini");
+  const base = join(mini, "base");
+  const experts = ["rte", "cb"].map((task) => join(mini, "experts", task));
+  const merge = ["merge", "--method", "average", "--base", base, "--experts", ...experts, "--out", "kept"];
+  expect(await cli(...merge)).toMatchObject({ code: 0 });
+  const kept = await contents(join(folder, "kept"));
+  const refused = { code: 1, stderr: expect.stringMatching(/kept: it holds a finished result/) as string };
+  const finetune = ["finetune", "--task", "rte", "--data", "data", "--epochs", "1", ...quick];
+  const train = ["--tasks", "rte,cb", "--steps", "2", "--backend", "wasm"];
+  for (const args of [
+    finetune,
+    [...finetune, "--resume"],
+    train,
+    [...train, "--resume"],
+    ["compare", "--tasks", "rte,cb", "--methods", "average", "--backend", "wasm"],
+    ["tree", "--tasks", "rte,cb,copa", "--steps", "2", "--backend", "wasm"],
+    merge.slice(0, -2),
+  ])
+    expect(await cli(...args, "--out", "kept"), args.join(" ")).toMatchObject(refused);
+  expect(await contents(join(folder, "kept"))).toEqual(kept);
+});
+
 test("a folder that is used again keeps nothing of what stood there", async () => {
   expect(
     await cli(

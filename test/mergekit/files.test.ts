@@ -150,6 +150,22 @@ ${halves(a, b)}`;
   await expect(byFile("")).rejects.toThrow(/the file is empty|not a mergekit file/);
 });
 
+test("what stands in the output is touched when all documents are merged, and not before", async () => {
+  const [a, b] = await two();
+  const wide = await model("wide", { ...body(1), "embed.weight": [[3, 2], 1, 2, 3, 4, 5, 6] });
+  const documents = (last: string): string =>
+    `name: first\n${halves(a, b)}\n---\nmerge_method: linear\n` +
+    `models: [{model: first, parameters: {weight: 1}}, {model: ${last}, parameters: {weight: 1}}]`;
+  const { out, ...merged } = await byFile(documents(b));
+  const tensors = await merged.tensors();
+  const refused = expect(byFile(documents(a), { out })).rejects;
+  await refused.toThrow(/it holds a finished result; --overwrite replaces it/);
+  await expect(byFile(documents(wide), { out, overwrite: true })).rejects.toThrow(/embed\.weight/);
+  await expect(byFile(documents("nowhere"), { out, overwrite: true })).rejects.toThrow(/no such folder/);
+  expect(await merged.tensors()).toEqual(tensors);
+  expect(existsSync(`${out}.parts`)).toBe(false);
+});
+
 afterEach(() => vi.unstubAllEnvs());
 
 test("ids of the hub are looked up in its cache", async () => {
