@@ -61,9 +61,17 @@ async function companionsIn(folder: string, homes: readonly string[], within = "
   return found;
 }
 
-/** Copies what stands beside a model's weights. A link that leaves the folder (or its hub cache) is not followed. */
-export async function copyCompanions(from: string, to: string): Promise<void> {
-  for (const path of await companionsIn(from, await homesOf(from)))
+/**
+ * Copies what stands beside a model's weights. A link that leaves the folder (or its hub cache) is not followed.
+ * @param stays what is left where it is
+ */
+export async function copyCompanions(
+  from: string,
+  to: string,
+  stays: (path: string) => boolean = () => false,
+): Promise<void> {
+  const found = await companionsIn(from, await homesOf(from));
+  for (const path of found.filter((one) => !stays(one)))
     await atomicFile(join(to, path), async (write) => {
       const stream: AsyncIterable<Buffer> = createReadStream(join(from, path), { highWaterMark: 1 << 20 });
       for await (const chunk of stream) await write(chunk);

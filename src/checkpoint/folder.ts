@@ -6,6 +6,7 @@ import type { HostTensor } from "../tensor/dtype.js";
 import { isRecord, readJson, readJsonObject } from "./files.js";
 import { refuseQuantised } from "./quantised.js";
 import { refIn, openSafetensors, type Ref, type SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import type { OtherTokenizer } from "./tokenizer-files.js";
 import { openTorchFile } from "./torch-file.js";
 
 const singleFile = "model.safetensors";
@@ -31,6 +32,8 @@ export interface Checkpoint {
   readonly config: Readonly<Record<string, unknown>>;
   /** How its weights were quantised, where they are read as the numbers that they stand for. */
   readonly dequantised?: string | undefined;
+  /** How the result's tokenizer is made, where it is not that of its config's folder. */
+  readonly tokenizer?: OtherTokenizer | undefined;
   /** Tensor names in file order. */
   readonly names: readonly string[];
   /** Weight files and config, relative to the folder: what a hash of this checkpoint covers. */

@@ -14,90 +14,127 @@ import {
 import { member, type Member } from "./family.js";
 import { entryOf, type Checkpoint } from "./folder.js";
 import { isInputTable, isOutputLayer } from "./names.js";
-import type { MovedRows } from "./safetensors.js";
+import type { Ref } from "./safetensors.js";
 
-/** A table with its rows in another's order. */
-interface MovedTable {
-  readonly map: Int32Array;
-  /** Whose rows stand where it has none. */
-  readonly base: Checkpoint;
-  readonly stored: string;
-  readonly shape: readonly number[];
+/** A table that rows are taken from. */
+export interface RowTable {
+  readonly rows: number;
+  readonly ref: Ref;
+  /** Some of its rows, as float32. */
+  read(row: number, count: number): Promise<Float32Array>;
 }
 
-/** Rows of a table as float32, row after row in the order wanted. */
-async function readRows(
-  checkpoint: Checkpoint,
-  name: string,
-  { map, base, stored }: MovedTable,
-  part: readonly [number, number],
-): Promise<Float32Array> {
-  const read = async (from: Checkpoint, table: string, row: number, count: number) => {
-    const { dtype, shape } = entryOf(from, table);
-    const rowBytes = (elements(shape) / at(shape, 0)) * dtypeBytes[dtype];
-    return toFloat32({
-      dtype,
-      shape: [],
-      bytes: await from.readRange(table, row * rowBytes, count * rowBytes),
-    });
+/** A table of a checkpoint. */
+export function storedTable(checkpoint: Checkpoint, stored: string): RowTable {
+  const { dtype, shape } = entryOf(checkpoint, stored);
+  const rowBytes = (elements(shape) / at(shape, 0)) * dtypeBytes[dtype];
+  return {
+    rows: at(shape, 0),
+    ref: checkpoint.ref(stored),
+    read: async (row, count) =>
+      toFloat32({
+        dtype,
+        shape: [],
+        bytes: await checkpoint.readRange(stored, row * rowBytes, count * rowBytes),
+      }),
   };
+}
+
+/** A table that is put together from rows of others. */
+export interface MovedTable {
+  /** Which row each is of those of all `tables`, laid end to end. */
+  readonly map: Int32Array;
+  readonly tables: readonly RowTable[];
+  readonly shape: readonly number[];
+  /** The table of its own that it stands for. */
+  readonly stored: string;
+}
+
+/** Rows `from` to before `to` of a table as float32. */
+export async function readRows(
+  table: Pick<MovedTable, "map" | "tables">,
+  from: number,
+  to: number,
+): Promise<Float32Array> {
   const pieces: Float32Array[] = [];
-  for (const [row, count, source] of runsOfRows(map, ...part)) {
-    if (source < 0) pieces.push(await read(base, stored, row, count));
-    else pieces.push(await read(checkpoint, name, source, count));
-  }
+  for (const run of runsOfRows(table, from, to))
+    pieces.push(await at(table.tables, run.table).read(run.from, run.count));
   return joined(pieces);
 }
 
-/** A checkpoint with tables whose rows are moved. */
+/** A checkpoint with tables of which some are put together. @param tables by the names that they are asked for by */
 function withMovedRows(checkpoint: Checkpoint, tables: ReadonlyMap<string, MovedTable>): Checkpoint {
-  const typeOf = (name: string) => writtenType(entryOf(checkpoint, name).dtype);
-  const refOf = ({ map, base, stored, shape }: MovedTable): MovedRows => ({
-    map,
-    width: elements(shape) / at(shape, 0),
-    other: base.ref(stored),
-  });
+  const typeOf = ({ stored }: MovedTable) => writtenType(entryOf(checkpoint, stored).dtype);
   return {
     ...checkpoint,
     entry(name) {
       const table = tables.get(name);
-      const own = checkpoint.entry(name);
-      if (!own || !table) return own;
-      return { ...own, dtype: typeOf(name), shape: table.shape };
+      if (!table) return checkpoint.entry(name);
+      return { ...entryOf(checkpoint, table.stored), dtype: typeOf(table), shape: table.shape };
     },
     ref(name) {
       const table = tables.get(name);
-      return { ...checkpoint.ref(name), ...(table && { moved: refOf(table) }) };
+      if (!table) return checkpoint.ref(name);
+      const { map, shape } = table;
+      const width = elements(shape) / at(shape, 0);
+      const parts = table.tables.map(({ rows, ref }) => ({ rows, ref }));
+      return { ...checkpoint.ref(table.stored), moved: { map, width, tables: parts } };
     },
     async read(name) {
       const table = tables.get(name);
       if (!table) return checkpoint.read(name);
-      const values = await readRows(checkpoint, name, table, [0, at(table.shape, 0)]);
-      return { dtype: typeOf(name), shape: table.shape, bytes: fromFloat32(values, typeOf(name)) };
+      const values = await readRows(table, 0, at(table.shape, 0));
+      return { dtype: typeOf(table), shape: table.shape, bytes: fromFloat32(values, typeOf(table)) };
     },
     async readRange(name, start, length) {
       const table = tables.get(name);
       if (!table) return checkpoint.readRange(name, start, length);
-      const size = dtypeBytes[typeOf(name)];
+      const size = dtypeBytes[typeOf(table)];
       const width = elements(table.shape) / at(table.shape, 0);
       const [from, to] = [start / size, (start + length) / size];
-      const rows = [Math.floor(from / width), Math.ceil(to / width)] as const;
-      const values = await readRows(checkpoint, name, table, rows);
-      const part = values.slice(from - rows[0] * width, to - rows[0] * width);
-      return new Uint8Array(fromFloat32(part, typeOf(name)));
+      const first = Math.floor(from / width);
+      const values = await readRows(table, first, Math.ceil(to / width));
+      const part = values.slice(from - first * width, to - first * width);
+      return new Uint8Array(fromFloat32(part, typeOf(table)));
     },
   };
+}
+
+/**
+ * A model with tables of which some are put together.
+ * @param tables by canonical names. A tied model has one table under two names: two, where they are put together in
+ *   two ways
+ */
+export function withTables(own: Member, tables: ReadonlyMap<string, MovedTable>): Member {
+  const canonical = new Map<string, string>();
+  const aliases = new Map<string, string>();
+  const byStored = new Map<string, MovedTable>();
+  for (const [name, stored] of own.actual) {
+    const table = tables.get(name);
+    if (!canonical.has(stored)) {
+      canonical.set(stored, name);
+      if (table) byStored.set(stored, table);
+    } else {
+      aliases.set(name, (table && name) ?? stored);
+      if (table) byStored.set(name, table);
+    }
+  }
+  const checkpoint = withMovedRows(own.checkpoint, byStored);
+  return member(own.label, checkpoint, (stored) => canonical.get(stored) ?? stored, aliases);
 }
 
 /** Tokens and their ids. */
 type TokenIds = ReadonlyMap<string, number>;
 
-/** Where a table of another model has each of the first's rows. @throws UserError where it has no row for a token */
+/**
+ * Which row each of the first's is, of the rows of another's table and after them the first's.
+ * @throws UserError where it has no row for a token
+ */
 function rowsFor(
   [first, other]: readonly [TokenIds, TokenIds],
   { rows, ownRows, where }: { rows: number; ownRows: number; where: string },
 ): Int32Array {
-  const map = new Int32Array(rows).fill(-1);
+  const map = Int32Array.from({ length: rows }, (_, row) => ownRows + row);
   const [named, ownNamed] = [new Set(first.values()), new Set(other.values())];
   // Rows that no token has: padding, which is the same everywhere.
   for (let row = 0; row < Math.min(rows, ownRows); row++)
@@ -125,7 +162,7 @@ const tableName = new RegExp(
  * The tensors of a model that have a row a token: outside of layers, and as long as its table of embeddings.
  * @throws UserError where there is none, or one that may be, by its size, and is not known
  */
-function tablesOf({ checkpoint, actual, label }: Member): string[] {
+export function tablesOf({ checkpoint, actual, label }: Member): string[] {
   const shapeOf = (stored: string) => entryOf(checkpoint, stored).shape;
   const outside = [...actual].filter(([name]) => !/(^|\.)\d+\./.test(name));
   const [, main] =
@@ -157,25 +194,12 @@ export function withRowsMoved(first: Member, other: Member, tokens: readonly [To
   for (const name of tablesOf(other)) {
     const [stored, own] = [other.actual.get(name), first.actual.get(name)];
     if (own === undefined || stored === undefined) continue;
-    const [entry, wanted] = [entryOf(other.checkpoint, stored), entryOf(first.checkpoint, own)];
-    if (entry.shape.slice(1).join() !== wanted.shape.slice(1).join()) continue;
+    const { shape } = entryOf(first.checkpoint, own);
+    const from = [storedTable(other.checkpoint, stored), storedTable(first.checkpoint, own)] as const;
+    if (entryOf(other.checkpoint, stored).shape.slice(1).join() !== shape.slice(1).join()) continue;
     const where = `${other.checkpoint.folder} (${other.label}): "${stored}"`;
-    const map = rowsFor(tokens, { rows: at(wanted.shape, 0), ownRows: at(entry.shape, 0), where });
-    const before = tables.get(stored);
-    if (before && before.stored !== own && map.includes(-1))
-      throw new UserError(
-        `${where}: its input and output table are one, the first model's are two, and it lacks rows that each of ` +
-          "them has; save it with two tables (tie_word_embeddings: false)",
-      );
-    if (!before) tables.set(stored, { map, base: first.checkpoint, stored: own, shape: wanted.shape });
+    const map = rowsFor(tokens, { rows: from[1].rows, ownRows: from[0].rows, where });
+    tables.set(name, { map, tables: from, shape, stored });
   }
-  // A tied model has its table under two names.
-  const canonical = new Map<string, string>();
-  const aliases = new Map<string, string>();
-  for (const [name, stored] of other.actual) {
-    if (canonical.has(stored)) aliases.set(name, stored);
-    else canonical.set(stored, name);
-  }
-  const checkpoint = withMovedRows(other.checkpoint, tables);
-  return member(other.label, checkpoint, (stored) => canonical.get(stored) ?? stored, aliases);
+  return withTables(other, tables);
 }

@@ -12,12 +12,14 @@ export interface Ref {
   readonly dtype: DType;
   /** They are numbers in few bits, which are read as `dtype`. */
   readonly packed?: PackedLayout | undefined;
-  /** Rows stand in another order, or are another tensor's. */
+  /** Its rows are taken from other places. */
   readonly moved?: MovedRows | undefined;
   /** What an adapter makes of them. */
   readonly adapted?: Adapted | undefined;
   /** No file: every entry is this number. */
   readonly constant?: number | undefined;
+  /** No file: these are the entries. */
+  readonly values?: Float32Array | undefined;
 }
 
 /** Where an entry of a file's header lies. */
@@ -33,13 +35,13 @@ export interface MatrixRef extends Ref {
   readonly columns: number;
 }
 
-/** A table whose rows are put in another model's order. */
+/** A table whose rows are taken from several, each from where it is. */
 export interface MovedRows {
-  /** Which row of the tensor each is; −1: the row of `other` at the same place. */
+  /** Which row each is of those of all `tables`, laid end to end. */
   readonly map: Int32Array;
   /** Entries a row. */
   readonly width: number;
-  readonly other: Ref;
+  readonly tables: readonly { readonly rows: number; readonly ref: Ref }[];
 }
 
 /** How a quantised weight is laid out, and where its scales lie. */

@@ -10,14 +10,16 @@ import { readJson, readTextFile } from "./files.js";
 import { entryOf } from "./folder.js";
 import { isInputTable, isOutputLayer } from "./names.js";
 import { withRowsMoved } from "./moved-rows.js";
+import type { AddedToken } from "./tokenizer-files.js";
 
 /** Tokens and their ids. */
-type Vocabulary = ReadonlyMap<string, number>;
+export type Vocabulary = ReadonlyMap<string, number>;
 
 /** Ids beyond this are no rows of a table. */
 const mostTokens = 2 ** 24;
 const tokenId = z.int().min(0).max(mostTokens);
 
+export const fastFile = "tokenizer.json";
 const tokenizerFile = z.looseObject({
   model: z.looseObject({
     vocab: z
@@ -38,6 +40,16 @@ function checkedList<T>(schema: z.ZodType<T>, value: unknown, path: string): T {
     `${path}: ${issue?.path.join(".").slice(0, 80)}: it is no list of tokens with whole numbers from 0 to ` +
       String(mostTokens),
   );
+}
+
+/** The tokens that a folder's tokenizer has beside its model's, in the order of their ids. */
+export async function addedTokensIn(folder: string): Promise<AddedToken[]> {
+  const [fast, slow] = [join(folder, fastFile), join(folder, addedFile)];
+  let added: AddedToken[] = [];
+  if (existsSync(fast))
+    added = [checkedList(tokenizerFile, await readJson(fast), fast).added_tokens ?? []].flat();
+  else if (existsSync(slow)) added = [...(await ofJson(slow))].map(([content, id]) => ({ id, content }));
+  return added.toSorted((a, b) => a.id - b.id);
 }
 
 /** The tokens of a tokenizer.json. */
@@ -62,24 +74,24 @@ const ofJson = async (path: string): Promise<Vocabulary> =>
 
 /** Files that list tokens; the first that a folder has is read. */
 const lists: readonly (readonly [file: string, read: (path: string) => Promise<Vocabulary>])[] = [
-  ["tokenizer.json", ofTokenizer],
+  [fastFile, ofTokenizer],
   ["vocab.json", ofJson],
   ["vocab.txt", ofLines],
 ];
 
 /** Beside a list that is not tokenizer.json: tokens that were added. */
 const addedFile = "added_tokens.json";
-const isFast = (name: string): boolean => name === "tokenizer.json";
+const isFast = (name: string): boolean => name === fastFile;
 
 /** Sentencepiece's models: they are one, or they are not. */
 const binaries = ["tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"];
 
-const tokenizerFolder = ({ checkpoint: { folder, home } }: Member): string => home ?? folder;
+export const tokenizerFolder = ({ checkpoint: { folder, home } }: Member): string => home ?? folder;
 
 const listIn = (folder: string) => lists.find(([name]) => existsSync(join(folder, name)));
 
 /** The tokens of a folder's tokenizer; undefined where it lists none. */
-async function vocabularyIn(folder: string): Promise<Vocabulary | undefined> {
+export async function vocabularyIn(folder: string): Promise<Vocabulary | undefined> {
   const list = listIn(folder);
   if (!list) return undefined;
   const [name, read] = list;
@@ -121,7 +133,7 @@ async function unlikeVocabularies(a: string, b: string): Promise<Vocabularies | 
 }
 
 /** How many tokens there are, and the first of them. */
-function shown(tokens: readonly string[]): string {
+export function shown(tokens: readonly string[]): string {
   const first = tokens.slice(0, 3).map((token) => JSON.stringify(token.slice(0, 20)));
   if (tokens.length > first.length) first.push("…");
   return `${tokens.length} (${first.join(", ")})`;
@@ -154,7 +166,7 @@ async function vocabulariesOf(first: Member, other: Member): Promise<Vocabularie
 }
 
 /** @throws UserError where an adapter holds tables for tokens of its own: its base's tokenizer would be written */
-async function refuseOwnTokens(base: string, { adapter, replaced }: AdaptedCheckpoint): Promise<void> {
+export async function refuseOwnTokens(base: string, { adapter, replaced }: AdaptedCheckpoint): Promise<void> {
   const table = [...adapter.whole.keys(), ...replaced].find(
     (name) => isInputTable(name) || isOutputLayer(name),
   );
@@ -213,7 +225,8 @@ export async function withOneVocabulary(
     if (keep === undefined && (lacking.length || more.length))
       throw new UserError(
         `${where}: its vocabulary is not that of ${tokenizerFolder(first)}: it lacks ${shown(lacking)} of its tokens ` +
-          `and has ${shown(more)} more; --tokenizer base keeps the vocabulary of ${tokenizerFolder(first)}`,
+          `and has ${shown(more)} more; ` +
+          "`train-merge merge --tokenizer base` keeps the base's vocabulary, union has all tokens",
       );
     if (lacking.length || more.length)
       notes.push(

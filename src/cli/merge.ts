@@ -10,6 +10,7 @@ import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
+import type { ModelsMerge } from "../mergers/models.js";
 import { nearest } from "../nearest.js";
 import { startCommand, type RunningCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
@@ -86,7 +87,7 @@ interface MergeFlags extends Given {
   threads?: number;
   rank?: number;
   write: WriteForm;
-  tokenizer?: "base";
+  tokenizer?: string;
   json?: boolean;
 }
 
@@ -106,6 +107,19 @@ async function runMergekitFile(
   const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
   await mergeByFile(file, { ...chosen, threads: options.threads, out }, job);
   return out;
+}
+
+/** Whose tokens the result has: "base", "union", or a model by its name among the merged, its folder or its id. */
+async function chosenTokenizer(
+  name: string | undefined,
+  experts: readonly string[],
+  job: RunningCommand,
+): Promise<ModelsMerge["tokenizer"]> {
+  if (name === undefined || name === "base") return name;
+  if (name === "union") return { source: name };
+  const named = experts.find((folder) => basename(resolve(folder)) === name) ?? name;
+  const { base: source } = await fetchNamed({ base: named }, job);
+  return { source };
 }
 
 /** Merges with a method. @returns the folder that was written */
@@ -134,7 +148,7 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
       dtype: chosen.dtype,
       write: options.write,
       rank: options.rank,
-      tokenizer: options.tokenizer,
+      tokenizer: await chosenTokenizer(options.tokenizer, experts, job),
       allowPartial: chosen.allowPartial,
       allowMismatch: chosen.allowMismatch,
       strict: chosen.strict,
@@ -191,8 +205,9 @@ export function addMerge(program: Command): void {
     .addOption(
       new Option(
         "--tokenizer <whose>",
-        "where vocabularies are unlike: base keeps the base's (without a base, the first model's)",
-      ).choices(["base"]),
+        "where vocabularies are unlike: base keeps the base's (without a base, the first model's), union has all " +
+          "tokens, a model's name or folder gives that one's",
+      ),
     )
     .addOption(
       checkedOption(

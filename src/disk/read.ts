@@ -1,4 +1,5 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { decodeHalves, encodeHalves, dtypeBytes, type DType, runsOfRows } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, MovedRows, PackedLayout, Ref } from "../checkpoint/safetensors.js";
@@ -112,7 +113,7 @@ export const asBytes = (view: Float32Array | Float64Array | Uint16Array): Uint8A
 /** Reads entries `from` to before `from + out.length` of a tensor as float32, with what an adapter makes of them. */
 export function readEntries(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
   if (ref.moved) {
-    readMoved(files, ref, { from, out, ...ref.moved });
+    readMoved(files, { from, out, ...ref.moved });
     return;
   }
   readStored(files, ref, from, out);
@@ -143,23 +144,26 @@ interface MovedEntries extends MovedRows {
 }
 
 /** Reads whole rows of a table, each from where it is. */
-function readMoved(files: FileReader, ref: Ref, { map, width, other, from, out }: MovedEntries): void {
+function readMoved(files: FileReader, { map, width, tables, from, out }: MovedEntries): void {
   const first = from / width;
-  for (const [row, count, source] of runsOfRows(map, first, first + out.length / width)) {
-    const part = out.subarray((row - first) * width, (row - first + count) * width);
-    if (source < 0) readEntries(files, other, row * width, part);
-    else readEntries(files, { ...ref, moved: undefined }, source * width, part);
+  for (const run of runsOfRows({ map, tables }, first, first + out.length / width)) {
+    const part = out.subarray((run.row - first) * width, (run.row - first + run.count) * width);
+    readEntries(files, at(tables, run.table).ref, run.from * width, part);
   }
 }
 
 function readStored(files: FileReader, ref: Ref, from: number, out: Float32Array): void {
-  const { path, start, dtype, constant, packed } = ref;
+  const { path, start, dtype, constant, values, packed } = ref;
   if (packed) {
     readPacked(files, { ...ref, packed }, from, out);
     return;
   }
   if (constant !== undefined) {
     out.fill(constant);
+    return;
+  }
+  if (values) {
+    out.set(values.subarray(from, from + out.length));
     return;
   }
   const position = start + from * dtypeBytes[dtype];

@@ -135,6 +135,24 @@ export const placementIdentity = z.object({
 });
 
 /** merge.json: a merge without training, by which its folder is known while it is written. */
+const tokenRow = z.object({ model: z.string(), token: z.string().optional(), id: z.number().optional() });
+const tokenizerChoice = z.union([
+  z.literal("base"),
+  z.object({
+    source: z.string(),
+    tokens: z
+      .record(
+        z.string(),
+        z.object({
+          source: z.union([z.literal("zero"), tokenRow]).optional(),
+          force: z.boolean().optional(),
+        }),
+      )
+      .optional(),
+    padTo: z.number().optional(),
+  }),
+]);
+
 export const mergeFile = jsonFile(
   "merge.json",
   z.looseObject({
@@ -147,6 +165,8 @@ export const mergeFile = jsonFile(
     adapter: z.string().optional(),
     /** The mergekit file that it was made by. */
     from: z.string().optional(),
+    /** What was done with unlike vocabularies. */
+    tokenizer: tokenizerChoice.optional(),
     /** What is not merged, was let through or stands out; a line each. */
     notes: z.array(z.string()).readonly().optional(),
   }),

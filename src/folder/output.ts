@@ -164,16 +164,18 @@ export async function writeAround(
   changes: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const folder = checkpoint.home ?? checkpoint.folder;
+  const { tokenizer } = checkpoint;
   await writeText(
     join(out, fileNames.config),
     editJson(await readFile(join(folder, fileNames.config), "utf8"), ({ torch_dtype: older, ...config }) => ({
-      ...unquantised(config),
+      ...unquantised(tokenizer?.config(config) ?? config),
       ...(older !== undefined && { dtype: older }),
       ...changes,
       ...(dtype && { dtype: dtypeWords[dtype] }),
     })),
   );
-  await copyCompanions(folder, out);
+  await copyCompanions(folder, out, tokenizer?.replaces);
+  await tokenizer?.write(out);
 }
 
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */

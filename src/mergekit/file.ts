@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
+import type { TokenRule } from "../checkpoint/joint-tables.js";
+import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { readNumber } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 
@@ -24,7 +26,13 @@ const path = z.union([
 const model = z.union([
   z.string(),
   z
-    .strictObject({ model: path, lora: path.nullish(), override_architecture: z.string().nullish() })
+    .strictObject({
+      model: path,
+      lora: path.nullish(),
+      override_architecture: z.string().nullish(),
+      // What has one is a row of a table, and no model.
+      kind: z.never().optional(),
+    })
     .transform((given) => [given.model, given.lora].filter(Boolean).join("+")),
 ]);
 const layers = z.tuple([z.number().int().min(0), z.number().int().min(0)]);
@@ -36,6 +44,29 @@ const slice = z.strictObject({
 });
 const models = z.array(z.strictObject({ model, parameters })).min(1).nullish();
 const slices = z.array(slice).min(1).nullish();
+
+const modelToken = z
+  .strictObject({
+    kind: z.literal("model_token"),
+    model,
+    token: z.string().nullish(),
+    token_id: z.number().int().min(0).nullish(),
+  })
+  .refine(({ token, token_id: id }) => [token, id].filter((one) => (one ?? null) !== null).length === 1, {
+    error: "give one of token and token_id",
+  });
+const tokenRule = z.strictObject({
+  source: z.union([z.strictObject({ kind: z.literal("zero") }), modelToken, model]).nullish(),
+  force: z.boolean().nullish(),
+});
+type ParsedRule = z.infer<typeof tokenRule>;
+
+/** Whose tokens the result has, and where rows that a model lacks come from. */
+const tokenizer = z.strictObject({
+  source: model.nullish(),
+  tokens: z.record(z.string(), tokenRule).nullish(),
+  pad_to_multiple_of: z.number().int().min(1).nullish(),
+});
 
 /** A merge as mergekit's YAML says it, as far as train-merge can make it. */
 const file = z.strictObject({
@@ -49,13 +80,13 @@ const file = z.strictObject({
   dtype: z.string().nullish(),
   out_dtype: z.string().nullish(),
   tokenizer_source: model.nullish(),
-  tokenizer: z.strictObject({ source: model.nullish() }).nullish(),
+  tokenizer: tokenizer.nullish(),
 });
 type ParsedFile = z.infer<typeof file>;
 
 export interface MergekitFile extends Omit<ParsedFile, "modules" | "tokenizer" | "tokenizer_source"> {
-  /** The base's vocabulary is kept, where others are unlike. */
-  readonly tokenizer?: "base" | undefined;
+  /** Whose tokens the result has; `source` is "base", "union" or a model's name. */
+  readonly tokenizer?: TokenizerChoice | undefined;
   /** Parameters of the one module that `modules` has: they stand between a slice's and the file's. */
   readonly moduleParameters?: MergekitSettings;
 }
@@ -65,13 +96,13 @@ export type MergekitSource = z.infer<typeof sliceSource>;
 const refused: Record<string, string> = {
   chat_template: "chat templates are not written; the base's tokenizer files are copied",
   residual_weight: "it is not supported",
-  tokens: "vocabularies are not put together",
-  pad_to_multiple_of: "tables of tokens are not padded",
 };
 const knownKeys = [
   ...Object.keys(file.shape),
   ...Object.keys(slice.shape),
   ...Object.keys(sliceSource.shape),
+  ...Object.keys(tokenizer.shape),
+  ...Object.keys(tokenRule.shape),
   ...Object.keys(refused),
 ];
 
@@ -117,7 +148,8 @@ const placesOf = (path: readonly PropertyKey[]): (string | number)[] =>
 function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code !== "invalid_union") return issue;
   const objects = issue.errors.find((issues) => issues.every(({ code }) => code === "unrecognized_keys"));
-  const [first] = objects ?? [];
+  const said = issue.errors.find((issues) => issues.every(({ code }) => code === "custom"));
+  const [first] = objects ?? said ?? [];
   if (!first) return issue;
   return { ...innermost(first), path: [...issue.path, ...first.path] };
 }
@@ -154,7 +186,7 @@ export function readMergekit(
 
 /** What a file says to do: `modules` of one module is what `models` or `slices` say without it. */
 function mergeOf(
-  { modules, tokenizer, tokenizer_source: source, ...given }: ParsedFile,
+  { modules, tokenizer: block, tokenizer_source: source, ...given }: ParsedFile,
   place: MergekitPlace,
 ): MergekitFile {
   const { where } = place;
@@ -170,27 +202,32 @@ function mergeOf(
     throw new UserError(
       `${where}: give one of models, slices and modules (and in a module, models or slices)`,
     );
-  const wanted = source ?? tokenizer?.source;
-  checkTokenizer(wanted, merge, place);
+  if (block && source)
+    throw new UserError(
+      `${inLine(place, place.lineOf(["tokenizer_source"]))}: give one of tokenizer_source and tokenizer`,
+    );
+  const chosen = block ?? (source && { source });
   return {
     ...merge,
-    ...(wanted && { tokenizer: "base" }),
+    ...(chosen && { tokenizer: choiceOf(chosen) }),
     ...(only && { moduleParameters: only.parameters }),
   };
 }
 
-/** @throws UserError where vocabularies would have to be put together */
-function checkTokenizer(
-  wanted: string | null | undefined,
-  { base_model: base, models }: Pick<MergekitFile, "base_model" | "models">,
-  place: MergekitPlace,
-): void {
-  const own = base ?? models?.[0]?.model;
-  if (wanted === undefined || wanted === null || wanted === "base" || wanted === own) return;
-  throw new UserError(
-    `${inLine(place, place.lineOf(["tokenizer_source"]))}: tokenizer source "${wanted}" is not supported, only the ` +
-      "base's: vocabularies are not put together",
-  );
+/** One token's rule in our words. */
+function ruleOf({ source, force }: ParsedRule): TokenRule {
+  const rule = { force: force ?? false };
+  if (source === undefined || source === null) return rule;
+  if (typeof source === "string") return { ...rule, source: { model: source } };
+  if (source.kind === "zero") return { ...rule, source: "zero" };
+  const { model: name, token, token_id: id } = source;
+  return { ...rule, source: { model: name, token: token ?? undefined, id: id ?? undefined } };
+}
+
+/** mergekit's words for a tokenizer in ours. Without a source a block means all tokens together. */
+function choiceOf({ source, tokens, pad_to_multiple_of: padTo }: z.infer<typeof tokenizer>): TokenizerChoice {
+  const rules = Object.entries(tokens ?? {}).map(([token, rule]) => [token, ruleOf(rule)] as const);
+  return { source: source ?? "union", tokens: Object.fromEntries(rules), padTo: padTo ?? undefined };
 }
 
 /**

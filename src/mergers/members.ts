@@ -6,6 +6,7 @@ import { withExpertsAlike } from "../checkpoint/experts.js";
 import { zip } from "../methods/inputs.js";
 import { namesAs } from "../checkpoint/names.js";
 import { watchFiles, Resources } from "../checkpoint/files.js";
+import { withJointVocabulary, type TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
 import { UserError } from "../errors.js";
@@ -68,8 +69,20 @@ async function openOne(
 
 interface MembersOptions extends OpenOptions {
   readonly reference: number;
-  /** Of unlike vocabularies the reference's is kept; else they are refused. */
-  readonly tokenizer?: "base" | undefined;
+  /** Whether the reference is the base (default: it is). */
+  readonly hasBase?: boolean | undefined;
+  /** What is done where vocabularies are unlike; else they are refused. "base": the reference's is kept. */
+  readonly tokenizer?: "base" | TokenizerChoice | undefined;
+}
+
+/** Models with one vocabulary. */
+function withVocabulary(
+  members: readonly Member[],
+  { reference, hasBase = true, tokenizer }: MembersOptions,
+): ReturnType<typeof withOneVocabulary> {
+  const first = at(members, reference);
+  if (typeof tokenizer === "object") return withJointVocabulary(members, first, { ...tokenizer, hasBase });
+  return withOneVocabulary(members, first, tokenizer);
 }
 
 /**
@@ -79,7 +92,7 @@ interface MembersOptions extends OpenOptions {
  */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
-  { reference, tokenizer, ...opening }: MembersOptions,
+  opening: MembersOptions,
   run: (members: readonly Member[], checkFiles: () => Promise<void>, notes: readonly string[]) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
@@ -87,8 +100,7 @@ export async function withMembers<T>(
     const members: Member[] = [];
     const read: Checkpoint[] = [];
     for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
-    const named = underOneNames(members, reference);
-    const alike = await withOneVocabulary(named, at(named, reference), tokenizer);
+    const alike = await withVocabulary(underOneNames(members, opening.reference), opening);
     return await run(alike.members, await watchFiles(read), alike.notes);
   } finally {
     await resources.close();

@@ -4,6 +4,7 @@ import { dirname, join, resolve } from "node:path";
 import { at, lookUp } from "../at.js";
 import { checkTogether } from "../checkpoint/belonging.js";
 import { isAdapter } from "../checkpoint/folder.js";
+import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import type { MergeHooks } from "../config/options.js";
 import { readYamlDocuments, type YamlDocument } from "../config/yaml.js";
 import { mergeOnDisk } from "../disk/merge.js";
@@ -96,6 +97,17 @@ function readDocument(document: YamlDocument, path: string): FileDocument {
   return { ...read, notes: [...doubled, ...read.notes], document };
 }
 
+/** Whose tokens the result has, a model's by its folder. */
+async function tokenizerOf(
+  { tokenizer, base_model: base }: MergekitFile,
+  places: ModelPlaces,
+): Promise<TokenizerChoice | undefined> {
+  if (!tokenizer || tokenizer.source === "union") return tokenizer;
+  if (tokenizer.source === "base" || tokenizer.source === base) return { ...tokenizer, source: "base" };
+  const [model = ""] = tokenizer.source.split("+");
+  return { ...tokenizer, source: await findModel(model, places) };
+}
+
 /** Runs one merge of a file. */
 async function mergeDocument(
   { file, notes: read, document }: FileDocument,
@@ -108,9 +120,11 @@ async function mergeDocument(
   const folders: NamedFolder[] = [];
   for (const name of models) folders.push(await namedFolder(name, places));
   const reference = Math.max(0, models.indexOf(leadOf(file)));
+  const tokenizer = await tokenizerOf(file, places);
+  const hasBase = Boolean(file.base_model);
   await withMembers(
     folders,
-    { reference, dequantise: merge.dequantise, tokenizer: file.tokenizer },
+    { reference, hasBase, dequantise: merge.dequantise, tokenizer },
     async (opened, checkFiles, ofTokens) => {
       const members = new Map(opened.map((one) => [one.label, one]));
       const base = opened.find(({ label }) => label === file.base_model);
@@ -139,7 +153,13 @@ async function mergeDocument(
         merge.overwrite,
       );
       notes.forEach(hooks.note);
-      const record = { method: file.merge_method, from: path, models, ...(notes.length && { notes }) };
+      const record = {
+        method: file.merge_method,
+        from: path,
+        models,
+        ...(notes.length && { notes }),
+        ...(tokenizer && { tokenizer }),
+      };
       await writeRecorded(out, record, async () => {
         const { progress, stopping } = hooks;
         await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });

@@ -2,6 +2,7 @@ import { basename, resolve } from "node:path";
 import { at } from "../at.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Member } from "../checkpoint/family.js";
+import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { checkTogether, type Rules } from "../checkpoint/belonging.js";
 import { adapterForm, type WriteForm } from "../checkpoint/write-form.js";
 import type { MergeHooks } from "../config/options.js";
@@ -30,8 +31,8 @@ export interface ModelsMerge
   /** Where all models are adapters: whether the result is one (default: it is), and of what rank. */
   readonly write?: WriteForm | undefined;
   readonly rank?: number | undefined;
-  /** Of unlike vocabularies the base's is kept (without a base, the first model's). */
-  readonly tokenizer?: "base" | undefined;
+  /** What is done with unlike vocabularies. "base": the base's is kept (without a base, the first model's). */
+  readonly tokenizer?: "base" | TokenizerChoice | undefined;
   /** Quantised weights are read as the numbers that they stand for. */
   readonly dequantise?: boolean | undefined;
   /** Writes over a finished result. */
@@ -94,12 +95,15 @@ export async function mergeModels(
   }));
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
-  await withMembers(folders, { reference, dequantise, tokenizer }, async (members, checkFiles, ofTokens) => {
+  const opening = { reference, hasBase: baseFolder !== undefined, dequantise, tokenizer };
+  await withMembers(folders, opening, async (members, checkFiles, ofTokens) => {
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
     const together = await checkTogether({ first: at(members, reference), members, base }, merge);
     const notes = [...ofTokens, ...together];
     const adapters = adaptersToWrite(merge, values, inputs);
+    if (adapters && typeof tokenizer === "object")
+      throw new UserError("--tokenizer: adapters have the tokenizer of their base; use --write model");
     const merged = adapters && headsAlike(merge, adapters);
     const heads = new Set(adapters?.flatMap((one) => one.heads).filter((name) => !merged?.includes(name)));
     if (heads.size) notes.push(`heads of the adapters are left out: ${someOf([...heads])}`);
@@ -119,6 +123,7 @@ export async function mergeModels(
       models,
       ...(notes.length && { notes }),
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
+      ...(tokenizer && { tokenizer }),
     };
     await writeRecorded(out, record, async () => {
       if (planned) await writePlanned(out, planned, full, hooks);

@@ -1,4 +1,5 @@
 import { basename, join } from "node:path";
+import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { writeText } from "../checkpoint/files.js";
 import { mergeFile, fileNames } from "../folder/files.js";
 import { clearMerge } from "../folder/output.js";
@@ -14,6 +15,8 @@ export interface MergeRecord {
   readonly base?: string | undefined;
   readonly models: readonly string[];
   readonly from?: string | undefined;
+  /** What was done with unlike vocabularies. */
+  readonly tokenizer?: "base" | TokenizerChoice | undefined;
   /** What is not merged, was let through (`--allow-…`) or stands out; a line each. */
   readonly notes?: readonly string[] | undefined;
 }

@@ -1,6 +1,7 @@
 /** How a finished merge was made, as its record says: from what, and where sums say it, with which weights. */
 import { lookUp } from "../at.js";
 import { isRecord } from "../checkpoint/files.js";
+import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { coefficientsFile, mergeFile, resultsFile, runFile } from "../folder/files.js";
 import { readFamily } from "../inputs/prepare.js";
 import type { NamedFolder } from "../mergers/members.js";
@@ -9,6 +10,8 @@ import type { NamedFolder } from "../mergers/members.js";
 export interface MergeRecipe {
   readonly base: string | undefined;
   readonly sources: readonly NamedFolder[];
+  /** What was done with unlike vocabularies. */
+  readonly tokenizer?: "base" | TokenizerChoice | undefined;
   /** How each tensor is made, by its name in the base's file; undefined where no sums say it. */
   readonly weightsOf: ((stored: string) => SumWeights | undefined) | undefined;
   readonly why: string;
@@ -80,13 +83,13 @@ function methodWeights(method: string, values: Values, count: number): SumWeight
 async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const record = await mergeFile.read(folder);
   if (!record) return undefined;
-  const { method, base, models, values, from } = record;
-  const sources = models.map((path, i): NamedFolder => ({ label: `model ${i + 1}`, folder: path, on: base }));
+  const { method, base, models, values, from, tokenizer } = record;
+  const sources = models.map((path): NamedFolder => ({ label: path, folder: path, on: base }));
   const why = `${method} is not worked out again, only linear merges and task arithmetic are`;
   if (from !== undefined)
-    return { base, sources, weightsOf: undefined, why: "it was made by a mergekit file" };
+    return { base, sources, tokenizer, weightsOf: undefined, why: "it was made by a mergekit file" };
   const weights = methodWeights(method, valuesOf(values), models.length);
-  return { base, sources, weightsOf: weights && (() => weights), why };
+  return { base, sources, tokenizer, weightsOf: weights && (() => weights), why };
 }
 
 /** How a merge was made; undefined where a folder has no record of one. */

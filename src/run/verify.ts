@@ -257,7 +257,8 @@ export async function verify(
     const ofBase = [recipe.base].flatMap((path): NamedFolder[] =>
       path === undefined ? [] : [{ label: "base", folder: path }],
     );
-    const opening = { reference: 0, tokenizer: "base", dequantise: true } as const;
+    const { tokenizer = "base" } = recipe;
+    const opening = { reference: 0, hasBase: recipe.base !== undefined, tokenizer, dequantise: true };
     return await withMembers([...ofBase, ...recipe.sources], opening, async (members) => {
       const [base] = members.slice(0, ofBase.length);
       const models = members.slice(ofBase.length);

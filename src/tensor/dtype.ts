@@ -207,18 +207,33 @@ export function rowShape(shape: readonly number[], size: number): RowShape {
   return { rows: width === 0 ? 0 : size / width, width };
 }
 
-/** Runs of rows that lie side by side in one model: [first row wanted, how many, where they are; −1: the other's]. */
+/** Rows that lie side by side in one table. */
+export interface RowsRun {
+  /** The first of them, as it is wanted. */
+  readonly row: number;
+  readonly count: number;
+  /** Which table they are in, and at which of its rows they begin. */
+  readonly table: number;
+  readonly from: number;
+}
+
+/**
+ * Rows `from` to before `to` of a table that is put together from others.
+ * @param map which row each is of those of all tables, laid end to end
+ */
 export function runsOfRows(
-  map: Int32Array,
+  { map, tables }: { readonly map: Int32Array; readonly tables: readonly { readonly rows: number }[] },
   from: number,
   to: number,
-): [row: number, count: number, source: number][] {
-  const runs: [number, number, number][] = [];
+): RowsRun[] {
+  const runs: { row: number; count: number; table: number; from: number }[] = [];
   for (let row = from; row < to; row++) {
-    const source = access.i32(map, row);
+    let source = access.i32(map, row);
+    let table = 0;
+    while (source >= at(tables, table).rows) source -= at(tables, table++).rows;
     const last = runs.at(-1);
-    if (last && (source === last[2] + last[1] || (source < 0 && last[2] < 0))) last[1]++;
-    else runs.push([row, 1, source]);
+    if (last?.table === table && source === last.from + last.count) last.count++;
+    else runs.push({ row, count: 1, table, from: source });
   }
   return runs;
 }

@@ -61,7 +61,8 @@ test.each(["tokenizer.json", "vocab.json", "vocab.txt", "unigram"])(
 test("unlike vocabularies are refused with what differs, or the base's is kept", async () => {
   const base = await speaker("base", ["a", "b", "c"]);
   const one = await speaker("one", ["x", "b", "a", "y"], { shift: 2 });
-  const unlike = /it lacks 1 \("c"\) of its tokens and has 2 \("x", "y"\) more; --tokenizer base keeps/;
+  const unlike =
+    /it lacks 1 \("c"\) of its tokens and has 2 \("x", "y"\) more; `train-merge merge --tokenizer base` keeps/;
   await expect(merge([one], { base })).rejects.toThrow(unlike);
   const merged = await merge([one], { base, tokenizer: "base" });
   // c is as the base has it.
@@ -187,14 +188,19 @@ test("tables with moved rows read alike whole and in parts", async () => {
   await base!.checkpoint.close();
 });
 
-test("rows that lie side by side are one reading", () => {
-  expect(runsOfRows(Int32Array.of(4, 5, 6, -1, -1, 2, 1), 0, 7)).toEqual([
-    [0, 3, 4],
-    [3, 2, -1],
-    [5, 1, 2],
-    [6, 1, 1],
+test("rows that lie side by side in one table are one reading", () => {
+  const tables = [{ rows: 4 }, { rows: 0 }, { rows: 5 }];
+  const read = (map: Int32Array, from: number, to: number) =>
+    runsOfRows({ map, tables }, from, to).map((run) => [run.row, run.count, run.table, run.from]);
+  expect(read(Int32Array.of(2, 3, 4, 5, 8, 7, 0, 0), 0, 8)).toEqual([
+    [0, 2, 0, 2],
+    [2, 2, 2, 0],
+    [4, 1, 2, 4],
+    [5, 1, 2, 3],
+    [6, 1, 0, 0],
+    [7, 1, 0, 0],
   ]);
-  expect(runsOfRows(Int32Array.of(4, 5, 6), 1, 3)).toEqual([[1, 2, 5]]);
+  expect(read(Int32Array.of(4, 5, 6), 1, 3)).toEqual([[1, 2, 2, 1]]);
 });
 
 /** A model of some tensors, with the tokens of a tokenizer.json. */

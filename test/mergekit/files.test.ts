@@ -107,10 +107,21 @@ test.each([
   ["a type that is none", "dtype: float8", /dtype float8 is not supported/],
   ["a chat template", "chat_template: auto", /line 5: chat_template: chat templates are not written/],
   [
-    "a tokenizer that is another's",
-    "tokenizer_source: union",
-    /line 5: tokenizer source "union" is not supported/,
+    "two that say one thing",
+    "tokenizer_source: union\ntokenizer: {source: union}",
+    /line 5: give one of tokenizer_source and tokenizer/,
   ],
+  [
+    "a token's row by number and by name",
+    "tokenizer: {tokens: {x: {source: {kind: model_token, model: a, token: b, token_id: 2}}}}",
+    /line 5: tokenizer.tokens.x.source: give one of token and token_id/,
+  ],
+  [
+    "a kind of row that there is not",
+    "tokenizer: {tokens: {x: {source: {kind: mean}}}}",
+    /line 5: tokenizer/,
+  ],
+  ["all tokens, where nobody lists them", "tokenizer_source: union", /it has no list of tokens/],
 ])("%s is refused, with its line", async (_, more, message) => {
   const [a, b] = await two();
   await expect(byFile(halves(a, b, more))).rejects.toThrow(message);
