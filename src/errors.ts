@@ -29,6 +29,9 @@ export function errorCode(error: unknown): string | undefined {
   return error.code;
 }
 
+/** Whether an error is the file system's or the network's: libraries give theirs codes too. */
+export const isSystemError = (error: unknown): boolean => error instanceof Error && "syscall" in error;
+
 /** The path that an error of the file system names. */
 function pathOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("path" in error) || typeof error.path !== "string") return undefined;

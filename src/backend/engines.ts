@@ -6,8 +6,10 @@ import {
   guessedMemory,
   type DeviceMemory,
   noCard,
+  linkerFinds,
+  linkerFolders,
+  linkerList,
 } from "./engine.js";
-import { linkerFinds, linkerFolders, linkerList } from "./find.js";
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import { execFileSync } from "node:child_process";

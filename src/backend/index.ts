@@ -4,8 +4,7 @@ import { EngineProblem, type Loaded } from "./engine.js";
 import { engineNamed, engines, type EngineName } from "./engines.js";
 import { registerGradients } from "./kernels.js";
 
-export { cacheFolder } from "./find.js";
-export { freeMemory, type DeviceMemory } from "./engine.js";
+export { cacheFolder, freeMemory, type DeviceMemory } from "./engine.js";
 export { engineNamed, engineNames, type EngineName } from "./engines.js";
 export { surveyEngines, type EngineStatus } from "./survey.js";
 export { webgpuCounts } from "./webgpu-load.js";

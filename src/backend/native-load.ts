@@ -1,7 +1,15 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { linkerFinds, linkerFolders, linkerList, addonPackage, nativeFolder, findPackage } from "./find.js";
-import { EngineProblem, type Loaded } from "./engine.js";
+import {
+  addonPackage,
+  EngineProblem,
+  findPackage,
+  linkerFinds,
+  linkerFolders,
+  linkerList,
+  nativeFolder,
+  type Loaded,
+} from "./engine.js";
 import {
   getKernel,
   mul,

@@ -1,7 +1,6 @@
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
-import { findPackage } from "./find.js";
-import { noCard, type Loaded } from "./engine.js";
+import { findPackage, noCard, type Loaded } from "./engine.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
 import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
 import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";

@@ -1,5 +1,5 @@
 import { readTextFile } from "../checkpoint/files.js";
-import { errorCode, messageOf, UserError } from "../errors.js";
+import { messageOf, UserError } from "../errors.js";
 
 /** What a document says. @throws UserError where an alias names nothing, or so much that it is taken for a bomb */
 function valueOf(document: { toJS(): unknown }, path: string): unknown {
@@ -84,11 +84,10 @@ export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
 export async function readYaml(path: string): Promise<unknown> {
   // Here: most commands read none, and it takes a tenth of a second to load.
   const { parse } = await import("yaml");
+  const text = await readTextFile(path);
   try {
-    return parse(await readTextFile(path));
+    return parse(text);
   } catch (error) {
-    // An alias that names nothing, or too much, is an error of another kind.
-    if (errorCode(error) === undefined) throw new UserError(`${path}: ${messageOf(error).split("\n")[0]}`);
-    throw error;
+    throw new UserError(`${path}: ${messageOf(error).split("\n")[0]}`);
   }
 }

@@ -4,6 +4,7 @@ import { surveyPasses } from "../methods/pipeline.js";
 import type { MergePlan } from "./plan.js";
 import { openPool, type Pool } from "./pool.js";
 import { stageValues, type DiskJob } from "./work.js";
+import { checkPlanned } from "./written.js";
 
 export interface DiskOptions {
   /** What the file is called, where all goes into one (default: as Hugging Face calls a model's). */
@@ -38,10 +39,12 @@ async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskO
  * Merges from disk to disk. Tensors are shared out among threads; a thread reads a part of every model,
  * merges it, and writes it where it belongs in files of their full size, which get their names when all
  * is there. Memory: for each thread, k + 2 parts of half a megabyte (at least a row) and what its
- * method keeps; RegMean holds its tensor whole.
+ * method keeps; RegMean holds its tensor whole. The files are looked at before they get their names: every header, and
+ * of sums a sample of the numbers.
  * @returns the names of the weight files
  */
 export async function mergeOnDisk(plan: MergePlan, folder: string, options: DiskOptions): Promise<string[]> {
+  const began = performance.now();
   const pool = openPool(options.threads);
   try {
     const found = await survey(pool, plan, options);
@@ -60,6 +63,7 @@ export async function mergeOnDisk(plan: MergePlan, folder: string, options: Disk
       } finally {
         clearInterval(flushing);
       }
+      await checkPlanned([...new Set(weights.slots.map(({ path }) => path))], plan, began);
       return await weights.commit();
     } catch (error) {
       // Threads that are still at work must not write into what is removed.

@@ -161,10 +161,17 @@ export const mergeFile = jsonFile(
     values: z.unknown().optional(),
     base: z.string().optional(),
     models: z.array(z.string()).readonly(),
+    /** What they are called: random draws depend on it. */
+    labels: z.array(z.string()).readonly().optional(),
     /** The kind, where the result is an adapter. */
     adapter: z.string().optional(),
     /** The mergekit file that it was made by. */
     from: z.string().optional(),
+    /** The files that were read. */
+    inputs: z
+      .array(z.object({ folder: z.string(), file: z.string(), sha256: z.string() }))
+      .readonly()
+      .optional(),
     /** What was done with unlike vocabularies. */
     tokenizer: tokenizerChoice.optional(),
     /** What is not merged, was let through or stands out; a line each. */

@@ -1,18 +1,20 @@
 import { join } from "node:path";
 import { storedName, type Family } from "../checkpoint/family.js";
-import { f64 } from "../at.js";
+import { f64, lookUp } from "../at.js";
 import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { refuseWorthless } from "../checkpoint/numbers.js";
 import { writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
+import type { Column } from "../merge/source.js";
 import type { TaskVectors } from "../merge/vectors.js";
 import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, writtenType, type FloatDType } from "../tensor/dtype.js";
+import { checkWritten, entriesIn, type WrittenTensor } from "../verify/entries.js";
 import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 
@@ -22,6 +24,8 @@ export interface MergedModel {
   readonly head: HeadNames | undefined;
   readonly vectors: TaskVectors;
   readonly table: Table;
+  /** What the task vectors are of, where they were taken as they are: the result is looked at by these. */
+  readonly columns?: readonly Column[] | undefined;
 }
 
 /** A stored tensor as it is, or where it is a float and a type is asked for, in that type. */
@@ -34,17 +38,41 @@ function converted(checkpoint: Checkpoint, stored: string, dtype: FloatDType | u
   return { name: stored, dtype: target, shape, bytes };
 }
 
+/** What a tensor of the result is the sum of: (1 − Σ c_i) base + Σ c_i input_i. */
+function termsOf(
+  { family: { base }, vectors, table, columns = [] }: MergedModel,
+  name: string,
+): NonNullable<WrittenTensor["terms"]> {
+  const row = rowOf(table, lookUp(vectors.tensors, name).row);
+  const inputs = columns.flatMap(({ terms }, column) =>
+    terms.map(({ member, coefficient }) => ({ member, factor: coefficient(name) * f64(row, column) })),
+  );
+  const share = inputs.reduce((sum, { factor }) => sum + factor, 0);
+  return [{ member: base, factor: 1 - share }, ...inputs].map(
+    ({ member: { checkpoint, actual }, factor }) => ({
+      factor,
+      read(range) {
+        const stored = lookUp(actual, name);
+        return entriesIn(checkpoint, { name: stored, dtype: entryOf(checkpoint, stored).dtype }, range);
+      },
+    }),
+  );
+}
+
 /**
  * Writes the merged model: the base's tensors in file order under the base's names. A tensor that no
  * expert changed is copied byte for byte (or converted, where `dtype` asks for another type). A head
- * that the base may carry is left out: heads belong to tasks. Holds one tensor at a time.
+ * that the base may carry is left out: heads belong to tasks. Holds one tensor at a time. What was written is looked at
+ * afterwards.
  */
 export async function writeModel(
   out: string,
-  { family, head, vectors, table }: MergedModel,
+  merge: MergedModel,
   dtype: FloatDType | undefined,
   shardBytes: number,
 ): Promise<void> {
+  const began = performance.now();
+  const { family, head, vectors, table, columns } = merge;
   const { base } = family;
   const changed = new Map(
     [...vectors.tensors.values()]
@@ -54,7 +82,7 @@ export async function writeModel(
   const heads = headTensors(head).map((name) => base.actual.get(name));
   const sources = base.checkpoint.names
     .filter((stored) => !heads.includes(stored))
-    .map((stored): TensorSource => {
+    .map((stored): TensorSource & WrittenTensor => {
       const { dtype: own, shape } = entryOf(base.checkpoint, stored);
       const merged = changed.get(stored);
       if (merged !== undefined) {
@@ -64,11 +92,23 @@ export async function writeModel(
           refuseWorthless(stored, target, values);
           return fromFloat32(values, target);
         };
-        return { name: stored, dtype: target, shape, bytes };
+        return {
+          name: stored,
+          dtype: target,
+          shape,
+          bytes,
+          ...(columns && { terms: termsOf(merge, merged) }),
+        };
       }
       return converted(base.checkpoint, stored, dtype);
     });
-  await writeWeights(out, sources, shardBytes);
+  const files = await writeWeights(out, sources, shardBytes);
+  const weightFiles = files.filter((file) => file.endsWith(".safetensors"));
+  await checkWritten(
+    weightFiles.map((file) => join(out, file)),
+    sources,
+    began,
+  );
   await writeAround(out, base, dtype);
 }
 

@@ -9,6 +9,7 @@ import { watchFiles, Resources } from "../checkpoint/files.js";
 import { withJointVocabulary, type TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { withOutputLayers } from "../checkpoint/tied.js";
+import type { ReadFiles } from "../disk/hashes.js";
 import { UserError } from "../errors.js";
 
 export interface NamedFolder {
@@ -88,12 +89,12 @@ function withVocabulary(
 /**
  * Opens folders for as long as `run` takes.
  * @param opening.reference the one whose names all get
- * @param run is given a check as well, which throws where a file was changed since, and what was done to tokens
+ * @param run is given the files as well, and what was done to tokens
  */
 export async function withMembers<T>(
   folders: readonly NamedFolder[],
   opening: MembersOptions,
-  run: (members: readonly Member[], checkFiles: () => Promise<void>, notes: readonly string[]) => Promise<T>,
+  run: (members: readonly Member[], files: ReadFiles, notes: readonly string[]) => Promise<T>,
 ): Promise<T> {
   const resources = new Resources();
   try {
@@ -101,7 +102,8 @@ export async function withMembers<T>(
     const read: Checkpoint[] = [];
     for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
     const alike = await withVocabulary(underOneNames(members, opening.reference), opening);
-    return await run(alike.members, await watchFiles(read), alike.notes);
+    const check = await watchFiles(read);
+    return await run(alike.members, { check, read }, alike.notes);
   } finally {
     await resources.close();
   }

@@ -7,6 +7,7 @@ import { isAdapter } from "../checkpoint/folder.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import type { MergeHooks } from "../config/options.js";
 import { readYamlDocuments, type YamlDocument } from "../config/yaml.js";
+import { whileHashing } from "../disk/hashes.js";
 import { mergeOnDisk } from "../disk/merge.js";
 import { checkPartners } from "../disk/partners.js";
 import { UserError } from "../errors.js";
@@ -125,7 +126,7 @@ async function mergeDocument(
   await withMembers(
     folders,
     { reference, hasBase, dequantise: merge.dequantise, tokenizer },
-    async (opened, checkFiles, ofTokens) => {
+    async (opened, files, ofTokens) => {
       const members = new Map(opened.map((one) => [one.label, one]));
       const base = opened.find(({ label }) => label === file.base_model);
       const sliced = Boolean(file.slices);
@@ -160,12 +161,12 @@ async function mergeDocument(
         ...(notes.length && { notes }),
         ...(tokenizer && { tokenizer }),
       };
-      await writeRecorded(out, record, async () => {
-        const { progress, stopping } = hooks;
+      const { progress, stopping } = hooks;
+      const write = async () => {
         await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
         await writeAround(out, first, dtype, changes);
-        await checkFiles();
-      });
+      };
+      await writeRecorded(out, record, () => whileHashing(files, threads, write));
     },
   );
 }

@@ -6,6 +6,7 @@ import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { checkTogether, type Rules } from "../checkpoint/belonging.js";
 import { adapterForm, type WriteForm } from "../checkpoint/write-form.js";
 import type { MergeHooks } from "../config/options.js";
+import { whileHashing } from "../disk/hashes.js";
 import { someOf } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { planMerge, writePlanned, type DiskMerge } from "../folder/merge.js";
@@ -40,7 +41,7 @@ export interface ModelsMerge
 }
 
 /** Folders' own names, with a number where two have the same. */
-function labelsOf(folders: readonly string[]): string[] {
+export function labelsOf(folders: readonly string[]): string[] {
   const seen = new Map<string, number>();
   return folders.map((folder) => {
     const name = basename(resolve(folder));
@@ -96,7 +97,7 @@ export async function mergeModels(
   if (baseFolder !== undefined) folders.push({ label: "base", folder: baseFolder });
   const reference = baseFolder === undefined ? 0 : models.length;
   const opening = { reference, hasBase: baseFolder !== undefined, dequantise, tokenizer };
-  await withMembers(folders, opening, async (members, checkFiles, ofTokens) => {
+  await withMembers(folders, opening, async (members, files, ofTokens) => {
     const inputs = members.slice(0, models.length);
     const base = members[models.length];
     const together = await checkTogether({ first: at(members, reference), members, base }, merge);
@@ -121,15 +122,16 @@ export async function mergeModels(
       values,
       base: baseFolder,
       models,
+      labels,
       ...(notes.length && { notes }),
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
       ...(tokenizer && { tokenizer }),
     };
-    await writeRecorded(out, record, async () => {
+    const write = async () => {
       if (planned) await writePlanned(out, planned, full, hooks);
       else if (adapters && base)
         await mergeAdapters(out, { ...merge, values, base, inputs }, adapters, hooks);
-      await checkFiles();
-    });
+    };
+    await writeRecorded(out, record, () => whileHashing(files, merge.threads, write));
   });
 }

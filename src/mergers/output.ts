@@ -1,6 +1,7 @@
 import { basename, join } from "node:path";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { writeText } from "../checkpoint/files.js";
+import type { InputHash } from "../disk/hashes.js";
 import { mergeFile, fileNames } from "../folder/files.js";
 import { clearMerge } from "../folder/output.js";
 import { version } from "../package.js";
@@ -14,7 +15,11 @@ export interface MergeRecord {
   readonly values?: unknown;
   readonly base?: string | undefined;
   readonly models: readonly string[];
+  /** What they are called: random draws depend on it. */
+  readonly labels?: readonly string[] | undefined;
   readonly from?: string | undefined;
+  /** The files that were read. */
+  readonly inputs?: readonly InputHash[] | undefined;
   /** What was done with unlike vocabularies. */
   readonly tokenizer?: "base" | TokenizerChoice | undefined;
   /** What is not merged, was let through (`--allow-…`) or stands out; a line each. */
@@ -42,16 +47,17 @@ ${notesSection(notes)}`;
  * Runs a merge into a folder that nothing of an earlier one is left in. merge.json, by which a later run
  * knows the folder for ours, is there before the weights; the card comes last. A merge that fails
  * leaves neither.
+ * @param write returns what else is to be recorded
  */
 export async function writeRecorded(
   out: string,
   record: MergeRecord,
-  write: () => Promise<void>,
+  write: () => Promise<Partial<MergeRecord>>,
 ): Promise<void> {
   await clearMerge(out);
   await mergeFile.write(out, { version, ...record });
   try {
-    await write();
+    await mergeFile.write(out, { version, ...record, ...(await write()) });
   } catch (error) {
     await clearMerge(out);
     throw error;

@@ -171,7 +171,7 @@ export async function writeResult(
   table: Table,
   options: WriteOptions,
 ): Promise<void> {
-  const { family, head, vectors, model, plain } = inputs;
+  const { family, head, vectors, model, plain, columns } = inputs;
   if (model !== plain) {
     const { writeAdapted } = await import("../mergers/write-adapted.js");
     await writeAdapted(out, inputs, table, options);
@@ -179,9 +179,10 @@ export async function writeResult(
   }
   const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
   const exact = isRounded ? vectors.fromFiles() : vectors;
+  const isWhole = exact.packing !== "sparse";
   await writeModel(
     out,
-    { family, head, vectors: exact, table },
+    { family, head, vectors: exact, table, ...(isWhole && { columns }) },
     chosenDType(options.dtype),
     options.shardSize,
   );

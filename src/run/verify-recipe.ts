@@ -4,30 +4,20 @@ import { isRecord } from "../checkpoint/files.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { coefficientsFile, mergeFile, resultsFile, runFile } from "../folder/files.js";
 import { readFamily } from "../inputs/prepare.js";
+import { labelsOf } from "../mergers/models.js";
 import type { NamedFolder } from "../mergers/members.js";
+import { reworkOf } from "../verify/methods.js";
+import type { Recipe } from "../verify/sample.js";
+import { methodWeights, ofTaskVectors, type SumWeights, type Values } from "../verify/sums.js";
 
 /** What the record of a merge says of where it came from. */
-export interface MergeRecipe {
+export interface MergeRecipe extends Recipe {
   readonly base: string | undefined;
   readonly sources: readonly NamedFolder[];
   /** What was done with unlike vocabularies. */
   readonly tokenizer?: "base" | TokenizerChoice | undefined;
-  /** How each tensor is made, by its name in the base's file; undefined where no sums say it. */
-  readonly weightsOf: ((stored: string) => SumWeights | undefined) | undefined;
   readonly why: string;
 }
-
-/** base · b + Σ w_i · input_i. */
-export interface SumWeights {
-  readonly base: number;
-  readonly inputs: readonly number[];
-}
-
-/** base + Σ c_i (input_i − base). */
-const ofTaskVectors = (coefficients: readonly number[]): SumWeights => ({
-  base: 1 - coefficients.reduce((sum, c) => sum + c, 0),
-  inputs: coefficients,
-});
 
 /** A trained merge: the coefficients of every tensor, by the base's own names. */
 async function trainedRecipe(folder: string): Promise<MergeRecipe | undefined> {
@@ -56,40 +46,31 @@ async function trainedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   return { base: places.base, sources, weightsOf, why: "" };
 }
 
-type Values = Readonly<Record<string, unknown>>;
-const numbersIn = (values: Values, key: string, count: number): number[] => {
-  const given = values[key];
-  if (Array.isArray(given)) return given.map(Number);
-  return Array.from({ length: count }, () => Number(given ?? 1));
-};
-
 const valuesOf = (recorded: unknown): Values => [recorded].find(isRecord) ?? {};
-
-/** What a method without training does, where sums say it. */
-function methodWeights(method: string, values: Values, count: number): SumWeights | undefined {
-  const drops = "dareP" in values && numbersIn(values, "dareP", count).some((p) => p > 0);
-  if (drops) return undefined;
-  const weight = numbersIn(values, "weight", count);
-  const total = weight.reduce((sum, one) => sum + one, 0);
-  let divisor = 1;
-  if (values["normalize"] === true) divisor = total;
-  const shares = weight.map((one) => one / divisor);
-  if (method === "average") return { base: 0, inputs: weight.map(() => 1 / count) };
-  if (method === "linear") return { base: 0, inputs: shares };
-  if (method === "task-arithmetic") return ofTaskVectors(shares.map((one) => one * Number(values["lambda"])));
-  return undefined;
-}
 
 async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const record = await mergeFile.read(folder);
   if (!record) return undefined;
-  const { method, base, models, values, from, tokenizer } = record;
-  const sources = models.map((path): NamedFolder => ({ label: path, folder: path, on: base }));
-  const why = `${method} is not worked out again, only linear merges and task arithmetic are`;
+  const { method, base, models, from, tokenizer, labels = labelsOf(models) } = record;
+  const values = valuesOf(record.values);
+  const sources = models.map((path, i): NamedFolder => ({
+    label: record.labels?.[i] ?? path,
+    folder: path,
+    on: base,
+  }));
+  const why = `${method} is not worked out again: sums, task arithmetic, TIES, DARE and SLERP are`;
   if (from !== undefined)
     return { base, sources, tokenizer, weightsOf: undefined, why: "it was made by a mergekit file" };
-  const weights = methodWeights(method, valuesOf(values), models.length);
-  return { base, sources, tokenizer, weightsOf: weights && (() => weights), why };
+  const weights = methodWeights(method, values, models.length);
+  const rework = reworkOf(method, values, models.length);
+  return {
+    base,
+    sources,
+    tokenizer,
+    weightsOf: weights && (() => weights),
+    rework: rework && ((opened) => rework(values, { ...opened, labels })),
+    why,
+  };
 }
 
 /** How a merge was made; undefined where a folder has no record of one. */

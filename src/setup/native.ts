@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { addonPackage, nativeFolder } from "../backend/find.js";
+import { addonPackage, nativeFolder } from "../backend/engine.js";
 import { writeText } from "../checkpoint/files.js";
 import { z } from "zod";
 import { at } from "../at.js";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { unzipSync } from "fflate";
-import { messageOf, UserError } from "../errors.js";
+import { isSystemError, messageOf, UserError } from "../errors.js";
 import { elements } from "../tensor/dtype.js";
 
 /** An array of whole numbers out of a NumPy file. */
@@ -69,7 +69,7 @@ export async function readNpz(path: string, wanted: readonly string[]): Promise<
         wanted.includes(name.replace(/\.npy$/, "")) && (total += originalSize) <= mostUnpackedBytes,
     });
   } catch (error) {
-    if (error instanceof Error && "code" in error && typeof error.code === "string") throw error;
+    if (isSystemError(error)) throw error;
     throw new UserError(`${path}: not a NumPy archive (${messageOf(error)})`);
   }
   if (total > mostUnpackedBytes)

@@ -1,4 +1,4 @@
-import { messageOf, UserError } from "../errors.js";
+import { isSystemError, messageOf, UserError } from "../errors.js";
 import type { Row } from "./examples.js";
 
 /** Whole numbers of 64 bits as plain ones: labels and indices are small. */
@@ -25,7 +25,7 @@ export async function* parquetRows(path: string): AsyncGenerator<Row> {
     }
   } catch (error) {
     // A system's error is explained elsewhere.
-    if (error instanceof UserError || (error instanceof Error && "code" in error)) throw error;
+    if (error instanceof UserError || isSystemError(error)) throw error;
     throw new UserError(`${path}: not a parquet file that can be read (${messageOf(error)})`);
   }
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { linkerFinds } from "../../src/backend/find.js";
+import { linkerFinds } from "../../src/backend/engine.js";
 
 const folder = mkdtempSync(join(tmpdir(), "linker-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -238,7 +238,7 @@ describe("merge", () => {
     ],
     [
       "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\ntokenizer_source: union",
-      /tokenizer source "union" is not supported/,
+      /a: it has no list of tokens \(tokenizer.json\)/,
     ],
     [
       "merge_method: linear\nmodels: [{model: a, parameters: {wieght: 1}}]",

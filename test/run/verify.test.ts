@@ -7,7 +7,7 @@ import { packageFolder } from "../../src/package.js";
 import { verify } from "../../src/run/verify.js";
 import { type DType } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
-import { merge } from "../mergers/small.js";
+import { merge, model } from "../mergers/small.js";
 
 const mini = join(packageFolder, "checkpoints", "mini");
 const models = ["rte", "cb"].map((task) => join(mini, "experts", task));
@@ -58,12 +58,48 @@ test.each([
   expect(await stateOf(out, false)).toMatchObject(right);
 });
 
-test("what sums do not say is not worked out again, and said", async () => {
-  const { out } = await merge(models, { method: "ties", base, given: {} });
+test.each([
+  ["ties", {}, "F32"],
+  ["ties", { density: 0.5, lambda: 0.7, combine: "sum" }, "F16"],
+  ["ties", { density: [0.3, 0.9] }, "BF16"],
+  ["ties", { variant: "mergekit", density: 0.4, weight: [1, 0.3] }, "F32"],
+  ["ties", { variant: "mergekit", density: [0, 1], normalize: false, rescaled: true }, "F32"],
+  ["dare", {}, "F32"],
+  ["dare", { dareP: [0.5, 0], weight: [1, 2], normalize: true, seed: 7 }, "BF16"],
+  ["dare", { dareP: 0.7, rescale: "l1" }, "F32"],
+  ["task-arithmetic", { dareP: 0.6, rescale: "none", lambda: 0.5 }, "F32"],
+  ["slerp", { t: 0.3 }, "F32"],
+] as const)("%s %j as %s is worked out again from whole tensors", async (method, given, dtype) => {
+  const options = { method, dtype, given, ...(method !== "slerp" && { base }) };
+  const { out } = await merge(models, options);
+  expect(await stateOf(out)).toMatchObject(right);
+  expect(await stateOf(out, false)).toMatchObject(right);
+  // One parameter otherwise than it was: the record does not fit the model any more.
+  const other = join(scratch, `other ${count++}`);
+  await cp(out, other, { recursive: true });
+  const record = JSON.parse(await readFile(join(out, "merge.json"), "utf8")) as {
+    values: Record<string, unknown>;
+  };
+  const key = { ties: "density", slerp: "t" }[method as string] ?? "seed";
+  record.values[key] = { density: 0.6, t: 0.31, seed: 99 }[key];
+  await writeFile(join(other, "merge.json"), JSON.stringify(record));
+  expect((await stateOf(other))["worked out again"]).toMatch(/is right$/);
+});
+
+test("ties of models whose sums cancel exactly are right with either sign", async () => {
+  const [zero, up, down] = await Promise.all(
+    [0, 1, -1].map((x) => model(`m${x}`, { "layers.0.q.weight": [[2, 2], x, 2 * x, -x, 3 * x] })),
+  );
+  const { out } = await merge([up!, down!], { method: "ties", base: zero!, given: { density: 1 } });
+  expect(await stateOf(out)).toMatchObject(right);
+});
+
+test("methods that are not worked out again say so", async () => {
+  const { out } = await merge(models, { method: "karcher", given: {} });
   expect((await verify(out)).at(-1)).toEqual({
     what: "worked out again",
     ok: undefined,
-    detail: "ties is not worked out again, only linear merges and task arithmetic are",
+    detail: "karcher is not worked out again: sums, task arithmetic, TIES, DARE and SLERP are",
   });
   const dropped = await merge(models, { method: "average", base, given: { dareP: 0.5 } });
   expect((await verify(dropped.out)).at(-1)!.ok).toBeUndefined();

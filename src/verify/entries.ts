@@ -1,0 +1,169 @@
+/** Entries of a result, and whether they are what they must be. */
+import seedrandom from "seedrandom";
+import { f32, lookUp } from "../at.js";
+import { openSafetensors, type SafetensorsFile } from "../checkpoint/safetensors.js";
+import { UserError } from "../errors.js";
+import { dtypeBytes, elements, isFloat, toFloat32, type DType } from "../tensor/dtype.js";
+
+/** Entries from one to before another. */
+export type Range = readonly [from: number, to: number];
+
+/** Half a step of each type, relative to a number, and a little. */
+const roundings: ReadonlyMap<DType, number> = new Map(
+  (
+    [
+      ["F32", -24],
+      ["F16", -11],
+      ["BF16", -8],
+      ["F64", -24],
+    ] as const
+  ).map(([dtype, power]) => [dtype, 1.01 * 2 ** power]),
+);
+/** Half of the smallest step of float16, and what is as good as nothing elsewhere. */
+const smallest = 2 ** -25;
+
+/** Entries of every tensor that are worked out again, where not all are. */
+export const sampled = 16;
+/** Entries that are held of each model, where all are. */
+const pieceEntries = 1 << 20;
+
+/** Which entries of a tensor are looked at. */
+export function rangesToCheck(name: string, size: number, all: boolean): Range[] {
+  if (all)
+    return Array.from({ length: Math.ceil(size / pieceEntries) }, (_, i) => [
+      i * pieceEntries,
+      Math.min(size, (i + 1) * pieceEntries),
+    ]);
+  const draw = seedrandom(name);
+  return Array.from({ length: Math.min(sampled, size) }, () => {
+    const entry = Math.floor(draw() * size);
+    return [entry, entry + 1];
+  });
+}
+
+/** Entries of a tensor in a file. */
+export async function entriesIn(
+  file: Pick<SafetensorsFile, "readRange">,
+  { name, dtype }: { readonly name: string; readonly dtype: DType },
+  [from, to]: Range,
+): Promise<Float32Array> {
+  const size = dtypeBytes[dtype];
+  return toFloat32({
+    dtype,
+    shape: [],
+    bytes: await file.readRange(name, from * size, (to - from) * size),
+  });
+}
+
+/** Whether a number is what it must be, but for roundings of what it is made of and of the type that is written. */
+export function isRight(found: number, right: number, magnitude: number, dtype: DType): boolean {
+  // Float32 on the way: each term may be off by its rounding.
+  const allowed = 8 * 2 ** -24 * magnitude + lookUp(roundings, dtype) * Math.abs(right) + smallest;
+  return Math.abs(found - right) <= allowed;
+}
+
+/** A model's part in some entries. */
+export interface WeightedTerm {
+  readonly factor: number;
+  readonly values: Float32Array;
+}
+
+/** The first of some entries that is not what its terms add up to. */
+export function firstWrong(
+  own: Float32Array,
+  terms: readonly WeightedTerm[],
+  dtype: DType,
+): { at: number; right: number } | undefined {
+  for (const [i, found] of own.entries()) {
+    let [right, magnitude] = [0, 0];
+    for (const { factor, values } of terms) {
+      const value = f32(values, i);
+      right += factor * value;
+      magnitude += (1 + Math.abs(factor)) * Math.abs(value);
+    }
+    // What is infinite by design (a mask) is so in all models.
+    const [first] = terms;
+    if (magnitude === Infinity && first && found === first.values[i]) continue;
+    if (!isRight(found, right, magnitude, dtype)) return { at: i, right };
+  }
+  return undefined;
+}
+
+/** A tensor as it must stand in a result. */
+export interface WrittenTensor {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** What it is the sum of, where sums say it. */
+  readonly terms?: readonly {
+    readonly factor: number;
+    read(range: Range): Promise<Float32Array>;
+  }[];
+}
+
+/** What a written tensor has otherwise than it must; undefined where nothing differs. */
+async function differsIn(
+  file: SafetensorsFile | undefined,
+  { name, dtype, shape }: WrittenTensor,
+): Promise<string | undefined> {
+  const own = file?.entries.get(name);
+  if (!own) return `"${name}" is not there`;
+  if (own.dtype !== dtype || own.shape.join() !== shape.join())
+    return `"${name}" is ${own.dtype} [${own.shape.join(", ")}], and must be ${dtype} [${shape.join(", ")}]`;
+  return undefined;
+}
+
+/** The same for its numbers. */
+async function differsInNumbers(
+  file: SafetensorsFile,
+  { terms = [], ...tensor }: WrittenTensor,
+): Promise<string | undefined> {
+  const { name, dtype, shape } = tensor;
+  if (terms.length === 0 || !isFloat(dtype)) return undefined;
+  for (const range of rangesToCheck(name, elements(shape), false)) {
+    const own = await entriesIn(file, tensor, range);
+    const read = terms.map(async (one) => ({ factor: one.factor, values: await one.read(range) }));
+    const wrong = firstWrong(own, await Promise.all(read), dtype);
+    if (wrong) return `"${name}" holds ${own[0]} at entry ${range[0]}, and ${wrong.right} is right`;
+  }
+  return undefined;
+}
+
+/** The least time for a sample, in milliseconds. */
+const leastTime = 30;
+
+/**
+ * Looks at what was just written, as its files say it: every tensor's name, shape and type, and where sums say what it
+ * is, a sample of its numbers, tensor by tensor for as long as a twentieth of the time since a merge began.
+ * @param began by performance.now()
+ * @throws UserError where something is otherwise than it must be
+ */
+export async function checkWritten(
+  paths: readonly string[],
+  tensors: readonly WrittenTensor[],
+  began: number,
+): Promise<void> {
+  const now = performance.now();
+  const until = now + Math.max(leastTime, (now - began) / 20);
+  const wrong = (what: string) =>
+    new UserError(
+      `${paths[0]}: ${what}: what was written is not what the models give. Try another disk, or report it`,
+    );
+  const files: SafetensorsFile[] = [];
+  try {
+    for (const path of paths) files.push(await openSafetensors(path));
+    const holders = new Map(files.flatMap((file) => [...file.entries.keys()].map((name) => [name, file])));
+    for (const tensor of tensors) {
+      const what = await differsIn(holders.get(tensor.name), tensor);
+      if (what !== undefined) throw wrong(what);
+    }
+    if (holders.size !== tensors.length) throw wrong("it has tensors that nobody wrote");
+    for (const tensor of tensors) {
+      if (performance.now() > until) return;
+      const what = await differsInNumbers(lookUp(holders, tensor.name), tensor);
+      if (what !== undefined) throw wrong(what);
+    }
+  } finally {
+    for (const file of files) await file.close();
+  }
+}
