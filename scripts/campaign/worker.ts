@@ -1,10 +1,8 @@
 /** Attempts of one target, one after the other; each is told before it begins and after it has ended. */
 import { join } from "node:path";
 import seedrandom from "seedrandom";
-import { explain, messageOf, safeLine, UserError } from "../../src/errors.js";
+import { outcomeOf, type Outcome } from "./outcome.js";
 import { targetsOf } from "./targets.js";
-
-export type Outcome = "refused" | "taken" | "fault" | "RangeError";
 
 export interface Told {
   readonly number: number;
@@ -26,17 +24,7 @@ for (let number = Number(from); number < Number(to); number++) {
   const random = number < 0 ? undefined : seedrandom(`${seed}/${target.name}/${number}`);
   const { how, mustRefuse, run } = await target.attempt(random, folders);
   await tell({ number, how, mustRefuse });
-  let [outcome, message]: [Outcome, string] = ["taken", ""];
-  try {
-    await run();
-  } catch (thrown) {
-    const error = explain(thrown);
-    outcome = "fault";
-    if (error instanceof RangeError) outcome = "RangeError";
-    if (error instanceof UserError) outcome = "refused";
-    // As the command line shows it; of a fault all of it.
-    message = outcome === "refused" ? safeLine(messageOf(error)) : String((error as Error).stack ?? error);
-  }
+  const { outcome, message } = await outcomeOf(run);
   const peakBytes = 1024 * process.resourceUsage().maxRSS;
   await tell({ number, how, mustRefuse, outcome, message, peakBytes });
 }

@@ -49,6 +49,7 @@ export async function readYamlDocuments(path: string): Promise<YamlDocument[]> {
     merge: true,
     customTags: (tags) => [olderFlags, olderOctal, ...tags],
     lineCounter: lines,
+    logLevel: "error",
   });
   const lineAt = (offset = 0) => lines.linePos(offset).line;
   return Array.from(parsed, (document) => {
@@ -86,7 +87,7 @@ export async function readYaml(path: string): Promise<unknown> {
   const { parse } = await import("yaml");
   const text = await readTextFile(path);
   try {
-    return parse(text);
+    return parse(text, { logLevel: "error" });
   } catch (error) {
     throw new UserError(`${path}: ${messageOf(error).split("\n")[0]}`);
   }

@@ -4,7 +4,7 @@ import { f64, lookUp } from "../at.js";
 import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { refuseWorthless } from "../checkpoint/numbers.js";
-import { writeWeights, type TensorSource } from "../checkpoint/write.js";
+import { removeWeights, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { mergedValues } from "../merge/merged.js";
 import { rowOf, type Table } from "../merge/table.js";
 import type { Column } from "../merge/source.js";
@@ -104,11 +104,13 @@ export async function writeModel(
     });
   const files = await writeWeights(out, sources, shardBytes);
   const weightFiles = files.filter((file) => file.endsWith(".safetensors"));
-  await checkWritten(
-    weightFiles.map((file) => join(out, file)),
-    sources,
-    began,
-  );
+  const paths = weightFiles.map((file) => join(out, file));
+  try {
+    await checkWritten(paths, sources, began);
+  } catch (error) {
+    await removeWeights(out);
+    throw error;
+  }
   await writeAround(out, base, dtype);
 }
 

@@ -5,6 +5,7 @@ import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileHash } from "../checkpoint/files.js";
 import { errorCode, UserError } from "../errors.js";
+import { watchRequest, type HubBounds, type Watched } from "./bounds.js";
 
 /** A file as the hub lists it. */
 export interface HubFile {
@@ -18,6 +19,7 @@ export interface HubFile {
 export interface DownloadOptions {
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
+  readonly bounds: HubBounds;
   readonly progress: (bytes: number) => void;
 }
 
@@ -42,9 +44,14 @@ function refuseStatus(url: string, status: number): void {
 }
 
 /** Asks for a file from a byte on. @returns undefined where the connection broke */
-async function ask({ url, headers }: DownloadOptions, from: number): Promise<Response | undefined> {
+async function ask(
+  { url, headers }: DownloadOptions,
+  from: number,
+  { signal }: Watched,
+): Promise<Response | undefined> {
+  const range = from > 0 && { Range: `bytes=${from}-` };
   try {
-    return await fetch(url, { headers: { ...headers, ...(from > 0 && { Range: `bytes=${from}-` }) } });
+    return await fetch(url, { signal, headers: { ...headers, ...range } });
   } catch {
     return undefined;
   }
@@ -61,13 +68,14 @@ async function writeBody(
   path: string,
   file: HubFile,
   { body, from }: { body: AsyncIterable<Uint8Array>; from: number },
-  { url, progress }: DownloadOptions,
+  { url, progress, watched }: DownloadOptions & { readonly watched: Watched },
 ): Promise<boolean> {
   const handle = await open(path, from > 0 ? "a" : "w");
   let written = from;
   try {
     for await (const chunk of body) {
       written += chunk.length;
+      watched.heard(chunk.length);
       // Never more than was said: a damaged answer must not fill the disk.
       if (written > file.size)
         throw new UserError(`${url}: it sends more than the ${file.size} bytes that the hub lists`);
@@ -93,11 +101,16 @@ async function bytesThere(path: string, file: HubFile): Promise<number> {
   return 0;
 }
 
-/** Appends what is missing of a file. @returns false where the connection broke: there may be more to get */
-async function append(path: string, file: HubFile, options: DownloadOptions): Promise<boolean> {
+/** Fetches what is missing of a file. @returns false where the connection broke: there may be more to get */
+async function fetchRest(
+  path: string,
+  file: HubFile,
+  options: DownloadOptions,
+  watched: Watched,
+): Promise<boolean> {
   const from = await bytesThere(path, file);
   if (from === file.size) return true;
-  const response = await ask(options, from);
+  const response = await ask(options, from, watched);
   if (!response) return false;
   const { status, ok, body } = response;
   if (!ok || !body) {
@@ -109,7 +122,17 @@ async function append(path: string, file: HubFile, options: DownloadOptions): Pr
   }
   // A server that does not know ranges sends all of it.
   const resumed = status === 206;
-  return writeBody(path, file, { body, from: resumed ? from : 0 }, options);
+  return writeBody(path, file, { body, from: resumed ? from : 0 }, { ...options, watched });
+}
+
+/** Appends what is missing of a file. @returns false where there may be more to get */
+async function append(path: string, file: HubFile, options: DownloadOptions): Promise<boolean> {
+  const watched = watchRequest(options.bounds);
+  try {
+    return await fetchRest(path, file, options, watched);
+  } finally {
+    watched.end();
+  }
 }
 
 const alive = (pid: number): boolean => {
@@ -160,7 +183,7 @@ export async function downloadFile(path: string, file: HubFile, options: Downloa
     }
     if (!done)
       throw new UserError(
-        `${options.url}: the connection broke, or the hub was busy, ${attempts} times; what was ` +
+        `${options.url}: the connection broke, or the hub was busy or silent, ${attempts} times; what was ` +
           "fetched is kept, the same command goes on from there",
       );
     if (file.size === 0 && !existsSync(incomplete)) await (await open(incomplete, "w")).close();

@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs";
-import { mkdir, readFile, symlink } from "node:fs/promises";
+import { mkdir, readFile, statfs, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { travels } from "../checkpoint/companions.js";
 import { writeText } from "../checkpoint/files.js";
 import { errorCode, messageOf, UserError } from "../errors.js";
+import { boundedFetch, hubBounds, type HubBounds } from "./bounds.js";
 import { downloadFile, type HubFile } from "./download.js";
 
 /** A model on the hub: "org/name", or "org/name@revision" with a branch, a tag or a commit. */
@@ -101,9 +102,17 @@ interface Listing {
 }
 
 /** Asks the hub. @throws UserError, or whatever the network throws */
-async function listModel({ name, revision }: HubId, accessToken: string | undefined): Promise<Listing> {
+async function listModel(
+  { name, revision }: HubId,
+  accessToken: string | undefined,
+  bounds: HubBounds,
+): Promise<Listing> {
   const { listFiles, modelInfo } = await import("@huggingface/hub");
-  const asked = { hubUrl: endpoint(), ...(accessToken !== undefined && { accessToken }) };
+  const asked = {
+    hubUrl: endpoint(),
+    fetch: boundedFetch(endpoint(), bounds),
+    ...(accessToken !== undefined && { accessToken }),
+  };
   const { sha: commit } = await modelInfo({ ...asked, name, revision, additionalFields: ["sha"] });
   if (!isCommit(commit)) throw new UserError(`${name}@${revision}: the hub names no commit`);
   const files: HubFile[] = [];
@@ -140,6 +149,29 @@ async function withoutHub(error: unknown, cache: string, id: HubId, hooks: HubHo
   return cached;
 }
 
+/** @throws UserError where the hub says of a file what cannot be */
+function refuseListed(name: string, { path, oid, size }: HubFile): void {
+  if (!isHash(oid)) throw new UserError(`${name}: the hub lists "${path}" with a hash that is none`);
+  if (!Number.isSafeInteger(size) || size < 0)
+    throw new UserError(`${name}: the hub lists "${path}" with ${size} bytes`);
+}
+
+const inGigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+/** @throws UserError where files are larger than what the disk has left */
+async function checkSpace(cache: string, files: readonly HubFile[]): Promise<void> {
+  await mkdir(cache, { recursive: true });
+  const needed = files.reduce((sum, { size }) => sum + size, 0);
+  const { bavail, bsize, blocks } = await statfs(cache);
+  const free = bavail * bsize;
+  // Some file systems do not tell.
+  if (blocks === 0 || needed <= free) return;
+  throw new UserError(
+    `${cache}: ${inGigabytes(needed)} are to be fetched, and ${inGigabytes(free)} are free; make room, or name ` +
+      "another cache with HF_HUB_CACHE",
+  );
+}
+
 /** Links a snapshot's file to its bytes. */
 async function linkBlob(blob: string, link: string): Promise<void> {
   if (existsSync(link)) return;
@@ -155,9 +187,10 @@ async function linkBlob(blob: string, link: string): Promise<void> {
 /**
  * Brings a model from the hub into its usual cache (blobs by hash, snapshots of links, refs), and says
  * where it lies. Files that are there are not fetched again; the revision is pinned to its commit.
- * HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and HF_TOKEN are heeded.
+ * HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and HF_TOKEN are heeded. What the hub may take of time, memory and disk is
+ * bounded.
  */
-export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
+export async function fetchModel(id: HubId, hooks: HubHooks, bounds: HubBounds = hubBounds): Promise<Cached> {
   // Only here: most runs need nothing of the hub.
   const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   const { name, revision } = id;
@@ -166,7 +199,7 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
   const accessToken = await userToken();
   let listing: Listing;
   try {
-    listing = await listModel(id, accessToken);
+    listing = await listModel(id, accessToken, bounds);
   } catch (error) {
     return withoutHub(error, cache, id, hooks);
   }
@@ -177,14 +210,19 @@ export async function fetchModel(id: HubId, hooks: HubHooks): Promise<Cached> {
   // A redirect to another host does not carry it on: fetch sees to that.
   const headers: Record<string, string> = {};
   if (accessToken !== undefined) headers["Authorization"] = `Bearer ${accessToken}`;
+  const blobOf = (file: HubFile): string => join(cache, "blobs", file.oid);
+  files.forEach((file) => refuseListed(name, file));
+  await checkSpace(
+    cache,
+    files.filter((file) => !existsSync(blobOf(file))),
+  );
   for (const file of files) {
-    if (!isHash(file.oid))
-      throw new UserError(`${name}: the hub lists "${file.path}" with a hash that is none`);
-    const blob = join(cache, "blobs", file.oid);
+    const blob = blobOf(file);
     if (!existsSync(blob)) {
       await downloadFile(blob, file, {
         url: `${endpoint()}/${name}/resolve/${commit}/${file.path}`,
         headers,
+        bounds,
         progress: (bytes) => hooks.progress(`${name}/${file.path}`, bytes, file.size),
       });
     }

@@ -7,7 +7,7 @@ import { openCheckpoint } from "../../src/checkpoint/folder.js";
 import { writeWeights, type TensorSource } from "../../src/checkpoint/write.js";
 import { packageFolder } from "../../src/package.js";
 import type { ResultRow } from "../../src/report/rows.js";
-import { temporaryFolder } from "../helpers.js";
+import { expectSameBytes, temporaryFolder } from "../helpers.js";
 import { canRunCards, cardTitle, headIsThere, runCard } from "./card.js";
 import { cliIn, contents, json, main } from "./cli.js";
 
@@ -173,7 +173,7 @@ describe("the main job", () => {
       "training.jsonl",
       "coefficients.csv",
     ])
-      expect(await readFile(join(out, file)), file).toEqual(await readFile(join(whole, file)));
+      await expectSameBytes(join(out, file), join(whole, file));
 
     const config = join(folder, "wrapped-cb", "config.json");
     await writeFile(config, (await readFile(config, "utf8")).replace('"gelu"', '"relu"'));

@@ -8,7 +8,7 @@ import { findMethod } from "../../src/methods/index.js";
 import { mergeModels } from "../../src/mergers/models.js";
 import { packageFolder } from "../../src/package.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
-import { relativeError } from "../helpers.js";
+import { expectSameBytes, relativeError } from "../helpers.js";
 import {
   fresh,
   type Tensor,
@@ -282,7 +282,7 @@ test("what stands beside the weights travels; weights, leavings and links that l
     "chat_template.jinja",
     "additional_chat_templates/tools.jinja",
   ])
-    expect(await readFile(join(out, path)), path).toEqual(await readFile(join(base, path)));
+    await expectSameBytes(join(out, path), join(base, path));
   expect(
     ["modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors", "LICENSE", "linked.model"].filter(
       (path) => !there(path),
