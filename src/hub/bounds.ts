@@ -49,7 +49,7 @@ export function boundedFetch(hub: string, bounds: HubBounds): typeof fetch {
   const asked = new Set<string>();
   let bytes = 0;
   return async (input, init) => {
-    const url = new URL(input instanceof Request ? input.url : input);
+    const url = new URL(new Request(input).url);
     if (url.origin !== new URL(hub).origin)
       throw new UserError(`${hub}: its list goes on at another host (${url.host}), which is not asked`);
     if (asked.has(url.href)) throw new UserError(`${hub}: its list of files goes in a circle`);
@@ -68,6 +68,6 @@ export function boundedFetch(hub: string, bounds: HubBounds): typeof fetch {
         );
     }
     const { status, statusText, headers } = response;
-    return new Response(parts.length ? Buffer.concat(parts) : null, { status, statusText, headers });
+    return new Response(Buffer.concat(parts), { status, statusText, headers });
   };
 }

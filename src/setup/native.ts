@@ -1,5 +1,5 @@
 import { existsSync, readdirSync } from "node:fs";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { copyFile, mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { addonPackage, nativeFolder } from "../backend/engine.js";
@@ -8,10 +8,7 @@ import { z } from "zod";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import { runCommand } from "./command.js";
-import { fetchTensorFlow, findTensorFlow, type TensorFlow } from "./tensorflow.js";
-
-/** The packages the addon is made from, pinned: tfjs-node's last release, and Node's headers from npm. */
-const packages = { "@tensorflow/tfjs-node": "4.22.0", "node-api-headers": "1.9.0" };
+import { fetchTensorFlow, findTensorFlow, nativePins, type TensorFlow } from "./tensorflow.js";
 
 export interface NativeOptions {
   /** Fetch TensorFlow for an NVIDIA card. */
@@ -88,8 +85,8 @@ async function checkEngine(folder: string): Promise<string> {
 
 /**
  * Builds the TensorFlow engine in the user's cache: tfjs-node compiled against the libraries of a TensorFlow wheel,
- * checked by a product and a gradient, then put in place of any earlier one. Nothing is left behind
- * when a part fails.
+ * checked by a product and a gradient, then put in place of any earlier one. What npm and pip fetch is pinned by
+ * version and hash. Nothing is left behind when a part fails.
  * @throws UserError saying which part failed and what mends it
  */
 export async function setupNative({
@@ -107,11 +104,13 @@ export async function setupNative({
   const found = given === undefined ? undefined : findTensorFlow(given);
   await removePartial();
   try {
-    await writeText(join(staging, "package.json"), { private: true, dependencies: packages });
+    await mkdir(staging, { recursive: true });
+    for (const file of ["package.json", "package-lock.json"])
+      await copyFile(join(nativePins, file), join(staging, file));
     note("tfjs-node: npm fetches it (300 MB on the disk)");
     await runCommand(
       "npm",
-      ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+      ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
       "npm could not fetch tfjs-node",
       staging,
     );

@@ -2,10 +2,11 @@ import { existsSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { UserError } from "../errors.js";
+import { packageFolder } from "../package.js";
 import { runCommand } from "./command.js";
 
-/** The TensorFlow that is fetched where the user names none: the newest that was seen to work. */
-const tensorflowVersion = "2.21.0";
+/** What is fetched, by version and hash: see scripts/pin-native.mjs. */
+export const nativePins = join(packageFolder, "data", "native");
 
 const libraryNames =
   process.platform === "darwin"
@@ -52,30 +53,24 @@ export function findTensorFlow(given: string): TensorFlow {
   return { folder, libraries: libraryNames.map((name) => join(folder, name)), version: versionOf(folder) };
 }
 
-/** What pip is asked for. */
-interface Wheel {
-  /** With its version. */
-  readonly requirement: string;
-  readonly options: readonly string[];
-}
+/** Linux wheels are named by their tags, so that any Python's pip will do; of none is code run. */
+const linuxTags = ["_2_28", "_2_27", "_2_17", "2014", "_2_12", "2010"];
 
-/** On Linux the wheel for the CPU is named by its tags, so that any Python's pip will do. */
-function wheelFor(gpu: boolean): Wheel {
-  // The CUDA libraries come with it, side by side as the wheel wants them.
-  if (gpu) return { requirement: `tensorflow[and-cuda]==${tensorflowVersion}`, options: [] };
-  if (process.platform !== "linux")
-    return { requirement: `tensorflow==${tensorflowVersion}`, options: ["--no-deps"] };
-  const machine = process.arch === "arm64" ? "aarch64" : "x86_64";
-  return {
-    requirement: `tensorflow-cpu==${tensorflowVersion}`,
-    options: [
-      "--no-deps",
-      "--only-binary=:all:",
-      `--platform=manylinux_2_27_${machine}`,
-      "--python-version=3.11",
-      "--implementation=cp",
-    ],
-  };
+/** What pip fetches: wheels by version and hash (data/native, made by scripts/pin-native.mjs), and nothing else. */
+function pipOptions(gpu: boolean): string[] {
+  const { platform, arch } = process;
+  let machine = `${platform}-${arch}`;
+  if (gpu) machine += "-gpu";
+  const requirements = join(nativePins, `${machine}.txt`);
+  if (!existsSync(requirements))
+    throw new UserError(
+      `setup native: there is no TensorFlow to fetch for ${machine}; name a folder that has one with --tensorflow`,
+    );
+  const options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--requirement", requirements];
+  if (platform !== "linux") return options;
+  const processor = new Map([["arm64", "aarch64"]]).get(arch) ?? "x86_64";
+  const platforms = linuxTags.map((tag) => `--platform=manylinux${tag}_${processor}`);
+  return [...options, ...platforms, "--python-version=3.11", "--implementation=cp"];
 }
 
 /** Removes what a folder holds beside these. */
@@ -84,14 +79,13 @@ async function keepOnly(folder: string, kept: readonly string[]): Promise<void> 
     if (!kept.includes(entry)) await rm(join(folder, entry), { recursive: true });
 }
 
-/** Fetches TensorFlow with pip into `folder`. */
+/** Fetches TensorFlow with pip into `folder`. @throws UserError where a wheel is not what it was when it was pinned */
 export async function fetchTensorFlow(folder: string, gpu: boolean, python: string): Promise<TensorFlow> {
-  const { requirement, options } = wheelFor(gpu);
   const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"];
   await runCommand(
     python,
-    [...install, ...options, "--target", folder, requirement],
-    `pip could not fetch ${requirement}; name a folder that has TensorFlow with --tensorflow`,
+    [...install, ...pipOptions(gpu), "--target", folder],
+    "pip could not fetch TensorFlow; name a folder that has it with --tensorflow",
   );
   const found = findTensorFlow(folder);
   // Of a gigabyte only the libraries, the headers and CUDA are ever loaded.
