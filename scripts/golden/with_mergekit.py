@@ -20,7 +20,7 @@ from mergekit.merge_methods import generalized_task_arithmetic as gta
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from draws import draws
 
@@ -72,9 +72,20 @@ def family(name, model, dtype):
         config = model.config.to_dict()
         config["dtype"] = str(dtype).split(".")[1]
         keep = {"model_type", "architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size",
-                "max_position_embeddings", "type_vocab_size", "hidden_act", "dtype", "tie_word_embeddings", "rms_norm_eps"}
+                "max_position_embeddings", "type_vocab_size", "hidden_act", "dtype", "tie_word_embeddings", "rms_norm_eps",
+                "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "feed_forward_proj", "decoder_start_token_id"}
         config["architectures"] = [type(model).__name__]
         (out / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k in keep}, indent=1) + "\n")
+
+
+def modules():
+    """What mergekit takes an encoder and a decoder apart into; parameters of a module stand between a model's and the file's."""
+    one = lambda m, w=None: {"model": m, **({} if w is None else {"parameters": {"weight": w}})}
+    return {"modules": {"merge_method": "linear", "dtype": "float32", "parameters": {"weight": 0.5}, "modules": {
+        "encoder": {"models": [one("a", 1), one("b", [0, 1])]},
+        "decoder": {"models": [one("b"), one("c")], "parameters": {"weight": [{"filter": "EncDecAttention", "value": [0.2, 0.6]}, {"value": 0.3}]}},
+        "shared": {"models": [one("a"), one("c", 1.5)]},
+    }}}
 
 
 def files(llama):
@@ -130,7 +141,8 @@ def main():
     # float32 inputs: in bfloat16 magnitudes of differences tie, and which of them mergekit's unstable sort keeps is chance.
     family("bert", BertModel(BertConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16, vocab_size=16, max_position_embeddings=16)), torch.float32)
     family("llama", LlamaForCausalLM(LlamaConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, intermediate_size=16, vocab_size=16, max_position_embeddings=16, tie_word_embeddings=False)), torch.float32)
-    for name in ("bert", "llama"):
+    family("t5", T5ForConditionalGeneration(T5Config(d_model=8, d_kv=4, d_ff=12, num_layers=3, num_decoder_layers=2, num_heads=2, vocab_size=16, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)), torch.float32)
+    for name in ("bert", "llama", "t5"):
         # Each in a process of its own: mergekit remembers models by their names, which are the same in both.
         if os.fork():
             if os.wait()[1]:
@@ -138,7 +150,7 @@ def main():
             continue
         folder = ROOT / name
         os.chdir(folder)
-        for label, config in files(name == "llama").items():
+        for label, config in (modules() if name == "t5" else files(name == "llama")).items():
             (folder / f"{label}.yml").write_text(yaml.safe_dump(config, sort_keys=False))
             with tempfile.TemporaryDirectory() as temporary:
                 run_merge(MergeConfiguration.model_validate(config), temporary, MergeOptions(copy_tokenizer=False, random_seed=0, cuda=False, write_model_card=False))
@@ -148,4 +160,5 @@ def main():
         os._exit(0)
 
 
-main()
+if __name__ == "__main__":
+    main()

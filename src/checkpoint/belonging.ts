@@ -125,6 +125,8 @@ export interface Rules {
   readonly strict?: boolean | undefined;
   /** Layers are stacked anew: how many each model has is its own affair. */
   readonly sliced?: boolean | undefined;
+  /** The user named each adapter together with the model that it is merged on. */
+  readonly namedPairs?: boolean | undefined;
 }
 
 /** Endings of names that say how a model is packed, and not which it is; "Meta-" before Llama is as good as nothing. */
@@ -171,7 +173,10 @@ const isNamed = (folder: string, { _name_or_path: savedFrom }: Readonly<Record<s
  * the sizes are the same. A path is told alone, because folders are moved and renamed.
  * @throws UserError where an id of the hub is another model's
  */
-function checkAdapterBases(members: readonly Member[], { allowMismatch, strict }: Rules): string[] {
+function checkAdapterBases(
+  members: readonly Member[],
+  { allowMismatch, namedPairs, strict }: Rules,
+): string[] {
   const lines: string[] = [];
   for (const one of members) {
     const { label, checkpoint } = one;
@@ -180,7 +185,8 @@ function checkAdapterBases(members: readonly Member[], { allowMismatch, strict }
     if (namesOfBase(checkpoint.home, checkpoint.config).includes(plainModelName(own))) continue;
     const { folder, home } = checkpoint;
     const line = `${folder} (${label}): it says that it was trained on ${own}, and is merged on ${home}`;
-    if (isHubId(own) && isNamed(home, checkpoint.config) && !allowMismatch)
+    const mayPass = allowMismatch || namedPairs;
+    if (isHubId(own) && isNamed(home, checkpoint.config) && !mayPass)
       throw new UserError(`${line}; give that base, or if they are the same model: --allow-mismatch`);
     if (strict) throw new UserError(`--strict: ${line}`);
     lines.push(line);
@@ -205,13 +211,13 @@ function dequantisedLines(members: readonly Member[]): string[] {
  */
 export async function checkTogether(
   models: { readonly first: Member; readonly members: readonly Member[]; readonly base?: Member | undefined },
-  { allowMismatch = false, strict = false, sliced = false }: Rules,
+  { allowMismatch = false, strict = false, sliced = false, namedPairs }: Rules,
 ): Promise<string[]> {
   const { first, members, base } = models;
   const lines = [
     ...dequantisedLines([first, ...members]),
     ...checkStructure(first, members, { allow: allowMismatch, sliced }),
-    ...checkAdapterBases(members, { allowMismatch, strict }),
+    ...checkAdapterBases(members, { allowMismatch, namedPairs, strict }),
   ];
   if (!base) return lines;
   const experts = members.filter((one) => one !== base);

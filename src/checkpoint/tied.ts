@@ -1,6 +1,9 @@
 /** Output layers that are the table of embeddings, and others that are not. */
+import { lookUp } from "../at.js";
 import { UserError } from "../errors.js";
+import { dtypeBytes, elements } from "../tensor/dtype.js";
 import { member, type Member } from "./family.js";
+import { entryOf } from "./folder.js";
 import { isInputTable, isOutputLayer, scoresTokens } from "./names.js";
 
 const outputLayerIn = ({ actual }: Member): string | undefined => [...actual.keys()].find(isOutputLayer);
@@ -13,10 +16,33 @@ const canonicalOf = ({ actual }: Member): ((stored: string) => string) => {
   return (stored) => names.get(stored) ?? stored;
 };
 
-/** A tied model stores its output layer by right not at all: a second copy is no tensor of its own. */
-function withoutCopy(one: Member): Member {
+const comparedBytes = 1 << 22;
+
+/** Whether two tensors of a model are the same, byte for byte. Held: a piece of each. */
+async function areSame({ checkpoint }: Member, one: string, other: string): Promise<boolean> {
+  const [a, b] = [entryOf(checkpoint, one), entryOf(checkpoint, other)];
+  if (a.dtype !== b.dtype || a.shape.join() !== b.shape.join()) return false;
+  const size = elements(a.shape) * dtypeBytes[a.dtype];
+  for (let from = 0; from < size; from += comparedBytes) {
+    const length = Math.min(comparedBytes, size - from);
+    const [x, y] = [
+      await checkpoint.readRange(one, from, length),
+      await checkpoint.readRange(other, from, length),
+    ];
+    if (Buffer.compare(x, y) !== 0) return false;
+  }
+  return true;
+}
+
+/**
+ * A tied model stores its output layer by right not at all: a second copy is no tensor of its own. One that differs is:
+ * transformers 5 writes "tied" of every T5, and ties no two tensors that differ in the file.
+ */
+async function withoutCopy(one: Member): Promise<Member> {
   const head = outputLayerIn(one);
-  if (head === undefined || ties(one) !== true || ![...one.actual.keys()].some(isInputTable)) return one;
+  const [, table] = [...one.actual].find(([name]) => isInputTable(name)) ?? [];
+  if (head === undefined || table === undefined || ties(one) !== true) return one;
+  if (!(await areSame(one, lookUp(one.actual, head), table))) return one;
   const canonical = canonicalOf(one);
   const names = one.checkpoint.names.filter((stored) => canonical(stored) !== head);
   return member(one.label, { ...one.checkpoint, names }, canonical);
@@ -33,12 +59,12 @@ function withTable(one: Member, head: string): Member {
  * Models of which some are tied: each gets the output layer that the first has.
  * @throws UserError where the first is tied and another's output layer is its own, which the result cannot hold
  */
-export function withOutputLayers(members: readonly Member[], first: Member): Member[] {
-  const plain = members.map(withoutCopy);
-  const head = outputLayerIn(withoutCopy(first));
+export async function withOutputLayers(members: readonly Member[], first: Member): Promise<Member[]> {
+  const plain = await Promise.all(members.map(withoutCopy));
+  const head = outputLayerIn(await withoutCopy(first));
   if (head !== undefined) return plain.map((one) => withTable(one, head));
   if (!scoresTokens(first.checkpoint.config)) return plain;
-  const untied = plain.find((one) => outputLayerIn(one) !== undefined && ties(one) === false);
+  const untied = plain.find((one) => outputLayerIn(one) !== undefined && ties(one) !== undefined);
   if (untied)
     throw new UserError(
       `${untied.checkpoint.folder} (${untied.label}): its output layer "${outputLayerIn(untied)}" is its own, ` +

@@ -2,8 +2,9 @@
 import { open, type FileHandle } from "node:fs/promises";
 import { at } from "../at.js";
 import { readExactly, type Ref } from "../checkpoint/safetensors.js";
-import { dtypeBytes, isFloat, toFloat32 } from "../tensor/dtype.js";
+import { dtypeBytes, elements, isFloat, toFloat32 } from "../tensor/dtype.js";
 import { checkWritten, type Range, type WrittenTensor } from "../verify/entries.js";
+import { reworkOf } from "../verify/methods.js";
 import { methodWeights, type SumWeights } from "../verify/sums.js";
 import type { MergePlan, PlannedTensor } from "./plan.js";
 
@@ -25,6 +26,58 @@ function weightedRefs(
   return parts;
 }
 
+/** Reads entries of a ref. */
+type ReadRef = (ref: Ref, range: Range) => Promise<Float32Array>;
+
+/** How a tensor's entries are worked out from whole ones; undefined where they are not, or its models are packed. */
+function expectedOf(
+  { method, labels: all }: Pick<MergePlan, "method" | "labels">,
+  tensor: PlannedTensor,
+  entries: ReadRef,
+): WrittenTensor["expected"] {
+  const { name, shape, base, inputs, values, labels = all, copy } = tensor;
+  const rework = reworkOf(method, values, inputs.length);
+  // The authors' TIES looks at all tensors together.
+  if (!rework || copy || values["variant"] === "original") return undefined;
+  if (![...inputs, base].every((ref) => !ref || isPlain(ref))) return undefined;
+  const whole = (ref: Ref) => entries(ref, [0, elements(shape)]);
+  const read = async () => ({
+    name,
+    base: base && (await whole(base)),
+    inputs: await Promise.all(inputs.map(whole)),
+  });
+  return async () => (await rework(values, { labels, names: [name], read }))(await read());
+}
+
+/** What a plan says of each tensor of the result. Files are opened as they are read, and closed by `close`. */
+export function plannedTensors(plan: Pick<MergePlan, "method" | "labels" | "tensors">): {
+  readonly tensors: readonly WrittenTensor[];
+  close(): Promise<void>;
+} {
+  const handles = new Map<string, Promise<FileHandle>>();
+  const entries: ReadRef = async ({ path, start, dtype }, [from, to]) => {
+    const handle = handles.get(path) ?? open(path, "r");
+    handles.set(path, handle);
+    const size = dtypeBytes[dtype];
+    const bytes = await readExactly(await handle, path, start + from * size, (to - from) * size);
+    return toFloat32({ dtype, shape: [], bytes });
+  };
+  return {
+    tensors: plan.tensors.map((tensor): WrittenTensor => {
+      const { name, dtype, shape } = tensor;
+      const parts = weightedRefs(plan.method, tensor);
+      const expected = expectedOf(plan, tensor, entries);
+      if (expected) return { name, dtype, shape, expected };
+      if (!parts?.every(([ref]) => isPlain(ref))) return { name, dtype, shape };
+      const terms = parts.map(([ref, factor]) => ({ factor, read: (range: Range) => entries(ref, range) }));
+      return { name, dtype, shape, terms };
+    }),
+    async close() {
+      for (const handle of handles.values()) await (await handle).close();
+    },
+  };
+}
+
 /**
  * Looks at the files that a plan was written to.
  * @param began by performance.now()
@@ -32,26 +85,13 @@ function weightedRefs(
  */
 export async function checkPlanned(
   paths: readonly string[],
-  plan: Pick<MergePlan, "method" | "tensors">,
+  plan: Pick<MergePlan, "method" | "labels" | "tensors">,
   began: number,
 ): Promise<void> {
-  const handles = new Map<string, Promise<FileHandle>>();
-  const entries = async ({ path, start, dtype }: Ref, [from, to]: Range): Promise<Float32Array> => {
-    const handle = handles.get(path) ?? open(path, "r");
-    handles.set(path, handle);
-    const size = dtypeBytes[dtype];
-    const bytes = await readExactly(await handle, path, start + from * size, (to - from) * size);
-    return toFloat32({ dtype, shape: [], bytes });
-  };
-  const written = plan.tensors.map((tensor): WrittenTensor => {
-    const parts = weightedRefs(plan.method, tensor) ?? [];
-    const terms = parts.map(([ref, factor]) => ({ factor, read: (range: Range) => entries(ref, range) }));
-    if (!parts.every(([ref]) => isPlain(ref))) return tensor;
-    return { name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, terms };
-  });
+  const { tensors, close } = plannedTensors(plan);
   try {
-    await checkWritten(paths, written, began);
+    await checkWritten(paths, tensors, began);
   } finally {
-    for (const handle of handles.values()) await (await handle).close();
+    await close();
   }
 }

@@ -161,6 +161,10 @@ export const mergeFile = jsonFile(
     values: z.unknown().optional(),
     base: z.string().optional(),
     models: z.array(z.string()).readonly(),
+    /** Where those lie that a mergekit file names. */
+    places: z.record(z.string(), z.string()).readonly().optional(),
+    /** Of its draws. */
+    seed: z.number().optional(),
     /** What they are called: random draws depend on it. */
     labels: z.array(z.string()).readonly().optional(),
     /** The kind, where the result is an adapter. */

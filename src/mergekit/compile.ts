@@ -9,12 +9,19 @@ import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import { isFloat, type FloatDType } from "../tensor/dtype.js";
-import type { MergekitFile, MergekitSource } from "./file.js";
+import type { MergekitFile, MergekitModule, MergekitSource } from "./file.js";
 import { knownParameters, translations, type Translation } from "./methods.js";
 import { valuesFor, type NamedSource, type ResultTensor } from "./settings.js";
+import { checkModules, partOf } from "./modules.js";
 import { layersIn, layersOf, layerSettings, placeInStack, slicesOf, storedAs, type Slice } from "./slices.js";
 
-const mergekitTypes: Record<string, FloatDType> = { float32: "F32", float16: "F16", bfloat16: "BF16" };
+const mergekitTypes: Record<string, FloatDType> = {
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+  // Our arithmetic is float32's; readMergekit says so.
+  float64: "F32",
+};
 
 /** Outside of layers, what comes before them: it takes its settings from the first slice, the rest from the last. */
 const isBefore = (name: string): boolean => /embed|wte|wpe|tok_/.test(name);
@@ -29,11 +36,14 @@ export interface Compiled {
   readonly kept: readonly Unmerged[];
   /** Names that a model has and the result has not. */
   readonly left: readonly string[];
+  /** Parameters that are passed over, a line each. */
+  readonly notes: readonly string[];
 }
 
 /** What stays the same while a file is compiled. */
 interface Compilation {
   readonly file: MergekitFile;
+  readonly module: MergekitModule;
   /** An opened model by the name that the file gives it. */
   open(model: string): Member;
   /** The file's name, for messages. */
@@ -49,11 +59,13 @@ interface Compilation {
   readonly kept: Unmerged[];
 }
 
+type Place = Pick<Compilation, "where" | "lineWhere">;
+
 /** Turns a mergekit file into a plan. @param open an opened model by the name that the file gives it */
 export function compileMergekit(
   file: MergekitFile,
   open: (model: string) => Member,
-  { where, lineWhere }: Pick<Compilation, "where" | "lineWhere">,
+  { where, lineWhere }: Place,
   seed: number,
 ): Compiled {
   const translation = translationOf(file, where);
@@ -62,24 +74,40 @@ export function compileMergekit(
     floatType(file.dtype, `${where}: dtype`),
   ];
   const dtype = written ?? computed;
-  const slices = slicesOf(file, open);
-  checkParameters(file, slices, where);
+  const method = findMethod(translation.method);
+  const shared = { file, where, lineWhere, seed, translation, method, dtype };
+  const [firstSlice] = slicesOf(at(file.modules, 0), file.base_model ?? undefined, open);
+  const first = open(firstSlice?.base ?? firstSlice?.lead.model ?? "");
+  checkModules(file, first, `${where}: line ${lineWhere("modules", undefined)}: modules`);
+  const parts = file.modules.map((module) =>
+    compileModule({ ...shared, module, open: (model) => partOf(open(model), module, file) }),
+  );
+  const tensors = parts.flatMap((part) => part.tensors);
+  const labels = [...new Set(tensors.flatMap((tensor) => tensor.labels ?? []))];
+  return {
+    plan: { method: method.name, labels, tensors },
+    first,
+    dtype,
+    changes: Object.assign({}, ...parts.map(({ changes }) => changes)),
+    kept: parts.flatMap(({ kept }) => kept),
+    left: parts.flatMap(({ left }) => left),
+    notes: [...new Set(parts.flatMap(({ notes }) => notes))],
+  };
+}
+
+/** What a module of a file comes to. */
+interface CompiledModule extends Pick<Compiled, "changes" | "kept" | "left" | "notes"> {
+  readonly tensors: readonly PlannedTensor[];
+}
+
+/** Plans one module. @param given whose `open` gives the module's part of a model */
+function compileModule(given: Omit<Compilation, "first" | "kept">): CompiledModule {
+  const { file, module, open, where } = given;
+  const slices = slicesOf(module, file.base_model ?? undefined, open);
+  const notes = strayParameters(given, slices);
   const [firstSlice, lastSlice] = [at(slices, 0), at(slices, -1)];
   const first = open(firstSlice.base ?? firstSlice.lead.model);
-  const method = findMethod(translation.method);
-  const compilation: Compilation = {
-    file,
-    open,
-    where,
-    lineWhere,
-    seed,
-    translation,
-    method,
-    dtype,
-    first,
-    kept: [],
-  };
-
+  const compilation: Compilation = { ...given, first, kept: [] };
   const outside = [...first.actual].filter(([canonical]) => !placeInStack(canonical));
   const outer = (slice: Slice, isWanted: (canonical: string) => boolean): PlannedTensor[] =>
     outside
@@ -88,21 +116,15 @@ export function compileMergekit(
   const tensors = outer(firstSlice, isBefore);
   let layers = 0;
   for (const slice of slices) {
-    const count = layersOf(slice, file, open, where);
+    const count = layersOf(slice, module, open, where);
     for (let index = 0; index < count; index++)
       tensors.push(...planLayer(compilation, slice, { index, to: layers + index }));
     layers += count;
   }
   tensors.push(...outer(lastSlice, (canonical) => !isBefore(canonical)));
-  const labels = [...new Set(tensors.flatMap((tensor) => tensor.labels ?? []))];
-  return {
-    plan: { method: method.name, labels, tensors },
-    first,
-    dtype,
-    changes: file.slices ? layerSettings(slices, open) : {},
-    kept: compilation.kept,
-    left: file.slices ? [] : strays(first, slices, open),
-  };
+  const { kept } = compilation;
+  if (module.slices) return { tensors, kept, notes, changes: layerSettings(slices, open), left: [] };
+  return { tensors, kept, notes, changes: {}, left: strays(first, slices, open) };
 }
 
 /** Names that some source has and the result has not. */
@@ -135,17 +157,27 @@ function floatType(name: string | null | undefined, where: string): FloatDType |
   return mergekitTypes[plain];
 }
 
-/** @throws UserError naming a parameter that no method of mergekit's has */
-function checkParameters(file: MergekitFile, slices: readonly Slice[], where: string): void {
+/**
+ * Parameters that no method of mergekit's has: they are passed over.
+ * @throws UserError naming one that is a misspelled one
+ */
+function strayParameters(
+  { file, module, where, lineWhere }: Pick<Compilation, "file" | "module" | "where" | "lineWhere">,
+  slices: readonly Slice[],
+): string[] {
   const ofSlices = slices.flatMap(({ settings, sources }) => [
     settings,
     ...sources.map(({ parameters }) => parameters),
   ]);
-  for (const settings of [file.parameters, file.moduleParameters, ...ofSlices]) {
-    const stray = Object.keys(settings ?? {}).find((key) => !knownParameters.has(key));
-    if (stray !== undefined)
-      throw new UserError(`${where}: parameter ${stray} is not supported${nearest(stray, knownParameters)}`);
-  }
+  const given = [file.parameters, module.parameters, ...ofSlices].flatMap((one) => Object.keys(one ?? {}));
+  return [...new Set(given)]
+    .filter((key) => !knownParameters.has(key))
+    .map((key) => {
+      const meant = nearest(key, knownParameters);
+      const line = `${where}: line ${lineWhere(key, undefined)}: parameter ${key}`;
+      if (meant) throw new UserError(`${line} is not supported${meant}`);
+      return `${line} is passed over, as mergekit does`;
+    });
 }
 
 /** A layer of a slice. */

@@ -81,29 +81,32 @@ const file = z.strictObject({
   out_dtype: z.string().nullish(),
   tokenizer_source: model.nullish(),
   tokenizer: tokenizer.nullish(),
+  chat_template: z.string().nullish(),
 });
 type ParsedFile = z.infer<typeof file>;
 
-export interface MergekitFile extends Omit<ParsedFile, "modules" | "tokenizer" | "tokenizer_source"> {
+type OfModule = "modules" | "models" | "slices";
+export interface MergekitFile extends Omit<ParsedFile, OfModule | "tokenizer" | "tokenizer_source"> {
+  /** What is merged: parts of the models (`modules`), or all of them as one. */
+  readonly modules: readonly MergekitModule[];
   /** Whose tokens the result has; `source` is "base", "union" or a model's name. */
   readonly tokenizer?: TokenizerChoice | undefined;
-  /** Parameters of the one module that `modules` has: they stand between a slice's and the file's. */
-  readonly moduleParameters?: MergekitSettings;
+}
+/** A part of the models (its text decoder, its vision tower) and how it is merged: `models`, or `slices`. */
+export interface MergekitModule extends Pick<ParsedFile, "models" | "slices"> {
+  /** "default" where it is all of them. */
+  readonly name: string;
+  /** They stand between a slice's and the file's. */
+  readonly parameters?: MergekitSettings;
 }
 export type MergekitSource = z.infer<typeof sliceSource>;
 
-/** Keys that mergekit knows and we do not, and why. */
-const refused: Record<string, string> = {
-  chat_template: "chat templates are not written; the base's tokenizer files are copied",
-  residual_weight: "it is not supported",
-};
 const knownKeys = [
   ...Object.keys(file.shape),
   ...Object.keys(slice.shape),
   ...Object.keys(sliceSource.shape),
   ...Object.keys(tokenizer.shape),
   ...Object.keys(tokenRule.shape),
-  ...Object.keys(refused),
 ];
 
 /** Where a file is wrong: its name, and the line of a key. */
@@ -130,13 +133,15 @@ interface KeyIssue {
   readonly keys: readonly string[];
 }
 
+/** Keys that mean nothing where they often stand. */
+const astray: readonly string[] = ["layer_range", "revision"];
+
 /** A key that nobody knows: mergekit passes it over, and so do we, where it is no misspelled one. */
 function passOver({ path: at, keys }: KeyIssue, place: MergekitPlace): string {
   const [key = ""] = keys;
   const whole = [...at, key].join(".");
   const where = inLine(place, place.lineOf(placesOf([...at, key])));
-  if (Object.hasOwn(refused, key)) throw new UserError(`${where}: ${whole}: ${refused[key]}`);
-  const meant = nearest(key, knownKeys);
+  const meant = astray.includes(key) ? "" : nearest(key, knownKeys);
   if (meant) throw new UserError(`${where}: ${whole}: train-merge does not know this key${meant}`);
   return `${where}: ${whole} is passed over, as mergekit does`;
 }
@@ -181,24 +186,28 @@ export function readMergekit(
     known = withoutKey(known, [...issue.path, at(issue.keys, 0)]);
     parsed = file.safeParse(known);
   }
+  for (const key of ["dtype", "out_dtype"] as const)
+    if (/^(torch\.)?float64$/.test(parsed.data[key] ?? ""))
+      notes.push(`${inLine(place, place.lineOf([key]))}: ${key}: float64 is computed and written as float32`);
   return { file: mergeOf(parsed.data, place), notes };
 }
 
-/** What a file says to do: `modules` of one module is what `models` or `slices` say without it. */
+/** What a file says to do: without `modules` its `models` or `slices` are one module. */
 function mergeOf(
-  { modules, tokenizer: block, tokenizer_source: source, ...given }: ParsedFile,
+  {
+    modules,
+    models: ofAll,
+    slices: ofSlices,
+    tokenizer: block,
+    tokenizer_source: source,
+    ...given
+  }: ParsedFile,
   place: MergekitPlace,
 ): MergekitFile {
   const { where } = place;
-  const named = Object.entries(modules ?? {});
-  const [[, only] = []] = named;
-  if (named.length > 1)
-    throw new UserError(
-      `${inLine(place, place.lineOf(["modules"]))}: modules: a merge of several modules ` +
-        `(${named.map(([key]) => key).join(", ")}) is not supported; write \`models\``,
-    );
-  const merge = { ...given, ...(only && { models: only.models, slices: only.slices }) };
-  if ([given.models, given.slices, modules].filter(Boolean).length !== 1 || !merge.models === !merge.slices)
+  const named = Object.entries(modules ?? { default: { models: ofAll, slices: ofSlices } });
+  const isOne = [ofAll, ofSlices, modules].filter(Boolean).length === 1;
+  if (!isOne || named.length === 0 || named.some(([, one]) => !one.models === !one.slices))
     throw new UserError(
       `${where}: give one of models, slices and modules (and in a module, models or slices)`,
     );
@@ -208,9 +217,9 @@ function mergeOf(
     );
   const chosen = block ?? (source && { source });
   return {
-    ...merge,
+    ...given,
+    modules: named.map(([name, one]) => ({ name, ...one })),
     ...(chosen && { tokenizer: choiceOf(chosen) }),
-    ...(only && { moduleParameters: only.parameters }),
   };
 }
 

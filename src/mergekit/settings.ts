@@ -3,6 +3,7 @@ import { readNumber } from "../methods/values.js";
 import {
   settingAt,
   type MergekitFile,
+  type MergekitModule,
   type MergekitScalar,
   type MergekitSettings,
   type MergekitSource,
@@ -41,6 +42,7 @@ function settingIn(
 /** Whose settings are read. */
 interface SettingsContext {
   readonly file: MergekitFile;
+  readonly module: MergekitModule;
   readonly translation: Translation;
   /** The file's name, for messages. */
   readonly where: string;
@@ -80,9 +82,10 @@ export function valuesFor(
   const {
     translation: { shared, each, values },
     file,
+    module,
     where,
   } = context;
-  const forAll = [slice.settings, file.moduleParameters, file.parameters];
+  const forAll = [slice.settings, module.parameters, file.parameters];
   const required = (key: string, value: MergekitScalar | undefined, whose: string): MergekitScalar => {
     if (value === undefined)
       throw new UserError(`${where}: ${file.merge_method} needs the parameter ${key} for ${whose}`);

@@ -4,7 +4,7 @@ import { isRecord } from "../checkpoint/files.js";
 import type { Checkpoint } from "../checkpoint/folder.js";
 import { isOptional } from "../checkpoint/names.js";
 import { UserError } from "../errors.js";
-import type { MergekitFile, MergekitSettings, MergekitSource } from "./file.js";
+import type { MergekitModule, MergekitSettings, MergekitSource } from "./file.js";
 
 /** A tensor's place in a stack of layers: "encoder.layer", 3, "output.dense.weight". */
 export interface StackPlace {
@@ -118,10 +118,10 @@ export interface Slice {
 
 /** `models` as one slice of all layers; the base is one of the sources, as mergekit has it. */
 export function slicesOf(
-  { models, slices, base_model }: MergekitFile,
+  { models, slices }: MergekitModule,
+  base: string | undefined,
   open: (model: string) => Member,
 ): Slice[] {
-  const base = base_model ?? undefined;
   if (slices)
     return slices.map(({ sources, base_model: own, parameters }) => ({
       sources,
@@ -129,7 +129,7 @@ export function slicesOf(
       base: own ?? base,
       settings: parameters,
     }));
-  // A file has the one or the other (readMergekit).
+  // A module has the one or the other (readMergekit).
   const listed = (models ?? []).map(({ model, parameters }) => ({ model, parameters }));
   if (base !== undefined && !listed.some(({ model }) => model === base))
     listed.push({ model: base, parameters: undefined });
@@ -146,14 +146,14 @@ const lengthOf = ({ layer_range: [from, to] }: MergekitSource): number => to - f
 /** How many layers a slice has. @throws UserError where a source has fewer, or others than the rest */
 export function layersOf(
   { sources, lead }: Slice,
-  file: MergekitFile,
+  { slices }: MergekitModule,
   open: (model: string) => Member,
   where: string,
 ): number {
   const count = lengthOf(lead);
   for (const {
     layer_range: [from, to],
-  } of file.slices ? sources : [])
+  } of slices ? sources : [])
     if (to <= from)
       throw new UserError(
         `${where}: layer_range [${from}, ${to}] holds no layers: it must end above where it begins`,
@@ -163,7 +163,7 @@ export function layersOf(
   for (const { model, layer_range } of sources) {
     const [from, to] = layer_range;
     const stacks = stacksOf(open(model));
-    if (file.slices && stacks.length > 1)
+    if (slices && stacks.length > 1)
       throw new UserError(
         `${where}: ${model} has several stacks of layers (${stacks.slice(0, 3).join(", ")}), and slices do not say ` +
           "which is meant; write models instead of slices",
@@ -172,7 +172,7 @@ export function layersOf(
     if (to > there)
       throw new UserError(
         `${where}: ${model} has ${there} layers, ` +
-          `${file.slices ? "layer_range asks for" : "the others have"} ${from} to ${to}`,
+          `${slices ? "layer_range asks for" : "the others have"} ${from} to ${to}`,
       );
   }
   return count;

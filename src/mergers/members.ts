@@ -22,7 +22,7 @@ export interface NamedFolder {
 const sameName = (name: string): string => name;
 
 /** Models under the names of one of them, which keeps its own. */
-function underOneNames(opened: readonly Member[], reference: number): Member[] {
+async function underOneNames(opened: readonly Member[], reference: number): Promise<Member[]> {
   const checkpoints = withExpertsAlike(opened.map(({ checkpoint }) => checkpoint));
   const members = zip(opened, checkpoints).map(([one, checkpoint]) => ({ ...one, checkpoint }));
   const own = at(members, reference);
@@ -101,7 +101,7 @@ export async function withMembers<T>(
     const members: Member[] = [];
     const read: Checkpoint[] = [];
     for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
-    const alike = await withVocabulary(underOneNames(members, opening.reference), opening);
+    const alike = await withVocabulary(await underOneNames(members, opening.reference), opening);
     const check = await watchFiles(read);
     return await run(alike.members, { check, read }, alike.notes);
   } finally {

@@ -1,80 +1,32 @@
-import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { at, lookUp } from "../at.js";
 import { checkTogether } from "../checkpoint/belonging.js";
-import { isAdapter } from "../checkpoint/folder.js";
+import type { Member } from "../checkpoint/family.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
-import type { MergeHooks } from "../config/options.js";
 import { readYamlDocuments, type YamlDocument } from "../config/yaml.js";
-import { whileHashing } from "../disk/hashes.js";
+import { whileHashing, type ReadFiles } from "../disk/hashes.js";
 import { mergeOnDisk } from "../disk/merge.js";
+import type { MergePlan } from "../disk/plan.js";
 import { checkPartners } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { fileNames, mergeFile } from "../folder/files.js";
 import { finishedBefore, isFinished, openOutput, writeAround } from "../folder/output.js";
-import { fetchModel, hubId } from "../hub/hub.js";
-import { compileMergekit } from "../mergekit/compile.js";
+import { compileMergekit, type Compiled } from "../mergekit/compile.js";
 import { readMergekit, type MergekitFile } from "../mergekit/file.js";
 import { version } from "../package.js";
 import { withMembers, type NamedFolder } from "./members.js";
+import { chatTemplateOf, takesTemplate, writeChatTemplate } from "./chat-template.js";
+import {
+  leadOf,
+  modelNames,
+  namedFolder,
+  tokenizerOf,
+  type FileHooks,
+  type ModelPlaces,
+} from "./mergekit-models.js";
 import type { ModelsMerge } from "./models.js";
 import { writeRecorded } from "./output.js";
-
-/** Every model that the file names, once. */
-function modelNames({ base_model: base, models, slices }: MergekitFile): string[] {
-  const named = [
-    base,
-    ...(models ?? []).map(({ model }) => model),
-    ...(slices ?? []).flatMap((slice) => [slice.base_model, ...slice.sources.map(({ model }) => model)]),
-  ];
-  return [...new Set(named.filter((name) => typeof name === "string"))];
-}
-
-/** The model whose config and tokenizer the result gets. */
-function leadOf({ base_model: base, models, slices }: MergekitFile): string {
-  const [slice] = slices ?? [];
-  return slice?.base_model ?? base ?? slice?.sources[0]?.model ?? models?.[0]?.model ?? "";
-}
-
-type FileHooks = Pick<MergeHooks, "note" | "progress" | "stopping">;
-
-/** Where the models of a file are looked for. */
-interface ModelPlaces {
-  /** The file. */
-  readonly path: string;
-  /** Merges of the same file, by name. */
-  readonly made: ReadonlyMap<string, string>;
-  readonly hooks: FileHooks;
-}
-
-/** Where a model lies: a merge of the same file, a folder as it stands or beside the file, or the hub's cache. */
-async function findModel(name: string, { path, made, hooks }: ModelPlaces): Promise<string> {
-  // Of a folder a revision says nothing.
-  const [plain = name] = name.split("@");
-  const folders = [name, plain].flatMap((one) => [made.get(one), one, join(dirname(path), one)]);
-  const found = folders.find((folder) => folder !== undefined && existsSync(folder));
-  if (found !== undefined) return found;
-  const id = hubId(name);
-  if (!id)
-    throw new UserError(
-      `${path}: model ${name}: there is no such folder here or beside the file, and it is no id of the hub (org/name)`,
-    );
-  const { folder, commit } = await fetchModel(id, hooks);
-  hooks.note(`${name}: commit ${commit}`);
-  return folder;
-}
-
-/** A model as mergekit writes it: a folder or an id, or "model+adapter". */
-async function namedFolder(name: string, places: ModelPlaces): Promise<NamedFolder> {
-  const [model = name, adapter, ...rest] = name.split("+");
-  if (adapter === undefined || existsSync(name))
-    return { label: name, folder: await findModel(name, places) };
-  const folder = await findModel(adapter, places);
-  if (rest.length || !isAdapter(folder))
-    throw new UserError(`${places.path}: model ${name}: after the + must stand the folder of one adapter`);
-  return { label: name, folder, on: await findModel(model, places) };
-}
 
 type FileMerge = Pick<
   ModelsMerge,
@@ -98,76 +50,134 @@ function readDocument(document: YamlDocument, path: string): FileDocument {
   return { ...read, notes: [...doubled, ...read.notes], document };
 }
 
-/** Whose tokens the result has, a model's by its folder. */
-async function tokenizerOf(
-  { tokenizer, base_model: base }: MergekitFile,
-  places: ModelPlaces,
-): Promise<TokenizerChoice | undefined> {
-  if (!tokenizer || tokenizer.source === "union") return tokenizer;
-  if (tokenizer.source === "base" || tokenizer.source === base) return { ...tokenizer, source: "base" };
-  const [model = ""] = tokenizer.source.split("+");
-  return { ...tokenizer, source: await findModel(model, places) };
+/** What one merge of a file is made from. */
+interface OpenedDocument {
+  readonly document: FileDocument;
+  readonly folders: readonly NamedFolder[];
+  readonly opened: readonly Member[];
+  readonly tokenizer: TokenizerChoice | undefined;
+  /** What was done to tokens. */
+  readonly ofTokens: readonly string[];
 }
 
-/** Runs one merge of a file. */
-async function mergeDocument(
-  { file, notes: read, document }: FileDocument,
+/** A merge that was planned and checked. */
+interface PlannedDocument extends Omit<Compiled, "kept" | "left" | "notes"> {
+  readonly chatTemplate: string | undefined;
+  readonly notes: readonly string[];
+}
+
+async function planDocument(
+  { document: { file, notes: read, document }, folders, opened, ofTokens }: OpenedDocument,
   merge: FileMerge,
-  places: ModelPlaces,
+  path: string,
+): Promise<PlannedDocument> {
+  const members = new Map(opened.map((one) => [one.label, one]));
+  const base = opened.find(({ label }) => label === file.base_model);
+  const sliced = file.modules.some(({ slices }) => slices);
+  const belonging = await checkTogether(
+    { first: at(opened, 0), members: opened, base: sliced ? undefined : base },
+    { ...merge, sliced, namedPairs: true },
+  );
+  const place = { where: path, lineWhere: document.lineWhere };
+  const compiled = compileMergekit(file, (name) => lookUp(members, name), place, merge.seed);
+  const { plan, first, kept, left } = compiled;
+  const whole = { total: plan.tensors.length, kept, left };
+  const unmerged = [...compiled.notes, ...checkPartners(whole, first.label, merge.allowPartial ?? false)];
+  const line = document.lineWhere("chat_template", undefined);
+  const homes = folders.map(({ folder, on }) => on ?? folder);
+  const chatTemplate = await chatTemplateOf(file.chat_template, homes, `${path}: line ${line}`);
+  return { ...compiled, chatTemplate, notes: [...read, ...ofTokens, ...belonging, ...unmerged] };
+}
+
+/** Writes one merge of a file from its opened models. */
+async function writeDocument(
+  given: OpenedDocument,
+  files: ReadFiles,
+  merge: FileMerge,
+  { path, known, hooks }: ModelPlaces,
 ): Promise<void> {
-  const { out, shardSize, threads, seed } = merge;
-  const { path, hooks } = places;
+  const { out, shardSize, threads } = merge;
+  const { document, folders, tokenizer } = given;
+  const { plan, first, dtype, changes, chatTemplate, notes } = await planDocument(given, merge, path);
+  const read = folders.map(({ folder }) => folder);
+  await openOutput(out, read, merge.overwrite);
+  notes.forEach(hooks.note);
+  const record = {
+    method: document.file.merge_method,
+    from: path,
+    models: folders.map(({ label }) => label),
+    places: Object.fromEntries(known),
+    seed: merge.seed,
+    ...(notes.length && { notes }),
+    ...(tokenizer && { tokenizer }),
+  };
+  const { progress, stopping } = hooks;
+  const write = async () => {
+    await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
+    await writeAround(out, first, dtype, changes);
+    if (chatTemplate !== undefined && takesTemplate(out)) await writeChatTemplate(out, chatTemplate);
+  };
+  const all = [{ folder: dirname(path), files: [basename(path)] }, ...files.read];
+  await writeRecorded(out, record, () => whileHashing({ ...files, read: all }, threads, write));
+}
+
+/** Opens what one merge of a file is made from, for as long as `run` takes. */
+async function withDocument<T>(
+  document: FileDocument,
+  dequantise: boolean | undefined,
+  places: ModelPlaces,
+  run: (opened: OpenedDocument, files: ReadFiles) => Promise<T>,
+): Promise<T> {
+  const { file } = document;
   const models = modelNames(file);
   const folders: NamedFolder[] = [];
   for (const name of models) folders.push(await namedFolder(name, places));
   const reference = Math.max(0, models.indexOf(leadOf(file)));
   const tokenizer = await tokenizerOf(file, places);
-  const hasBase = Boolean(file.base_model);
-  await withMembers(
-    folders,
-    { reference, hasBase, dequantise: merge.dequantise, tokenizer },
-    async (opened, files, ofTokens) => {
-      const members = new Map(opened.map((one) => [one.label, one]));
-      const base = opened.find(({ label }) => label === file.base_model);
-      const sliced = Boolean(file.slices);
-      const belonging = await checkTogether(
-        { first: at(opened, 0), members: opened, base: sliced ? undefined : base },
-        { ...merge, sliced },
-      );
-      const place = { where: path, lineWhere: document.lineWhere };
-      const { plan, first, dtype, changes, kept, left } = compileMergekit(
-        file,
-        (name) => lookUp(members, name),
-        place,
-        seed,
-      );
-      const whole = { total: plan.tensors.length, kept, left };
-      const notes = [
-        ...read,
-        ...ofTokens,
-        ...belonging,
-        ...checkPartners(whole, first.label, merge.allowPartial ?? false),
-      ];
-      await openOutput(
-        out,
-        folders.map(({ folder }) => folder),
-        merge.overwrite,
-      );
-      notes.forEach(hooks.note);
-      const record = {
-        method: file.merge_method,
-        from: path,
-        models,
-        ...(notes.length && { notes }),
-        ...(tokenizer && { tokenizer }),
-      };
-      const { progress, stopping } = hooks;
-      const write = async () => {
-        await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
-        await writeAround(out, first, dtype, changes);
-      };
-      await writeRecorded(out, record, () => whileHashing(files, threads, write));
-    },
+  const opening = {
+    reference,
+    hasBase: Boolean(file.base_model),
+    dequantise,
+    tokenizer,
+  };
+  return withMembers(folders, opening, (opened, files, ofTokens) =>
+    run({ document, folders, opened, tokenizer, ofTokens }, files),
+  );
+}
+
+/** Runs one merge of a file. */
+const mergeDocument = (document: FileDocument, merge: FileMerge, places: ModelPlaces): Promise<void> =>
+  withDocument(document, merge.dequantise, places, (opened, files) =>
+    writeDocument(opened, files, merge, places),
+  );
+
+const readDocuments = async (path: string): Promise<FileDocument[]> =>
+  (await readYamlDocuments(path)).map((document) => readDocument(document, path));
+
+/** What a file was merged with. */
+export interface PlannedAnew {
+  /** Folders of its models, by the names that it gives them. */
+  readonly places: Readonly<Record<string, string>>;
+  readonly seed: number;
+}
+
+/**
+ * Plans the merge of a file anew, of models where they lie. Nothing is written.
+ * @param run is given the plan, with the models open
+ * @returns undefined for a file of several merges: what the last is made from is gone
+ */
+export async function withPlanOf<T>(
+  path: string,
+  { places, seed }: PlannedAnew,
+  run: (plan: MergePlan) => Promise<T>,
+): Promise<T | undefined> {
+  const [document, ...others] = await readDocuments(path);
+  if (!document || others.length) return undefined;
+  const hooks = { note() {}, progress() {}, stopping: () => false };
+  const known = new Map(Object.entries(places));
+  const merge = { out: "", shardSize: Infinity, seed, allowPartial: true, allowMismatch: true };
+  return withDocument(document, true, { path, known, hooks }, async (opened) =>
+    run((await planDocument(opened, merge, path)).plan),
   );
 }
 
@@ -198,11 +208,11 @@ function inOrder(documents: readonly FileDocument[], path: string): FileDocument
  * folder and for as long as it takes.
  */
 export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHooks): Promise<void> {
-  const documents = (await readYamlDocuments(path)).map((document) => readDocument(document, path));
+  const documents = await readDocuments(path);
   if (documents.length === 0) throw new UserError(`${path}: the file is empty`);
   const [final, ...others] = inOrder(documents, path).toReversed();
-  const made = new Map<string, string>();
-  const places = { path, made, hooks };
+  const known = new Map<string, string>();
+  const places = { path, known, hooks };
   if (!final) return;
   if (others.length === 0) {
     await mergeDocument(final, merge, places);
@@ -218,10 +228,11 @@ export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHoo
   try {
     // By this the next run knows the folder for ours.
     await mergeFile.write(parts, { version, method: final.file.merge_method, models: [] });
+    let count = 0;
     for (const one of others.toReversed()) {
-      const part = join(parts, String(made.size));
+      const part = join(parts, String(count++));
       await mergeDocument(one, { ...merge, out: part, overwrite: true }, places);
-      made.set(one.file.name ?? "", part);
+      known.set(one.file.name ?? "", part);
     }
     await mergeDocument(final, merge, places);
   } finally {

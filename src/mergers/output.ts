@@ -15,6 +15,9 @@ export interface MergeRecord {
   readonly values?: unknown;
   readonly base?: string | undefined;
   readonly models: readonly string[];
+  /** Where those lie that a mergekit file names. */
+  readonly places?: Readonly<Record<string, string>> | undefined;
+  readonly seed?: number | undefined;
   /** What they are called: random draws depend on it. */
   readonly labels?: readonly string[] | undefined;
   readonly from?: string | undefined;

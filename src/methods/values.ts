@@ -36,6 +36,12 @@ function listOf(given: unknown): unknown[] {
   return [given];
 }
 
+/** How people write yes and no, numbers in mergekit's files among them. */
+const flags: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
+  ...[true, "true", "on", 1].map((yes) => [yes, true] as const),
+  ...[false, "false", "off", 0].map((no) => [no, false] as const),
+]);
+
 function valueOf(
   where: string,
   parameter: Parameter,
@@ -54,10 +60,11 @@ function valueOf(
       // One stands for all.
       return Array.from({ length: inputs }, (_, i) => numberOf(where, list[i % list.length], parameter));
     }
-    case "flag":
-      if (given === true || given === "true" || given === "on") return true;
-      if (given === false || given === "false" || given === "off") return false;
+    case "flag": {
+      const flag = flags.get(given);
+      if (flag !== undefined) return flag;
       throw new UserError(`${where} ${JSON.stringify(given)}: it must be on or off`);
+    }
     default: {
       const chosen = parameter.of.find((name) => name === given);
       if (chosen !== undefined) return chosen;

@@ -4,6 +4,7 @@ import { isRecord } from "../checkpoint/files.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { coefficientsFile, mergeFile, resultsFile, runFile } from "../folder/files.js";
 import { readFamily } from "../inputs/prepare.js";
+import type { PlannedAnew } from "../mergers/mergekit-file.js";
 import { labelsOf } from "../mergers/models.js";
 import type { NamedFolder } from "../mergers/members.js";
 import { reworkOf } from "../verify/methods.js";
@@ -17,6 +18,8 @@ export interface MergeRecipe extends Recipe {
   /** What was done with unlike vocabularies. */
   readonly tokenizer?: "base" | TokenizerChoice | undefined;
   readonly why: string;
+  /** The mergekit file that it was made by. */
+  readonly file?: ({ readonly path: string } & PlannedAnew) | undefined;
 }
 
 /** A trained merge: the coefficients of every tensor, by the base's own names. */
@@ -48,19 +51,27 @@ async function trainedRecipe(folder: string): Promise<MergeRecipe | undefined> {
 
 const valuesOf = (recorded: unknown): Values => [recorded].find(isRecord) ?? {};
 
+/** Why a method's numbers were not looked at. */
+export const notReworked = (method: string): string =>
+  `${method} is not worked out again: sums, task arithmetic, TIES, DARE and SLERP are`;
+
 async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const record = await mergeFile.read(folder);
   if (!record) return undefined;
   const { method, base, models, from, tokenizer, labels = labelsOf(models) } = record;
   const values = valuesOf(record.values);
+  const { places = {}, seed = 0 } = record;
+  if (from !== undefined) {
+    const lie = [from, ...Object.values(places)].map((path) => ({ label: path, folder: path }));
+    const several = "it was made by several merges of a mergekit file";
+    return { base, sources: lie, weightsOf: undefined, why: several, file: { path: from, places, seed } };
+  }
   const sources = models.map((path, i): NamedFolder => ({
     label: record.labels?.[i] ?? path,
     folder: path,
     on: base,
   }));
-  const why = `${method} is not worked out again: sums, task arithmetic, TIES, DARE and SLERP are`;
-  if (from !== undefined)
-    return { base, sources, tokenizer, weightsOf: undefined, why: "it was made by a mergekit file" };
+  const why = notReworked(method);
   const weights = methodWeights(method, values, models.length);
   const rework = reworkOf(method, values, models.length);
   return {

@@ -10,12 +10,16 @@ import { sha256 } from "../checkpoint/files.js";
 import { entryOf, isAdapter, openCheckpoint, type Checkpoint } from "../checkpoint/folder.js";
 import { isOptional } from "../checkpoint/names.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
+import type { MergePlan } from "../disk/plan.js";
+import { plannedTensors } from "../disk/written.js";
 import { UserError } from "../errors.js";
 import { mergeFile, resultsFile } from "../folder/files.js";
 import { dtypeWords } from "../folder/output.js";
 import { withMembers, type NamedFolder } from "../mergers/members.js";
+import { withPlanOf } from "../mergers/mergekit-file.js";
 import { dtypeBytes, elements, isFloat, toFloat32, writtenType } from "../tensor/dtype.js";
-import { recipeOfMerge, type MergeRecipe } from "./verify-recipe.js";
+import { expectedDiffer, headersDiffer, numbersDiffer } from "../verify/entries.js";
+import { notReworked, recipeOfMerge, type MergeRecipe } from "./verify-recipe.js";
 import { checkSample, entriesOf, failed, passed, skipped, type Check } from "../verify/sample.js";
 
 /** Whether inputs whose hashes were recorded are what they were. */
@@ -79,8 +83,11 @@ export type { Check };
 /** Bytes of a tensor that are looked at at a time. */
 const pieceBytes = 1 << 24;
 
-/** Whether all floats are finite, but for what is infinite in the reference too. Held: a piece of a tensor. */
-async function checkFinite(result: Checkpoint, reference: Checkpoint): Promise<Check> {
+/** What an entry was in a model; undefined where nobody knows. */
+type EntryBefore = (name: string, entry: number) => Promise<number | undefined>;
+
+/** Whether all floats are finite, but for what was infinite before. Held: a piece of a tensor. */
+async function checkFinite(result: Checkpoint, before: EntryBefore): Promise<Check> {
   const what = "numbers";
   let count = 0;
   for (const name of result.names) {
@@ -94,11 +101,36 @@ async function checkFinite(result: Checkpoint, reference: Checkpoint): Promise<C
       count += values.length;
       if (bad < 0) continue;
       const entry = from / dtypeBytes[dtype] + bad;
-      if ((await entriesOf(reference, name, [entry, entry + 1]))[0] === values[bad]) continue;
+      if ((await before(name, entry)) === values[bad]) continue;
       return failed(what, `"${name}" holds ${values[bad]} at entry ${entry}`);
     }
   }
   return passed(what, `${count} are finite`);
+}
+
+/** Looks at a result as a plan says it. @param all every number, and not a sample */
+async function checkPlan(result: Checkpoint, plan: MergePlan, all: boolean): Promise<Check[]> {
+  const { tensors, close } = plannedTensors(plan);
+  try {
+    const wrong = headersDiffer(tensors, result.names, () => result);
+    let headers = passed("tensors", `${tensors.length} tensors are what the mergekit file says`);
+    if (wrong !== undefined) headers = failed("tensors", wrong);
+    const termsOf = new Map(tensors.map((one) => [one.name, one.terms ?? []]));
+    const numbers = await checkFinite(result, async (name, entry) => {
+      const [first] = termsOf.get(name) ?? [];
+      return (await first?.read([entry, entry + 1]))?.[0];
+    });
+    const what = "worked out again";
+    const known = tensors.filter(({ terms, expected, name }) => (terms ?? expected) && result.entry(name));
+    if (known.length === 0) return [headers, numbers, skipped(what, notReworked(plan.method))];
+    for (const one of known) {
+      const differs = (await numbersDiffer(result, one, all)) ?? (await expectedDiffer(result, one, all));
+      if (differs !== undefined) return [headers, numbers, failed(what, differs)];
+    }
+    return [headers, numbers, passed(what, `entries of ${known.length} of ${tensors.length} tensors`)];
+  } finally {
+    await close();
+  }
 }
 
 /**
@@ -124,8 +156,13 @@ export async function verify(
       return [
         inputs,
         skipped("tensors", "there is nothing to compare them with"),
-        await checkFinite(result, result),
+        await checkFinite(result, async () => undefined),
       ];
+    if (recipe.file) {
+      const { path, places, seed } = recipe.file;
+      const checks = await withPlanOf(path, { places, seed }, (plan) => checkPlan(result, plan, all));
+      return [inputs, ...(checks ?? [skipped("tensors", recipe.why)])];
+    }
     const ofBase = [recipe.base].flatMap((path): NamedFolder[] =>
       path === undefined ? [] : [{ label: "base", folder: path }],
     );
@@ -135,7 +172,9 @@ export async function verify(
       const [base] = members.slice(0, ofBase.length);
       const models = members.slice(ofBase.length);
       const reference = at(members, 0).checkpoint;
-      const checks = [inputs, checkTensors(result, reference), await checkFinite(result, reference)];
+      const before: EntryBefore = async (name, entry) =>
+        (await entriesOf(reference, name, [entry, entry + 1]))[0];
+      const checks = [inputs, checkTensors(result, reference), await checkFinite(result, before)];
       if (!recipe.weightsOf && !recipe.rework) return [...checks, skipped("worked out again", recipe.why)];
       return [...checks, await checkSample({ result, base, inputs: models, recipe, all })];
     });

@@ -154,36 +154,6 @@ function deltasOf({ base, inputs }: WholeTensor): Float32Array[] {
   return inputs.map((x) => x.map((value, i) => value - (base?.[i] ?? 0)));
 }
 
-const tiesOfTensors: Rework = (values, { labels }) =>
-  Promise.resolve((tensor) => {
-    const [density, weight] = [
-      numbersOf(values, "density", labels.length),
-      numbersOf(values, "weight", labels.length),
-    ];
-    const kept = deltasOf(tensor).map((deltas, i) => {
-      const mask = largestOf(deltas, at(density, i));
-      const keeps = (entry: number) => Number(mask[entry] === 1);
-      let scale = 1;
-      if (values["rescaled"] === true) scale = ratioOf(deltas, keeps);
-      return (entry: number) => scale * keeps(entry);
-    });
-    const lambda = Number(values["lambda"]);
-    return (entry) => {
-      const { from, deltas } = deltasAt(tensor, entry);
-      const terms = deltas.map((delta, i) => at(weight, i) * delta * at(kept, i)(entry));
-      let magnitude = Math.abs(from);
-      const right = signsOf(terms, [1]).map((sign) => {
-        const agree = terms.map((term) => term * sign > 0);
-        const total = sum(terms.filter((_, i) => agree[i]));
-        let share = 1;
-        if (values["normalize"] === true) share = sum(weight.filter((_, i) => agree[i])) || 1;
-        magnitude = Math.max(magnitude, Math.abs(from) + Math.abs(lambda * total) / Math.abs(share));
-        return from + (lambda * total) / share;
-      });
-      return { right, magnitude };
-    };
-  });
-
 // DARE.
 
 /** 32 bits from 32 bits (Wellons' lowbias32). */
@@ -212,27 +182,35 @@ function coinsOf(seed: number, name: string, label: string, p: number): (entry: 
   return (entry) => scatter(scatter(entry + first) ^ second) >>> 0 >= p * 2 ** 32;
 }
 
+/** By what each entry of a model's task vector is multiplied: 0 where it is dropped. Without DARE by 1. */
+function dareFactors(
+  values: Values,
+  labels: readonly string[],
+  tensor: WholeTensor,
+): ((entry: number) => number)[] {
+  if (!dropsAny(values, labels.length)) return labels.map(() => () => 1);
+  const dropped = numbersOf(values, "dareP", labels.length);
+  return deltasOf(tensor).map((deltas, i) => {
+    const p = at(dropped, i);
+    const isKept = coinsOf(Number(values["seed"] ?? 0), tensor.name, at(labels, i), p);
+    const mask = (entry: number) => Number(p <= 0 || isKept(entry));
+    let factor = 1;
+    if (values["rescale"] === "l1" && p > 0) factor = ratioOf(deltas, mask);
+    if (values["rescale"] === "inverse" && p < 1) factor = 1 / (1 - p);
+    return (entry: number) => factor * mask(entry);
+  });
+}
+
 /** DARE in front of a sum: Σ w_i τ'_i, where τ' is what was kept, rescaled. */
 const dareSum: Rework = (values, { labels }) => {
-  const [weight, dropped] = [
-    numbersOf(values, "weight", labels.length),
-    numbersOf(values, "dareP", labels.length),
-  ];
+  const weight = numbersOf(values, "weight", labels.length);
   const total = sum(weight);
   const lambda = Number(values["lambda"] ?? 1);
   const isMean = values["normalize"] === true && Math.abs(total) >= 1e-8;
   let scale = lambda;
   if (isMean) scale /= total;
   return Promise.resolve((tensor) => {
-    const kept = deltasOf(tensor).map((deltas, i) => {
-      const p = at(dropped, i);
-      const isKept = coinsOf(Number(values["seed"] ?? 0), tensor.name, at(labels, i), p);
-      const mask = (entry: number) => Number(p <= 0 || isKept(entry));
-      let factor = 1;
-      if (values["rescale"] === "l1" && p > 0) factor = ratioOf(deltas, mask);
-      if (values["rescale"] === "inverse" && p < 1) factor = 1 / (1 - p);
-      return (entry: number) => factor * mask(entry);
-    });
+    const kept = dareFactors(values, labels, tensor);
     return (entry) => {
       const { from, deltas } = deltasAt(tensor, entry);
       const terms = deltas.map((delta, i) => scale * at(weight, i) * delta * at(kept, i)(entry));
@@ -240,6 +218,42 @@ const dareSum: Rework = (values, { labels }) => {
     };
   });
 };
+
+// TIES of each tensor for itself, as mergekit has it.
+
+const tiesOfTensors: Rework = (values, { labels }) =>
+  Promise.resolve((tensor) => {
+    const [density, weight] = [
+      numbersOf(values, "density", labels.length),
+      numbersOf(values, "weight", labels.length),
+    ];
+    const before = dareFactors(values, labels, tensor);
+    const treated = deltasOf(tensor).map((deltas, i) =>
+      deltas.map((delta, entry) => delta * at(before, i)(entry)),
+    );
+    const kept = treated.map((deltas, i) => {
+      const mask = largestOf(deltas, at(density, i));
+      const keeps = (entry: number) => Number(mask[entry] === 1);
+      let scale = 1;
+      if (values["rescaled"] === true) scale = ratioOf(deltas, keeps);
+      return (entry: number) => scale * keeps(entry) * at(before, i)(entry);
+    });
+    const lambda = Number(values["lambda"]);
+    return (entry) => {
+      const { from, deltas } = deltasAt(tensor, entry);
+      const terms = deltas.map((delta, i) => at(weight, i) * delta * at(kept, i)(entry));
+      let magnitude = Math.abs(from);
+      const right = signsOf(terms, [1]).map((sign) => {
+        const agree = terms.map((term) => term * sign > 0);
+        const total = sum(terms.filter((_, i) => agree[i]));
+        let share = 1;
+        if (values["normalize"] === true) share = sum(weight.filter((_, i) => agree[i])) || 1;
+        magnitude = Math.max(magnitude, Math.abs(from) + Math.abs(lambda * total) / Math.abs(share));
+        return from + (lambda * total) / share;
+      });
+      return { right, magnitude };
+    };
+  });
 
 // SLERP.
 
@@ -268,17 +282,18 @@ const slerp: Rework = (values) =>
   });
 
 const plain: ReadonlyMap<unknown, Rework> = new Map([["slerp", slerp]]);
-const tiesVariants: ReadonlyMap<unknown, Rework> = new Map([
+const reworkedTies: ReadonlyMap<unknown, Rework> = new Map([
   ["original", tiesOfModels],
   ["mergekit", tiesOfTensors],
 ]);
-const sums = new Set(["dare", "task-arithmetic"]);
+const reworkedSums = new Set(["dare", "task-arithmetic"]);
 
 /** How a method is worked out again; undefined where it is not. */
 export function reworkOf(method: string, values: Values, count: number): Rework | undefined {
   const drops = dropsAny(values, count);
-  if (drops && sums.has(method)) return dareSum;
-  if (drops) return undefined;
-  if (method === "ties") return tiesVariants.get(values["variant"]);
+  if (drops && reworkedSums.has(method)) return dareSum;
+  const isTies = method === "ties" && values["variant"] === "mergekit";
+  if (drops && !isTies) return undefined;
+  if (method === "ties") return reworkedTies.get(values["variant"]);
   return plain.get(method);
 }

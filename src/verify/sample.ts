@@ -5,8 +5,8 @@ import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { elements, isFloat, toFloat32 } from "../tensor/dtype.js";
 import {
   entriesIn,
+  expectedDiffer,
   firstWrong,
-  isRight,
   rangesToCheck,
   sampled,
   type Range,
@@ -94,15 +94,11 @@ async function wholeTensors({ result, base, inputs, all }: Sampled, rework: NonN
   return async (name: string): Promise<string | undefined> => {
     if (!names.includes(name)) return undefined;
     const { dtype, shape } = entryOf(result, name);
-    const expected = reworked(await read(name));
-    for (const range of rangesToCheck(name, elements(shape), all)) {
-      for (const [i, found] of (await entriesOf(result, name, range)).entries()) {
-        const { right, magnitude } = expected(range[0] + i);
-        if (right.some((one) => isRight(found, one, magnitude, dtype))) continue;
-        return `"${name}" holds ${found} at entry ${range[0] + i}, and ${right.join(" or ")} is right`;
-      }
-    }
-    return undefined;
+    return expectedDiffer(
+      result,
+      { name, dtype, shape, expected: async () => reworked(await read(name)) },
+      all,
+    );
   };
 }
 

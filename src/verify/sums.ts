@@ -32,9 +32,11 @@ export function methodWeights(method: string, values: Values, count: number): Su
   const weight = numbersOf(values, "weight", count);
   const total = weight.reduce((sum, one) => sum + one, 0);
   let divisor = 1;
-  if (values["normalize"] === true) divisor = total;
+  // What adds up to nothing is not divided by it.
+  if (values["normalize"] === true && Math.abs(total) >= 1e-8) divisor = total;
   const shares = weight.map((one) => one / divisor);
   if (method === "average") return { base: 0, inputs: weight.map(() => 1 / count) };
+  if (method === "passthrough") return { base: 0, inputs: numbersOf(values, "scale", count) };
   if (method === "linear") return { base: 0, inputs: shares };
   if (method === "task-arithmetic") return ofTaskVectors(shares.map((one) => one * Number(values["lambda"])));
   return undefined;

@@ -1,9 +1,10 @@
 /** mergekit's files as people write them. */
 import { existsSync } from "node:fs";
-import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, expect, test, vi } from "vitest";
-import { body, byFile, expected, fresh, model, type Merged } from "../mergers/small.js";
+import { openSafetensors } from "../../src/checkpoint/safetensors.js";
+import { body, byFile, expected, fresh, model, type Merged, type Tensors } from "../mergers/small.js";
 
 const two = async (): Promise<[a: string, b: string]> => [
   await model("a", body(1)),
@@ -80,12 +81,101 @@ parameters: {weight: 2, normalize: false}`;
     "embed.weight": [4, 4, 4, 4],
     "layers.0.q.weight": [8, 16],
   });
-  const several = `merge_method: linear
-modules:
-  text: {models: [{model: ${a}}]}
-  vision: {models: [{model: ${b}}]}`;
-  await expect(byFile(several)).rejects.toThrow(/line 3: modules: .*several modules \(text, vision\)/);
   await expect(byFile(`${halves(a, b)}slices: []`)).rejects.toThrow(/slices/);
+});
+
+test("several modules are merged each in its own way", async () => {
+  const tensors = (x: number): Tensors => ({
+    "model.embed_tokens.weight": [[2], x, x],
+    "model.layers.0.q.weight": [[2], x, 2 * x],
+    "model.layers.1.q.weight": [[2], 3 * x, 4 * x],
+    "visual.blocks.0.q.weight": [[1], 5 * x],
+    "visual.merger.mlp.0.weight": [[1], 6 * x],
+  });
+  const [a, b] = await Promise.all([model("a", tensors(1)), model("b", tensors(3))]);
+  const text = "text_decoder: {models: [{model: A}, {model: B}]}";
+  const sliced =
+    "text_decoder: {slices: [{sources: [{model: A, layer_range: [1, 2]}]}, " +
+    "{sources: [{model: B, layer_range: [0, 2]}]}]}";
+  const vision = "vision_tower: {models: [{model: B}]}";
+  const projector = "multi_modal_projector: {models: [{model: A}, {model: B}], parameters: {weight: [0.25]}}";
+  const modules = (...parts: string[]) =>
+    `merge_method: linear\nmodules:\n  ${parts.join("\n  ")}\nparameters: {weight: 0.5, normalize: false}\n`
+      .replaceAll("A", a)
+      .replaceAll("B", b);
+  expect(await (await byFile(modules(text, vision, projector))).tensors()).toEqual({
+    "model.embed_tokens.weight": [2, 2],
+    "model.layers.0.q.weight": [2, 4],
+    "model.layers.1.q.weight": [6, 8],
+    "visual.blocks.0.q.weight": [7.5],
+    "visual.merger.mlp.0.weight": [6],
+  });
+  expect(await (await byFile(modules(sliced, vision, projector))).tensors()).toMatchObject({
+    "model.layers.0.q.weight": [1.5, 2],
+    "model.layers.1.q.weight": [1.5, 3],
+    "model.layers.2.q.weight": [4.5, 6],
+    "visual.blocks.0.q.weight": [7.5],
+  });
+  for (const [parts, message] of [
+    [[text, vision], /line 2: modules: 1 tensors are in none of its modules: visual\.merger\.mlp\.0\.weight/],
+    [
+      [text, vision, "audio_tower: {models: [{model: A}]}"],
+      /line 2: modules: module audio_tower is not known/,
+    ],
+    [
+      [text, vision, projector, "vision_model: {models: [{model: A}]}"],
+      /module vision_model names a part that another/,
+    ],
+    [
+      [text, projector, "vision_tower: {slices: [{sources: [{model: A, layer_range: [0, 1]}]}]}"],
+      /vision_tower: a module other than the text decoder takes models, not slices/,
+    ],
+  ] as const)
+    await expect(byFile(modules(...parts))).rejects.toThrow(message);
+});
+
+test("a chat template: the models' own, a named one, or one that stands in the file", async () => {
+  const [a, b] = await two();
+  const c = await model("c", body(3));
+  const give = (folder: string, template: unknown) =>
+    writeFile(join(folder, "tokenizer_config.json"), JSON.stringify({ chat_template: template, keep: 1.5 }));
+  await give(a, "{{ of_a }}");
+  await give(b, [
+    { name: "tools", template: "{{ tools }}" },
+    { name: "default", template: " {{ of_b }}\n" },
+  ]);
+  await writeFile(join(c, "tokenizer_config.json"), "{}");
+  await writeFile(join(c, "chat_template.jinja"), "{{ of_b }}");
+  const templateOf = async (asked: string, more = "") => {
+    const models = `models: [{model: ${a}}, {model: ${b}}${more}]`;
+    const { out, json } = await byFile(
+      `merge_method: linear\nparameters: {weight: 1}\n${models}\nchat_template: ${asked}`,
+    );
+    const text = await readFile(join(out, "chat_template.jinja"), "utf8");
+    expect(await json("tokenizer_config.json")).toEqual({ chat_template: text, keep: 1.5 });
+    return text;
+  };
+  expect(await templateOf("auto")).toBe("{{ of_a }}");
+  expect(await templateOf("auto", `, {model: ${c}}`)).toBe("{{ of_b }}");
+  expect(await templateOf("chatml")).toContain("<|im_start|>");
+  expect(await templateOf('"{% for message in messages %}{% endfor %}"')).toBe(
+    "{% for message in messages %}{% endfor %}",
+  );
+  // Without a tokenizer there is nothing that it could belong to.
+  const bare = await two();
+  expect(await (await byFile(halves(...bare, "chat_template: auto"))).tensors()).toBeDefined();
+});
+
+test("float64 is said to be float32, and parameters that no method has are passed over", async () => {
+  const [a, b] = await two();
+  const { notes, out } = await byFile(
+    halves(a, b, "dtype: torch.float64\nparameters: {interference: cosine}"),
+  );
+  expect(notes.join("\n")).toMatch(/line 5: dtype: float64 is computed and written as float32/);
+  expect(notes.join("\n")).toMatch(/line 6: parameter interference is passed over, as mergekit does/);
+  const file = await openSafetensors(join(out, "model.safetensors"));
+  expect(file.entry("embed.weight").dtype).toBe("F32");
+  await file.close();
 });
 
 test("a key that stands twice counts as it last stands, and keys that mergekit passes over are said", async () => {
@@ -105,7 +195,11 @@ test.each([
   ["a misspelled key", "paramters: {normalize: false}", /line 5: paramters: .*did you mean "parameters"/],
   ["a key of a type that it has not", "dtype: [float32]", /line 5: dtype: /],
   ["a type that is none", "dtype: float8", /dtype float8 is not supported/],
-  ["a chat template", "chat_template: auto", /line 5: chat_template: chat templates are not written/],
+  [
+    "a chat template that is none",
+    "chat_template: chatm",
+    /line 5: chat_template chatm is no template.*chatml/,
+  ],
   [
     "two that say one thing",
     "tokenizer_source: union\ntokenizer: {source: union}",

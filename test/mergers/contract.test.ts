@@ -200,10 +200,15 @@ test("tied and untied models are merged as what they are", async () => {
   const expert = await model("expert", table(3), tied);
   expect((await (await merge([expert], { base })).tensors())["lm_head.weight"]).toEqual([3, 6]);
   // A copy beside a tied table is no tensor of its own.
-  const copied = await model("copied", { ...table(1), ...head(9) }, tied);
+  const copy = { "lm_head.weight": table(1)["model.embed_tokens.weight"]! };
+  const copied = await model("copied", { ...table(1), ...copy }, tied);
   expect(Object.keys(await (await merge([expert], { base: copied })).tensors())).toEqual(
     Object.keys(table(1)),
   );
+  // One that differs is, whatever the config says: transformers 5 does not tie it.
+  const unlike = await model("unlike", { ...table(1), ...head(9) }, tied);
+  await expect(merge([unlike], { base: expert })).rejects.toThrow(/lm_head\.weight" is its own.*tied/);
+  expect((await (await merge([expert], { base: unlike })).tensors())["lm_head.weight"]).toEqual([3, 6]);
   // An output layer of its own has no place in a tied result.
   await expect(merge([base], { base: expert })).rejects.toThrow(/lm_head\.weight" is its own.*tied/);
   // A backbone has none.

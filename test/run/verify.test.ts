@@ -7,7 +7,7 @@ import { packageFolder } from "../../src/package.js";
 import { verify } from "../../src/run/verify.js";
 import { type DType } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
-import { merge, model } from "../mergers/small.js";
+import { byFile, merge, model } from "../mergers/small.js";
 
 const mini = join(packageFolder, "checkpoints", "mini");
 const models = ["rte", "cb"].map((task) => join(mini, "experts", task));
@@ -64,6 +64,7 @@ test.each([
   ["ties", { density: [0.3, 0.9] }, "BF16"],
   ["ties", { variant: "mergekit", density: 0.4, weight: [1, 0.3] }, "F32"],
   ["ties", { variant: "mergekit", density: [0, 1], normalize: false, rescaled: true }, "F32"],
+  ["ties", { variant: "mergekit", density: [1, 0.6], dareP: 0.4, rescale: "l1" }, "F32"],
   ["dare", {}, "F32"],
   ["dare", { dareP: [0.5, 0], weight: [1, 2], normalize: true, seed: 7 }, "BF16"],
   ["dare", { dareP: 0.7, rescale: "l1" }, "F32"],
@@ -92,6 +93,34 @@ test("ties of models whose sums cancel exactly are right with either sign", asyn
   );
   const { out } = await merge([up!, down!], { method: "ties", base: zero!, given: { density: 1 } });
   expect(await stateOf(out)).toMatchObject(right);
+});
+
+test.each([
+  ["linear", "models: [{model: A, parameters: {weight: [1, 0]}}, {model: B, parameters: {weight: 1}}]"],
+  ["task_arithmetic", "base_model: BASE\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 0.4}"],
+  [
+    "dare_ties",
+    "base_model: BASE\nmodels: [{model: A}, {model: B}]\nparameters: {weight: 0.4, density: 0.6}",
+  ],
+  [
+    "passthrough",
+    "slices: [{sources: [{model: A, layer_range: [0, 1]}]}, {sources: [{model: B, layer_range: [0, 1]}]}]",
+  ],
+])("a merge by a mergekit file, %s, is held against the file", async (method, text) => {
+  const [a = "", b = ""] = models;
+  const file = text.replaceAll("BASE", base).replaceAll("A,", `${a},`).replaceAll("B,", `${b},`);
+  const named = file.replaceAll("{model: A}", `{model: ${a}}`).replaceAll("{model: B}", `{model: ${b}}`);
+  const { out } = await byFile(`merge_method: ${method}\n${named}`, { seed: 4 });
+  expect(await stateOf(out)).toMatchObject({ inputs: true, ...right });
+  const wrong = await spoilt(out, (tensor) => {
+    if (!tensor.name.endsWith("query.weight")) return tensor;
+    const bytes = Uint8Array.from(tensor.bytes);
+    bytes[7]! ^= 0x40;
+    return { ...tensor, bytes };
+  });
+  expect((await stateOf(wrong))["worked out again"]).toMatch(/query\.weight" holds .* is right$/);
+  const lacking = await spoilt(out, (tensor) => (tensor.name.endsWith("key.bias") ? undefined : tensor));
+  expect((await stateOf(lacking))["tensors"]).toMatch(/key\.bias" is not there/);
 });
 
 test("methods that are not worked out again say so", async () => {
