@@ -138,6 +138,8 @@ test("a report draws a foreign folder's pictures, and does not take them in", as
 test.skipIf(!hasDevices || !existsSync("/dev/full"))("output that nobody takes is an error", () => {
   const run = (command: string) =>
     spawnSync("bash", ["-c", `${command}; exit \${PIPESTATUS[0]}`], { encoding: "utf8" });
+  for (const asked of ["--help", "--version", "merge --help"])
+    expect(run(`'${process.execPath}' '${main}' ${asked} > /dev/full`).status, asked).toBe(1);
   const full = run(`'${process.execPath}' '${main}' tasks > /dev/full`);
   expect([full.status, full.stderr]).toEqual([
     1,

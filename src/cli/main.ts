@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-import { Command } from "commander";
+import { Command, CommanderError } from "commander";
 import { explain, messageOf, safeLine, Stopped, stoppedCode, UserError } from "../errors.js";
+import { nearest } from "../nearest.js";
 import { version } from "../package.js";
 
 /** Every command: what adds it to the program, loaded when it is asked for. In the order of the help. */
@@ -32,6 +33,14 @@ function meantCommands(words: readonly string[]): string[] {
   return [...commands.keys()];
 }
 
+/** @throws UserError where a first word is no command: the default one takes options alone */
+function checkCommand([first = ""]: readonly string[]): void {
+  if (first === "" || first.startsWith("-") || first === "help" || commands.has(first)) return;
+  throw new UserError(
+    `there is no command "${first}"${nearest(first, commands.keys())}; train-merge --help lists them`,
+  );
+}
+
 /** An error in one line: what the user can mend, or that it is a fault of ours. */
 function lineOf(error: unknown): string {
   const message = messageOf(error);
@@ -57,7 +66,7 @@ const program = new Command("train-merge")
   )
   .showSuggestionAfterError()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "train-merge: ")) })
-  .exitOverride(({ exitCode }) => process.exit(Math.min(exitCode, 1)));
+  .exitOverride();
 
 for (const name of meantCommands(process.argv.slice(2))) {
   const load = commands.get(name);
@@ -74,9 +83,15 @@ process.stdout.on("error", (error) => {
 const flushed = (): Promise<void> => new Promise((resolve) => process.stdout.write("", () => resolve()));
 
 try {
+  checkCommand(process.argv.slice(2));
   await program.parseAsync();
   await flushed();
 } catch (thrown) {
+  // Commander has said what there is to say: a help, a version, what is wrong with the options.
+  if (thrown instanceof CommanderError) {
+    await flushed();
+    process.exit(Math.min(thrown.exitCode, 1));
+  }
   const error = explain(thrown);
   if (process.argv.includes("--debug") && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   else process.stderr.write(`train-merge: ${safeLine(lineOf(error))}\n`);
