@@ -6,6 +6,17 @@ export class UserError extends Error {
   override name = "UserError";
 }
 
+/** A command line that cannot be understood. */
+export class UsageError extends UserError {
+  override name = "UsageError";
+}
+
+/** The exit code of such a one, as shells and commander's kin have it. */
+export const usageCode = 2;
+
+/** The exit code of a reproduction of which a claim does not hold. */
+export const missedCode = 3;
+
 /** Thrown where somebody asked to stop and there is nothing to go on from in the middle. */
 export class Stopped extends UserError {
   override name = "Stopped";

@@ -131,6 +131,9 @@ export function cacheFolder(): string {
 /** The TensorFlow engine that `train-merge setup native` built; node and node-gpu look here first. */
 export const nativeFolder = (): string => join(cacheFolder(), "native");
 
+/** What silences stderr while its TensorFlow loads. */
+export const quietLibrary = (folder: string): string => join(folder, "quiet.node");
+
 /** The tfjs-node inside a folder that `setup native` filled. */
 export const addonPackage = (folder: string): string =>
   join(folder, "node_modules", "@tensorflow", "tfjs-node");

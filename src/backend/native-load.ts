@@ -1,3 +1,4 @@
+import { createRequire } from "node:module";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import {
@@ -8,6 +9,7 @@ import {
   linkerFolders,
   linkerList,
   nativeFolder,
+  quietLibrary,
   type Loaded,
 } from "./engine.js";
 import {
@@ -220,13 +222,31 @@ function bringBackOldUtil(): void {
     if (!(name in util)) Object.assign(util, { [name]: value });
 }
 
-/** tfjs-node has a tfjs-core of its own, which warns that the platform is set already; both share one engine. */
-async function importQuietly(path: string): Promise<void> {
+/** What a library of `setup native` does with stderr. */
+interface QuietLibrary {
+  mute(): void;
+  unmute(): void;
+}
+
+/** The one in a folder; of an engine that was built before there was one, nothing. */
+function quietIn(folder: string): QuietLibrary {
+  if (!existsSync(quietLibrary(folder))) return { mute() {}, unmute() {} };
+  const library: QuietLibrary = createRequire(import.meta.url)(quietLibrary(folder));
+  return library;
+}
+
+/**
+ * tfjs-node has a tfjs-core of its own, which warns that the platform is set already (both share one engine), and
+ * TensorFlow's libraries log as they load.
+ */
+async function importQuietly(path: string, { mute, unmute }: QuietLibrary): Promise<void> {
   const { warn } = console;
   console.warn = () => {};
+  mute();
   try {
     await import(pathToFileURL(path).href);
   } finally {
+    unmute();
     console.warn = warn;
   }
 }
@@ -258,7 +278,7 @@ export async function loadNative(
   if (device === "cpu") process.env["CUDA_VISIBLE_DEVICES"] ??= "-1";
   bringBackOldUtil();
   const { path, text } = findNative(packages, folder);
-  await importQuietly(path);
+  await importQuietly(path, quietIn(folder));
   registerNativeKernels();
   if (device === "gpu" && !usesCard()) throw cudaProblem(cudaFacts(folder));
   return { backend: "tensorflow", text };

@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { at } from "../at.js";
 import { loadSettings } from "../config/load.js";
-import { UserError } from "../errors.js";
+import { UsageError } from "../errors.js";
 import { hubId } from "../hub/hub.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { startCommand, mergeFiles, printOutcome } from "./running.js";
@@ -24,7 +24,7 @@ async function runAdd(expert: string, options: AddFlags): Promise<void> {
   const { to, resume, json } = options;
   // Tasks come from the merge; a stand-in lets the other options be checked.
   const chosen = await loadSettings({ ...options, tasks: "all" });
-  if (chosen.taskWeights) throw new UserError("--task-weights is not for add");
+  if (chosen.taskWeights) throw new UsageError("--task-weights is not for add");
   const job = startCommand();
   const { addExpert } = await import("../run/add.js");
   const fetched = await fetchNamed({ ...chosen, experts: [expert] }, job);

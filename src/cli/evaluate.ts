@@ -24,7 +24,7 @@ async function runEvaluate(folder: string, { show, json, ...options }: EvaluateF
   const { readModel, startFor } = await import("../inputs/prepare.js");
   const { evaluateFolder, homeOf } = await import("../run/evaluate.js");
   const { base } = await fetchNamed({ base: chosen.base }, startCommand());
-  await startFor((await readModel(homeOf({ folder, base }))).model, chosen.backend);
+  await startFor((await readModel(await homeOf({ folder, base }))).model, chosen.backend);
   // What the user did not give is as in the run that wrote the folder.
   const { tasks, seed, maxLength, valPerTask } = chosen;
   const given = Object.entries({ tasks, seed, maxLength, valPerTask }).filter(([key]) => key in options);

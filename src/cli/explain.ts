@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
-import { UserError } from "../errors.js";
+import { UsageError } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { memoryText } from "../report/memory.js";
 import { startCommand } from "./running.js";
@@ -37,7 +37,7 @@ interface ExplainFlags extends Given {
 
 async function runExplain({ shape, count, json, ...options }: ExplainFlags): Promise<void> {
   if (shape !== undefined && count === undefined && options["tasks"] === undefined)
-    throw new UserError("--shape needs --count, the number of experts");
+    throw new UsageError("--shape needs --count, the number of experts");
   const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
   const { explainMemory } = await import("../run/explain.js");
   const plan = await explainMemory({ ...(await fetchNamed(chosen, startCommand())), shape, count });

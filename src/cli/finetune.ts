@@ -3,10 +3,10 @@ import { join } from "node:path";
 import type { Command } from "commander";
 import { above, belowOne, wholeNumber } from "../config/numbers.js";
 import { loadSettings } from "../config/load.js";
-import { stoppedCode, UserError } from "../errors.js";
+import { stoppedCode, UsageError } from "../errors.js";
 import type { FinetuneOptions } from "../finetune/start.js";
 import { fileNames } from "../folder/files.js";
-import { fetchNamed, locateBase, shippedData } from "../inputs/locate.js";
+import { dataOf, fetchNamed, locateBase } from "../inputs/locate.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
@@ -38,10 +38,10 @@ interface FinetuneFlags extends Given {
   json?: boolean;
 }
 
-/** What of a model is trained. @throws UserError where two answers are given */
+/** What of a model is trained. @throws UsageError where two answers are given */
 function trainedPart(options: FinetuneFlags): FinetuneOptions["how"] {
   const kinds = (["full", "lora", "ia3"] as const).filter((kind) => options[kind] !== undefined);
-  if (kinds.length > 1) throw new UserError(`--${kinds.join(" and --")}: choose one of them`);
+  if (kinds.length > 1) throw new UsageError(`--${kinds.join(" and --")}: choose one of them`);
   return kinds[0] ?? "full";
 }
 
@@ -63,7 +63,9 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
   const { weightDecay: _, lr: __, ...settings } = options;
   const chosen = await loadSettings({ ...settings, tasks: options.task, batchSize, out });
   if (chosen.tasks.length > 1 && !options.multitask)
-    throw new UserError(`--task ${options.task}: give one task, or --multitask for one model of all of them`);
+    throw new UsageError(
+      `--task ${options.task}: give one task, or --multitask for one model of all of them`,
+    );
   const how = trainedPart(options);
   const job = startCommand();
   job.training(true);
@@ -73,7 +75,7 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
     {
       base: await locateBase({ base, family }),
       tasks: chosen.tasks,
-      data: chosen.data ?? shippedData,
+      data: await dataOf({ data: chosen.data, base, family }),
       out,
       how,
       rank,

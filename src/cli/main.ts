@@ -1,6 +1,15 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander";
-import { explain, messageOf, safeLine, Stopped, stoppedCode, UserError } from "../errors.js";
+import {
+  explain,
+  messageOf,
+  safeLine,
+  Stopped,
+  stoppedCode,
+  UsageError,
+  usageCode,
+  UserError,
+} from "../errors.js";
 import { nearest } from "../nearest.js";
 import { version } from "../package.js";
 
@@ -33,10 +42,10 @@ function meantCommands(words: readonly string[]): string[] {
   return [...commands.keys()];
 }
 
-/** @throws UserError where a first word is no command: the default one takes options alone */
+/** @throws UsageError where a first word is no command: the default one takes options alone */
 function checkCommand([first = ""]: readonly string[]): void {
   if (first === "" || first.startsWith("-") || first === "help" || commands.has(first)) return;
-  throw new UserError(
+  throw new UsageError(
     `there is no command "${first}"${nearest(first, commands.keys())}; train-merge --help lists them`,
   );
 }
@@ -90,12 +99,13 @@ try {
   // Commander has said what there is to say: a help, a version, what is wrong with the options.
   if (thrown instanceof CommanderError) {
     await flushed();
-    process.exit(Math.min(thrown.exitCode, 1));
+    process.exit(thrown.exitCode && usageCode);
   }
   const error = explain(thrown);
   if (process.argv.includes("--debug") && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   else process.stderr.write(`train-merge: ${safeLine(lineOf(error))}\n`);
   if (error instanceof Stopped) process.exit(stoppedCode);
+  if (error instanceof UsageError) process.exit(usageCode);
   process.exit(1);
 }
 // The WASM and TensorFlow engines can hold handles that keep the process alive.

@@ -5,7 +5,7 @@ import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
 import { startMergeThreads } from "../disk/threads.js";
-import { UserError, kebab } from "../errors.js";
+import { UsageError, kebab } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
@@ -55,13 +55,13 @@ const placeholders: Readonly<Record<Parameter["kind"], string>> = {
   choice: "<name>",
 };
 
-/** The method of that name. @throws UserError, with the nearest name, where there is none */
-export function chosenMethod(name: string): Method {
+/** The method of that name. @throws UsageError, with the nearest name, where there is none */
+export function chosenMethod(name: string, asked = "--method "): Method {
   const found = methods.find((method) => method.name === name);
   if (found) return found;
   const names = methods.map((method) => method.name);
-  throw new UserError(
-    `--method ${name}: there is no such method${nearest(name, names)}; there are ${names.join(", ")}`,
+  throw new UsageError(
+    `${asked}${name}: there is no such method${nearest(name, names)}; there are ${names.join(", ")}`,
   );
 }
 
@@ -102,7 +102,7 @@ async function runMergekitFile(
     (key) => options[key] !== undefined,
   );
   if (stray !== undefined)
-    throw new UserError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
+    throw new UsageError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
   const { mergeByFile } = await import("../mergers/mergekit-file.js");
   const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
   await mergeByFile(file, { ...chosen, threads: options.threads, out }, job);
@@ -125,11 +125,11 @@ async function chosenTokenizer(
 /** Merges with a method. @returns the folder that was written */
 async function runMergeMethod(options: MergeFlags, chosen: Settings, job: RunningCommand): Promise<string> {
   if (options.method === undefined)
-    throw new UserError(
+    throw new UsageError(
       "name a method (--method ties) or a mergekit file; `train-merge methods` lists the methods",
     );
   const method = chosenMethod(options.method);
-  if (!chosen.experts) throw new UserError("name the models to merge: --experts FOLDER FOLDER …");
+  if (!chosen.experts) throw new UsageError("name the models to merge: --experts FOLDER FOLDER …");
   const names = chosen.experts.map((folder) => basename(resolve(folder)));
   const out = chosen.out ?? `merged/${method.name}-${names.join("+")}`;
   const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, job);

@@ -34,7 +34,7 @@ export function addMethods(program: Command): void {
     .description("list the methods that train nothing, or one with its parameters")
     .option("--json", "print them as JSON")
     .action((name: string | undefined, { json }: { json?: boolean }) => {
-      const listed = name === undefined ? methods : [chosenMethod(name)];
+      const listed = name === undefined ? methods : [chosenMethod(name, "methods ")];
       if (json)
         printJson(
           listed.map((method) => ({

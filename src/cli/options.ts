@@ -1,7 +1,7 @@
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import { settings, type Settings } from "../config/settings.js";
-import { UserError, kebab } from "../errors.js";
+import { UsageError, kebab } from "../errors.js";
 
 /** Options as commander hands them over. */
 export type Given = Readonly<Record<string, unknown>>;
@@ -26,7 +26,9 @@ export function checkedOption(flags: string, help: string, schema: z.ZodType): O
   return option.argParser((text) => {
     const parsed = schema.safeParse(text);
     if (parsed.success) return parsed.data;
-    throw new UserError(`${option.long ?? flags} ${text}: ${parsed.error.issues[0]?.message ?? "not valid"}`);
+    throw new UsageError(
+      `${option.long ?? flags} ${text}: ${parsed.error.issues[0]?.message ?? "not valid"}`,
+    );
   });
 }
 

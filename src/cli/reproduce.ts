@@ -4,8 +4,8 @@ import { z } from "zod";
 import { loadSettings, readSettingsFile } from "../config/load.js";
 import { above, wholeNumber, commaSeparated } from "../config/numbers.js";
 import type { Settings } from "../config/settings.js";
-import { UserError, kebab } from "../errors.js";
-import { fetchNamed, shippedData } from "../inputs/locate.js";
+import { kebab, missedCode, UsageError } from "../errors.js";
+import { dataOf, fetchNamed } from "../inputs/locate.js";
 import { textOf, toText } from "../report/table.js";
 import type { Experiment } from "../reproduce/types.js";
 import { startCommand } from "./running.js";
@@ -71,27 +71,27 @@ function listText(experiments: readonly Experiment[]): string {
   );
 }
 
-/** The families that are compared. @throws UserError where the experiment and the options do not go together */
+/** The families that are compared. @throws UsageError where the experiment and the options do not go together */
 function familiesOf({ id, families: needed }: Experiment, options: ReproduceFlags): string[] | undefined {
   const families = options.families === undefined ? undefined : commaSeparated(options.families);
   if ((families?.length ?? 1) < (needed ?? 1))
-    throw new UserError(
+    throw new UsageError(
       `${id} compares families: name them with --families, a weak and a strong base of each size in turn`,
     );
   if (!families) return undefined;
-  if (!needed) throw new UserError(`--families: ${id} looks at one family; name it with --family`);
+  if (!needed) throw new UsageError(`--families: ${id} looks at one family; name it with --family`);
   const besides = ["family", "base", "experts"].find((key) => options[key] !== undefined);
-  if (besides) throw new UserError(`--${besides}: --families names the models already`);
+  if (besides) throw new UsageError(`--${besides}: --families names the models already`);
   return families;
 }
 
-/** How the experiment fine-tunes models of its own. @throws UserError where it does not, and the user says how */
+/** How the experiment fine-tunes models of its own. @throws UsageError where it does not, and the user says how */
 function finetuningOf({ id, trains }: Experiment, command: Command, options: ReproduceFlags) {
   const given = ["models", "epochs", "finetuneLr", "most"].find(
     (key) => command.getOptionValueSource(key) === "cli",
   );
   if (given !== undefined && !trains)
-    throw new UserError(`--${kebab(given)}: ${id} fine-tunes no models of its own`);
+    throw new UsageError(`--${kebab(given)}: ${id} fine-tunes no models of its own`);
   const { models, epochs, finetuneLr: lr, most } = options;
   return { models, epochs, lr, ...(most !== undefined && { most }) };
 }
@@ -105,13 +105,13 @@ async function settingsFor(
   const { tasks, family, base } = options;
   const named = [families, family, base, options.config].some((one) => one !== undefined);
   if (named && tasks === undefined && options.config === undefined)
-    throw new UserError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
+    throw new UsageError("name the tasks that the family has experts for: --tasks cb,trec6,sst2");
   const asked = named ? options : { ...options, tasks: tasks ?? shipped.tasks };
   const chosen = await loadSettings(asked, options.config);
   const others = options.heldOut ?? (named || tasks !== undefined ? "" : shipped.heldOut);
   const heldOut = commaSeparated(others).filter((task) => !chosen.tasks.includes(task));
   if (experiment.heldOut && heldOut.length === 0)
-    throw new UserError(
+    throw new UsageError(
       `${experiment.id} tests on tasks that are not part of the merge: name them with --held-out`,
     );
   const fromFile = options.config === undefined ? {} : await readSettingsFile(options.config);
@@ -143,10 +143,11 @@ async function runReproduce(
   const { reproduce, defaultOut } = await import("../reproduce/run.js");
   const called = families?.map((name) => basename(name)).join("+") ?? chosen.family;
   const out = chosen.out ?? defaultOut(experiment, called);
+  const fetched = await fetchNamed(chosen, job);
   const made = await reproduce(
     experiment,
     {
-      options: { ...(await fetchNamed(chosen, job)), data: chosen.data ?? shippedData },
+      options: { ...fetched, data: await dataOf({ ...chosen, experts: fetched.experts }) },
       heldOut,
       seeds: options.seeds,
       finetuning,
@@ -174,7 +175,7 @@ async function runReproduce(
   if (missed.length === 0) return;
   const lines = missed.map((line) => `  ${line}\n`).join("");
   process.stderr.write(`train-merge: outside what is expected:\n${lines}`);
-  process.exitCode = 1;
+  process.exitCode = missedCode;
 }
 
 export function addReproduce(program: Command): void {

@@ -5,7 +5,7 @@ import { z } from "zod";
 import { loadSettings } from "../config/load.js";
 import { readYaml } from "../config/yaml.js";
 import { wholeNumber } from "../config/numbers.js";
-import { stoppedCode, UserError } from "../errors.js";
+import { stoppedCode, UsageError, UserError } from "../errors.js";
 import { nodeFile } from "../folder/tree-files.js";
 import { nodeMethods, type NodeMethod } from "../treerun/methods.js";
 import { fetchNamed } from "../inputs/locate.js";
@@ -44,7 +44,7 @@ const nested: z.ZodType<Nested> = z.lazy(() => z.union([z.string(), z.array(nest
 async function grouping(by: string): Promise<TreeOptions["by"]> {
   if (by === "similarity" || by === "order") return by;
   if (!existsSync(by))
-    throw new UserError(`--by ${by}: it is neither similarity nor order, and there is no such file`);
+    throw new UsageError(`--by ${by}: it is neither similarity nor order, and there is no such file`);
   const groups = nested.safeParse(await readYaml(by));
   if (groups.success) return { file: by, groups: groups.data };
   throw new UserError(`${by}: write groups as nested lists of tasks, such as [[rte, cb], copa]`);
@@ -54,9 +54,9 @@ async function treeOptions(options: TreeFlags): Promise<TreeOptions> {
   const by = await grouping(options.by);
   const { fanIn, pairwise } = options;
   if (typeof by === "object" && (fanIn !== undefined || pairwise))
-    throw new UserError(`--fan-in is not for groups that a file names (${by.file})`);
+    throw new UsageError(`--fan-in is not for groups that a file names (${by.file})`);
   if (pairwise && fanIn !== undefined && fanIn !== 2)
-    throw new UserError("--pairwise means --fan-in 2; give one of them");
+    throw new UsageError("--pairwise means --fan-in 2; give one of them");
   return {
     fanIn: pairwise ? 2 : fanIn,
     by,

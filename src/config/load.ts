@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import { at } from "../at.js";
-import { UserError, camel, kebab } from "../errors.js";
+import { UsageError, UserError, camel, kebab } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { readYaml } from "./yaml.js";
 import { settings, settingsSchema, type Settings } from "./settings.js";
@@ -57,7 +57,7 @@ function describe(issue: z.core.$ZodIssue, file: string | undefined, fromFile: R
 
 /**
  * Puts a config file and options together (options win), fills in the defaults and checks everything.
- * @throws UserError naming the option or the file's key.
+ * @throws UserError naming the file's key, UsageError naming the option
  */
 export async function loadSettings(options: Record<string, unknown>, configPath?: string): Promise<Settings> {
   const file = configPath === undefined ? {} : await readSettingsFile(configPath);
@@ -67,11 +67,14 @@ export async function loadSettings(options: Record<string, unknown>, configPath?
   const chosen: Record<string, unknown> = { ...file, ...given };
   const merged: Record<string, unknown> = { ...presetOf(chosen["method"], chosen["variant"]), ...chosen };
   if (merged["tasks"] === undefined)
-    throw new UserError(
+    throw new UsageError(
       "name the tasks to merge: --tasks rte,cb,copa (`train-merge tasks` lists those it knows)",
     );
   const parsed = settingsSchema.safeParse(merged);
   if (parsed.success) return parsed.data;
   const fromFile = new Set(Object.keys(file).filter((key) => !(key in given)));
-  throw new UserError(describe(at(parsed.error.issues, 0), configPath, fromFile));
+  const issue = at(parsed.error.issues, 0);
+  const message = describe(issue, configPath, fromFile);
+  if (fromFile.has(String(issue.path[0]))) throw new UserError(message);
+  throw new UsageError(message);
 }

@@ -15,7 +15,8 @@ import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";
 import type { Encoder } from "../tasks/encoders.js";
-import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { tasksOf } from "../inputs/tasks.js";
+import type { Task } from "../tasks/registry.js";
 import { shuffled } from "../tasks/split.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightStep } from "../train/weights.js";
@@ -209,7 +210,7 @@ export async function finetune(
 ): Promise<{ out: string; scores: readonly EpochScore[] } | undefined> {
   const resources = new Resources();
   try {
-    const tasks = pickTasks(await loadTasks(options.data), options.tasks);
+    const tasks = await tasksOf(options.data, options.tasks, { expertOf: () => undefined, note: hooks.note });
     const scores = await run(options, tasks, hooks, resources);
     return scores && { out: options.out, scores };
   } catch (error) {

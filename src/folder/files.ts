@@ -93,6 +93,9 @@ export const runFile = jsonFile(
         ),
       })
       .optional(),
+    /** The data folder, and that of the templates. */
+    data: z.string().optional(),
+    prompts: z.string().optional(),
     seconds: z.record(z.string(), z.number()).default({}),
     peakMemoryBytes: z.number().optional(),
     devicePeakBytes: z.number().optional(),

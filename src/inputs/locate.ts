@@ -1,7 +1,7 @@
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
-import { existsSync, statSync } from "node:fs";
+import { existsSync, realpathSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { basename, join, resolve, sep } from "node:path";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
@@ -9,7 +9,7 @@ import type { Column } from "../merge/source.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
 import type { PlacementRequest } from "../plan/memory.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { hasData, loadTasks, pickTasks } from "../tasks/registry.js";
 
 const isFolder = (path: string): boolean => existsSync(path) && statSync(path).isDirectory();
 
@@ -134,10 +134,46 @@ export interface Recipe {
   readonly name: string;
 }
 
+const shippedFolder = join(packageFolder, "checkpoints", shippedFamily);
+/** Whether a folder is of the family that ships. */
+function isShipped(folder: string): boolean {
+  const real = existsSync(folder) ? realpathSync(folder) : resolve(folder);
+  return real === realpathSync(shippedFolder) || real.startsWith(realpathSync(shippedFolder) + sep);
+}
+
+/** The models that a run is told. */
+interface ToldModels {
+  readonly data?: string | undefined;
+  readonly family?: string | undefined;
+  readonly base?: string | undefined;
+  readonly experts?: readonly string[] | undefined;
+}
+
+/**
+ * The data folder of a run. The data that ships is the shipped family's alone: any other model would be trained and
+ * measured on what was made up for that one.
+ * @throws UserError where models of one's own have no data named
+ */
+export async function dataOf({ data, family, base, experts = [] }: ToldModels): Promise<string> {
+  if (data !== undefined) return data;
+  const folders = experts.map((expert) => /^\w[\w.-]*=(.+)$/.exec(expert)?.[1] ?? expert);
+  if (base !== undefined) folders.push(base);
+  if (family !== undefined) folders.push(await familyFolder(family));
+  const own = folders.find((folder) => !isShipped(folder));
+  if (own === undefined) return shippedData;
+  throw new UserError(
+    `${own}: name its data with --data: a folder with <task>/train, validation and test as .jsonl, .csv, .tsv or ` +
+      ".parquet (what ships is the synthetic family's own)",
+  );
+}
+
 /** The recipe of the options: every task's expert is a column. */
 export async function recipeOf(options: MergeOptions): Promise<Recipe> {
   // An unknown task is said to be one before a folder for it is missed.
-  pickTasks(await loadTasks(options.data ?? shippedData), options.tasks);
+  const data = await dataOf(options);
+  const registry = await loadTasks(data);
+  const named = options.tasks.filter((id) => registry.has(id) || !hasData(data, id));
+  pickTasks(registry, named);
   const locations = await locate(options);
   const { family = options.base === undefined ? shippedFamily : locations.base } = options;
   return { locations, name: `${basename(family)}-${options.tasks.join("+")}` };

@@ -21,8 +21,8 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
-import { foldersOf, shippedData, type Locations, type Recipe } from "./locate.js";
+import { expertsIn, tasksOf } from "./tasks.js";
+import { dataOf, foldersOf, type Locations, type Recipe } from "./locate.js";
 import { encoderFor, startFor } from "./prepare.js";
 
 /** What the coefficients are trained over. */
@@ -148,8 +148,9 @@ export async function openInputs(
   hooks: MergeHooks,
 ): Promise<Inputs> {
   const { locations, name } = recipe;
-  const data = options.data ?? shippedData;
-  const tasks = pickTasks(await loadTasks(data), options.tasks);
+  const data = await dataOf(options);
+  const knowledge = { expertOf: expertsIn(locations.sources), note: hooks.note };
+  const tasks = await tasksOf(data, options.tasks, knowledge);
   const resources = new Resources();
   const opening: RunOpening = { recipe, options, data, out, hooks, resources };
   try {

@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import { fileNames, resultsFile } from "../folder/files.js";
+import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { mergeByTraining } from "./merge.js";
 import { locateBase } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
@@ -58,11 +58,14 @@ export async function addExpert(
       `${to} has ${name} already (${before.join(", ")}); give the expert's own task with --task`,
     );
   if (!existsSync(expert)) throw new UserError(`${expert}: there is no such folder`);
-  const base = await locateBase(options);
+  const made = await runFile.read(to);
+  const told = { ...options, data: options.data ?? made?.data };
+  if (options.base === undefined && options.family === undefined) told.base = made?.places?.base;
+  const base = await locateBase(told);
   await checkBase(to, base);
   const tasks = [...before, name];
   const label = before.join("+");
-  return mergeByTraining({ ...options, tasks }, hooks, {
+  return mergeByTraining({ ...told, tasks }, hooks, {
     name: `${basename(resolve(to))}+${name}`,
     locations: {
       base,

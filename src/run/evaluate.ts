@@ -10,7 +10,7 @@ import { toRows } from "../evaluate/baselines.js";
 import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
-import { headPath, fileNames, resultsFile } from "../folder/files.js";
+import { headFolder, headPath, fileNames, resultsFile, runFile } from "../folder/files.js";
 import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
 import {
   openHead,
@@ -23,7 +23,6 @@ import {
   type DataOptions,
   type EncoderOptions,
 } from "../inputs/prepare.js";
-import { shippedData } from "../inputs/locate.js";
 import { Resources } from "../checkpoint/files.js";
 import { makeTable } from "../merge/table.js";
 import { loadTaskVectors } from "../merge/vectors.js";
@@ -31,7 +30,8 @@ import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import type { Encoder } from "../tasks/encoders.js";
-import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { tasksOf } from "../inputs/tasks.js";
+import type { Task } from "../tasks/registry.js";
 import type { SplitName } from "../tasks/split.js";
 
 export interface EvaluateOptions {
@@ -61,20 +61,37 @@ export interface Evaluation {
   readonly said: GeneratedText[];
 }
 
-/** The folder with the model's config and tokenizer: an adapter's is its base. */
-export function homeOf({ folder, base }: Pick<EvaluateOptions, "folder" | "base">): string {
+/** The folder with the model's config and tokenizer: an adapter's is its base, that of its run unless one is named. */
+export async function homeOf({
+  folder,
+  base: given,
+}: Pick<EvaluateOptions, "folder" | "base">): Promise<string> {
   if (!isAdapter(folder)) return folder;
-  if (base === undefined)
+  const base = given ?? (await runFile.read(folder))?.places?.base;
+  if (base === undefined || (given === undefined && !existsSync(base)))
     throw new UserError(`${folder}: it is an adapter: name the model that it belongs to with --base`);
   return base;
+}
+
+/** Data and templates: as the options say, else those of the run that wrote the folder. */
+async function recordedData({
+  folder,
+  ...given
+}: EvaluateOptions): Promise<{ data: string; prompts?: string | undefined }> {
+  const run = await runFile.read(folder);
+  const data = given.data ?? run?.data;
+  if (data === undefined)
+    throw new UserError(`${folder}: it does not say what data it was made with: name the folder with --data`);
+  if (given.data === undefined && !existsSync(data))
+    throw new UserError(`${folder}: its data are not there any more (${data}): name the folder with --data`);
+  return { data, prompts: given.prompts ?? run?.prompts };
 }
 
 /** How the test examples are drawn: as the options say, else as in the run that wrote the folder. */
 async function drawOptions(options: EvaluateOptions): Promise<DataOptions & EncoderOptions> {
   const { settings: saved = {} } = (await resultsFile.read(options.folder)) ?? {};
   return {
-    data: options.data ?? shippedData,
-    prompts: options.prompts,
+    ...(await recordedData(options)),
     seed: options.seed ?? saved.seed ?? 0,
     maxLength: options.maxLength ?? saved.maxLength ?? 128,
     valPerTask: options.valPerTask ?? saved.valPerTask ?? 32,
@@ -99,11 +116,14 @@ async function openMerged(
 }
 
 /** The tasks that are asked for, or every one that the folder has a head for. */
-async function tasksOf({ folder, tasks }: EvaluateOptions, data: string): Promise<Task[]> {
+async function tasksIn({ folder, tasks }: EvaluateOptions, data: string): Promise<Task[]> {
   const heads = join(folder, fileNames.heads);
   if (!existsSync(heads))
     throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
-  return pickTasks(await loadTasks(data), tasks ?? (await readdir(heads)).sort());
+  return tasksOf(data, tasks ?? (await readdir(heads)).sort(), {
+    expertOf: (id) => headFolder(folder, id),
+    note() {},
+  });
 }
 
 /** A language model that scores the answers where no task has a head of its own. */
@@ -143,12 +163,12 @@ async function prepareWrittenTask(
 export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<Evaluation> {
   const { folder, placement, show } = options;
   const draw = await drawOptions(options);
-  const home = homeOf(options);
+  const home = await homeOf(options);
   const family = await readFamily(home);
   const resources = new Resources();
   try {
     const merged = await openMerged(folder, home, family, resources);
-    const tasks = await tasksOf(options, draw.data);
+    const tasks = await tasksIn(options, draw.data);
     const outputLayer = outputLayerFor(folder, family, tasks);
     const head = outputLayer === "pool" ? family.head : undefined;
     const model = buildModel(merged, outputLayer);

@@ -140,6 +140,7 @@ async function writeCard(
 async function writeRun(
   out: string,
   { plan, locations, data, notes }: Inputs,
+  prompts: string | undefined,
   run: Readonly<Record<string, unknown>>,
 ): Promise<void> {
   await runFile.write(out, {
@@ -152,7 +153,8 @@ async function writeRun(
       base: resolve(locations.base),
       sources: locations.sources.map((source) => ({ ...source, folder: resolve(source.folder) })),
     },
-    data,
+    data: resolve(data),
+    ...(prompts !== undefined && { prompts: resolve(prompts) }),
     ...(notes.length && { notes }),
     ...run,
     peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
@@ -223,7 +225,7 @@ export async function finishMerge(
     coefficients: table !== undefined,
     tree: finished.settings?.["tree"] !== undefined,
   });
-  await writeRun(out, inputs, finished.run);
+  await writeRun(out, inputs, options.prompts, finished.run);
   await inputs.checkFiles();
   // Last: a folder with results is a finished one.
   await resultsFile.write(out, {

@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { copyFile, mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { addonPackage, nativeFolder } from "../backend/engine.js";
+import { addonPackage, nativeFolder, quietLibrary } from "../backend/engine.js";
 import { writeText } from "../checkpoint/files.js";
 import { z } from "zod";
 import { at } from "../at.js";
@@ -34,20 +34,10 @@ const linking =
     ? { origin: "@loader_path", options: ["-undefined", "dynamic_lookup"] }
     : { origin: "$ORIGIN", options: [] };
 
-/** Compiles tfjs-node's binding against TensorFlow's libraries; they are found where they lie, through the rpath. */
-async function compileAddon(staging: string, tensorflow: TensorFlow): Promise<void> {
-  const addon = addonPackage(staging);
-  const target = join(addon, "lib", "napi-v8", "tfjs_binding.node");
+/** Compiles a library that Node loads. */
+async function compile(staging: string, target: string, args: readonly string[]): Promise<void> {
   await mkdir(dirname(target), { recursive: true });
-  // Inside the cache the path is relative, because the folder is renamed when all is well.
-  const rpath = isInside(staging, tensorflow.folder)
-    ? `${linking.origin}/${relative(dirname(target), tensorflow.folder)}`
-    : tensorflow.folder;
-  const headers = [
-    join(staging, "node_modules", "node-api-headers", "include"),
-    join(tensorflow.folder, "include"),
-    addon,
-  ];
+  const headers = join(staging, "node_modules", "node-api-headers", "include");
   await runCommand(
     process.env["CXX"] ?? "c++",
     [
@@ -57,16 +47,32 @@ async function compileAddon(staging: string, tensorflow: TensorFlow): Promise<vo
       "-fPIC",
       "-DNAPI_VERSION=8",
       ...linking.options,
-      ...headers.flatMap((folder) => ["-I", folder]),
-      ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
-      ...tensorflow.libraries,
-      `-Wl,-rpath,${rpath}`,
+      "-I",
+      headers,
+      ...args,
       "-o",
       target,
     ],
     "the addon could not be compiled; a C++ compiler is needed (Debian: apt install g++; " +
       "macOS: xcode-select --install), or name one in CXX",
   );
+}
+
+/** Compiles tfjs-node's binding against TensorFlow's libraries; they are found where they lie, through the rpath. */
+async function compileAddon(staging: string, tensorflow: TensorFlow): Promise<void> {
+  const addon = addonPackage(staging);
+  const target = join(addon, "lib", "napi-v8", "tfjs_binding.node");
+  // Inside the cache the path is relative, because the folder is renamed when all is well.
+  const rpath = isInside(staging, tensorflow.folder)
+    ? `${linking.origin}/${relative(dirname(target), tensorflow.folder)}`
+    : tensorflow.folder;
+  await compile(staging, target, [
+    ...[join(tensorflow.folder, "include"), addon].flatMap((folder) => ["-I", folder]),
+    ...["tfjs_backend.cc", "tfjs_binding.cc"].map((file) => join(addon, "binding", file)),
+    ...tensorflow.libraries,
+    `-Wl,-rpath,${rpath}`,
+  ]);
+  await compile(staging, quietLibrary(staging), [join(nativePins, "quiet.cc")]);
 }
 
 /** What check-native.ts answers. */

@@ -36,7 +36,7 @@ async function firstLine(path: string): Promise<string> {
 }
 
 /** Column names for a file without a header; undefined where its first line is one. */
-async function headlessColumns(path: string, task: Task): Promise<string[] | undefined> {
+async function headlessColumns(path: string, task: NamedTask): Promise<string[] | undefined> {
   const names = headless[task.id];
   if (!names) return undefined;
   const first = (await firstLine(path)).trim();
@@ -45,7 +45,7 @@ async function headlessColumns(path: string, task: Task): Promise<string[] | und
 }
 
 /** How a file of separated values is to be read. */
-async function separatedOptions(path: string, task: Task): Promise<Options> {
+async function separatedOptions(path: string, task: NamedTask): Promise<Options> {
   const common = {
     columns: (await headlessColumns(path, task)) ?? true,
     bom: true,
@@ -63,7 +63,7 @@ interface SeparatedLine {
   readonly info: { readonly lines: number };
 }
 
-async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
+async function* separatedRows(path: string, task: NamedTask): AsyncGenerator<Row> {
   const options = await separatedOptions(path, task);
   const source = createReadStream(path);
   const parser = source.pipe(parse(options));
@@ -80,7 +80,11 @@ async function* separatedRows(path: string, task: Task): AsyncGenerator<Row> {
   }
 }
 
-function rowsOfFile(path: string, task: Task): AsyncGenerator<Row> {
+/** What of a task its files are found and read by. */
+type NamedTask = Pick<Task, "id">;
+
+/** The rows of a file, as they stand there. */
+export function readRows(path: string, task: NamedTask): AsyncGenerator<Row> {
   if (extname(path) === ".jsonl") return jsonlRows(path);
   if (extname(path) === ".parquet") return parquetRows(path);
   return separatedRows(path, task);
@@ -92,7 +96,7 @@ function rowsOfFile(path: string, task: Task): AsyncGenerator<Row> {
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
   await refuseIrregular(path);
-  const rows = rowsOfFile(path, task);
+  const rows = readRows(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;
@@ -179,7 +183,7 @@ async function dataHint(dataFolder: string): Promise<string> {
 /** The files of a task's folder by split. @throws UserError where the folder or every split is missing. */
 export async function findSplits(
   dataFolder: string,
-  task: Task,
+  task: NamedTask,
 ): Promise<Partial<Record<FileSplit, DataFiles>>> {
   const folder = join(dataFolder, task.id);
   if (!existsSync(folder))

@@ -58,10 +58,22 @@ export type ClassTask = Extract<Task, { readonly labels: readonly string[] }>;
 /** By its kind, a task has labels or may have none. */
 export type Task = Readonly<z.infer<typeof registryEntry>> & { readonly id: string };
 
+/** What a task may be called: it is also a folder's name. */
+const taskName = /^\w[\w.-]*$/;
+
+/** Whether a task that no registry names can be found out about: it has a folder of data. */
+export const hasData = (data: string, id: string): boolean => taskName.test(id) && existsSync(join(data, id));
+
+/** A task of one's own, checked as the registry's are. */
+export const makeTask = (id: string, entry: z.input<typeof registryEntry>): Task => ({
+  ...registryEntry.parse(entry),
+  id,
+});
+
 async function readRegistry(path: string): Promise<Map<string, Task>> {
   const parsed = z
     .record(
-      z.string().regex(/^\w[\w.-]*$/, "a task's name may hold letters, digits, dots, dashes and underscores"),
+      z.string().regex(taskName, "a task's name may hold letters, digits, dots, dashes and underscores"),
       registryEntry,
     )
     .safeParse(await readJson(path));
@@ -87,7 +99,8 @@ export function pickTasks(registry: ReadonlyMap<string, Task>, ids: readonly str
     const task = registry.get(id);
     if (!task)
       throw new UserError(
-        `unknown task "${id}"${nearest(id, registry.keys())}; \`train-merge tasks\` lists them`,
+        `unknown task "${id}"${nearest(id, registry.keys())}; \`train-merge tasks\` lists them, and one of your own ` +
+          `needs a folder ${id} in --data`,
       );
     return task;
   });

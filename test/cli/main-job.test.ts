@@ -306,7 +306,7 @@ test("what no expert changes is copied byte for byte; a head of the base's own s
 const query = "bert.encoder.layer.0.attention.self.query.weight";
 const expert = (family: string) => join(family, "experts", "cb");
 
-describe("bad input gets one line and exit code 1", () => {
+describe("bad input gets one line and exit code 1, a command line that is not understood 2", () => {
   test.each<[string, (family: string) => Promise<void>, RegExp]>([
     [
       "truncated weights",
@@ -394,21 +394,29 @@ describe("bad input gets one line and exit code 1", () => {
     expect(existsSync(join(out, "model.safetensors"))).toBe(false);
   });
 
-  test.each<[string, string[], RegExp]>([
+  test.each<[string, string[], RegExp, code?: number]>([
     ["unknown task", ["--tasks", "rte,copaa"], /unknown task "copaa" \(did you mean "copa"\?\)/],
-    ["unknown option", ["--tasks", "rte", "--stepz", "3"], /unknown option '--stepz'.*\n.*--steps/],
-    ["a word for a number", ["--tasks", "rte", "--steps", "many"], /--steps: .*number/],
+    ["unknown option", ["--tasks", "rte", "--stepz", "3"], /unknown option '--stepz'.*\n.*--steps/, 2],
+    ["a word for a number", ["--tasks", "rte", "--steps", "many"], /--steps: .*number/, 2],
     [
       "unknown gate",
       ["--tasks", "rte", "--gate", "relu"],
       /--gate: it must be one of tanh, sigmoid, clamp, identity/,
+      2,
     ],
     [
       "a start the gate cannot reach",
       ["--tasks", "rte", "--init", "1.5"],
       /--init: the tanh gate cannot start there/,
+      2,
     ],
-    ["no tasks", [], /name the tasks to merge/],
+    ["no tasks", [], /name the tasks to merge/, 2],
+    ["unknown command", ["mrege"], /no command "mrege" \(did you mean "merge"\?\)/, 2],
+    [
+      "models of one's own without data",
+      ["--tasks", "rte,cb", "--base", "own"],
+      /^train-merge: own: name its data with --data/m,
+    ],
     [
       "unknown family",
       ["--tasks", "rte", "--family", "minni"],
@@ -424,10 +432,10 @@ describe("bad input gets one line and exit code 1", () => {
       ["--tasks", "rte", "--out", packageFolder],
       /is not empty and was not written by train-merge/,
     ],
-  ])("%s", async (_, args, message) => {
+  ])("%s", async (_, args, message, expected = 1) => {
     const { code, stderr } = await cli(...args);
     expect(stderr).toMatch(message);
-    expect(code).toBe(1);
+    expect(code).toBe(expected);
   });
 
   test("an unknown key of a config file is named, with the nearest known one", async () => {

@@ -239,6 +239,8 @@ test("the command line takes ids where it takes folders, and records the commits
     "--experts",
     "rte=tiny/rte",
     "cb=tiny/cb@main",
+    "--data",
+    join(packageFolder, "data", "mini"),
     "--steps",
     "0",
     "--backend",
