@@ -147,7 +147,7 @@ async function runReproduce(
   const made = await reproduce(
     experiment,
     {
-      options: { ...fetched, data: await dataOf({ ...chosen, experts: fetched.experts }) },
+      options: { ...fetched, data: await dataOf(fetched) },
       heldOut,
       seeds: options.seeds,
       finetuning,

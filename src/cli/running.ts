@@ -29,12 +29,15 @@ function timeText(seconds: number): string {
   return `${Math.floor(rounded / 60)} min ${String(rounded % 60).padStart(2, "0")} s`;
 }
 
-/** Time that the steps so far took, spread over those that are left. */
+/** Off a terminal, milliseconds between two lines of something that takes long. */
+const quiet = 10_000;
+
+/** Time that the steps so far took, spread over those that are left; measuring comes after them. */
 function leftText(first: { at: number; step: number }, step: number, steps: number): string {
   const done = step - first.step;
-  if (done <= 0) return "";
+  if (done <= 0 || step === steps) return "";
   const each = (performance.now() - first.at) / 1000 / done;
-  return `  ${timeText(each * (steps - step))} left`;
+  return `  ${timeText(each * (steps - step))} of steps left`;
 }
 
 /** Writes what a run tells to stderr: one line rewritten in place on a terminal, few plain lines elsewhere. */
@@ -45,6 +48,7 @@ export function progressPrinter(
   let open = false;
   let first: { at: number; step: number } | undefined;
   let accuracy = "";
+  let toldAt = performance.now();
 
   const end = () => {
     if (open) stream.write("\n");
@@ -55,8 +59,9 @@ export function progressPrinter(
       stream.write(`\r\x1b[K${text.slice(0, (stream.columns ?? 80) - 1)}`);
       open = true;
       if (keep) end();
-    } else if (keep) {
+    } else if (keep || performance.now() - toldAt > quiet) {
       stream.write(`${text}\n`);
+      toldAt = performance.now();
     }
   };
 
@@ -65,6 +70,7 @@ export function progressPrinter(
     note(message) {
       end();
       stream.write(`${message}\n`);
+      toldAt = performance.now();
     },
     progress(phase, done, of) {
       line(`${phase} ${done}/${of}`, false);

@@ -1,7 +1,7 @@
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { basename, join, resolve, sep } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
@@ -134,36 +134,31 @@ export interface Recipe {
   readonly name: string;
 }
 
-const shippedFolder = join(packageFolder, "checkpoints", shippedFamily);
-/** Whether a folder is of the family that ships. */
-function isShipped(folder: string): boolean {
-  const real = existsSync(folder) ? realpathSync(folder) : resolve(folder);
-  return real === realpathSync(shippedFolder) || real.startsWith(realpathSync(shippedFolder) + sep);
+/** Whether a model is the base of the family that ships. */
+function isShippedBase(folder: string): boolean {
+  const shipped = join(packageFolder, "checkpoints", shippedFamily, "base");
+  return existsSync(folder) && realpathSync(folder) === realpathSync(shipped);
 }
 
-/** The models that a run is told. */
-interface ToldModels {
+/** Where a run's models and data are, as told. */
+interface ToldPlaces {
   readonly data?: string | undefined;
   readonly family?: string | undefined;
   readonly base?: string | undefined;
-  readonly experts?: readonly string[] | undefined;
 }
 
 /**
- * The data folder of a run. The data that ships is the shipped family's alone: any other model would be trained and
+ * The data folder of a run. The data that ships belongs to the family that ships: any other model would be trained and
  * measured on what was made up for that one.
- * @throws UserError where models of one's own have no data named
+ * @throws UserError where another base has no data named
  */
-export async function dataOf({ data, family, base, experts = [] }: ToldModels): Promise<string> {
+export async function dataOf({ data, ...told }: ToldPlaces): Promise<string> {
   if (data !== undefined) return data;
-  const folders = experts.map((expert) => /^\w[\w.-]*=(.+)$/.exec(expert)?.[1] ?? expert);
-  if (base !== undefined) folders.push(base);
-  if (family !== undefined) folders.push(await familyFolder(family));
-  const own = folders.find((folder) => !isShipped(folder));
-  if (own === undefined) return shippedData;
+  const base = await locateBase(told);
+  if (isShippedBase(base)) return shippedData;
   throw new UserError(
-    `${own}: name its data with --data: a folder with <task>/train, validation and test as .jsonl, .csv, .tsv or ` +
-      ".parquet (what ships is the synthetic family's own)",
+    `${base}: name the data with --data: a folder with <task>/train, validation and test as .jsonl, .csv, .tsv or ` +
+      ".parquet (what ships is for the synthetic family alone)",
   );
 }
 

@@ -12,7 +12,7 @@ import { UserError } from "../errors.js";
 import { fileNames, stateFile } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
-import { memoryText } from "../report/memory.js";
+import { placedText } from "../report/memory.js";
 import { stepShape, hashesOf, prepareTasks, type TaskExamples } from "./data.js";
 import { openHeads, openModels, type OpenedModels, checkVocabulary } from "./models.js";
 import type { RunOpening } from "./opening.js";
@@ -74,14 +74,6 @@ export function placeVectors(
     memoryBudget: options.memoryBudget,
   });
 }
-
-/** A plan for a reader. */
-export const planText = (plan: MemoryPlan): string =>
-  memoryText({
-    ...plan,
-    what: `memory of a step of ${plan.step.tokens} tokens, task vectors as ${plan.options.packing}:`,
-    rows: plan.predictions,
-  });
 
 /** Loads the task vectors where the plan puts them. @throws UserError where no expert differs from the base */
 export async function loadVectors(
@@ -173,7 +165,7 @@ export async function openInputs(
 
     const { seen, ...columns } = await makeColumns(opening, models);
     const plan = await placeVectors(opening, models, seen, { tasks: prepared, engine });
-    hooks.note(planText(plan));
+    hooks.note(placedText(plan.chosen));
     const vectors = await loadVectors(opening, models, seen, plan);
     return {
       ...models,

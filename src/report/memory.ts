@@ -46,6 +46,11 @@ export const placementText = ({
 }: Pick<PlacementRow, "residency" | "blockwise">): string =>
   `${residency}${textIf(blockwise, ", by blocks")}`;
 
+/** The placement of a run, in a line. */
+export const placedText = (chosen: PlacementRow): string =>
+  `task vectors: ${placementText(chosen)}; ${size(chosen.device)} on the device, ${size(chosen.host)} of host memory, ` +
+  `about ${duration(chosen.seconds)} a step (\`train-merge explain\` compares the placements)`;
+
 /** What each placement would take, the chosen one marked, and the paper's equation 6 beside it. */
 export function memoryText({ what, rows, chosen, asked, budget, equation6 }: MemoryTable): string {
   const body = rows.map((row) => [

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { cp, mkdir, readFile, readdir, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, readdir, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { openCheckpoint } from "../../src/checkpoint/folder.js";
@@ -414,8 +414,8 @@ describe("bad input gets one line and exit code 1, a command line that is not un
     ["unknown command", ["mrege"], /no command "mrege" \(did you mean "merge"\?\)/, 2],
     [
       "models of one's own without data",
-      ["--tasks", "rte,cb", "--base", "own"],
-      /^train-merge: own: name its data with --data/m,
+      ["--tasks", "rte,cb", "--base", join(mini, "experts", "cb")],
+      /^train-merge: .*cb: name the data with --data/m,
     ],
     [
       "unknown family",
@@ -475,6 +475,39 @@ describe("bad input gets one line and exit code 1, a command line that is not un
       /UserError: unknown task[^]*\n\s+at /,
     );
   });
+});
+
+test("a task of one's own needs no registry; the result is measured on the run's own data", async () => {
+  const [own, out] = [join(folder, "own data"), join(folder, "own")];
+  await cp(join(data, "rte"), join(own, "mood"), { recursive: true });
+  const models = ["--base", join(mini, "base"), "--experts", `mood=${join(mini, "experts", "rte")}`];
+  const run = [
+    "--tasks",
+    "mood",
+    ...models,
+    "--data",
+    own,
+    "--steps",
+    "0",
+    "--backend",
+    "wasm",
+    "--out",
+    out,
+  ];
+  const made = await cli(...run, "--json");
+  expect(made).toMatchObject({ code: 0 });
+  expect(made.stderr).toMatch(
+    /mood: "text_a" with "text_b", by its columns; 2 labels \(.*\), by its expert's id2label/,
+  );
+  const measured = await cli("evaluate", out, "--json");
+  expect(measured).toMatchObject({ code: 0 });
+  const last = (printed: string) => (JSON.parse(printed) as { rows: ResultRow[] }).rows.at(-1)!;
+  const { method: _made, ...row } = last(made.stdout);
+  const { method: _measured, ...again } = last(measured.stdout);
+  expect(again).toEqual(row);
+  await rename(own, `${own} elsewhere`);
+  const gone = await cli("evaluate", out);
+  expect(gone.stderr).toMatch(/its data are not there any more \(.*own data\): name the folder with --data/);
 });
 
 test("links in a family are followed", async () => {
