@@ -1,10 +1,11 @@
 /**
  * What hashes of the inputs and the look at what was written take of a merge's time.
  *
- *   node dist/scripts/bench/written.js --base FOLDER --models FOLDER,FOLDER [--methods task-arithmetic,ties] [--rounds 7]
+ *   node dist/scripts/bench/written.js --base FOLDER --models FOLDER,FOLDER
+ *   [--methods task-arithmetic,ties] [--rounds 7]
  *
- * Each round merges from disk to disk, with hashes beside it and without in turns, and then times the look again by itself:
- * it is the same work on the same files.
+ * Each round merges from disk to disk, with hashes beside it and without in turns, and then times the look again by
+ * itself: it is the same work on the same files.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -30,7 +30,7 @@ function timeText(seconds: number): string {
 }
 
 /** Off a terminal, milliseconds between two lines of something that takes long. */
-const quiet = 10_000;
+const silentFor = 10_000;
 
 /** Time that the steps so far took, spread over those that are left; measuring comes after them. */
 function leftText(first: { at: number; step: number }, step: number, steps: number): string {
@@ -59,7 +59,7 @@ export function progressPrinter(
       stream.write(`\r\x1b[K${text.slice(0, (stream.columns ?? 80) - 1)}`);
       open = true;
       if (keep) end();
-    } else if (keep || performance.now() - toldAt > quiet) {
+    } else if (keep || performance.now() - toldAt > silentFor) {
       stream.write(`${text}\n`);
       toldAt = performance.now();
     }

@@ -15,7 +15,7 @@ import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";
 import type { Encoder } from "../tasks/encoders.js";
-import { tasksOf } from "../inputs/tasks.js";
+import { tasksOf } from "../inputs/data.js";
 import type { Task } from "../tasks/registry.js";
 import { shuffled } from "../tasks/split.js";
 import { learningRate } from "../train/adamw.js";

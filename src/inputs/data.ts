@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
 import { adapterOf, type Family, type Member } from "../checkpoint/family.js";
-import { sha256 } from "../checkpoint/files.js";
+import { readJsonObject, sha256 } from "../checkpoint/files.js";
 import { headFolder, headPath, fileNames } from "../folder/files.js";
 import type { InputHash } from "../report/card.js";
 import { requestFor } from "../plan/memory.js";
@@ -18,11 +18,50 @@ import type { PreparedTask } from "../evaluate/evaluate.js";
 import { rowTokens } from "../tasks/batches.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
-import type { Task } from "../tasks/registry.js";
+import { inferTask } from "../tasks/infer.js";
+import { hasData, loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { usesLabels } from "../train/passes.js";
 import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { disposeHead, loadHead, prepareTask } from "./prepare.js";
+
+/** What is known of the models that a run's tasks belong to. */
+export interface TaskKnowledge {
+  /** Where a task's expert lies, with its config; undefined where there is none. */
+  expertOf(id: string): string | undefined;
+  readonly note: (message: string) => void;
+}
+
+/**
+ * The tasks of a run. What no registry names is found out about, where the data folder has it.
+ * @throws UserError naming the nearest known task, or what cannot be told
+ */
+export async function tasksOf(
+  data: string,
+  ids: readonly string[],
+  { expertOf, note }: TaskKnowledge,
+): Promise<Task[]> {
+  const registry = await loadTasks(data);
+  for (const id of ids) {
+    if (registry.has(id) || !hasData(data, id)) continue;
+    const expert = expertOf(id);
+    const paths = [expert].filter((one) => one !== undefined).map((one) => join(one, fileNames.config));
+    const [config] = await Promise.all(paths.filter(existsSync).map(readJsonObject));
+    const { task, told } = await inferTask(id, data, config);
+    note(told);
+    registry.set(id, task);
+  }
+  return pickTasks(registry, ids);
+}
+
+/** Where a run's experts lie: of an earlier merge, what it kept of each task's expert. */
+export const expertsIn =
+  (sources: readonly Source[]) =>
+  (id: string): string | undefined => {
+    const source = sources.find(({ tasks }) => tasks.includes(id));
+    if (!source?.merged) return source?.folder;
+    return headFolder(source.folder, id);
+  };
 
 /** A task's examples, encoded, its head on the device, and the files that they came from. */
 export type TaskExamples = PreparedTask & Pick<TaskData, "sources">;

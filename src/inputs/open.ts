@@ -13,7 +13,7 @@ import { fileNames, stateFile } from "../folder/files.js";
 import { columnOf, type Column } from "../merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../merge/vectors.js";
 import { placedText } from "../report/memory.js";
-import { stepShape, hashesOf, prepareTasks, type TaskExamples } from "./data.js";
+import { stepShape, hashesOf, prepareTasks, type TaskExamples, expertsIn, tasksOf } from "./data.js";
 import { openHeads, openModels, type OpenedModels, checkVocabulary } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
@@ -21,7 +21,6 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
-import { expertsIn, tasksOf } from "./tasks.js";
 import { dataOf, foldersOf, type Locations, type Recipe } from "./locate.js";
 import { encoderFor, startFor } from "./prepare.js";
 

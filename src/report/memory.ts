@@ -48,8 +48,8 @@ export const placementText = ({
 
 /** The placement of a run, in a line. */
 export const placedText = (chosen: PlacementRow): string =>
-  `task vectors: ${placementText(chosen)}; ${size(chosen.device)} on the device, ${size(chosen.host)} of host memory, ` +
-  `about ${duration(chosen.seconds)} a step (\`train-merge explain\` compares the placements)`;
+  `task vectors: ${placementText(chosen)}; ${size(chosen.device)} on the device, ${size(chosen.host)} of ` +
+  `host memory, about ${duration(chosen.seconds)} a step (\`train-merge explain\` compares the placements)`;
 
 /** What each placement would take, the chosen one marked, and the paper's equation 6 beside it. */
 export function memoryText({ what, rows, chosen, asked, budget, equation6 }: MemoryTable): string {

@@ -30,7 +30,7 @@ import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types
 import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import type { Encoder } from "../tasks/encoders.js";
-import { tasksOf } from "../inputs/tasks.js";
+import { tasksOf } from "../inputs/data.js";
 import type { Task } from "../tasks/registry.js";
 import type { SplitName } from "../tasks/split.js";
 

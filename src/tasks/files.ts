@@ -84,7 +84,7 @@ async function* separatedRows(path: string, task: NamedTask): AsyncGenerator<Row
 type NamedTask = Pick<Task, "id">;
 
 /** The rows of a file, as they stand there. */
-export function readRows(path: string, task: NamedTask): AsyncGenerator<Row> {
+export function rowsIn(path: string, task: NamedTask): AsyncGenerator<Row> {
   if (extname(path) === ".jsonl") return jsonlRows(path);
   if (extname(path) === ".parquet") return parquetRows(path);
   return separatedRows(path, task);
@@ -96,7 +96,7 @@ export function readRows(path: string, task: NamedTask): AsyncGenerator<Row> {
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
   await refuseIrregular(path);
-  const rows = readRows(path, task);
+  const rows = rowsIn(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;

@@ -2,7 +2,7 @@
 import { UserError } from "../errors.js";
 import { isRecord } from "../checkpoint/files.js";
 import { aliases } from "./examples.js";
-import { findSplits, readRows } from "./files.js";
+import { findSplits, rowsIn } from "./files.js";
 import { makeTask, type Task } from "./registry.js";
 
 /** A task that was found out about, and what by, for people. */
@@ -11,22 +11,22 @@ export interface InferredTask {
   readonly told: string;
 }
 
-type Config = Readonly<Record<string, unknown>>;
+type ExpertConfig = Readonly<Record<string, unknown>>;
 
 /** Rows that are looked at to tell the columns. */
 const rowsLookedAt = 100;
 
 /** What transformers' classes are for that no task kind is. */
-const unsupported: readonly (readonly [sign: RegExp, what: string])[] = [
+const otherAnswers: readonly (readonly [sign: RegExp, what: string])[] = [
   [/ForTokenClassification$/, "classes of tokens"],
   [/ForQuestionAnswering$/, "spans of a text"],
   [/ForMaskedLM$/, "masked words"],
 ];
 
 /** @throws UserError where an expert answers in a way that cannot be trained on or measured */
-function refuseUnsupported(id: string, config: Config): void {
+function refuseOtherAnswers(id: string, config: ExpertConfig): void {
   const architectures = [config["architectures"]].flat().map(String);
-  const sign = unsupported.find(([pattern]) => architectures.some((name) => pattern.test(name)));
+  const sign = otherAnswers.find(([pattern]) => architectures.some((name) => pattern.test(name)));
   const problem = config["problem_type"];
   let what = sign?.[1];
   if (problem === "regression") what = "a number";
@@ -39,7 +39,7 @@ function refuseUnsupported(id: string, config: Config): void {
 }
 
 /** Names of an expert's outputs in order; undefined where its config has none, or LABEL_0 … */
-function labelNames(config: Config): string[] | undefined {
+function labelNames(config: ExpertConfig): string[] | undefined {
   const named = config["id2label"];
   if (!isRecord(named)) return undefined;
   const names = Array.from({ length: Object.keys(named).length }, (_, i) => named[String(i)]);
@@ -49,11 +49,10 @@ function labelNames(config: Config): string[] | undefined {
 }
 
 /** How many outputs an expert has that has no names for them. */
-function labelCount(config: Config): number | undefined {
+function labelCount(config: ExpertConfig): number | undefined {
   const named = config["id2label"];
   if (isRecord(named)) return Object.keys(named).length;
-  const { num_labels: count } = config;
-  return typeof count === "number" ? count : undefined;
+  return [config["num_labels"]].find((count) => typeof count === "number");
 }
 
 /** What the rows of a task's files hold. */
@@ -70,7 +69,7 @@ async function lookAt(dataFolder: string, id: string, all: boolean): Promise<See
   for (const { files } of Object.values(splits))
     for (const path of files) {
       let count = 0;
-      for await (const { fields } of readRows(path, { id })) {
+      for await (const { fields } of rowsIn(path, { id })) {
         Object.keys(fields).forEach((name) => columns.add(name));
         const label = aliases.label.map((name) => fields[name]).find((value) => value !== undefined);
         const isWord = typeof label === "string" || typeof label === "number" || typeof label === "boolean";
@@ -81,17 +80,17 @@ async function lookAt(dataFolder: string, id: string, all: boolean): Promise<See
   return { columns, labels };
 }
 
-const isNumber = (text: string): boolean => /^\d+$/.test(text);
+const isDigits = (text: string): boolean => /^\d+$/.test(text);
 
 /** The labels of a task, and what they were found by. @throws UserError where their order cannot be known */
-function labelsOf(
+function classesOf(
   id: string,
-  config: Config | undefined,
+  config: ExpertConfig | undefined,
   { labels }: SeenRows,
 ): { readonly labels: string[]; readonly by: string } {
   const names = config && labelNames(config);
   if (names) return { labels: names, by: "its expert's id2label" };
-  const words = [...labels].filter((label) => !isNumber(label) && label !== "true" && label !== "false");
+  const words = [...labels].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
   const count = config && labelCount(config);
   if (words.length && config)
     throw new UserError(
@@ -99,13 +98,14 @@ function labelsOf(
         "outputs: write id2label there, or labels in the data folder's tasks.json",
     );
   if (words.length) return { labels: words.toSorted(), by: "the data, in the order of the alphabet" };
-  const most = count ?? Math.max(1, ...[...labels].filter(isNumber).map(Number)) + 1;
-  const by = count === undefined ? "the data" : "its expert's outputs";
+  const most = count ?? Math.max(1, ...[...labels].filter(isDigits).map(Number)) + 1;
+  let by = "the data";
+  if (count !== undefined) by = "its expert's outputs";
   return { labels: Array.from({ length: most }, (_, i) => String(i)), by };
 }
 
 /** Whether a model's config is one of images. */
-const takesImages = (config: Config): boolean =>
+const takesImages = (config: ExpertConfig): boolean =>
   "image_size" in config || isRecord(config["vision_config"]) || "num_channels" in config;
 
 /**
@@ -116,9 +116,9 @@ const takesImages = (config: Config): boolean =>
 export async function inferTask(
   id: string,
   dataFolder: string,
-  config: Config | undefined,
+  config: ExpertConfig | undefined,
 ): Promise<InferredTask> {
-  if (config) refuseUnsupported(id, config);
+  if (config) refuseOtherAnswers(id, config);
   const names = config && labelNames(config);
   if (config && takesImages(config)) {
     if (!names)
@@ -145,11 +145,12 @@ export async function inferTask(
       `${dataFolder}/${id}: none of its columns (${[...columns].join(", ")}) is one of ${aliases.first.join(", ")}; ` +
         "rename the column of the text",
     );
-  const { labels, by } = labelsOf(id, config, seen);
-  const kind = second === undefined ? "single" : "pair";
+  const { labels, by } = classesOf(id, config, seen);
+  let kind: "single" | "pair" = "single";
+  if (second !== undefined) kind = "pair";
   const texts = [first, second].filter((name) => name !== undefined).map((name) => `"${name}"`);
   const told =
     `${id}: ${texts.join(" with ")}, by its columns; ${labels.length} labels ` +
-    `(${labels.slice(0, 4).join(", ")}${labels.length > 4 ? " …" : ""}), by ${by}`;
+    `(${labels.slice(0, 4).join(", ")}${" …".repeat(Number(labels.length > 4))}), by ${by}`;
   return { task: makeTask(id, { kind, labels }), told };
 }
