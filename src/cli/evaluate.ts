@@ -47,11 +47,15 @@ async function runEvaluate(folder: string, { show, json, ...options }: EvaluateF
 export function addEvaluate(program: Command): void {
   program
     .command("evaluate <folder>")
-    .description("measure a merged model from its written files")
+    .description(
+      "measure a merged model from its written files, or any other model on the task that it answers",
+    )
     .addOption(
       new Option("--tasks <names>", "tasks, separated by commas (default: every one it has a head for)"),
     )
-    .addOption(settingOption("base", "the model that an adapter belongs to"))
+    .addOption(
+      settingOption("base", "the model that an adapter belongs to, or whose tokenizer an expert has"),
+    )
     .addOption(settingOption("data"))
     .addOption(settingOption("prompts"))
     .addOption(
@@ -73,6 +77,10 @@ export function addEvaluate(program: Command): void {
       ),
     )
     .option("--json", "print the rows as JSON")
-    .addHelpText("after", "\nExample:\n  $ train-merge evaluate merged/mini-rte+cb+copa --tasks rte,cb")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  $ train-merge evaluate merged/mini-rte+cb+copa --tasks rte,cb\n" +
+        "  $ train-merge evaluate experts/rte --tasks rte --data data --base base",
+    )
     .action(runEvaluate);
 }

@@ -36,7 +36,7 @@ import type { SplitName } from "../tasks/split.js";
 
 export interface EvaluateOptions {
   readonly folder: string;
-  /** The model that an adapter belongs to. */
+  /** The model that an adapter belongs to; of any other model, whose tokenizer it has. */
   readonly base?: string | undefined;
   /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
   readonly placement?: Placement | undefined;
@@ -115,25 +115,41 @@ async function openMerged(
   return merged;
 }
 
+/** Whether a folder keeps a head for each task, as a merge does; any other model has its own, if any. */
+const keepsHeads = (folder: string): boolean => existsSync(join(folder, fileNames.heads));
+
+/** What a folder's row is called. */
+const whatIs = (folder: string): string => (keepsHeads(folder) ? "merged" : "model");
+
 /** The tasks that are asked for, or every one that the folder has a head for. */
 async function tasksIn({ folder, tasks }: EvaluateOptions, data: string): Promise<Task[]> {
+  const isMerge = keepsHeads(folder);
   const heads = join(folder, fileNames.heads);
-  if (!existsSync(heads))
-    throw new UserError(`${folder}: there is no heads/ in it; was it written by train-merge?`);
-  return tasksOf(data, tasks ?? (await readdir(heads)).sort(), {
-    expertOf: (id) => headFolder(folder, id),
+  const kept = [heads].filter(existsSync).map((path) => readdir(path));
+  const ids = tasks ?? (await Promise.all(kept)).flat().sort();
+  if (!isMerge && ids.length !== 1)
+    throw new UserError(
+      `${folder}: there is no heads/ in it, as in a merge; of another model name the one task that it answers: --tasks NAME`,
+    );
+  return tasksOf(data, ids, {
+    expertOf: (id) => [headFolder(folder, id)].find(existsSync) ?? folder,
     note() {},
   });
 }
 
 /** A language model that scores the answers where no task has a head of its own. */
-function outputLayerFor(folder: string, { outputLayers }: ModelFamily, tasks: readonly Task[]): OutputLayer {
-  const heads = tasks.every(({ id }) => existsSync(headPath(folder, id)));
-  return !heads && outputLayers.includes("score") ? "score" : "pool";
+function outputLayerFor(
+  { actual, checkpoint: { folder } }: Member,
+  { outputLayers, head }: ModelFamily,
+  tasks: readonly Task[],
+): OutputLayer {
+  const isOwn = head !== undefined && !keepsHeads(folder) && actual.has(head.weight);
+  const hasHeads = isOwn || tasks.every(({ id }) => existsSync(headPath(folder, id)));
+  return !hasHeads && outputLayers.includes("score") ? "score" : "pool";
 }
 
 interface TaskContext {
-  readonly folder: string;
+  readonly merged: Member;
   readonly canonical: (name: string) => string;
   readonly head: HeadNames | undefined;
   readonly model: Model;
@@ -144,23 +160,30 @@ interface TaskContext {
 /** A task's examples, and its head on the device where the model needs one. */
 async function prepareWrittenTask(
   task: Task,
-  { folder, canonical, head, model, encoder, options }: TaskContext,
+  { merged, canonical, head, model, encoder, options }: TaskContext,
   resources: Resources,
 ): Promise<PreparedTask> {
   if (!head) return prepareTask(task, { config: {} }, encoder, options);
-  const expert = await openHead(folder, task.id, canonical);
-  try {
-    checkHead(expert, head, model, task);
-    const loaded = await loadHead(expert, head);
-    resources.add(() => disposeHead(loaded));
-    return await prepareTask(task, { head: loaded, config: expert.checkpoint.config }, encoder, options);
-  } finally {
-    await expert.checkpoint.close();
+  const { folder } = merged.checkpoint;
+  let holder = merged;
+  if (keepsHeads(folder)) {
+    holder = await openHead(folder, task.id, canonical);
+    resources.add(() => holder.checkpoint.close());
   }
+  checkHead(holder, head, model, task);
+  const loaded = await loadHead(holder, head);
+  resources.add(() => disposeHead(loaded));
+  return prepareTask(task, { head: loaded, config: holder.checkpoint.config }, encoder, options);
 }
 
-/** Measures a merged model from its written files alone: its folder, its heads, the data. */
-export async function evaluateFolder(options: EvaluateOptions, method = "merged"): Promise<Evaluation> {
+/**
+ * Measures a merged model from its written files alone: its folder, its heads, the data. Or any other model, on the one
+ * task that it answers.
+ */
+export async function evaluateFolder(
+  options: EvaluateOptions,
+  method = whatIs(options.folder),
+): Promise<Evaluation> {
   const { folder, placement, show } = options;
   const draw = await drawOptions(options);
   const home = await homeOf(options);
@@ -169,13 +192,16 @@ export async function evaluateFolder(options: EvaluateOptions, method = "merged"
   try {
     const merged = await openMerged(folder, home, family, resources);
     const tasks = await tasksIn(options, draw.data);
-    const outputLayer = outputLayerFor(folder, family, tasks);
+    const outputLayer = outputLayerFor(merged, family, tasks);
     const head = outputLayer === "pool" ? family.head : undefined;
     const model = buildModel(merged, outputLayer);
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
-    const encoder = await encoderFor(home, model, draw);
-    checkVocabulary(home, encoder, model);
-    const context = { folder, canonical: family.canonical, head, model, encoder, options: draw };
+    // An expert may be saved without its tokenizer, which is its base's.
+    let words = home;
+    if (!keepsHeads(folder)) words = options.base ?? home;
+    const encoder = await encoderFor(words, model, draw);
+    checkVocabulary(words, encoder, model);
+    const context = { merged, canonical: family.canonical, head, model, encoder, options: draw };
     const prepared: PreparedTask[] = [];
     for (const task of tasks) prepared.push(await prepareWrittenTask(task, context, resources));
     const vectors = await loadTaskVectors({ base: merged, columns: [] }, [...model.parameters.keys()], {

@@ -505,6 +505,11 @@ test("a task of one's own needs no registry; the result is measured on the run's
   const { method: _made, ...row } = last(made.stdout);
   const { method: _measured, ...again } = last(measured.stdout);
   expect(again).toEqual(row);
+  // An expert by itself is what the table's first row says.
+  const expertAlone = ["evaluate", join(mini, "experts", "rte"), "--tasks", "mood", "--data", own];
+  const alone = await cli(...expertAlone, "--base", join(mini, "base"), "--json");
+  const [individual] = (JSON.parse(made.stdout) as { rows: ResultRow[] }).rows;
+  expect(last(alone.stdout)).toEqual({ ...individual, method: "model" });
   await rename(own, `${own} elsewhere`);
   const gone = await cli("evaluate", out);
   expect(gone.stderr).toMatch(/its data are not there any more \(.*own data\): name the folder with --data/);
