@@ -98,9 +98,17 @@ async function runMergekitFile(
   chosen: Settings,
   job: RunningCommand,
 ): Promise<string> {
-  const stray = ["method", "base", "experts", "dtype", ...Object.keys(givenParameters(options))].find(
-    (key) => options[key] !== undefined,
-  );
+  const ofMethods = [
+    "method",
+    "base",
+    "experts",
+    "dtype",
+    "tokenizer",
+    "rank",
+    ...Object.keys(givenParameters(options)),
+  ];
+  if (options.write !== "auto") ofMethods.push("write");
+  const stray = ofMethods.find((key) => options[key] !== undefined);
   if (stray !== undefined)
     throw new UsageError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
   const { mergeByFile } = await import("../mergers/mergekit-file.js");

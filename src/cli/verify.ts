@@ -10,7 +10,9 @@ async function runVerify(folder: string, { all, json }: { all?: boolean; json?: 
   else
     for (const { what, ok, detail } of checks)
       process.stdout.write(`${what}: ${marks[`${ok}`]} (${detail})\n`);
-  if (checks.some(({ ok }) => ok === false)) process.exitCode = 1;
+  // Numbers that are finite say nothing of whether they are right.
+  const isKnown = checks.some(({ what, ok }) => ok && what !== "numbers");
+  if (!isKnown || checks.some(({ ok }) => ok === false)) process.exitCode = 1;
 }
 
 export function addVerify(program: Command): void {

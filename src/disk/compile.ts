@@ -1,5 +1,6 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
+import { findMethod } from "../methods/index.js";
 import type { ParameterValues } from "../methods/types.js";
 import { isFloat, writtenType, type DType, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/safetensors.js";
@@ -87,6 +88,7 @@ export function compileMerge(
   { method, values, dtype, without = [], statistics }: CompileOptions,
 ): { plan: MergePlan; kept: Unmerged[]; left: string[] } {
   const first = base ?? at(inputs, 0);
+  const keepsEqual = !findMethod(method).changesEqual?.(values);
   const kept: Unmerged[] = [];
   const tensors = [...first.actual]
     .filter(([canonical]) => !without.includes(canonical))
@@ -100,7 +102,8 @@ export function compileMerge(
         ref: refOf(input, canonical),
       }));
       // Adapters leave most of a model as the base has it.
-      if (base && found.length && found.every(({ ref }) => ref && isSame(ref, own))) return copied;
+      if (base && keepsEqual && found.length && found.every(({ ref }) => ref && isSame(ref, own)))
+        return copied;
       const all = mergeable(own, found);
       if ("refs" in all)
         return { ...described, base: base && own, inputs: all.refs, ...statistics?.(canonical) };

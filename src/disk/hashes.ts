@@ -1,7 +1,7 @@
 /** SHA-256 of the files that a merge reads, by threads beside it. */
 import { realpath, stat } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { Worker } from "node:worker_threads";
 import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
@@ -88,7 +88,7 @@ export async function hashInputs(
   for (const path of left) found.set(path, await sha256(path));
   return all.flatMap(({ folder, file }) => {
     const hashes = [found.get(join(folder, file))].filter((one) => one !== undefined);
-    return hashes.map((hash) => ({ folder, file, sha256: hash }));
+    return hashes.map((hash) => ({ folder: resolve(folder), file, sha256: hash }));
   });
 }
 

@@ -60,6 +60,9 @@ const trainedSettings = z
   })
   .partial();
 
+/** A file of the result, as it was written. */
+const outputHash = z.object({ file: z.string(), sha256: z.string() });
+
 /** results.json: written last, so a folder that has it is finished. */
 export const resultsFile = jsonFile(
   "results.json",
@@ -69,6 +72,7 @@ export const resultsFile = jsonFile(
     // As they stand in the file: their order is the order of the report.
     settings: z.custom<z.infer<typeof trainedSettings>>((value) => trainedSettings.safeParse(value).success),
     inputs: z.array(inputHash).readonly().default([]),
+    outputs: z.array(outputHash).readonly().default([]),
   }),
   { marks: ["rows", "search", "settings"] },
 );
@@ -179,6 +183,7 @@ export const mergeFile = jsonFile(
       .array(z.object({ folder: z.string(), file: z.string(), sha256: z.string() }))
       .readonly()
       .optional(),
+    outputs: z.array(outputHash).readonly().optional(),
     /** What was done with unlike vocabularies. */
     tokenizer: tokenizerChoice.optional(),
     /** What is not merged, was let through or stands out; a line each. */

@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync, readFileSync, rmSync } from "node:fs";
-import { mkdir, readFile, rm, writeFile, readdir, realpath } from "node:fs/promises";
+import { mkdir, readFile, rm, stat, writeFile, readdir, realpath } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { errorCode, UserError } from "../errors.js";
 import { storedEntry, type Member } from "../checkpoint/family.js";
-import { atomicFile, editJson, readJson, writeText } from "../checkpoint/files.js";
+import { atomicFile, editJson, readJson, sha256, writeText } from "../checkpoint/files.js";
 import { unwrapped } from "../checkpoint/names.js";
 import { unquantised } from "../checkpoint/quantised.js";
 import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoint/write.js";
@@ -172,10 +172,30 @@ export async function writeAround(
       ...(older !== undefined && { dtype: older }),
       ...changes,
       ...(dtype && { dtype: dtypeWords[dtype] }),
+      ...(!dtype && [older, config["dtype"]].includes("float64") && { dtype: dtypeWords.F32 }),
     })),
   );
   await copyCompanions(folder, out, tokenizer?.replaces);
   await tokenizer?.write(out);
+}
+
+/** What of a result's files a model is made of, by their names: beside it, and in heads/<task>. */
+const modelFiles = /^((adapter_)?(model|config)\b.*|head\.safetensors|tokenizer.*|chat_template\.jinja)$/;
+const isOfModel = (path: string): boolean => {
+  const [name = "", ...folders] = path.split(/[\\/]/).toReversed();
+  const isHead = folders.length === 2 && folders[1] === fileNames.heads;
+  return modelFiles.test(name) && (folders.length === 0 || isHead);
+};
+
+/** Hashes of a result's files, where they are no more than a gigabyte: more would take as long as to write them. */
+export async function hashWritten(out: string): Promise<{ file: string; sha256: string }[]> {
+  const files = (await readdir(out, { recursive: true })).filter(isOfModel).sort();
+  let size = 0;
+  for (const file of files) size += (await stat(join(out, file))).size;
+  if (size > 2 ** 30) return [];
+  const hashed: { file: string; sha256: string }[] = [];
+  for (const file of files) hashed.push({ file, sha256: await sha256(join(out, file)) });
+  return hashed;
 }
 
 /** Writes a task's head as its expert has it, byte for byte, with the expert's config (label names). */

@@ -80,7 +80,7 @@ export function compileMergekit(
   const first = open(firstSlice?.base ?? firstSlice?.lead.model ?? "");
   checkModules(file, first, `${where}: line ${lineWhere("modules", undefined)}: modules`);
   const parts = file.modules.map((module) =>
-    compileModule({ ...shared, module, open: (model) => partOf(open(model), module, file) }),
+    compileModule({ ...shared, module, open: (model) => partOf(open(model), module) }),
   );
   const tensors = parts.flatMap((part) => part.tensors);
   const labels = [...new Set(tensors.flatMap((tensor) => tensor.labels ?? []))];

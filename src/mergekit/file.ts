@@ -133,15 +133,14 @@ interface KeyIssue {
   readonly keys: readonly string[];
 }
 
-/** Keys that mean nothing where they often stand. */
-const astray: readonly string[] = ["layer_range", "revision"];
-
 /** A key that nobody knows: mergekit passes it over, and so do we, where it is no misspelled one. */
 function passOver({ path: at, keys }: KeyIssue, place: MergekitPlace): string {
   const [key = ""] = keys;
   const whole = [...at, key].join(".");
   const where = inLine(place, place.lineOf(placesOf([...at, key])));
-  const meant = astray.includes(key) ? "" : nearest(key, knownKeys);
+  // A key of another place is none here, and no misspelled one.
+  const isAstray = knownKeys.includes(key) || key === "revision";
+  const meant = !isAstray && nearest(key, knownKeys);
   if (meant) throw new UserError(`${where}: ${whole}: train-merge does not know this key${meant}`);
   return `${where}: ${whole} is passed over, as mergekit does`;
 }

@@ -27,20 +27,22 @@ const modules: ReadonlyMap<string, string> = new Map([
 
 const partNamed = (name: string): string => modelParts.find(([, names]) => names.test(name))?.[0] ?? "rest";
 
-/** A module's part of a model; of a file with one module, all of it. */
-export function partOf(member: Member, { name }: MergekitModule, { modules: all }: MergekitFile): Member {
-  if (all.length === 1) return member;
+/** A module's part of a model; the default one is all of it. */
+export function partOf(member: Member, { name }: MergekitModule): Member {
+  if (name === "default") return member;
   const actual = [...member.actual].filter(([canonical]) => partNamed(canonical) === modules.get(name));
   return { ...member, actual: new Map(actual) };
 }
 
 /**
- * Several modules must be ones that are known, and hold all of the model.
+ * Modules must be ones that are known, and hold all of the model.
  * @param where the file and the line of its modules
  * @throws UserError naming what is not
  */
 export function checkModules({ modules: all }: MergekitFile, { actual }: Member, where: string): void {
-  if (all.length === 1) return;
+  if (all.length === 1 && all.every(({ name }) => name === "default")) return;
+  if (all.some(({ name }) => name === "default"))
+    throw new UserError(`${where}: default is all of the model, and there are other modules beside it`);
   for (const { name, slices } of all) {
     if (!modules.has(name))
       throw new UserError(

@@ -57,10 +57,13 @@ export async function chatTemplateOf(
 /** Gives a finished folder's tokenizer a template: in a file of its own, and where older transformers look for it. */
 export async function writeChatTemplate(out: string, template: string): Promise<void> {
   const config = join(out, configFile);
-  const edited = editJson(await readFile(config, "utf8"), (own) => ({ ...own, chat_template: template }));
-  await writeText(config, edited);
+  if (existsSync(config)) {
+    const edited = editJson(await readFile(config, "utf8"), (own) => ({ ...own, chat_template: template }));
+    await writeText(config, edited);
+  }
   await writeText(join(out, templateFile), template);
 }
 
-/** Whether a model's folder has what a template is written to. */
-export const takesTemplate = (folder: string): boolean => existsSync(join(folder, configFile));
+/** Whether a model's folder has a tokenizer, which a template belongs to. */
+export const hasTokenizer = (folder: string): boolean =>
+  [configFile, "tokenizer.json"].some((file) => existsSync(join(folder, file)));

@@ -1,4 +1,6 @@
 /** Models that are merged by their folders alone: opened, and seen under names that they share. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { at, lookUp } from "../at.js";
 import { member, openExpert, openMember, type Member, type OpenOptions } from "../checkpoint/family.js";
 import { type Checkpoint, isAdapter } from "../checkpoint/folder.js";
@@ -86,6 +88,10 @@ function withVocabulary(
   return withOneVocabulary(members, first, tokenizer);
 }
 
+/** The files by which a folder's tokens are known. */
+const wordsIn = (folder: string): string[] =>
+  ["tokenizer.json", "tokenizer_config.json"].filter((file) => existsSync(join(folder, file)));
+
 /**
  * Opens folders for as long as `run` takes.
  * @param opening.reference the one whose names all get
@@ -103,7 +109,8 @@ export async function withMembers<T>(
     for (const folder of folders) members.push(await openOne(folder, { resources, read, opening }));
     const alike = await withVocabulary(await underOneNames(members, opening.reference), opening);
     const check = await watchFiles(read);
-    return await run(alike.members, { check, read }, alike.notes);
+    const hashed = read.map(({ folder, files }) => ({ folder, files: [...files, ...wordsIn(folder)] }));
+    return await run(alike.members, { check, read: hashed }, alike.notes);
   } finally {
     await resources.close();
   }

@@ -1,5 +1,5 @@
 import { rm } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import { at, lookUp } from "../at.js";
 import { checkTogether } from "../checkpoint/belonging.js";
 import type { Member } from "../checkpoint/family.js";
@@ -16,7 +16,7 @@ import { compileMergekit, type Compiled } from "../mergekit/compile.js";
 import { readMergekit, type MergekitFile } from "../mergekit/file.js";
 import { version } from "../package.js";
 import { withMembers, type NamedFolder } from "./members.js";
-import { chatTemplateOf, takesTemplate, writeChatTemplate } from "./chat-template.js";
+import { chatTemplateOf, hasTokenizer, writeChatTemplate } from "./chat-template.js";
 import {
   leadOf,
   modelNames,
@@ -85,9 +85,17 @@ async function planDocument(
   const unmerged = [...compiled.notes, ...checkPartners(whole, first.label, merge.allowPartial ?? false)];
   const line = document.lineWhere("chat_template", undefined);
   const homes = folders.map(({ folder, on }) => on ?? folder);
-  const chatTemplate = await chatTemplateOf(file.chat_template, homes, `${path}: line ${line}`);
+  let chatTemplate = await chatTemplateOf(file.chat_template, homes, `${path}: line ${line}`);
+  const { checkpoint } = first;
+  if (chatTemplate !== undefined && !hasTokenizer(checkpoint.home ?? checkpoint.folder)) {
+    unmerged.push(`${path}: line ${line}: chat_template: it is not written: there is no tokenizer`);
+    chatTemplate = undefined;
+  }
   return { ...compiled, chatTemplate, notes: [...read, ...ofTokens, ...belonging, ...unmerged] };
 }
+
+/** Where merges of a file lie that others of the same file are made from. */
+const partsOf = (out: string): string => `${resolve(out)}.${fileNames.parts}`;
 
 /** Writes one merge of a file from its opened models. */
 async function writeDocument(
@@ -100,13 +108,17 @@ async function writeDocument(
   const { document, folders, tokenizer } = given;
   const { plan, first, dtype, changes, chatTemplate, notes } = await planDocument(given, merge, path);
   const read = folders.map(({ folder }) => folder);
+  // What other merges of the file made is gone when all is done.
+  const stays = (folder: string): boolean => !resolve(folder).startsWith(partsOf(out) + sep);
   await openOutput(out, read, merge.overwrite);
   notes.forEach(hooks.note);
   const record = {
     method: document.file.merge_method,
-    from: path,
+    from: resolve(path),
     models: folders.map(({ label }) => label),
-    places: Object.fromEntries(known),
+    places: Object.fromEntries(
+      [...known].filter(([, folder]) => stays(folder)).map(([name, folder]) => [name, resolve(folder)]),
+    ),
     seed: merge.seed,
     ...(notes.length && { notes }),
     ...(tokenizer && { tokenizer }),
@@ -115,9 +127,12 @@ async function writeDocument(
   const write = async () => {
     await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
     await writeAround(out, first, dtype, changes);
-    if (chatTemplate !== undefined && takesTemplate(out)) await writeChatTemplate(out, chatTemplate);
+    if (chatTemplate !== undefined) await writeChatTemplate(out, chatTemplate);
   };
-  const all = [{ folder: dirname(path), files: [basename(path)] }, ...files.read];
+  const all = [
+    { folder: dirname(path), files: [basename(path)] },
+    ...files.read.filter(({ folder }) => stays(folder)),
+  ];
   await writeRecorded(out, record, () => whileHashing({ ...files, read: all }, threads, write));
 }
 
@@ -176,7 +191,7 @@ export async function withPlanOf<T>(
   const hooks = { note() {}, progress() {}, stopping: () => false };
   const known = new Map(Object.entries(places));
   const merge = { out: "", shardSize: Infinity, seed, allowPartial: true, allowMismatch: true };
-  return withDocument(document, true, { path, known, hooks }, async (opened) =>
+  return withDocument(document, true, { path, known, hooks, isRecorded: true }, async (opened) =>
     run((await planDocument(opened, merge, path)).plan),
   );
 }
@@ -221,7 +236,7 @@ export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHoo
   const { out } = merge;
   if (!merge.overwrite && (await isFinished(out))) throw finishedBefore(out);
   // Beside the output: what stands in that is touched when all is merged, and not before.
-  const parts = `${resolve(out)}.${fileNames.parts}`;
+  const parts = partsOf(out);
   await openOutput(parts, [], true);
   // What a kill left.
   await rm(parts, { recursive: true, force: true });

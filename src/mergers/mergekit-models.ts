@@ -37,6 +37,8 @@ export interface ModelPlaces {
   readonly path: string;
   /** Folders of models that are known, by name: merges of the same file, and what was found. */
   readonly known: Map<string, string>;
+  /** These are all that there are: nothing is looked for elsewhere. */
+  readonly isRecorded?: boolean;
   readonly hooks: FileHooks;
 }
 
@@ -47,7 +49,9 @@ async function findModel(name: string, places: ModelPlaces): Promise<string> {
   return folder;
 }
 
-async function searchModel(name: string, { path, hooks }: ModelPlaces): Promise<string> {
+async function searchModel(name: string, { path, hooks, isRecorded }: ModelPlaces): Promise<string> {
+  if (isRecorded)
+    throw new UserError(`${path}: model ${name}: the merge's record does not say where it lies`);
   // Of a folder a revision says nothing.
   const [plain = name] = name.split("@");
   const folders = [name, plain].flatMap((one) => [one, join(dirname(path), one)]);

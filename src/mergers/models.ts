@@ -71,11 +71,11 @@ function adaptersToWrite(
   values: ParameterValues,
   inputs: readonly Member[],
 ): readonly AdaptedCheckpoint[] | undefined {
-  // Weights that do not add up to 1 weigh the base too: a model can say that, an adapter of it cannot.
-  const weighsBase = method.name === "linear" && values["normalize"] === false;
+  // What is no mean weighs the base too: a model can say that, an adapter of it cannot.
+  const weighsBase = method.changesEqual?.(values) ?? false;
   if (weighsBase && write === "adapter")
     throw new UserError(
-      "--write adapter: without --normalize the base is weighted too, which an adapter cannot " +
+      `--write adapter: ${method.name} with these parameters weighs the base too, which an adapter cannot ` +
         "express; use --write model, or task-arithmetic",
     );
   return weighsBase ? undefined : adapterForm(inputs, write);
@@ -120,8 +120,8 @@ export async function mergeModels(
     const record = {
       method: method.name,
       values,
-      base: baseFolder,
-      models,
+      base: baseFolder && resolve(baseFolder),
+      models: models.map((folder) => resolve(folder)),
       labels,
       ...(notes.length && { notes }),
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),

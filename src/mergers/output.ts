@@ -3,7 +3,7 @@ import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { writeText } from "../checkpoint/files.js";
 import type { InputHash } from "../disk/hashes.js";
 import { mergeFile, fileNames } from "../folder/files.js";
-import { clearMerge } from "../folder/output.js";
+import { clearMerge, hashWritten } from "../folder/output.js";
 import { version } from "../package.js";
 import { notesSection } from "../report/card.js";
 import { escapeMarkdown } from "../report/table.js";
@@ -60,7 +60,8 @@ export async function writeRecorded(
   await clearMerge(out);
   await mergeFile.write(out, { version, ...record });
   try {
-    await mergeFile.write(out, { version, ...record, ...(await write()) });
+    const more = await write();
+    await mergeFile.write(out, { version, ...record, ...more, outputs: await hashWritten(out) });
   } catch (error) {
     await clearMerge(out);
     throw error;

@@ -17,10 +17,11 @@ export const scratchFloats = (): ((size: number) => Float32Array) =>
 export const scratchDoubles = (): ((size: number) => Float64Array) =>
   scratchOf((size) => new Float64Array(size));
 
-/** sum += weight · x, every product and sum rounded to float32. */
+/** sum += weight · x in float32 throughout, the weight too: an election of signs is PyTorch's to the last bit. */
 export function addScaled(sum: Float32Array, x: Float32Array, weight = 1): void {
-  if (weight === 1) for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + x[i]!;
-  else for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + Math.fround(weight * x[i]!);
+  const w = Math.fround(weight);
+  if (w === 1) for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + x[i]!;
+  else for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + Math.fround(w * x[i]!);
 }
 
 /** x *= factor. */

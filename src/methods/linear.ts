@@ -39,6 +39,7 @@ export const linearMethod = method({
     weight: parameter.numbers(1, "weight of each model"),
     normalize: parameter.flag(true, "divide by the sum of the weights"),
   },
+  changesEqual: ({ normalize }) => !normalize,
   merge: ({ name }, { weight, normalize }) => {
     const coefficients = normalize ? shares(weight, name) : weight;
     return ({ inputs }, out) => weightedSum(inputs, coefficients, out);

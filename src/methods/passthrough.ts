@@ -10,6 +10,7 @@ export const passthroughMethod = method({
   inputs: [1, 1],
   baseless: true,
   parameters: { scale: parameter.number(1, "what every entry is multiplied by") },
+  changesEqual: ({ scale }) => scale !== 1,
   merge:
     (_, { scale }) =>
     ({ inputs }, out) => {

@@ -156,6 +156,8 @@ export interface Method {
   readonly grid?: Readonly<Record<string, readonly (number | string)[]>> | undefined;
   /** Parameters that these values leave unread: who gives one of them is told. */
   unread?(values: ParameterValues): readonly string[];
+  /** Whether of models that are all the same something else is made (default: it is not). */
+  changesEqual?(values: ParameterValues): boolean;
   /** What happens to the task vectors first. */
   treatments?(values: ParameterValues): readonly Treatment[];
   readonly survey?: Survey<ParameterValues, unknown> | undefined;
@@ -165,10 +167,11 @@ export interface Method {
 
 type Defined<P extends Parameters, Found> = Omit<
   Method,
-  "parameters" | "survey" | "merge" | "treatments" | "unread"
+  "parameters" | "survey" | "merge" | "treatments" | "unread" | "changesEqual"
 > & {
   readonly parameters: P;
   unread?(values: ParameterValues<P>): readonly string[];
+  changesEqual?(values: ParameterValues<P>): boolean;
   treatments?(values: ParameterValues<P>): readonly Treatment<ParameterValues<P>>[];
   readonly survey?: Survey<ParameterValues<P>, Found>;
   merge(tensor: TensorReader, values: ParameterValues<P>, found: Found): MergePart;

@@ -129,7 +129,8 @@ async function tasksIn({ folder, tasks }: EvaluateOptions, data: string): Promis
   const ids = tasks ?? (await Promise.all(kept)).flat().sort();
   if (!isMerge && ids.length !== 1)
     throw new UserError(
-      `${folder}: there is no heads/ in it, as in a merge; of another model name the one task that it answers: --tasks NAME`,
+      `${folder}: there is no heads/ in it, as in a merge; of another model name the one task that it answers: ` +
+        "--tasks NAME",
     );
   return tasksOf(data, ids, {
     expertOf: (id) => [headFolder(folder, id)].find(existsSync) ?? folder,

@@ -24,7 +24,7 @@ import type { PackingCost } from "./packing.js";
 import { writeEvents } from "../folder/events.js";
 import { headClassOf, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
-import { writeHead } from "../folder/output.js";
+import { hashWritten, writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
 import { writeCoefficients, writeModel } from "../folder/weights.js";
 import type { WriteOptions } from "../mergers/write-adapted.js";
@@ -234,6 +234,7 @@ export async function finishMerge(
     search: { "task-arithmetic": finished.search },
     settings,
     inputs: inputs.hashes,
+    outputs: await hashWritten(out),
     ...(finished.packing && { packing: finished.packing }),
   });
   await writeReport(out);

@@ -1,8 +1,12 @@
 /** How a finished merge was made, as its record says: from what, and where sums say it, with which weights. */
+import type { z } from "zod";
 import { lookUp } from "../at.js";
 import { isRecord } from "../checkpoint/files.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { coefficientsFile, mergeFile, resultsFile, runFile } from "../folder/files.js";
+import { UserError } from "../errors.js";
+import { methods } from "../methods/index.js";
+import { resolveValues } from "../methods/values.js";
 import { readFamily } from "../inputs/prepare.js";
 import type { PlannedAnew } from "../mergers/mergekit-file.js";
 import { labelsOf } from "../mergers/models.js";
@@ -55,6 +59,22 @@ const valuesOf = (recorded: unknown): Values => [recorded].find(isRecord) ?? {};
 export const notReworked = (method: string): string =>
   `${method} is not worked out again: sums, task arithmetic, TIES, DARE and SLERP are`;
 
+/** @throws UserError where a record says what no merge can have been made with */
+function checkRecord(
+  folder: string,
+  { method, models, values }: z.infer<typeof mergeFile.schema>,
+  labels: readonly string[],
+): void {
+  const where = mergeFile.in(folder);
+  if (models.length === 0 || labels.length !== models.length)
+    throw new UserError(`${where}: it has ${labels.length} labels for ${models.length} models`);
+  const known = methods.find(({ name }) => name === method);
+  if (!known) throw new UserError(`${where}: there is no method ${method}`);
+  // Defaults that a variant does not look at are recorded too.
+  const { unread: _, ...all } = known;
+  resolveValues(all, valuesOf(values), models.length, (key) => `${where}: values.${key}`);
+}
+
 async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
   const record = await mergeFile.read(folder);
   if (!record) return undefined;
@@ -66,6 +86,7 @@ async function mergedRecipe(folder: string): Promise<MergeRecipe | undefined> {
     const several = "it was made by several merges of a mergekit file";
     return { base, sources: lie, weightsOf: undefined, why: several, file: { path: from, places, seed } };
   }
+  checkRecord(folder, record, labels);
   const sources = models.map((path, i): NamedFolder => ({
     label: record.labels?.[i] ?? path,
     folder: path,

@@ -4,9 +4,9 @@
  * by arithmetic of its own.
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { at } from "../at.js";
-import { sha256 } from "../checkpoint/files.js";
+import { refuseIrregular, sha256 } from "../checkpoint/files.js";
 import { entryOf, isAdapter, openCheckpoint, type Checkpoint } from "../checkpoint/folder.js";
 import { isOptional } from "../checkpoint/names.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
@@ -42,13 +42,33 @@ async function checkInputs(folder: string, { base, sources }: MergeRecipe): Prom
   let count = 0;
   for (const { folder: from, file, sha256: expected } of [...files, ...read]) {
     const path = join(from, file);
-    if (!existsSync(path)) continue;
+    if (!existsSync(path)) return failed(what, `${path} is not there any more`);
+    await refuseIrregular(path);
     count++;
     if ((await sha256(path)) !== expected)
       return failed(what, `${path} is not what it was: its SHA-256 differs from the recorded one`);
   }
   if (count === 0) return skipped(what, "no hashes of them were recorded");
   return passed(what, `${count} files have the hashes that were recorded`);
+}
+
+/** Whether the result's files are what was written. */
+async function checkFiles(folder: string): Promise<Check> {
+  const what = "files";
+  const recorded = [
+    ...((await mergeFile.read(folder))?.outputs ?? []),
+    ...((await resultsFile.read(folder))?.outputs ?? []),
+  ];
+  for (const { file, sha256: expected } of recorded) {
+    const path = join(folder, file);
+    if (relative(folder, path).startsWith("..")) return failed(what, `${file} lies outside the folder`);
+    if (!existsSync(path)) return failed(what, `${file} is not there any more`);
+    await refuseIrregular(path);
+    if ((await sha256(path)) !== expected)
+      return failed(what, `${file} is not what was written: its SHA-256 differs from the recorded one`);
+  }
+  if (recorded.length === 0) return skipped(what, "no hashes of them were recorded");
+  return passed(what, `${recorded.length} files are what was written`);
 }
 
 /** Whether the result has the reference's tensors, in their shapes, of one type that its config says. */
@@ -144,16 +164,19 @@ export async function verify(
   const recipe = await recipeOfMerge(folder);
   if (!recipe)
     throw new UserError(`${folder}: it is not a finished merge (there is no run.json or merge.json in it)`);
+  const files = await checkFiles(folder);
   if (isAdapter(folder))
     return [
+      files,
       await checkInputs(folder, recipe),
       skipped("tensors", "it is an adapter: fold it into a model (--write model) to have it looked at"),
     ];
   const inputs = await checkInputs(folder, recipe);
   const result = await openCheckpoint(folder);
   try {
-    if (inputs.ok === undefined && inputs.detail.startsWith("not there"))
+    if (inputs.ok !== true && inputs.detail.includes("not there any more"))
       return [
+        files,
         inputs,
         skipped("tensors", "there is nothing to compare them with"),
         await checkFinite(result, async () => undefined),
@@ -161,7 +184,7 @@ export async function verify(
     if (recipe.file) {
       const { path, places, seed } = recipe.file;
       const checks = await withPlanOf(path, { places, seed }, (plan) => checkPlan(result, plan, all));
-      return [inputs, ...(checks ?? [skipped("tensors", recipe.why)])];
+      return [files, inputs, ...(checks ?? [skipped("tensors", recipe.why)])];
     }
     const ofBase = [recipe.base].flatMap((path): NamedFolder[] =>
       path === undefined ? [] : [{ label: "base", folder: path }],
@@ -174,7 +197,7 @@ export async function verify(
       const reference = at(members, 0).checkpoint;
       const before: EntryBefore = async (name, entry) =>
         (await entriesOf(reference, name, [entry, entry + 1]))[0];
-      const checks = [inputs, checkTensors(result, reference), await checkFinite(result, before)];
+      const checks = [files, inputs, checkTensors(result, reference), await checkFinite(result, before)];
       if (!recipe.weightsOf && !recipe.rework) return [...checks, skipped("worked out again", recipe.why)];
       return [...checks, await checkSample({ result, base, inputs: models, recipe, all })];
     });

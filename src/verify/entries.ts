@@ -20,8 +20,8 @@ const roundings: ReadonlyMap<DType, number> = new Map(
     ] as const
   ).map(([dtype, power]) => [dtype, 1.01 * 2 ** power]),
 );
-/** Half of the smallest step of float16, and what is as good as nothing elsewhere. */
-const smallest = 2 ** -25;
+/** Half of the smallest step of float16, and of bfloat16, which is above float32's. */
+const smallest = (dtype: DType): number => (dtype === "F16" ? 2 ** -25 : 2 ** -134);
 
 /** Entries of every tensor that are worked out again, where not all are. */
 export const sampled = 16;
@@ -59,8 +59,8 @@ export async function entriesIn(
 /** Whether a number is what it must be, but for roundings of what it is made of and of the type that is written. */
 export function isRight(found: number, right: number, magnitude: number, dtype: DType): boolean {
   // Float32 on the way: each term may be off by its rounding.
-  const allowed = 8 * 2 ** -24 * magnitude + lookUp(roundings, dtype) * Math.abs(right) + smallest;
-  return Math.abs(found - right) <= allowed;
+  const allowed = 8 * 2 ** -24 * magnitude + lookUp(roundings, dtype) * Math.abs(right) + smallest(dtype);
+  return found === right || Math.abs(found - right) <= allowed;
 }
 
 /** A model's part in some entries. */

@@ -3,6 +3,7 @@
  * documented, without the code that merges; only what decides (which entries are the largest) is rounded as there.
  */
 import { at, f32, f64 } from "../at.js";
+import { coinsOf } from "./draws.js";
 import { dropsAny, numbersOf, type Values } from "./sums.js";
 
 /** What an entry of a result must be: one of these, where a rounding decides which. */
@@ -34,10 +35,16 @@ export type Rework = (values: Values, models: MergedModels) => Promise<(tensor: 
 
 const sum = (values: readonly number[]): number => values.reduce((total, one) => total + one, 0);
 
+/** What is infinite in both (a mask) differs by nothing. */
+function differenceOf(value: number, from: number): number {
+  if (value === from) return 0;
+  return Math.fround(value - from);
+}
+
 /** An entry's task vectors, as float32 holds them. */
 function deltasAt({ base, inputs }: WholeTensor, entry: number): { from: number; deltas: number[] } {
   const from = base?.[entry] ?? 0;
-  return { from, deltas: inputs.map((x) => Math.fround(f32(x, entry) - from)) };
+  return { from, deltas: inputs.map((x) => differenceOf(f32(x, entry), from)) };
 }
 
 // TIES.
@@ -102,7 +109,7 @@ async function limitsOf(models: MergedModels, density: readonly number[]): Promi
 /** The signs that an entry may have been given: both, where a rounding decides. */
 function signsOf(terms: readonly number[], ofNothing: readonly number[]): readonly number[] {
   const total = sum(terms);
-  if (total === 0) return ofNothing;
+  if (terms.every((term) => term === 0)) return ofNothing;
   if (Math.abs(total) <= 2 ** -20 * sum(terms.map(Math.abs))) return [-1, 1];
   return [Math.sign(total)];
 }
@@ -126,7 +133,7 @@ const tiesOfModels: Rework = async (values, models) => {
 function largestOf(deltas: Float32Array, part: number): Uint8Array {
   const size = deltas.length;
   const kept = new Uint8Array(size);
-  if (part <= 0) return kept;
+  if (part <= 0 || size === 0) return kept;
   const count = Math.min(size, Math.max(1, Math.floor(part * size)));
   const limit = f32(deltas.map(Math.abs).sort(), size - count);
   let equals = count - deltas.reduce((larger, x) => larger + Number(Math.abs(x) > limit), 0);
@@ -151,36 +158,10 @@ function ratioOf(deltas: Float32Array, kept: (entry: number) => number): number 
 
 /** All task vectors of a tensor. */
 function deltasOf({ base, inputs }: WholeTensor): Float32Array[] {
-  return inputs.map((x) => x.map((value, i) => value - (base?.[i] ?? 0)));
+  return inputs.map((x) => x.map((value, i) => differenceOf(value, base?.[i] ?? 0)));
 }
 
 // DARE.
-
-/** 32 bits from 32 bits (Wellons' lowbias32). */
-function scatter(bits: number): number {
-  let x = bits;
-  for (const [shift, factor] of [
-    [16, 0x21f0aaad],
-    [15, 0x735a2d97],
-  ] as const)
-    x = Math.imul(x ^ (x >>> shift), factor);
-  return x ^ (x >>> 15);
-}
-
-/** A text's hash (FNV-1a), scattered. */
-const hashOf = (text: string): number =>
-  scatter(
-    text
-      .split("")
-      .reduce((hash, character) => Math.imul(hash ^ character.charCodeAt(0), 0x01000193), 0x811c9dc5),
-  );
-
-/** Whether an entry of a model's tensor is kept: a coin for each, known by seed, tensor, model and place. */
-function coinsOf(seed: number, name: string, label: string, p: number): (entry: number) => boolean {
-  const text = [seed, "dare", name, label].join("\0");
-  const [first, second] = [hashOf(text), hashOf(`${text}\u0001`)];
-  return (entry) => scatter(scatter(entry + first) ^ second) >>> 0 >= p * 2 ** 32;
-}
 
 /** By what each entry of a model's task vector is multiplied: 0 where it is dropped. Without DARE by 1. */
 function dareFactors(
@@ -263,6 +244,7 @@ const slerp: Rework = (values) =>
     let [aa, ab, bb] = [0, 0, 0];
     for (const [i, x] of a.entries()) {
       const y = f32(b, i);
+      if (!Number.isFinite(x) || !Number.isFinite(y)) continue;
       aa += x * x;
       ab += x * y;
       bb += y * y;
@@ -276,7 +258,9 @@ const slerp: Rework = (values) =>
     // All but parallel: a straight line.
     if (Math.abs(cosine) > 0.9995) ends = [1 - t, t];
     return (entry) => {
-      const terms = [at(ends, 0) * f32(a, entry), at(ends, 1) * f32(b, entry)];
+      const own = f32(a, entry);
+      if (!Number.isFinite(own)) return { right: [own], magnitude: 0 };
+      const terms = [at(ends, 0) * own, at(ends, 1) * f32(b, entry)];
       return { right: [sum(terms)], magnitude: sum(terms.map(Math.abs)) };
     };
   });

@@ -74,12 +74,19 @@ async function differsInSum(
   return undefined;
 }
 
+/** Whether a model's tensor is the base's own, as it is of an adapter that does not touch it. */
+function isBases(one: Member, base: Member, name: string): boolean {
+  const [own, from] = [one, base].map(({ actual, checkpoint }) => checkpoint.ref(lookUp(actual, name)));
+  return own?.path === from?.path && own?.start === from?.start && !own?.adapted && !own?.moved;
+}
+
 /** How a tensor is looked at that is worked out from all of it. Held: one tensor of every model. */
 async function wholeTensors({ result, base, inputs, all }: Sampled, rework: NonNullable<Recipe["rework"]>) {
   const models = [...[base].filter((one) => one !== undefined), ...inputs];
   const entryIn = ({ actual, checkpoint }: Member, name: string) => checkpoint.entry(actual.get(name) ?? "");
   const isMerged = (name: string): boolean => {
     const { dtype, shape } = entryOf(result, name);
+    if (base && inputs.every((one) => isBases(one, base, name))) return false;
     return isFloat(dtype) && models.every((one) => entryIn(one, name)?.shape.join() === shape.join());
   };
   const names = result.names.filter(isMerged);

@@ -117,6 +117,12 @@ test("several modules are merged each in its own way", async () => {
     "visual.blocks.0.q.weight": [7.5],
   });
   for (const [parts, message] of [
+    [
+      ["encodr: {models: [{model: A}]}"],
+      /line 2: modules: module encodr is not known \(did you mean "encoder"\?\)/,
+    ],
+    [[vision], /tensors are in none of its modules/],
+    [["default: {models: [{model: A}]}", vision], /default is all of the model/],
     [[text, vision], /line 2: modules: 1 tensors are in none of its modules: visual\.merger\.mlp\.0\.weight/],
     [
       [text, vision, "audio_tower: {models: [{model: A}]}"],
@@ -164,6 +170,16 @@ test("a chat template: the models' own, a named one, or one that stands in the f
   // Without a tokenizer there is nothing that it could belong to.
   const bare = await two();
   expect(await (await byFile(halves(...bare, "chat_template: auto"))).tensors()).toBeDefined();
+});
+
+test("what a file does not look at is refused or said", async () => {
+  const [a, b] = await two();
+  const { notes } = await byFile(halves(a, b, "layer_range: [0, 1]"));
+  expect(notes.join("\n")).toMatch(/line 5: layer_range is passed over/);
+  const templated = await byFile(halves(a, b, "chat_template: chatml"));
+  expect(templated.notes.join("\n")).toMatch(
+    /line 5: chat_template: it is not written: there is no tokenizer/,
+  );
 });
 
 test("float64 is said to be float32, and parameters that no method has are passed over", async () => {

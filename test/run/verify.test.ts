@@ -1,4 +1,4 @@
-import { cp, readFile, rename, writeFile } from "node:fs/promises";
+import { cp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
@@ -7,7 +7,7 @@ import { packageFolder } from "../../src/package.js";
 import { verify } from "../../src/run/verify.js";
 import { type DType } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
-import { byFile, merge, model } from "../mergers/small.js";
+import { adapter, byFile, merge, model, type Tensors } from "../mergers/small.js";
 
 const mini = join(packageFolder, "checkpoints", "mini");
 const models = ["rte", "cb"].map((task) => join(mini, "experts", task));
@@ -182,9 +182,91 @@ test("an input that is gone or was changed is said", async () => {
   await writeFile(weights, bytes);
   expect((await stateOf(out))["worked out again"]).toMatch(/is right/);
   await rename(own, join(scratch, "elsewhere"));
-  expect((await verify(out))[0]).toMatchObject({
+  expect((await verify(out)).find(({ what }) => what === "inputs")).toMatchObject({
     ok: undefined,
     detail: expect.stringMatching(/not there any more/) as string,
   });
   await expect(verify(base)).rejects.toThrow(/it is not a finished merge/);
+});
+
+test("files of the result and of the inputs that are others, or gone, are found whatever the method", async () => {
+  const own = join(scratch, "one of them");
+  await cp(models[0]!, own, { recursive: true });
+  const { out } = await merge([own, models[1]!], { method: "karcher" });
+  expect(await stateOf(out)).toMatchObject({ files: true, inputs: true });
+  const copy = async () => {
+    const folder = join(scratch, `copy ${count++}`);
+    await cp(out, folder, { recursive: true });
+    return folder;
+  };
+  const [config, lacking] = [await copy(), await copy()];
+  const text = await readFile(join(config, "config.json"), "utf8");
+  await writeFile(
+    join(config, "config.json"),
+    text.replace(/"num_hidden_layers": \d+/, '"num_hidden_layers": 1'),
+  );
+  expect((await stateOf(config))["files"]).toMatch(/config\.json is not what was written/);
+  await rm(join(lacking, "config.json"));
+  await expect(verify(lacking)).rejects.toThrow(/config\.json/);
+  await rename(join(own, "model.safetensors"), join(own, "model-00001-of-00001.safetensors"));
+  expect((await verify(out)).find(({ what }) => what === "inputs")).toMatchObject({
+    ok: false,
+    detail: expect.stringMatching(/model\.safetensors is not there any more/) as string,
+  });
+});
+
+test("a merge's record is not trusted", async () => {
+  const { out } = await merge(models, { base, given: { lambda: 0.3 } });
+  const path = join(out, "merge.json");
+  const record = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
+  const spoil = (change: object) => writeFile(path, JSON.stringify({ ...record, ...change }));
+  for (const [change, message] of [
+    [{ labels: ["a"] }, /merge\.json: it has 1 labels for 2 models/],
+    [{ models: [] }, /labels for 0 models/],
+    [{ values: { lambda: "no" } }, /merge\.json: values\.lambda "no": it must be a number/],
+    [{ values: { weight: [1], lambda: [] } }, /merge\.json: values\./],
+    [{ method: "magic" }, /merge\.json: there is no method magic/],
+    [{ inputs: [{ folder: "/dev", file: "zero", sha256: "0".repeat(64) }] }, /\/dev\/zero.*device/],
+  ] as const) {
+    await spoil(change);
+    await expect(verify(out)).rejects.toThrow(message);
+  }
+});
+
+test("masks, empty tensors and what no adapter touches are right", async () => {
+  const tensors = (x: number): Tensors => ({
+    "layers.0.q.weight": [[2, 2], x, 2 * x, -x, 3 * x],
+    "layers.0.mask": [[2], -Infinity, 0],
+    "layers.0.empty": [[0]],
+  });
+  const [zero, one, two] = await Promise.all([0, 1, -2].map((x) => model(`m${x}`, tensors(x))));
+  for (const [method, given] of [
+    ["ties", {}],
+    ["ties", { variant: "mergekit", density: 0.5 }],
+    ["dare", { dareP: 0.5 }],
+  ] as const)
+    expect(await stateOf((await merge([one!, two!], { method, base: zero!, given })).out)).toMatchObject(
+      right,
+    );
+  expect(
+    await stateOf((await merge([one!, two!], { method: "slerp", given: { t: 0.3 } })).out),
+  ).toMatchObject(right);
+  // Only the weight that they adapt is ranked by the authors' TIES.
+  const square = (x: number): Tensors => ({
+    "layers.0.q.weight": [[2, 2], x, x, x, x],
+    "layers.1.q.weight": [[2, 2], x, 2, 3, 4],
+  });
+  const from = await model("from", square(1));
+  const lora = (x: number) =>
+    adapter("lora", {
+      "layers.0.q.lora_A.weight": [[1, 2], x, 1],
+      "layers.0.q.lora_B.weight": [[2, 1], 1, x],
+    });
+  const adapted = { method: "ties", base: from, write: "model", given: { density: 0.5 } } as const;
+  expect(await stateOf((await merge([await lora(2), await lora(3)], adapted)).out)).toMatchObject(right);
+  // Weights that do not add up to 1 scale what no adapter touches, too.
+  const scaled = { method: "linear", base: from, given: { weight: [0.3, 0.3], normalize: false } } as const;
+  const sum = await merge([await lora(2), await lora(3)], scaled);
+  expect((await sum.tensors())["layers.1.q.weight"]![3]).toBeCloseTo(2.4, 6);
+  expect(await stateOf(sum.out)).toMatchObject(right);
 });
