@@ -100,9 +100,10 @@ test("several modules are merged each in its own way", async () => {
   const vision = "vision_tower: {models: [{model: B}]}";
   const projector = "multi_modal_projector: {models: [{model: A}, {model: B}], parameters: {weight: [0.25]}}";
   const modules = (...parts: string[]) =>
-    `merge_method: linear\nmodules:\n  ${parts.join("\n  ")}\nparameters: {weight: 0.5, normalize: false}\n`
-      .replaceAll("A", a)
-      .replaceAll("B", b);
+    `merge_method: linear\nmodules:\n  ${parts.join("\n  ")}\nparameters: {weight: 0.5, normalize: false}\n`.replace(
+      /\b[AB]\b/g,
+      (letter) => (letter === "A" ? a : b),
+    );
   expect(await (await byFile(modules(text, vision, projector))).tensors()).toEqual({
     "model.embed_tokens.weight": [2, 2],
     "model.layers.0.q.weight": [2, 4],
