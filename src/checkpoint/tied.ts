@@ -1,5 +1,5 @@
 /** Output layers that are the table of embeddings, and others that are not. */
-import { lookUp } from "../at.js";
+import { at, lookUp } from "../at.js";
 import { UserError } from "../errors.js";
 import { dtypeBytes, elements } from "../tensor/dtype.js";
 import { member, type Member } from "./family.js";
@@ -57,11 +57,13 @@ function withTable(one: Member, head: string): Member {
 
 /**
  * Models of which some are tied: each gets the output layer that the first has.
+ * @param reference which of them the first is
  * @throws UserError where the first is tied and another's output layer is its own, which the result cannot hold
  */
-export async function withOutputLayers(members: readonly Member[], first: Member): Promise<Member[]> {
+export async function withOutputLayers(members: readonly Member[], reference: number): Promise<Member[]> {
   const plain = await Promise.all(members.map(withoutCopy));
-  const head = outputLayerIn(await withoutCopy(first));
+  const first = at(plain, reference);
+  const head = outputLayerIn(first);
   if (head !== undefined) return plain.map((one) => withTable(one, head));
   if (!scoresTokens(first.checkpoint.config)) return plain;
   const untied = plain.find((one) => outputLayerIn(one) !== undefined && ties(one) !== undefined);

@@ -60,8 +60,8 @@ const trainedSettings = z
   })
   .partial();
 
-/** A file of the result, as it was written. */
-const outputHash = z.object({ file: z.string(), sha256: z.string() });
+/** A file as it was read or written. */
+const hashedFile = z.object({ file: z.string(), sha256: z.string() });
 
 /** results.json: written last, so a folder that has it is finished. */
 export const resultsFile = jsonFile(
@@ -72,7 +72,7 @@ export const resultsFile = jsonFile(
     // As they stand in the file: their order is the order of the report.
     settings: z.custom<z.infer<typeof trainedSettings>>((value) => trainedSettings.safeParse(value).success),
     inputs: z.array(inputHash).readonly().default([]),
-    outputs: z.array(outputHash).readonly().default([]),
+    outputs: z.array(hashedFile).readonly().default([]),
   }),
   { marks: ["rows", "search", "settings"] },
 );
@@ -141,53 +141,55 @@ export const placementIdentity = z.object({
   blocks: z.enum(blockChoices).exclude(["auto"]),
 });
 
-/** merge.json: a merge without training, by which its folder is known while it is written. */
 const tokenRow = z.object({ model: z.string(), token: z.string().optional(), id: z.number().optional() });
+const recordedRule = z.object({
+  source: z.union([z.literal("zero"), tokenRow]).optional(),
+  force: z.boolean().optional(),
+});
 const tokenizerChoice = z.union([
   z.literal("base"),
   z.object({
     source: z.string(),
-    tokens: z
-      .record(
-        z.string(),
-        z.object({
-          source: z.union([z.literal("zero"), tokenRow]).optional(),
-          force: z.boolean().optional(),
-        }),
-      )
-      .optional(),
+    tokens: z.record(z.string(), recordedRule).optional(),
     padTo: z.number().optional(),
   }),
 ]);
 
+/** What merge.json says of a merge. */
+const mergeRecord = z.object({
+  method: z.string(),
+  values: z.unknown().optional(),
+  base: z.string().optional(),
+  models: z.array(z.string()).readonly(),
+  /** Where those lie that a mergekit file names. */
+  places: z.record(z.string(), z.string()).readonly().optional(),
+  /** Of its draws. */
+  seed: z.number().optional(),
+  /** What they are called: random draws depend on it. */
+  labels: z.array(z.string()).readonly().optional(),
+  /** The kind, where the result is an adapter. */
+  adapter: z.string().optional(),
+  /** The mergekit file that it was made by. */
+  from: z.string().optional(),
+  /** The files that were read. */
+  inputs: z
+    .array(hashedFile.extend({ folder: z.string() }))
+    .readonly()
+    .optional(),
+  /** What was done with unlike vocabularies. */
+  tokenizer: tokenizerChoice.optional(),
+  /** What is not merged, was let through (`--allow-…`) or stands out; a line each. */
+  notes: z.array(z.string()).readonly().optional(),
+});
+export type MergeRecord = Readonly<z.infer<typeof mergeRecord>>;
+
+/** merge.json: a merge without training, by which its folder is known while it is written. */
 export const mergeFile = jsonFile(
   "merge.json",
   z.looseObject({
     version: z.string(),
-    method: z.string(),
-    values: z.unknown().optional(),
-    base: z.string().optional(),
-    models: z.array(z.string()).readonly(),
-    /** Where those lie that a mergekit file names. */
-    places: z.record(z.string(), z.string()).readonly().optional(),
-    /** Of its draws. */
-    seed: z.number().optional(),
-    /** What they are called: random draws depend on it. */
-    labels: z.array(z.string()).readonly().optional(),
-    /** The kind, where the result is an adapter. */
-    adapter: z.string().optional(),
-    /** The mergekit file that it was made by. */
-    from: z.string().optional(),
-    /** The files that were read. */
-    inputs: z
-      .array(z.object({ folder: z.string(), file: z.string(), sha256: z.string() }))
-      .readonly()
-      .optional(),
-    outputs: z.array(outputHash).readonly().optional(),
-    /** What was done with unlike vocabularies. */
-    tokenizer: tokenizerChoice.optional(),
-    /** What is not merged, was let through or stands out; a line each. */
-    notes: z.array(z.string()).readonly().optional(),
+    ...mergeRecord.shape,
+    outputs: z.array(hashedFile).readonly().optional(),
   }),
   { marks: ["version", "method", "models"] },
 );

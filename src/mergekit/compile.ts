@@ -9,7 +9,7 @@ import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import { isFloat, type FloatDType } from "../tensor/dtype.js";
-import type { MergekitFile, MergekitModule, MergekitSource } from "./file.js";
+import { leadOf, type MergekitFile, type MergekitModule, type MergekitSource } from "./file.js";
 import { knownParameters, translations, type Translation } from "./methods.js";
 import { valuesFor, type NamedSource, type ResultTensor } from "./settings.js";
 import { checkModules, partOf } from "./modules.js";
@@ -76,8 +76,7 @@ export function compileMergekit(
   const dtype = written ?? computed;
   const method = findMethod(translation.method);
   const shared = { file, where, lineWhere, seed, translation, method, dtype };
-  const [firstSlice] = slicesOf(at(file.modules, 0), file.base_model ?? undefined, open);
-  const first = open(firstSlice?.base ?? firstSlice?.lead.model ?? "");
+  const first = open(leadOf(file));
   checkModules(file, first, `${where}: line ${lineWhere("modules", undefined)}: modules`);
   const parts = file.modules.map((module) =>
     compileModule({ ...shared, module, open: (model) => partOf(open(model), module) }),

@@ -265,3 +265,10 @@ function gradientAt(values: readonly MergekitScalar[], t: number): MergekitScala
   const rest = place - from;
   return (1 - rest) * at(numbers, from) + rest * at(numbers, Math.min(numbers.length - 1, from + 1));
 }
+
+/** The model whose config and tokenizer the result gets. */
+export function leadOf({ base_model: base, modules }: MergekitFile): string {
+  const { models, slices } = at(modules, 0);
+  const [slice] = slices ?? [];
+  return slice?.base_model ?? base ?? slice?.sources[0]?.model ?? models?.[0]?.model ?? "";
+}

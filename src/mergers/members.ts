@@ -34,7 +34,7 @@ async function underOneNames(opened: readonly Member[], reference: number): Prom
     const names = namesAs(first.checkpoint, one.checkpoint);
     return member(one.label, one.checkpoint, (name) => lookUp(names, name));
   });
-  return withOutputLayers(renamed, first);
+  return withOutputLayers(renamed, reference);
 }
 
 /** Folders that are being opened. */

@@ -13,18 +13,11 @@ import { UserError } from "../errors.js";
 import { fileNames, mergeFile } from "../folder/files.js";
 import { finishedBefore, isFinished, openOutput, writeAround } from "../folder/output.js";
 import { compileMergekit, type Compiled } from "../mergekit/compile.js";
-import { readMergekit, type MergekitFile } from "../mergekit/file.js";
+import { leadOf, readMergekit, type MergekitFile } from "../mergekit/file.js";
 import { version } from "../package.js";
 import { withMembers, type NamedFolder } from "./members.js";
 import { chatTemplateOf, hasTokenizer, writeChatTemplate } from "./chat-template.js";
-import {
-  leadOf,
-  modelNames,
-  namedFolder,
-  tokenizerOf,
-  type FileHooks,
-  type ModelPlaces,
-} from "./mergekit-models.js";
+import { modelNames, namedFolder, tokenizerOf, type FileHooks, type ModelPlaces } from "./mergekit-models.js";
 import type { ModelsMerge } from "./models.js";
 import { writeRecorded } from "./output.js";
 

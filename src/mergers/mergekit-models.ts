@@ -1,7 +1,6 @@
 /** The models that a mergekit file names, and where they lie. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/folder.js";
 import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import type { MergeHooks } from "../config/options.js";
@@ -20,13 +19,6 @@ export function modelNames({ base_model: base, modules }: MergekitFile): string[
       .flatMap((slice) => [slice.base_model, ...slice.sources.map(({ model }) => model)]),
   ];
   return [...new Set(named.filter((name) => typeof name === "string"))];
-}
-
-/** The model whose config and tokenizer the result gets. */
-export function leadOf({ base_model: base, modules }: MergekitFile): string {
-  const { models, slices } = at(modules, 0);
-  const [slice] = slices ?? [];
-  return slice?.base_model ?? base ?? slice?.sources[0]?.model ?? models?.[0]?.model ?? "";
 }
 
 export type FileHooks = Pick<MergeHooks, "note" | "progress" | "stopping">;

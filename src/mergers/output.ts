@@ -1,33 +1,10 @@
 import { basename, join } from "node:path";
-import type { TokenizerChoice } from "../checkpoint/joint-vocabulary.js";
 import { writeText } from "../checkpoint/files.js";
-import type { InputHash } from "../disk/hashes.js";
-import { mergeFile, fileNames } from "../folder/files.js";
+import { fileNames, mergeFile, type MergeRecord } from "../folder/files.js";
 import { clearMerge, hashWritten } from "../folder/output.js";
 import { version } from "../package.js";
 import { notesSection } from "../report/card.js";
 import { escapeMarkdown } from "../report/table.js";
-
-/** What merge.json says of a merge. */
-export interface MergeRecord {
-  readonly adapter?: string;
-  readonly method: string;
-  readonly values?: unknown;
-  readonly base?: string | undefined;
-  readonly models: readonly string[];
-  /** Where those lie that a mergekit file names. */
-  readonly places?: Readonly<Record<string, string>> | undefined;
-  readonly seed?: number | undefined;
-  /** What they are called: random draws depend on it. */
-  readonly labels?: readonly string[] | undefined;
-  readonly from?: string | undefined;
-  /** The files that were read. */
-  readonly inputs?: readonly InputHash[] | undefined;
-  /** What was done with unlike vocabularies. */
-  readonly tokenizer?: "base" | TokenizerChoice | undefined;
-  /** What is not merged, was let through (`--allow-…`) or stands out; a line each. */
-  readonly notes?: readonly string[] | undefined;
-}
 
 function cardOf({ adapter, method, base, models, notes = [] }: MergeRecord): string {
   const rows = models.map((model) => `| model | ${escapeMarkdown(basename(model))} |`);

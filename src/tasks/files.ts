@@ -83,11 +83,12 @@ async function* separatedRows(path: string, task: NamedTask): AsyncGenerator<Row
 /** What of a task its files are found and read by. */
 type NamedTask = Pick<Task, "id">;
 
-/** The rows of a file, as they stand there. */
-export function rowsIn(path: string, task: NamedTask): AsyncGenerator<Row> {
-  if (extname(path) === ".jsonl") return jsonlRows(path);
-  if (extname(path) === ".parquet") return parquetRows(path);
-  return separatedRows(path, task);
+/** The rows of a file, as they stand there. @throws UserError where it is a folder, or a pipe or device */
+export async function* rowsIn(path: string, task: NamedTask): AsyncGenerator<Row> {
+  await refuseIrregular(path);
+  if (extname(path) === ".jsonl") yield* jsonlRows(path);
+  else if (extname(path) === ".parquet") yield* parquetRows(path);
+  else yield* separatedRows(path, task);
 }
 
 /**
@@ -95,12 +96,10 @@ export function rowsIn(path: string, task: NamedTask): AsyncGenerator<Row> {
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task): Promise<Example[]> {
-  await refuseIrregular(path);
-  const rows = rowsIn(path, task);
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;
-  for await (const row of rows) {
+  for await (const row of rowsIn(path, task)) {
     count++;
     const example = parseExample(row, task);
     if (example) examples.push(example);

@@ -28,8 +28,11 @@ function refuseOtherAnswers(id: string, config: ExpertConfig): void {
   const architectures = [config["architectures"]].flat().map(String);
   const sign = otherAnswers.find(([pattern]) => architectures.some((name) => pattern.test(name)));
   const problem = config["problem_type"];
+  // A choice scores every ending with its one output.
+  const isOneNumber =
+    labelCount(config) === 1 && !architectures.some((name) => name.endsWith("ForMultipleChoice"));
   let what = sign?.[1];
-  if (problem === "regression") what = "a number";
+  if (problem === "regression" || isOneNumber) what = "a number";
   if (problem === "multi_label_classification") what = "several labels";
   if (what === undefined) return;
   throw new UserError(
@@ -82,12 +85,15 @@ async function lookAt(dataFolder: string, id: string, all: boolean): Promise<See
 
 const isDigits = (text: string): boolean => /^\d+$/.test(text);
 
-/** The labels of a task, and what they were found by. @throws UserError where their order cannot be known */
+/**
+ * The labels of a task or how many there are, and what they were found by.
+ * @throws UserError where their order cannot be known
+ */
 function classesOf(
   id: string,
   config: ExpertConfig | undefined,
   { labels }: SeenRows,
-): { readonly labels: string[]; readonly by: string } {
+): { readonly labels: string[] | number; readonly by: string } {
   const names = config && labelNames(config);
   if (names) return { labels: names, by: "its expert's id2label" };
   const words = [...labels].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
@@ -101,7 +107,7 @@ function classesOf(
   const most = count ?? Math.max(1, ...[...labels].filter(isDigits).map(Number)) + 1;
   let by = "the data";
   if (count !== undefined) by = "its expert's outputs";
-  return { labels: Array.from({ length: most }, (_, i) => String(i)), by };
+  return { labels: most, by };
 }
 
 /** Whether a model's config is one of images. */
@@ -119,16 +125,16 @@ export async function inferTask(
   config: ExpertConfig | undefined,
 ): Promise<InferredTask> {
   if (config) refuseOtherAnswers(id, config);
-  const names = config && labelNames(config);
+  const classes = config && labelNames(config);
   if (config && takesImages(config)) {
-    if (!names)
+    if (!classes)
       throw new UserError(
         `${id}: name its classes in the expert's id2label, or in the data folder's tasks.json`,
       );
-    const told = `${id}: pictures of ${names.length} classes, by its expert's id2label`;
-    return { task: makeTask(id, { kind: "image", labels: names }), told };
+    const told = `${id}: pictures of ${classes.length} classes, by its expert's id2label`;
+    return { task: makeTask(id, { kind: "image", labels: classes }), told };
   }
-  const seen = await lookAt(dataFolder, id, names === undefined);
+  const seen = await lookAt(dataFolder, id, classes === undefined);
   const { columns } = seen;
   const has = (...some: string[]): boolean => some.every((name) => columns.has(name));
   if (has("choices") || has("choice1", "choice2"))
@@ -148,9 +154,11 @@ export async function inferTask(
   const { labels, by } = classesOf(id, config, seen);
   let kind: "single" | "pair" = "single";
   if (second !== undefined) kind = "pair";
+  const task = makeTask(id, { kind, labels });
+  const names = task.labels ?? [];
   const texts = [first, second].filter((name) => name !== undefined).map((name) => `"${name}"`);
   const told =
-    `${id}: ${texts.join(" with ")}, by its columns; ${labels.length} labels ` +
-    `(${labels.slice(0, 4).join(", ")}${" …".repeat(Number(labels.length > 4))}), by ${by}`;
-  return { task: makeTask(id, { kind, labels }), told };
+    `${id}: ${texts.join(" with ")}, by its columns; ${names.length} labels ` +
+    `(${names.slice(0, 4).join(", ")}${" …".repeat(Number(names.length > 4))}), by ${by}`;
+  return { task, told };
 }

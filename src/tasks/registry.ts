@@ -8,6 +8,7 @@ import { packageFolder } from "../package.js";
 
 /** A head with more outputs is none that anybody trains. */
 const mostLabels = 100_000;
+const labelRule = `they must be two or more names, or how many there are (2 to ${mostLabels})`;
 
 const registryEntry = z
   .object({
@@ -21,15 +22,18 @@ const registryEntry = z
      * label is the ending's number, and for what is to be said.
      */
     labels: z
-      .union([
-        z.array(z.string()).min(2),
-        z
-          .number()
-          .int()
-          .min(2)
-          .max(mostLabels)
-          .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
-      ])
+      .union(
+        [
+          z.array(z.string()).min(2, labelRule),
+          z
+            .number()
+            .int()
+            .min(2, labelRule)
+            .max(mostLabels, labelRule)
+            .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
+        ],
+        labelRule,
+      )
       .nullable(),
     /** Of `generate`: after how many tokens a model is stopped. */
     max_new_tokens: z.number().int().min(1).max(10_000).default(32),
@@ -64,11 +68,12 @@ const taskName = /^\w[\w.-]*$/;
 /** Whether a task that no registry names can be found out about: it has a folder of data. */
 export const hasData = (data: string, id: string): boolean => taskName.test(id) && existsSync(join(data, id));
 
-/** A task of one's own, checked as the registry's are. */
-export const makeTask = (id: string, entry: z.input<typeof registryEntry>): Task => ({
-  ...registryEntry.parse(entry),
-  id,
-});
+/** A task of one's own, checked as the registry's are. @throws UserError */
+export function makeTask(id: string, entry: z.input<typeof registryEntry>): Task {
+  const parsed = registryEntry.safeParse(entry);
+  if (!parsed.success) throw new UserError(`${id}: ${firstIssue(parsed.error)}`);
+  return { ...parsed.data, id };
+}
 
 async function readRegistry(path: string): Promise<Map<string, Task>> {
   const parsed = z

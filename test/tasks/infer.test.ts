@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -24,6 +25,8 @@ await put("pairs", { test: [{ premise: "x", hypothesis: "y", label: 2 }] });
 await put("asked", { test: [{ question: "q", passage: "p", answer: true }] });
 await put("endings", { test: [{ premise: "x", choices: ["a", "b"], label: 1 }] });
 await put("said", { test: [{ question: "x", answers: { text: ["a"] } }] });
+await put("alike", { test: [{ text: "x", label: "same" }] });
+await put("many", { test: [{ text: "x", label: 99_999_999_999 }] });
 await put("odd", { test: [{ body: "x", label: 1 }] });
 
 const names = (...labels: string[]) => ({ id2label: Object.fromEntries(labels.map((name, i) => [i, name])) });
@@ -45,6 +48,12 @@ test.each([
   ],
   ["asked", names("no", "yes"), { kind: "pair", labels: ["no", "yes"] }, /"question" with "passage"/],
   ["endings", undefined, { kind: "choice", labels: null }, /a choice/],
+  [
+    "endings",
+    { architectures: ["BertForMultipleChoice"], ...names("LABEL_0") },
+    { kind: "choice", labels: null },
+    /a choice/,
+  ],
   ["said", undefined, { kind: "generate", labels: null }, /a text to be said/],
   [
     "mood",
@@ -72,7 +81,18 @@ test.each([
     /answers with classes of tokens.*train-merge merge/,
   ],
   ["odd", undefined, /none of its columns \(body, label\) is one of text_a, premise/],
+  ["pairs", names("LABEL_0"), /answers with a number, which is neither trained on nor measured/],
+  ["pairs", { num_labels: 1 }, /answers with a number/],
+  ["alike", undefined, /^alike: labels: they must be two or more names, or how many there are/],
+  ["many", undefined, /^many: labels: they must be two or more names, or how many there are \(2 to 100000\)/],
+  ["mood", { image_size: 8, ...names("cat") }, /answers with a number/],
   ["mood", { image_size: 8 }, /name its classes in the expert's id2label/],
 ] as const)("%s with %j is refused", async (id, config, message) => {
   await expect(inferTask(id, data, config)).rejects.toThrow(message);
+});
+
+test.skipIf(process.platform === "win32")("a pipe among the data is refused, not waited for", async () => {
+  await mkdir(join(data, "piped"));
+  execFileSync("mkfifo", [join(data, "piped", "test.jsonl")]);
+  await expect(inferTask("piped", data, undefined)).rejects.toThrow(/it is a pipe or a device, not a file/);
 });
