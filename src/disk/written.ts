@@ -64,13 +64,15 @@ export function plannedTensors(plan: Pick<MergePlan, "method" | "labels" | "tens
   };
   return {
     tensors: plan.tensors.map((tensor): WrittenTensor => {
-      const { name, dtype, shape } = tensor;
+      const { name, dtype, shape, copy, base, inputs } = tensor;
+      const [first] = [copy ?? base ?? inputs[0]].filter((ref) => ref && isPlain(ref));
+      const before = first && ((range: Range) => entries(first, range));
       const parts = weightedRefs(plan.method, tensor);
       const expected = expectedOf(plan, tensor, entries);
-      if (expected) return { name, dtype, shape, expected };
-      if (!parts?.every(([ref]) => isPlain(ref))) return { name, dtype, shape };
+      if (expected) return { name, dtype, shape, before, expected };
+      if (!parts?.every(([ref]) => isPlain(ref))) return { name, dtype, shape, before };
       const terms = parts.map(([ref, factor]) => ({ factor, read: (range: Range) => entries(ref, range) }));
-      return { name, dtype, shape, terms };
+      return { name, dtype, shape, before, terms };
     }),
     async close() {
       for (const handle of handles.values()) await (await handle).close();

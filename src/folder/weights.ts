@@ -14,7 +14,7 @@ import type { HeadNames } from "../models/types.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
 import { heatmapSpec } from "../report/heatmap.js";
 import { fromFloat32, isFloat, toFloat32, writtenType, type FloatDType } from "../tensor/dtype.js";
-import { checkWritten, entriesIn, type WrittenTensor } from "../verify/entries.js";
+import { checkWritten, entriesOf, type WrittenTensor } from "../verify/entries.js";
 import { coefficientsFile, fileNames } from "./files.js";
 import { writeAround } from "./output.js";
 
@@ -51,10 +51,7 @@ function termsOf(
   return [{ member: base, factor: 1 - share }, ...inputs].map(
     ({ member: { checkpoint, actual }, factor }) => ({
       factor,
-      read(range) {
-        const stored = lookUp(actual, name);
-        return entriesIn(checkpoint, { name: stored, dtype: entryOf(checkpoint, stored).dtype }, range);
-      },
+      read: (range) => entriesOf(checkpoint, lookUp(actual, name), range),
     }),
   );
 }

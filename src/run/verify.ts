@@ -10,6 +10,7 @@ import { refuseIrregular, sha256 } from "../checkpoint/files.js";
 import { entryOf, isAdapter, openCheckpoint, type Checkpoint } from "../checkpoint/folder.js";
 import { isOptional } from "../checkpoint/names.js";
 import { firstNotFinite } from "../checkpoint/numbers.js";
+import type { InputHash } from "../disk/hashes.js";
 import type { MergePlan } from "../disk/plan.js";
 import { plannedTensors } from "../disk/written.js";
 import { UserError } from "../errors.js";
@@ -18,57 +19,45 @@ import { dtypeWords } from "../folder/output.js";
 import { withMembers, type NamedFolder } from "../mergers/members.js";
 import { withPlanOf } from "../mergers/mergekit-file.js";
 import { dtypeBytes, elements, isFloat, toFloat32, writtenType } from "../tensor/dtype.js";
-import { expectedDiffer, headersDiffer, numbersDiffer } from "../verify/entries.js";
+import { headersDiffer, type WrittenTensor } from "../verify/entries.js";
 import { notReworked, recipeOfMerge, type MergeRecipe } from "./verify-recipe.js";
-import { checkSample, entriesOf, failed, passed, skipped, type Check } from "../verify/sample.js";
+import { checkNumbers, failed, passed, skipped, tensorsToBe, type Check } from "../verify/sample.js";
 
-/** Whether inputs whose hashes were recorded are what they were. */
-async function checkInputs(folder: string, { base, sources }: MergeRecipe): Promise<Check> {
-  const what = "inputs";
-  const missing = [...sources.map((one) => one.folder), base].filter(
-    (path) => path !== undefined && !existsSync(path),
-  );
-  if (missing.length) return skipped(what, `not there any more: ${missing.slice(0, 3).join(", ")}`);
-  const recorded = (await resultsFile.read(folder))?.inputs ?? [];
-  const read = (await mergeFile.read(folder))?.inputs ?? [];
+/** Whether files are what they were. @param was in words */
+async function checkFiles(what: string, was: string, files: readonly InputHash[]): Promise<Check> {
+  for (const { folder, file, sha256: recorded } of files) {
+    const path = join(folder, file);
+    if (relative(folder, path).startsWith("..")) return failed(what, `${file} lies outside of ${folder}`);
+    if (!existsSync(path)) return failed(what, `${path} is not there any more`);
+    await refuseIrregular(path);
+    if ((await sha256(path)) !== recorded)
+      return failed(what, `${path} is not ${was}: its SHA-256 differs from the recorded one`);
+  }
+  if (files.length === 0) return skipped(what, "no hashes of them were recorded");
+  return passed(what, `${files.length} files have the hashes that were recorded`);
+}
+
+/** The result's files as they were written. */
+async function writtenFiles(folder: string): Promise<InputHash[]> {
+  const { outputs = [] } = (await mergeFile.read(folder)) ?? {};
+  const { outputs: trained = [] } = (await resultsFile.read(folder)) ?? {};
+  return [...outputs, ...trained].map((one) => ({ ...one, folder }));
+}
+
+/** The files that were read. */
+async function readFiles(folder: string, { base, sources }: MergeRecipe): Promise<InputHash[]> {
+  const { inputs: read = [] } = (await mergeFile.read(folder)) ?? {};
+  const { inputs: trained = [] } = (await resultsFile.read(folder)) ?? {};
   const folders = new Map([
     ["base", base],
     ...sources.map(({ label, folder: from }) => [label, from] as const),
   ]);
-  const files = recorded.flatMap(({ role, file, sha256: hash }) => {
+  const files = [...read];
+  for (const { role, ...one } of trained) {
     const from = folders.get(role);
-    return [from].filter((one) => one !== undefined).map((one) => ({ folder: one, file, sha256: hash }));
-  });
-  let count = 0;
-  for (const { folder: from, file, sha256: expected } of [...files, ...read]) {
-    const path = join(from, file);
-    if (!existsSync(path)) return failed(what, `${path} is not there any more`);
-    await refuseIrregular(path);
-    count++;
-    if ((await sha256(path)) !== expected)
-      return failed(what, `${path} is not what it was: its SHA-256 differs from the recorded one`);
+    if (from !== undefined) files.push({ ...one, folder: from });
   }
-  if (count === 0) return skipped(what, "no hashes of them were recorded");
-  return passed(what, `${count} files have the hashes that were recorded`);
-}
-
-/** Whether the result's files are what was written. */
-async function checkFiles(folder: string): Promise<Check> {
-  const what = "files";
-  const recorded = [
-    ...((await mergeFile.read(folder))?.outputs ?? []),
-    ...((await resultsFile.read(folder))?.outputs ?? []),
-  ];
-  for (const { file, sha256: expected } of recorded) {
-    const path = join(folder, file);
-    if (relative(folder, path).startsWith("..")) return failed(what, `${file} lies outside the folder`);
-    if (!existsSync(path)) return failed(what, `${file} is not there any more`);
-    await refuseIrregular(path);
-    if ((await sha256(path)) !== expected)
-      return failed(what, `${file} is not what was written: its SHA-256 differs from the recorded one`);
-  }
-  if (recorded.length === 0) return skipped(what, "no hashes of them were recorded");
-  return passed(what, `${recorded.length} files are what was written`);
+  return files;
 }
 
 /** Whether the result has the reference's tensors, in their shapes, of one type that its config says. */
@@ -98,17 +87,13 @@ function checkTensors(result: Checkpoint, reference: Checkpoint): Check {
   return passed(what, `${result.names.length} tensors have the names and shapes of ${reference.folder}`);
 }
 
-export type { Check };
-
 /** Bytes of a tensor that are looked at at a time. */
 const pieceBytes = 1 << 24;
 
-/** What an entry was in a model; undefined where nobody knows. */
-type EntryBefore = (name: string, entry: number) => Promise<number | undefined>;
-
 /** Whether all floats are finite, but for what was infinite before. Held: a piece of a tensor. */
-async function checkFinite(result: Checkpoint, before: EntryBefore): Promise<Check> {
+async function checkFinite(result: Checkpoint, tensors: readonly WrittenTensor[]): Promise<Check> {
   const what = "numbers";
+  const known = new Map(tensors.map((one) => [one.name, one]));
   let count = 0;
   for (const name of result.names) {
     const { dtype, shape } = entryOf(result, name);
@@ -117,12 +102,12 @@ async function checkFinite(result: Checkpoint, before: EntryBefore): Promise<Che
     for (let from = 0; from < size; from += pieceBytes) {
       const bytes = await result.readRange(name, from, Math.min(pieceBytes, size - from));
       const values = toFloat32({ dtype, shape: [], bytes });
-      const bad = firstNotFinite(values);
       count += values.length;
-      if (bad < 0) continue;
-      const entry = from / dtypeBytes[dtype] + bad;
-      if ((await before(name, entry)) === values[bad]) continue;
-      return failed(what, `"${name}" holds ${values[bad]} at entry ${entry}`);
+      if (firstNotFinite(values) < 0) continue;
+      const first = from / dtypeBytes[dtype];
+      const before = await known.get(name)?.before?.([first, first + values.length]);
+      const bad = values.findIndex((value, i) => !Number.isFinite(value) && value !== before?.[i]);
+      if (bad >= 0) return failed(what, `"${name}" holds ${values[bad]} at entry ${first + bad}`);
     }
   }
   return passed(what, `${count} are finite`);
@@ -135,19 +120,8 @@ async function checkPlan(result: Checkpoint, plan: MergePlan, all: boolean): Pro
     const wrong = headersDiffer(tensors, result.names, () => result);
     let headers = passed("tensors", `${tensors.length} tensors are what the mergekit file says`);
     if (wrong !== undefined) headers = failed("tensors", wrong);
-    const termsOf = new Map(tensors.map((one) => [one.name, one.terms ?? []]));
-    const numbers = await checkFinite(result, async (name, entry) => {
-      const [first] = termsOf.get(name) ?? [];
-      return (await first?.read([entry, entry + 1]))?.[0];
-    });
-    const what = "worked out again";
-    const known = tensors.filter(({ terms, expected, name }) => (terms ?? expected) && result.entry(name));
-    if (known.length === 0) return [headers, numbers, skipped(what, notReworked(plan.method))];
-    for (const one of known) {
-      const differs = (await numbersDiffer(result, one, all)) ?? (await expectedDiffer(result, one, all));
-      if (differs !== undefined) return [headers, numbers, failed(what, differs)];
-    }
-    return [headers, numbers, passed(what, `entries of ${known.length} of ${tensors.length} tensors`)];
+    const why = notReworked(plan.method);
+    return [headers, await checkFinite(result, tensors), await checkNumbers(result, tensors, { all, why })];
   } finally {
     await close();
   }
@@ -164,22 +138,26 @@ export async function verify(
   const recipe = await recipeOfMerge(folder);
   if (!recipe)
     throw new UserError(`${folder}: it is not a finished merge (there is no run.json or merge.json in it)`);
-  const files = await checkFiles(folder);
+  const files = await checkFiles("files", "what was written", await writtenFiles(folder));
+  const read = await readFiles(folder, recipe);
+  const folders = [...recipe.sources.map((one) => one.folder), recipe.base];
+  const gone = folders.filter((path) => path !== undefined && !existsSync(path));
+  let inputs = skipped("inputs", `not there any more: ${gone.slice(0, 3).join(", ")}`);
+  if (gone.length === 0) inputs = await checkFiles("inputs", "what it was", read);
   if (isAdapter(folder))
     return [
       files,
-      await checkInputs(folder, recipe),
+      inputs,
       skipped("tensors", "it is an adapter: fold it into a model (--write model) to have it looked at"),
     ];
-  const inputs = await checkInputs(folder, recipe);
   const result = await openCheckpoint(folder);
   try {
-    if (inputs.ok !== true && inputs.detail.includes("not there any more"))
+    if (gone.length || !read.every((one) => existsSync(join(one.folder, one.file))))
       return [
         files,
         inputs,
         skipped("tensors", "there is nothing to compare them with"),
-        await checkFinite(result, async () => undefined),
+        await checkFinite(result, []),
       ];
     if (recipe.file) {
       const { path, places, seed } = recipe.file;
@@ -195,11 +173,14 @@ export async function verify(
       const [base] = members.slice(0, ofBase.length);
       const models = members.slice(ofBase.length);
       const reference = at(members, 0).checkpoint;
-      const before: EntryBefore = async (name, entry) =>
-        (await entriesOf(reference, name, [entry, entry + 1]))[0];
-      const checks = [files, inputs, checkTensors(result, reference), await checkFinite(result, before)];
-      if (!recipe.weightsOf && !recipe.rework) return [...checks, skipped("worked out again", recipe.why)];
-      return [...checks, await checkSample({ result, base, inputs: models, recipe, all })];
+      const tensors = await tensorsToBe({ result, base, inputs: models, recipe });
+      return [
+        files,
+        inputs,
+        checkTensors(result, reference),
+        await checkFinite(result, tensors),
+        await checkNumbers(result, tensors, { all, why: recipe.why }),
+      ];
     });
   } finally {
     await result.close();

@@ -1,6 +1,7 @@
 /** Entries of a result, and whether they are what they must be. */
 import seedrandom from "seedrandom";
 import { f32, lookUp } from "../at.js";
+import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
 import { openSafetensors, type SafetensorsFile } from "../checkpoint/safetensors.js";
 import { UserError } from "../errors.js";
 import type { ExpectedEntry } from "./methods.js";
@@ -60,34 +61,7 @@ export async function entriesIn(
 export function isRight(found: number, right: number, magnitude: number, dtype: DType): boolean {
   // Float32 on the way: each term may be off by its rounding.
   const allowed = 8 * 2 ** -24 * magnitude + lookUp(roundings, dtype) * Math.abs(right) + smallest(dtype);
-  return found === right || Math.abs(found - right) <= allowed;
-}
-
-/** A model's part in some entries. */
-export interface WeightedTerm {
-  readonly factor: number;
-  readonly values: Float32Array;
-}
-
-/** The first of some entries that is not what its terms add up to. */
-export function firstWrong(
-  own: Float32Array,
-  terms: readonly WeightedTerm[],
-  dtype: DType,
-): { at: number; right: number } | undefined {
-  for (const [i, found] of own.entries()) {
-    let [right, magnitude] = [0, 0];
-    for (const { factor, values } of terms) {
-      const value = f32(values, i);
-      right += factor * value;
-      magnitude += (1 + Math.abs(factor)) * Math.abs(value);
-    }
-    // What is infinite by design (a mask) is so in all models.
-    const [first] = terms;
-    if (magnitude === Infinity && first && found === first.values[i]) continue;
-    if (!isRight(found, right, magnitude, dtype)) return { at: i, right };
-  }
-  return undefined;
+  return found === right || (allowed < Infinity && Math.abs(found - right) <= allowed);
 }
 
 /** What holds tensors: a file, or a checkpoint. */
@@ -95,18 +69,23 @@ export interface TensorFile extends Pick<SafetensorsFile, "readRange"> {
   entry(name: string): { readonly dtype: DType; readonly shape: readonly number[] } | undefined;
 }
 
+/** Entries of a checkpoint's tensor. */
+export const entriesOf = (checkpoint: Checkpoint, name: string, range: Range): Promise<Float32Array> =>
+  entriesIn(checkpoint, { name, dtype: entryOf(checkpoint, name).dtype }, range);
+
+type EntryReader = (range: Range) => Promise<Float32Array>;
+
 /** A tensor as it must stand in a result. */
 export interface WrittenTensor {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
   /** What it is the sum of, where sums say it. */
-  readonly terms?: readonly {
-    readonly factor: number;
-    read(range: Range): Promise<Float32Array>;
-  }[];
-  /** How its entries are worked out from whole tensors, which takes longer. */
+  readonly terms?: readonly { readonly factor: number; readonly read: EntryReader }[];
+  /** Where not: how its entries are worked out from whole tensors, which takes longer. */
   readonly expected?: () => Promise<(entry: number) => ExpectedEntry>;
+  /** What it was in the first of its models: what is infinite there may be so in the result. */
+  readonly before?: EntryReader | undefined;
 }
 
 /** What a written tensor has otherwise than it must; undefined where nothing differs. */
@@ -133,39 +112,72 @@ export function headersDiffer(
   return more === undefined ? undefined : `"${more}" is there, and nobody wrote it`;
 }
 
-/** The same for numbers of one tensor. @param all every one, and not a sample */
-export async function numbersDiffer(
-  file: TensorFile,
-  { terms = [], ...tensor }: WrittenTensor,
-  all: boolean,
-): Promise<string | undefined> {
-  const { name, dtype, shape } = tensor;
-  if (terms.length === 0 || !isFloat(dtype)) return undefined;
-  for (const range of rangesToCheck(name, elements(shape), all)) {
-    const own = await entriesIn(file, tensor, range);
-    const read = terms.map(async (one) => ({ factor: one.factor, values: await one.read(range) }));
-    const wrong = firstWrong(own, await Promise.all(read), dtype);
-    if (wrong)
-      return `"${name}" holds ${own[wrong.at]} at entry ${range[0] + wrong.at}, and ${wrong.right} is right`;
+/** An entry of some that is not what it must be. */
+interface WrongEntry {
+  readonly at: number;
+  readonly right: string;
+}
+
+/** The first of some entries that is not what its terms add up to. */
+async function wrongInSum(
+  own: Float32Array,
+  range: Range,
+  terms: NonNullable<WrittenTensor["terms"]>,
+  dtype: DType,
+): Promise<WrongEntry | undefined> {
+  const parts = await Promise.all(
+    terms.map(async ({ factor, read }) => ({ factor, values: await read(range) })),
+  );
+  const [first] = parts;
+  for (const [i, found] of own.entries()) {
+    let [right, magnitude] = [0, 0];
+    for (const { factor, values } of parts) {
+      const value = f32(values, i);
+      right += factor * value;
+      magnitude += (1 + Math.abs(factor)) * Math.abs(value);
+    }
+    // What is infinite by design (a mask) is so in all models.
+    if (magnitude === Infinity && found === first?.values[i]) continue;
+    if (!isRight(found, right, magnitude, dtype)) return { at: i, right: String(right) };
   }
   return undefined;
 }
 
-/** The same for a tensor that is worked out from whole ones. Held: that tensor of every model. */
-export async function expectedDiffer(
+/** The first of some entries that is nothing of what it may be. */
+function wrongInWhole(
+  own: Float32Array,
+  [from]: Range,
+  rightAt: (entry: number) => ExpectedEntry,
+  dtype: DType,
+): WrongEntry | undefined {
+  for (const [i, found] of own.entries()) {
+    const { right, magnitude } = rightAt(from + i);
+    if (!right.some((one) => isRight(found, one, magnitude, dtype)))
+      return { at: i, right: right.join(" or ") };
+  }
+  return undefined;
+}
+
+/**
+ * The same for the numbers of a tensor. Held: of a sum some entries of each model, else that tensor of every model.
+ * @param all every one, and not a sample
+ */
+export async function numbersDiffer(
   file: TensorFile,
   tensor: WrittenTensor,
   all: boolean,
 ): Promise<string | undefined> {
-  const { name, dtype, shape, expected } = tensor;
-  if (!expected) return undefined;
-  const rightAt = await expected();
-  for (const range of rangesToCheck(name, elements(shape), all))
-    for (const [i, found] of (await entriesIn(file, tensor, range)).entries()) {
-      const { right, magnitude } = rightAt(range[0] + i);
-      if (right.some((one) => isRight(found, one, magnitude, dtype))) continue;
-      return `"${name}" holds ${found} at entry ${range[0] + i}, and ${right.join(" or ")} is right`;
-    }
+  const { name, dtype, shape, terms, expected } = tensor;
+  if (!isFloat(dtype) || !(terms ?? expected)) return undefined;
+  const rightAt = await expected?.();
+  for (const range of rangesToCheck(name, elements(shape), all)) {
+    const own = await entriesIn(file, tensor, range);
+    let wrong: WrongEntry | undefined;
+    if (rightAt) wrong = wrongInWhole(own, range, rightAt, dtype);
+    else if (terms) wrong = await wrongInSum(own, range, terms, dtype);
+    if (wrong)
+      return `"${name}" holds ${own[wrong.at]} at entry ${range[0] + wrong.at}, and ${wrong.right} is right`;
+  }
   return undefined;
 }
 
@@ -198,7 +210,7 @@ export async function checkWritten(
     refuse(headersDiffer(tensors, holders.keys(), (name) => holders.get(name)));
     for (const tensor of tensors) {
       if (performance.now() > until) return;
-      refuse(await numbersDiffer(lookUp(holders, tensor.name), tensor, false));
+      if (tensor.terms) refuse(await numbersDiffer(lookUp(holders, tensor.name), tensor, false));
     }
   } finally {
     for (const file of files) await file.close();

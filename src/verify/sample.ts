@@ -1,17 +1,9 @@
-/** A sample of a result's numbers, worked out again from the inputs. */
+/** What a result's tensors must be by its models, and whether its numbers are that. */
 import { at, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { entryOf, type Checkpoint } from "../checkpoint/folder.js";
-import { elements, isFloat, toFloat32 } from "../tensor/dtype.js";
-import {
-  entriesIn,
-  expectedDiffer,
-  firstWrong,
-  rangesToCheck,
-  sampled,
-  type Range,
-  type WeightedTerm,
-} from "./entries.js";
+import { isFloat, toFloat32 } from "../tensor/dtype.js";
+import { entriesOf, numbersDiffer, sampled, type TensorFile, type WrittenTensor } from "./entries.js";
 import type { MergedModels, Rework } from "./methods.js";
 import type { SumWeights } from "./sums.js";
 
@@ -27,10 +19,6 @@ export const passed = (what: string, detail: string): Check => ({ what, ok: true
 export const failed = (what: string, detail: string): Check => ({ what, ok: false, detail });
 export const skipped = (what: string, detail: string): Check => ({ what, ok: undefined, detail });
 
-/** Entries of a tensor. */
-export const entriesOf = (checkpoint: Checkpoint, name: string, range: Range): Promise<Float32Array> =>
-  entriesIn(checkpoint, { name, dtype: entryOf(checkpoint, name).dtype }, range);
-
 /** How a result is worked out from its models. */
 export interface Recipe {
   /** How each tensor is made, by its name in the base's file; undefined where no sums say it. */
@@ -39,39 +27,36 @@ export interface Recipe {
   readonly rework?: ((models: Omit<MergedModels, "labels">) => ReturnType<Rework>) | undefined;
 }
 
-export interface Sampled {
+/** A result and what it was made from. */
+export interface Merged {
   readonly result: Checkpoint;
   readonly base: Member | undefined;
   readonly inputs: readonly Member[];
   readonly recipe: Recipe;
-  readonly all: boolean;
 }
 
-/** Works out entries of one tensor. @returns what differs; undefined where nothing does */
-async function differsInSum(
-  { result, base, inputs, recipe, all }: Sampled,
-  name: string,
-): Promise<string | undefined> {
-  const { dtype, shape } = entryOf(result, name);
-  const weights = recipe.weightsOf?.(name);
-  if (!weights || !isFloat(dtype)) return undefined;
+type Header = Pick<WrittenTensor, "name" | "dtype" | "shape">;
+
+/** Reads a tensor's entries in a model; undefined where it has none of this shape. */
+function readerOf({ actual, checkpoint }: Member, { name, shape }: Header): WrittenTensor["before"] {
+  const stored = actual.get(name);
+  if (stored === undefined || entryOf(checkpoint, stored).shape.join() !== shape.join()) return undefined;
+  return (range) => entriesOf(checkpoint, stored, range);
+}
+
+/** What a tensor is the sum of; undefined where no sum says it, or a model has it not. */
+function sumTerms({ base, inputs, recipe }: Merged, header: Header): WrittenTensor["terms"] {
+  const weights = recipe.weightsOf?.(header.name);
+  if (!weights) return undefined;
   const parts = inputs.map((member, i) => ({ member, factor: at(weights.inputs, i) }));
   if (base) parts.unshift({ member: base, factor: weights.base });
-  for (const range of rangesToCheck(name, elements(shape), all)) {
-    const terms: WeightedTerm[] = [];
-    for (const { member, factor } of parts) {
-      const stored = member.actual.get(name);
-      const isThere =
-        stored !== undefined && entryOf(member.checkpoint, stored).shape.join() === shape.join();
-      if (!isThere) return undefined;
-      terms.push({ factor, values: await entriesOf(member.checkpoint, stored, range) });
-    }
-    const own = await entriesOf(result, name, range);
-    const wrong = firstWrong(own, terms, dtype);
-    if (wrong)
-      return `"${name}" holds ${own[wrong.at]} at entry ${range[0] + wrong.at}, and ${wrong.right} is right`;
+  const terms: { factor: number; read: NonNullable<WrittenTensor["before"]> }[] = [];
+  for (const { member, factor } of parts) {
+    const read = readerOf(member, header);
+    if (!read) return undefined;
+    terms.push({ factor, read });
   }
-  return undefined;
+  return terms;
 }
 
 /** Whether a model's tensor is the base's own, as it is of an adapter that does not touch it. */
@@ -80,16 +65,17 @@ function isBases(one: Member, base: Member, name: string): boolean {
   return own?.path === from?.path && own?.start === from?.start && !own?.adapted && !own?.moved;
 }
 
-/** How a tensor is looked at that is worked out from all of it. Held: one tensor of every model. */
-async function wholeTensors({ result, base, inputs, all }: Sampled, rework: NonNullable<Recipe["rework"]>) {
-  const models = [...[base].filter((one) => one !== undefined), ...inputs];
-  const entryIn = ({ actual, checkpoint }: Member, name: string) => checkpoint.entry(actual.get(name) ?? "");
-  const isMerged = (name: string): boolean => {
-    const { dtype, shape } = entryOf(result, name);
-    if (base && inputs.every((one) => isBases(one, base, name))) return false;
-    return isFloat(dtype) && models.every((one) => entryIn(one, name)?.shape.join() === shape.join());
-  };
-  const names = result.names.filter(isMerged);
+/** How each tensor is worked out that takes all of it, by name: what is not merged, is not in it. */
+async function wholeTensors(
+  { base, inputs }: Merged,
+  headers: readonly Header[],
+  rework: NonNullable<Recipe["rework"]>,
+): Promise<Map<string, WrittenTensor["expected"]>> {
+  const isMerged = (header: Header): boolean =>
+    isFloat(header.dtype) &&
+    [base, ...inputs].every((one) => !one || readerOf(one, header)) &&
+    !(base && inputs.every((one) => isBases(one, base, header.name)));
+  const names = headers.filter(isMerged).map(({ name }) => name);
   const valuesOf = async ({ actual, checkpoint }: Member, name: string) =>
     toFloat32(await checkpoint.read(lookUp(actual, name)));
   const read = async (name: string) => ({
@@ -98,27 +84,45 @@ async function wholeTensors({ result, base, inputs, all }: Sampled, rework: NonN
     inputs: await Promise.all(inputs.map((one) => valuesOf(one, name))),
   });
   const reworked = await rework({ names, read });
-  return async (name: string): Promise<string | undefined> => {
-    if (!names.includes(name)) return undefined;
-    const { dtype, shape } = entryOf(result, name);
-    return expectedDiffer(
-      result,
-      { name, dtype, shape, expected: async () => reworked(await read(name)) },
-      all,
-    );
-  };
+  return new Map(names.map((name) => [name, async () => reworked(await read(name))]));
 }
 
-export async function checkSample(sample: Sampled): Promise<Check> {
+/** What the tensors of a result must be. What a method that takes whole tensors does not merge is the first model's. */
+export async function tensorsToBe(merged: Merged): Promise<WrittenTensor[]> {
+  const { result, base, inputs, recipe } = merged;
+  const first = base ?? at(inputs, 0);
+  const headers = result.names.map((name): Header => ({ name, ...entryOf(result, name) }));
+  const expected = recipe.rework && (await wholeTensors(merged, headers, recipe.rework));
+  return headers.map((header): WrittenTensor => {
+    const before = readerOf(first, header);
+    const whole = expected?.get(header.name);
+    if (whole) return { ...header, before, expected: whole };
+    let terms = sumTerms(merged, header);
+    if (expected && before) terms = [{ factor: 1, read: before }];
+    return { ...header, before, ...(terms && { terms }) };
+  });
+}
+
+/**
+ * Works numbers of a result out again.
+ * @param all every number, and not a sample
+ * @param why none is looked at, where nothing says what they must be
+ */
+export async function checkNumbers(
+  result: TensorFile,
+  tensors: readonly WrittenTensor[],
+  { all, why }: { readonly all: boolean; readonly why: string },
+): Promise<Check> {
   const what = "worked out again";
-  const { rework } = sample.recipe;
-  let differs = (name: string) => differsInSum(sample, name);
-  if (rework) differs = await wholeTensors(sample, rework);
-  for (const name of sample.result.names) {
-    const wrong = await differs(name);
+  const known = tensors.filter(
+    ({ name, dtype, terms, expected }) => (terms ?? expected) && isFloat(dtype) && result.entry(name),
+  );
+  if (known.length === 0) return skipped(what, why);
+  for (const one of known) {
+    const wrong = await numbersDiffer(result, one, all);
     if (wrong !== undefined) return failed(what, wrong);
   }
   let howMany = `up to ${sampled} entries`;
-  if (sample.all) howMany = "every entry";
-  return passed(what, `${howMany} of each of ${sample.result.names.length} tensors`);
+  if (all) howMany = "every entry";
+  return passed(what, `${howMany} of ${known.length} of ${tensors.length} tensors`);
 }

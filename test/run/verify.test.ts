@@ -251,6 +251,33 @@ test("masks, empty tensors and what no adapter touches are right", async () => {
   expect(
     await stateOf((await merge([one!, two!], { method: "slerp", given: { t: 0.3 } })).out),
   ).toMatchObject(right);
+  for (const method of ["ties", "dare_linear", "linear"])
+    expect(
+      await stateOf(
+        (
+          await byFile(
+            `merge_method: ${method}\nbase_model: ${zero}\nmodels: [{model: ${one}}, {model: ${two}}]\n` +
+              "parameters: {weight: 1, density: 0.5}",
+          )
+        ).out,
+      ),
+    ).toMatchObject(right);
+  // Beside what is rightly infinite, what is not, and what must be and is not, are found.
+  const masked = await merge([one!, two!], { method: "average" });
+  for (const [other, what, message] of [
+    [NaN, "numbers", /mask" holds NaN at entry 1/],
+    [Infinity, "numbers", /mask" holds Infinity at entry 1/],
+    [3, "worked out again", /mask" holds 3 at entry 0, and -Infinity is right/],
+  ] as const) {
+    const entry = Number(what === "numbers");
+    const wrong = await spoilt(masked.out, (tensor) => {
+      if (tensor.name !== "layers.0.mask") return tensor;
+      const bytes = Uint8Array.from(tensor.bytes);
+      new DataView(bytes.buffer).setFloat32(4 * entry, other, true);
+      return { ...tensor, bytes };
+    });
+    expect((await stateOf(wrong))[what]).toMatch(message);
+  }
   // Only the weight that they adapt is ranked by the authors' TIES.
   const square = (x: number): Tensors => ({
     "layers.0.q.weight": [[2, 2], x, x, x, x],
