@@ -46,6 +46,7 @@ export const rte: Task = {
   kind: "pair",
   labels: ["entailment", "not_entailment"],
   max_new_tokens: 1,
+  metrics: ["accuracy"],
   synthetic: false,
   what: "",
 };

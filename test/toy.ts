@@ -125,4 +125,12 @@ export const toyTask = (
   id: string,
   examples: Pick<PreparedTask, "validation"> & Partial<Pick<PreparedTask, "test" | "tests" | "head">>,
   answering: Answering = { kind: "classify" },
-): PreparedTask => ({ id, synthetic: true, head: undefined, test: [], ...examples, ...answering });
+): PreparedTask => ({
+  id,
+  metrics: [answering.kind === "generate" ? "exact-match" : "accuracy"],
+  synthetic: true,
+  head: undefined,
+  test: [],
+  ...examples,
+  ...answering,
+});

@@ -1,4 +1,5 @@
 /** The family, batches and step that worker.ts times and profile.ts takes apart. */
+import { rowsBatch } from "../rows-batch.js";
 import { z } from "zod";
 import { at } from "../../src/at.js";
 import { engineNames } from "../../src/backend/index.js";
@@ -50,8 +51,7 @@ function unpadded({ size, length, ids, types, mask, labels, choices }: PlainBatc
     const tokens = mask.slice(start, start + length).filter((one) => one === 1).length;
     return { ids: ids.slice(start, start + tokens), types: types.slice(start, start + tokens) };
   });
-  if (choices === null) return { kind: "classify", rows, labels };
-  return { kind: "choose", rows, labels, choices };
+  return rowsBatch(choices === null ? "classify" : "choose", rows, labels);
 }
 
 /** "task=folder" */
@@ -79,7 +79,7 @@ export async function loadJob(args: readonly string[]): Promise<BenchJob> {
   const jobs: StepJob[] = [];
   for (const [i, batch] of batches.entries())
     jobs.push({
-      head: await loadHead(at(family.experts, i), modelFamily.head),
+      head: await loadHead(at(family.experts, i), modelFamily.head, "row"),
       batch: unpadded(batch),
       weight: 1,
     });

@@ -7,6 +7,7 @@
  *
  * --make writes adapters of random numbers, of rank 8.
  */
+import { rowsBatch } from "../rows-batch.js";
 import { spawnSync } from "node:child_process";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -78,7 +79,7 @@ async function measure(form: string): Promise<Result> {
   const started = performance.now();
   const { gradient, losses } = await coefficientGradient(
     { model, vectors, table },
-    [{ head: undefined, weight: 1, batch: { kind: "choose", rows, labels: [0, 1, 0, 1], choices: 2 } }],
+    [{ head: undefined, weight: 1, batch: rowsBatch("choose", rows, [0, 1, 0, 1]) }],
     "cross-entropy",
   );
   return {

@@ -11,6 +11,7 @@
  * tensor; the rest are zeros, which cost as much to read, subtract, merge and multiply as any other
  * numbers. A step scores two answers to every text, as rank classification does.
  */
+import { rowsBatch } from "../rows-batch.js";
 import { mkdir, open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -177,12 +178,11 @@ if (o.header !== undefined) {
   const jobs = Array.from({ length: k }, (_, t) => ({
     head: undefined,
     weight: 1,
-    batch: {
-      kind: "choose" as const,
-      rows: rowsOf(each, t),
-      labels: Array.from({ length: each }, (_, r) => r % 2),
-      choices: 2,
-    },
+    batch: rowsBatch(
+      "choose",
+      rowsOf(each, t),
+      Array.from({ length: each }, (_, r) => r % 2),
+    ),
   }));
   let raw = makeTable(vectors.layers.length, k, () => 0.1);
   let moments = zeroMoments(raw.values.length);

@@ -28,7 +28,7 @@ for (const task of pickTasks(await loadTasks(data), (await readdir(join(folder, 
   const head = await openHead(folder, task.id, family.canonical);
   const prepared = await prepareTask(
     task,
-    { head: await loadHead(head, family.head), config: head.checkpoint.config },
+    { head: await loadHead(head, family.head, "row"), config: head.checkpoint.config },
     encoder,
     { data, valPerTask: 1, seed: 0 },
   );

@@ -4,6 +4,7 @@
  *
  *   node dist/scripts/gpu/limits.js ENGINE wide|wide-small FOLDER
  */
+import { rowsBatch } from "../rows-batch.js";
 import { engine as tfjs } from "@tensorflow/tfjs-core";
 import { startEngine, webgpuCounts, type EngineName } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
@@ -34,16 +35,15 @@ const vectors = await loadTaskVectors({ base: opened.base, columns }, [...model.
 });
 
 /** Two answers of two tokens to a text of six. */
-const batch = {
-  kind: "choose" as const,
-  rows: [0, 1].map((answer) => ({
+const batch = rowsBatch(
+  "choose",
+  [0, 1].map((answer) => ({
     ids: [11, 150_000, 77_000, 5, 99_999, 42],
     types: [],
     targets: [answer === 0 ? 17 : 151_935, 300 + answer],
   })),
-  labels: [0],
-  choices: 2,
-};
+  [0],
+);
 const table = applyGate(
   makeTable(vectors.layers.length, experts.length, () => 0.3),
   "tanh",

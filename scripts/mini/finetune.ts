@@ -20,7 +20,13 @@ import { logits, type Head } from "../../src/models/layers.js";
 import { crossEntropy } from "../../src/models/losses.js";
 import { affine, rows } from "../../src/models/ops.js";
 import type { Model, TokenBatch, Weights } from "../../src/models/types.js";
-import { bucketed, choicesOf, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import {
+  bucketed,
+  choicesOf,
+  labelsOf,
+  trainingBatches,
+  type EncodedExample,
+} from "../../src/tasks/batches.js";
 import type { Dice } from "./generate.js";
 
 export type Values = Map<string, { shape: number[]; values: Float32Array }>;
@@ -167,7 +173,7 @@ export async function finetune(
       const batch = batchOf(step);
       const features = forward(model, expert.weights, batch.rows);
       const scores = logits(features, { ...head, frozen: false }, choicesOf(batch));
-      return crossEntropy(scores, targets(batch.labels, scores.shape[1])) as Scalar;
+      return crossEntropy(scores, targets(labelsOf(batch), scores.shape[1])) as Scalar;
     },
     report,
   );
@@ -184,8 +190,9 @@ export async function accuracyOf(
   let correct = 0;
   for (const batch of bucketed(examples, 32)) {
     const scores = tidy(() => logits(forward(model, weights, batch.rows), head, choicesOf(batch)));
+    const labels = labelsOf(batch);
     (await scores.array()).forEach(
-      (row, i) => (correct += row.indexOf(Math.max(...row)) === batch.labels[i] ? 1 : 0),
+      (row, i) => (correct += row.indexOf(Math.max(...row)) === labels[i] ? 1 : 0),
     );
     scores.dispose();
   }

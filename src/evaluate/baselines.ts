@@ -15,8 +15,6 @@ export interface SearchPoint extends Tried {
   readonly lambda: number;
 }
 
-const metrics = { classify: "accuracy", choose: "accuracy", generate: "exact-match" } as const;
-
 /** Rows of a method's test scores. */
 export function toRows(
   method: string,
@@ -24,9 +22,19 @@ export function toRows(
   scores: readonly TaskScore[],
   seed: number,
 ): ResultRow[] {
-  return tasks.map(({ id, kind }, i) => {
-    const { accuracy, n } = at(scores, i);
-    return { method, task: id, split: "test", metric: metrics[kind], value: accuracy, n, seed };
+  return tasks.map(({ id, metrics: [metric = "accuracy", ...others] }, i) => {
+    const { accuracy, metrics, n } = at(scores, i);
+    const also = Object.fromEntries(others.map((name) => [name, metrics[name] ?? NaN]));
+    return {
+      method,
+      task: id,
+      split: "test",
+      metric,
+      value: accuracy,
+      ...(others.length > 0 && { also }),
+      n,
+      seed,
+    };
   });
 }
 

@@ -1,5 +1,5 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
-import { at, f32 } from "../at.js";
+import { at } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/layers.js";
 import { stageForward, stagesOf, openStage, type StageInput } from "../stages/stages.js";
@@ -9,21 +9,29 @@ import {
   choicesOf,
   cutBatch,
   groupUpTo,
-  lossWeight,
   tokensAPass,
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
 import type { Answering, TextOutput } from "../tasks/encoders.js";
+import { metricNames, type MetricName } from "../tasks/metrics.js";
 import { median } from "../report/rows.js";
-import { isExact } from "./exact.js";
+import {
+  emptyTally,
+  mayLackAnswers,
+  measure,
+  tally,
+  type AnswerNames,
+  type Answered,
+  type Tally,
+} from "./answers.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
 
 /** A task made ready for a model: how it is answered, its head and encoded examples. */
 export type PreparedTask = Answering & TaskExamples;
 
-interface TaskExamples {
+interface TaskExamples extends AnswerNames {
   readonly id: string;
   readonly synthetic: boolean;
   /** None where the model scores its rows itself. */
@@ -35,51 +43,19 @@ interface TaskExamples {
 }
 
 export interface TaskScore {
-  /**
-   * Fraction of examples whose highest logit is the label's; of texts to be said, of those said word
-   * for word ({@link isExact}).
-   */
+  /** The first of the task's metrics, which chooses between models: accuracy, where the answers are classes. */
   readonly accuracy: number;
-  /** Mean cross-entropy in nats: an example's, or of texts to be said, a token's. */
+  /** All of them. */
+  readonly metrics: Readonly<Partial<Record<MetricName, number>>>;
+  /** Mean cross-entropy in nats of a decision (tasks/decisions.ts), or of a token to be said; of numbers, squared. */
   readonly loss: number;
   readonly n: number;
-}
-
-/** −log softmax(row)[label], in float64 on the host. */
-function negativeLogLikelihood(row: Float32Array, label: number): number {
-  const values = Array.from(row);
-  const top = Math.max(...values);
-  return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0)) - f32(row, label);
 }
 
 /** Examples that run through the model together, and the head that scores them. */
 export interface HeadBatch {
   readonly head: Head | undefined;
   readonly batch: Batch;
-}
-
-/** What was right of a batch, and what was lost, summed; the mean is over `over`. */
-export interface Tally {
-  correct: number;
-  loss: number;
-  over: number;
-}
-
-/**
- * Adds a batch's scores, [examples, width] in rows, to a tally. Texts to be said are lost token by
- * token, and none is right here: that is heard.
- */
-export function tally(sum: Tally, batch: Batch, values: Float32Array, width: number): void {
-  sum.over += lossWeight(batch);
-  if (batch.kind === "generate") {
-    sum.loss -= values.reduce((total, value) => total + value, 0);
-    return;
-  }
-  for (const [i, label] of batch.labels.entries()) {
-    const row = values.subarray(i * width, (i + 1) * width);
-    if (row.indexOf(Math.max(...row)) === label) sum.correct++;
-    sum.loss += negativeLogLikelihood(row, label);
-  }
 }
 
 export const evaluationBatch = 32;
@@ -139,14 +115,22 @@ export async function evaluateTasks(
   );
   const scores = await evaluateEach(merge, variants.flat(), split);
   let from = 0;
-  return variants.map(({ length }) => {
-    const mine = scores.slice(from, (from += length));
-    return {
-      accuracy: median(mine.map(({ accuracy }) => accuracy)),
-      loss: median(mine.map(({ loss }) => loss)),
-      n: at(mine, 0).n,
-    };
-  });
+  return variants.map(({ length }) => medianScore(scores.slice(from, (from += length))));
+}
+
+/** Of a task's scores in several templates. */
+function medianScore(scores: readonly TaskScore[]): TaskScore {
+  const [first] = scores;
+  if (scores.length === 1 && first) return first;
+  const names = metricNames.filter((name) => first?.metrics[name] !== undefined);
+  return {
+    accuracy: median(scores.map(({ accuracy }) => accuracy)),
+    metrics: Object.fromEntries(
+      names.map((name) => [name, median(scores.map(({ metrics }) => metrics[name] ?? NaN))]),
+    ),
+    loss: median(scores.map(({ loss }) => loss)),
+    n: at(scores, 0).n,
+  };
 }
 
 /** A split's examples in every prompt template that they are scored in. */
@@ -163,36 +147,45 @@ async function evaluateEach(
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
 ): Promise<TaskScore[]> {
-  const parts = tasks.map((task) => ({ task, sum: { correct: 0, loss: 0, over: 0 } satisfies Tally }));
-  const items = parts.flatMap(({ task, sum }) =>
-    bucketed(task[split], evaluationBatch)
-      .flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass))
-      .map((batch) => ({ sum, head: task.head, batch })),
-  );
-  for await (const { item, values, width } of batchLogits(merge, items)) {
-    tally(item.sum, item.batch, values, width);
-  }
-  for (const { task, sum } of parts)
-    if (task.kind === "generate") sum.correct = await countExact(merge, task[split], task.generation);
-  return parts.map(({ task: { [split]: examples }, sum: { correct, loss, over } }) => ({
-    accuracy: correct / examples.length,
-    loss: loss / over,
-    n: examples.length,
-  }));
+  const answers = await answersOfEach(merge, tasks, split);
+  return tasks.map((task, i) => scoreOf(task, at(answers, i), task[split].length));
 }
 
-/** How many texts a merge says word for word ({@link isExact}). */
-async function countExact(
+/** A task's score by what was answered of its examples. */
+export function scoreOf(names: AnswerNames, { answered, loss, over }: Tally, n: number): TaskScore {
+  const metrics = measure(answered, names);
+  return { accuracy: metrics[at(names.metrics, 0)] ?? NaN, metrics, loss: loss / over, n };
+}
+
+/** What a merge answers to every example of some tasks. */
+export async function answersOfEach(
+  merge: Merge,
+  tasks: readonly PreparedTask[],
+  split: "validation" | "test",
+): Promise<Tally[]> {
+  const parts = tasks.map((task) => ({ task, sum: emptyTally(), mayLack: mayLackAnswers(task[split]) }));
+  const items = parts.flatMap(({ task, ...part }) =>
+    bucketed(task[split], evaluationBatch)
+      .flatMap((batch) => cutBatch(batch, merge.microBatch ?? tokensAPass))
+      .map((batch) => ({ ...part, head: task.head, batch })),
+  );
+  for await (const { item, values, width } of batchLogits(merge, items))
+    tally(item.sum, item.batch, { values, width }, item.mayLack);
+  for (const { task, sum } of parts)
+    if (task.kind === "generate") sum.answered.push(...(await saidOf(merge, task[split], task.generation)));
+  return parts.map(({ sum }) => sum);
+}
+
+/** The texts that a merge says. */
+async function saidOf(
   merge: Merge,
   examples: readonly EncodedExample[],
   { most, text }: TextOutput,
-): Promise<number> {
+): Promise<Answered[]> {
   const said = await generate(
     merge,
     examples.map(({ rows }) => at(rows, 0)),
     most,
   );
-  return examples.filter(
-    (example, i) => example.kind === "generate" && isExact(text(at(said, i)), example.answers),
-  ).length;
+  return examples.map((example, i) => ({ example, answer: text(at(said, i)) }));
 }

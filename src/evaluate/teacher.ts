@@ -1,6 +1,7 @@
-import { at } from "../at.js";
+import { at, lookUp } from "../at.js";
 import { constantTables } from "../merge/table.js";
 import { bucketed, cutBatch, tokensAPass, type EncodedExample } from "../tasks/batches.js";
+import { decided, isNumber } from "../tasks/decisions.js";
 import { softmax } from "../tensor/dtype.js";
 import { expertOf, type MergeContext } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
@@ -33,14 +34,14 @@ async function softLabelsOf(
 ): Promise<number[][]> {
   const { layers, experts } = place.vectors;
   const table = constantTables.individual(layers.length, experts.length, expertOf(place, task));
-  // An example's label is its place here, so that it is known in the batch that it lands in.
-  const numbered = examples.map((example, label) => ({ ...example, label }));
-  const batches = bucketed(numbered, evaluationBatch)
+  const batches = bucketed(examples, evaluationBatch)
     .flatMap((batch) => cutBatch(batch, place.microBatch ?? tokensAPass))
     .map((batch) => ({ head: task.head, batch }));
-  const found: number[][] = [];
+  const found = new Map<EncodedExample, number[]>();
   for await (const { item, values, width } of batchLogits({ ...place, table }, batches))
-    for (const [i, example] of item.batch.labels.entries())
-      found[example] = softmax(values.subarray(i * width, (i + 1) * width));
-  return found;
+    for (const { example, decisions } of decided(item.batch, values, width)) {
+      const told = isNumber(example.kind) ? decisions.map((one) => [...one]) : decisions.map(softmax);
+      found.set(example, told.flat());
+    }
+  return examples.map((example) => lookUp(found, example));
 }

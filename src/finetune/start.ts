@@ -2,7 +2,10 @@ import seedrandom from "seedrandom";
 import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
-import type { HeadNames, Model } from "../models/types.js";
+import type { Member } from "../checkpoint/family.js";
+import { headKind } from "../inputs/models.js";
+import type { HeadNames, Model, ModelFamily } from "../models/types.js";
+import type { Task } from "../tasks/registry.js";
 
 export interface FinetuneOptions {
   readonly base: string;
@@ -154,6 +157,22 @@ export function freshAdapter(model: Model, options: FinetuneOptions): FreshAdapt
     start: new Map(modules.flatMap(({ start }) => start)),
     fixed: new Map(modules.flatMap(({ fixed }) => fixed)),
   };
+}
+
+/**
+ * What the heads of a fine-tuning are called, and whether they have the model's pooler: where the base has none, or a
+ * task is answered token by token, as transformers' classes for that have none.
+ */
+export function freshHeadForm(
+  { head, pooler, outputLayers }: ModelFamily,
+  base: Member,
+  tasks: readonly Task[],
+): { readonly head: HeadNames | undefined; readonly withoutPooler: boolean } {
+  if (outputLayers[0] !== "pool" || !head) return { head: undefined, withoutPooler: false };
+  if (pooler === undefined) return { head, withoutPooler: false };
+  const withoutPooler =
+    !base.actual.has(`${pooler}.weight`) || tasks.some((task) => headKind(task) !== "row");
+  return { head: withoutPooler ? { ...head, dense: pooler } : head, withoutPooler };
 }
 
 /** A head of small random numbers, in a model's own form. */

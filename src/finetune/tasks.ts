@@ -1,7 +1,8 @@
 /** What a fine-tuning learns from and is judged by, task by task. */
 import { tidy } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { evaluationBatch, tally, type Tally } from "../evaluate/evaluate.js";
+import { emptyTally, mayLackAnswers, tally, type AnswerNames } from "../evaluate/answers.js";
+import { evaluationBatch, scoreOf } from "../evaluate/evaluate.js";
 import { checkKind } from "../inputs/prepare.js";
 import { logits } from "../models/layers.js";
 import { forward } from "../models/index.js";
@@ -30,6 +31,7 @@ export interface TrainingTask {
   readonly judge: readonly EncodedExample[];
   /** How it is judged. */
   readonly kind: AnswerKind;
+  readonly names: AnswerNames;
   /** Of its head's tensors among those that are trained. */
   readonly prefix: string;
   batch(step: number): Batch;
@@ -72,6 +74,7 @@ async function trainingTask(
     fit,
     judge: encodeMixed(judge, encoder, task, false),
     kind: encoder.answering(task).kind,
+    names: { metrics: task.metrics, classes: task.labels ?? undefined },
     prefix: `head/${task.id}/`,
     batch: trainingBatches(task.id, fit, batchSize, options.order ?? seed),
     batches: bucketed(fit, batchSize).length,
@@ -91,23 +94,21 @@ export async function trainingTasks(
 }
 
 /** Accuracy and loss on the examples that judge, a batch at a time. */
-async function scoreTask(
-  trainee: Trainee,
-  { task, judge, kind, prefix }: TrainingTask,
-  microBatch: number,
-): Promise<EpochScore> {
-  const sum: Tally = { correct: 0, loss: 0, over: 0 };
+async function scoreTask(trainee: Trainee, training: TrainingTask, microBatch: number): Promise<EpochScore> {
+  const { task, judge, kind, prefix, names } = training;
+  const sum = emptyTally();
+  const mayLack = mayLackAnswers(judge);
   const weights = weightsOf(trainee);
   const head = trainedHead(trainee.trained, prefix);
   const batches = bucketed(judge, evaluationBatch).flatMap((whole) => cutBatch(whole, microBatch));
   for (const batch of batches) {
     const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), head, choicesOf(batch)));
-    tally(sum, batch, await scores.data<"float32">(), scores.shape[1]);
+    tally(sum, batch, { values: await scores.data<"float32">(), width: scores.shape[1] }, mayLack);
     scores.dispose();
   }
-  const loss = sum.loss / sum.over;
-  if (kind === "generate") return { task: task.id, loss };
-  return { task: task.id, accuracy: sum.correct / judge.length, loss };
+  if (kind === "generate") return { task: task.id, loss: sum.loss / sum.over };
+  const { accuracy, loss } = scoreOf(names, sum, judge.length);
+  return { task: task.id, accuracy, loss };
 }
 
 /** All tasks' scores. */

@@ -2,7 +2,8 @@
 import { tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { at, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import { outputsOf } from "../inputs/models.js";
+import { headKind, outputsOf } from "../inputs/models.js";
+import { headNamesFor } from "../models/layers.js";
 import type { AdapterModules } from "../adapter-modules.js";
 import { withAdapters } from "../models/adapters.js";
 import type { HeadNames, Model } from "../models/types.js";
@@ -51,7 +52,15 @@ function freshHeads(
   if (!head) return new Map();
   return new Map(
     tasks.flatMap(({ task, prefix }) => [
-      ...freshHead(head, prefix, { outputs: outputsOf(task), width, seed }),
+      ...freshHead(
+        headNamesFor(head, headKind(task), () => true),
+        prefix,
+        {
+          outputs: outputsOf(task),
+          width,
+          seed,
+        },
+      ),
     ]),
   );
 }

@@ -12,6 +12,8 @@ import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
 import { headFolder, headPath, fileNames } from "../folder/files.js";
+import { headKind } from "../inputs/models.js";
+import { headNamesFor, headTensors } from "../models/layers.js";
 import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
@@ -22,12 +24,25 @@ function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boole
   const kinds: Partial<Record<Task["kind"], string>> = {
     image: "ImageClassification",
     choice: "MultipleChoice",
+    tokens: "TokenClassification",
+    span: "QuestionAnswering",
   };
+  const problems: Partial<Record<Task["kind"], string>> = {
+    regression: "regression",
+    "multi-label": "multi_label_classification",
+  };
+  const problem = problems[task.kind];
   const kind = kinds[task.kind] ?? "SequenceClassification";
   const labels = task.labels ?? [];
   return {
     ...config,
     ...(stem && { architectures: [`${stem}For${kind}`] }),
+    ...(problem !== undefined && { problem_type: problem }),
+    ...(task.kind === "regression" && {
+      num_labels: 1,
+      id2label: { 0: "LABEL_0" },
+      label2id: { LABEL_0: 0 },
+    }),
     ...(labels.length > 0 && {
       num_labels: labels.length,
       id2label: Object.fromEntries(labels.map((label, i) => [String(i), label])),
@@ -57,8 +72,9 @@ function trainedSource(best: FinetunedModel["best"], name: string, from: string)
 }
 
 /** A task's head, under the names of the model's family. */
-function headSources({ head, best }: FinetunedModel, prefix: string): TensorSource[] {
-  if (!head) return [];
+function headSources({ head: form, best }: FinetunedModel, { prefix, task }: TrainingTask): TensorSource[] {
+  if (!form) return [];
+  const head = headNamesFor(form, headKind(task), () => true);
   const parts = [
     ["weight", head.weight],
     ["bias", head.bias],
@@ -94,7 +110,8 @@ async function writeWhole(
   { own, single }: SingleTask,
 ): Promise<void> {
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
-  const heads = new Set(own.map(({ name }) => name));
+  // What belongs to heads, of any kind: the base's own are none of the result's.
+  const heads = new Set([...own.map(({ name }) => name), ...headTensors(head)]);
   const body = base.checkpoint.names.flatMap((stored): TensorSource[] => {
     const name = canonical.get(stored);
     if (name !== undefined && heads.has(name)) return [];
@@ -126,7 +143,8 @@ function adapterSources(
 
 /** PEFT's name for what the adapted model is used for; null where it has none. */
 function taskType({ plain, head }: FinetunedModel, single: TrainingTask | undefined): string | null {
-  if (head) return single?.task.kind === "image" ? null : "SEQ_CLS";
+  const types: Partial<Record<Task["kind"], string>> = { tokens: "TOKEN_CLS", span: "QUESTION_ANS" };
+  if (head) return single?.task.kind === "image" ? null : (types[single?.task.kind ?? "single"] ?? "SEQ_CLS");
   return plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
 }
 
@@ -191,12 +209,13 @@ export async function writeExpert(
 ): Promise<void> {
   const { head, tasks } = model;
   const single = tasks.length === 1 ? tasks[0] : undefined;
-  const own = single ? headSources(model, single.prefix) : [];
+  const own = single ? headSources(model, single) : [];
   if (options.how === "full") await writeWhole(out, base, model, { own, single });
   else await writeTrainedAdapter(out, base, model, { own, single, options });
   if (single) return;
-  for (const { task, prefix } of tasks) {
-    if (head) await writeSafetensors(headPath(out, task.id), headSources(model, prefix));
+  for (const one of tasks) {
+    const { task } = one;
+    if (head) await writeSafetensors(headPath(out, task.id), headSources(model, one));
     const config = configOf(base, task, head !== undefined);
     await writeText(join(headFolder(out, task.id), fileNames.config), config);
   }

@@ -1,4 +1,5 @@
 /** What a tree of merges leaves in its folder and in nodes/<id>/: names and schemas. */
+import { metricNames } from "../tasks/metrics.js";
 import { join } from "node:path";
 import { z } from "zod";
 import { digest, jsonFile } from "../checkpoint/files.js";
@@ -50,7 +51,12 @@ export const nodeFile = jsonFile(
 );
 export type NodeFile = z.infer<typeof nodeFile.schema>;
 
-const scoreSchema = z.object({ accuracy: z.number(), loss: z.number(), n: z.number() });
+const scoreSchema = z.object({
+  accuracy: z.number(),
+  metrics: z.partialRecord(z.enum(metricNames), z.number()).default({}),
+  loss: z.number(),
+  n: z.number(),
+});
 
 /** nodes/<id>/result.json: written last, so a node that has one is done. */
 export const nodeResultFile = jsonFile(

@@ -16,12 +16,13 @@ import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { rowTokens } from "../tasks/batches.js";
+import { isNumber } from "../tasks/decisions.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
-import { hasData, loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { columnRoles, hasData, loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { usesLabels } from "../train/passes.js";
-import type { OpenedModels } from "./models.js";
+import { headKind, type OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { disposeHead, loadHead, prepareTask } from "./prepare.js";
 
@@ -30,6 +31,24 @@ export interface TaskKnowledge {
   /** Where a task's expert lies, with its config; undefined where there is none. */
   expertOf(id: string): string | undefined;
   readonly note: (message: string) => void;
+  /** Columns by what they are ("text"), or by a task and that ("mood.text"). */
+  readonly columns?: Readonly<Record<string, string>> | undefined;
+}
+
+const isRole = (name: string): name is (typeof columnRoles)[number] =>
+  columnRoles.some((role) => role === name);
+
+/** A task's own part of a mapping of columns; undefined where there is none. @throws UserError for an unknown role */
+function columnsFor(id: string, columns: TaskKnowledge["columns"] = {}): Task["columns"] {
+  const found: Partial<Record<(typeof columnRoles)[number], string>> = {};
+  for (const [key, column] of Object.entries(columns)) {
+    const parts = key.split(".");
+    const role = at(parts, -1);
+    if (!isRole(role))
+      throw new UserError(`--columns ${key}=${column}: a column is one of ${columnRoles.join(", ")}`);
+    if (parts.length === 1 || parts.slice(0, -1).join(".") === id) found[role] = column;
+  }
+  return Object.keys(found).length > 0 ? found : undefined;
 }
 
 /**
@@ -39,7 +58,7 @@ export interface TaskKnowledge {
 export async function tasksOf(
   data: string,
   ids: readonly string[],
-  { expertOf, note }: TaskKnowledge,
+  { expertOf, note, columns }: TaskKnowledge,
 ): Promise<Task[]> {
   const registry = await loadTasks(data);
   for (const id of ids) {
@@ -47,11 +66,14 @@ export async function tasksOf(
     const expert = expertOf(id);
     const paths = [expert].filter((one) => one !== undefined).map((one) => join(one, fileNames.config));
     const [config] = await Promise.all(paths.filter(existsSync).map(readJsonObject));
-    const { task, told } = await inferTask(id, data, config);
+    const { task, told } = await inferTask({ id, data, config, columns: columnsFor(id, columns) });
     note(told);
     registry.set(id, task);
   }
-  return pickTasks(registry, ids);
+  return pickTasks(registry, ids).map((task) => {
+    const own = columnsFor(task.id, columns);
+    return own ? { ...task, columns: { ...task.columns, ...own } } : task;
+  });
 }
 
 /** Where a run's experts lie: of an earlier merge, what it kept of each task's expert. */
@@ -85,12 +107,18 @@ export async function prepareTasks(
   const prepared: TaskExamples[] = [];
   for (const [i, task] of tasks.entries()) {
     const member = at(heads, i);
-    const loaded = await loadHead(member, head);
+    const loaded = await loadHead(member, head, headKind(task));
     resources.add(() => disposeHead(loaded));
     const ready = await prepareTask(task, { head: loaded, config: member.checkpoint.config }, encoder, draw);
     hooks.note(examplesText(ready, valPerTask));
     prepared.push(ready);
   }
+  const number = prepared.find(({ kind }) => isNumber(kind));
+  if (number && loss.startsWith("entropy"))
+    throw new UserError(
+      `${number.id}: --loss ${loss} needs classes, and the task asks for a number; use --loss cross-entropy (the ` +
+        "squared error) or distillation",
+    );
   const free = prepared.find(({ kind }) => kind === "generate");
   if (free && !usesLabels(loss))
     throw new UserError(

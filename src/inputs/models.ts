@@ -18,7 +18,8 @@ import { adapterForm } from "../checkpoint/write-form.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
 import { withAdapters } from "../models/adapters.js";
 import { at } from "../at.js";
-import { openHead, buildModel, outputLayerOf, readFamily, startFor } from "./prepare.js";
+import { hasHead, headNamesFor } from "../models/layers.js";
+import { openHead, buildModel, headForm, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import type { RunOpening } from "./opening.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
@@ -56,12 +57,31 @@ export function checkFamily(family: Family, model: Model): void {
     for (const [name, shape] of model.parameters) checkTensor(expert, name, shape, "the base");
 }
 
-/** Number of outputs that a task's head must have: one for each label; one, where endings are scored. */
-export const outputsOf = ({ labels }: Task): number => labels?.length ?? 1;
+/**
+ * Number of outputs that a task's head must have: one for each label; two for a span; one, where endings are scored
+ * and for a number.
+ */
+export function outputsOf({ kind, labels }: Task): number {
+  if (kind === "span") return 2;
+  return labels?.length ?? 1;
+}
+
+/** What a task's head is put to. */
+export function headKind({ kind }: Task): Parameters<typeof headNamesFor>[1] {
+  if (kind === "tokens" || kind === "span") return kind;
+  return "row";
+}
+
+const outputsText = ({ kind, labels }: Task): string => {
+  if (labels) return `${labels.length} outputs (${labels.join(", ")})`;
+  if (kind === "span") return "2 outputs (first and last token)";
+  return `1 output (a ${kind === "choice" ? "choice" : "number"})`;
+};
 
 /** Checks that an expert carries a head of the task's kind, where the model needs one. */
-export function checkHead(expert: Member, head: HeadNames | undefined, model: Model, task: Task): void {
-  if (!head) return;
+export function checkHead(expert: Member, names: HeadNames | undefined, model: Model, task: Task): void {
+  if (!names) return;
+  const head = headNamesFor(names, headKind(task), (name) => expert.actual.has(name));
   const stored = expert.actual.get(head.weight);
   if (stored === undefined) {
     throw new UserError(
@@ -72,10 +92,9 @@ export function checkHead(expert: Member, head: HeadNames | undefined, model: Mo
   const { shape } = entryOf(expert.checkpoint, stored);
   const outputs = outputsOf(task);
   if (shape.join() !== [outputs, model.width].join()) {
-    const kinds = task.labels ? `${outputs} outputs (${task.labels.join(", ")})` : "1 output (a choice)";
     throw new UserError(
       `${expert.checkpoint.folder} (${task.id}): its head is ${show(shape)}; ${task.id} needs ` +
-        `${kinds} of width ${model.width}`,
+        `${outputsText(task)} of width ${model.width}`,
     );
   }
   if (head.bias !== undefined) checkTensor(expert, head.bias, [outputs], `${task.id}'s head`);
@@ -123,7 +142,8 @@ export interface OpenedModels {
 export async function openModels({ options, recipe, resources, hooks }: RunOpening): Promise<OpenedModels> {
   const { write, treat } = options;
   const { locations } = recipe;
-  const { canonical, head: names, outputLayers, inherited = [] } = await readFamily(locations.base);
+  const modelFamily = await readFamily(locations.base);
+  const { canonical, head: names, outputLayers, inherited = [] } = modelFamily;
   const opened = await openFamily(
     await openMember("base", locations.base, canonical, options),
     locations.sources.map(({ label, folder }) => ({ task: label, folder })),
@@ -135,7 +155,11 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   const { members: experts, notes: ofTokens } = await withOneVocabulary(inherit, opened.base);
   const family = { ...opened, experts };
   const outputLayer = outputLayerOf(outputLayers, names, family, locations);
-  const plain = buildModel(family.base, outputLayer);
+  const head = outputLayer === "score" ? undefined : await headForm(modelFamily, family, locations);
+  const withoutPooler = head?.dense !== undefined;
+  if (withoutPooler && head.dense === modelFamily.pooler)
+    hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);
+  const plain = buildModel(family.base, outputLayer, withoutPooler);
   checkFamily(family, plain);
   const together = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
   const notes = [...ofTokens, ...together];
@@ -151,7 +175,7 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
     plain,
     model: factored ? withAdapters(plain, factored.adapterModules) : plain,
     factored,
-    head: outputLayer === "score" ? undefined : names,
+    head,
     canonical,
     notes,
   };
@@ -173,7 +197,8 @@ async function openTaskHead(
   }
   // A language model has no head: it is called after the task all the same.
   const own = { ...at(family.experts, index), label: task.id };
-  if (!head || own.actual.has(head.weight) || !hasTextTower(family.base)) return own;
+  const isOwn = head !== undefined && hasHead(head, (name) => own.actual.has(name));
+  if (!head || isOwn || !hasTextTower(family.base)) return own;
   await startFor(model, options.backend);
   return zeroShotHead(family.base, task, head, canonical);
 }

@@ -9,9 +9,10 @@ import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { z } from "zod";
 import { startEngine, type EngineName } from "../backend/index.js";
 import { readJson } from "../checkpoint/files.js";
+import type { AnswerNames } from "../evaluate/answers.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf, languageModels } from "../models/index.js";
-import type { Head } from "../models/layers.js";
+import { hasHead, headNamesFor, type Head } from "../models/layers.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
 import {
   encodeMixed,
@@ -23,19 +24,27 @@ import {
 } from "../tasks/encoders.js";
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
+import { renumbered } from "../tasks/examples.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import { loadTokenizer } from "../tasks/tokenize.js";
 import type { Locations } from "./locate.js";
 
+/** Kinds of task that are put to a language model as prompts. */
+const kindsOfPrompts: readonly Task["kind"][] = ["single", "pair", "choice", "generate"];
+
 /** Checks that a model takes what a task gives, and gives what it asks for. */
-export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "text">): void {
+export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "speaks">): void {
   const isImage = task.kind === "image";
   if (isImage !== (encoder.input === "image"))
     throw new UserError(
       `${task.id} is a task of ${isImage ? "images, and the model takes texts" : "texts, and the model takes images"}`,
     );
-  if (task.kind === "generate" && !encoder.text)
+  if (encoder.speaks && !kindsOfPrompts.includes(task.kind))
+    throw new UserError(
+      `${task.id} is of the kind ${task.kind}, which a model answers by a head, and this language model has none`,
+    );
+  if (task.kind === "generate" && !encoder.speaks)
     throw new UserError(
       `${task.id} asks for a generated text, and the model generates none: use a language model (${languageModels})`,
     );
@@ -67,8 +76,13 @@ export function labelOrder(config: Readonly<Record<string, unknown>>, task: Task
 }
 
 /** Reads a task's head onto the device, as float32; none where the model needs none. */
-export async function loadHead(member: Member, names: HeadNames | undefined): Promise<Head | undefined> {
-  if (!names) return undefined;
+export async function loadHead(
+  member: Member,
+  form: HeadNames | undefined,
+  kind: Parameters<typeof headNamesFor>[1],
+): Promise<Head | undefined> {
+  if (!form) return undefined;
+  const names = headNamesFor(form, kind, (name) => member.actual.has(name));
   const matrix = async (name: string) => {
     const { values, shape } = await member.weights(name);
     return tensor2d(values, [at(shape, 0), at(shape, 1)]);
@@ -108,11 +122,40 @@ export async function readModel(folder: string): Promise<{ family: ModelFamily; 
 }
 
 /** The model that a base is, read out as its experts need it. */
-export const buildModel = ({ checkpoint, actual }: Member, outputLayer: OutputLayer): Model =>
+export const buildModel = (
+  { checkpoint, actual }: Member,
+  outputLayer: OutputLayer,
+  withoutPooler = false,
+): Model =>
   familyOf(checkpoint.config, checkpoint.folder).build(checkpoint.config, {
     outputLayer,
+    withoutPooler,
     has: (name) => actual.has(name),
   });
+
+/**
+ * What the heads of some models are called. Where the base or a model has no pooler, the heads have it: as the dense
+ * layer in front of them.
+ */
+export async function headForm(
+  { head, pooler, canonical }: ModelFamily,
+  { base, experts }: Pick<Family, "base" | "experts">,
+  { sources }: Pick<Locations, "sources">,
+): Promise<HeadNames | undefined> {
+  if (!head || pooler === undefined) return head;
+  const weight = `${pooler}.weight`;
+  const own = { ...head, dense: pooler };
+  if (![base, ...experts].every(({ actual }) => actual.has(weight))) return own;
+  // An earlier merge may have had models without.
+  for (const { folder, tasks, merged } of sources)
+    for (const task of merged ? tasks : []) {
+      if (!existsSync(headPath(folder, task))) continue;
+      const { actual, checkpoint } = await openHead(folder, task, canonical);
+      await checkpoint.close();
+      if (actual.has(weight)) return own;
+    }
+  return head;
+}
 
 /**
  * Whether a family's experts carry heads, or are language models that score what they are to say.
@@ -127,7 +170,7 @@ export function outputLayerOf(
   if (outputLayers.length === 1 || head === undefined) return at(outputLayers, 0);
   const has = sources.map(
     ({ folder, tasks, merged }, i) =>
-      at(experts, i).actual.has(head.weight) ||
+      hasHead(head, (name) => at(experts, i).actual.has(name)) ||
       (merged && tasks.every((task) => existsSync(headPath(folder, task)))),
   );
   if (!has.includes(false)) return "pool";
@@ -189,6 +232,15 @@ export interface TaskHead {
   readonly config: Readonly<Record<string, unknown>>;
 }
 
+/** What a task's answers are counted by. @param order the model's number of each class */
+function answerNames({ metrics, labels }: Task, order: readonly number[] | undefined): AnswerNames {
+  if (!labels) return { metrics };
+  if (!order) return { metrics, classes: labels };
+  const classes = [...labels];
+  for (const [label, name] of labels.entries()) classes[at(order, label)] = name;
+  return { metrics, classes, positive: order[1] };
+}
+
 /** Draws and encodes a task's examples. */
 export async function prepareTask(
   task: Task,
@@ -200,10 +252,11 @@ export async function prepareTask(
   const { validation, test, sources } = await loadTaskData(options.data, task, options);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
-    order ? examples.map((example) => ({ ...example, label: at(order, example.label) })) : examples;
+    order ? examples.map((example) => renumbered(example, order)) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
   return {
     ...encoder.answering(task),
+    ...answerNames(task, order),
     id: task.id,
     synthetic: task.synthetic,
     head,

@@ -3,9 +3,10 @@ import { activationNames, activations, dense, denseShapes, norm, normShapes, loo
 import { attention } from "./attention.js";
 import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
-import { shifted, pipeline, tokenOfRows, type State } from "./encoder.js";
+import { shifted, pipeline, type State } from "./encoder.js";
+import { outputsOf } from "./outputs.js";
 import { plus } from "./ops.js";
-import type { Block, Config, Model, ModelFamily, TokenBatch } from "./types.js";
+import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch } from "./types.js";
 
 function parseBert(json: Config, type: string) {
   const { size, positive, only, heads } = configReader(json, type);
@@ -88,15 +89,16 @@ function bertLayer(
 /** The first token of every row, through a dense layer and tanh. */
 const pooler = (hidden: number): Block<State> => ({
   id: "pooler",
-  shapes: new Map(denseShapes("pooler.dense", hidden, hidden)),
-  run: (w, state) => ({ ...state, x: tanh(dense(w, tokenOfRows(state), "pooler.dense")) }),
+  shapes: new Map(denseShapes(poolerName, hidden, hidden)),
+  run: (w, state) => ({ ...state, x: tanh(dense(w, outputsOf(state), poolerName)) }),
 });
+const poolerName = "pooler.dense";
 
-/** The first token of every row as it is: its dense layer belongs to the head. */
+/** The first token of every row as it is, or every token: a dense layer behind it belongs to the head. */
 const firstToken: Block<State> = {
   id: "first token",
   shapes: new Map(),
-  run: (_, state) => ({ ...state, x: tokenOfRows(state) }),
+  run: (_, state) => ({ ...state, x: outputsOf(state) }),
 };
 
 /** What BERT and RoBERTa do in their own ways. */
@@ -130,10 +132,11 @@ function bertModel(config: BertConfig, { padId, firstPosition, last }: BertForm)
 const padIdOf = (json: Config, type: string, { vocabulary }: BertConfig, fallback: number): number =>
   configReader(json, type).size("pad_token_id", 0, vocabulary - 1, fallback);
 
-function buildBert(json: Config): Model {
+function buildBert(json: Config, { withoutPooler = false }: BuildOptions = {}): Model {
   const config = parseBert(json, "bert");
   const padId = padIdOf(json, "bert", config, 0);
-  return bertModel(config, { padId, firstPosition: 0, last: pooler(config.hidden) });
+  const last = withoutPooler ? firstToken : pooler(config.hidden);
+  return bertModel(config, { padId, firstPosition: 0, last });
 }
 
 function buildRoberta(json: Config): Model {
@@ -150,6 +153,7 @@ export const bert: ModelFamily = {
   types: { bert: { title: "BERT", className: "Bert" } },
   outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
+  pooler: poolerName,
   canonical: (name) => inModernSpelling(name.replace(/^bert\./, "")),
   build: buildBert,
 };

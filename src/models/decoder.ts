@@ -1,6 +1,7 @@
 import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { pipeline, tokenOfRows, type Pipeline, type State } from "./encoder.js";
+import { pipeline, type Pipeline, type State } from "./encoder.js";
 import { rows } from "./ops.js";
+import { outputsOf } from "./outputs.js";
 import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
 import type {
   Block,
@@ -49,14 +50,14 @@ export interface LastBlock {
   readonly unembedding: string;
 }
 
-/** The last token of every row, normalised. */
+/** The last token of every row (or every token of it), normalised. */
 const lastToken = ({ normalise }: LastBlock, w: Weights, state: State): Tensor2D =>
   normalise(
     w,
-    tokenOfRows(state, ({ ids }) => ids.length - 1),
+    outputsOf(state, ({ ids }) => ids.length - 1),
   );
 
-/** The norm, then every row's last token for a head. */
+/** The norm, then every row's last token for a head, or all that it asks for. */
 const poolingBlock = <S extends State>(last: LastBlock): Block<S> => ({
   id: last.id,
   shapes: last.shapes,

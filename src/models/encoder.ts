@@ -2,7 +2,7 @@
  * What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens,
  * attention's segments.
  */
-import { plus, rows } from "./ops.js";
+import { plus } from "./ops.js";
 import type {
   Block,
   Lookup,
@@ -14,8 +14,8 @@ import type {
   TokenRow,
 } from "./types.js";
 import { lookUpRows, shapesOfBlocks, asMatrix } from "./layers.js";
-import { tensor1d, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { at, i32 } from "../at.js";
+import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import { layout } from "./layout.js";
 
 /** A table of embeddings, [size, width]. */
@@ -123,13 +123,4 @@ export function pipeline<S extends State>({
         ),
     },
   };
-}
-
-/** A token of every row: its first, or the one `after` that. */
-export function tokenOfRows(
-  { x, batch }: Pick<State, "x" | "batch">,
-  after: (row: TokenRow) => number = () => 0,
-): Tensor2D {
-  const tokens = Int32Array.from(batch.rows, (row, r) => i32(batch.first, r) + after(row));
-  return rows(x, tensor1d(tokens, "int32"));
 }

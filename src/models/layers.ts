@@ -223,12 +223,38 @@ export type ActivationName = keyof typeof activations;
 export const isActivationName = (name: string): name is ActivationName => Object.hasOwn(activations, name);
 export const activationNames: readonly ActivationName[] = Object.keys(activations).filter(isActivationName);
 
-/** Canonical names of all tensors that a head may have, whichever of them are there. */
+/** What every family calls the head that finds the first and the last token of an answer. */
+const spanHead = { weight: "qa_outputs.weight", bias: "qa_outputs.bias" } as const satisfies HeadNames;
+
+const biasOf = ({ weight, bias }: HeadNames): string => bias ?? weight.replace(/weight$/, "bias");
+
+/**
+ * The head of a task, by what it is put to: one vector of a row, or every token's, with a class each or as first and
+ * last tokens of spans.
+ * @param names of the family's head
+ * @param has whether the checkpoint has a tensor of this canonical name
+ */
+export function headNamesFor(
+  names: HeadNames,
+  kind: "row" | "tokens" | "span",
+  has: (name: string) => boolean,
+): HeadNames {
+  if (kind === "row") return names;
+  if (kind === "span") return spanHead;
+  const bias = biasOf(names);
+  return { weight: names.weight, ...(has(bias) && { bias }) };
+}
+
+/** Whether a checkpoint has a head of any kind. */
+export const hasHead = (names: HeadNames, has: (name: string) => boolean): boolean =>
+  has(names.weight) || has(spanHead.weight);
+
+/** Canonical names of all tensors that a head may have, of any kind, whichever of them are there. */
 export function headTensors(names: HeadNames | undefined): string[] {
   if (!names) return [];
-  const { dense, weight, bias } = names;
+  const { dense, weight } = names;
   const inFront = dense === undefined ? [] : [`${dense}.weight`, `${dense}.bias`];
-  return [...inFront, weight, bias].filter((name) => name !== undefined);
+  return [...inFront, weight, biasOf(names), ...Object.values(spanHead)];
 }
 
 /** A task's head: weight [outputs, width], bias [outputs]. */

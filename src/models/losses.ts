@@ -13,6 +13,7 @@ import {
   neg,
   oneHot,
   reshape,
+  square,
   sub,
   sum,
   tensor1d,
@@ -55,6 +56,17 @@ export function divergence(logits: Tensor2D, p: Tensor2D): Tensor {
   // 0 log 0 is 0.
   return add(crossEntropy(logits, p), div(sum(mul(p, log(maximum(p, 1e-30)))), p.shape[0]));
 }
+
+/** Mean squared error of x to targets, both [n, 1]; no gradient goes to the targets. */
+export const squaredError = (x: Tensor2D, targets: Tensor2D): Tensor =>
+  op(
+    [x],
+    ([given]) => {
+      const difference = sub(given, targets);
+      return { value: div(sum(square(difference)), given.size), saved: [difference] };
+    },
+    (dy, [difference]) => [mul(dy, mul(difference, 2 / difference.size))],
+  );
 
 /** Entropy of the softmax of logits [n, classes], mean over n: AdaMerging's loss without labels. */
 export function entropy(logits: Tensor2D): Tensor {

@@ -33,6 +33,8 @@ export interface TokenRow {
   readonly positions?: readonly number[] | undefined;
   /** Of a row that holds targets of several rows behind one text: see models/decoder.ts. */
   readonly scored?: readonly ScoredTargets[] | undefined;
+  /** Its head is put to every token of it, not to one (models/outputs.ts). */
+  readonly everyToken?: true | undefined;
   /** An image's patches, [patches, channels · height · width] in rows, normalised; made when a pass reads them. */
   readonly patches?: (() => Float32Array) | undefined;
 }
@@ -106,7 +108,10 @@ export interface Lookup {
   readonly ids: Int32Array;
 }
 
-/** A model for one config: a pipeline of blocks from a batch to features [rows, width]. */
+/**
+ * A model for one config: a pipeline of blocks from a batch to features, [rows, width]; of rows that ask for every
+ * token's, a vector a token.
+ */
 export interface Model<State = unknown, Batch = unknown> {
   /** Canonical name and shape of every tensor the forward reads, in order. */
   readonly parameters: Shapes;
@@ -204,6 +209,11 @@ export interface ModelFamily {
   readonly types: Readonly<Record<string, CheckpointType>>;
   /** Task head tensors, which are kept per task and never merged; none for a family that only scores. */
   readonly head?: HeadNames | undefined;
+  /**
+   * A dense layer and tanh that the family's models have behind their last layer. Where a base or an expert has none
+   * (one that was saved without, or that answers token by token), it belongs to the heads that have it.
+   */
+  readonly pooler?: string | undefined;
   /** What it can be read as, the customary one first. */
   readonly outputLayers: readonly OutputLayer[];
   /** Tensors that an expert may lack: then they are the base's. */
@@ -217,6 +227,8 @@ export interface ModelFamily {
 export interface BuildOptions {
   /** Default: the family's customary one. */
   readonly outputLayer?: OutputLayer | undefined;
+  /** The family's pooler is none of the model's: the heads have it. */
+  readonly withoutPooler?: boolean | undefined;
   /**
    * Whether the checkpoint holds a tensor of this canonical name, where a config does not tell all
    * (default: it is what the config says).

@@ -45,9 +45,11 @@ export const resultRow = z.object({
   method: z.string(),
   task: z.string(),
   split: z.enum(["validation", "test"]),
-  metric: z.enum(["accuracy", "exact-match"]),
-  /** A fraction. */
+  metric: z.string(),
+  /** A fraction; a correlation is one between −1 and 1. */
   value: z.number(),
+  /** The task's further metrics. */
+  also: z.record(z.string(), z.number()).optional(),
   /** Examples it was measured on. */
   n: z.number(),
   seed: z.number(),

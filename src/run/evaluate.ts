@@ -11,11 +11,13 @@ import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { headFolder, headPath, fileNames, resultsFile, runFile } from "../folder/files.js";
-import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
+import { checkFamily, checkHead, checkVocabulary, headKind } from "../inputs/models.js";
+import { hasHead } from "../models/layers.js";
 import {
   openHead,
   buildModel,
   disposeHead,
+  headForm,
   encoderFor,
   loadHead,
   prepareTask,
@@ -144,7 +146,7 @@ function outputLayerFor(
   { outputLayers, head }: ModelFamily,
   tasks: readonly Task[],
 ): OutputLayer {
-  const isOwn = head !== undefined && !keepsHeads(folder) && actual.has(head.weight);
+  const isOwn = head !== undefined && !keepsHeads(folder) && hasHead(head, (name) => actual.has(name));
   const hasHeads = isOwn || tasks.every(({ id }) => existsSync(headPath(folder, id)));
   return !hasHeads && outputLayers.includes("score") ? "score" : "pool";
 }
@@ -172,7 +174,7 @@ async function prepareWrittenTask(
     resources.add(() => holder.checkpoint.close());
   }
   checkHead(holder, head, model, task);
-  const loaded = await loadHead(holder, head);
+  const loaded = await loadHead(holder, head, headKind(task));
   resources.add(() => disposeHead(loaded));
   return prepareTask(task, { head: loaded, config: holder.checkpoint.config }, encoder, options);
 }
@@ -194,8 +196,12 @@ export async function evaluateFolder(
     const merged = await openMerged(folder, home, family, resources);
     const tasks = await tasksIn(options, draw.data);
     const outputLayer = outputLayerFor(merged, family, tasks);
-    const head = outputLayer === "pool" ? family.head : undefined;
-    const model = buildModel(merged, outputLayer);
+    const sources = [
+      { label: "merged", folder, tasks: tasks.map(({ id }) => id), merged: keepsHeads(folder) },
+    ];
+    const form = await headForm(family, { base: merged, experts: [] }, { sources });
+    const head = outputLayer === "pool" ? form : undefined;
+    const model = buildModel(merged, outputLayer, head?.dense !== undefined);
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     // An expert may be saved without its tokenizer, which is its base's.
     let words = home;

@@ -4,38 +4,52 @@ import { shuffled } from "./split.js";
 
 /**
  * How an example is answered: `classify`, by one of a head's classes; `choose`, by one of several rows that compete;
- * `generate`, by a text that a language model makes.
+ * `generate`, by a text that a language model makes; `regress`, by a number; `mark`, by every class that holds
+ * (several labels); `tag`, by a class a token; `span`, by a part of a text.
  */
-export type AnswerKind = "classify" | "choose" | "generate";
+export type AnswerKind = "classify" | "choose" | "generate" | "regress" | "mark" | "tag" | "span";
 
 interface EncodedBase {
-  /** One, or one an ending for a choice. */
+  /** One; for a choice, one an ending; of a text that is read in windows, one a window. */
   readonly rows: readonly TokenRow[];
-  /** The right class or row; 0 where a text is made. */
+  /** The right class or row, or the right number; 0 where the kind has none. */
   readonly label: number;
   readonly length: number;
-  /** What an expert says of it: a probability a class or choice. */
+  /** What an expert says of it: a probability a class, decision after decision (tasks/decisions.ts). */
   readonly softLabels?: readonly number[] | undefined;
 }
 
 /** An example as rows of tokens. */
 export type EncodedExample =
-  | (EncodedBase & { readonly kind: "classify" | "choose" })
+  | (EncodedBase & { readonly kind: "classify" | "choose" | "regress" })
   /** Each of the answers is right. */
-  | (EncodedBase & { readonly kind: "generate"; readonly answers: readonly string[] });
+  | (EncodedBase & { readonly kind: "generate"; readonly answers: readonly string[] })
+  /** Of every label, 1 where it holds. */
+  | (EncodedBase & { readonly kind: "mark"; readonly marks: readonly number[] })
+  /** Of every token, its class; −1 where it is not asked for (special tokens, a word's further tokens). */
+  | (EncodedBase & { readonly kind: "tag"; readonly tags: readonly number[] })
+  | (EncodedBase & {
+      readonly kind: "span";
+      /** The answer's first and last token, a row each; [0, 0] where a row has none. */
+      readonly spans: readonly (readonly [first: number, last: number])[];
+      /** The tokens that an answer may be of, a row each: from, and to before. */
+      readonly within: readonly (readonly [from: number, to: number])[];
+      /** Each is right; none where the text does not answer. */
+      readonly answers: readonly string[];
+      /** What the text says from a row's token to another. */
+      text(row: number, first: number, last: number): string;
+    });
 
-interface BatchBase {
+/** Examples that are answered alike, by as many rows each. */
+export interface Batch {
+  readonly kind: AnswerKind;
+  readonly examples: readonly EncodedExample[];
+  /** Those of all examples, one after the other. */
   readonly rows: readonly TokenRow[];
-  readonly labels: readonly number[];
-  /** Of every example, where its expert was asked (see {@link EncodedExample}). */
-  readonly softLabels?: readonly (readonly number[])[] | undefined;
 }
 
-/** Examples that are answered alike. */
-export type Batch =
-  | (BatchBase & { readonly kind: "classify" | "generate" })
-  /** With how many rows an example has. */
-  | (BatchBase & { readonly kind: "choose"; readonly choices: number });
+export const labelsOf = ({ examples }: Pick<Batch, "examples">): number[] =>
+  examples.map(({ label }) => label);
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
 export const tokensAPass = 2048;
@@ -44,12 +58,6 @@ export const tokensAPass = 2048;
 export function targetsOf({ targets }: TokenRow): readonly number[] {
   if (!targets) throw new Error("a row of a text that is to be said has no targets");
   return targets;
-}
-
-/** What the mean of a batch's loss is over: its examples, or, where texts are to be said, their tokens. */
-export function lossWeight({ kind, rows, labels }: Batch): number {
-  if (kind !== "generate") return labels.length;
-  return rows.reduce((sum, row) => sum + targetsOf(row).length, 0);
 }
 
 /** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
@@ -65,8 +73,8 @@ export function rowTokens(...rows: readonly TokenRow[]): number {
 }
 
 /** How many rows of a batch compete in each example; undefined where an example is one row. */
-export function choicesOf(batch: Batch): number | undefined {
-  if (batch.kind === "choose") return batch.choices;
+export function choicesOf({ kind, examples }: Batch): number | undefined {
+  if (kind === "choose") return at(examples, 0).rows.length;
   return undefined;
 }
 
@@ -92,33 +100,17 @@ export function groupUpTo<T>(items: readonly T[], most: number, costOf: (item: T
 
 /** Cuts a batch, in order, into batches of at most `most` tokens (at least an example each). */
 export function cutBatch(batch: Batch, most: number): Batch[] {
-  const each = choicesOf(batch) ?? 1;
-  const rowsOf = (from: number, to: number) => batch.rows.slice(from * each, to * each);
-  const groups = groupUpTo([...batch.labels.keys()], most, (e) => rowTokens(...rowsOf(e, e + 1)));
+  const groups = groupUpTo(batch.examples, most, ({ rows }) => rowTokens(...rows));
   if (groups.length <= 1) return [batch];
-  return groups.map((group) => {
-    const [from, to] = [at(group, 0), at(group, -1) + 1];
-    return {
-      ...batch,
-      rows: rowsOf(from, to),
-      labels: batch.labels.slice(from, to),
-      softLabels: batch.softLabels?.slice(from, to),
-    };
-  });
+  return groups.map(toBatch);
 }
 
 /** One batch of examples that are answered alike, each by as many rows. */
-export function toBatch(examples: readonly EncodedExample[]): Batch {
-  const { kind, rows: ofFirst } = at(examples, 0);
-  const softLabels = examples.map((example) => example.softLabels).filter((one) => one !== undefined);
-  const batch = {
-    rows: examples.flatMap(({ rows }) => rows),
-    labels: examples.map(({ label }) => label),
-    ...(softLabels.length > 0 && { softLabels }),
-  };
-  if (kind === "choose") return { ...batch, kind, choices: ofFirst.length };
-  return { ...batch, kind };
-}
+export const toBatch = (examples: readonly EncodedExample[]): Batch => ({
+  kind: at(examples, 0).kind,
+  examples,
+  rows: examples.flatMap(({ rows }) => rows),
+});
 
 /** Cuts examples, sorted by length, into batches that hold one number of rows an example. */
 export function bucketed(examples: readonly EncodedExample[], batchSize: number): Batch[] {

@@ -3,11 +3,11 @@ import { UserError } from "../errors.js";
 import { imageRow } from "../models/patches.js";
 import type { ImageShape, Model, TokenRow } from "../models/types.js";
 import { rowTokens, type AnswerKind, type EncodedExample } from "./batches.js";
-import { pictureOf, type Example } from "./examples.js";
+import { pictureOf, type Example, type SpanAnswer } from "./examples.js";
 import { preprocess, type Processor } from "./pixels.js";
 import type { Prompts } from "./prompts.js";
 import type { Task } from "./registry.js";
-import type { TextTokenizer } from "./tokenize.js";
+import type { ContextWindow, TextTokenizer } from "./tokenize.js";
 
 /** Of a language model: after how many tokens it is stopped, and what its tokens say. */
 export interface TextOutput {
@@ -17,7 +17,7 @@ export interface TextOutput {
 
 /** How a model answers a task. A language model can be asked for a text where answers compete, too. */
 export type Answering =
-  | { readonly kind: "classify"; readonly generation?: undefined }
+  | { readonly kind: Exclude<AnswerKind, "choose" | "generate">; readonly generation?: undefined }
   | { readonly kind: "choose"; readonly generation?: TextOutput | undefined }
   | { readonly kind: "generate"; readonly generation: TextOutput };
 
@@ -32,6 +32,8 @@ export interface Encoder {
   prompts?(tasks: readonly Task[]): string[];
   /** Tokens as text again. */
   text?(ids: readonly number[]): string;
+  /** Whether the model makes texts. */
+  readonly speaks: boolean;
   answering(task: Task): Answering;
 }
 
@@ -39,35 +41,111 @@ export interface Encoder {
 const lengthOf = (rows: readonly TokenRow[]): number =>
   Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids))));
 
-/** An example of which a class, or one of its rows, is right. */
-const ranked = (
-  kind: Exclude<AnswerKind, "generate">,
-  rows: readonly TokenRow[],
-  { label }: Example,
-): EncodedExample => ({ kind, rows, label, length: lengthOf(rows) });
+/** What a class, a row or a number is right for. */
+type LabelKind = "classify" | "choose" | "regress";
 
-/** How a model with a head answers texts. */
-const headAnswers = ({ kind }: Task): Exclude<AnswerKind, "generate"> =>
-  kind === "choice" ? "choose" : "classify";
+/** An example of which a class, one of its rows, or a number is right. */
+const ranked = (kind: LabelKind, rows: readonly TokenRow[], { label }: Example): EncodedExample => ({
+  kind,
+  rows,
+  label,
+  length: lengthOf(rows),
+});
 
-/** Texts for a model with heads: one row, or one an ending. */
+/** How a model with a head answers, by the kind of a task; a text to be said it does not. */
+const headAnswers = {
+  single: "classify",
+  pair: "classify",
+  image: "classify",
+  choice: "choose",
+  regression: "regress",
+  "multi-label": "mark",
+  tokens: "tag",
+  span: "span",
+} as const;
+
+function headAnswer({ id, kind }: Task): (typeof headAnswers)[keyof typeof headAnswers] {
+  if (kind !== "generate") return headAnswers[kind];
+  throw new Error(`${id}: a model with a head says no text`);
+}
+
+/** Texts for a model with heads: one row, or one an ending, or a window. */
 export const textRows = (tokenizer: TextTokenizer): Encoder => ({
   input: "text",
   vocabulary: tokenizer.vocabulary,
-  encode: (example, task) => encodeExamples([example], tokenizer, headAnswers(task)),
-  answering: (task) => ({ kind: headAnswers(task) }),
+  encode: (example, task) => [encodeForHead(example, tokenizer, headAnswer(task))],
+  answering: (task) => ({ kind: headAnswer(task) }),
+  text: tokenizer.text,
+  speaks: false,
 });
 
 /** Examples for a model with heads: {@link textRows}. */
 export const encodeExamples = (
   examples: readonly Example[],
   tokenizer: TextTokenizer,
-  kind: Exclude<AnswerKind, "generate">,
-): EncodedExample[] =>
-  examples.map((example) => {
-    const rows = example.texts.map((text) => tokenizer.encode(text));
-    return ranked(kind, rows, example);
-  });
+  kind: LabelKind,
+): EncodedExample[] => examples.map((example) => encodeForHead(example, tokenizer, kind));
+
+function encodeForHead(
+  example: Example,
+  tokenizer: TextTokenizer,
+  kind: (typeof headAnswers)[keyof typeof headAnswers],
+): EncodedExample {
+  if (example.kind === "tag") return tagRow(example, tokenizer);
+  if (example.kind === "span") return spanRows(example, tokenizer);
+  const rows = example.texts.map((text) => tokenizer.encode(text));
+  if (example.kind === "mark")
+    return { kind: "mark", rows, label: 0, length: lengthOf(rows), marks: example.marks };
+  if (kind === "mark" || kind === "tag" || kind === "span")
+    throw new Error(`an example of a ${example.kind} is no ${kind}`);
+  return ranked(kind, rows, example);
+}
+
+/** Words as one row; each word's class is asked of its first token. */
+function tagRow({ words, tags }: Example & { kind: "tag" }, tokenizer: TextTokenizer): EncodedExample {
+  const { firstOf, ...row } = tokenizer.encodeWords(words);
+  const tagOf = new Map(firstOf.map((token, word) => [token, at(tags, word)]));
+  return {
+    kind: "tag",
+    rows: [{ ...row, everyToken: true }],
+    label: 0,
+    length: row.ids.length,
+    tags: row.ids.map((_, token) => tagOf.get(token) ?? -1),
+  };
+}
+
+/** The first and last token of a window that an answer is of; [0, 0] where it is not whole in it. */
+function spanIn({ within: [from], characters }: ContextWindow, answer: SpanAnswer): [number, number] {
+  const end = answer.start + answer.text.length;
+  const first = characters.findIndex((one) => one[1] > answer.start);
+  const last = characters.findLastIndex((one) => one[0] < end && one[1] > one[0]);
+  const covers = first >= 0 && last >= first;
+  if (!covers || at(characters, first)[0] > answer.start || at(characters, last)[1] < end) return [0, 0];
+  return [from + first, from + last];
+}
+
+/** A question with its context, a row a window. What is right is the first answer; a window without it says [0, 0]. */
+function spanRows(
+  { question, context, answers }: Example & { kind: "span" },
+  tokenizer: TextTokenizer,
+): EncodedExample {
+  const windows = tokenizer.encodeWindows(question, context);
+  const [answer] = answers;
+  const rows = windows.map(({ ids, types }): TokenRow => ({ ids, types, everyToken: true }));
+  return {
+    kind: "span",
+    rows,
+    label: 0,
+    length: lengthOf(rows),
+    spans: windows.map((window) => (answer ? spanIn(window, answer) : [0, 0])),
+    within: windows.map(({ within }) => within),
+    answers: answers.map(({ text }) => text),
+    text(row, first, last) {
+      const { characters, within } = at(windows, row);
+      return context.slice(at(characters, first - within[0])[0], at(characters, last - within[0])[1]);
+    },
+  };
+}
 
 /**
  * Pictures for a model that sees: unpacked and prepared whenever a pass reads them, so that a test set
@@ -80,6 +158,7 @@ export const imageRows = (processor: Processor, image: ImageShape): Encoder => (
     return [ranked("classify", [row], example)];
   },
   answering: () => ({ kind: "classify" }),
+  speaks: false,
 });
 
 /** What prompts are made into rows with. */
@@ -191,6 +270,7 @@ export function promptRows(options: PromptOptions): Encoder {
       return { kind: "choose", generation };
     },
     text: tokenizer.text,
+    speaks: true,
     prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
   };
 }

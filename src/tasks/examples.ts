@@ -1,11 +1,12 @@
 import { UserError } from "../errors.js";
 import type { Picture } from "./pixels.js";
-import type { Task } from "./registry.js";
+import type { ClassTask, Task } from "./registry.js";
+import { at } from "../at.js";
 
 interface ExampleBase {
   /** One text, or a text and its partner; for a choice, one pair an ending; of a picture, none. */
   readonly texts: readonly (readonly [string] | readonly [string, string])[];
-  /** The right class or ending; 0 where there is none. */
+  /** The right class or ending, or the right number; 0 where there is none. */
   readonly label: number;
 }
 
@@ -29,8 +30,50 @@ interface ImageExample extends ExampleBase {
   picture(): Picture;
 }
 
+/** A text of which several labels may hold. */
+interface MarkExample extends ExampleBase {
+  readonly kind: "mark";
+  /** Of every label, 1 where it holds. */
+  readonly marks: readonly number[];
+}
+
+/** A text by its words, each of a class. */
+interface TagExample extends ExampleBase {
+  readonly kind: "tag";
+  readonly words: readonly string[];
+  /** A class a word; −1 where it has none. */
+  readonly tags: readonly number[];
+}
+
+/** A question, and the parts of a text that answer it. */
+interface SpanExample extends ExampleBase {
+  readonly kind: "span";
+  readonly question: string;
+  readonly context: string;
+  /** Each is right; none where the text does not answer. */
+  readonly answers: readonly SpanAnswer[];
+}
+
+/** A part of a text, and where it begins (in UTF-16 units, as JavaScript counts). */
+export interface SpanAnswer {
+  readonly text: string;
+  readonly start: number;
+}
+
 /** One labelled example. */
-export type Example = TextExample | GenerateExample | ImageExample;
+export type Example = TextExample | GenerateExample | ImageExample | MarkExample | TagExample | SpanExample;
+
+/** An example whose classes are numbered as a model has them. @param order the model's number of each class */
+export function renumbered(example: Example, order: readonly number[]): Example {
+  if (example.kind === "tag")
+    return { ...example, tags: example.tags.map((tag) => (tag < 0 ? tag : at(order, tag))) };
+  if (example.kind === "mark") {
+    const marks = example.marks.map(() => 0);
+    for (const [label, mark] of example.marks.entries()) marks[at(order, label)] = mark;
+    return { ...example, marks };
+  }
+  return { ...example, label: at(order, example.label) };
+}
 
 /** An example's picture, unpacked. @throws Error where it is none of an image task */
 export function pictureOf(example: Example): Picture {
@@ -56,9 +99,31 @@ export const aliases = {
     "passage",
     "text",
     "#1 String",
+    "content",
+    "review",
+    "tweet",
+    "utterance",
+    "query",
   ],
   second: ["text_b", "hypothesis", "sentence2", "question2", "#2 String"],
-  label: ["label", "gold_label", "is_duplicate", "Quality", "answer"],
+  label: [
+    "label",
+    "gold_label",
+    "is_duplicate",
+    "Quality",
+    "answer",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "intent",
+    "emotion",
+    "sentiment",
+  ],
+  number: ["label", "score", "labels", "similarity_score", "relatedness_score", "rating", "stars", "target"],
+  marks: ["labels", "label"],
+  words: ["tokens", "words"],
+  tags: ["tags", "ner_tags", "labels", "pos_tags", "chunk_tags", "label"],
 };
 
 function pick(
@@ -159,9 +224,162 @@ function parseChoice(row: Row, task: Task): Example | undefined {
   };
 }
 
+/** Its number; undefined where it has none. */
+function parseNumber(row: Row, { id }: Task): number | undefined {
+  const value = pick(row, aliases.number)?.value;
+  if (value === undefined || value === "" || value === null) return undefined;
+  const number = typeof value === "string" || typeof value === "number" ? Number(value) : NaN;
+  if (Number.isFinite(number)) return number;
+  throw new UserError(`${row.where}: ${JSON.stringify(value)} is no number; ${id} is a regression`);
+}
+
+/** Several labels in one text, as files of separated values have them. */
+const splitLabels = (value: string): string[] =>
+  value
+    .split(/[,;|]/)
+    .map((one) => one.trim())
+    .filter((one) => one !== "");
+
+/** Labels in a list: names, numbers of classes, or a 0 or 1 for every class. */
+function marksIn(list: readonly unknown[], labels: readonly string[], where: string): number[] {
+  const isVector =
+    list.length === labels.length && list.every((one) => typeof one === "boolean" || one === 0 || one === 1);
+  if (isVector) return list.map(Number);
+  const marks = labels.map(() => 0);
+  for (const one of list) {
+    const label = classOf(one, labels, labels.length);
+    if (label === undefined)
+      throw new UserError(
+        `${where}: unknown label ${JSON.stringify(one)}; it takes lists of ${labels.join(", ")}, of their numbers, or ` +
+          `${labels.length} times 0 or 1`,
+      );
+    marks[label] = 1;
+  }
+  return marks;
+}
+
+/** Of every label, 1 where it holds; undefined where the row says nothing of them. */
+function parseMarks(row: Row, labels: readonly string[]): number[] | undefined {
+  const { fields, where } = row;
+  // A column a label.
+  const columns = labels.map((label) => fields[label]);
+  if (columns.every((value) => ["0", "1", 0, 1, true, false].some((one) => one === value)))
+    return columns.map(Number);
+  const value = pick(row, aliases.marks)?.value;
+  if (value === undefined || value === null) return undefined;
+  if (Array.isArray(value)) return marksIn(value, labels, where);
+  if (typeof value === "string") return marksIn(splitLabels(value), labels, where);
+  throw new UserError(`${where}: "labels" must be a list`);
+}
+
+/** A list of texts or numbers, by the first of its names that the row has. */
+function listIn(row: Row, names: readonly string[]): unknown[] | undefined {
+  const found = pick(row, names);
+  if (!found || found.value === null) return undefined;
+  if (Array.isArray(found.value)) return found.value;
+  throw new UserError(`${row.where}: "${found.name}" is not a list`);
+}
+
+function parseTags(row: Row, { id, labels }: ClassTask): TagExample | undefined {
+  const words = listIn(row, aliases.words);
+  if (!words?.length || !words.every((word) => typeof word === "string"))
+    throw new UserError(`${row.where}: a task of words needs "tokens", a list of one text or more`);
+  const given = listIn(row, aliases.tags);
+  if (!given) return undefined;
+  if (given.length !== words.length)
+    throw new UserError(`${row.where}: there are ${given.length} tags of ${words.length} tokens`);
+  const tags = given.map((tag) => {
+    if (tag === -100) return -1;
+    const label = classOf(tag, labels, labels.length);
+    if (label === undefined)
+      throw new UserError(
+        `${row.where}: unknown tag ${JSON.stringify(tag)} for ${id}; it takes ${labels.join(", ")} or 0 to ` +
+          `${labels.length - 1}`,
+      );
+    return label;
+  });
+  return { kind: "tag", texts: [], label: 0, words, tags };
+}
+
+/** Pairs of an answer and its place, however the row lists them. */
+function answerPairs(answers: unknown, where: string): (readonly [text: unknown, start: unknown])[] {
+  if (Array.isArray(answers))
+    return answers.map((one: unknown) => {
+      if (isObject(one)) return [one["text"], one["answer_start"]];
+      return [one, undefined];
+    });
+  if (isObject(answers) && Array.isArray(answers["text"])) {
+    const starts: unknown[] = [answers["answer_start"]].flat();
+    return answers["text"].map((text: unknown, i) => [text, starts[i]]);
+  }
+  throw new UserError(`${where}: "answers" must be {"text": [texts], "answer_start": [numbers]}`);
+}
+
+/** Where an answer stands in a context: places are counted in characters, as Python counts them. */
+function answerIn(context: string, [text, start]: readonly [unknown, unknown], where: string): SpanAnswer {
+  if (typeof text !== "string" || text === "") throw new UserError(`${where}: an answer is no text`);
+  if (typeof start === "number") {
+    const before = [...context].slice(0, start).join("").length;
+    if (context.startsWith(text, before)) return { text, start: before };
+  }
+  const found = context.indexOf(text);
+  if (start === undefined && found >= 0) return { text, start: found };
+  throw new UserError(
+    `${where}: the answer ${JSON.stringify(text.slice(0, 60))} does not stand where its answer_start says`,
+  );
+}
+
+function parseSpan(row: Row): SpanExample | undefined {
+  const question = textIn(row, ["question"]).value;
+  const context = textIn(row, ["context", "passage"]).value;
+  const { answers } = row.fields;
+  if (answers === undefined || answers === null) return undefined;
+  const found = answerPairs(answers, row.where).map((pair) => answerIn(context, pair, row.where));
+  return { kind: "span", texts: [[question, context]], label: 0, question, context, answers: found };
+}
+
+/** One text or two, as the row has them. */
+function textsOf(row: Row): TextExample["texts"][number] {
+  const first = textIn(row, aliases.first);
+  const second = pick(row, aliases.second, first.name);
+  if (!second) return [first.value];
+  return [first.value, textIn(row, aliases.second, first.name).value];
+}
+
+/** What a role of a mapping stands for among the names that are read. */
+const roleNames = { text: "text_a", text_b: "text_b" } as const satisfies Record<string, string>;
+const isRenamed = (role: string): role is keyof typeof roleNames => Object.hasOwn(roleNames, role);
+
+/** A row with its columns under the names that the task gives them. @throws UserError where it lacks one */
+export function mapped(row: Row, { columns }: Pick<Task, "columns">): Row {
+  if (!columns) return row;
+  const more = Object.entries(columns).map(([role, column]): [string, unknown] => {
+    if (!Object.hasOwn(row.fields, column))
+      throw new UserError(
+        `${row.where}: there is no column "${column}" for ${role} (columns: ${Object.keys(row.fields).join(", ")})`,
+      );
+    return [isRenamed(role) ? roleNames[role] : role, row.fields[column]];
+  });
+  const taken = new Set(Object.values(columns));
+  const rest = Object.entries(row.fields).filter(([name]) => !taken.has(name));
+  return { ...row, fields: { ...Object.fromEntries(rest), ...Object.fromEntries(more) } };
+}
+
 /** Reads a row as an example of the task; undefined where it carries no label (a published test set). */
-export function parseExample(row: Row, task: Task): Example | undefined {
+export function parseExample(given: Row, task: Task): Example | undefined {
+  const row = mapped(given, task);
   const { fields } = row;
+  if (task.kind === "regression") {
+    const label = parseNumber(row, task);
+    if (label === undefined) return undefined;
+    return { kind: "text", texts: [textsOf(row)], label, fields };
+  }
+  if (task.kind === "multi-label") {
+    const marks = parseMarks(row, task.labels);
+    return marks && { kind: "mark", texts: [textsOf(row)], label: 0, marks };
+  }
+  if (task.kind === "tokens") return parseTags(row, task);
+  if (task.kind === "span") return parseSpan(row);
   if (task.kind === "choice") return parseChoice(row, task);
   if (task.kind === "generate") {
     const answers = parseAnswers(row);

@@ -1,7 +1,8 @@
 /** What a task is that no registry names: from its expert's config and the rows of its files. */
 import { UserError } from "../errors.js";
 import { isRecord } from "../checkpoint/files.js";
-import { aliases } from "./examples.js";
+import { aliases, mapped } from "./examples.js";
+import type { TaskKind } from "./metrics.js";
 import { findSplits, rowsIn } from "./files.js";
 import { makeTask, type Task } from "./registry.js";
 
@@ -16,29 +17,22 @@ type ExpertConfig = Readonly<Record<string, unknown>>;
 /** Rows that are looked at to tell the columns. */
 const rowsLookedAt = 100;
 
-/** What transformers' classes are for that no task kind is. */
-const otherAnswers: readonly (readonly [sign: RegExp, what: string])[] = [
-  [/ForTokenClassification$/, "classes of tokens"],
-  [/ForQuestionAnswering$/, "spans of a text"],
-  [/ForMaskedLM$/, "masked words"],
-];
-
-/** @throws UserError where an expert answers in a way that cannot be trained on or measured */
-function refuseOtherAnswers(id: string, config: ExpertConfig): void {
+/** A kind that an expert's config tells, whatever the columns are; undefined where the columns tell it. */
+function kindOfConfig(id: string, config: ExpertConfig): "regression" | "multi-label" | "tokens" | "span" | undefined {
   const architectures = [config["architectures"]].flat().map(String);
-  const sign = otherAnswers.find(([pattern]) => architectures.some((name) => pattern.test(name)));
-  const problem = config["problem_type"];
+  const isFor = (purpose: string) => architectures.some((name) => name.endsWith(`For${purpose}`));
+  if (isFor("MaskedLM"))
+    throw new UserError(
+      `${id}: its expert fills in masked words, which is neither trained on nor measured; ` +
+        "`train-merge merge` merges it without data",
+    );
+  if (isFor("TokenClassification")) return "tokens";
+  if (isFor("QuestionAnswering")) return "span";
+  if (config["problem_type"] === "multi_label_classification") return "multi-label";
   // A choice scores every ending with its one output.
-  const isOneNumber =
-    labelCount(config) === 1 && !architectures.some((name) => name.endsWith("ForMultipleChoice"));
-  let what = sign?.[1];
-  if (problem === "regression" || isOneNumber) what = "a number";
-  if (problem === "multi_label_classification") what = "several labels";
-  if (what === undefined) return;
-  throw new UserError(
-    `${id}: its expert answers with ${what}, which is neither trained on nor measured; ` +
-      "`train-merge merge` merges it without data",
-  );
+  const isOneNumber = labelCount(config) === 1 && !isFor("MultipleChoice");
+  if (config["problem_type"] === "regression" || isOneNumber) return "regression";
+  return undefined;
 }
 
 /** Names of an expert's outputs in order; undefined where its config has none, or LABEL_0 … */
@@ -63,40 +57,58 @@ interface SeenRows {
   readonly columns: ReadonlySet<string>;
   /** Values of the label's column, as text. */
   readonly labels: ReadonlySet<string>;
+  /** Values in lists of labels or tags. */
+  readonly listed: ReadonlySet<string>;
+  /** Whether answers have their places in a text. */
+  readonly hasPlaces: boolean;
+}
+
+const isPlain = (value: unknown): boolean =>
+  typeof value === "string" || typeof value === "number" || typeof value === "boolean";
+
+/** Whether answers say where in the text they stand. */
+function havePlaces(answers: unknown): boolean {
+  const [first]: unknown[] = Array.isArray(answers) ? answers : [answers];
+  return isRecord(first) && "answer_start" in first;
 }
 
 /** Looks at rows: at all of them where the labels' names must come from there. */
-async function lookAt(dataFolder: string, id: string, all: boolean): Promise<SeenRows> {
-  const splits = await findSplits(dataFolder, { id });
-  const [columns, labels] = [new Set<string>(), new Set<string>()];
+async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean): Promise<SeenRows> {
+  const splits = await findSplits(data, { id });
+  const [columns, labels, listed] = [new Set<string>(), new Set<string>(), new Set<string>()];
+  let hasPlaces = false;
   for (const { files } of Object.values(splits))
     for (const path of files) {
       let count = 0;
-      for await (const { fields } of rowsIn(path, { id })) {
+      for await (const row of rowsIn(path, { id })) {
+        const { fields } = mapped(row, { columns: mapping });
         Object.keys(fields).forEach((name) => columns.add(name));
         const label = aliases.label.map((name) => fields[name]).find((value) => value !== undefined);
-        const isWord = typeof label === "string" || typeof label === "number" || typeof label === "boolean";
-        if (isWord && label !== "" && label !== -1) labels.add(String(label));
+        if (isPlain(label) && label !== "" && label !== -1) labels.add(String(label));
+        const list = [...aliases.tags, ...aliases.marks].map((name) => fields[name]).find(Array.isArray);
+        for (const one of list ?? []) if (isPlain(one) && one !== -100) listed.add(String(one));
+        hasPlaces ||= havePlaces(fields["answers"]);
         if (!all && ++count >= rowsLookedAt) break;
       }
     }
-  return { columns, labels };
+  return { columns, labels, listed, hasPlaces };
 }
 
 const isDigits = (text: string): boolean => /^\d+$/.test(text);
 
 /**
  * The labels of a task or how many there are, and what they were found by.
+ * @param found values that the rows have
  * @throws UserError where their order cannot be known
  */
 function classesOf(
   id: string,
   config: ExpertConfig | undefined,
-  { labels }: SeenRows,
+  found: ReadonlySet<string>,
 ): { readonly labels: string[] | number; readonly by: string } {
   const names = config && labelNames(config);
   if (names) return { labels: names, by: "its expert's id2label" };
-  const words = [...labels].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
+  const words = [...found].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
   const count = config && labelCount(config);
   if (words.length && config)
     throw new UserError(
@@ -104,7 +116,7 @@ function classesOf(
         "outputs: write id2label there, or labels in the data folder's tasks.json",
     );
   if (words.length) return { labels: words.toSorted(), by: "the data, in the order of the alphabet" };
-  const most = count ?? Math.max(1, ...[...labels].filter(isDigits).map(Number)) + 1;
+  const most = count ?? Math.max(1, ...[...found].filter(isDigits).map(Number)) + 1;
   let by = "the data";
   if (count !== undefined) by = "its expert's outputs";
   return { labels: most, by };
@@ -114,19 +126,66 @@ function classesOf(
 const takesImages = (config: ExpertConfig): boolean =>
   "image_size" in config || isRecord(config["vision_config"]) || "num_channels" in config;
 
+/** Names of labels, the first of them. */
+function labelsText({ labels }: Task, by: string): string {
+  const names = labels ?? [];
+  return `${names.length} labels (${names.slice(0, 4).join(", ")}${" …".repeat(Number(names.length > 4))}), by ${by}`;
+}
+
+/** Whether labels are numbers with something behind the point. */
+const areFractions = (labels: ReadonlySet<string>): boolean =>
+  [...labels].every((label) => label.trim() !== "" && Number.isFinite(Number(label))) &&
+  [...labels].some((label) => !Number.isInteger(Number(label)));
+
+/** What rows are of, where an expert does not say: by their columns. */
+function kindOfRows({ columns, labels, listed, hasPlaces }: SeenRows): TaskKind | undefined {
+  const has = (...some: string[]): boolean => some.every((name) => columns.has(name));
+  if (has("choices") || has("choice1", "choice2")) return "choice";
+  if (aliases.words.some((name) => columns.has(name)) && listed.size > 0) return "tokens";
+  if (listed.size > 0) return "multi-label";
+  const hasLabel = aliases.label.some((name) => name !== "answer" && columns.has(name));
+  if (has("answers") && !hasLabel) return hasPlaces && has("context") ? "span" : "generate";
+  if (areFractions(labels)) return "regression";
+  return undefined;
+}
+
+/** Columns of a text, or of two. @throws UserError where none is known */
+function textColumns({ id, data }: InferInputs, { columns }: SeenRows): [string] | [string, string] {
+  const second = [...aliases.second, "passage"].find((name) => columns.has(name));
+  const first = aliases.first.find((name) => name !== second && columns.has(name));
+  if (first === undefined)
+    throw new UserError(
+      `${data}/${id}: none of its columns (${[...columns].join(", ")}) is one of ${aliases.first.join(", ")}; ` +
+        `name the column of the text: --columns ${id}.text=COLUMN`,
+    );
+  return second === undefined ? [first] : [first, second];
+}
+
+/** What a task is found by. */
+export interface InferInputs {
+  readonly id: string;
+  /** The data folder. */
+  readonly data: string;
+  /** Its expert's; undefined where there is none (fine-tuning). */
+  readonly config: ExpertConfig | undefined;
+  /** Columns by their roles, where the user named some. */
+  readonly columns?: Task["columns"];
+}
+
+/** Whether an expert is a language model, which is asked for a text where others mark a part of one. */
+const isLanguageModel = (config: ExpertConfig | undefined): boolean =>
+  [config?.["architectures"]].flat().some((name) => /(CausalLM|ConditionalGeneration|LMHeadModel)$/.test(String(name)));
+
 /**
  * Finds out what a task is.
- * @param config its expert's; undefined where there is none (fine-tuning)
  * @throws UserError where it is of a kind that is not known, or cannot be told
  */
-export async function inferTask(
-  id: string,
-  dataFolder: string,
-  config: ExpertConfig | undefined,
-): Promise<InferredTask> {
-  if (config) refuseOtherAnswers(id, config);
+export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
+  const { id, config, columns } = inputs;
+  const named = config && kindOfConfig(id, config);
   const classes = config && labelNames(config);
-  if (config && takesImages(config)) {
+  const own = { columns };
+  if (config && takesImages(config) && named === undefined) {
     if (!classes)
       throw new UserError(
         `${id}: name its classes in the expert's id2label, or in the data folder's tasks.json`,
@@ -134,31 +193,27 @@ export async function inferTask(
     const told = `${id}: pictures of ${classes.length} classes, by its expert's id2label`;
     return { task: makeTask(id, { kind: "image", labels: classes }), told };
   }
-  const seen = await lookAt(dataFolder, id, classes === undefined);
-  const { columns } = seen;
-  const has = (...some: string[]): boolean => some.every((name) => columns.has(name));
-  if (has("choices") || has("choice1", "choice2"))
-    return { task: makeTask(id, { kind: "choice", labels: null }), told: `${id}: a choice, by its columns` };
-  if (has("answers") && !aliases.label.some((name) => name !== "answer" && columns.has(name)))
-    return {
-      task: makeTask(id, { kind: "generate", labels: null }),
-      told: `${id}: a text to be said, by its column answers`,
-    };
-  const second = [...aliases.second, "passage"].find((name) => columns.has(name));
-  const first = aliases.first.find((name) => name !== second && columns.has(name));
-  if (first === undefined)
-    throw new UserError(
-      `${dataFolder}/${id}: none of its columns (${[...columns].join(", ")}) is one of ${aliases.first.join(", ")}; ` +
-        "rename the column of the text",
-    );
-  const { labels, by } = classesOf(id, config, seen);
-  let kind: "single" | "pair" = "single";
-  if (second !== undefined) kind = "pair";
-  const task = makeTask(id, { kind, labels });
-  const names = task.labels ?? [];
-  const texts = [first, second].filter((name) => name !== undefined).map((name) => `"${name}"`);
-  const told =
-    `${id}: ${texts.join(" with ")}, by its columns; ${names.length} labels ` +
-    `(${names.slice(0, 4).join(", ")}${" …".repeat(Number(names.length > 4))}), by ${by}`;
-  return { task, told };
+  const seen = await lookAt(inputs, classes === undefined);
+  let kind = named ?? kindOfRows(seen);
+  if (kind === "span" && isLanguageModel(config)) kind = "generate";
+  const by = named ? "its expert's config" : "its columns";
+  if (kind === "choice") return { task: makeTask(id, { ...own, kind }), told: `${id}: a choice, by ${by}` };
+  if (kind === "generate")
+    return { task: makeTask(id, { ...own, kind }), told: `${id}: a text to be said, by its column answers` };
+  if (kind === "span")
+    return { task: makeTask(id, { ...own, kind }), told: `${id}: a part of a text that answers a question, by ${by}` };
+  if (kind === "tokens") {
+    const found = classesOf(id, config, seen.listed);
+    const task = makeTask(id, { ...own, kind, labels: found.labels });
+    return { task, told: `${id}: words with a class each, by ${by}; ${labelsText(task, found.by)}` };
+  }
+  const texts = textColumns(inputs, seen);
+  const told = `${id}: ${texts.map((name) => `"${name}"`).join(" with ")}, by its columns`;
+  if (kind === "regression")
+    return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${named ? by : "the data"}` };
+  const isMany = kind === "multi-label";
+  const found = classesOf(id, config, isMany ? seen.listed : seen.labels);
+  const ofOne = texts.length === 2 ? "pair" : "single";
+  const task = makeTask(id, { ...own, kind: isMany ? "multi-label" : ofOne, labels: found.labels });
+  return { task, told: `${told}; ${isMany ? "any of " : ""}${labelsText(task, found.by)}` };
 }

@@ -79,7 +79,7 @@ function context(example: Example, { kind }: Task): Record<string, unknown> {
     ...valuesBy(aliases.first, first),
     ...(kind === "choice" ? namedChoices(texts) : valuesBy(aliases.second, second)),
     ...(example.kind === "generate" && { answers: example.answers, answer: example.answers[0] }),
-    ...(example.kind !== "image" && example.fields),
+    ...("fields" in example && example.fields),
     label,
   };
 }

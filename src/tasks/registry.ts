@@ -5,21 +5,47 @@ import { readJson } from "../checkpoint/files.js";
 import { firstIssue, UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
+import { customaryMetrics, metricNames, metricsOfKind, type MetricName } from "./metrics.js";
 
 /** A head with more outputs is none that anybody trains. */
 const mostLabels = 100_000;
 const labelRule = `they must be two or more names, or how many there are (2 to ${mostLabels})`;
 
+/** What a task's columns may be called by: the parts of an example, for files that name them otherwise. */
+export const columnRoles = [
+  "text",
+  "text_b",
+  "label",
+  "choices",
+  "tokens",
+  "tags",
+  "question",
+  "context",
+  "answers",
+] as const;
+
 const registryEntry = z
   .object({
     /**
      * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
-     * `image`: a picture. `generate`: a text to be said.
+     * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`: a text
+     * (or two), and every label that holds. `tokens`: a class a word. `span`: a question, and the part of a text that
+     * answers it.
      */
-    kind: z.enum(["single", "pair", "choice", "image", "generate"]),
+    kind: z.enum([
+      "single",
+      "pair",
+      "choice",
+      "image",
+      "generate",
+      "regression",
+      "multi-label",
+      "tokens",
+      "span",
+    ]),
     /**
      * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
-     * label is the ending's number, and for what is to be said.
+     * label is the ending's number, for a number, a span, and what is to be said.
      */
     labels: z
       .union(
@@ -34,7 +60,12 @@ const registryEntry = z
         ],
         labelRule,
       )
-      .nullable(),
+      .nullable()
+      .default(null),
+    /** What it is measured by; the first chooses between models. Default: what is customary for the kind. */
+    metrics: z.array(z.enum(metricNames)).min(1).optional(),
+    /** Columns of its files, by the part of an example that each is. */
+    columns: z.partialRecord(z.enum(columnRoles), z.string()).optional(),
     /** Of `generate`: after how many tokens a model is stopped. */
     max_new_tokens: z.number().int().min(1).max(10_000).default(32),
     /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
@@ -45,18 +76,31 @@ const registryEntry = z
   })
   .transform((read, context) => {
     const { kind, labels } = read;
-    if (kind === "choice") return { ...read, kind, labels };
-    if (kind === "generate") return { ...read, kind, labels };
-    if (labels !== null) return { ...read, kind, labels };
+    const metrics: readonly MetricName[] = read.metrics ?? customaryMetrics(kind, labels);
+    const known: readonly MetricName[] = metricsOfKind[kind];
+    const wrong = metrics.find((name) => !known.includes(name) || (name === "f1" && labels?.length !== 2));
+    if (wrong !== undefined)
+      context.addIssue({
+        code: "custom",
+        path: ["metrics"],
+        message: `${wrong} is none of a task of kind ${kind}${wrong === "f1" ? " that has not two labels" : ""}`,
+      });
+    const own = { ...read, metrics };
+    // One by one, so that each is a kind of its own to the compiler.
+    if (kind === "choice") return { ...own, kind, labels };
+    if (kind === "generate") return { ...own, kind, labels };
+    if (kind === "regression") return { ...own, kind, labels };
+    if (kind === "span") return { ...own, kind, labels };
+    if (labels !== null) return { ...own, kind, labels };
     context.addIssue({
       code: "custom",
       path: ["labels"],
-      message: "only a choice and a text to be said have none",
+      message: "only a choice, a number, a span and a text to be said have none",
     });
     return z.NEVER;
   });
 
-/** A task whose examples are of one of its classes. */
+/** A task whose examples are of its classes. */
 export type ClassTask = Extract<Task, { readonly labels: readonly string[] }>;
 
 /** By its kind, a task has labels or may have none. */

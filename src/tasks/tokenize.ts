@@ -4,6 +4,7 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
 import { messageOf, UserError } from "../errors.js";
+import { charactersOf } from "./characters.js";
 import { isObject } from "./examples.js";
 
 /** Token ids and segment numbers of one text or pair, special tokens included. */
@@ -12,9 +13,24 @@ export interface Encoded {
   readonly types: readonly number[];
 }
 
+/** A question with a part of its context. */
+export interface ContextWindow extends Encoded {
+  /** The first token of the context, and the one after its last. */
+  readonly within: readonly [from: number, to: number];
+  /** Of every token within, its first character in the context and the one after its last. */
+  readonly characters: readonly (readonly [start: number, end: number])[];
+}
+
 export interface TextTokenizer {
   readonly vocabulary: number;
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
+  /** Words, as a text: with the place of each word's first token; −1 where the text was cut before it. */
+  encodeWords(words: readonly string[]): Encoded & { readonly firstOf: readonly number[] };
+  /**
+   * A question and a context, in as many windows as the context needs, half of one in the next. Of every window: where
+   * its part of the context stands among its tokens, and which characters each of these is of.
+   */
+  encodeWindows(question: string, context: string): ContextWindow[];
   /** Ids of a text, special tokens as for a single one, uncut; or without them. */
   whole(text: string, special: boolean): number[];
   /** What ids say, special tokens left out. */
@@ -69,6 +85,13 @@ function processorsIn(json: unknown): unknown[] {
   return [json];
 }
 
+/** The steps of a pre_tokenizer. */
+function preTokenizersIn(json: unknown): unknown[] {
+  if (isObject(json) && json["type"] === "Sequence" && Array.isArray(json["pretokenizers"]))
+    return json["pretokenizers"];
+  return [json];
+}
+
 function readTemplate(json: unknown, path: string): Template {
   // Byte-level models add nothing; some say so beside a template.
   const processors = processorsIn(json).filter((one) => isObject(one) && one["type"] !== "ByteLevel");
@@ -103,6 +126,9 @@ function truncate(a: number[], b: number[], room: number): void {
   }
 }
 
+/** Tokens of a context that are left, however long its question is. */
+const shortestWindow = 16;
+
 /** The object in a JSON file. */
 async function readObject(path: string): Promise<Readonly<Record<string, unknown>>> {
   const json = await readJson(path);
@@ -114,13 +140,17 @@ async function readObject(path: string): Promise<Readonly<Record<string, unknown
 async function readTokenizer(
   folder: string,
   path: string,
-): Promise<{ tokenizer: Tokenizer; form: Template }> {
+): Promise<{ tokenizer: Tokenizer; form: Template; isByteLevel: boolean; spaced: boolean }> {
   const json = await readObject(path);
+  const steps = preTokenizersIn(json["pre_tokenizer"]);
+  const isByteLevel = steps.some((step) => isObject(step) && step["type"] === "ByteLevel");
   const form = readTemplate(json["post_processor"], path);
   const configPath = join(folder, "tokenizer_config.json");
   const config = existsSync(configPath) ? await readObject(configPath) : {};
   try {
-    return { tokenizer: new Tokenizer(json, config), form };
+    // Where it stands alone, words are read with the space in front of them, as GPT-2 and RoBERTa were.
+    const spaced = isByteLevel && steps.length === 1;
+    return { tokenizer: new Tokenizer(json, config), form, isByteLevel, spaced };
   } catch (error) {
     throw new UserError(`${path}: ${messageOf(error)}`);
   }
@@ -136,7 +166,7 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
     throw new UserError(
       `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained)`,
     );
-  const { tokenizer, form } = await readTokenizer(folder, path);
+  const { tokenizer, form, isByteLevel, spaced } = await readTokenizer(folder, path);
   const idsOf = (token: string): number[] => {
     const ids = form.special_tokens[token]?.ids;
     if (!ids) throw new UserError(`${path}: its post_processor names "${token}" but does not say its id`);
@@ -167,6 +197,15 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   if (Math.min(room.single, room.pair) < 2)
     throw new UserError(`${path}: its special tokens leave no room for text in ${maxLength} tokens`);
   const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
+  /** Tokens in front of a template's text A, or B. */
+  const before = (pieces: readonly TemplatePiece[], side: "A" | "B", texts: { A: number[]; B: number[] }) =>
+    filled(
+      pieces.slice(
+        0,
+        pieces.findIndex((part) => "Sequence" in part && part.Sequence.id === side),
+      ),
+      texts,
+    ).ids.length;
   return {
     vocabulary: tokenizer.get_vocab(true).size,
     whole(text, withSpecial) {
@@ -176,6 +215,41 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
     text(ids) {
       if (ids.length === 0) return "";
       return tokenizer.decode([...ids], { skip_special_tokens: true });
+    },
+    encodeWords(words) {
+      const each = words.map((word) => tokens(spaced ? ` ${word}` : word));
+      const from = before(form.single, "A", { A: [], B: [] });
+      let place = 0;
+      const firstOf = each.map(({ length }) => {
+        const start = place;
+        place += length;
+        // A word of no tokens at all (a control character) has no first one.
+        return length > 0 && start < room.single ? from + start : -1;
+      });
+      return { ...filled(form.single, { A: each.flat().slice(0, room.single), B: [] }), firstOf };
+    },
+    encodeWindows(question, context) {
+      const [asked, read] = [tokens(question), tokens(context)];
+      // The question is cut where nothing of the context would be left.
+      const a = asked.slice(0, Math.max(0, room.pair - Math.min(read.length, shortestWindow)));
+      const most = room.pair - a.length;
+      const stride = Math.max(1, most - Math.min(128, most >> 1));
+      const characters = charactersOf(
+        context,
+        read.map((id) => tokenizer.id_to_token(id) ?? ""),
+        isByteLevel,
+      );
+      const windows: ContextWindow[] = [];
+      for (let start = 0; start === 0 || start + most - stride < read.length; start += stride) {
+        const b = read.slice(start, start + most);
+        const from = before(form.pair, "B", { A: a, B: b });
+        windows.push({
+          ...filled(form.pair, { A: a, B: b }),
+          within: [from, from + b.length],
+          characters: characters.slice(start, start + most),
+        });
+      }
+      return windows;
     },
     encode([first, second]) {
       const a = tokens(first);

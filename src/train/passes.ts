@@ -1,8 +1,9 @@
 import type { Head } from "../models/layers.js";
-import { batchTokens, cutBatch, groupUpTo, lossWeight, tokensAPass, type Batch } from "../tasks/batches.js";
+import { batchTokens, cutBatch, groupUpTo, tokensAPass, type Batch } from "../tasks/batches.js";
+import { lossWeight } from "../tasks/decisions.js";
 
 /**
- * `cross-entropy` uses the labels (SuperMerge); `entropy` does not (AdaMerging), nor as fusion_bench writes it;
+ * `cross-entropy` uses the labels (SuperMerge; of numbers, their squared error); `entropy` does not (AdaMerging), nor as fusion_bench writes it;
  * `distillation` learns what each task's expert says of its examples, and uses none either.
  */
 export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench", "distillation"] as const;

@@ -52,7 +52,7 @@ export function adapterTests(tolerance: number, slow: boolean): void {
       const model = factored ? withAdapters(plain, factored.adapterModules) : plain;
       const heads: (Head | undefined)[] = [];
       for (const expert of family.experts)
-        heads.push(await loadHead(expert, outputLayer === "score" ? undefined : head));
+        heads.push(await loadHead(expert, outputLayer === "score" ? undefined : head, "row"));
       const { base, experts } = factored ?? family;
       const vectors = await loadTaskVectors(
         { base, columns: experts.map(columnOf) },

@@ -1,3 +1,4 @@
+import { rowsBatch } from "../../scripts/rows-batch.js";
 import { fill, tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import type { AdapterModules } from "../../src/adapter-modules.js";
@@ -71,11 +72,8 @@ export function finetuneTests(): void {
       second: new Map([...trained].map(([name, v]) => [name, variable(zerosLike(v))])),
       taken: new Map<string, number>(),
     };
-    const batch = {
-      kind: "classify" as const,
-      rows: one.rows.map(({ ids }) => ({ ids, types: ids.map(() => 0) })),
-      labels: one.labels,
-    };
+    const rows = one.rows.map(({ ids }) => ({ ids, types: ids.map(() => 0) }));
+    const batch = rowsBatch("classify", rows, one.labels);
     const losses = [];
     for (let step = 0; step < g.full.length; step++)
       losses.push(

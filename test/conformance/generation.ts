@@ -1,9 +1,9 @@
+import { rowsBatch } from "../../scripts/rows-batch.js";
 import { memory } from "@tensorflow/tfjs-core";
 import { expect, test } from "vitest";
 import { generate } from "../../src/evaluate/generate.js";
 import { makeTable } from "../../src/merge/table.js";
 import type { TokenRow } from "../../src/models/types.js";
-import type { Batch } from "../../src/tasks/batches.js";
 import { coefficientGradient } from "../../src/train/step.js";
 import { golden } from "../helpers.js";
 import { openCase } from "./models.js";
@@ -44,7 +44,11 @@ export function generationTests(tolerance: number, slow: boolean): void {
         );
         expect(memory().numTensors).toBe(numTensors);
       }
-      const batch: Batch = { kind: "generate", rows: rowsOf(one), labels: one.prompts.map(() => 0) };
+      const batch = rowsBatch(
+        "generate",
+        rowsOf(one),
+        one.prompts.map(() => 0),
+      );
       for (const microBatch of [2048, 20]) {
         const { losses } = await coefficientGradient(
           { model, vectors, table, microBatch },

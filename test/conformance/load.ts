@@ -1,3 +1,4 @@
+import { rowsBatch } from "../../scripts/rows-batch.js";
 import { join } from "node:path";
 import { tensor, type Tensor } from "@tensorflow/tfjs-core";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
@@ -46,8 +47,7 @@ export const textRows = ({ ids, types, lengths }: GoldenBatch): TokenRow[] =>
 export const rankedBatch = (
   rows: readonly TokenRow[],
   { labels, choices }: { readonly labels: readonly number[]; readonly choices?: number | null | undefined },
-): Batch =>
-  choices == null ? { kind: "classify", rows, labels } : { kind: "choose", rows, labels, choices };
+): Batch => rowsBatch(choices == null ? "classify" : "choose", rows, labels);
 
 export const toBatch = (g: GoldenBatch): Batch => rankedBatch(textRows(g), g);
 
@@ -81,7 +81,7 @@ export async function load(
     { tables: model.tables, ...options },
   );
   const heads: Head[] = [];
-  for (const expert of family.experts) heads.push((await loadHead(expert, bert.head))!);
+  for (const expert of family.experts) heads.push((await loadHead(expert, bert.head, "row"))!);
   if (vectors.residency !== "disk") await family.close();
   return {
     model,

@@ -55,7 +55,7 @@ export async function openCase(
     heads.push(
       g.head
         ? { weight: tensor2d(g.head) }
-        : await loadHead(expert, outputLayer === "score" ? undefined : ofMember(head, expert.actual)),
+        : await loadHead(expert, outputLayer === "score" ? undefined : ofMember(head, expert.actual), "row"),
     );
   const model = build(config, { outputLayer, has: (wanted) => family.base.actual.has(wanted) });
   const vectors = await loadTaskVectors(

@@ -44,7 +44,7 @@ export function statisticsTests(tolerance: number): void {
         textRows(await loadTokenizer(join(folder, "base"), data.maxLength)),
         kind,
       );
-      const [weights, head] = [await loadWeights(model, member), await loadHead(member, bert.head)];
+      const [weights, head] = [await loadWeights(model, member), await loadHead(member, bert.head, "row")];
       const fisher = await fisherOf(model, weights, { head, validation: examples }, () => {});
       const grams = await gramsOf(model, weights, examples, () => {});
       weights.dispose();

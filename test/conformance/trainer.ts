@@ -1,3 +1,4 @@
+import { firstOf } from "../../scripts/rows-batch.js";
 import {
   add,
   clone,
@@ -20,7 +21,6 @@ import { residencies } from "../../src/merge/residency.js";
 import type { StreamedPart } from "../../src/merge/stream.js";
 import type { TaskVectors } from "../../src/merge/vectors.js";
 import { forward } from "../../src/models/index.js";
-import { choicesOf } from "../../src/tasks/batches.js";
 import { modelPasses, type StepJob, type PassJob } from "../../src/train/passes.js";
 import { coefficientGradient, jobLosses } from "../../src/train/step.js";
 import { withTeacher } from "../../src/evaluate/teacher.js";
@@ -122,6 +122,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
           {
             id: g!.task,
             kind,
+            metrics: ["accuracy"] as const,
             synthetic: true,
             head: heads[0],
             validation,
@@ -211,11 +212,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const all = jobs(5).map(({ head, batch }): StepJob => ({
       head,
       weight: 1,
-      batch: {
-        ...batch,
-        rows: batch.rows.slice(0, 2 * (choicesOf(batch) ?? 1)),
-        labels: batch.labels.slice(0, 2),
-      },
+      batch: firstOf(batch, 2),
     }));
     for (let step = 0; step <= stepsFollowed; step++) {
       const result = await coefficientGradient(
@@ -238,7 +235,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     const order = (passes: PassJob[][]) =>
       passes.flat().flatMap(({ batch, index }) => batch.rows.map(() => index));
     expect(order(modelPasses(all))).toEqual(all.flatMap(({ batch }, i) => batch.rows.map(() => i)));
-    expect(modelPasses(all, 1)).toHaveLength(all.reduce((n, { batch }) => n + batch.labels.length, 0));
+    expect(modelPasses(all, 1)).toHaveLength(all.reduce((n, { batch }) => n + batch.examples.length, 0));
     expect(
       modelPasses(all, 1)
         .flat()

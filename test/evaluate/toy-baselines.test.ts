@@ -31,7 +31,7 @@ test("rows say what was measured, how, on how many and with which seed", () => {
     toyTask("b", { validation: [] }, { kind: "generate", generation: { most: 1, text: () => "" } }),
     toyTask("c", { validation: [] }, { kind: "choose" }),
   ];
-  const scores = [0.5, 0.25, 0].map((accuracy, i) => ({ accuracy, loss: 9, n: i + 1 }));
+  const scores = [0.5, 0.25, 0].map((accuracy, i) => ({ accuracy, metrics: {}, loss: 9, n: i + 1 }));
   const row = { method: "mine", split: "test", seed: 7 };
   expect(toRows("mine", tasks, scores, 7)).toEqual([
     { ...row, task: "a", metric: "accuracy", value: 0.5, n: 1 },

@@ -1,10 +1,11 @@
+import { tally } from "../../src/evaluate/answers.js";
+import { rowsBatch } from "../../scripts/rows-batch.js";
 import { memory, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test, vi } from "vitest";
 import type { MergeContext } from "../../src/evaluate/baselines.js";
 import {
   batchLogits,
   evaluateTasks,
-  tally,
   type HeadBatch,
   type PreparedTask,
 } from "../../src/evaluate/evaluate.js";
@@ -63,9 +64,9 @@ test("coefficients are what is merged with", async () => {
   const example = toyExample([2, 3], 0);
   const at = async (coefficient: number) => (await scoresOf([tested([example])], { coefficient }))[0]!;
   // u = [1 + c, 1], v = [1, 1 + c / 2].
-  expect(await at(0)).toEqual({ accuracy: 0, n: 1, loss: expect.closeTo(lossOf(2, 3), 6) as number });
-  expect(await at(1)).toEqual({ accuracy: 0, n: 1, loss: expect.closeTo(lossOf(4, 4.5), 6) as number });
-  expect(await at(4)).toEqual({ accuracy: 1, n: 1, loss: expect.closeTo(lossOf(10, 9), 6) as number });
+  expect(await at(0)).toMatchObject({ accuracy: 0, n: 1, loss: expect.closeTo(lossOf(2, 3), 6) as number });
+  expect(await at(1)).toMatchObject({ accuracy: 0, n: 1, loss: expect.closeTo(lossOf(4, 4.5), 6) as number });
+  expect(await at(4)).toMatchObject({ accuracy: 1, n: 1, loss: expect.closeTo(lossOf(10, 9), 6) as number });
 });
 
 test("a loss of huge logits is a number", async () => {
@@ -187,11 +188,11 @@ async function sweeps(tokens: readonly number[], width: number, blockwise?: bool
   const streamed = vi.spyOn(vectors, "stream");
   const items = tokens.map((count, i): HeadBatch => ({
     head: undefined,
-    batch: {
-      rows: [{ ids: [i + 1, ...Array<number>(count).fill(0)].slice(0, count), types: [] }],
-      labels: [0],
-      kind: "classify",
-    },
+    batch: rowsBatch(
+      "classify",
+      [{ ids: [i + 1, ...Array<number>(count).fill(0)].slice(0, count), types: [] }],
+      [0],
+    ),
   }));
   const found: number[][] = [];
   for await (const { item, values, width: classes } of batchLogits(
@@ -238,7 +239,7 @@ test("what was merged is gone at the end, where the reader stops, and where a bl
   const { dispose, vectors, model } = await family();
   const items = [1, 2, 3].map((x): HeadBatch => ({
     head: undefined,
-    batch: { rows: [{ ids: [x, 1], types: [] }], labels: [0], kind: "classify" },
+    batch: rowsBatch("classify", [{ ids: [x, 1], types: [] }], [0]),
   }));
   const before = memory().numTensors;
   for await (const _ of batchLogits(whole({ model, vectors }), items)) expect(_.width).toBe(2);
@@ -263,19 +264,25 @@ test("what was merged is gone at the end, where the reader stops, and where a bl
   dispose();
 });
 
-test("a tally adds up: what is right, what is lost, and over how many", () => {
-  const sum = { correct: 1, loss: 2, over: 3 };
-  tally(sum, { rows: [], labels: [1, 0], kind: "classify" }, Float32Array.of(0, 0, 1, 1, 1, 1), 3);
-  expect(sum.correct).toBe(2);
+test("a tally adds up: what was answered, what is lost, and over how many", () => {
+  const sum = { answered: [], loss: 2, over: 3 };
+  const rows = [1, 2].map((id) => ({ ids: [id], types: [] }));
+  const batch = rowsBatch("classify", rows, [1, 0]);
+  tally(sum, batch, { values: Float32Array.of(0, 0, 1, 1, 1, 1), width: 3 });
+  expect(sum.answered).toEqual([
+    { example: batch.examples[0], answer: 2 },
+    { example: batch.examples[1], answer: 0 },
+  ]);
   expect(sum.over).toBe(5);
   expect(sum.loss).toBeCloseTo(2 + Math.log(2 * Math.exp(0) + Math.E) + Math.log(3), 6);
 });
 
-test("texts to be said are lost token by token, and none is right before it is heard", () => {
-  const sum = { correct: 0, loss: 1, over: 1 };
+test("texts to be said are lost token by token, and none is answered before it is heard", () => {
+  const sum = { answered: [], loss: 1, over: 1 };
   const row = (targets: number[]) => ({ ids: [1], types: [], targets });
-  tally(sum, { rows: [row([5, 6]), row([7])], labels: [0, 0], kind: "generate" }, Float32Array.of(-3, -4), 1);
-  expect(sum).toEqual({ correct: 0, loss: 8, over: 4 });
+  const batch = rowsBatch("generate", [row([5, 6]), row([7])], [0, 0]);
+  tally(sum, batch, { values: Float32Array.of(-3, -4), width: 1 });
+  expect(sum).toEqual({ answered: [], loss: 8, over: 4 });
 });
 
 /** Says the number of the larger of a row's two numbers; then it reads [1, 2], and says 1, which ends a text. */

@@ -5,12 +5,15 @@ import {
   bucketed,
   choicesOf,
   cutBatch,
-  lossWeight,
+  labelsOf,
   groupUpTo,
+  toBatch,
   trainingBatches,
   type Batch,
   type EncodedExample,
 } from "../../src/tasks/batches.js";
+import { lossWeight } from "../../src/tasks/decisions.js";
+import { labelsOfEach, rowsBatch } from "../../scripts/rows-batch.js";
 
 /** How examples become batches: which stand together, and where a batch is cut. */
 const row = (tokens: number, more: Partial<TokenRow> = {}): TokenRow => ({
@@ -19,12 +22,14 @@ const row = (tokens: number, more: Partial<TokenRow> = {}): TokenRow => ({
   ...more,
 });
 /** A batch whose examples have so many tokens each, and are known by their label. */
-const batchOf = (tokens: readonly number[]): Batch => ({
-  kind: "classify",
-  rows: tokens.map((count) => row(count)),
-  labels: tokens.map((_, i) => i),
-});
-const labels = (batches: readonly Batch[]) => batches.map((batch) => batch.labels);
+const batchOf = (tokens: readonly number[]): Batch =>
+  rowsBatch(
+    "classify",
+    tokens.map((count) => row(count)),
+    tokens.map((_, i) => i),
+  );
+const labels = labelsOfEach;
+const softOf = ({ examples }: Batch) => examples.map(({ softLabels }) => softLabels);
 
 test("a batch is cut, in order, where an example more would be too many tokens", () => {
   expect(labels(cutBatch(batchOf([4, 4, 4, 4]), 8))).toEqual([
@@ -62,30 +67,29 @@ test("what belongs to an example goes with it: the rows of a choice, and what an
     [0.3, 0.7],
   ];
   const { rows: all } = batchOf([1, 2, 3, 4, 5, 6]);
-  const choice: Batch = { kind: "choose", choices: 2, rows: all, labels: [7, 8, 9], softLabels };
+  const plain = rowsBatch("choose", all, [7, 8, 9]);
+  const choice = toBatch(plain.examples.map((one, i) => ({ ...one, softLabels: softLabels[i] })));
   const parts = cutBatch(choice, 10);
   expect(
     parts.map((part) => ({
       tokens: part.rows.map(({ ids }) => ids.length),
-      of: part.labels,
+      of: labelsOf(part),
       choices: choicesOf(part),
-      soft: part.softLabels,
+      soft: softOf(part),
     })),
   ).toEqual([
     { tokens: [1, 2, 3, 4], of: [7, 8], choices: 2, soft: softLabels.slice(0, 2) },
     { tokens: [5, 6], of: [9], choices: 2, soft: softLabels.slice(2) },
   ]);
-  expect(cutBatch(batchOf([4, 4]), 4).map(({ softLabels: soft }) => soft)).toEqual([undefined, undefined]);
 });
 
 test("rows that share their text cost it once, where a batch is cut too", () => {
   const ids = [1, 2, 3, 4];
-  const shared: Batch = {
-    kind: "choose",
-    rows: [5, 6, 7, 8].map((target) => ({ ids, types: [], targets: [target] })),
-    labels: [0, 1],
-    choices: 2,
-  };
+  const shared = rowsBatch(
+    "choose",
+    [5, 6, 7, 8].map((target) => ({ ids, types: [], targets: [target] })),
+    [0, 1],
+  );
   expect(batchTokens(shared)).toBe(4 + 4);
   expect(cutBatch(shared, 12)).toEqual([shared]);
   expect(labels(cutBatch(shared, 11))).toEqual([[0], [1]]);
@@ -101,10 +105,10 @@ test("items are grouped in order: what is just within the most is, and what is o
 
 test("a mean is over examples; where texts are to be said, over their tokens", () => {
   const rows = [row(3, { targets: [1, 2] }), row(3, { targets: [1] })];
-  expect(lossWeight({ kind: "generate", rows, labels: [0, 0] })).toBe(3);
-  expect(lossWeight({ kind: "choose", rows, labels: [0], choices: 2 })).toBe(1);
+  expect(lossWeight(rowsBatch("generate", rows, [0, 0]))).toBe(3);
+  expect(lossWeight(rowsBatch("choose", rows, [0]))).toBe(1);
   expect(lossWeight(batchOf([3, 3, 3]))).toBe(3);
-  const wordless = () => lossWeight({ kind: "generate", rows: [row(3)], labels: [0] });
+  const wordless = () => lossWeight(rowsBatch("generate", [row(3)], [0]));
   expect(wordless).toThrow("a row of a text that is to be said has no targets");
 });
 
@@ -139,7 +143,7 @@ test("a batch of a choice has one number of rows an example, the fewest first wh
   expect(
     bucketed(examples, 8).map((batch) => ({
       kind: batch.kind,
-      of: batch.labels,
+      of: labelsOf(batch),
       choices: choicesOf(batch),
       rows: batch.rows.length,
     })),
@@ -155,17 +159,16 @@ test("a batch is answered as its examples are, and only the rows of a choice com
     const [batch] = bucketed([one], 8);
     expect(batch!.kind).toBe(one.kind);
     expect(choicesOf(batch!)).toBeUndefined();
-    expect(batch).not.toHaveProperty("choices");
   }
 });
 
 test("what an expert says of examples stands in their order, and nowhere where nobody was asked", () => {
   const asked = [example(5, 0, { softLabels: [1, 0] }), example(3, 1, { softLabels: [0, 1] })];
-  expect(bucketed(asked, 2)[0]!.softLabels).toEqual([
+  expect(softOf(bucketed(asked, 2)[0]!)).toEqual([
     [0, 1],
     [1, 0],
   ]);
-  expect(bucketed([example(5, 0)], 2)[0]).not.toHaveProperty("softLabels");
+  expect(softOf(bucketed([example(5, 0)], 2)[0]!)).toEqual([undefined]);
 });
 
 test("an epoch's batches are made once: the same step gives the same batch", () => {
@@ -180,5 +183,5 @@ test("an epoch's batches are made once: the same step gives the same batch", () 
   expect(next(0)).toBe(next(0));
   expect(next(1)).not.toBe(next(0));
   expect(next(3)).toBe(next(3));
-  expect(next(2).labels).toEqual(supply()(2).labels);
+  expect(labelsOf(next(2))).toEqual(labelsOf(supply()(2)));
 });

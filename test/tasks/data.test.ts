@@ -1,7 +1,13 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { bucketed, choicesOf, trainingBatches, type EncodedExample } from "../../src/tasks/batches.js";
+import {
+  bucketed,
+  choicesOf,
+  labelsOf,
+  trainingBatches,
+  type EncodedExample,
+} from "../../src/tasks/batches.js";
 import type { Example } from "../../src/tasks/examples.js";
 import { readExamples } from "../../src/tasks/files.js";
 import type { Task } from "../../src/tasks/registry.js";
@@ -205,7 +211,7 @@ test("training batch n is a function of n; an epoch holds every example once", (
   const examples = Array.from({ length: 10 }, (_, i) => example(2 + (i % 4), i));
   const supply = () => trainingBatches("t", examples, 4, 3);
   const [a, b] = [supply(), supply()];
-  const epoch = [0, 1, 2].flatMap((step) => a(step).labels);
+  const epoch = [0, 1, 2].flatMap((step) => labelsOf(a(step)));
   expect([...epoch].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  expect(b(7).labels).toEqual([3, 4, 5, 6, 7].map((step) => a(step).labels)[4]);
+  expect(labelsOf(b(7))).toEqual([3, 4, 5, 6, 7].map((step) => labelsOf(a(step)))[4]);
 });

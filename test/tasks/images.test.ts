@@ -20,6 +20,7 @@ const task = (labels: string[], id = "shapes"): Task => ({
   kind: "image",
   labels,
   max_new_tokens: 1,
+  metrics: ["accuracy"],
   synthetic: false,
   what: "",
 });

@@ -27,6 +27,10 @@ await put("endings", { test: [{ premise: "x", choices: ["a", "b"], label: 1 }] }
 await put("said", { test: [{ question: "x", answers: { text: ["a"] } }] });
 await put("alike", { test: [{ text: "x", label: "same" }] });
 await put("many", { test: [{ text: "x", label: 99_999_999_999 }] });
+await put("stars", { test: [{ text: "x", label: 1.5 }] });
+await put("many tags", { test: [{ text: "x", labels: ["b"] }, { text: "y", labels: ["a", "b"] }] });
+await put("entities", { test: [{ tokens: ["x", "y"], ner_tags: ["B-X", "O"] }] });
+await put("spans", { test: [{ question: "q", context: "c", answers: { text: ["c"], answer_start: [0] } }] });
 await put("odd", { test: [{ body: "x", label: 1 }] });
 
 const names = (...labels: string[]) => ({ id2label: Object.fromEntries(labels.map((name, i) => [i, name])) });
@@ -54,6 +58,31 @@ test.each([
     { kind: "choice", labels: null },
     /a choice/,
   ],
+  ["pairs", names("LABEL_0"), { kind: "regression" }, /"premise" with "hypothesis".*a number, by its expert/],
+  ["pairs", { num_labels: 1 }, { kind: "regression" }, /a number/],
+  ["stars", undefined, { kind: "regression", metrics: ["pearson", "spearman"] }, /a number, by the data/],
+  [
+    "mood",
+    { problem_type: "multi_label_classification", ...names("sad", "glad", "so") },
+    { kind: "multi-label", labels: ["sad", "glad", "so"] },
+    /any of 3 labels/,
+  ],
+  ["many tags", undefined, { kind: "multi-label", labels: ["a", "b"] }, /any of 2 labels \(a, b\), by the data/],
+  [
+    "entities",
+    undefined,
+    { kind: "tokens", labels: ["B-X", "O"], metrics: ["entity-f1", "accuracy"] },
+    /words with a class each, by its columns; 2 labels/,
+  ],
+  [
+    "entities",
+    { architectures: ["BertForTokenClassification"], ...names("O", "B-X", "I-X") },
+    { kind: "tokens", labels: ["O", "B-X", "I-X"] },
+    /by its expert's config/,
+  ],
+  ["spans", undefined, { kind: "span", labels: null, metrics: ["span-f1", "exact-match"] }, /a part of a text/],
+  ["spans", { architectures: ["LlamaForCausalLM"] }, { kind: "generate" }, /a text to be said/],
+  ["said", { architectures: ["BertForQuestionAnswering"] }, { kind: "span" }, /by its expert's config/],
   ["said", undefined, { kind: "generate", labels: null }, /a text to be said/],
   [
     "mood",
@@ -62,7 +91,7 @@ test.each([
     /pictures of 2 classes/,
   ],
 ] as const)("%s with %j", async (id, config, expected, told) => {
-  const found = await inferTask(id, data, config);
+  const found = await inferTask({ id, data, config });
   expect(found.task).toMatchObject({ id, ...expected });
   expect(found.told).toMatch(told);
 });
@@ -73,26 +102,17 @@ test.each([
     names("LABEL_0", "LABEL_1"),
     /its labels are words \(.*\), and its expert's config.json does not name/,
   ],
-  ["mood", { problem_type: "regression" }, /answers with a number, which is neither trained on nor measured/],
-  ["mood", { problem_type: "multi_label_classification" }, /answers with several labels/],
-  [
-    "mood",
-    { architectures: ["BertForTokenClassification"] },
-    /answers with classes of tokens.*train-merge merge/,
-  ],
+  ["mood", { architectures: ["BertForMaskedLM"] }, /fills in masked words.*train-merge merge/],
   ["odd", undefined, /none of its columns \(body, label\) is one of text_a, premise/],
-  ["pairs", names("LABEL_0"), /answers with a number, which is neither trained on nor measured/],
-  ["pairs", { num_labels: 1 }, /answers with a number/],
   ["alike", undefined, /^alike: labels: they must be two or more names, or how many there are/],
   ["many", undefined, /^many: labels: they must be two or more names, or how many there are \(2 to 100000\)/],
-  ["mood", { image_size: 8, ...names("cat") }, /answers with a number/],
   ["mood", { image_size: 8 }, /name its classes in the expert's id2label/],
 ] as const)("%s with %j is refused", async (id, config, message) => {
-  await expect(inferTask(id, data, config)).rejects.toThrow(message);
+  await expect(inferTask({ id, data, config })).rejects.toThrow(message);
 });
 
 test.skipIf(process.platform === "win32")("a pipe among the data is refused, not waited for", async () => {
   await mkdir(join(data, "piped"));
   execFileSync("mkfifo", [join(data, "piped", "test.jsonl")]);
-  await expect(inferTask("piped", data, undefined)).rejects.toThrow(/it is a pipe or a device, not a file/);
+  await expect(inferTask({ id: "piped", data, config: undefined })).rejects.toThrow(/it is a pipe or a device, not a file/);
 });

@@ -7,6 +7,8 @@ import type { TextTokenizer } from "../../src/tasks/tokenize.js";
 const tokenizer: TextTokenizer = {
   vocabulary: 1000,
   encode: () => ({ ids: [], types: [] }),
+  encodeWords: () => ({ ids: [], types: [], firstOf: [] }),
+  encodeWindows: () => [],
   whole: (text, special) => [...text.trim().split(" ").map(Number), ...(special ? [0] : [])],
   text: (ids) => ids.join(" "),
 };

@@ -1,0 +1,194 @@
+/** What a model's scores say of an example, and how good that is: by the kind of answer. */
+import { at, f32 } from "../at.js";
+import { mean } from "../report/rows.js";
+import { labelsOf, type Batch, type EncodedExample } from "../tasks/batches.js";
+import {
+  decided,
+  isNumber,
+  lossWeight,
+  negativeLogLikelihood,
+  rightClasses,
+  type Decided,
+} from "../tasks/decisions.js";
+import type { MetricName } from "../tasks/metrics.js";
+import * as metrics from "./metrics.js";
+
+/** A class, a row or a number; classes; or a text. */
+export type Answer = number | readonly number[] | string;
+
+export interface Answered {
+  readonly example: EncodedExample;
+  readonly answer: Answer;
+}
+
+const argMax = (scores: Float32Array): number => scores.indexOf(Math.max(...scores));
+
+/** The most tokens that a span has, as SQuAD's script takes it. */
+const longestSpan = 30;
+
+/** The span of a row with the highest score: no longer than {@link longestSpan}, within its context. */
+function bestSpan(
+  starts: Float32Array,
+  ends: Float32Array,
+  [from, to]: readonly [number, number],
+): { readonly first: number; readonly last: number; readonly score: number } {
+  let best = { first: from, last: from, score: -Infinity };
+  for (let first = from; first < to; first++)
+    for (let last = first; last < Math.min(to, first + longestSpan); last++) {
+      const score = f32(starts, first) + f32(ends, last);
+      if (score > best.score) best = { first, last, score };
+    }
+  return best;
+}
+
+/**
+ * The answer of all windows with the highest score, as SQuAD's script finds it.
+ * @param mayLack whether there may be none (""): there is none where every window's first token scores higher
+ */
+function spanAnswer(
+  example: EncodedExample & { kind: "span" },
+  { decisions }: Decided,
+  mayLack: boolean,
+): string {
+  let best = { text: "", score: -Infinity };
+  let none = Infinity;
+  for (const [row, within] of example.within.entries()) {
+    const [starts, ends] = [at(decisions, 2 * row), at(decisions, 2 * row + 1)];
+    none = Math.min(none, f32(starts, 0) + f32(ends, 0));
+    const { first, last, score } = bestSpan(starts, ends, within);
+    if (score > best.score) best = { text: example.text(row, first, last), score };
+  }
+  if (mayLack && none > best.score) return "";
+  return best.text;
+}
+
+/** Whether some examples have no right answer: only then may a model say that there is none. */
+export const mayLackAnswers = (examples: readonly EncodedExample[]): boolean =>
+  examples.some((example) => example.kind === "span" && example.answers.length === 0);
+
+/** What scores say of an example. Of a text to be said they say nothing: that is generated. */
+function answerOf(one: Decided, mayLack: boolean): Answer {
+  const { example, decisions } = one;
+  if (example.kind === "span") return spanAnswer(example, one, mayLack);
+  if (example.kind === "tag" || example.kind === "mark") return decisions.map(argMax);
+  if (isNumber(example.kind)) return f32(at(decisions, 0), 0);
+  return argMax(at(decisions, 0));
+}
+
+/** The loss of an example, summed over its decisions; of a number, the squared error. */
+function lossOf({ example, decisions }: Decided): number {
+  if (isNumber(example.kind)) return (f32(at(decisions, 0), 0) - example.label) ** 2;
+  const right = rightClasses(example);
+  return decisions.reduce((sum, scores, i) => sum + negativeLogLikelihood(scores, at(right, i)), 0);
+}
+
+/** Answers of some examples, and what was lost, summed; the mean is over `over`. */
+export interface Tally {
+  readonly answered: Answered[];
+  loss: number;
+  over: number;
+}
+
+export const emptyTally = (): Tally => ({ answered: [], loss: 0, over: 0 });
+
+/** A batch's scores: in rows of some width. */
+export interface BatchScores {
+  readonly values: Float32Array;
+  readonly width: number;
+}
+
+/**
+ * Adds a batch's answers to a tally. Texts to be said are lost token by token, and say nothing here: they are
+ * generated.
+ * @param mayLack see {@link mayLackAnswers}
+ */
+export function tally(sum: Tally, batch: Batch, { values, width }: BatchScores, mayLack = false): void {
+  sum.over += lossWeight(batch);
+  if (batch.kind === "generate") {
+    sum.loss -= values.reduce((total, value) => total + value, 0);
+    return;
+  }
+  for (const one of decided(batch, values, width)) {
+    sum.answered.push({ example: one.example, answer: answerOf(one, mayLack) });
+    sum.loss += lossOf(one);
+  }
+}
+
+/** What a task's answers are counted by. */
+export interface AnswerNames {
+  readonly metrics: readonly MetricName[];
+  /** Names of its classes in the order of the model's outputs. */
+  readonly classes?: readonly string[] | undefined;
+  /** The class that F1 of two classes is of. */
+  readonly positive?: number | undefined;
+}
+
+const numberAnswer = (answer: Answer): number => (typeof answer === "number" ? answer : NaN);
+const listAnswer = (answer: Answer): readonly number[] => (typeof answer === "object" ? answer : []);
+const textAnswer = (answer: Answer): string => (typeof answer === "string" ? answer : "");
+const rightAnswers = (example: EncodedExample): readonly string[] =>
+  "answers" in example ? example.answers : [];
+
+/** Texts against their right answers, on average. */
+const ofTexts = (
+  answered: readonly Answered[],
+  score: (said: string, answers: readonly string[]) => number,
+): number => mean(answered.map(({ example, answer }) => score(textAnswer(answer), rightAnswers(example))));
+
+type Measure = (answered: readonly Answered[], names: AnswerNames) => number;
+
+/** Of lists of classes (tags, marks): those said, and those that are right. */
+const listsOf = (answered: readonly Answered[]) =>
+  [
+    answered.map(({ answer }) => listAnswer(answer)),
+    answered.map(({ example }) => rightClasses(example)),
+  ] as const;
+
+/** Of one class an example, or a class a token: all of them in a row. */
+function classesOf(
+  answered: readonly Answered[],
+): readonly [said: readonly number[], right: readonly number[]] {
+  const [said, right] = listsOf(answered);
+  if (answered[0]?.example.kind === "tag") return [said.flat(), right.flat()];
+  return [
+    answered.map(({ answer }) => numberAnswer(answer)),
+    labelsOf({ examples: answered.map((one) => one.example) }),
+  ];
+}
+
+const isMarks = ([first]: readonly Answered[]): boolean => first?.example.kind === "mark";
+
+const measures: Readonly<Record<MetricName, Measure>> = {
+  accuracy: (answered) => metrics.accuracy(...classesOf(answered)),
+  f1: (answered, { positive = 1 }) => metrics.binaryF1(...classesOf(answered), positive),
+  "f1-macro": (answered) =>
+    isMarks(answered)
+      ? metrics.macroF1OfMarks(...listsOf(answered))
+      : metrics.macroF1(...classesOf(answered)),
+  "f1-micro": (answered) =>
+    isMarks(answered)
+      ? metrics.microF1OfMarks(...listsOf(answered))
+      : metrics.microF1(...classesOf(answered)),
+  matthews: (answered) => metrics.matthews(...classesOf(answered)),
+  pearson: (answered) => metrics.pearson(...classesOf(answered)),
+  spearman: (answered) => metrics.spearman(...classesOf(answered)),
+  "entity-f1": (answered, { classes = [] }) => {
+    const named = (lists: readonly (readonly number[])[]) =>
+      lists.map((tags) => tags.map((tag) => classes[tag] ?? "O"));
+    const [said, right] = listsOf(answered);
+    return metrics.entityF1(named(said), named(right));
+  },
+  "exact-match": (answered) =>
+    isMarks(answered) ? metrics.exactMarks(...listsOf(answered)) : ofTexts(answered, metrics.exactMatch),
+  "span-f1": (answered) => ofTexts(answered, metrics.spanF1),
+  rouge1: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 1)),
+  rouge2: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 2)),
+  rougeL: (answered) => ofTexts(answered, metrics.rougeL),
+};
+
+/** Every metric of a task, over all its answers. */
+export const measure = (
+  answered: readonly Answered[],
+  names: AnswerNames,
+): Partial<Record<MetricName, number>> =>
+  Object.fromEntries(names.metrics.map((name) => [name, measures[name](answered, names)]));

@@ -1,0 +1,27 @@
+/**
+ * What a model gives of a row to a head: one vector (of its first or last token), or one a token, where the row asks
+ * for that.
+ */
+import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
+import { i32 } from "../at.js";
+import { rows } from "./ops.js";
+import type { TokenBatch, TokenRow } from "./types.js";
+
+export const outputsOfRow = ({ ids, everyToken }: TokenRow): number => (everyToken ? ids.length : 1);
+
+/**
+ * The activations that heads are given, in the order in which rows were given: of a row its first token, or the one
+ * `after` that; or every token.
+ * @param x [tokens, width]
+ */
+export function outputsOf(
+  { x, batch }: { readonly x: Tensor2D; readonly batch: TokenBatch },
+  after: (row: TokenRow) => number = () => 0,
+): Tensor2D {
+  const tokens = batch.rows.flatMap((row, r) => {
+    const first = i32(batch.first, r);
+    if (!row.everyToken) return [first + after(row)];
+    return row.ids.map((_, i) => first + i);
+  });
+  return rows(x, tensor1d(Int32Array.from(tokens), "int32"));
+}

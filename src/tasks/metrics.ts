@@ -1,0 +1,47 @@
+/** What tasks are measured by: which metrics each kind of task takes, and those that it has where none are named. */
+export const metricNames = [
+  "accuracy",
+  "exact-match",
+  "f1",
+  "f1-macro",
+  "f1-micro",
+  "matthews",
+  "pearson",
+  "spearman",
+  "entity-f1",
+  "span-f1",
+  "rouge1",
+  "rouge2",
+  "rougeL",
+] as const;
+export type MetricName = (typeof metricNames)[number];
+
+const ofClasses: readonly MetricName[] = ["accuracy", "f1", "f1-macro", "f1-micro", "matthews"];
+
+/** By the kind of a task. */
+export const metricsOfKind = {
+  single: ofClasses,
+  pair: ofClasses,
+  image: ofClasses,
+  choice: ["accuracy"],
+  generate: ["exact-match", "span-f1", "rouge1", "rouge2", "rougeL"],
+  regression: ["pearson", "spearman"],
+  "multi-label": ["f1-micro", "f1-macro", "exact-match"],
+  tokens: ["entity-f1", "accuracy", "f1-macro", "f1-micro"],
+  span: ["span-f1", "exact-match"],
+} as const satisfies Readonly<Record<string, readonly MetricName[]>>;
+
+export type TaskKind = keyof typeof metricsOfKind;
+
+/** Whether labels are of entities: B-PER, I-PER … */
+export const areEntities = (labels: readonly string[]): boolean =>
+  labels.some((label) => /^[BIESLU]-/.test(label)) && labels.every((label) => /^(O$|[BIESLU]-)/.test(label));
+
+/** What a task is measured by where it does not say so; the first chooses between models. */
+export function customaryMetrics(kind: TaskKind, labels: readonly string[] | null): readonly MetricName[] {
+  if (kind === "tokens")
+    return areEntities(labels ?? []) ? ["entity-f1", "accuracy"] : ["accuracy", "f1-macro"];
+  if (kind === "regression" || kind === "multi-label" || kind === "span") return metricsOfKind[kind];
+  if (kind === "generate") return ["exact-match"];
+  return ["accuracy"];
+}
