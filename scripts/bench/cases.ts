@@ -5,8 +5,9 @@ import { at, lookUp } from "../../src/at.js";
 import { readJson } from "../../src/checkpoint/files.js";
 import { locate } from "../../src/inputs/locate.js";
 import type { TokenRow } from "../../src/models/types.js";
-import { bucketed, choicesOf, labelsOf } from "../../src/tasks/batches.js";
-import { encodeMixed, textRows } from "../../src/tasks/encoders.js";
+import { bucketed, choicesOf, batchLabels } from "../../src/tasks/batches.js";
+import { encodeMixed } from "../../src/tasks/encoders.js";
+import { textRows } from "../../src/tasks/head-rows.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
 import { loadTaskData } from "../../src/tasks/split.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
@@ -79,7 +80,7 @@ export async function realCase({
   for (const task of pickTasks(await loadTasks(data), [...tasks])) {
     const { validation } = await loadTaskData(data, task, { valPerTask: examplesATask, seed: 0 });
     const batch = at(bucketed(encodeMixed(validation, encoder, task), Infinity), 0);
-    batches.set(task.id, padBatch(batch.rows, labelsOf(batch), choicesOf(batch)));
+    batches.set(task.id, padBatch(batch.rows, batchLabels(batch), choicesOf(batch)));
   }
   const folders = new Map(places.sources.map(({ label, folder }) => [label, folder]));
   return {

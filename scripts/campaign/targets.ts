@@ -20,7 +20,7 @@ import { readModel } from "../../src/inputs/prepare.js";
 import { mergeByFile } from "../../src/mergers/mergekit-file.js";
 import { recipeOfMerge } from "../../src/run/verify-recipe.js";
 import { loadDecoder } from "../../src/tasks/decode.js";
-import { parseExample } from "../../src/tasks/examples.js";
+import { parseExample } from "../../src/tasks/parse.js";
 import { readExamples } from "../../src/tasks/files.js";
 import { readIdx } from "../../src/tasks/idx.js";
 import { readNpz } from "../../src/tasks/npz.js";

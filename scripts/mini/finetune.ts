@@ -23,7 +23,7 @@ import type { Model, TokenBatch, Weights } from "../../src/models/types.js";
 import {
   bucketed,
   choicesOf,
-  labelsOf,
+  batchLabels,
   trainingBatches,
   type EncodedExample,
 } from "../../src/tasks/batches.js";
@@ -173,7 +173,7 @@ export async function finetune(
       const batch = batchOf(step);
       const features = forward(model, expert.weights, batch.rows);
       const scores = logits(features, { ...head, frozen: false }, choicesOf(batch));
-      return crossEntropy(scores, targets(labelsOf(batch), scores.shape[1])) as Scalar;
+      return crossEntropy(scores, targets(batchLabels(batch), scores.shape[1])) as Scalar;
     },
     report,
   );
@@ -190,7 +190,7 @@ export async function accuracyOf(
   let correct = 0;
   for (const batch of bucketed(examples, 32)) {
     const scores = tidy(() => logits(forward(model, weights, batch.rows), head, choicesOf(batch)));
-    const labels = labelsOf(batch);
+    const labels = batchLabels(batch);
     (await scores.array()).forEach(
       (row, i) => (correct += row.indexOf(Math.max(...row)) === labels[i] ? 1 : 0),
     );

@@ -1,7 +1,7 @@
 /** What a model's scores say of an example, and how good that is: by the kind of answer. */
 import { at, f32 } from "../at.js";
 import { mean } from "../report/rows.js";
-import { labelsOf, type Batch, type EncodedExample } from "../tasks/batches.js";
+import { batchLabels, type Batch, type EncodedExample } from "../tasks/batches.js";
 import {
   decided,
   isNumber,
@@ -14,11 +14,11 @@ import type { MetricName } from "../tasks/metrics.js";
 import * as metrics from "./metrics.js";
 
 /** A class, a row or a number; classes; or a text. */
-export type Answer = number | readonly number[] | string;
+export type Said = number | readonly number[] | string;
 
 export interface Answered {
   readonly example: EncodedExample;
-  readonly answer: Answer;
+  readonly answer: Said;
 }
 
 const argMax = (scores: Float32Array): number => scores.indexOf(Math.max(...scores));
@@ -67,7 +67,7 @@ export const mayLackAnswers = (examples: readonly EncodedExample[]): boolean =>
   examples.some((example) => example.kind === "span" && example.answers.length === 0);
 
 /** What scores say of an example. Of a text to be said they say nothing: that is generated. */
-function answerOf(one: Decided, mayLack: boolean): Answer {
+function answerOf(one: Decided, mayLack: boolean): Said {
   const { example, decisions } = one;
   if (example.kind === "span") return spanAnswer(example, one, mayLack);
   if (example.kind === "tag" || example.kind === "mark") return decisions.map(argMax);
@@ -123,9 +123,9 @@ export interface AnswerNames {
   readonly positive?: number | undefined;
 }
 
-const numberAnswer = (answer: Answer): number => (typeof answer === "number" ? answer : NaN);
-const listAnswer = (answer: Answer): readonly number[] => (typeof answer === "object" ? answer : []);
-const textAnswer = (answer: Answer): string => (typeof answer === "string" ? answer : "");
+const numberAnswer = (answer: Said): number => (typeof answer === "number" ? answer : NaN);
+const listAnswer = (answer: Said): readonly number[] => (typeof answer === "object" ? answer : []);
+const textAnswer = (answer: Said): string => (typeof answer === "string" ? answer : "");
 const rightAnswers = (example: EncodedExample): readonly string[] =>
   "answers" in example ? example.answers : [];
 
@@ -145,33 +145,33 @@ const listsOf = (answered: readonly Answered[]) =>
   ] as const;
 
 /** Of one class an example, or a class a token: all of them in a row. */
-function classesOf(
+function classLists(
   answered: readonly Answered[],
 ): readonly [said: readonly number[], right: readonly number[]] {
   const [said, right] = listsOf(answered);
   if (answered[0]?.example.kind === "tag") return [said.flat(), right.flat()];
   return [
     answered.map(({ answer }) => numberAnswer(answer)),
-    labelsOf({ examples: answered.map((one) => one.example) }),
+    batchLabels({ examples: answered.map((one) => one.example) }),
   ];
 }
 
 const isMarks = ([first]: readonly Answered[]): boolean => first?.example.kind === "mark";
 
 const measures: Readonly<Record<MetricName, Measure>> = {
-  accuracy: (answered) => metrics.accuracy(...classesOf(answered)),
-  f1: (answered, { positive = 1 }) => metrics.binaryF1(...classesOf(answered), positive),
+  accuracy: (answered) => metrics.accuracy(...classLists(answered)),
+  f1: (answered, { positive = 1 }) => metrics.binaryF1(...classLists(answered), positive),
   "f1-macro": (answered) =>
     isMarks(answered)
       ? metrics.macroF1OfMarks(...listsOf(answered))
-      : metrics.macroF1(...classesOf(answered)),
+      : metrics.macroF1(...classLists(answered)),
   "f1-micro": (answered) =>
     isMarks(answered)
       ? metrics.microF1OfMarks(...listsOf(answered))
-      : metrics.microF1(...classesOf(answered)),
-  matthews: (answered) => metrics.matthews(...classesOf(answered)),
-  pearson: (answered) => metrics.pearson(...classesOf(answered)),
-  spearman: (answered) => metrics.spearman(...classesOf(answered)),
+      : metrics.microF1(...classLists(answered)),
+  matthews: (answered) => metrics.matthews(...classLists(answered)),
+  pearson: (answered) => metrics.pearson(...classLists(answered)),
+  spearman: (answered) => metrics.spearman(...classLists(answered)),
   "entity-f1": (answered, { classes = [] }) => {
     const named = (lists: readonly (readonly number[])[]) =>
       lists.map((tags) => tags.map((tag) => classes[tag] ?? "O"));

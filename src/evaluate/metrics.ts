@@ -6,12 +6,12 @@ import { at, lookUp } from "../at.js";
 import { mean } from "../report/rows.js";
 import { normalised } from "./exact.js";
 
-type Numbers = readonly number[];
+type Values = readonly number[];
 
 /** 0 where nothing is there to be counted, as scikit-learn has it. */
 const ratio = (part: number, of: number): number => (of === 0 ? 0 : part / of);
 
-export const accuracy = (said: Numbers, right: Numbers): number =>
+export const accuracy = (said: Values, right: Values): number =>
   ratio(said.filter((one, i) => one === right[i]).length, right.length);
 
 /** Of a class: how often it was said rightly, said, and right. */
@@ -21,7 +21,7 @@ interface ClassCounts {
   readonly right: number;
 }
 
-const countsOf = (said: Numbers, right: Numbers, one: number): ClassCounts => ({
+const countsOf = (said: Values, right: Values, one: number): ClassCounts => ({
   hits: said.filter((label, i) => label === one && right[i] === one).length,
   said: said.filter((label) => label === one).length,
   right: right.filter((label) => label === one).length,
@@ -29,7 +29,7 @@ const countsOf = (said: Numbers, right: Numbers, one: number): ClassCounts => ({
 
 const f1Of = ({ hits, said, right }: ClassCounts): number => ratio(2 * hits, said + right);
 
-const summed = (all: readonly ClassCounts[]): ClassCounts =>
+const together = (all: readonly ClassCounts[]): ClassCounts =>
   all.reduce((sum, { hits, said, right }) => ({
     hits: sum.hits + hits,
     said: sum.said + said,
@@ -37,23 +37,23 @@ const summed = (all: readonly ClassCounts[]): ClassCounts =>
   }));
 
 /** F1 of one class of two. */
-export const binaryF1 = (said: Numbers, right: Numbers, positive: number): number =>
+export const binaryF1 = (said: Values, right: Values, positive: number): number =>
   f1Of(countsOf(said, right, positive));
 
 /** The mean of the F1 of every class that was said or is right. */
-export function macroF1(said: Numbers, right: Numbers): number {
+export function macroF1(said: Values, right: Values): number {
   const classes = [...new Set([...said, ...right])];
   return mean(classes.map((one) => f1Of(countsOf(said, right, one))));
 }
 
 /** F1 of all classes counted together. */
-export function microF1(said: Numbers, right: Numbers): number {
+export function microF1(said: Values, right: Values): number {
   const classes = [...new Set([...said, ...right])];
-  return f1Of(summed(classes.map((one) => countsOf(said, right, one))));
+  return f1Of(together(classes.map((one) => countsOf(said, right, one))));
 }
 
 /** Matthews' correlation, of any number of classes (Gorodkin 2004); 0 where one side has one class alone. */
-export function matthews(said: Numbers, right: Numbers): number {
+export function matthews(said: Values, right: Values): number {
   const classes = [...new Set([...said, ...right])].map((one) => countsOf(said, right, one));
   const n = right.length;
   const squares = (side: "said" | "right") => classes.reduce((sum, counts) => sum + counts[side] ** 2, 0);
@@ -64,15 +64,15 @@ export function matthews(said: Numbers, right: Numbers): number {
 }
 
 /** Pearson's correlation; 0 where one side is constant. */
-export function pearson(x: Numbers, y: Numbers): number {
+export function pearson(x: Values, y: Values): number {
   const [mx, my] = [mean(x), mean(y)];
-  const product = (a: Numbers, ma: number, b: Numbers, mb: number) =>
+  const product = (a: Values, ma: number, b: Values, mb: number) =>
     a.reduce((sum, value, i) => sum + (value - ma) * (at(b, i) - mb), 0);
   return ratio(product(x, mx, y, my), Math.sqrt(product(x, mx, x, mx) * product(y, my, y, my)));
 }
 
 /** The rank of each value; equal values share the mean of theirs. */
-function ranks(values: Numbers): number[] {
+function ranks(values: Values): number[] {
   const places = new Map<number, number[]>();
   for (const [rank, value] of [...values].sort((a, b) => a - b).entries())
     places.set(value, [...(places.get(value) ?? []).slice(0, 1), rank]);
@@ -80,27 +80,27 @@ function ranks(values: Numbers): number[] {
   return values.map((value) => mean(lookUp(places, value)));
 }
 
-export const spearman = (x: Numbers, y: Numbers): number => pearson(ranks(x), ranks(y));
+export const spearman = (x: Values, y: Values): number => pearson(ranks(x), ranks(y));
 
 /** Every label's column of examples' marks. */
-const columns = (marks: readonly Numbers[]): number[][] =>
+const columns = (marks: readonly Values[]): number[][] =>
   at(marks, 0).map((_, label) => marks.map((row) => at(row, label)));
 
-const markCounts = (said: readonly Numbers[], right: readonly Numbers[]): ClassCounts[] => {
+const markCounts = (said: readonly Values[], right: readonly Values[]): ClassCounts[] => {
   const rightColumns = columns(right);
   return columns(said).map((column, label) => countsOf(column, at(rightColumns, label), 1));
 };
 
 /** Of several labels: the mean of each label's F1. */
-export const macroF1OfMarks = (said: readonly Numbers[], right: readonly Numbers[]): number =>
+export const macroF1OfMarks = (said: readonly Values[], right: readonly Values[]): number =>
   mean(markCounts(said, right).map(f1Of));
 
 /** Of several labels: F1 of all counted together. */
-export const microF1OfMarks = (said: readonly Numbers[], right: readonly Numbers[]): number =>
-  f1Of(summed(markCounts(said, right)));
+export const microF1OfMarks = (said: readonly Values[], right: readonly Values[]): number =>
+  f1Of(together(markCounts(said, right)));
 
 /** How many examples have every label right. */
-export const exactMarks = (said: readonly Numbers[], right: readonly Numbers[]): number =>
+export const exactMarks = (said: readonly Values[], right: readonly Values[]): number =>
   mean(said.map((one, i) => Number(one.join() === at(right, i).join())));
 
 /** A tag's sign and the kind of entity that it is of. */
@@ -141,7 +141,7 @@ export function entityF1(
     const [mine, theirs] = [entitiesIn(tags), entitiesIn(at(right, i))];
     return { hits: shared(mine, theirs), said: mine.length, right: theirs.length };
   });
-  return f1Of(summed(counts));
+  return f1Of(together(counts));
 }
 
 /** How many of some items two lists share, each as often as both have it. */
@@ -184,19 +184,19 @@ export const exactMatch = (said: string, answers: readonly string[]): number =>
 const rougeWords = (text: string): string[] => wordsOf(text.toLowerCase().replace(/[^a-z0-9]+/g, " "));
 
 /** Runs of n words. */
-const runsOf = (words: readonly string[], n: number): string[] =>
+const wordRuns = (words: readonly string[], n: number): string[] =>
   words.slice(0, Math.max(0, words.length - n + 1)).map((_, i) => words.slice(i, i + n).join(" "));
 
 /** ROUGE-1 or ROUGE-2: F1 of runs of n words (Lin 2004), the best over the answers. */
 export const rouge = (said: string, answers: readonly string[], n: number): number =>
   best(answers, (answer) => {
-    const [a, b] = [runsOf(rougeWords(said), n), runsOf(rougeWords(answer), n)];
+    const [a, b] = [wordRuns(rougeWords(said), n), wordRuns(rougeWords(answer), n)];
     return f1OfLists(a, b, shared(a, b));
   });
 
 /** The length of the longest list of words that two lists have in the same order. */
 function longestCommon(a: readonly string[], b: readonly string[]): number {
-  let before = new Array<number>(b.length + 1).fill(0);
+  let before = [0, ...b.map(() => 0)];
   for (const word of a) {
     const row = [0];
     for (const [j, other] of b.entries())

@@ -14,14 +14,8 @@ import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf, languageModels } from "../models/index.js";
 import { hasHead, headNamesFor, type Head } from "../models/layers.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
-import {
-  encodeMixed,
-  encodeVariants,
-  imageRows,
-  promptRows,
-  textRows,
-  type Encoder,
-} from "../tasks/encoders.js";
+import { encodeMixed, encodeVariants, imageRows, promptRows, type Encoder } from "../tasks/encoders.js";
+import { textRows } from "../tasks/head-rows.js";
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import { renumbered } from "../tasks/examples.js";

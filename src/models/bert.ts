@@ -4,7 +4,7 @@ import { attention } from "./attention.js";
 import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
 import { shifted, pipeline, type State } from "./encoder.js";
-import { outputsOf } from "./outputs.js";
+import { headInputs } from "./outputs.js";
 import { plus } from "./ops.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch } from "./types.js";
 
@@ -90,7 +90,7 @@ function bertLayer(
 const pooler = (hidden: number): Block<State> => ({
   id: "pooler",
   shapes: new Map(denseShapes(poolerName, hidden, hidden)),
-  run: (w, state) => ({ ...state, x: tanh(dense(w, outputsOf(state), poolerName)) }),
+  run: (w, state) => ({ ...state, x: tanh(dense(w, headInputs(state), poolerName)) }),
 });
 const poolerName = "pooler.dense";
 
@@ -98,7 +98,7 @@ const poolerName = "pooler.dense";
 const firstToken: Block<State> = {
   id: "first token",
   shapes: new Map(),
-  run: (_, state) => ({ ...state, x: outputsOf(state) }),
+  run: (_, state) => ({ ...state, x: headInputs(state) }),
 };
 
 /** What BERT and RoBERTa do in their own ways. */

@@ -2,7 +2,7 @@ import { activationNames, dense, denseShapes, norm, normShapes } from "./layers.
 import { causalBias, withoutBias } from "./layout.js";
 import { configReader, sectionOrAll } from "./config.js";
 import { positionedTokens, pipeline, type State } from "./encoder.js";
-import { outputsOf } from "./outputs.js";
+import { headInputs } from "./outputs.js";
 import { unitRows } from "./ops.js";
 import { patchEmbeddings, tokensOfImage } from "./patches.js";
 import { preNormLayers } from "./prenorm.js";
@@ -63,7 +63,7 @@ const projectionBlock = (
   id: projection,
   shapes: new Map([...normShapes(last, width), ...denseShapes(projection, projected, width, { bare: true })]),
   run(w, state) {
-    const token = norm(w, last, outputsOf(state, after), epsilon);
+    const token = norm(w, last, headInputs(state, after), epsilon);
     return { ...state, x: unitRows(dense(w, token, projection, { bare: true })) };
   },
 });

@@ -1,7 +1,7 @@
 import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { pipeline, type Pipeline, type State } from "./encoder.js";
 import { rows } from "./ops.js";
-import { outputsOf } from "./outputs.js";
+import { headInputs } from "./outputs.js";
 import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
 import type {
   Block,
@@ -54,7 +54,7 @@ export interface LastBlock {
 const lastToken = ({ normalise }: LastBlock, w: Weights, state: State): Tensor2D =>
   normalise(
     w,
-    outputsOf(state, ({ ids }) => ids.length - 1),
+    headInputs(state, ({ ids }) => ids.length - 1),
   );
 
 /** The norm, then every row's last token for a head, or all that it asks for. */

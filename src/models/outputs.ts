@@ -14,7 +14,7 @@ export const outputsOfRow = ({ ids, everyToken }: TokenRow): number => (everyTok
  * `after` that; or every token.
  * @param x [tokens, width]
  */
-export function outputsOf(
+export function headInputs(
   { x, batch }: { readonly x: Tensor2D; readonly batch: TokenBatch },
   after: (row: TokenRow) => number = () => 0,
 ): Tensor2D {

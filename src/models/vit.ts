@@ -2,7 +2,7 @@ import { activationNames, norm, normShapes } from "./layers.js";
 import { withoutBias } from "./layout.js";
 import { configReader } from "./config.js";
 import { pipeline, type State } from "./encoder.js";
-import { outputsOf } from "./outputs.js";
+import { headInputs } from "./outputs.js";
 import { patchEmbeddings, tokensOfImage } from "./patches.js";
 import { preNormLayers } from "./prenorm.js";
 import type { Block, Config, Model, ModelFamily } from "./types.js";
@@ -37,7 +37,7 @@ function buildVit(json: Config): Model {
   const final: Block<State> = {
     id: "layernorm",
     shapes: new Map(normShapes("layernorm", width)),
-    run: (w, state) => ({ ...state, x: norm(w, "layernorm", outputsOf(state), epsilon) }),
+    run: (w, state) => ({ ...state, x: norm(w, "layernorm", headInputs(state), epsilon) }),
   };
   return pipeline<State>({
     blocks: [

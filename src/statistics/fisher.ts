@@ -28,7 +28,7 @@ export interface TaskInputs {
 }
 
 /** What a gradient is taken of, and what its square counts for. */
-interface Outcome {
+interface Drawing {
   readonly weight: number;
   /** From the decisions (or the number) of an example, a scalar. */
   of(decided: Tensor2D): Tensor;
@@ -53,7 +53,7 @@ function outcomesOf(
   scores: Float32Array,
   classes: number,
   random: () => number,
-): Outcome[] {
+): Drawing[] {
   if (isNumber(kind)) return [{ weight: 1, of: (number) => sum(number) }];
   const count = scores.length / classes;
   const likely = Array.from({ length: count }, (_, i) =>

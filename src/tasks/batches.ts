@@ -48,7 +48,7 @@ export interface Batch {
   readonly rows: readonly TokenRow[];
 }
 
-export const labelsOf = ({ examples }: Pick<Batch, "examples">): number[] =>
+export const batchLabels = ({ examples }: Pick<Batch, "examples">): number[] =>
   examples.map(({ label }) => label);
 
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
@@ -71,6 +71,25 @@ export function rowTokens(...rows: readonly TokenRow[]): number {
   }
   return total;
 }
+
+/** An example is as long as its longest row, answers that share their text being one. */
+export const longestOf = (rows: readonly TokenRow[]): number =>
+  Math.max(...rows.map(({ ids }) => rowTokens(...rows.filter((row) => row.ids === ids))));
+
+/** What a class, a row or a number is right for. */
+export type LabelKind = "classify" | "choose" | "regress";
+
+/** An example of which a class, one of its rows, or a number is right. */
+export const ranked = (
+  kind: LabelKind,
+  rows: readonly TokenRow[],
+  { label }: Pick<EncodedBase, "label">,
+): EncodedExample => ({
+  kind,
+  rows,
+  label,
+  length: longestOf(rows),
+});
 
 /** How many rows of a batch compete in each example; undefined where an example is one row. */
 export function choicesOf({ kind, examples }: Batch): number | undefined {

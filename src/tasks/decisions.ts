@@ -3,10 +3,9 @@
  * is one of two; a tagged token is one; of a span its first and its last token are one each, among the tokens of their
  * row. So losses, distillation and Fisher information know decisions alone. A number is none: see {@link isNumber}.
  */
-import { concat, fill, reshape, tensor1d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
+import { fill, reshape, tensor1d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
 import { f32 } from "../at.js";
-import { asMatrix } from "../models/layers.js";
-import { rows } from "../models/ops.js";
+import { concatenated, rows } from "../models/ops.js";
 import { outputsOfRow } from "../models/outputs.js";
 import type { TokenRow } from "../models/types.js";
 import { targetsOf, type AnswerKind, type Batch, type EncodedExample } from "./batches.js";
@@ -64,9 +63,8 @@ function spanScores(scores: Tensor2D, given: readonly TokenRow[]): Tensor2D {
       for (let i = 0; i < ids.length; i++) places[(2 * r + side) * longest + i] = 2 * (start + i) + side;
     start += ids.length;
   }
-  const all = concat([reshape(scores, [-1, 1]), fill([1, 1], nothing)]);
-  const placed = rows(asMatrix(all, "scores"), tensor1d(places, "int32"));
-  return reshape(placed, [-1, longest]);
+  const all = concatenated([reshape(scores, [-1, 1]), fill([1, 1], nothing)], 0);
+  return reshape(rows(all, tensor1d(places, "int32")), [-1, longest]);
 }
 
 /**
@@ -78,8 +76,7 @@ export function decisions(scores: Tensor2D, batch: Batch): Tensor2D {
   if (batch.kind === "span") return spanScores(scores, batch.rows);
   if (batch.kind === "mark") {
     // The sigmoid of z is the softmax of 0 and z.
-    const z = reshape(scores, [-1, 1]);
-    return asMatrix(concat([zeros([scores.size, 1]), z], 1), "scores");
+    return concatenated([zeros([scores.size, 1]), reshape(scores, [-1, 1])], 1);
   }
   return scores;
 }

@@ -5,7 +5,9 @@ import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { CsvError, parse, type Options } from "csv-parse";
 import { UserError } from "../errors.js";
-import { isObject, parseExample, type Example, type Row } from "./examples.js";
+import { isObject, type Row } from "./columns.js";
+import type { Example } from "./examples.js";
+import { parseExample } from "./parse.js";
 import { parquetRows } from "./parquet.js";
 import type { Task } from "./registry.js";
 

@@ -1,7 +1,7 @@
 /** What a task is that no registry names: from its expert's config and the rows of its files. */
 import { UserError } from "../errors.js";
 import { isRecord } from "../checkpoint/files.js";
-import { aliases, mapped } from "./examples.js";
+import { aliases, mapped } from "./columns.js";
 import type { TaskKind } from "./metrics.js";
 import { findSplits, rowsIn } from "./files.js";
 import { makeTask, type Task } from "./registry.js";
@@ -18,7 +18,10 @@ type ExpertConfig = Readonly<Record<string, unknown>>;
 const rowsLookedAt = 100;
 
 /** A kind that an expert's config tells, whatever the columns are; undefined where the columns tell it. */
-function kindOfConfig(id: string, config: ExpertConfig): "regression" | "multi-label" | "tokens" | "span" | undefined {
+function kindOfConfig(
+  id: string,
+  config: ExpertConfig,
+): "regression" | "multi-label" | "tokens" | "span" | undefined {
   const architectures = [config["architectures"]].flat().map(String);
   const isFor = (purpose: string) => architectures.some((name) => name.endsWith(`For${purpose}`));
   if (isFor("MaskedLM"))
@@ -63,7 +66,7 @@ interface SeenRows {
   readonly hasPlaces: boolean;
 }
 
-const isPlain = (value: unknown): boolean =>
+const isScalar = (value: unknown): value is string | number | boolean =>
   typeof value === "string" || typeof value === "number" || typeof value === "boolean";
 
 /** Whether answers say where in the text they stand. */
@@ -84,9 +87,9 @@ async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean)
         const { fields } = mapped(row, { columns: mapping });
         Object.keys(fields).forEach((name) => columns.add(name));
         const label = aliases.label.map((name) => fields[name]).find((value) => value !== undefined);
-        if (isPlain(label) && label !== "" && label !== -1) labels.add(String(label));
+        if (isScalar(label) && label !== "" && label !== -1) labels.add(String(label));
         const list = [...aliases.tags, ...aliases.marks].map((name) => fields[name]).find(Array.isArray);
-        for (const one of list ?? []) if (isPlain(one) && one !== -100) listed.add(String(one));
+        for (const one of list ?? []) if (isScalar(one) && one !== -100) listed.add(String(one));
         hasPlaces ||= havePlaces(fields["answers"]);
         if (!all && ++count >= rowsLookedAt) break;
       }
@@ -127,7 +130,7 @@ const takesImages = (config: ExpertConfig): boolean =>
   "image_size" in config || isRecord(config["vision_config"]) || "num_channels" in config;
 
 /** Names of labels, the first of them. */
-function labelsText({ labels }: Task, by: string): string {
+function labelsShown({ labels }: Task, by: string): string {
   const names = labels ?? [];
   return `${names.length} labels (${names.slice(0, 4).join(", ")}${" …".repeat(Number(names.length > 4))}), by ${by}`;
 }
@@ -174,7 +177,9 @@ export interface InferInputs {
 
 /** Whether an expert is a language model, which is asked for a text where others mark a part of one. */
 const isLanguageModel = (config: ExpertConfig | undefined): boolean =>
-  [config?.["architectures"]].flat().some((name) => /(CausalLM|ConditionalGeneration|LMHeadModel)$/.test(String(name)));
+  [config?.["architectures"]]
+    .flat()
+    .some((name) => /(CausalLM|ConditionalGeneration|LMHeadModel)$/.test(String(name)));
 
 /**
  * Finds out what a task is.
@@ -201,11 +206,14 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   if (kind === "generate")
     return { task: makeTask(id, { ...own, kind }), told: `${id}: a text to be said, by its column answers` };
   if (kind === "span")
-    return { task: makeTask(id, { ...own, kind }), told: `${id}: a part of a text that answers a question, by ${by}` };
+    return {
+      task: makeTask(id, { ...own, kind }),
+      told: `${id}: a part of a text that answers a question, by ${by}`,
+    };
   if (kind === "tokens") {
     const found = classesOf(id, config, seen.listed);
     const task = makeTask(id, { ...own, kind, labels: found.labels });
-    return { task, told: `${id}: words with a class each, by ${by}; ${labelsText(task, found.by)}` };
+    return { task, told: `${id}: words with a class each, by ${by}; ${labelsShown(task, found.by)}` };
   }
   const texts = textColumns(inputs, seen);
   const told = `${id}: ${texts.map((name) => `"${name}"`).join(" with ")}, by its columns`;
@@ -215,5 +223,5 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   const found = classesOf(id, config, isMany ? seen.listed : seen.labels);
   const ofOne = texts.length === 2 ? "pair" : "single";
   const task = makeTask(id, { ...own, kind: isMany ? "multi-label" : ofOne, labels: found.labels });
-  return { task, told: `${told}; ${isMany ? "any of " : ""}${labelsText(task, found.by)}` };
+  return { task, told: `${told}; ${isMany ? "any of " : ""}${labelsShown(task, found.by)}` };
 }

@@ -1,5 +1,5 @@
 import { isSystemError, messageOf, UserError } from "../errors.js";
-import type { Row } from "./examples.js";
+import type { Row } from "./columns.js";
 
 /** Whole numbers of 64 bits as plain ones: labels and indices are small. */
 const plainNumber = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);

@@ -6,7 +6,8 @@ import { Template } from "@huggingface/jinja";
 import { z } from "zod";
 import { firstIssue, messageOf, UserError } from "../errors.js";
 import { packageFolder } from "../package.js";
-import { aliases, type Example } from "./examples.js";
+import { aliases } from "./columns.js";
+import type { Example } from "./examples.js";
 import type { Task } from "./registry.js";
 
 /**

@@ -28,9 +28,9 @@ const registryEntry = z
   .object({
     /**
      * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
-     * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`: a text
-     * (or two), and every label that holds. `tokens`: a class a word. `span`: a question, and the part of a text that
-     * answers it.
+     * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`:
+     * every label that holds of a text or two. `tokens`: a class a word. `span`: a question, and the part of a text
+     * that answers it.
      */
     kind: z.enum([
       "single",

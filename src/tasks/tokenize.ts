@@ -1,17 +1,19 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { z } from "zod";
 import { readJson } from "../checkpoint/files.js";
 import { messageOf, UserError } from "../errors.js";
-import { charactersOf } from "./characters.js";
-import { isObject } from "./examples.js";
-
-/** Token ids and segment numbers of one text or pair, special tokens included. */
-export interface Encoded {
-  readonly ids: readonly number[];
-  readonly types: readonly number[];
-}
+import { charactersOf, type Spelling } from "./characters.js";
+import { isObject } from "./columns.js";
+import {
+  fillTemplate,
+  noTexts,
+  readTemplate,
+  tokensBefore,
+  type Encoded,
+  type Template,
+  type TemplatePiece,
+} from "./template.js";
 
 /** A question with a part of its context. */
 export interface ContextWindow extends Encoded {
@@ -37,76 +39,11 @@ export interface TextTokenizer {
   text(ids: readonly number[]): string;
 }
 
-const piece = z.union([
-  z.object({ SpecialToken: z.object({ id: z.string(), type_id: z.number() }) }),
-  z.object({ Sequence: z.object({ id: z.enum(["A", "B"]), type_id: z.number() }) }),
-]);
-type TemplatePiece = z.infer<typeof piece>;
-const template = z.object({
-  type: z.literal("TemplateProcessing"),
-  single: z.array(piece),
-  pair: z.array(piece),
-  special_tokens: z.record(z.string(), z.object({ ids: z.array(z.number()) })),
-});
-type Template = Omit<z.infer<typeof template>, "type">;
-
-/** The older BertProcessing is the same template in other words; RoBERTa's has two separators in a pair. */
-const namedProcessing = z.object({
-  type: z.enum(["BertProcessing", "RobertaProcessing"]),
-  sep: z.tuple([z.string(), z.number()]),
-  cls: z.tuple([z.string(), z.number()]),
-});
-
-const special = (id: string, type: number): TemplatePiece => ({ SpecialToken: { id, type_id: type } });
-const sequence = (id: "A" | "B", type: number): TemplatePiece => ({ Sequence: { id, type_id: type } });
-
-/** A named processing as a template. */
-function asTemplate({
-  type,
-  cls: [cls, clsId],
-  sep: [sep, sepId],
-}: z.infer<typeof namedProcessing>): Template {
-  const single = [special(cls, 0), sequence("A", 0), special(sep, 0)];
-  const second = {
-    BertProcessing: [sequence("B", 1), special(sep, 1)],
-    RobertaProcessing: [special(sep, 0), sequence("B", 0), special(sep, 0)],
-  }[type];
-  return {
-    single,
-    pair: [...single, ...second],
-    special_tokens: { [cls]: { ids: [clsId] }, [sep]: { ids: [sepId] } },
-  };
-}
-
-/** The processors of a post_processor: its own list, or itself alone. */
-function processorsIn(json: unknown): unknown[] {
-  if (isObject(json) && json["type"] === "Sequence" && Array.isArray(json["processors"]))
-    return json["processors"];
-  return [json];
-}
-
 /** The steps of a pre_tokenizer. */
 function preTokenizersIn(json: unknown): unknown[] {
   if (isObject(json) && json["type"] === "Sequence" && Array.isArray(json["pretokenizers"]))
     return json["pretokenizers"];
   return [json];
-}
-
-function readTemplate(json: unknown, path: string): Template {
-  // Byte-level models add nothing; some say so beside a template.
-  const processors = processorsIn(json).filter((one) => isObject(one) && one["type"] !== "ByteLevel");
-  if (processors.length === 0)
-    return { single: [sequence("A", 0)], pair: [sequence("A", 0), sequence("B", 0)], special_tokens: {} };
-  const [only, ...more] = processors;
-  const direct = template.safeParse(only);
-  const named = namedProcessing.safeParse(only);
-  // Several are none of ours, whatever each of them is.
-  if (direct.success && more.length === 0) return direct.data;
-  if (named.success && more.length === 0) return asTemplate(named.data);
-  throw new UserError(
-    `${path}: its post_processor is not one train-merge knows (TemplateProcessing, ` +
-      "BertProcessing, RobertaProcessing, ByteLevel)",
-  );
 }
 
 /**
@@ -137,23 +74,82 @@ async function readObject(path: string): Promise<Readonly<Record<string, unknown
 }
 
 /** The tokenizer of a folder's files, and what it puts around texts. */
-async function readTokenizer(
-  folder: string,
-  path: string,
-): Promise<{ tokenizer: Tokenizer; form: Template; isByteLevel: boolean; spaced: boolean }> {
+interface ReadTokenizer {
+  readonly tokenizer: Tokenizer;
+  readonly form: Template;
+  readonly spelling: Spelling;
+  /** Whether words are given to it with the space in front of each: GPT-2 and RoBERTa. */
+  readonly spaced: boolean;
+}
+
+async function readTokenizer(folder: string, path: string): Promise<ReadTokenizer> {
   const json = await readObject(path);
   const steps = preTokenizersIn(json["pre_tokenizer"]);
   const isByteLevel = steps.some((step) => isObject(step) && step["type"] === "ByteLevel");
+  let spelling: Spelling = "letters";
+  if (isObject(json["model"]) && json["model"]["type"] === "WordPiece") spelling = "words";
+  if (isByteLevel) spelling = "bytes";
   const form = readTemplate(json["post_processor"], path);
   const configPath = join(folder, "tokenizer_config.json");
   const config = existsSync(configPath) ? await readObject(configPath) : {};
   try {
-    // Where it stands alone, words are read with the space in front of them, as GPT-2 and RoBERTa were.
+    // Later models have a step in front of it.
     const spaced = isByteLevel && steps.length === 1;
-    return { tokenizer: new Tokenizer(json, config), form, isByteLevel, spaced };
+    return { tokenizer: new Tokenizer(json, config), form, spelling, spaced };
   } catch (error) {
     throw new UserError(`${path}: ${messageOf(error)}`);
   }
+}
+
+/** A tokenizer with the room that its template leaves. */
+interface WordReader extends ReadTokenizer {
+  readonly room: Readonly<Record<"single" | "pair", number>>;
+  tokens(text: string): number[];
+}
+
+/** See {@link TextTokenizer.encodeWords}. */
+function wordsAsRow(
+  { form, room, tokens, spaced }: WordReader,
+  words: readonly string[],
+): Encoded & { readonly firstOf: readonly number[] } {
+  const each = words.map((word) => tokens(spaced ? ` ${word}` : word));
+  const from = tokensBefore(form, form.single, "A", noTexts);
+  let place = 0;
+  const firstOf = each.map(({ length }) => {
+    const start = place;
+    place += length;
+    // A word of no tokens at all (a control character) has no first one.
+    const isThere = length > 0 && start < room.single;
+    return isThere ? from + start : -1;
+  });
+  const kept = each.flat().slice(0, room.single);
+  return { ...fillTemplate(form, form.single, { A: kept, B: [] }), firstOf };
+}
+
+/** See {@link TextTokenizer.encodeWindows}. Overlaps are those of transformers' pipeline: 128 tokens, or half. */
+function windowsOf(
+  { tokenizer, form, room, tokens, spelling }: WordReader,
+  question: string,
+  context: string,
+): ContextWindow[] {
+  const read = tokens(context);
+  // The question is cut where nothing of the context would be left.
+  const A = tokens(question).slice(0, Math.max(0, room.pair - Math.min(read.length, shortestWindow)));
+  const most = room.pair - A.length;
+  const overlap = Math.min(128, most >> 1);
+  const spelled = read.map((id) => tokenizer.id_to_token(id) ?? "");
+  const characters = charactersOf(context, spelled, spelling);
+  const windows: ContextWindow[] = [];
+  for (let start = 0; start === 0 || start + overlap < read.length; start += most - overlap) {
+    const B = read.slice(start, start + most);
+    const from = tokensBefore(form, form.pair, "B", { A, B });
+    windows.push({
+      ...fillTemplate(form, form.pair, { A, B }),
+      within: [from, from + B.length],
+      characters: characters.slice(start, start + most),
+    });
+  }
+  return windows;
 }
 
 /**
@@ -166,97 +162,33 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
     throw new UserError(
       `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained)`,
     );
-  const { tokenizer, form, isByteLevel, spaced } = await readTokenizer(folder, path);
-  const idsOf = (token: string): number[] => {
-    const ids = form.special_tokens[token]?.ids;
-    if (!ids) throw new UserError(`${path}: its post_processor names "${token}" but does not say its id`);
-    return ids;
-  };
-  /** Ids and segment numbers of a template's pieces, its texts being put in. */
-  const filled = (
-    pieces: readonly TemplatePiece[],
-    texts: Readonly<Record<"A" | "B", readonly number[]>>,
-  ): Encoded => {
-    const ids: number[] = [];
-    const types: number[] = [];
-    const add = (added: readonly number[], type: number) => {
-      for (const id of added) {
-        ids.push(id);
-        types.push(type);
-      }
-    };
-    for (const part of pieces) {
-      if ("Sequence" in part) add(texts[part.Sequence.id], part.Sequence.type_id);
-      else add(idsOf(part.SpecialToken.id), part.SpecialToken.type_id);
-    }
-    return { ids, types };
-  };
+  const read = await readTokenizer(folder, path);
+  const { tokenizer, form } = read;
   const roomIn = (pieces: readonly TemplatePiece[]) =>
-    maxLength - filled(pieces, { A: [], B: [] }).ids.length;
+    maxLength - fillTemplate(form, pieces, noTexts).ids.length;
   const room = { single: roomIn(form.single), pair: roomIn(form.pair) };
   if (Math.min(room.single, room.pair) < 2)
     throw new UserError(`${path}: its special tokens leave no room for text in ${maxLength} tokens`);
   const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
-  /** Tokens in front of a template's text A, or B. */
-  const before = (pieces: readonly TemplatePiece[], side: "A" | "B", texts: { A: number[]; B: number[] }) =>
-    filled(
-      pieces.slice(
-        0,
-        pieces.findIndex((part) => "Sequence" in part && part.Sequence.id === side),
-      ),
-      texts,
-    ).ids.length;
+  const words: WordReader = { ...read, room, tokens };
   return {
     vocabulary: tokenizer.get_vocab(true).size,
     whole(text, withSpecial) {
       if (!withSpecial) return tokens(text);
-      return [...filled(form.single, { A: tokens(text), B: [] }).ids];
+      return [...fillTemplate(form, form.single, { A: tokens(text), B: [] }).ids];
     },
     text(ids) {
       if (ids.length === 0) return "";
       return tokenizer.decode([...ids], { skip_special_tokens: true });
     },
-    encodeWords(words) {
-      const each = words.map((word) => tokens(spaced ? ` ${word}` : word));
-      const from = before(form.single, "A", { A: [], B: [] });
-      let place = 0;
-      const firstOf = each.map(({ length }) => {
-        const start = place;
-        place += length;
-        // A word of no tokens at all (a control character) has no first one.
-        return length > 0 && start < room.single ? from + start : -1;
-      });
-      return { ...filled(form.single, { A: each.flat().slice(0, room.single), B: [] }), firstOf };
-    },
-    encodeWindows(question, context) {
-      const [asked, read] = [tokens(question), tokens(context)];
-      // The question is cut where nothing of the context would be left.
-      const a = asked.slice(0, Math.max(0, room.pair - Math.min(read.length, shortestWindow)));
-      const most = room.pair - a.length;
-      const stride = Math.max(1, most - Math.min(128, most >> 1));
-      const characters = charactersOf(
-        context,
-        read.map((id) => tokenizer.id_to_token(id) ?? ""),
-        isByteLevel,
-      );
-      const windows: ContextWindow[] = [];
-      for (let start = 0; start === 0 || start + most - stride < read.length; start += stride) {
-        const b = read.slice(start, start + most);
-        const from = before(form.pair, "B", { A: a, B: b });
-        windows.push({
-          ...filled(form.pair, { A: a, B: b }),
-          within: [from, from + b.length],
-          characters: characters.slice(start, start + most),
-        });
-      }
-      return windows;
-    },
+    encodeWords: (list) => wordsAsRow(words, list),
+    encodeWindows: (question, context) => windowsOf(words, question, context),
     encode([first, second]) {
       const a = tokens(first);
-      if (second === undefined) return filled(form.single, { A: a.slice(0, room.single), B: [] });
+      if (second === undefined) return fillTemplate(form, form.single, { A: a.slice(0, room.single), B: [] });
       const b = tokens(second);
       truncate(a, b, room.pair);
-      return filled(form.pair, { A: a, B: b });
+      return fillTemplate(form, form.pair, { A: a, B: b });
     },
   };
 }

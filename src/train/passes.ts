@@ -3,8 +3,8 @@ import { batchTokens, cutBatch, groupUpTo, tokensAPass, type Batch } from "../ta
 import { lossWeight } from "../tasks/decisions.js";
 
 /**
- * `cross-entropy` uses the labels (SuperMerge; of numbers, their squared error); `entropy` does not (AdaMerging), nor as fusion_bench writes it;
- * `distillation` learns what each task's expert says of its examples, and uses none either.
+ * `cross-entropy` uses the labels (SuperMerge; of numbers, their squared error); `entropy` does not (AdaMerging), nor
+ * as fusion_bench writes it; `distillation` learns what each task's expert says of its examples, and uses none either.
  */
 export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench", "distillation"] as const;
 export type LossName = (typeof lossNames)[number];

@@ -35,7 +35,7 @@ import {
   type Stage,
   type StageWeights,
 } from "../stages/stages.js";
-import { choicesOf, labelsOf, tokensAPass } from "../tasks/batches.js";
+import { choicesOf, batchLabels, tokensAPass } from "../tasks/batches.js";
 import {
   batchClasses,
   decisions,
@@ -78,7 +78,7 @@ const softMatrix = ({ shape }: Tensor2D, batch: StepJob["batch"]): Tensor2D =>
 
 /** The mean squared error of numbers, [examples, 1], to the right ones or to the experts'. */
 function numberLoss(scores: Tensor2D, batch: StepJob["batch"], loss: LossName): Tensor {
-  if (loss === "cross-entropy") return squaredError(scores, tensor2d(labelsOf(batch), scores.shape));
+  if (loss === "cross-entropy") return squaredError(scores, tensor2d(batchLabels(batch), scores.shape));
   if (loss === "distillation") return squaredError(scores, softMatrix(scores, batch));
   throw new Error("a number has no entropy");
 }

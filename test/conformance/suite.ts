@@ -9,6 +9,7 @@ import { adapterTests } from "./adapters.js";
 import { familyTests } from "./family.js";
 import { finetuneTests } from "./finetune.js";
 import { generationTests } from "./generation.js";
+import { kindTests } from "./kinds.js";
 import { limitTests } from "./limits.js";
 import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
@@ -39,6 +40,7 @@ export async function conformance(
       describe("merge", mergeTests);
       describe("adapters", () => adapterTests(tolerance, slow));
       describe("model families", () => modelTests(tolerance, slow));
+      describe("kinds of answers", () => kindTests(tolerance, slow));
       describe("tensors over the engine's limit", () => limitTests(tolerance));
       describe("fine-tuning", finetuneTests);
       describe("what language models say", () => generationTests(tolerance, slow));

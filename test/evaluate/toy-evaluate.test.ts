@@ -130,7 +130,7 @@ test("with several templates, a test score is the median over them; a validation
       [wrong, far],
       [wrong, right],
     ]),
-  ).toEqual({
+  ).toMatchObject({
     accuracy: 0.5,
     loss: expect.closeTo((lossOf(1, 2) + lossOf(2, 1)) / 2, 6) as number,
     n: 2,

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { labelsOf, trainingBatches, type Batch } from "../../src/tasks/batches.js";
+import { batchLabels, trainingBatches, type Batch } from "../../src/tasks/batches.js";
 
 /** Examples that are known by their label, of these lengths. */
 const examples = (lengths: readonly number[]) =>
@@ -11,7 +11,7 @@ const examples = (lengths: readonly number[]) =>
   }));
 
 const labelsFrom = (next: (step: number) => Batch, from: number, count: number): number[][] =>
-  Array.from({ length: count }, (_, i) => labelsOf(next(from + i)));
+  Array.from({ length: count }, (_, i) => batchLabels(next(from + i)));
 
 test("an epoch has every example once", () => {
   const next = trainingBatches("a", examples([3, 3, 3, 3, 3, 3, 3]), 2, 0);
@@ -47,8 +47,8 @@ test("batch n is a function of n, the task and the seed", () => {
   expect(batches("a", 1)).not.toEqual(batches("a", 0));
   expect(batches("b", 0)).not.toEqual(batches("a", 0));
   const next = trainingBatches("a", all, 3, 0);
-  const late = labelsOf(next(7));
+  const late = batchLabels(next(7));
   next(0);
-  expect(labelsOf(next(7))).toEqual(late);
-  expect(labelsOf(trainingBatches("a", all, 3, 0)(7))).toEqual(late);
+  expect(batchLabels(next(7))).toEqual(late);
+  expect(batchLabels(trainingBatches("a", all, 3, 0)(7))).toEqual(late);
 });

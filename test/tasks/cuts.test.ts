@@ -5,7 +5,7 @@ import {
   bucketed,
   choicesOf,
   cutBatch,
-  labelsOf,
+  batchLabels,
   groupUpTo,
   toBatch,
   trainingBatches,
@@ -73,7 +73,7 @@ test("what belongs to an example goes with it: the rows of a choice, and what an
   expect(
     parts.map((part) => ({
       tokens: part.rows.map(({ ids }) => ids.length),
-      of: labelsOf(part),
+      of: batchLabels(part),
       choices: choicesOf(part),
       soft: softOf(part),
     })),
@@ -143,7 +143,7 @@ test("a batch of a choice has one number of rows an example, the fewest first wh
   expect(
     bucketed(examples, 8).map((batch) => ({
       kind: batch.kind,
-      of: labelsOf(batch),
+      of: batchLabels(batch),
       choices: choicesOf(batch),
       rows: batch.rows.length,
     })),
@@ -183,5 +183,5 @@ test("an epoch's batches are made once: the same step gives the same batch", () 
   expect(next(0)).toBe(next(0));
   expect(next(1)).not.toBe(next(0));
   expect(next(3)).toBe(next(3));
-  expect(labelsOf(next(2))).toEqual(labelsOf(supply()(2)));
+  expect(batchLabels(next(2))).toEqual(batchLabels(supply()(2)));
 });

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import {
   bucketed,
   choicesOf,
-  labelsOf,
+  batchLabels,
   trainingBatches,
   type EncodedExample,
 } from "../../src/tasks/batches.js";
@@ -211,7 +211,7 @@ test("training batch n is a function of n; an epoch holds every example once", (
   const examples = Array.from({ length: 10 }, (_, i) => example(2 + (i % 4), i));
   const supply = () => trainingBatches("t", examples, 4, 3);
   const [a, b] = [supply(), supply()];
-  const epoch = [0, 1, 2].flatMap((step) => labelsOf(a(step)));
+  const epoch = [0, 1, 2].flatMap((step) => batchLabels(a(step)));
   expect([...epoch].sort((x, y) => x - y)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-  expect(labelsOf(b(7))).toEqual([3, 4, 5, 6, 7].map((step) => labelsOf(a(step)))[4]);
+  expect(batchLabels(b(7))).toEqual([3, 4, 5, 6, 7].map((step) => batchLabels(a(step)))[4]);
 });

@@ -28,7 +28,12 @@ await put("said", { test: [{ question: "x", answers: { text: ["a"] } }] });
 await put("alike", { test: [{ text: "x", label: "same" }] });
 await put("many", { test: [{ text: "x", label: 99_999_999_999 }] });
 await put("stars", { test: [{ text: "x", label: 1.5 }] });
-await put("many tags", { test: [{ text: "x", labels: ["b"] }, { text: "y", labels: ["a", "b"] }] });
+await put("many tags", {
+  test: [
+    { text: "x", labels: ["b"] },
+    { text: "y", labels: ["a", "b"] },
+  ],
+});
 await put("entities", { test: [{ tokens: ["x", "y"], ner_tags: ["B-X", "O"] }] });
 await put("spans", { test: [{ question: "q", context: "c", answers: { text: ["c"], answer_start: [0] } }] });
 await put("odd", { test: [{ body: "x", label: 1 }] });
@@ -67,7 +72,12 @@ test.each([
     { kind: "multi-label", labels: ["sad", "glad", "so"] },
     /any of 3 labels/,
   ],
-  ["many tags", undefined, { kind: "multi-label", labels: ["a", "b"] }, /any of 2 labels \(a, b\), by the data/],
+  [
+    "many tags",
+    undefined,
+    { kind: "multi-label", labels: ["a", "b"] },
+    /any of 2 labels \(a, b\), by the data/,
+  ],
   [
     "entities",
     undefined,
@@ -80,7 +90,12 @@ test.each([
     { kind: "tokens", labels: ["O", "B-X", "I-X"] },
     /by its expert's config/,
   ],
-  ["spans", undefined, { kind: "span", labels: null, metrics: ["span-f1", "exact-match"] }, /a part of a text/],
+  [
+    "spans",
+    undefined,
+    { kind: "span", labels: null, metrics: ["span-f1", "exact-match"] },
+    /a part of a text/,
+  ],
   ["spans", { architectures: ["LlamaForCausalLM"] }, { kind: "generate" }, /a text to be said/],
   ["said", { architectures: ["BertForQuestionAnswering"] }, { kind: "span" }, /by its expert's config/],
   ["said", undefined, { kind: "generate", labels: null }, /a text to be said/],
@@ -114,5 +129,7 @@ test.each([
 test.skipIf(process.platform === "win32")("a pipe among the data is refused, not waited for", async () => {
   await mkdir(join(data, "piped"));
   execFileSync("mkfifo", [join(data, "piped", "test.jsonl")]);
-  await expect(inferTask({ id: "piped", data, config: undefined })).rejects.toThrow(/it is a pipe or a device, not a file/);
+  await expect(inferTask({ id: "piped", data, config: undefined })).rejects.toThrow(
+    /it is a pipe or a device, not a file/,
+  );
 });

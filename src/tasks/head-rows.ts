@@ -1,0 +1,103 @@
+/** Examples for a model with heads, by the kind of their answers. */
+import { at } from "../at.js";
+import type { TokenRow } from "../models/types.js";
+import { longestOf, ranked, type EncodedExample, type LabelKind } from "./batches.js";
+import type { Encoder } from "./encoders.js";
+import type { Example, SpanAnswer } from "./examples.js";
+import type { Task } from "./registry.js";
+import type { ContextWindow, TextTokenizer } from "./tokenize.js";
+
+/** How a model with a head answers, by the kind of a task; a text to be said it does not. */
+const headAnswers = {
+  single: "classify",
+  pair: "classify",
+  image: "classify",
+  choice: "choose",
+  regression: "regress",
+  "multi-label": "mark",
+  tokens: "tag",
+  span: "span",
+} as const;
+
+function headAnswer({ id, kind }: Task): (typeof headAnswers)[keyof typeof headAnswers] {
+  if (kind !== "generate") return headAnswers[kind];
+  throw new Error(`${id}: a model with a head says no text`);
+}
+
+/** Texts for a model with heads: one row, or one an ending, or a window. */
+export const textRows = (tokenizer: TextTokenizer): Encoder => ({
+  input: "text",
+  vocabulary: tokenizer.vocabulary,
+  encode: (example, task) => [encodeForHead(example, tokenizer, headAnswer(task))],
+  answering: (task) => ({ kind: headAnswer(task) }),
+  text: tokenizer.text,
+  speaks: false,
+});
+
+/** Examples for a model with heads: {@link textRows}. */
+export const encodeExamples = (
+  examples: readonly Example[],
+  tokenizer: TextTokenizer,
+  kind: LabelKind,
+): EncodedExample[] => examples.map((example) => encodeForHead(example, tokenizer, kind));
+
+function encodeForHead(
+  example: Example,
+  tokenizer: TextTokenizer,
+  kind: (typeof headAnswers)[keyof typeof headAnswers],
+): EncodedExample {
+  if (example.kind === "tag") return tagRow(example, tokenizer);
+  if (example.kind === "span") return spanRows(example, tokenizer);
+  const rows = example.texts.map((text) => tokenizer.encode(text));
+  if (example.kind === "mark")
+    return { kind: "mark", rows, label: 0, length: longestOf(rows), marks: example.marks };
+  if (kind === "mark" || kind === "tag" || kind === "span")
+    throw new Error(`an example of a ${example.kind} is no ${kind}`);
+  return ranked(kind, rows, example);
+}
+
+/** Words as one row; each word's class is asked of its first token. */
+function tagRow({ words, tags }: Example & { kind: "tag" }, tokenizer: TextTokenizer): EncodedExample {
+  const { firstOf, ...row } = tokenizer.encodeWords(words);
+  const tagOf = new Map(firstOf.map((token, word) => [token, at(tags, word)]));
+  return {
+    kind: "tag",
+    rows: [{ ...row, everyToken: true }],
+    label: 0,
+    length: row.ids.length,
+    tags: row.ids.map((_, token) => tagOf.get(token) ?? -1),
+  };
+}
+
+/** The first and last token of a window that an answer is of; [0, 0] where it is not whole in it. */
+function spanIn({ within: [from], characters }: ContextWindow, answer: SpanAnswer): [number, number] {
+  const end = answer.start + answer.text.length;
+  const first = characters.findIndex((one) => one[1] > answer.start);
+  const last = characters.findLastIndex((one) => one[0] < end && one[1] > one[0]);
+  const covers = first >= 0 && last >= first;
+  if (!covers || at(characters, first)[0] > answer.start || at(characters, last)[1] < end) return [0, 0];
+  return [from + first, from + last];
+}
+
+/** A question with its context, a row a window. What is right is the first answer; a window without it says [0, 0]. */
+function spanRows(
+  { question, context, answers }: Example & { kind: "span" },
+  tokenizer: TextTokenizer,
+): EncodedExample {
+  const windows = tokenizer.encodeWindows(question, context);
+  const [answer] = answers;
+  const rows = windows.map(({ ids, types }): TokenRow => ({ ids, types, everyToken: true }));
+  return {
+    kind: "span",
+    rows,
+    label: 0,
+    length: longestOf(rows),
+    spans: windows.map((window) => (answer ? spanIn(window, answer) : [0, 0])),
+    within: windows.map(({ within }) => within),
+    answers: answers.map(({ text }) => text),
+    text(row, first, last) {
+      const { characters, within } = at(windows, row);
+      return context.slice(at(characters, first - within[0])[0], at(characters, last - within[0])[1]);
+    },
+  };
+}
