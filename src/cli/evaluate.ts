@@ -4,13 +4,27 @@ import { wholeNumber } from "../config/numbers.js";
 import { settings } from "../config/settings.js";
 import type { GeneratedText } from "../evaluate/generations.js";
 import { fetchNamed } from "../inputs/locate.js";
-import { resultTable, toText } from "../report/table.js";
+import type { ClassScore } from "../evaluate/shown.js";
+import { furtherMetrics, percent, resultTable, scoresText, toText } from "../report/table.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
 function generatedText({ task, prompt, said, right }: GeneratedText): string {
   const given = prompt.replaceAll("\n", "\n         ");
   return `\n${task}\n  given  ${given}\n  says   ${said}\n  right  ${right.join(" | ")}\n`;
+}
+
+/** A table fits where there are few classes; all of them are in --json. */
+const mostClasses = 20;
+
+function classesText(task: string, classes: readonly ClassScore[]): string {
+  if (classes.length === 0 || classes.length > mostClasses) return "";
+  const body = classes.map(({ name, precision, recall, f1, n }) => [
+    name,
+    ...[precision, recall, f1].map(percent),
+    String(n),
+  ]);
+  return `\n${toText({ head: [task, "precision", "recall", "F1", "n"], body })}\n`;
 }
 
 interface EvaluateFlags extends Given {
@@ -28,20 +42,26 @@ async function runEvaluate(folder: string, { show, json, ...options }: EvaluateF
   // What the user did not give is as in the run that wrote the folder.
   const { tasks, seed, maxLength, valPerTask } = chosen;
   const given = Object.entries({ tasks, seed, maxLength, valPerTask }).filter(([key]) => key in options);
-  const { rows, synthetic, said } = await evaluateFolder({
+  const { rows, synthetic, said, classes } = await evaluateFolder({
     folder,
     base,
     prompts: chosen.prompts,
     data: chosen.data,
     ...Object.fromEntries(given),
+    columns: chosen.columns,
     show,
   });
-  if (json) printJson({ folder, synthetic, rows, ...(show !== undefined && { said }) });
-  else {
-    const kind = synthetic ? "SYNTHETIC data; " : "";
-    const generated = said.map(generatedText).join("");
-    process.stdout.write(`${kind}test accuracy in %\n${toText(resultTable(rows))}\n${generated}`);
+  if (json) {
+    printJson({ folder, synthetic, rows, classes, ...(show !== undefined && { said }) });
+    return;
   }
+  const parts = [
+    `${scoresText(rows, synthetic)}\n${toText(resultTable(rows))}\n`,
+    ...furtherMetrics(rows).map((line) => `${line}\n`),
+    ...Object.entries(classes).map(([task, each]) => classesText(task, each)),
+    ...said.map(generatedText),
+  ];
+  process.stdout.write(parts.join(""));
 }
 
 export function addEvaluate(program: Command): void {
@@ -57,6 +77,7 @@ export function addEvaluate(program: Command): void {
       settingOption("base", "the model that an adapter belongs to, or whose tokenizer an expert has"),
     )
     .addOption(settingOption("data"))
+    .addOption(settingOption("columns", `${settings.columns.help} (default: as the run)`))
     .addOption(settingOption("prompts"))
     .addOption(
       settingOption("maxLength", `${settings.maxLength.help} (default: as the run that wrote the folder)`),
@@ -72,7 +93,8 @@ export function addEvaluate(program: Command): void {
     .addOption(
       checkedOption(
         "--show <n>",
-        "show what a language model generates for the first n test examples of every task",
+        "show n test examples of every task that are answered wrongly; of a language model, what it generates for the " +
+          "first n",
         wholeNumber(),
       ),
     )

@@ -76,6 +76,7 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
       base: await locateBase({ base, family }),
       tasks: chosen.tasks,
       data: await dataOf({ data: chosen.data, base, family }),
+      columns: chosen.columns,
       out,
       how,
       rank,
@@ -152,7 +153,8 @@ export function addFinetune(program: Command): void {
     .requiredOption("--out <folder>", "where the expert is written")
     .addOption(settingOption("base", "the model to start from (default: the family's)"))
     .addOption(settingOption("family"))
-    .addOption(settingOption("data"));
+    .addOption(settingOption("data"))
+    .addOption(settingOption("columns"));
   addTraining(command);
   command
     .addOption(settingOption("maxLength"))

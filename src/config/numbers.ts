@@ -59,6 +59,17 @@ export function listOf(value: unknown): unknown {
   return typeof value === "string" ? commaSeparated(value) : value;
 }
 
+/** "a=b,c=d" → a: b, c: d; a mapping of YAML as it is. */
+export const namedTexts = z.preprocess(
+  (value) => {
+    if (typeof value !== "string") return value;
+    const pairs = commaSeparated(value).map((pair) => pair.split("=").map((part) => part.trim()));
+    if (pairs.some(({ length }) => length !== 2)) return value;
+    return Object.fromEntries(pairs) as unknown;
+  },
+  z.record(z.string(), z.string().min(1), { error: "it must be pairs such as text=body,label=stars" }),
+);
+
 export const nameList = z.preprocess(
   listOf,
   z

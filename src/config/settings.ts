@@ -10,6 +10,7 @@ import {
   flag,
   listOf,
   nameList,
+  namedTexts,
   share,
   wholeNumber,
 } from "./numbers.js";
@@ -18,6 +19,7 @@ import { packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
+import { columnRoles } from "../tasks/registry.js";
 import { splitNames } from "../tasks/split.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
@@ -59,6 +61,13 @@ export const settings = {
     argument: "<folder>",
     schema: z.string().optional(),
     help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)",
+  },
+  columns: {
+    argument: "<pairs>",
+    schema: namedTexts.optional(),
+    help:
+      "columns of the data files, where they have other names: text=body,label=stars, or mood.text=body for one task " +
+      `(${columnRoles.join(", ")})`,
   },
   out: {
     argument: "<folder>",
@@ -263,6 +272,11 @@ export const settings = {
     schema: wholeNumber().default(10),
     help: "steps between looks at the held-out loss",
   },
+  patience: {
+    argument: "<n>",
+    schema: wholeNumber().optional(),
+    help: "stop where the held-out loss has found nothing better for so many steps (default: take all steps)",
+  },
 } satisfies Record<string, Setting>;
 
 export const settingsSchema = z
@@ -279,6 +293,8 @@ export const settingsSchema = z
         "adaptOn",
         "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
       );
+    if (value.patience !== undefined && !usesLabels(value.loss))
+      problem("patience", `the held-out loss is of labels, and --loss ${value.loss} may not look at them`);
     if (value.variant !== "original" && value.method === "supermerge")
       problem("variant", "only adamerging has variants");
     if (value.taskWeights && value.taskWeights.length !== value.tasks.length)

@@ -138,14 +138,14 @@ const ofTexts = (
 type Measure = (answered: readonly Answered[], names: AnswerNames) => number;
 
 /** Of lists of classes (tags, marks): those said, and those that are right. */
-const listsOf = (answered: readonly Answered[]) =>
+export const listsOf = (answered: readonly Answered[]) =>
   [
     answered.map(({ answer }) => listAnswer(answer)),
     answered.map(({ example }) => rightClasses(example)),
   ] as const;
 
 /** Of one class an example, or a class a token: all of them in a row. */
-function classLists(
+export function classLists(
   answered: readonly Answered[],
 ): readonly [said: readonly number[], right: readonly number[]] {
   const [said, right] = listsOf(answered);

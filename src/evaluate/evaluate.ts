@@ -110,12 +110,30 @@ export async function evaluateTasks(
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
 ): Promise<TaskScore[]> {
+  return (await measureTasks(merge, tasks, split)).map(({ score }) => score);
+}
+
+/** A task's score, and what was answered of every example (in the first of several templates). */
+export interface Measured {
+  readonly score: TaskScore;
+  readonly answered: readonly Answered[];
+}
+
+/** {@link evaluateTasks}, with the answers. */
+export async function measureTasks(
+  merge: Merge,
+  tasks: readonly PreparedTask[],
+  split: "validation" | "test",
+): Promise<Measured[]> {
   const variants = tasks.map((task) =>
     templatesOf(task, split).map((examples): PreparedTask => ({ ...task, [split]: examples })),
   );
-  const scores = await evaluateEach(merge, variants.flat(), split);
+  const each = await evaluateEach(merge, variants.flat(), split);
   let from = 0;
-  return variants.map(({ length }) => medianScore(scores.slice(from, (from += length))));
+  return variants.map(({ length }) => {
+    const mine = each.slice(from, (from += length));
+    return { score: medianScore(mine.map(({ score }) => score)), answered: at(mine, 0).answered };
+  });
 }
 
 /** Of a task's scores in several templates. */
@@ -146,9 +164,12 @@ async function evaluateEach(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<TaskScore[]> {
-  const answers = await answersOfEach(merge, tasks, split);
-  return tasks.map((task, i) => scoreOf(task, at(answers, i), task[split].length));
+): Promise<Measured[]> {
+  const tallies = await answersOfEach(merge, tasks, split);
+  return tasks.map((task, i) => {
+    const sum = at(tallies, i);
+    return { score: scoreOf(task, sum, task[split].length), answered: sum.answered };
+  });
 }
 
 /** A task's score by what was answered of its examples. */
@@ -158,7 +179,7 @@ export function scoreOf(names: AnswerNames, { answered, loss, over }: Tally, n: 
 }
 
 /** What a merge answers to every example of some tasks. */
-export async function answersOfEach(
+async function answersOfEach(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",

@@ -9,19 +9,19 @@ import { normalised } from "./exact.js";
 type Values = readonly number[];
 
 /** 0 where nothing is there to be counted, as scikit-learn has it. */
-const ratio = (part: number, of: number): number => (of === 0 ? 0 : part / of);
+export const ratio = (part: number, of: number): number => (of === 0 ? 0 : part / of);
 
 export const accuracy = (said: Values, right: Values): number =>
   ratio(said.filter((one, i) => one === right[i]).length, right.length);
 
 /** Of a class: how often it was said rightly, said, and right. */
-interface ClassCounts {
+export interface ClassCounts {
   readonly hits: number;
   readonly said: number;
   readonly right: number;
 }
 
-const countsOf = (said: Values, right: Values, one: number): ClassCounts => ({
+export const countsOf = (said: Values, right: Values, one: number): ClassCounts => ({
   hits: said.filter((label, i) => label === one && right[i] === one).length,
   said: said.filter((label) => label === one).length,
   right: right.filter((label) => label === one).length,

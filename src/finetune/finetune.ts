@@ -210,7 +210,9 @@ export async function finetune(
 ): Promise<{ out: string; scores: readonly EpochScore[] } | undefined> {
   const resources = new Resources();
   try {
-    const tasks = await tasksOf(options.data, options.tasks, { expertOf: () => undefined, note: hooks.note });
+    const { note } = hooks;
+    const knowledge = { expertOf: () => undefined, note, columns: options.columns };
+    const tasks = await tasksOf(options.data, options.tasks, knowledge);
     const scores = await run(options, tasks, hooks, resources);
     return scores && { out: options.out, scores };
   } catch (error) {

@@ -12,6 +12,8 @@ export interface FinetuneOptions {
   /** One: an expert. Several: one model of all of them, with a head each. */
   readonly tasks: readonly string[];
   readonly data: string;
+  /** Columns of its files by what they are: see TaskKnowledge (inputs/data.ts). */
+  readonly columns?: Readonly<Record<string, string>> | undefined;
   readonly out: string;
   readonly how: "full" | "lora" | "ia3";
   readonly rank: number;

@@ -55,6 +55,9 @@ const trainedSettings = z
     treat: z.string(),
     pack: z.string(),
     gate: z.enum(gateNames),
+    columns: z.record(z.string(), z.string()),
+    /** The step that was written. */
+    chosenStep: z.number(),
     /** Of a tree of merges: which, and how long its table was trained on afterwards. */
     tree: z.looseObject({ root: z.string(), polish: z.number() }),
   })

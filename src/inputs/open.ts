@@ -140,7 +140,7 @@ export async function openInputs(
 ): Promise<Inputs> {
   const { locations, name } = recipe;
   const data = await dataOf(options);
-  const knowledge = { expertOf: expertsIn(locations.sources), note: hooks.note };
+  const knowledge = { expertOf: expertsIn(locations.sources), note: hooks.note, columns: options.columns };
   const tasks = await tasksOf(data, options.tasks, knowledge);
   const resources = new Resources();
   const opening: RunOpening = { recipe, options, data, out, hooks, resources };

@@ -123,7 +123,42 @@ export function resultTable(rows: readonly ResultRow[]): TextTable {
     ];
   });
   const against = paired ? ["against the best"] : [];
-  return { head: ["method", "average", "rank", ...against, ...tasks], body };
+  const heads = tasks.map(
+    (task) => task + textIf(metricOf(rows, task) !== "accuracy", `, ${metricTitle(rows, task)}`),
+  );
+  return { head: ["method", "average", "rank", ...against, ...heads], body };
+}
+
+const metricTitles: Readonly<Record<string, string>> = {
+  "exact-match": "exact match",
+  f1: "F1",
+  "f1-macro": "macro F1",
+  "f1-micro": "micro F1",
+  matthews: "Matthews",
+  pearson: "Pearson",
+  spearman: "Spearman",
+  "entity-f1": "entity F1",
+  "span-f1": "span F1",
+  rouge1: "ROUGE-1",
+  rouge2: "ROUGE-2",
+  rougeL: "ROUGE-L",
+};
+
+/** What people call a metric. */
+export const titleOfMetric = (name: string): string => metricTitles[name] ?? name;
+
+/** What a task is measured by. */
+const metricOf = (rows: readonly ResultRow[], task: string): string =>
+  rows.find((row) => row.task === task)?.metric ?? "accuracy";
+const metricTitle = (rows: readonly ResultRow[], task: string): string => titleOfMetric(metricOf(rows, task));
+
+/** The further metrics of methods, a line a task and method; none where there are none. */
+export function furtherMetrics(rows: readonly ResultRow[]): string[] {
+  return rows.flatMap(({ method, task, also }) => {
+    if (!also) return [];
+    const each = Object.entries(also).map(([name, value]) => `${titleOfMetric(name)} ${percent(value)}`);
+    return [`${task}, ${method}: ${each.join(", ")}`];
+  });
 }
 
 /** Columns padded to their widest cell, for a terminal: numbers to the right unless `sides` says otherwise. */
@@ -144,6 +179,18 @@ function seedsText(rows: readonly ResultRow[]): string {
   return `seed ${seeds.join()}`;
 }
 
+/** What the scores of rows are, in percent. */
+export function scoresText(rows: readonly ResultRow[], synthetic: boolean): string {
+  const tasks = distinct(rows.map(({ task }) => task));
+  const others = tasks.filter((task) => metricOf(rows, task) !== "accuracy");
+  const named = others.map((task) => `${task}: ${metricTitle(rows, task)}`).join(", ");
+  const isAccuracy = others.length < tasks.length || tasks.length === 0;
+  return (
+    textIf(synthetic, "SYNTHETIC data; ") +
+    `test ${isAccuracy ? "accuracy" : "scores"}${textIf(named !== "", ` (${named})`)} in %`
+  );
+}
+
 /**
  * What the table's numbers mean, in one line that stands above it. @param valPerTask undefined where
  * rows differ in it, and say so
@@ -153,12 +200,9 @@ export function tableCaption(
   synthetic: boolean,
   valPerTask: number | undefined,
 ): string {
-  const exact = distinct(rows.filter(({ metric }) => metric === "exact-match").map(({ task }) => task));
   const isAdapted = rows.some(({ method }) => isTestAdapted(method));
   return (
-    textIf(synthetic, "SYNTHETIC data; ") +
-    `test accuracy${textIf(exact.length > 0, ` (${exact.join(", ")}: exact match)`)} in % ` +
-    "(rank among merged models)" +
+    `${scoresText(rows, synthetic)} (rank among merged models)` +
     textIf(valPerTask !== undefined, `; ${valPerTask} validation examples a task at most`) +
     `; ${seedsText(rows)}` +
     textIf(isAdapted, "; † adapted on the test inputs, without their labels")

@@ -5,9 +5,9 @@ import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/folder.js";
 import { openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
-import { evaluateTasks, type PreparedTask, type TaskScore } from "../evaluate/evaluate.js";
+import { measureTasks, type PreparedTask, type TaskScore } from "../evaluate/evaluate.js";
+import { classScores, wrongAnswers, type ClassScore } from "../evaluate/shown.js";
 import { toRows } from "../evaluate/baselines.js";
-import { generativeModel } from "../evaluate/generate.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { headFolder, headPath, fileNames, resultsFile, runFile } from "../folder/files.js";
@@ -45,7 +45,7 @@ export interface EvaluateOptions {
   readonly prompts?: string | undefined;
   readonly score?: "sum" | "mean" | undefined;
   readonly microBatch?: number | undefined;
-  /** Of how many test examples a task the text that the model generates is returned. */
+  /** Of how many test examples a task what the model says is returned: those that it answers wrongly. */
   readonly show?: number | undefined;
   readonly tasks?: readonly string[] | undefined;
   readonly data?: string | undefined;
@@ -54,13 +54,17 @@ export interface EvaluateOptions {
   readonly maxLength?: number | undefined;
   readonly valPerTask?: number | undefined;
   readonly split?: SplitName | undefined;
+  readonly columns?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface Evaluation {
   readonly rows: ResultRow[];
   readonly scores: Record<string, TaskScore>;
   readonly synthetic: boolean;
+  /** What a language model says to some examples; of other models, some that they answer wrongly. */
   readonly said: GeneratedText[];
+  /** Of every task whose answers are classes, each class's numbers. */
+  readonly classes: Readonly<Record<string, readonly ClassScore[]>>;
 }
 
 /** The folder with the model's config and tokenizer: an adapter's is its base, that of its run unless one is named. */
@@ -90,7 +94,9 @@ async function recordedData({
 }
 
 /** How the test examples are drawn: as the options say, else as in the run that wrote the folder. */
-async function drawOptions(options: EvaluateOptions): Promise<DataOptions & EncoderOptions> {
+async function drawOptions(
+  options: EvaluateOptions,
+): Promise<DataOptions & EncoderOptions & Pick<EvaluateOptions, "columns">> {
   const { settings: saved = {} } = (await resultsFile.read(options.folder)) ?? {};
   return {
     ...(await recordedData(options)),
@@ -99,6 +105,7 @@ async function drawOptions(options: EvaluateOptions): Promise<DataOptions & Enco
     valPerTask: options.valPerTask ?? saved.valPerTask ?? 32,
     split: options.split ?? saved.split ?? "files",
     score: options.score ?? saved.score ?? "sum",
+    columns: options.columns ?? saved.columns,
   };
 }
 
@@ -124,7 +131,7 @@ const keepsHeads = (folder: string): boolean => existsSync(join(folder, fileName
 const whatIs = (folder: string): string => (keepsHeads(folder) ? "merged" : "model");
 
 /** The tasks that are asked for, or every one that the folder has a head for. */
-async function tasksIn({ folder, tasks }: EvaluateOptions, data: string): Promise<Task[]> {
+async function tasksIn({ folder, tasks, columns }: EvaluateOptions, data: string): Promise<Task[]> {
   const isMerge = keepsHeads(folder);
   const heads = join(folder, fileNames.heads);
   const kept = [heads].filter(existsSync).map((path) => readdir(path));
@@ -137,6 +144,7 @@ async function tasksIn({ folder, tasks }: EvaluateOptions, data: string): Promis
   return tasksOf(data, ids, {
     expertOf: (id) => [headFolder(folder, id)].find(existsSync) ?? folder,
     note() {},
+    columns,
   });
 }
 
@@ -187,14 +195,14 @@ export async function evaluateFolder(
   options: EvaluateOptions,
   method = whatIs(options.folder),
 ): Promise<Evaluation> {
-  const { folder, placement, show } = options;
+  const { folder, placement, show = 0 } = options;
   const draw = await drawOptions(options);
   const home = await homeOf(options);
   const family = await readFamily(home);
   const resources = new Resources();
   try {
     const merged = await openMerged(folder, home, family, resources);
-    const tasks = await tasksIn(options, draw.data);
+    const tasks = await tasksIn({ ...options, columns: draw.columns }, draw.data);
     const outputLayer = outputLayerFor(merged, family, tasks);
     const sources = [
       { label: "merged", folder, tasks: tasks.map(({ id }) => id), merged: keepsHeads(folder) },
@@ -223,12 +231,15 @@ export async function evaluateFolder(
       blockwise: placement?.blockwise,
       microBatch: options.microBatch,
     };
-    if (show) generativeModel(model);
-    const scores = await evaluateTasks(merge, prepared, "test");
+    const measured = await measureTasks(merge, prepared, "test");
+    const scores = measured.map(({ score }) => score);
+    const named = prepared.map((task, i) => ({ ...task, answered: at(measured, i).answered }));
+    const wrong = named.flatMap((task) => wrongAnswers(task, show, encoder.text));
     return {
-      said: show ? await generations(merge, prepared, show) : [],
+      said: encoder.speaks ? await generations(merge, prepared, show) : wrong,
       rows: toRows(method, prepared, scores, draw.seed),
       scores: Object.fromEntries(scores.map((score, i) => [at(prepared, i).id, score])),
+      classes: Object.fromEntries(named.map((task) => [task.id, classScores(task)])),
       synthetic: prepared.some(({ synthetic }) => synthetic),
     };
   } finally {

@@ -6,7 +6,15 @@ import { applyGate } from "../merge/table.js";
 import { UserError } from "../errors.js";
 import { version } from "../package.js";
 import { usesLabels } from "../train/passes.js";
-import { chosenRaw, initialState, train, type TrainOptions, type TrainState } from "../train/loop.js";
+import {
+  chosenRaw,
+  chosenStep,
+  chosenText,
+  initialState,
+  train,
+  type TrainOptions,
+  type TrainState,
+} from "../train/loop.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { PlacementRequest } from "../plan/memory.js";
 import { finishMerge, searchProgress, withExperts, type Finished } from "./finish.js";
@@ -193,6 +201,7 @@ export async function mergeByTraining(
     const trained = await searchAndTrain(run, options, hooks);
     if (!trained.finished)
       return { out, rows: [], synthetic: inputs.tasks.some(({ synthetic }) => synthetic), finished: false };
+    hooks.note(chosenText(trained.state, trained.options));
     const raw = chosenRaw(trained.state, trained.options);
     const table = applyGate(raw, options.gate);
     const isPacked = inputs.vectors.packing !== "f32";
@@ -204,7 +213,7 @@ export async function mergeByTraining(
       packing: isPacked ? await packingCost(inputs, table, hooks) : undefined,
       search: trained.search,
       lambda: trained.lambda,
-      settings: { start: trained.options.init },
+      settings: { start: trained.options.init, chosenStep: chosenStep(trained.state, trained.options) },
       run: {
         seconds: { train: trained.seconds, total: (performance.now() - started) / 1000 },
         bytesRead: { train: trained.bytesRead, total: traffic.read },

@@ -98,6 +98,13 @@ export function classOf(value: unknown, labels: readonly string[] | null, count:
 const roleNames = { text: "text_a", text_b: "text_b" } as const satisfies Record<string, string>;
 const isRenamed = (role: string): role is keyof typeof roleNames => Object.hasOwn(roleNames, role);
 
+/** The column of the file that is read under a name. */
+export function columnNamed(name: string, columns: Task["columns"]): string {
+  const [, column] =
+    Object.entries(columns ?? {}).find(([role]) => isRenamed(role) && roleNames[role] === name) ?? [];
+  return column ?? name;
+}
+
 /** A row with its columns under the names that the task gives them. @throws UserError where it lacks one */
 export function mapped(row: Row, { columns }: Pick<Task, "columns">): Row {
   if (!columns) return row;

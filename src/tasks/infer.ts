@@ -1,7 +1,7 @@
 /** What a task is that no registry names: from its expert's config and the rows of its files. */
 import { UserError } from "../errors.js";
 import { isRecord } from "../checkpoint/files.js";
-import { aliases, mapped } from "./columns.js";
+import { aliases, columnNamed, mapped } from "./columns.js";
 import type { TaskKind } from "./metrics.js";
 import { findSplits, rowsIn } from "./files.js";
 import { makeTask, type Task } from "./registry.js";
@@ -216,7 +216,7 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
     return { task, told: `${id}: words with a class each, by ${by}; ${labelsShown(task, found.by)}` };
   }
   const texts = textColumns(inputs, seen);
-  const told = `${id}: ${texts.map((name) => `"${name}"`).join(" with ")}, by its columns`;
+  const told = `${id}: ${texts.map((name) => `"${columnNamed(name, columns)}"`).join(" with ")}, by its columns`;
   if (kind === "regression")
     return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${named ? by : "the data"}` };
   const isMany = kind === "multi-label";

@@ -31,6 +31,8 @@ export interface TrainOptions extends Schedule {
   readonly adaptOn: "validation" | "test";
   /** Tokens that share one pass through the model. */
   readonly microBatch: number;
+  /** Steps without a better held-out loss after which the training ends; undefined: all steps are taken. */
+  readonly patience?: number | undefined;
 }
 
 /** Everything a run needs to go on from where it stood. Batches follow from the step number (tasks/batches.ts). */
@@ -182,20 +184,41 @@ export async function train(
     return shown;
   };
   if (state.moments.step === 0) await hooks.record({ step: 0, ...(await scored()) });
-  while (state.moments.step < options.steps) {
+  while (!isDone(state, options)) {
     const { state: after, ...record } = await takeStep(training, state);
     state = after;
     const { step } = state.moments;
-    const isLast = step === options.steps;
-    const isScored = isLast || step % options.evalEvery === 0;
+    const isScored = step === options.steps || step % options.evalEvery === 0;
     await hooks.record({ step, ...record, ...(isScored && (await scored())) });
+    const isLast = isDone(state, options);
     // After the last step there is nothing left to stop.
     const stop = !isLast && hooks.stopping();
     if (stop || isLast || step % options.saveEvery === 0) await hooks.save(state);
     if (stop) break;
   }
-  return { state, finished: state.moments.step >= options.steps };
+  return { state, finished: isDone(state, options) };
 }
+
+/** Whether all steps were taken, or nothing better was found for as long as patience lasts. */
+function isDone({ moments: { step }, best }: TrainState, { steps, patience }: TrainOptions): boolean {
+  if (step >= steps) return true;
+  return patience !== undefined && best !== undefined && step - best.step >= patience;
+}
+
+/** The step that a finished run stands for, in a sentence. */
+export function chosenText(
+  { best, moments: { step } }: TrainState,
+  { loss, steps, patience = 0 }: TrainOptions,
+): string {
+  if (!usesLabels(loss) || !best)
+    return `step ${step} of ${steps}, the last, is kept (no labels to choose by)`;
+  const early = step < steps ? `; nothing better for ${patience} steps: stopped at ${step}` : "";
+  return `step ${best.step} of ${steps} is kept (held-out loss ${best.loss.toFixed(4)})${early}`;
+}
+
+/** The number of the step that a finished run stands for. */
+export const chosenStep = ({ best, moments }: TrainState, { loss }: Pick<TrainOptions, "loss">): number =>
+  usesLabels(loss) && best ? best.step : moments.step;
 
 /** The raw table a finished run stands for: the best on validation, or the last where labels were not used. */
 export function chosenRaw(state: TrainState, { loss }: Pick<TrainOptions, "loss">): Table {
