@@ -20,7 +20,7 @@ const left = [
 
 /** Folders whose files stay. */
 const foldersLeft =
-  "checkpoint-\\d+|global_step\\d+|runs|logs|wandb|tensorboard|original|onnx|openvino|coreml|flax|tf|heads|nodes|" +
+  "checkpoint-\\d+|global_step\\d+|runs|logs|wandb|tensorboard|original|onnx|openvino|coreml|flax|tf|heads|tasks|nodes|" +
   "methods|models|treated|products|__pycache__|\\..*";
 const isLeftFolder = new RegExp(`^(${foldersLeft})$`);
 

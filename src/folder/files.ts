@@ -29,6 +29,7 @@ export const fileNames = {
   coefficientsPng: "coefficients.png",
   tensorboard: "tensorboard",
   heads: "heads",
+  tasks: "tasks",
   head: "head.safetensors",
   finetuneTensors: "finetune.safetensors",
   /** What a run works with and removes: treated experts, products of adapters. */
@@ -279,6 +280,9 @@ export async function readLog(folder: string): Promise<LogLine[]> {
 /** The folder of a task's head in a merge's folder. */
 export const headFolder = (folder: string, task: string): string => join(folder, fileNames.heads, task);
 
+/** The folder of a task's whole model in a merge's folder. */
+export const taskFolder = (folder: string, task: string): string => join(folder, fileNames.tasks, task);
+
 /** The file of a task's head in a merge's folder. */
 export const headPath = (folder: string, task: string): string =>
   join(headFolder(folder, task), fileNames.head);
@@ -295,6 +299,7 @@ export const finalFiles: readonly string[] = [
   fileNames.report,
   fileNames.tensorboard,
   fileNames.heads,
+  fileNames.tasks,
   mergeFile.name,
   adapterConfigName,
 ];

@@ -154,6 +154,7 @@ export const bert: ModelFamily = {
   outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
   pooler: poolerName,
+  backbone: "bert",
   canonical: (name) => inModernSpelling(name.replace(/^bert\./, "")),
   build: buildBert,
 };
@@ -170,6 +171,7 @@ export const roberta: ModelFamily = {
   },
   outputLayers: ["pool"],
   head: { dense: "classifier.dense", weight: "classifier.out_proj.weight", bias: "classifier.out_proj.bias" },
+  backbone: "roberta",
   canonical: (name) =>
     inModernSpelling(
       name

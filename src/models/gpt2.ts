@@ -77,6 +77,7 @@ export const gpt2: ModelFamily = {
   types: { gpt2: { title: "GPT-2", className: "GPT2" } },
   outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
+  backbone: "transformer",
   // transformers' class for tokens calls its head "classifier".
   canonical: (name) => name.replace(/^transformer\./, "").replace(/^classifier\./, "score."),
   build: buildGpt2,

@@ -142,6 +142,7 @@ export const llama: ModelFamily = {
   },
   outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
+  backbone: "model",
   // transformers' class for spans calls the backbone "transformer".
   canonical: (name) => name.replace(/^(model|transformer)\./, ""),
   build: buildLlama,

@@ -67,6 +67,7 @@ export const opt: ModelFamily = {
   types: { opt: { title: "OPT", className: "OPT" } },
   outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
+  backbone: "model",
   canonical: (name) => name.replace(/^(model\.)?decoder\./, ""),
   build: buildOpt,
 };

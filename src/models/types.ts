@@ -214,6 +214,8 @@ export interface ModelFamily {
    * (one that was saved without, or that answers token by token), it belongs to the heads that have it.
    */
   readonly pooler?: string | undefined;
+  /** What transformers' classes with a head put before the backbone's names; absent where none has this head. */
+  readonly backbone?: string | undefined;
   /** What it can be read as, the customary one first. */
   readonly outputLayers: readonly OutputLayer[];
   /** Tensors that an expert may lack: then they are the base's. */

@@ -79,6 +79,7 @@ export const vit: ModelFamily = {
   types: { vit: { title: "ViT", className: "ViT" } },
   outputLayers: ["pool"],
   head: { weight: "classifier.weight", bias: "classifier.bias" },
+  backbone: "vit",
   canonical: (name) => name.replace(/^vit\./, ""),
   build: buildVit,
 };

@@ -21,6 +21,7 @@ import { evaluateFolder } from "./evaluate.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import type { PackingCost } from "./packing.js";
+import { writeTaskModels } from "./task-models.js";
 import { writeEvents } from "../folder/events.js";
 import { headClassOf, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
@@ -217,6 +218,7 @@ export async function finishMerge(
     finished.method,
   );
   const rows = [...baselines, ...merged.rows];
+  await writeTaskModels(out, inputs.locations.base);
   const settings = { ...recorded(options, plan), ...finished.settings };
   await writeCard(out, inputs, options, {
     rows,
