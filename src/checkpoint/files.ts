@@ -1,5 +1,5 @@
 import { stat, mkdir, open, readFile, rename, rm } from "node:fs/promises";
-import { join, dirname } from "node:path";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { UserError, errorCode, messageOf } from "../errors.js";
 import { existsSync, createReadStream } from "node:fs";
 import type { z } from "zod";
@@ -24,17 +24,49 @@ export interface JsonFile<S extends z.ZodType> {
   write(folder: string, value: z.input<S>): Promise<void>;
 }
 
-/** @param options.compact written on one line: for long lists of numbers */
+/** Before a path that is told from the file's own folder: a folder that travels names no place of a machine. */
+const relativePath = "path:";
+
+/** A value whose texts are changed, however deep they stand in it. */
+function withTexts(value: unknown, change: (text: string) => string): unknown {
+  if (typeof value === "string") return change(value);
+  if (Array.isArray(value)) return value.map((one: unknown) => withTexts(one, change));
+  if (!isRecord(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, withTexts(one, change)]));
+}
+
+/**
+ * @param options.compact written on one line: for long lists of numbers
+ * @param options.paths whether absolute paths in it are written as seen from the folder, and read as absolute ones
+ */
 export function jsonFile<S extends z.ZodType>(
   name: string,
   schema: S,
-  { marks = [], compact = false }: { marks?: readonly string[]; compact?: boolean } = {},
+  {
+    marks = [],
+    compact = false,
+    paths = false,
+  }: { marks?: readonly string[]; compact?: boolean; paths?: boolean } = {},
 ): JsonFile<S> {
+  const fromFolder = (folder: string, value: unknown): unknown => {
+    if (!paths) return value;
+    return withTexts(value, (text) => {
+      if (!isAbsolute(text)) return text;
+      return relativePath + relative(resolve(folder), text).split(sep).join("/");
+    });
+  };
+  const toAbsolute = (folder: string, value: unknown): unknown => {
+    if (!paths) return value;
+    return withTexts(value, (text) => {
+      if (!text.startsWith(relativePath)) return text;
+      return resolve(folder, text.slice(relativePath.length));
+    });
+  };
   const pathIn = (folder: string): string => join(folder, name);
   async function read(folder: string): Promise<z.output<S> | undefined> {
     const path = pathIn(folder);
     if (!existsSync(path)) return undefined;
-    const parsed = schema.safeParse(await readJson(path));
+    const parsed = schema.safeParse(toAbsolute(folder, await readJson(path)));
     if (parsed.success) return parsed.data;
     const where = parsed.error.issues[0]?.path.join(".");
     throw new UserError(`${path}: not written by this version of train-merge${where ? ` (${where})` : ""}`);
@@ -52,7 +84,7 @@ export function jsonFile<S extends z.ZodType>(
         throw error;
       }),
     write: (folder, value) =>
-      writeText(pathIn(folder), `${JSON.stringify(value, undefined, compact ? 0 : 2)}\n`),
+      writeText(pathIn(folder), `${JSON.stringify(fromFolder(folder, value), undefined, compact ? 0 : 2)}\n`),
   };
 }
 

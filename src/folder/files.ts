@@ -5,7 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { z } from "zod";
 import { adapterConfigName } from "../checkpoint/folder.js";
 import { gateNames } from "../merge/table.js";
@@ -109,6 +109,7 @@ export const runFile = jsonFile(
     devicePeakBytes: z.number().optional(),
     planned: z.object({ device: z.number().optional() }).optional(),
   }),
+  { paths: true },
 );
 
 /** coefficients.json: of every layer and task, before the gate and after it. */
@@ -195,7 +196,7 @@ export const mergeFile = jsonFile(
     ...mergeRecord.shape,
     outputs: z.array(hashedFile).readonly().optional(),
   }),
-  { marks: ["version", "method", "models"] },
+  { marks: ["version", "method", "models"], paths: true },
 );
 
 /** compare.json: a comparison, while it is made. */
@@ -275,6 +276,14 @@ export async function readLog(folder: string): Promise<LogLine[]> {
   if (!existsSync(path)) return [];
   const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
   return lines.map((line, i) => readLogLine(line, `${path}: line ${i + 1}`));
+}
+
+/** Lines that go into a result's files: of a folder they keep the name alone, not where it lies. */
+export function withoutPlaces(lines: readonly string[], folders: readonly string[]): string[] {
+  const longestFirst = folders.toSorted((a, b) => b.length - a.length);
+  return lines.map((line) =>
+    longestFirst.reduce((text, folder) => text.replaceAll(folder, basename(folder)), line),
+  );
 }
 
 /** The folder of a task's head in a merge's folder. */

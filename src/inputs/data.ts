@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
-import { adapterOf, type Family, type Member } from "../checkpoint/family.js";
+import type { Family, Member } from "../checkpoint/family.js";
 import { readJsonObject, sha256 } from "../checkpoint/files.js";
 import { headFolder, headPath, fileNames } from "../folder/files.js";
 import type { InputHash } from "../report/card.js";
@@ -15,6 +15,7 @@ import type { MemoryPlan } from "./placement.js";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
+import { checkpointTypeOf } from "../models/index.js";
 import { rowTokens } from "../tasks/batches.js";
 import { isNumber } from "../tasks/decisions.js";
 import type { StepShape } from "../plan/shape.js";
@@ -210,17 +211,19 @@ export async function hashInputs(inputs: HashedInputs): Promise<InputHash[]> {
       hashes.push({ role: `${id}, data`, file: basename(source.name), sha256: await dataHash(source) });
   return hashes;
 }
-/** The transformers class that an expert says it is. @param isImage whether it takes images */
-export function headClassOf(one: Member, isImage = false): string {
-  const [architecture]: unknown[] = [one.checkpoint.config["architectures"]].flat();
-  if (isImage && architecture === undefined) return "AutoModelForImageClassification";
-  if (typeof architecture !== "string" || !/^\w+$/.test(architecture))
-    return "AutoModelForSequenceClassification";
-  const adapter = adapterOf(one);
-  // An adapter's config is often its base's, whose class may have no head: what it was trained on had one.
-  const hasHead = adapter !== undefined && adapter.heads.length > 0;
-  if (hasHead && /(?<!LMHead)Model$/.test(architecture)) return "AutoModelForSequenceClassification";
-  return architecture;
+/** The transformers class that a config names; undefined where it names none. */
+export function classNamed(config: Readonly<Record<string, unknown>>): string | undefined {
+  const [name]: unknown[] = [config["architectures"]].flat();
+  return typeof name === "string" && /^\w+$/.test(name) ? name : undefined;
+}
+
+/** A class with a head on the backbone, by a config; undefined where transformers has none for it. */
+export function classWithHead(config: Readonly<Record<string, unknown>>): string | undefined {
+  const named = classNamed(config);
+  // An adapter's config is often its base's, whose class has no head, or another.
+  if (named !== undefined && /For(?!MaskedLM$|CausalLM$|PreTraining$)\w+$/.test(named)) return named;
+  const stem = checkpointTypeOf(config["model_type"])?.className;
+  return stem && `${stem}For${"image_size" in config ? "Image" : "Sequence"}Classification`;
 }
 
 /** Settings that change the numbers, as the card and the state record them: without places on this machine. */

@@ -10,6 +10,7 @@ import { whileHashing } from "../disk/hashes.js";
 import { someOf } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { planMerge, writePlanned, type DiskMerge } from "../folder/merge.js";
+import { withoutPlaces } from "../folder/files.js";
 import { openOutput } from "../folder/output.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
@@ -123,7 +124,7 @@ export async function mergeModels(
       base: baseFolder && resolve(baseFolder),
       models: models.map((folder) => resolve(folder)),
       labels,
-      ...(notes.length && { notes }),
+      ...(notes.length && { notes: withoutPlaces(notes, [...models, baseFolder ?? out]) }),
       ...(adapters && { adapter: at(adapters, 0).adapter.kind }),
       ...(tokenizer && { tokenizer }),
     };

@@ -1,6 +1,7 @@
+import { licenceNote, metadataText, type Lineage } from "./metadata.js";
 import type { ResultRow } from "./rows.js";
 import { safeLine } from "../errors.js";
-import { escapeMarkdown, resultTable, tableCaption, textIf, toMarkdown } from "./table.js";
+import { escapeMarkdown, furtherMetrics, resultTable, tableCaption, textIf, toMarkdown } from "./table.js";
 
 export interface InputHash {
   readonly role: string;
@@ -31,91 +32,108 @@ export interface CardInput {
   readonly adapter: boolean;
   /** What is not merged, was let through or stands out; a line each. */
   readonly notes: readonly string[];
+  /** The merge's own method in `rows`. */
+  readonly method: string;
+  /** What the models say of themselves. */
+  readonly lineage: Lineage;
 }
-
-type Usage = Pick<CardInput, "tasks" | "headClass" | "use" | "adapter">;
-
-/** What the folder is, to whom it is used for what. */
-const whatItIs = {
-  scores: { model: "the whole language model", adapter: "an adapter of the language model" },
-  embeddings: { model: "the model", adapter: "an adapter of the vision tower" },
-  heads: { model: "the encoder", adapter: "an adapter of the encoder" },
-};
 
 const pythonBlock = (lines: readonly string[]): string => `\`\`\`python\n${lines.join("\n")}\n\`\`\``;
 
-/** Lines of Python that make a folder a model. */
-interface PythonLoader {
-  readonly imports: readonly string[];
-  /** @param more arguments beside the folder */
-  load(more?: string): string;
-  /** The model itself. */
-  readonly model: string;
+/** What the hub calls what a class of transformers is for, by how its name ends. */
+const pipelines: readonly (readonly [end: string, name: string])[] = [
+  ["ForSequenceClassification", "text-classification"],
+  ["ForTokenClassification", "token-classification"],
+  ["ForQuestionAnswering", "question-answering"],
+  ["ForMultipleChoice", "multiple-choice"],
+  ["ForImageClassification", "image-classification"],
+  ["ForCausalLM", "text-generation"],
+  ["ForConditionalGeneration", "text2text-generation"],
+];
+const pipelineOf = (architecture: string): string | undefined =>
+  pipelines.find(([end]) => architecture.endsWith(end))?.[1];
+
+/** Those that transformers has a pipeline for. */
+const hasPipeline = (name: string | undefined): name is string =>
+  name !== undefined &&
+  ["text-classification", "token-classification", "image-classification"].includes(name);
+
+const baseNote = "  # BASE: the model that the experts were tuned from";
+
+/** Lines that make a folder a model: itself, or an adapter on its base. */
+function loaded({ headClass, adapter }: CardInput): string[] {
+  if (!adapter)
+    return [`from transformers import ${headClass}`, "", `model = ${headClass}.from_pretrained(".")`];
+  return [
+    "from peft import PeftModel",
+    `from transformers import ${headClass}`,
+    "",
+    `model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE), ".")${baseNote}`,
+  ];
 }
 
-function loaderOf({ headClass, adapter }: Usage): PythonLoader {
-  if (!adapter)
-    return {
-      imports: [],
-      load: (more = "") => `model = ${headClass}.from_pretrained("."${more})`,
-      model: "model",
-    };
-  return {
-    imports: ["from peft import PeftModel"],
-    load: (more = "") =>
-      `model = PeftModel.from_pretrained(${headClass}.from_pretrained(BASE${more}), ".")  # ` +
-      "BASE: the model that the experts were tuned from",
-    model: "model.base_model.model",
-  };
+/** Lines that open the first task's own model. */
+function loadedTask({ headClass, adapter, tasks }: CardInput): string[] {
+  const first = `task = "${tasks[0]}"`;
+  if (adapter)
+    return [
+      "from peft import PeftModel",
+      `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in its config.json`,
+      "",
+      first,
+      'config = AutoConfig.from_pretrained(f"tasks/{task}")',
+      `model = ${headClass}.from_pretrained(BASE, config=config)${baseNote}`,
+      'model = PeftModel.from_pretrained(model, f"tasks/{task}")',
+    ];
+  const pipeline = pipelineOf(headClass);
+  if (hasPipeline(pipeline))
+    return [
+      "from transformers import pipeline",
+      "",
+      first,
+      `pipe = pipeline("${pipeline}", model=f"tasks/{task}")`,
+    ];
+  return [
+    `from transformers import AutoTokenizer, ${headClass}`,
+    "",
+    first,
+    `model = ${headClass}.from_pretrained(f"tasks/{task}")`,
+    'tokenizer = AutoTokenizer.from_pretrained(f"tasks/{task}")',
+  ];
 }
 
 /** How to use the folder in Python, by what it is used for. */
-const usages: Record<CardInput["use"], (usage: Usage, what: string, loader: PythonLoader) => string> = {
-  scores: ({ headClass }, what, { imports, load }) =>
-    `The folder is ${what}; tasks are put to it as prompts.\n` +
-    pythonBlock([...imports, `from transformers import ${headClass}`, "", load()]),
-  embeddings: ({ headClass, tasks }, what, { imports, load }) =>
-    `The folder is ${what}; each task's ` +
-    "head in `heads/<task>` is multiplied with its image embeddings of length 1.\n" +
+const usages: Record<CardInput["use"], (input: CardInput) => string> = {
+  scores: (input) =>
+    `The folder is ${input.adapter ? "an adapter of the" : "the whole"} language model; tasks are put to it as ` +
+    `prompts.\n${pythonBlock(loaded(input))}`,
+  embeddings: (input) =>
+    `The folder is ${input.adapter ? "an adapter of the vision tower" : "the model"}; each task's head in ` +
+    "`heads/<task>` is multiplied with its image embeddings of length 1.\n" +
     pythonBlock([
       "from safetensors.torch import load_file",
-      ...imports,
-      `from transformers import ${headClass}`,
-      "",
-      load(),
-      `head = load_file("heads/${tasks[0]}/head.safetensors")["classification_head.weight"]`,
+      ...loaded(input),
+      `head = load_file("heads/${input.tasks[0]}/head.safetensors")["classification_head.weight"]`,
     ]),
-  heads: ({ headClass, tasks }, what, { imports, load, model }) =>
-    `The folder is ${what}; each task keeps its own head in \`heads/<task>\`.\n` +
-    pythonBlock([
-      "from safetensors.torch import load_file",
-      ...imports,
-      `from transformers import AutoConfig, ${headClass}  # of each task: "architectures" in ` +
-        "heads/<task>/config.json",
-      "",
-      `task = "${tasks[0]}"`,
-      'config = AutoConfig.from_pretrained(f"heads/{task}")',
-      load(", config=config"),
-      `${model}.load_state_dict(load_file(f"heads/{task}/head.safetensors"), strict=False)`,
-    ]),
+  heads: (input) =>
+    `\`tasks/<task>\` is the whole model of each task${input.adapter ? " as an adapter" : ""}, with its labels ` +
+    `(${input.tasks.join(", ")}); from the hub, with \`subfolder="tasks/${input.tasks[0]}"\`.\n` +
+    pythonBlock(loadedTask(input)),
 };
 
 /** Classes that a use asks for, whatever the experts were saved as. */
 const classFor: Partial<Record<CardInput["use"], string>> = { embeddings: "CLIPVisionModelWithProjection" };
 
 /** What the card says of the folder's use. */
-function usageText(given: Usage): string {
-  const usage = { ...given, headClass: classFor[given.use] ?? given.headClass };
-  const { model, adapter } = whatItIs[usage.use];
-  return usages[usage.use](usage, usage.adapter ? adapter : model, loaderOf(usage));
-}
+const usageText = (input: CardInput): string =>
+  usages[input.use]({ ...input, headClass: classFor[input.use] ?? input.headClass });
 
-const cardHeader = ({ adapter, name }: CardInput): string => `---
-library_name: ${adapter ? "peft" : "transformers"}
-tags: [merge, train-merge, supermerge]
----
-# ${name}
-`;
+const cardHeader = (input: CardInput): string => {
+  const { name, adapter, method, lineage, headClass, rows } = input;
+  const own = rows.filter((row) => row.method === method);
+  const metadata = { name, adapter, method, lineage, pipeline: pipelineOf(headClass), rows: own };
+  return `${metadataText(metadata)}# ${name}\n`;
+};
 
 const summarySection = ({ tasks, version, coefficients, tree, synthetic }: CardInput): string => {
   const weighted = textIf(coefficients, ", each layer's weighted by a coefficient (coefficients.csv)");
@@ -135,16 +153,19 @@ ${syntheticNote}
 `;
 };
 
-const resultsSection = ({ rows, synthetic, valPerTask }: CardInput): string => `## Results
+function resultsSection({ rows, synthetic, valPerTask, method }: CardInput): string {
+  const further = furtherMetrics(rows.filter((row) => row.method === method));
+  return `## Results
 ${tableCaption(rows, synthetic, valPerTask)}
 
 ${toMarkdown(resultTable(rows))}
-
+${textIf(further.length > 0, `\n${further.map((line) => `- ${escapeMarkdown(line)}\n`).join("")}`)}
 \`individual\` is each model that was merged, on its own tasks. Task arithmetic's λ was searched, and
 the coefficients of SuperMerge were trained, on the same validation examples. The last row was measured on the weights
 as written in this folder.
 
 `;
+}
 
 const useSection = (input: CardInput): string => `## Use
 ${usageText(input)}
@@ -156,9 +177,29 @@ Or \`train-merge evaluate FOLDER${textIf(input.adapter, " --base BASE")}\`.
 const codeCell = (value: unknown): string =>
   `\`${safeLine(JSON.stringify(value), 2000).replaceAll("`", "'").replaceAll("|", "\\|")}\``;
 
+/** Settings that play a part only where another says so. */
+const dependent: Readonly<Record<string, (settings: CardInput["settings"]) => boolean>> = {
+  trim: ({ treat }) => treat === "ties",
+  dareP: ({ treat }) => treat === "dare",
+  density: ({ pack }) => pack === "sparse",
+  variant: ({ method }) => method !== "supermerge",
+  weightDecay: ({ weightDecay }) => weightDecay !== 0,
+  warmup: ({ warmup }) => warmup !== 0,
+  decay: ({ decay }) => decay !== "none",
+  treat: ({ treat }) => treat !== "none",
+  pack: ({ pack }) => pack !== "f32",
+  dtype: ({ dtype }) => dtype !== "auto",
+  write: ({ write }) => write !== "auto",
+  score: ({ score }) => score !== "sum",
+  shardSize: () => false,
+  hub: () => false,
+};
+const playedPart = (key: string, settings: CardInput["settings"]): boolean =>
+  dependent[key]?.(settings) ?? true;
+
 function makingSection({ settings, inputs }: CardInput): string {
   const settingLines = Object.entries(settings)
-    .filter(([, value]) => value !== undefined)
+    .filter(([key, value]) => value !== undefined && playedPart(key, settings))
     .map(([key, value]) => `| ${key} | ${codeCell(value)} |`);
   const inputLines = inputs.map(
     ({ role, file, sha256 }) => `| ${escapeMarkdown(role)} | ${escapeMarkdown(file)} | \`${sha256}\` |`,
@@ -201,6 +242,6 @@ export const modelCard = (input: CardInput): string =>
   resultsSection(input) +
   useSection(input) +
   makingSection(input) +
-  notesSection(input.notes) +
+  notesSection([...input.notes, licenceNote(input.lineage)].filter((line) => line !== undefined)) +
   textIf(input.coefficients, coefficientsNote) +
   textIf(input.tree, treeSection);

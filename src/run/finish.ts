@@ -18,13 +18,14 @@ import { chosenDType } from "../tensor/dtype.js";
 import { modelCard, type CardInput } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
+import { lineageOf } from "../inputs/lineage.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 import type { PackingCost } from "./packing.js";
 import { writeTaskModels } from "./task-models.js";
 import { writeEvents } from "../folder/events.js";
-import { headClassOf, recorded } from "../inputs/data.js";
-import { fileNames, resultsFile, runFile } from "../folder/files.js";
+import { classNamed, classWithHead, recorded } from "../inputs/data.js";
+import { fileNames, resultsFile, runFile, withoutPlaces } from "../folder/files.js";
 import { hashWritten, writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
 import { writeCoefficients, writeModel } from "../folder/weights.js";
@@ -112,18 +113,29 @@ function cardUse({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
   return "heads";
 }
 
+/** What stands out of the inputs, without where they lie. */
+const notesOf = ({ notes, locations: { base, sources } }: Inputs): string[] =>
+  withoutPlaces(notes, [base, ...sources.map(({ folder }) => folder)]);
+
 /** The card: README.md. */
 async function writeCard(
   out: string,
   inputs: Inputs,
   options: MergeOptions,
-  { rows, settings, ...flags }: Pick<CardInput, "rows" | "settings" | "coefficients" | "tree" | "synthetic">,
+  {
+    rows,
+    settings,
+    ...flags
+  }: Pick<CardInput, "rows" | "settings" | "coefficients" | "tree" | "synthetic" | "method">,
 ): Promise<void> {
-  const { name, family, head, heads, hashes, plain } = inputs;
+  const { name, family, head, heads, hashes } = inputs;
+  const headClass = head
+    ? classWithHead(at(heads, 0).checkpoint.config)
+    : classNamed(family.base.checkpoint.config);
   const card = modelCard({
     name,
     tasks: options.tasks,
-    headClass: headClassOf(head ? at(heads, 0) : family.base, plain.image !== undefined),
+    headClass: headClass ?? "AutoModel",
     use: cardUse(inputs),
     adapter: isAdapter(out),
     settings,
@@ -131,7 +143,11 @@ async function writeCard(
     inputs: hashes,
     version,
     valPerTask: options.valPerTask,
-    notes: inputs.notes,
+    notes: notesOf(inputs),
+    lineage: await lineageOf([
+      { label: "base", folder: inputs.locations.base },
+      ...inputs.locations.sources.map(({ label, folder }) => ({ label, folder })),
+    ]),
     ...flags,
   });
   await writeText(join(out, fileNames.card), card);
@@ -140,10 +156,12 @@ async function writeCard(
 /** run.json: what may differ between two equal runs. */
 async function writeRun(
   out: string,
-  { plan, locations, data, notes }: Inputs,
+  inputs: Inputs,
   prompts: string | undefined,
   run: Readonly<Record<string, unknown>>,
 ): Promise<void> {
+  const { plan, locations, data } = inputs;
+  const notes = notesOf(inputs);
   await runFile.write(out, {
     version,
     tfjs: tfjsVersion,
@@ -224,6 +242,7 @@ export async function finishMerge(
     rows,
     settings,
     synthetic,
+    method: finished.method,
     coefficients: table !== undefined,
     tree: finished.settings?.["tree"] !== undefined,
   });

@@ -14,8 +14,8 @@ import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { UserError, errorCode } from "../errors.js";
 import { fileNames, headFolder, headPath, resultsFile, taskFolder } from "../folder/files.js";
+import { classWithHead } from "../inputs/data.js";
 import { openHead, readFamily } from "../inputs/prepare.js";
-import { checkpointTypeOf } from "../models/index.js";
 import type { ModelFamily } from "../models/types.js";
 import { homeOf } from "./evaluate.js";
 
@@ -34,15 +34,6 @@ const prefixOf = ({ backbone }: Pick<ModelFamily, "backbone">, architecture: str
   return `${backbone}.`;
 };
 
-/** A class with a head, by a config; undefined where transformers has none for it. */
-function architectureOf({ checkpoint: { config } }: Member): string | undefined {
-  const [named]: unknown[] = [config["architectures"]].flat();
-  if (typeof named === "string" && /^\w+For(?!MaskedLM|CausalLM|PreTraining)\w+$/.test(named)) return named;
-  const stem = checkpointTypeOf(config["model_type"])?.className;
-  // An adapter's config is often its base's, whose class has no head.
-  return stem && `${stem}ForSequenceClassification`;
-}
-
 /** The tasks of a merge that have a head which transformers has a class for. */
 async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]> {
   const heads = join(out, fileNames.heads);
@@ -51,7 +42,7 @@ async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]
   for (const task of (await readdir(heads)).sort()) {
     if (!existsSync(headPath(out, task))) continue;
     const head = await openHead(out, task, family.canonical);
-    const architecture = architectureOf(head);
+    const architecture = classWithHead(head.checkpoint.config);
     if (architecture !== undefined)
       found.push({ task, head, architecture, prefix: prefixOf(family, architecture) });
     else await head.checkpoint.close();

@@ -46,6 +46,8 @@ export async function runCard(folder: string, check: string, base = ""): Promise
 /** That the model's head, wherever it stands in it, is the one of the file. */
 export const headIsThere = `
 import torch
+from safetensors.torch import load_file
+model = pipe.model if "pipe" in globals() else model
 model.eval()
 stored = load_file(f"heads/{task}/head.safetensors")
 own = dict(model.named_parameters())
