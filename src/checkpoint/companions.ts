@@ -14,7 +14,7 @@ const left = [
   // What train-merge writes, where a base is a result of its own.
   /^(state|results|run|merge|compare|finetune|reproduce|tree|node|plan|similarity)\.json$/,
   /^(tree|similarity|coefficients)\.(svg|png|csv|json)$/,
-  /^(report\.html|training\.jsonl|table\.md)$/,
+  /^(report\.html|training\.jsonl|table\.md|mergekit_config\.yml)$/,
   /^\./,
 ];
 

@@ -30,6 +30,7 @@ export const fileNames = {
   tensorboard: "tensorboard",
   heads: "heads",
   tasks: "tasks",
+  mergekit: "mergekit_config.yml",
   head: "head.safetensors",
   finetuneTensors: "finetune.safetensors",
   /** What a run works with and removes: treated experts, products of adapters. */
@@ -309,6 +310,7 @@ export const finalFiles: readonly string[] = [
   fileNames.tensorboard,
   fileNames.heads,
   fileNames.tasks,
+  fileNames.mergekit,
   mergeFile.name,
   adapterConfigName,
 ];

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import type { z } from "zod";
 import { stringify } from "yaml";
 import { lookUp } from "../at.js";
@@ -7,8 +7,8 @@ import { entryOf, openCheckpoint } from "../checkpoint/folder.js";
 import { openMember } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { idOfSnapshot } from "../hub/hub.js";
-import { coefficientsFile, resultsFile, runFile, type Coefficients } from "../folder/files.js";
-import type { JsonFile } from "../checkpoint/files.js";
+import { coefficientsFile, fileNames, resultsFile, runFile, type Coefficients } from "../folder/files.js";
+import { writeText, type JsonFile } from "../checkpoint/files.js";
 import { dtypeWords } from "../folder/output.js";
 import { readModel } from "../inputs/prepare.js";
 import { isFloat, writtenType } from "../tensor/dtype.js";
@@ -34,6 +34,9 @@ async function namesIn(base: string): Promise<ReadonlyMap<string, string>> {
 
 /** As a file that is to travel names a model: by its id where it came from the hub. */
 const modelOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? resolve(folder);
+
+/** The same, and a model of this machine by its folder's name alone. */
+const nameOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? basename(resolve(folder));
 
 /** Coefficients weight the experts' own task vectors: nothing else can be said in a mergekit file. */
 function refuseInexpressible(
@@ -88,7 +91,7 @@ function filterWeights(
  * coefficients, each under a filter that is the tensor's whole name. mergekit (or `train-merge merge
  * FILE`) makes the same model from it.
  */
-export async function mergekitOf(folder: string): Promise<string> {
+export async function mergekitOf(folder: string, named = modelOf): Promise<string> {
   const coefficients = await required(coefficientsFile, folder);
   const { places } = await required(runFile, folder);
   const { settings } = await required(resultsFile, folder);
@@ -96,7 +99,7 @@ export async function mergekitOf(folder: string): Promise<string> {
   refuseInexpressible(folder, settings);
   const stored = await namesIn(places.base);
   const models = coefficients.tasks.map((task) => ({
-    model: modelOf(expertFolder(folder, task, places.sources)),
+    model: named(expertFolder(folder, task, places.sources)),
     parameters: { weight: [...filterWeights(task, coefficients, stored), { value: 0 }] },
   }));
   const checkpoint = await openCheckpoint(folder);
@@ -104,10 +107,22 @@ export async function mergekitOf(folder: string): Promise<string> {
   const written = checkpoint.names.map((name) => entryOf(checkpoint, name).dtype).find(isFloat);
   return stringify({
     merge_method: "task_arithmetic",
-    base_model: modelOf(places.base),
+    base_model: named(places.base),
     models,
     parameters: { normalize: false, lambda: 1 },
     dtype: "float32",
     out_dtype: dtypeWords[writtenType(written ?? "F32")],
   });
+}
+
+/**
+ * Writes mergekit_config.yml beside a finished merge by coefficients, as mergekit leaves it beside its own; nothing
+ * where a mergekit file cannot say what was done.
+ */
+export async function writeMergekitConfig(out: string): Promise<void> {
+  const text = await mergekitOf(out, nameOf).catch((error: unknown) => {
+    if (error instanceof UserError) return undefined;
+    throw error;
+  });
+  if (text !== undefined) await writeText(join(out, fileNames.mergekit), text);
 }

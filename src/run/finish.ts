@@ -18,6 +18,7 @@ import { chosenDType } from "../tensor/dtype.js";
 import { modelCard, type CardInput } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
+import { writeMergekitConfig } from "./export.js";
 import { lineageOf } from "../inputs/lineage.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
@@ -258,6 +259,7 @@ export async function finishMerge(
     outputs: await hashWritten(out),
     ...(finished.packing && { packing: finished.packing }),
   });
+  if (table) await writeMergekitConfig(out);
   await writeReport(out);
   if (options.tensorboard) await writeEvents(out, options.tasks);
   return { out, rows, synthetic, finished: true };

@@ -33,7 +33,8 @@ interface Spoilt {
 
 /** A result with its tensors changed. */
 async function spoilt(from: string, change: (tensor: Spoilt) => Spoilt | undefined): Promise<string> {
-  const folder = join(scratch, `spoilt ${count++}`);
+  // Beside it: a record tells places from its own folder.
+  const folder = `${from}-${count++}`;
   await cp(from, folder, { recursive: true });
   const file = await openSafetensors(join(from, "model.safetensors"));
   const sources: TensorSource[] = [];
@@ -76,7 +77,7 @@ test.each([
   expect(await stateOf(out)).toMatchObject(right);
   expect(await stateOf(out, false)).toMatchObject(right);
   // One parameter otherwise than it was: the record does not fit the model any more.
-  const other = join(scratch, `other ${count++}`);
+  const other = `${out}-${count++}`;
   await cp(out, other, { recursive: true });
   const record = JSON.parse(await readFile(join(out, "merge.json"), "utf8")) as {
     values: Record<string, unknown>;
