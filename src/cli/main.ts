@@ -26,6 +26,7 @@ const commands = new Map<string, () => Promise<(program: Command) => void>>([
   ["explain", async () => (await import("./explain.js")).addExplain],
   ["evaluate", async () => (await import("./evaluate.js")).addEvaluate],
   ["export", async () => (await import("./export.js")).addExport],
+  ["push", async () => (await import("./push.js")).addPush],
   ["report", async () => (await import("./report.js")).addReport],
   ["verify", async () => (await import("./verify.js")).addVerify],
   ["reproduce", async () => (await import("./reproduce.js")).addReproduce],

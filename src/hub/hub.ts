@@ -52,7 +52,8 @@ export function wantedOf<T extends { readonly path: string }>(files: readonly T[
   );
 }
 
-const endpoint = (): string => (process.env["HF_ENDPOINT"] ?? "https://huggingface.co").replace(/\/+$/, "");
+export const endpoint = (): string =>
+  (process.env["HF_ENDPOINT"] ?? "https://huggingface.co").replace(/\/+$/, "");
 const offline = (): boolean =>
   ["1", "true", "yes", "on"].includes((process.env["HF_HUB_OFFLINE"] ?? "").toLowerCase());
 
@@ -66,7 +67,7 @@ async function readLine(path: string): Promise<string | undefined> {
 }
 
 /** The user's token, from its standard places; it goes into a header and nowhere else. */
-async function userToken(): Promise<string | undefined> {
+export async function userToken(): Promise<string | undefined> {
   const { HF_TOKEN, HF_HOME, HF_TOKEN_PATH, XDG_CACHE_HOME } = process.env;
   if (HF_TOKEN) return HF_TOKEN.trim();
   const home = HF_HOME ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
@@ -125,7 +126,7 @@ async function listModel(
 }
 
 /** The status with which the hub refused, where it was the hub. */
-function statusOf(error: unknown): number | undefined {
+export function statusOf(error: unknown): number | undefined {
   if (!(error instanceof Error) || !("statusCode" in error) || typeof error.statusCode !== "number")
     return undefined;
   return error.statusCode;
