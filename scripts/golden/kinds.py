@@ -18,13 +18,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
-import scipy.stats
 import tokenizers as tk
 import torch
 import transformers as tf
-from rouge_score import rouge_scorer
-from seqeval.metrics import f1_score as entity_f1
-from sklearn import metrics as sk
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.func import functional_call
 
@@ -50,7 +46,8 @@ def wordpiece():
         single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[("[CLS]", t.token_to_id("[CLS]")), ("[SEP]", t.token_to_id("[SEP]"))])
     t.decoder = decoders.WordPiece()
-    return tf.PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    return tf.PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+                                      model_input_names=["input_ids", "token_type_ids", "attention_mask"])
 
 
 def bytelevel(roberta):
@@ -121,6 +118,11 @@ def squad(said, answers):
 
 
 def metric_cases():
+    import scipy.stats
+    from rouge_score import rouge_scorer
+    from seqeval.metrics import f1_score as entity_f1
+    from sklearn import metrics as sk
+
     rng = np.random.default_rng(0)
     classes = []
     for labels, n in [(2, 40), (3, 31), (5, 17), (2, 1), (4, 200)]:
@@ -292,4 +294,5 @@ def main():
     }, {"base": "model.", "stars": "model.", "topics": "model.", "entities": "model.", "places": "transformer."})
 
 
-main()
+if __name__ == "__main__":
+    main()

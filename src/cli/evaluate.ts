@@ -1,8 +1,10 @@
 import { Option, type Command } from "commander";
+import { writeText } from "../checkpoint/files.js";
 import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import { settings } from "../config/settings.js";
 import type { GeneratedText } from "../evaluate/generations.js";
+import type { Evaluation } from "../run/evaluate.js";
 import { fetchNamed } from "../inputs/locate.js";
 import type { ClassScore } from "../evaluate/shown.js";
 import { furtherMetrics, percent, resultTable, scoresText, toText } from "../report/table.js";
@@ -27,12 +29,22 @@ function classesText(task: string, classes: readonly ClassScore[]): string {
   return `\n${toText({ head: [task, "precision", "recall", "F1", "n"], body })}\n`;
 }
 
+/** A line an example: its task, its place in the test set, and the answer. */
+const answerLines = (answers: Evaluation["answers"]): string =>
+  Object.entries(answers)
+    .flatMap(([task, each]) => each.map((answer, n) => `${JSON.stringify({ task, n, answer })}\n`))
+    .join("");
+
 interface EvaluateFlags extends Given {
+  answers?: string;
   show?: number;
   json?: boolean;
 }
 
-async function runEvaluate(folder: string, { show, json, ...options }: EvaluateFlags): Promise<void> {
+async function runEvaluate(
+  folder: string,
+  { show, json, answers: file, ...options }: EvaluateFlags,
+): Promise<void> {
   // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
   const chosen = await loadSettings({ tasks: "all", ...options });
   const { readModel, startFor } = await import("../inputs/prepare.js");
@@ -42,7 +54,7 @@ async function runEvaluate(folder: string, { show, json, ...options }: EvaluateF
   // What the user did not give is as in the run that wrote the folder.
   const { tasks, seed, maxLength, valPerTask } = chosen;
   const given = Object.entries({ tasks, seed, maxLength, valPerTask }).filter(([key]) => key in options);
-  const { rows, synthetic, said, classes } = await evaluateFolder({
+  const { rows, synthetic, said, classes, answers } = await evaluateFolder({
     folder,
     base,
     prompts: chosen.prompts,
@@ -51,6 +63,7 @@ async function runEvaluate(folder: string, { show, json, ...options }: EvaluateF
     columns: chosen.columns,
     show,
   });
+  if (file !== undefined) await writeText(file, answerLines(answers));
   if (json) {
     printJson({ folder, synthetic, rows, classes, ...(show !== undefined && { said }) });
     return;
@@ -98,6 +111,7 @@ export function addEvaluate(program: Command): void {
         wholeNumber(),
       ),
     )
+    .option("--answers <file>", "write what is said to every test example, a line of JSON each")
     .option("--json", "print the rows as JSON")
     .addHelpText(
       "after",

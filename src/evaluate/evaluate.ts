@@ -1,5 +1,5 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
-import { at } from "../at.js";
+import { at, lookUp } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/layers.js";
 import { stageForward, stagesOf, openStage, type StageInput } from "../stages/stages.js";
@@ -194,7 +194,13 @@ async function answersOfEach(
     tally(item.sum, item.batch, { values, width }, item.mayLack);
   for (const { task, sum } of parts)
     if (task.kind === "generate") sum.answered.push(...(await saidOf(merge, task[split], task.generation)));
-  return parts.map(({ sum }) => sum);
+  return parts.map(({ task, sum }) => ({ ...sum, answered: inOrder(sum.answered, task[split]) }));
+}
+
+/** Answers in the order of their examples. */
+function inOrder(answered: readonly Answered[], examples: readonly EncodedExample[]): Answered[] {
+  const byExample = new Map(answered.map((one) => [one.example, one]));
+  return examples.map((example) => lookUp(byExample, example));
 }
 
 /** The texts that a merge says. */

@@ -94,6 +94,17 @@ export function wrongAnswers(task: AnsweredTask, count: number, decode: Decode):
   });
 }
 
+/** An answer as a program reads it: names of classes (of every word, of labels that hold), a number, or a text. */
+export type PlainAnswer = string | number | readonly string[];
+
+/** What was said of an example. Of a choice: the number of its ending. */
+export function plainAnswer({ example, answer }: Answered, { classes }: AnswerNames): PlainAnswer {
+  if (typeof answer === "string") return answer;
+  if (typeof answer === "number") return example.kind === "classify" ? named(classes, answer) : answer;
+  if (example.kind === "tag") return answer.map((tag) => named(classes, tag));
+  return answer.flatMap((mark, label) => (mark === 1 ? [named(classes, label)] : []));
+}
+
 /** How a class was answered. */
 export interface ClassScore {
   readonly name: string;

@@ -3,7 +3,7 @@ import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
 import type { Member } from "../checkpoint/family.js";
-import { headKind } from "../inputs/models.js";
+import { headKind } from "../inputs/prepare.js";
 import type { HeadNames, Model, ModelFamily } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 

@@ -2,7 +2,8 @@
 import { tensor, variable, zerosLike, type Tensor, type Variable } from "@tensorflow/tfjs-core";
 import { at, lookUp } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
-import { headKind, outputsOf } from "../inputs/models.js";
+import { outputsOf } from "../inputs/models.js";
+import { headKind } from "../inputs/prepare.js";
 import { headNamesFor } from "../models/layers.js";
 import type { AdapterModules } from "../adapter-modules.js";
 import { withAdapters } from "../models/adapters.js";

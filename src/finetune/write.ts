@@ -12,7 +12,7 @@ import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
 import { headFolder, headPath, fileNames } from "../folder/files.js";
-import { headKind } from "../inputs/models.js";
+import { headKind } from "../inputs/prepare.js";
 import { headNamesFor, headTensors } from "../models/layers.js";
 import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";

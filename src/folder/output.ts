@@ -216,7 +216,8 @@ export async function writeHead(out: string, expert: Member, head: HeadNames | u
     });
   if (head) await writeSafetensors(headPath(out, expert.label), sources);
   const { config } = expert.checkpoint;
-  const outputs = sources[0]?.shape[0];
+  const weight = head && expert.actual.has(head.weight) ? storedEntry(expert, head.weight) : undefined;
+  const outputs = weight?.shape[0];
   // transformers takes a config that names no labels for one of two.
   const labels = config["id2label"] === undefined && outputs !== undefined && { num_labels: outputs };
   await writeText(join(folder, fileNames.config), { ...config, ...(outputs !== 2 && labels) });

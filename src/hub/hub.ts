@@ -48,7 +48,12 @@ export function wantedOf<T extends { readonly path: string }>(files: readonly T[
   return files.filter(
     ({ path }) =>
       staysInside(path) &&
-      (weightFiles.test(path) || configFiles.test(path) || isOlder(path) || travels(path)),
+      // The card: its licence and language are taken over.
+      (weightFiles.test(path) ||
+        configFiles.test(path) ||
+        isOlder(path) ||
+        travels(path) ||
+        path === "README.md"),
   );
 }
 

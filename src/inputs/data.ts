@@ -23,9 +23,9 @@ import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
 import { columnRoles, hasData, loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { usesLabels } from "../train/passes.js";
-import { headKind, type OpenedModels } from "./models.js";
+import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
-import { disposeHead, loadHead, prepareTask } from "./prepare.js";
+import { disposeHead, headKind, loadHead, prepareTask } from "./prepare.js";
 
 /** What is known of the models that a run's tasks belong to. */
 export interface TaskKnowledge {

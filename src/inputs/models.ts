@@ -19,7 +19,7 @@ import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
 import { withAdapters } from "../models/adapters.js";
 import { at } from "../at.js";
 import { hasHead, headNamesFor } from "../models/layers.js";
-import { openHead, buildModel, headForm, outputLayerOf, readFamily, startFor } from "./prepare.js";
+import { headKind, openHead, buildModel, headForm, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import type { RunOpening } from "./opening.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
@@ -64,12 +64,6 @@ export function checkFamily(family: Family, model: Model): void {
 export function outputsOf({ kind, labels }: Task): number {
   if (kind === "span") return 2;
   return labels?.length ?? 1;
-}
-
-/** What a task's head is put to. */
-export function headKind({ kind }: Task): Parameters<typeof headNamesFor>[1] {
-  if (kind === "tokens" || kind === "span") return kind;
-  return "row";
 }
 
 const outputsText = ({ kind, labels }: Task): string => {
@@ -139,7 +133,13 @@ export interface OpenedModels {
  * Opens base and experts and checks them from their headers; of the weights, a sample is looked at.
  * @throws UserError naming the folder and the tensor that does not fit
  */
-export async function openModels({ options, recipe, resources, hooks }: RunOpening): Promise<OpenedModels> {
+export async function openModels({
+  options,
+  recipe,
+  tasks,
+  resources,
+  hooks,
+}: RunOpening): Promise<OpenedModels> {
   const { write, treat } = options;
   const { locations } = recipe;
   const modelFamily = await readFamily(locations.base);
@@ -155,7 +155,8 @@ export async function openModels({ options, recipe, resources, hooks }: RunOpeni
   const { members: experts, notes: ofTokens } = await withOneVocabulary(inherit, opened.base);
   const family = { ...opened, experts };
   const outputLayer = outputLayerOf(outputLayers, names, family, locations);
-  const head = outputLayer === "score" ? undefined : await headForm(modelFamily, family, locations);
+  const head =
+    outputLayer === "score" ? undefined : await headForm(modelFamily, family, { ...locations, tasks });
   const withoutPooler = head?.dense !== undefined;
   if (withoutPooler && head.dense === modelFamily.pooler)
     hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);

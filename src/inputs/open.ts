@@ -143,7 +143,7 @@ export async function openInputs(
   const knowledge = { expertOf: expertsIn(locations.sources), note: hooks.note, columns: options.columns };
   const tasks = await tasksOf(data, options.tasks, knowledge);
   const resources = new Resources();
-  const opening: RunOpening = { recipe, options, data, out, hooks, resources };
+  const opening: RunOpening = { recipe, options, tasks, data, out, hooks, resources };
   try {
     const models = await openModels(opening);
     const { model, family } = models;

@@ -127,6 +127,12 @@ export const buildModel = (
     has: (name) => actual.has(name),
   });
 
+/** What a task's head is put to. */
+export function headKind({ kind }: Task): Parameters<typeof headNamesFor>[1] {
+  if (kind === "tokens" || kind === "span") return kind;
+  return "row";
+}
+
 /**
  * What the heads of some models are called. Where the base or a model has no pooler, the heads have it: as the dense
  * layer in front of them.
@@ -134,11 +140,13 @@ export const buildModel = (
 export async function headForm(
   { head, pooler, canonical }: ModelFamily,
   { base, experts }: Pick<Family, "base" | "experts">,
-  { sources }: Pick<Locations, "sources">,
+  { sources, tasks }: Pick<Locations, "sources"> & { readonly tasks: readonly Task[] },
 ): Promise<HeadNames | undefined> {
   if (!head || pooler === undefined) return head;
   const weight = `${pooler}.weight`;
   const own = { ...head, dense: pooler };
+  // What is answered token by token goes through none.
+  if (tasks.some((task) => headKind(task) !== "row")) return own;
   if (![base, ...experts].every(({ actual }) => actual.has(weight))) return own;
   // An earlier merge may have had models without.
   for (const { folder, tasks, merged } of sources)

@@ -6,18 +6,25 @@ import { isAdapter } from "../checkpoint/folder.js";
 import { openExpert, openMember, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
 import { measureTasks, type PreparedTask, type TaskScore } from "../evaluate/evaluate.js";
-import { classScores, wrongAnswers, type ClassScore } from "../evaluate/shown.js";
+import {
+  classScores,
+  plainAnswer,
+  wrongAnswers,
+  type ClassScore,
+  type PlainAnswer,
+} from "../evaluate/shown.js";
 import { toRows } from "../evaluate/baselines.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { headFolder, headPath, fileNames, resultsFile, runFile } from "../folder/files.js";
-import { checkFamily, checkHead, checkVocabulary, headKind } from "../inputs/models.js";
+import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
 import { hasHead } from "../models/layers.js";
 import {
   openHead,
   buildModel,
   disposeHead,
   headForm,
+  headKind,
   encoderFor,
   loadHead,
   prepareTask,
@@ -65,6 +72,8 @@ export interface Evaluation {
   readonly said: GeneratedText[];
   /** Of every task whose answers are classes, each class's numbers. */
   readonly classes: Readonly<Record<string, readonly ClassScore[]>>;
+  /** What is said to every test example of every task, in the order of its files. */
+  readonly answers: Readonly<Record<string, readonly PlainAnswer[]>>;
 }
 
 /** The folder with the model's config and tokenizer: an adapter's is its base, that of its run unless one is named. */
@@ -207,7 +216,7 @@ export async function evaluateFolder(
     const sources = [
       { label: "merged", folder, tasks: tasks.map(({ id }) => id), merged: keepsHeads(folder) },
     ];
-    const form = await headForm(family, { base: merged, experts: [] }, { sources });
+    const form = await headForm(family, { base: merged, experts: [] }, { sources, tasks });
     const head = outputLayer === "pool" ? form : undefined;
     const model = buildModel(merged, outputLayer, head?.dense !== undefined);
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
@@ -240,6 +249,9 @@ export async function evaluateFolder(
       rows: toRows(method, prepared, scores, draw.seed),
       scores: Object.fromEntries(scores.map((score, i) => [at(prepared, i).id, score])),
       classes: Object.fromEntries(named.map((task) => [task.id, classScores(task)])),
+      answers: Object.fromEntries(
+        named.map((task) => [task.id, task.answered.map((one) => plainAnswer(one, task))]),
+      ),
       synthetic: prepared.some(({ synthetic }) => synthetic),
     };
   } finally {

@@ -148,7 +148,11 @@ async function writeAdapter(folder: string, out: string, one: TaskModel, family:
       const bare = module.startsWith(`${family.backbone}.`) ? module : `${one.prefix}${module}`;
       return { name: start + bare, dtype, shape, bytes: async () => (await file.read(name)).bytes };
     });
-    const heads = headSources(one, family).map((source) => ({ ...source, name: start + source.name }));
+    // A pooler is the base's own: no adapter has one.
+    const pooler = one.prefix + (family.pooler ?? "none");
+    const heads = headSources(one, family)
+      .filter(({ name }) => !name.startsWith(`${pooler}.`))
+      .map((source) => ({ ...source, name: start + source.name }));
     await writeSafetensors(join(folder, adapterWeightsName), [...adapter, ...heads]);
     const modules = [...new Set(heads.map(({ name }) => name.slice(start.length).split(".")[0]))];
     await writeText(join(folder, adapterConfigName), {

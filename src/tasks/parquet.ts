@@ -1,8 +1,14 @@
 import { isSystemError, messageOf, UserError } from "../errors.js";
+import { isRecord } from "../checkpoint/files.js";
 import type { Row } from "./columns.js";
 
-/** Whole numbers of 64 bits as plain ones: labels and indices are small. */
-const plainNumber = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value);
+/** Whole numbers of 64 bits as plain ones, in lists and objects too: labels and indices are small. */
+export function plainNumbers(value: unknown): unknown {
+  if (typeof value === "bigint") return Number(value);
+  if (Array.isArray(value)) return value.map(plainNumbers);
+  if (!isRecord(value) || ArrayBuffer.isView(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, plainNumbers(one)]));
+}
 
 /** The rows of a parquet file, a group of them in memory at a time. Bytes that are not said to be text stay bytes. */
 export async function* parquetRows(path: string): AsyncGenerator<Row> {
@@ -18,7 +24,7 @@ export async function* parquetRows(path: string): AsyncGenerator<Row> {
       const rows = await parquetReadObjects({ file, metadata, compressors, utf8: false, rowStart, rowEnd });
       for (const [i, row] of rows.entries())
         yield {
-          fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plainNumber(value)])),
+          fields: Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plainNumbers(value)])),
           where: `${path}: row ${rowStart + i}`,
         };
       rowStart = rowEnd;

@@ -8,18 +8,19 @@ import { packageFolder } from "../../src/package.js";
 
 const python = process.env["TRAIN_MERGE_PYTHON"] ?? join(packageFolder, ".venv", "bin", "python");
 
-function hasPackages(): boolean {
-  if (!existsSync(python)) return false;
+/** A Python that has some packages; undefined where there is none. */
+export function pythonWith(packages: readonly string[]): string | undefined {
+  if (!existsSync(python)) return undefined;
   try {
-    execFileSync(python, ["-c", "import torch, transformers, peft"], { stdio: "ignore" });
-    return true;
+    execFileSync(python, ["-c", `import ${packages.join(", ")}`], { stdio: "ignore" });
+    return python;
   } catch {
-    return false;
+    return undefined;
   }
 }
 
 /** Whether a Python is there with what cards use. */
-export const canRunCards = hasPackages();
+export const canRunCards = pythonWith(["torch", "transformers", "peft"]) !== undefined;
 
 /** What such a test is called: why it was skipped stands in it. */
 export const cardTitle = (what: string): string =>

@@ -5,8 +5,7 @@ import { expect, test } from "vitest";
 import { openFamily, openMember, type Member } from "../../src/checkpoint/family.js";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { withTeacher } from "../../src/evaluate/teacher.js";
-import { headKind } from "../../src/inputs/models.js";
-import { buildModel, disposeHead, headForm, loadHead } from "../../src/inputs/prepare.js";
+import { buildModel, disposeHead, headForm, headKind, loadHead } from "../../src/inputs/prepare.js";
 import { columnOf } from "../../src/merge/source.js";
 import { makeTable, type Table } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
@@ -79,7 +78,7 @@ async function openKinds(name: string) {
     golden.tasks.map((task) => ({ task, folder: join(folder, name, task) })),
     modelFamily.canonical,
   );
-  const head = await headForm(modelFamily, family, { sources: [] });
+  const head = await headForm(modelFamily, family, { sources: [], tasks: Object.values(tasks) });
   const model = buildModel(family.base, "pool", head?.dense !== undefined);
   const vectors = await loadTaskVectors(
     { base: family.base, columns: family.experts.map(columnOf) },
