@@ -17,7 +17,7 @@ import { writeReport } from "../../src/folder/report.js";
 import { loadState } from "../../src/folder/state.js";
 import { checkFamily } from "../../src/inputs/models.js";
 import { readModel } from "../../src/inputs/prepare.js";
-import { mergeByFile } from "../../src/mergers/mergekit-file.js";
+import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
 import { recipeOfMerge } from "../../src/run/verify-recipe.js";
 import { loadDecoder } from "../../src/tasks/decode.js";
 import { parseExample } from "../../src/tasks/parse.js";
@@ -282,7 +282,7 @@ export async function targetsOf(): Promise<Target[]> {
       (folder, file) => readData(folder, file, rte),
     ),
     ofFolders("mergekit's YAML, to the merge", 1500, cases(["mergekit"], "merge.yml", damageText), (folder) =>
-      mergeByFile(
+      mergeByMergekitFile(
         join(folder, "merge.yml"),
         { out: join(folder, "out"), shardSize: 1e9, threads: 0, seed: 0, overwrite: true },
         silent,

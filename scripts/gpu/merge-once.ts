@@ -5,10 +5,10 @@
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { settingsSchema } from "../../src/config/settings.js";
+import { settingsSchema } from "../../src/config/schema.js";
 import { plainTree } from "../../src/treerun/plan.js";
-import { mergeInTree, type TreeHooks } from "../../src/treerun/run.js";
-import { mergeByTraining } from "../../src/run/merge.js";
+import { mergeTree, type TreeHooks } from "../../src/treerun/run.js";
+import { trainMerge } from "../../src/run/merge.js";
 import { makeFamily } from "./families.js";
 
 export interface Order {
@@ -76,7 +76,7 @@ async function main(order: Order): Promise<Outcome> {
   let counted = 0;
   let placement = "";
   if (order.way === "flat") {
-    await mergeByTraining(options, hooks);
+    await trainMerge(options, hooks);
     const run = await json<{
       planned: { device: number; residency: string; blockwise: boolean };
       devicePeakBytes: number;
@@ -87,7 +87,7 @@ async function main(order: Order): Promise<Outcome> {
   } else {
     const by =
       order.way === "pairwise" ? { file: "chain", groups: chain(tasks) as never } : ("order" as const);
-    await mergeInTree(options, { ...plainTree, by }, hooks);
+    await mergeTree(options, { ...plainTree, by }, hooks);
     const nodes = join(order.out, "nodes");
     const results = await Promise.all(
       (await readdir(nodes)).map((id) => json<NodeRun>(join(nodes, id, "run.json"))),

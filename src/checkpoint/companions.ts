@@ -20,8 +20,8 @@ const left = [
 
 /** Folders whose files stay. */
 const foldersLeft =
-  "checkpoint-\\d+|global_step\\d+|runs|logs|wandb|tensorboard|original|onnx|openvino|coreml|flax|tf|heads|tasks|nodes|" +
-  "methods|models|treated|products|__pycache__|\\..*";
+  "checkpoint-\\d+|global_step\\d+|runs|logs|wandb|tensorboard|original|onnx|openvino|coreml|flax|tf|heads|tasks|" +
+  "nodes|methods|models|treated|products|__pycache__|\\..*";
 const isLeftFolder = new RegExp(`^(${foldersLeft})$`);
 
 /** A module of sentence-transformers: it has a config of its own, and sometimes weights that the model has not. */

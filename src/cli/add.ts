@@ -26,12 +26,12 @@ async function runAdd(expert: string, options: AddFlags): Promise<void> {
   const chosen = await loadSettings({ ...options, tasks: "all" });
   if (chosen.taskWeights) throw new UsageError("--task-weights is not for add");
   const job = startCommand();
-  const { addExpert } = await import("../run/add.js");
+  const { addToMerge } = await import("../run/add.js");
   const fetched = await fetchNamed({ ...chosen, experts: [expert] }, job);
   // A folder of the cache is called after a commit, its id after a model.
   const task = options.task ?? hubId(expert)?.name.split("/").at(-1);
   const settings = { ...fetched, experts: undefined, resume };
-  const result = await addExpert({ expert: at(fetched.experts, 0), to, task }, settings, job);
+  const result = await addToMerge({ expert: at(fetched.experts, 0), to, task }, settings, job);
   job.end();
   const goOn = "the same command with --resume";
   printOutcome(result, { json, valPerTask: chosen.valPerTask, goOn, files: mergeFiles }, job.note);

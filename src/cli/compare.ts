@@ -6,7 +6,8 @@ import { stoppedCode } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
-import { tableCaption, toText } from "../report/table.js";
+import { toText } from "../report/table.js";
+import { tableCaption } from "../report/caption.js";
 import { startCommand } from "./running.js";
 import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
 
@@ -29,8 +30,8 @@ async function runCompare(options: CompareFlags): Promise<void> {
   const chosen = await loadSettings(options);
   const job = startCommand();
   job.training(true);
-  const { compareMethods } = await import("../compare/compare.js");
-  const made = await compareMethods(
+  const { runComparison } = await import("../compare/compare.js");
+  const made = await runComparison(
     {
       ...(await fetchNamed(chosen, job)),
       methods: options.methods === "all" ? "all" : commaSeparated(options.methods),

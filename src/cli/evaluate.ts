@@ -7,7 +7,8 @@ import type { GeneratedText } from "../evaluate/generations.js";
 import type { Evaluation } from "../run/evaluate.js";
 import { fetchNamed } from "../inputs/locate.js";
 import type { ClassScore } from "../evaluate/shown.js";
-import { furtherMetrics, percent, resultTable, scoresText, toText } from "../report/table.js";
+import { resultTable, toText } from "../report/table.js";
+import { furtherMetrics, percent, scoresText } from "../report/caption.js";
 import { startCommand } from "./running.js";
 import { checkedOption, printJson, settingOption, type Given } from "./options.js";
 
@@ -106,8 +107,8 @@ export function addEvaluate(program: Command): void {
     .addOption(
       checkedOption(
         "--show <n>",
-        "show n test examples of every task that are answered wrongly; of a language model, what it generates for the " +
-          "first n",
+        "show n test examples of every task that are answered wrongly; of a language model, what it generates for " +
+          "the first n",
         wholeNumber(),
       ),
     )

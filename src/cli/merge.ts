@@ -3,7 +3,7 @@ import { Option, type Command } from "commander";
 import { writeForms, type WriteForm } from "../checkpoint/write-form.js";
 import { loadSettings } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
-import type { Settings } from "../config/settings.js";
+import type { Settings } from "../config/schema.js";
 import { startMergeThreads } from "../disk/threads.js";
 import { UsageError, kebab } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
@@ -111,9 +111,9 @@ async function runMergekitFile(
   const stray = ofMethods.find((key) => options[key] !== undefined);
   if (stray !== undefined)
     throw new UsageError(`--${kebab(stray)}: the file ${file} sets it; change it there`);
-  const { mergeByFile } = await import("../mergers/mergekit-file.js");
+  const { mergeByMergekitFile } = await import("../mergers/mergekit-file.js");
   const out = chosen.out ?? `merged/${basename(file).replace(/\.ya?ml$/, "")}`;
-  await mergeByFile(file, { ...chosen, threads: options.threads, out }, job);
+  await mergeByMergekitFile(file, { ...chosen, threads: options.threads, out }, job);
   return out;
 }
 
@@ -141,9 +141,9 @@ async function runMergeMethod(options: MergeFlags, chosen: Settings, job: Runnin
   const names = chosen.experts.map((folder) => basename(resolve(folder)));
   const out = chosen.out ?? `merged/${method.name}-${names.join("+")}`;
   const { base, experts } = await fetchNamed({ base: chosen.base, experts: chosen.experts }, job);
-  const { mergeModels } = await import("../mergers/models.js");
+  const { mergeFolders } = await import("../mergers/models.js");
   const seed = "seed" in acceptedParameters(method) && { seed: chosen.seed };
-  await mergeModels(
+  await mergeFolders(
     {
       shardSize: chosen.shardSize,
       threads: options.threads,

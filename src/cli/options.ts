@@ -1,6 +1,7 @@
 import { Option, type Command } from "commander";
 import { z } from "zod";
-import { settings, type Settings } from "../config/settings.js";
+import { settings } from "../config/settings.js";
+import { type Settings } from "../config/schema.js";
 import { UsageError, kebab } from "../errors.js";
 
 /** Options as commander hands them over. */

@@ -12,16 +12,16 @@ export function addPush(program: Command): void {
   program
     .command("push <folder>")
     .description(
-      "upload a finished result to the Hugging Face hub: model, card, tasks, coefficients; nothing that names places of " +
-        "this machine",
+      "upload a finished result to the Hugging Face hub: model, card, tasks, coefficients; nothing that names " +
+        "places of this machine",
     )
     .requiredOption("--to <org/name>", "the repository; it is made, private, unless it is there")
     .option("--public", "make a new repository that anybody may see")
     .option("--json", "print what was uploaded as JSON")
     .addHelpText(
       "after",
-      "\nThe token is that of `hf auth login`, or HF_TOKEN. An upload that breaks off goes on when the command is run " +
-        "again.\n\nExample:\n  $ train-merge push merged/mini-rte+cb+copa --to me/my-merge",
+      "\nThe token is that of `hf auth login`, or HF_TOKEN. An upload that breaks off goes on when the command is " +
+        "run again.\n\nExample:\n  $ train-merge push merged/mini-rte+cb+copa --to me/my-merge",
     )
     .action(async (folder: string, { to, public: isPublic = false, json }: PushFlags) => {
       const { pushResult } = await import("../run/push.js");

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { z } from "zod";
 import { loadSettings, readSettingsFile } from "../config/load.js";
 import { above, wholeNumber, commaSeparated } from "../config/numbers.js";
-import type { Settings } from "../config/settings.js";
+import type { Settings } from "../config/schema.js";
 import { kebab, missedCode, UsageError } from "../errors.js";
 import { dataOf, fetchNamed } from "../inputs/locate.js";
 import { textOf, toText } from "../report/table.js";

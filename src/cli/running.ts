@@ -2,7 +2,8 @@
 import { stoppedCode } from "../errors.js";
 import type { MergeHooks, MergeResult } from "../config/options.js";
 import type { TrainRecord } from "../train/loop.js";
-import { resultTable, tableCaption, toText } from "../report/table.js";
+import { resultTable, toText } from "../report/table.js";
+import { tableCaption } from "../report/caption.js";
 import { printJson } from "./options.js";
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */

@@ -23,8 +23,8 @@ async function runTrain(options: TrainFlags): Promise<void> {
   const { resume, tensorboard, json } = options;
   const chosen = await loadSettings(options, options.config);
   const job = startCommand();
-  const { mergeByTraining } = await import("../run/merge.js");
-  const result = await mergeByTraining({ ...(await fetchNamed(chosen, job)), resume, tensorboard }, job);
+  const { trainMerge } = await import("../run/merge.js");
+  const result = await trainMerge({ ...(await fetchNamed(chosen, job)), resume, tensorboard }, job);
   job.end();
   const goOn = "the same command with --resume";
   printOutcome(result, { json, valPerTask: chosen.valPerTask, goOn, files: mergeFiles }, job.note);

@@ -73,9 +73,9 @@ async function runTree(options: TreeFlags): Promise<void> {
   const chosen = await loadSettings(options, options.config);
   const tree = await treeOptions(options);
   const job = startCommand();
-  const { mergeInTree } = await import("../treerun/run.js");
+  const { mergeTree } = await import("../treerun/run.js");
   const { hub: _, ...fetched } = await fetchNamed(chosen, job);
-  const result = await mergeInTree(fetched, tree, {
+  const result = await mergeTree(fetched, tree, {
     ...job,
     planned({ nodes, out }) {
       job.note(`${toText(planRows(nodes))}\nsaved in ${out}/tree.json and plan.json`);

@@ -15,10 +15,10 @@ import { nearest } from "../nearest.js";
 import { fileNames, resultsFile, runFile, stateFile, type MethodResult } from "../folder/files.js";
 import { writeMerge } from "../folder/merge.js";
 import { evaluateFolder } from "../run/evaluate.js";
-import { mergeInTree } from "../treerun/run.js";
+import { mergeTree } from "../treerun/run.js";
 import type { Inputs } from "../inputs/open.js";
 import type { Recipe } from "../inputs/locate.js";
-import { mergeByTraining } from "../run/merge.js";
+import { trainMerge } from "../run/merge.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { bestPoint } from "../evaluate/baselines.js";
 import { searchGrid, type GridPoint } from "./search.js";
@@ -183,8 +183,8 @@ async function tryTraining(
   const inTree = { ...quiet, planned: () => {}, nodesDone: () => {} };
   const made =
     "tree" in candidate
-      ? await mergeInTree(settings, { ...plainTree, ...candidate.tree }, inTree)
-      : await mergeByTraining({ ...settings, resume }, quiet, recipe);
+      ? await mergeTree(settings, { ...plainTree, ...candidate.tree }, inTree)
+      : await trainMerge({ ...settings, resume }, quiet, recipe);
   if (!made.finished) return undefined;
   const total = (performance.now() - started) / 1000;
   const { seconds = {} } = (await runFile.read(out)) ?? {};

@@ -137,7 +137,7 @@ async function openComparison(
  * validation examples, and measures what each wrote on the test examples. A stopped comparison goes on
  * where it was.
  */
-export async function compareMethods(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
+export async function runComparison(options: CompareOptions, hooks: MergeHooks): Promise<Compared> {
   const { methods: asked, search, threads, given, keep, heldOut, ...plain } = options;
   const chosen = chosenCandidates(asked, options.tasks.length, hooks.note);
   const recipe = await recipeOf(options);

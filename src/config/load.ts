@@ -3,7 +3,8 @@ import { at } from "../at.js";
 import { UsageError, UserError, camel, kebab } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { readYaml } from "./yaml.js";
-import { settings, settingsSchema, type Settings } from "./settings.js";
+import { settings } from "./settings.js";
+import { settingsSchema, type Settings } from "./schema.js";
 
 /**
  * AdaMerging as its authors' code has it: two batches of 16 a task and step, 500 steps, λ from 0.3,

@@ -1,4 +1,4 @@
-import type { Settings } from "./settings.js";
+import type { Settings } from "./schema.js";
 import type { ResultRow } from "../report/rows.js";
 import type { TrainOptions, TrainRecord } from "../train/loop.js";
 

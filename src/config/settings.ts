@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { messageOf } from "../errors.js";
 import { engineNames } from "../backend/engines.js";
 import {
   above,
@@ -14,7 +13,7 @@ import {
   share,
   wholeNumber,
 } from "./numbers.js";
-import { gateNames, gates, granularities } from "../merge/table.js";
+import { gateNames, granularities } from "../merge/table.js";
 import { packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
@@ -23,7 +22,7 @@ import { columnRoles } from "../tasks/registry.js";
 import { splitNames } from "../tasks/split.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
-import { lossNames, usesLabels } from "../train/passes.js";
+import { lossNames } from "../train/passes.js";
 
 /** One setting: how it is written on the command line, what it may be, and what it means. */
 interface Setting {
@@ -278,39 +277,3 @@ export const settings = {
     help: "stop where the held-out loss has found nothing better for so many steps (default: take all steps)",
   },
 } satisfies Record<string, Setting>;
-
-export const settingsSchema = z
-  .strictObject(
-    Object.fromEntries(Object.entries(settings).map(([key, { schema }]) => [key, schema])) as {
-      [K in keyof typeof settings]: (typeof settings)[K]["schema"];
-    },
-  )
-  .superRefine((value, context) => {
-    const problem = (key: keyof typeof settings, message: string) =>
-      context.addIssue({ code: "custom", path: [key], message });
-    if (value.adaptOn === "test" && usesLabels(value.loss))
-      problem(
-        "adaptOn",
-        "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
-      );
-    if (value.patience !== undefined && !usesLabels(value.loss))
-      problem("patience", `the held-out loss is of labels, and --loss ${value.loss} may not look at them`);
-    if (value.variant !== "original" && value.method === "supermerge")
-      problem("variant", "only adamerging has variants");
-    if (value.taskWeights && value.taskWeights.length !== value.tasks.length)
-      problem("taskWeights", `${value.taskWeights.length} weights for ${value.tasks.length} tasks`);
-    try {
-      if (value.init !== "search") gates[value.gate].inverse(value.init);
-    } catch (error) {
-      problem("init", `the ${value.gate} gate cannot start there: ${messageOf(error)}`);
-    }
-  });
-
-type Parsed = z.infer<typeof settingsSchema>;
-
-/** All settings of a run, checked. */
-export type Settings = {
-  readonly [K in keyof Parsed]: Parsed[K] extends (infer E)[] | undefined
-    ? readonly E[] | Extract<Parsed[K], undefined>
-    : Parsed[K];
-};

@@ -114,7 +114,7 @@ export async function evaluateTasks(
 }
 
 /** A task's score, and what was answered of every example (in the first of several templates). */
-export interface Measured {
+export interface MeasuredTask {
   readonly score: TaskScore;
   readonly answered: readonly Answered[];
 }
@@ -124,7 +124,7 @@ export async function measureTasks(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Measured[]> {
+): Promise<MeasuredTask[]> {
   const variants = tasks.map((task) =>
     templatesOf(task, split).map((examples): PreparedTask => ({ ...task, [split]: examples })),
   );
@@ -164,7 +164,7 @@ async function evaluateEach(
   merge: Merge,
   tasks: readonly PreparedTask[],
   split: "validation" | "test",
-): Promise<Measured[]> {
+): Promise<MeasuredTask[]> {
   const tallies = await answersOfEach(merge, tasks, split);
   return tasks.map((task, i) => {
     const sum = at(tallies, i);
@@ -194,11 +194,11 @@ async function answersOfEach(
     tally(item.sum, item.batch, { values, width }, item.mayLack);
   for (const { task, sum } of parts)
     if (task.kind === "generate") sum.answered.push(...(await saidOf(merge, task[split], task.generation)));
-  return parts.map(({ task, sum }) => ({ ...sum, answered: inOrder(sum.answered, task[split]) }));
+  return parts.map(({ task, sum }) => ({ ...sum, answered: asAsked(sum.answered, task[split]) }));
 }
 
 /** Answers in the order of their examples. */
-function inOrder(answered: readonly Answered[], examples: readonly EncodedExample[]): Answered[] {
+function asAsked(answered: readonly Answered[], examples: readonly EncodedExample[]): Answered[] {
   const byExample = new Map(answered.map((one) => [one.example, one]));
   return examples.map((example) => lookUp(byExample, example));
 }

@@ -6,12 +6,12 @@ import { at, lookUp } from "../at.js";
 import { mean } from "../report/rows.js";
 import { normalised } from "./exact.js";
 
-type Values = readonly number[];
+type Labels = readonly number[];
 
 /** 0 where nothing is there to be counted, as scikit-learn has it. */
 export const ratio = (part: number, of: number): number => (of === 0 ? 0 : part / of);
 
-export const accuracy = (said: Values, right: Values): number =>
+export const accuracy = (said: Labels, right: Labels): number =>
   ratio(said.filter((one, i) => one === right[i]).length, right.length);
 
 /** Of a class: how often it was said rightly, said, and right. */
@@ -21,7 +21,7 @@ export interface ClassCounts {
   readonly right: number;
 }
 
-export const countsOf = (said: Values, right: Values, one: number): ClassCounts => ({
+export const countsOf = (said: Labels, right: Labels, one: number): ClassCounts => ({
   hits: said.filter((label, i) => label === one && right[i] === one).length,
   said: said.filter((label) => label === one).length,
   right: right.filter((label) => label === one).length,
@@ -37,23 +37,23 @@ const together = (all: readonly ClassCounts[]): ClassCounts =>
   }));
 
 /** F1 of one class of two. */
-export const binaryF1 = (said: Values, right: Values, positive: number): number =>
+export const binaryF1 = (said: Labels, right: Labels, positive: number): number =>
   f1Of(countsOf(said, right, positive));
 
 /** The mean of the F1 of every class that was said or is right. */
-export function macroF1(said: Values, right: Values): number {
+export function macroF1(said: Labels, right: Labels): number {
   const classes = [...new Set([...said, ...right])];
   return mean(classes.map((one) => f1Of(countsOf(said, right, one))));
 }
 
 /** F1 of all classes counted together. */
-export function microF1(said: Values, right: Values): number {
+export function microF1(said: Labels, right: Labels): number {
   const classes = [...new Set([...said, ...right])];
   return f1Of(together(classes.map((one) => countsOf(said, right, one))));
 }
 
 /** Matthews' correlation, of any number of classes (Gorodkin 2004); 0 where one side has one class alone. */
-export function matthews(said: Values, right: Values): number {
+export function matthews(said: Labels, right: Labels): number {
   const classes = [...new Set([...said, ...right])].map((one) => countsOf(said, right, one));
   const n = right.length;
   const squares = (side: "said" | "right") => classes.reduce((sum, counts) => sum + counts[side] ** 2, 0);
@@ -64,15 +64,15 @@ export function matthews(said: Values, right: Values): number {
 }
 
 /** Pearson's correlation; 0 where one side is constant. */
-export function pearson(x: Values, y: Values): number {
+export function pearson(x: Labels, y: Labels): number {
   const [mx, my] = [mean(x), mean(y)];
-  const product = (a: Values, ma: number, b: Values, mb: number) =>
+  const product = (a: Labels, ma: number, b: Labels, mb: number) =>
     a.reduce((sum, value, i) => sum + (value - ma) * (at(b, i) - mb), 0);
   return ratio(product(x, mx, y, my), Math.sqrt(product(x, mx, x, mx) * product(y, my, y, my)));
 }
 
 /** The rank of each value; equal values share the mean of theirs. */
-function ranks(values: Values): number[] {
+function ranks(values: Labels): number[] {
   const places = new Map<number, number[]>();
   for (const [rank, value] of [...values].sort((a, b) => a - b).entries())
     places.set(value, [...(places.get(value) ?? []).slice(0, 1), rank]);
@@ -80,27 +80,27 @@ function ranks(values: Values): number[] {
   return values.map((value) => mean(lookUp(places, value)));
 }
 
-export const spearman = (x: Values, y: Values): number => pearson(ranks(x), ranks(y));
+export const spearman = (x: Labels, y: Labels): number => pearson(ranks(x), ranks(y));
 
 /** Every label's column of examples' marks. */
-const columns = (marks: readonly Values[]): number[][] =>
+const columns = (marks: readonly Labels[]): number[][] =>
   at(marks, 0).map((_, label) => marks.map((row) => at(row, label)));
 
-const markCounts = (said: readonly Values[], right: readonly Values[]): ClassCounts[] => {
+const markCounts = (said: readonly Labels[], right: readonly Labels[]): ClassCounts[] => {
   const rightColumns = columns(right);
   return columns(said).map((column, label) => countsOf(column, at(rightColumns, label), 1));
 };
 
 /** Of several labels: the mean of each label's F1. */
-export const macroF1OfMarks = (said: readonly Values[], right: readonly Values[]): number =>
+export const macroF1OfMarks = (said: readonly Labels[], right: readonly Labels[]): number =>
   mean(markCounts(said, right).map(f1Of));
 
 /** Of several labels: F1 of all counted together. */
-export const microF1OfMarks = (said: readonly Values[], right: readonly Values[]): number =>
+export const microF1OfMarks = (said: readonly Labels[], right: readonly Labels[]): number =>
   f1Of(together(markCounts(said, right)));
 
 /** How many examples have every label right. */
-export const exactMarks = (said: readonly Values[], right: readonly Values[]): number =>
+export const exactMarks = (said: readonly Labels[], right: readonly Labels[]): number =>
   mean(said.map((one, i) => Number(one.join() === at(right, i).join())));
 
 /** A tag's sign and the kind of entity that it is of. */

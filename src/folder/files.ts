@@ -5,7 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { adapterConfigName } from "../checkpoint/folder.js";
 import { gateNames } from "../merge/table.js";
@@ -278,24 +278,6 @@ export async function readLog(folder: string): Promise<LogLine[]> {
   const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
   return lines.map((line, i) => readLogLine(line, `${path}: line ${i + 1}`));
 }
-
-/** Lines that go into a result's files: of a folder they keep the name alone, not where it lies. */
-export function withoutPlaces(lines: readonly string[], folders: readonly string[]): string[] {
-  const longestFirst = folders.toSorted((a, b) => b.length - a.length);
-  return lines.map((line) =>
-    longestFirst.reduce((text, folder) => text.replaceAll(folder, basename(folder)), line),
-  );
-}
-
-/** The folder of a task's head in a merge's folder. */
-export const headFolder = (folder: string, task: string): string => join(folder, fileNames.heads, task);
-
-/** The folder of a task's whole model in a merge's folder. */
-export const taskFolder = (folder: string, task: string): string => join(folder, fileNames.tasks, task);
-
-/** The file of a task's head in a merge's folder. */
-export const headPath = (folder: string, task: string): string =>
-  join(headFolder(folder, task), fileNames.head);
 
 /** What a run writes at its end; a new run in the same folder begins without it. */
 export const finalFiles: readonly string[] = [

@@ -18,14 +18,13 @@ import {
   compareFile,
   finalFiles,
   finetuneFile,
-  headFolder,
-  headPath,
   mergeFile,
   fileNames,
   reproduceFile,
   resultsFile,
   stateFile,
 } from "./files.js";
+import { headFolder, headPath } from "./places.js";
 import { copyCompanions } from "../checkpoint/companions.js";
 import { nodeFile, similarityFile, treeFile } from "./tree-files.js";
 

@@ -86,7 +86,8 @@ function refusal(error: unknown, { repo, hubUrl }: Access): unknown {
   const status = statusOf(error);
   if (status === 401 || status === 403)
     return new UserError(
-      `${repo.name}: ${hubUrl} does not let this token write there (${status}); log in with one that may: hf auth login`,
+      `${repo.name}: ${hubUrl} does not let this token write there (${status}); log in with one that may ` +
+        "(hf auth login)",
     );
   return error;
 }

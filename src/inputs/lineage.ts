@@ -8,7 +8,7 @@ import { idOfSnapshot } from "../hub/hub.js";
 import type { Lineage } from "../report/metadata.js";
 
 /** A model by what it is called in a merge, and where it lies. */
-export interface NamedFolder {
+export interface LineageFolder {
   readonly label: string;
   readonly folder: string;
 }
@@ -28,7 +28,7 @@ async function metadataIn(folder: string): Promise<Readonly<Record<string, unkno
 }
 
 /** A name, or those of a list. */
-const namesIn = (value: unknown): string[] =>
+const textsIn = (value: unknown): string[] =>
   [value].flat().filter((one): one is string => typeof one === "string" && one.length < 200);
 
 const distinctOf = (names: readonly string[]): string[] => [...new Set(names)];
@@ -37,15 +37,15 @@ const distinctOf = (names: readonly string[]): string[] => [...new Set(names)];
 const idOf = (folder: string): string | undefined => idOfSnapshot(resolve(folder))?.split("@")[0];
 
 /** What the models of a merge, its base first, say of themselves. */
-export async function lineageOf(models: readonly NamedFolder[]): Promise<Lineage> {
+export async function lineageOf(models: readonly LineageFolder[]): Promise<Lineage> {
   const each: { label: string; id: string | undefined; metadata: Readonly<Record<string, unknown>> }[] = [];
   for (const { label, folder } of models)
     each.push({ label, id: idOf(folder), metadata: await metadataIn(folder) });
-  const all = (key: string) => distinctOf(each.flatMap(({ metadata }) => namesIn(metadata[key])));
+  const all = (key: string) => distinctOf(each.flatMap(({ metadata }) => textsIn(metadata[key])));
   return {
     models: distinctOf(each.flatMap(({ id }) => (id === undefined ? [] : [id]))),
     licences: each.flatMap(({ label, metadata }) =>
-      namesIn(metadata["license"]).map((licence) => ({ label, licence })),
+      textsIn(metadata["license"]).map((licence) => ({ label, licence })),
     ),
     languages: all("language"),
     datasets: all("datasets"),

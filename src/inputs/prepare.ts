@@ -3,7 +3,7 @@ import { member, type Member, type Family } from "../checkpoint/family.js";
 import { refIn, openSafetensors } from "../checkpoint/safetensors.js";
 import { lookUp, at } from "../at.js";
 import { UserError } from "../errors.js";
-import { headFolder, headPath } from "../folder/files.js";
+import { headFolder, headPath } from "../folder/places.js";
 import { join } from "node:path";
 import { dispose, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { z } from "zod";

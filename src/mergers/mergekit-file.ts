@@ -21,7 +21,7 @@ import { modelNames, namedFolder, tokenizerOf, type FileHooks, type ModelPlaces 
 import type { ModelsMerge } from "./models.js";
 import { writeRecorded } from "./output.js";
 
-type FileMerge = Pick<
+export type FileMerge = Pick<
   ModelsMerge,
   "out" | "shardSize" | "threads" | "allowPartial" | "allowMismatch" | "strict" | "overwrite" | "dequantise"
 > & {
@@ -215,7 +215,7 @@ function inOrder(documents: readonly FileDocument[], path: string): FileDocument
  * Runs a mergekit file. Of several documents (mergekit-multi) those with names are merged first, beside the output
  * folder and for as long as it takes.
  */
-export async function mergeByFile(path: string, merge: FileMerge, hooks: FileHooks): Promise<void> {
+export async function mergeByMergekitFile(path: string, merge: FileMerge, hooks: FileHooks): Promise<void> {
   const documents = await readDocuments(path);
   if (documents.length === 0) throw new UserError(`${path}: the file is empty`);
   const [final, ...others] = inOrder(documents, path).toReversed();

@@ -10,7 +10,7 @@ import { whileHashing } from "../disk/hashes.js";
 import { someOf } from "../disk/partners.js";
 import { UserError } from "../errors.js";
 import { planMerge, writePlanned, type DiskMerge } from "../folder/merge.js";
-import { withoutPlaces } from "../folder/files.js";
+import { withoutPlaces } from "../folder/places.js";
 import { openOutput } from "../folder/output.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
@@ -83,7 +83,7 @@ function adaptersToWrite(
 }
 
 /** Merges model folders, tensor by tensor, from disk to disk. Memory: see mergeOnDisk. */
-export async function mergeModels(
+export async function mergeFolders(
   merge: ModelsMerge,
   hooks: Pick<MergeHooks, "note" | "progress" | "stopping">,
 ): Promise<void> {

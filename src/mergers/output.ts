@@ -19,7 +19,7 @@ function valueRows(values: unknown): string[] {
 }
 
 /** The class that opens a written model, by its config. */
-async function classOf(out: string): Promise<string> {
+async function resultClass(out: string): Promise<string> {
   if (!existsSync(join(out, fileNames.config))) return "AutoModel";
   return classNamed(await readJsonObject(join(out, fileNames.config))) ?? "AutoModel";
 }
@@ -56,7 +56,7 @@ ${[...rows, ...valueRows(values)].join("\n")}
 
 ## Use
 \`\`\`python
-${openingLines(await classOf(out), adapter !== undefined).join("\n")}
+${openingLines(await resultClass(out), adapter !== undefined).join("\n")}
 \`\`\`
 ${notesSection(all)}`;
 }

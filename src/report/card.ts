@@ -1,7 +1,8 @@
 import { licenceNote, metadataText, type Lineage } from "./metadata.js";
 import type { ResultRow } from "./rows.js";
 import { safeLine } from "../errors.js";
-import { escapeMarkdown, furtherMetrics, resultTable, tableCaption, textIf, toMarkdown } from "./table.js";
+import { escapeMarkdown, resultTable, toMarkdown } from "./table.js";
+import { furtherMetrics, tableCaption, textIf } from "./caption.js";
 
 export interface InputHash {
   readonly role: string;

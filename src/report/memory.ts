@@ -1,5 +1,6 @@
 import { at } from "../at.js";
-import { toText, textIf } from "./table.js";
+import { toText } from "./table.js";
+import { textIf } from "./caption.js";
 
 /** A placement as the table shows it. Bytes; seconds a step. */
 export interface PlacementRow {

@@ -1,6 +1,6 @@
 /** The metadata on top of a model card, as the hub reads it. */
 import { stringify } from "yaml";
-import { titleOfMetric } from "./table.js";
+import { titleOfMetric } from "./caption.js";
 import type { ResultRow } from "./rows.js";
 
 /** What the models of a merge say of themselves. */

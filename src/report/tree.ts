@@ -1,5 +1,6 @@
 import { at, lookUp } from "../at.js";
-import { escapeHtml, percent } from "./table.js";
+import { escapeHtml } from "./table.js";
+import { percent } from "./caption.js";
 import { duration, placementText, size } from "./memory.js";
 
 /** A tree of merges as it is drawn. Accuracies in [0, 1]. */

@@ -7,7 +7,7 @@ import { Stopped, UserError } from "../errors.js";
 import type { InputHash } from "../report/card.js";
 import type { Timed } from "../report/comparison.js";
 import type { ResultRow } from "../report/rows.js";
-import { compareMethods, type Compared } from "../compare/compare.js";
+import { runComparison, type Compared } from "../compare/compare.js";
 import { modelFolder, type Candidate } from "../compare/candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { locate, shippedFamily } from "../inputs/locate.js";
@@ -117,7 +117,7 @@ async function compareAtSeeds(
   for (const seed of seeds) {
     hooks.note(`${part}, seed ${seed}`);
     const out = folderAt(seed);
-    const made = await compareMethods(
+    const made = await runComparison(
       {
         ...options,
         tasks,

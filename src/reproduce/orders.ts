@@ -15,7 +15,7 @@ import type { Candidate } from "../compare/candidates.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { finetune } from "../finetune/finetune.js";
 import { locateBase } from "../inputs/locate.js";
-import { mergeModels } from "../mergers/models.js";
+import { mergeFolders } from "../mergers/models.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { writeHead } from "../folder/output.js";
 import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
@@ -187,7 +187,7 @@ async function testMerges(context: OrdersContext, models: readonly string[]): Pr
       throw new UserError(`${candidate.name}: only what trains nothing merges models of one task here`);
     const { name, method, given } = candidate;
     await testOnce(context, name, { merge: name, given, count: finetuning.models }, async (out) =>
-      mergeModels(
+      mergeFolders(
         {
           method,
           given: { ...("seed" in method.parameters && { seed }), ...given },

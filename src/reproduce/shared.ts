@@ -1,7 +1,8 @@
 import { UserError } from "../errors.js";
 import { findMethod } from "../methods/index.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
-import { percentOf, resultTable, tableCaption } from "../report/table.js";
+import { percentOf, resultTable } from "../report/table.js";
+import { tableCaption } from "../report/caption.js";
 import type { Candidate } from "../compare/candidates.js";
 import type { CaptionedTable, Lab, Outcome, Produced } from "./types.js";
 

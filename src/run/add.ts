@@ -4,7 +4,7 @@ import { basename, join, resolve } from "node:path";
 import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
-import { mergeByTraining } from "./merge.js";
+import { trainMerge } from "./merge.js";
 import { locateBase } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
 
@@ -37,7 +37,7 @@ export interface AddedExpert {
  * expert the other: two coefficients a layer are trained on the validation data of all tasks.
  * @param options as for a merge; its tasks are not looked at
  */
-export async function addExpert(
+export async function addToMerge(
   { expert, to, task }: AddedExpert,
   options: MergeOptions,
   hooks: MergeHooks,
@@ -65,7 +65,7 @@ export async function addExpert(
   await checkBase(to, base);
   const tasks = [...before, name];
   const label = before.join("+");
-  return mergeByTraining({ ...told, tasks }, hooks, {
+  return trainMerge({ ...told, tasks }, hooks, {
     name: `${basename(resolve(to))}+${name}`,
     locations: {
       base,

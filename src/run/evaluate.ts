@@ -16,7 +16,8 @@ import {
 import { toRows } from "../evaluate/baselines.js";
 import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
-import { headFolder, headPath, fileNames, resultsFile, runFile } from "../folder/files.js";
+import { fileNames, resultsFile, runFile } from "../folder/files.js";
+import { headFolder, headPath } from "../folder/places.js";
 import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
 import { hasHead } from "../models/layers.js";
 import {

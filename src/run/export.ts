@@ -36,7 +36,7 @@ async function namesIn(base: string): Promise<ReadonlyMap<string, string>> {
 const modelOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? resolve(folder);
 
 /** The same, and a model of this machine by its folder's name alone. */
-const nameOf = (folder: string): string => idOfSnapshot(resolve(folder)) ?? basename(resolve(folder));
+const portableName = (folder: string): string => idOfSnapshot(resolve(folder)) ?? basename(resolve(folder));
 
 /** Coefficients weight the experts' own task vectors: nothing else can be said in a mergekit file. */
 function refuseInexpressible(
@@ -120,7 +120,7 @@ export async function mergekitOf(folder: string, named = modelOf): Promise<strin
  * where a mergekit file cannot say what was done.
  */
 export async function writeMergekitConfig(out: string): Promise<void> {
-  const text = await mergekitOf(out, nameOf).catch((error: unknown) => {
+  const text = await mergekitOf(out, portableName).catch((error: unknown) => {
     if (error instanceof UserError) return undefined;
     throw error;
   });

@@ -172,7 +172,7 @@ async function requestBefore(
  * The main job: trains the coefficients of a merge, writes the merged model, and measures it beside its baselines.
  * Memory: see loadTaskVectors and coefficientGradient.
  */
-export async function mergeByTraining(
+export async function trainMerge(
   options: MergeOptions,
   hooks: MergeHooks,
   given?: Recipe,

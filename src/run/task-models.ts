@@ -13,7 +13,8 @@ import { adapterConfigName, entryOf, isAdapter, openCheckpoint } from "../checkp
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import { UserError, errorCode } from "../errors.js";
-import { fileNames, headFolder, headPath, resultsFile, taskFolder } from "../folder/files.js";
+import { fileNames, resultsFile } from "../folder/files.js";
+import { headFolder, headPath, taskFolder } from "../folder/places.js";
 import { classWithHead } from "../inputs/data.js";
 import { openHead, readFamily } from "../inputs/prepare.js";
 import type { ModelFamily } from "../models/types.js";
@@ -29,7 +30,7 @@ interface TaskModel {
 }
 
 /** What transformers' class for spans calls a backbone, where it calls it otherwise than the others do. */
-const prefixOf = ({ backbone }: Pick<ModelFamily, "backbone">, architecture: string): string => {
+const classPrefix = ({ backbone }: Pick<ModelFamily, "backbone">, architecture: string): string => {
   if (backbone === "model" && architecture.endsWith("ForQuestionAnswering")) return "transformer.";
   return `${backbone}.`;
 };
@@ -44,14 +45,14 @@ async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]
     const head = await openHead(out, task, family.canonical);
     const architecture = classWithHead(head.checkpoint.config);
     if (architecture !== undefined)
-      found.push({ task, head, architecture, prefix: prefixOf(family, architecture) });
+      found.push({ task, head, architecture, prefix: classPrefix(family, architecture) });
     else await head.checkpoint.close();
   }
   return found;
 }
 
 /** The head's tensors under the names that the class has for them. */
-function headSources({ head, prefix }: TaskModel, { pooler }: ModelFamily): TensorSource[] {
+function headTensorsOf({ head, prefix }: TaskModel, { pooler }: ModelFamily): TensorSource[] {
   const { checkpoint, actual } = head;
   return [...actual].map(([canonical, stored]) => {
     const { dtype, shape } = entryOf(checkpoint, stored);
@@ -66,7 +67,11 @@ function headSources({ head, prefix }: TaskModel, { pooler }: ModelFamily): Tens
 }
 
 /** The config of a task's model. */
-async function writeConfig(folder: string, { head, architecture }: TaskModel, out: string): Promise<void> {
+async function writeTaskConfig(
+  folder: string,
+  { head, architecture }: TaskModel,
+  out: string,
+): Promise<void> {
   const { dtype, torch_dtype: older } = await readJsonObject(join(out, fileNames.config));
   await writeText(join(folder, fileNames.config), {
     ...head.checkpoint.config,
@@ -76,7 +81,7 @@ async function writeConfig(folder: string, { head, architecture }: TaskModel, ou
   });
 }
 
-const numbered = (i: number, count: number): string =>
+const partName = (i: number, count: number): string =>
   `model-${String(i).padStart(5, "0")}-of-${String(count).padStart(5, "0")}.safetensors`;
 
 /** Links a file, or copies it where the file system has no links. */
@@ -92,12 +97,12 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 async function writeLinked(folder: string, out: string, one: TaskModel, family: ModelFamily): Promise<void> {
   const merged = await openCheckpoint(out);
   try {
-    const sources = headSources(one, family);
+    const sources = headTensorsOf(one, family);
     const bodies = [...new Set(merged.names.map((name) => merged.ref(name).path))];
     const count = bodies.length + 1;
-    const files = new Map(bodies.map((path, i) => [path, numbered(i + 1, count)]));
+    const files = new Map(bodies.map((path, i) => [path, partName(i + 1, count)]));
     for (const [path, file] of files) await linkOrCopy(path, join(folder, file));
-    const own = numbered(count, count);
+    const own = partName(count, count);
     await writeSafetensors(join(folder, own), sources);
     const weight_map = Object.fromEntries([
       ...merged.names.map((name) => [name, files.get(merged.ref(name).path)]),
@@ -125,7 +130,7 @@ async function writeCopied(folder: string, out: string, one: TaskModel, family: 
       const name = one.prefix + stored.replace(new RegExp(`^${family.backbone}\\.`), "");
       return [{ name, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes }];
     });
-    await writeWeights(folder, [...body, ...headSources(one, family)], 5e9);
+    await writeWeights(folder, [...body, ...headTensorsOf(one, family)], 5e9);
   } finally {
     await merged.checkpoint.close();
   }
@@ -150,7 +155,7 @@ async function writeAdapter(folder: string, out: string, one: TaskModel, family:
     });
     // A pooler is the base's own: no adapter has one.
     const pooler = one.prefix + (family.pooler ?? "none");
-    const heads = headSources(one, family)
+    const heads = headTensorsOf(one, family)
       .filter(({ name }) => !name.startsWith(`${pooler}.`))
       .map((source) => ({ ...source, name: start + source.name }));
     await writeSafetensors(join(folder, adapterWeightsName), [...adapter, ...heads]);
@@ -186,7 +191,7 @@ export async function writeTaskModels(out: string, home: string): Promise<void> 
     await mkdir(folder, { recursive: true });
     if (isAdapter(out)) await writeAdapter(folder, out, one, family);
     else {
-      await writeConfig(folder, one, out);
+      await writeTaskConfig(folder, one, out);
       if (one.prefix === `${family.backbone}.`) await writeLinked(folder, out, one, family);
       else await writeCopied(folder, out, one, family);
       for (const file of (await readdir(out)).filter((name) => besideWeights.test(name)))
@@ -214,7 +219,7 @@ export async function exportTask(out: string, task: string, to: string): Promise
       await writeAdapter(to, out, one, family);
       return;
     }
-    await writeConfig(to, one, out);
+    await writeTaskConfig(to, one, out);
     await writeCopied(to, out, one, family);
     await copyCompanions(out, to, (path) => !besideWeights.test(path));
   } finally {

@@ -176,7 +176,7 @@ async function finalTable(
  * so the same command goes on after any stop. Linear nodes make one exact table of the whole; the
  * merged model is written from the leaves.
  */
-export async function mergeInTree(
+export async function mergeTree(
   options: MergeOptions,
   tree: TreeOptions,
   hooks: TreeHooks,

@@ -5,7 +5,7 @@ import { openMember, type Member } from "../../src/checkpoint/family.js";
 import { entryOf } from "../../src/checkpoint/folder.js";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
-import { mergeModels } from "../../src/mergers/models.js";
+import { mergeFolders } from "../../src/mergers/models.js";
 import { findMethod } from "../../src/methods/index.js";
 import { packageFolder } from "../../src/package.js";
 import { toFloat32, type HostTensor } from "../../src/tensor/dtype.js";
@@ -35,7 +35,7 @@ async function right(way: string): Promise<Map<string, HostTensor>> {
 async function merge(models: string[], options: object = {}): Promise<{ out: string; notes: string[] }> {
   const out = join(scratch, `out ${count++}`);
   const notes: string[] = [];
-  await mergeModels(
+  await mergeFolders(
     {
       method: findMethod("passthrough"),
       given: {},

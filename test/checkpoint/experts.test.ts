@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { openMember, openExpert } from "../../src/checkpoint/family.js";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
-import { mergeModels } from "../../src/mergers/models.js";
+import { mergeFolders } from "../../src/mergers/models.js";
 import { findMethod } from "../../src/methods/index.js";
 import { packageFolder } from "../../src/package.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
@@ -26,7 +26,7 @@ async function tensorsIn(folder: string): Promise<Map<string, Float32Array>> {
 
 async function merge(method: string, given: object, models: string[], base?: string): Promise<string> {
   const out = join(scratch, `out ${count++}`);
-  await mergeModels(
+  await mergeFolders(
     {
       method: findMethod(method),
       given: { ...given },

@@ -20,8 +20,8 @@ import { statisticsFor } from "../../src/mergers/statistics.js";
 import { findMethod } from "../../src/methods/index.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { evaluateFolder } from "../../src/run/evaluate.js";
-import { mergeByTraining } from "../../src/run/merge.js";
-import { mergeInTree } from "../../src/treerun/run.js";
+import { trainMerge } from "../../src/run/merge.js";
+import { mergeTree } from "../../src/treerun/run.js";
 import { temporaryFolder } from "../helpers.js";
 import { toyOptions } from "./toy-inputs.js";
 
@@ -30,8 +30,8 @@ vi.mock("../../src/compare/search.js", () => ({ searchGrid: vi.fn() }));
 vi.mock("../../src/folder/merge.js", () => ({ writeMerge: vi.fn() }));
 vi.mock("../../src/mergers/statistics.js", () => ({ statisticsFor: vi.fn() }));
 vi.mock("../../src/run/evaluate.js", () => ({ evaluateFolder: vi.fn() }));
-vi.mock("../../src/run/merge.js", () => ({ mergeByTraining: vi.fn() }));
-vi.mock("../../src/treerun/run.js", () => ({ mergeInTree: vi.fn() }));
+vi.mock("../../src/run/merge.js", () => ({ trainMerge: vi.fn() }));
+vi.mock("../../src/treerun/run.js", () => ({ mergeTree: vi.fn() }));
 
 const folder = await temporaryFolder();
 const row = (method: string, value = 0.5): ResultRow => ({
@@ -92,8 +92,8 @@ beforeEach(() => {
   vi.mocked(evaluateFolder)
     .mockReset()
     .mockResolvedValue({ rows: [row("mine")] } as never);
-  vi.mocked(mergeByTraining).mockReset();
-  vi.mocked(mergeInTree).mockReset();
+  vi.mocked(trainMerge).mockReset();
+  vi.mocked(mergeTree).mockReset();
 });
 
 test("candidates: every method, every training and the tree, each by its name", () => {
@@ -243,8 +243,8 @@ function trains({
     const rows = [row("individual", 0.9), row("average", 0.8), row("supermerge", 0.7)];
     return { out: out!, rows, synthetic: false, finished };
   };
-  vi.mocked(mergeByTraining).mockImplementation(train);
-  vi.mocked(mergeInTree).mockImplementation(train);
+  vi.mocked(trainMerge).mockImplementation(train);
+  vi.mocked(mergeTree).mockImplementation(train);
 }
 const training = (settings: object = { gate: "clamp" }): Candidate => ({
   name: "mine",
@@ -255,7 +255,7 @@ test("a training: its own settings, nothing beside it, and of its rows the last 
   trains();
   const context = contextOf();
   const found = await run(context, training());
-  const [settings, watching, recipe] = vi.mocked(mergeByTraining).mock.calls[0]!;
+  const [settings, watching, recipe] = vi.mocked(trainMerge).mock.calls[0]!;
   expect(settings).toEqual({
     ...context.options,
     gate: "clamp",
@@ -273,7 +273,7 @@ test("a training: its own settings, nothing beside it, and of its rows the last 
   expect(found!.seconds.merge).toBe(4);
   expect(found!.seconds.total).toBeGreaterThan(0);
   expect(found!.seconds.total).toBeLessThan(4);
-  expect(mergeInTree).not.toHaveBeenCalled();
+  expect(mergeTree).not.toHaveBeenCalled();
 });
 
 test("its seconds are those of training, else of the whole run, else what it took here", async () => {
@@ -297,7 +297,7 @@ test("a tree: pairs by similarity, in this process, unless it says otherwise", a
   trains();
   const context = contextOf();
   await run(context, { name: "mine", tree: { fanIn: 3 }, settings: { gate: "clamp" } });
-  const [settings, tree, watching] = vi.mocked(mergeInTree).mock.calls[0]!;
+  const [settings, tree, watching] = vi.mocked(mergeTree).mock.calls[0]!;
   expect(settings).toMatchObject({ gate: "clamp", out: modelFolder(context, "mine"), baselines: false });
   expect(tree).toEqual({
     fanIn: 3,
@@ -311,9 +311,9 @@ test("a tree: pairs by similarity, in this process, unless it says otherwise", a
   });
   watching.note("nothing");
   expect(notes).toEqual([]);
-  expect(mergeByTraining).not.toHaveBeenCalled();
+  expect(trainMerge).not.toHaveBeenCalled();
   await run(contextOf(), { name: "mine", tree: {} });
-  expect(vi.mocked(mergeInTree).mock.calls[1]![1]).toMatchObject({ fanIn: 2 });
+  expect(vi.mocked(mergeTree).mock.calls[1]![1]).toMatchObject({ fanIn: 2 });
 });
 
 /** What a training finds that was begun before, by this identity or another. */
@@ -327,13 +327,13 @@ async function goesOn(left: { mark?: string; files: readonly string[] }) {
   const mark = join(context.out, "methods", "mine.started");
   if (left.mark !== undefined) await writeFile(mark, left.mark);
   let found: boolean | undefined;
-  vi.mocked(mergeByTraining).mockImplementationOnce(() => {
+  vi.mocked(trainMerge).mockImplementationOnce(() => {
     found = existsSync(join(out, "state.json"));
     return Promise.resolve({ out, rows: [], synthetic: false, finished: false });
   });
   await run(context, training(), "mine");
   expect(await readFile(mark, "utf8")).toBe("mine");
-  return { resume: vi.mocked(mergeByTraining).mock.calls.at(-1)![0].resume, found };
+  return { resume: vi.mocked(trainMerge).mock.calls.at(-1)![0].resume, found };
 }
 
 test("a training goes on from a state of its own alone; what another one left is gone", async () => {

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { runCandidate, type Candidate, type Made } from "../../src/compare/candidates.js";
-import { compareMethods, type CompareOptions } from "../../src/compare/compare.js";
+import { runComparison, type CompareOptions } from "../../src/compare/compare.js";
 import { heldOutHashes, measureHeldOut } from "../../src/compare/held-out.js";
 import { Stopped } from "../../src/errors.js";
 import { openOutput } from "../../src/folder/output.js";
@@ -34,9 +34,9 @@ vi.mock("../../src/inputs/locate.js", async (original) => ({
 vi.mock("../../src/folder/output.js", () => ({ openOutput: vi.fn(), writeHead: vi.fn() }));
 vi.mock("../../src/compare/search.js", () => ({ searchGrid: vi.fn() }));
 vi.mock("../../src/folder/merge.js", () => ({ writeMerge: vi.fn() }));
-vi.mock("../../src/run/merge.js", () => ({ mergeByTraining: vi.fn() }));
+vi.mock("../../src/run/merge.js", () => ({ trainMerge: vi.fn() }));
 vi.mock("../../src/run/evaluate.js", () => ({ evaluateFolder: vi.fn() }));
-vi.mock("../../src/treerun/run.js", () => ({ mergeInTree: vi.fn() }));
+vi.mock("../../src/treerun/run.js", () => ({ mergeTree: vi.fn() }));
 vi.mock("../../src/mergers/statistics.js", () => ({ statisticsFor: vi.fn() }));
 
 const folder = await temporaryFolder();
@@ -83,7 +83,7 @@ interface Watched {
 async function compare(changed: Partial<CompareOptions> = {}, { stopping = () => false }: Watched = {}) {
   const out = changed.out ?? join(folder, String(made++));
   const notes: string[] = [];
-  const compared = await compareMethods(
+  const compared = await runComparison(
     {
       ...toyOptions(),
       out,
@@ -383,7 +383,7 @@ test("tasks that are held out are tested on what was written, before it goes", a
 test("where nobody says, it goes to merged/, by what is compared", async () => {
   vi.mocked(openOutput).mockRejectedValueOnce(new Error("seen"));
   await expect(
-    compareMethods(
+    runComparison(
       { ...toyOptions(), methods: [], search: false, keep: false, given: {} },
       { note: () => {}, progress: () => {}, step: () => {}, stopping: () => false },
     ),

@@ -64,9 +64,9 @@ test("no is false, as in YAML 1.1, and a model may be called e1", async () => {
   await symlink(a, join(folder, "e1"));
   const file = join(folder, "m.yml");
   await writeFile(file, halves("e1", b));
-  const { mergeByFile } = await import("../../src/mergers/mergekit-file.js");
+  const { mergeByMergekitFile } = await import("../../src/mergers/mergekit-file.js");
   const silent = { note() {}, progress() {}, stopping: () => false };
-  await mergeByFile(file, { out: fresh("out"), shardSize: 1e9, threads: 0, seed: 0 }, silent);
+  await mergeByMergekitFile(file, { out: fresh("out"), shardSize: 1e9, threads: 0, seed: 0 }, silent);
 });
 
 test("one module is what stands in it; its parameters are more particular than the file's", async () => {

@@ -2,7 +2,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
-import { mergeByFile } from "../../src/mergers/mergekit-file.js";
+import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
 import { temporaryFolder } from "../helpers.js";
 import { expectClose } from "./close.js";
 
@@ -20,7 +20,7 @@ describe.each([
 
   test.each(files)("%s", async (file) => {
     const out = join(await temporaryFolder(), "out");
-    await mergeByFile(join(root, family, file), { out, shardSize: 1e9, seed: 0 }, silent);
+    await mergeByMergekitFile(join(root, family, file), { out, shardSize: 1e9, seed: 0 }, silent);
     const theirs = join(root, family, file.replace(".yml", ".safetensors"));
     await expectClose(join(out, "model.safetensors"), theirs, file.endsWith("in-bf16.yml"));
   });

@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { copyFile, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { mergeByFile } from "../../src/mergers/mergekit-file.js";
+import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
 import { packageFolder } from "../../src/package.js";
 import { verify } from "../../src/run/verify.js";
 import { temporaryFolder } from "../helpers.js";
@@ -35,7 +35,7 @@ test.each(files)("%s", async (file) => {
   await copyFile(join(root, file), own);
   const out = join(scratch, name);
   const silent = { note() {}, progress() {}, stopping: () => false };
-  await mergeByFile(own, { out, shardSize: 1e9, seed: 0 }, silent);
+  await mergeByMergekitFile(own, { out, shardSize: 1e9, seed: 0 }, silent);
   await expectClose(
     join(out, "model.safetensors"),
     join(root, `${name}.safetensors`),

@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { addedTokensIn, vocabularyIn } from "../../src/checkpoint/vocabulary.js";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { packageFolder } from "../../src/package.js";
-import { mergeByFile } from "../../src/mergers/mergekit-file.js";
+import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
 import { verify } from "../../src/run/verify.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
@@ -49,7 +49,7 @@ describe.each(["untied", "tied"])("%s tables", (family) => {
 
   test.each(files)("%s", async (file) => {
     const out = join(await temporaryFolder(), "out");
-    await mergeByFile(join(root, family, file), { out, shardSize: 1e9, seed: 0 }, silent);
+    await mergeByMergekitFile(join(root, family, file), { out, shardSize: 1e9, seed: 0 }, silent);
     const wanted = await json<Expected>(join(root, family, file.replace(".yml", ".json")));
     const tokens = (await vocabularyIn(out))!;
     expect([...tokens.keys()].sort()).toEqual(Object.keys(wanted.ids).sort());
@@ -85,7 +85,7 @@ const merged = async (more: string): Promise<string> => {
   const [path, out] = [join(await temporaryFolder(), "file.yml"), join(await temporaryFolder(), "out")];
   const models = ["a", "b"].map((name) => `{model: ${join(untied, name)}, parameters: {weight: 1}}`);
   await writeFile(path, `merge_method: linear\nmodels: [${models.join(", ")}]\n${more}`);
-  await mergeByFile(path, { out, shardSize: 1e9, seed: 0 }, silent);
+  await mergeByMergekitFile(path, { out, shardSize: 1e9, seed: 0 }, silent);
   return out;
 };
 

@@ -5,7 +5,7 @@ import { basename, join } from "node:path";
 import { expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { findMethod } from "../../src/methods/index.js";
-import { mergeModels } from "../../src/mergers/models.js";
+import { mergeFolders } from "../../src/mergers/models.js";
 import { packageFolder } from "../../src/package.js";
 import { toFloat32 } from "../../src/tensor/dtype.js";
 import { expectSameBytes, relativeError } from "../helpers.js";
@@ -547,7 +547,7 @@ test("a model that is changed while it is read leaves no result", async () => {
     stopping: () => false,
   };
   const plain = { models: [expert], base, out, dtype: "auto", shardSize: 1e9, threads: 0 } as const;
-  const changing = mergeModels({ ...plain, method: findMethod("average"), given: {} }, hooks);
+  const changing = mergeFolders({ ...plain, method: findMethod("average"), given: {} }, hooks);
   await expect(changing).rejects.toThrow(/expert\/model\.safetensors: it was changed while it was read/);
   expect(files).toBeGreaterThan(0);
   expect(readdirSync(out)).toEqual([]);

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
-import { mergeModels, type ModelsMerge } from "../../src/mergers/models.js";
+import { mergeFolders, type ModelsMerge } from "../../src/mergers/models.js";
 import { findMethod } from "../../src/methods/index.js";
 import { packageFolder } from "../../src/package.js";
 import { fromFloat32, isFloat, toFloat32, writtenType } from "../../src/tensor/dtype.js";
@@ -22,7 +22,7 @@ async function merge(
   method = "task-arithmetic",
 ): Promise<string[]> {
   const notes: string[] = [];
-  await mergeModels(
+  await mergeFolders(
     {
       method: findMethod(method),
       given: method === "task-arithmetic" ? { lambda: 0.5 } : {},

@@ -3,8 +3,8 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
 import { findMethod } from "../../src/methods/index.js";
-import { mergeByFile } from "../../src/mergers/mergekit-file.js";
-import { mergeModels, type ModelsMerge } from "../../src/mergers/models.js";
+import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
+import { mergeFolders, type ModelsMerge } from "../../src/mergers/models.js";
 import { fromFloat32, toFloat32, type DType } from "../../src/tensor/dtype.js";
 import { temporaryFolder } from "../helpers.js";
 
@@ -92,7 +92,7 @@ export async function merge(
   const notes: string[] = [];
   const hooks = { note: (text: string) => void notes.push(text), progress() {}, stopping: () => false };
   const given = method === "task-arithmetic" ? { lambda: 1 } : {};
-  await mergeModels(
+  await mergeFolders(
     { method: findMethod(method), given, models, out, dtype: "auto", shardSize: 1e9, threads: 0, ...options },
     hooks,
   );
@@ -105,7 +105,7 @@ export async function byFile(text: string, options: object = {}): Promise<Merged
   await writeFile(path, text);
   const notes: string[] = [];
   const hooks = { note: (line: string) => void notes.push(line), progress() {}, stopping: () => false };
-  await mergeByFile(path, { out, shardSize: 1e9, threads: 0, seed: 0, ...options }, hooks);
+  await mergeByMergekitFile(path, { out, shardSize: 1e9, threads: 0, seed: 0, ...options }, hooks);
   return resultOf(out, notes);
 }
 

@@ -6,10 +6,10 @@ import {
   toMarkdown,
   averageRanks,
   resultTable,
-  tableCaption,
   textOf,
   toText,
 } from "../../src/report/table.js";
+import { tableCaption } from "../../src/report/caption.js";
 import { interval, differenceOf, type ResultRow } from "../../src/report/rows.js";
 
 const row = (method: string, task: string, seed: number, value: number): ResultRow => ({
