@@ -68,7 +68,7 @@ const program = new Command("train-merge")
   .option("--debug", "show the stack of an error")
   .addHelpText(
     "after",
-    "\n`train-merge train --help` lists every setting. Examples:\n  $ train-merge --tasks " +
+    "\n`train-merge train --help all` lists every setting. Examples:\n  $ train-merge --tasks " +
       "rte,cb,copa\n  $ train-merge --tasks rte,cb,copa --family minilm --data data/text\n  $ " +
       "train-merge tree --tasks rte,cb,copa\n  $ train-merge merge --method ties --base base " +
       "--experts a b c\n  $ train-merge compare --tasks rte,cb,copa\n  $ train-merge evaluate " +

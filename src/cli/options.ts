@@ -7,13 +7,32 @@ import { UsageError, kebab } from "../errors.js";
 /** Options as commander hands them over. */
 export type Given = Readonly<Record<string, unknown>>;
 
+/** The settings that a help shows first: `--help all` shows the others too. */
+const foremost: readonly (keyof typeof settings)[] = [
+  "tasks",
+  "base",
+  "experts",
+  "data",
+  "out",
+  "steps",
+  "minutes",
+  "valPerTask",
+  "loss",
+  "memoryBudget",
+];
+
+/** Whether the help is asked for everything. */
+const wantsAll = (): boolean => /(^|,)(--help|-h),all(,|$)/.test(process.argv.slice(2).join());
+
 /** Gives a command settings of a run as options, with what they are when nobody says. */
 export function addSettings(command: Command, left: readonly string[] = []): void {
+  if (!wantsAll()) command.addHelpText("after", "\n`--help all` lists every setting, with its default.");
   for (const [key, { argument, help, schema }] of Object.entries(settings)) {
     if (left.includes(key)) continue;
+    const isShown = wantsAll() || foremost.some((one) => one === key);
     const fallback = z.union([z.string(), z.number()]).safeParse(schema.safeParse(undefined).data);
     const shown = fallback.success ? ` (default: ${fallback.data})` : "";
-    command.addOption(new Option(`--${kebab(key)} ${argument}`.trim(), `${help}${shown}`));
+    command.addOption(new Option(`--${kebab(key)} ${argument}`.trim(), `${help}${shown}`).hideHelp(!isShown));
   }
 }
 

@@ -33,23 +33,35 @@ function timeText(seconds: number): string {
 /** Off a terminal, milliseconds between two lines of something that takes long. */
 const silentFor = 10_000;
 
-/** Time that the steps so far took, spread over those that are left; measuring comes after them. */
-function leftText(first: { at: number; step: number }, step: number, steps: number): string {
-  const done = step - first.step;
+/** A run's time as it is seen while it takes its steps. */
+interface RunTime {
+  /** The first step that was seen, and when. */
+  readonly at: number;
+  readonly step: number;
+  /** Seconds that measuring takes after the steps; 0 where nobody knows. */
+  readonly measuring: number;
+}
+
+/** Time that the steps so far took, spread over those that are left, and the measuring after them. */
+function leftText({ at, step: begin, measuring }: RunTime, step: number, steps: number): string {
+  const done = step - begin;
   if (done <= 0 || step === steps) return "";
-  const each = (performance.now() - first.at) / 1000 / done;
-  return `  ${timeText(each * (steps - step))} of steps left`;
+  const each = (performance.now() - at) / 1000 / done;
+  return `  ${timeText(each * (steps - step) + measuring)} left`;
 }
 
 /** Writes what a run tells to stderr: one line rewritten in place on a terminal, few plain lines elsewhere. */
 export function progressPrinter(
   stream: NodeJS.WriteStream,
-): Pick<MergeHooks, "note" | "progress" | "step"> & { end(): void } {
+): Required<Pick<MergeHooks, "note" | "progress" | "step" | "expected">> & { end(): void } {
   const live = stream.isTTY;
   let open = false;
   let first: { at: number; step: number } | undefined;
   let accuracy = "";
   let toldAt = performance.now();
+  let measuring = 0;
+  /** When all is expected to be done, once the steps are. */
+  let endsAt: number | undefined;
 
   const end = () => {
     if (open) stream.write("\n");
@@ -74,7 +86,11 @@ export function progressPrinter(
       toldAt = performance.now();
     },
     progress(phase, done, of) {
-      line(`${phase} ${done}/${of}`, false);
+      const left = endsAt === undefined ? "" : `  ${timeText((endsAt - performance.now()) / 1000)} left`;
+      line(`${phase} ${done}/${of}${left}`, false);
+    },
+    expected(seconds) {
+      measuring = seconds;
     },
     step({ step, loss, validation }: TrainRecord, tasks, steps) {
       // A step before the first that was seen is another training's.
@@ -84,7 +100,8 @@ export function progressPrinter(
         accuracy = tasks.map((task, i) => `${task} ${shares[i] ?? ""}`).join("  ");
       }
       const told = loss === undefined ? "" : `  loss ${loss.toFixed(4)}`;
-      const left = leftText(first, step, steps);
+      const left = leftText({ ...first, measuring }, step, steps);
+      if (step === steps && measuring > 0) endsAt = performance.now() + 1000 * measuring;
       line(`step ${step}/${steps}${told}  validation: ${accuracy}${left}`, validation !== undefined);
     },
   };

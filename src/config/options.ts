@@ -22,6 +22,8 @@ export interface MergeHooks {
   progress(phase: string, done: number, of: number): void;
   step(record: TrainRecord, tasks: readonly string[], steps: number): void;
   stopping(): boolean;
+  /** How long measuring the result is expected to take once all steps are taken, in seconds. */
+  expected?(seconds: number): void;
 }
 
 export interface MergeResult {

@@ -116,6 +116,11 @@ export const settings = {
     schema: above(0).default(0.03),
     help: "learning rate of AdamW",
   },
+  minutes: {
+    argument: "<n>",
+    schema: above(0).optional(),
+    help: "take about so long: steps, examples and what is measured are fitted to it by what this machine was found to do",
+  },
   warmup: { argument: "<n>", schema: wholeNumber(0).default(0), help: "steps of linear warm-up" },
   decay: {
     argument: "<name>",
@@ -132,6 +137,11 @@ export const settings = {
     argument: "<n>",
     schema: wholeNumber().default(32),
     help: "validation examples drawn for each task",
+  },
+  testPerTask: {
+    argument: "<n>",
+    schema: wholeNumber().optional(),
+    help: "test examples of each task that are measured on, drawn by the seed (default: all)",
   },
   taskWeights: {
     argument: "<numbers>",

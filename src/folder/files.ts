@@ -58,6 +58,7 @@ const trainedSettings = z
     pack: z.string(),
     gate: z.enum(gateNames),
     columns: z.record(z.string(), z.string()),
+    testPerTask: z.number(),
     /** The step that was written. */
     chosenStep: z.number(),
     /** Of a tree of merges: which, and how long its table was trained on afterwards. */

@@ -104,8 +104,8 @@ export async function prepareTasks(
   { head }: OpenedModels,
   { tasks, heads, encoder }: TaskSources,
 ): Promise<TaskExamples[]> {
-  const { valPerTask, seed, split, loss } = options;
-  const draw = { data, valPerTask, seed, split };
+  const { valPerTask, testPerTask, seed, split, loss } = options;
+  const draw = { data, valPerTask, testPerTask, seed, split };
   const prepared: TaskExamples[] = [];
   for (const [i, task] of tasks.entries()) {
     const member = at(heads, i);
@@ -245,6 +245,8 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     allowMismatch: _am,
     strict: _s,
     overwrite: _ow,
+    // What it was fitted to stands in the settings that it decided.
+    minutes: _mi,
     dequantise: _dq,
     ...rest
   } = options;

@@ -62,6 +62,7 @@ export interface EvaluateOptions {
   readonly maxLength?: number | undefined;
   readonly valPerTask?: number | undefined;
   readonly split?: SplitName | undefined;
+  readonly testPerTask?: number | undefined;
   readonly columns?: Readonly<Record<string, string>> | undefined;
 }
 
@@ -114,6 +115,7 @@ async function drawOptions(
     maxLength: options.maxLength ?? saved.maxLength ?? 128,
     valPerTask: options.valPerTask ?? saved.valPerTask ?? 32,
     split: options.split ?? saved.split ?? "files",
+    testPerTask: options.testPerTask ?? saved.testPerTask,
     score: options.score ?? saved.score ?? "sum",
     columns: options.columns ?? saved.columns,
   };

@@ -21,6 +21,7 @@ import { finishMerge, searchProgress, withExperts, type Finished } from "./finis
 import { openInputs, mergeContextOf, type Inputs } from "../inputs/open.js";
 import { recipeOf, type Recipe } from "../inputs/locate.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
+import { fitToTime, fittedBefore, measuringSeconds, searchedSeconds } from "./fit.js";
 import { packingCost } from "./packing.js";
 import { recorded } from "../inputs/data.js";
 import { loadState, openLog, placedIn, saveState } from "../folder/state.js";
@@ -137,7 +138,11 @@ export async function searchAndTrain(
   hooks: MergeHooks,
 ): Promise<Trained> {
   const { vectors } = run.inputs;
+  const began = performance.now();
   const { search, lambda } = await findLambda(run.inputs, options, hooks);
+  const { tasks } = run.inputs;
+  const token = search.length > 0 ? searchedSeconds(tasks, (performance.now() - began) / 1000) : undefined;
+  if (token !== undefined) hooks.expected?.(measuringSeconds(tasks, options, token));
   const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
   hooks.note(`coefficients start at ${trainOptions.init}`);
   const [start, readBefore] = [performance.now(), traffic.read];
@@ -173,25 +178,28 @@ async function requestBefore(
  * Memory: see loadTaskVectors and coefficientGradient.
  */
 export async function trainMerge(
-  options: MergeOptions,
+  asked: MergeOptions,
   hooks: MergeHooks,
   given?: Recipe,
 ): Promise<MergeResult> {
   const started = performance.now();
-  if (options.adaptOn === "test" && usesLabels(options.loss))
+  if (asked.adaptOn === "test" && usesLabels(asked.loss))
     throw new UserError(
       "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
     );
-  const found = given ?? (await recipeOf(options));
-  const out = options.out ?? join("merged", found.name);
+  const found = given ?? (await recipeOf(asked));
+  const out = asked.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
-  const resume = (options.resume ?? false) && stateFile.exists(out);
+  const resume = (asked.resume ?? false) && stateFile.exists(out);
+  const begun = resume ? await fittedBefore(out, asked) : asked;
   // A run that was killed before its first save left nothing to go on from: the same command starts it.
-  if (options.resume && !resume)
-    hooks.note(`--resume: ${out} holds no ${stateFile.name}; the run starts anew`);
-  const recipe: Recipe = { ...found, ...(resume && { request: await requestBefore(out, options) }) };
-  const inputs = await openInputs(options, recipe, out, hooks);
+  if (asked.resume && !resume) hooks.note(`--resume: ${out} holds no ${stateFile.name}; the run starts anew`);
+  const recipe: Recipe = { ...found, ...(resume && { request: await requestBefore(out, begun) }) };
+  const opened = await openInputs(begun, recipe, out, hooks);
   try {
+    const { inputs, options } = resume
+      ? { inputs: opened, options: begun }
+      : await fitToTime(opened, begun, hooks);
     const run: TrainingRun = {
       out,
       inputs,
@@ -221,6 +229,6 @@ export async function trainMerge(
     };
     return await finishMerge({ out, inputs, options, hooks }, finished);
   } finally {
-    await inputs.dispose();
+    await opened.dispose();
   }
 }

@@ -15,7 +15,19 @@ export interface DrawOptions {
   readonly valPerTask: number;
   readonly seed: number;
   readonly split?: SplitName | undefined;
+  /** Test examples that are measured on, drawn by the seed; all without. */
+  readonly testPerTask?: number | undefined;
 }
+
+/** Some of a test set, drawn by the seed; undefined: all of it. */
+export const testDraw = <T>(
+  test: readonly T[],
+  { id }: Pick<Task, "id">,
+  { testPerTask: count, seed }: Pick<DrawOptions, "testPerTask" | "seed">,
+): readonly T[] => {
+  if (count === undefined || count >= test.length) return test;
+  return shuffled(test, `${seed}/test/${id}`).slice(0, count);
+};
 
 export interface TaskData {
   /** The examples that coefficients are trained and hyper-parameters searched on. */
@@ -116,7 +128,12 @@ async function paperData(read: SplitReader, count: number, where: string): Promi
  * drawn from train; with a development file alone, it is shuffled and cut.
  * @param split `paper` cuts one set in two as the papers do, the first `count` for validation, the rest for the test
  */
-export async function loadTaskData(
+export async function loadTaskData(dataFolder: string, task: Task, options: DrawOptions): Promise<TaskData> {
+  const drawn = await drawnData(dataFolder, task, options);
+  return { ...drawn, test: testDraw(drawn.test, task, options) };
+}
+
+async function drawnData(
   dataFolder: string,
   task: Task,
   { valPerTask: count, seed, split = "files" }: DrawOptions,
