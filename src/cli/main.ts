@@ -16,6 +16,7 @@ import { version } from "../package.js";
 /** Every command: what adds it to the program, loaded when it is asked for. In the order of the help. */
 const commands = new Map<string, () => Promise<(program: Command) => void>>([
   ["train", async () => (await import("./train.js")).addTrain],
+  ["init", async () => (await import("./init.js")).addInit],
   ["finetune", async () => (await import("./finetune.js")).addFinetune],
   ["merge", async () => (await import("./merge.js")).addMerge],
   ["methods", async () => (await import("./methods.js")).addMethods],
