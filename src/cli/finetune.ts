@@ -1,3 +1,4 @@
+import { titleOfMetric } from "../report/caption.js";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
@@ -15,7 +16,7 @@ Examples:
   $ train-merge finetune --task rte --data data/text --out experts/rte      every weight of the base that ships
   $ train-merge finetune --task cb --base org/base --data data/text --lora 8 --out experts/cb
   $ train-merge finetune --multitask --task rte,cb,copa --data data/text --out multitask one model of all of them
-The same command with --resume goes on from the last whole epoch.`;
+The same command with --resume goes on from where it stands.`;
 
 /** Customary rates: fewer numbers take larger steps. */
 const customaryRates = { full: 5e-5, lora: 5e-4, ia3: 3e-3 } as const;
@@ -48,13 +49,18 @@ function trainedPart(options: FinetuneFlags): FinetuneOptions["how"] {
 function scoreLine({
   task,
   accuracy,
+  metric = "accuracy",
   loss,
 }: {
   task: string;
   accuracy?: number | undefined;
+  metric?: string | undefined;
   loss: number;
 }): string {
-  const right = accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} % of the validation examples, `;
+  const right =
+    accuracy === undefined
+      ? ""
+      : `${titleOfMetric(metric)} ${(100 * accuracy).toFixed(1)} % on the validation examples, `;
   return `${task}: ${right}loss ${loss.toFixed(4)}`;
 }
 
@@ -101,8 +107,8 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
   if (!done) {
     job.note(
       existsSync(join(out, fileNames.finetuneTensors))
-        ? "stopped; the same command with --resume goes on from the last whole epoch"
-        : "stopped before the first epoch was whole: there is nothing to go on from",
+        ? "stopped; the same command with --resume goes on from here"
+        : "stopped before the first step: there is nothing to go on from",
     );
     process.exitCode = stoppedCode;
   } else if (options.json) printJson(done);
@@ -170,7 +176,7 @@ export function addFinetune(program: Command): void {
     )
     .addOption(settingOption("backend"))
     .addOption(settingOption("overwrite"))
-    .option("--resume", "go on from the last whole epoch in --out")
+    .option("--resume", "go on from the state in --out")
     .option("--json", "print the scores as JSON")
     .addHelpText("after", finetuneHelp)
     .action(runFinetune);

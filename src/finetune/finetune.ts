@@ -14,6 +14,7 @@ import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.
 import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";
+import { titleOfMetric } from "../report/caption.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { tasksOf } from "../inputs/data.js";
 import type { Task } from "../tasks/registry.js";
@@ -64,8 +65,8 @@ function numbersOf(options: FinetuneOptions): Record<string, unknown> {
   return numbers;
 }
 
-function scoreText({ task, accuracy, loss }: EpochScore): string {
-  const right = accuracy === undefined ? "" : `${(100 * accuracy).toFixed(1)} %, `;
+function scoreText({ task, accuracy, metric = "accuracy", loss }: EpochScore): string {
+  const right = accuracy === undefined ? "" : `${titleOfMetric(metric)} ${(100 * accuracy).toFixed(1)} %, `;
   return `${task} ${right}loss ${loss.toFixed(4)}`;
 }
 
@@ -79,33 +80,57 @@ interface Training {
   readonly hooks: MergeHooks;
 }
 
-/** Trains one epoch, all tasks' batches in an order that the seed draws. @returns the loss; undefined where stopped */
+/** How far an epoch is: its steps that are done, and their losses' sum. */
+interface EpochPart {
+  readonly done: number;
+  readonly lossSum: number;
+}
+
+/** Milliseconds after which the state is saved within an epoch: what a kill costs at most. */
+const savedEvery = 120_000;
+
+/**
+ * Trains one epoch, all tasks' batches in an order that the seed draws, from where it stands.
+ * @param save called now and then, and where it is asked to stop
+ * @returns where it stands then: at its end, unless it was asked to stop
+ */
 async function trainEpoch(
   { options, loaded, tasks, perEpoch, hooks }: Training,
   epoch: number,
-): Promise<number | undefined> {
+  begin: EpochPart,
+  save: (part: EpochPart) => Promise<void>,
+): Promise<EpochPart> {
   const { trainee, moments } = loaded;
   const { epochs, microBatch, weightDecay } = options;
   const steps = epochs * perEpoch;
   const warmup = Math.max(1, Math.round(steps / 20));
   const batches = tasks.flatMap((task) => Array.from({ length: task.batches }, (_, n) => ({ task, n })));
   const order = shuffled(batches, `${options.order ?? options.seed}/epoch/${epoch}`);
-  let total = 0;
-  for (const [done, { task, n }] of order.entries()) {
+  let { lossSum } = begin;
+  let savedAt = performance.now();
+  for (const [step, { task, n }] of [...order.entries()].slice(begin.done)) {
     const batch = task.batch(epoch * task.batches + n);
-    const lr = learningRate(epoch * perEpoch + done, { steps, lr: options.lr, warmup, decay: "linear" });
-    total += await weightStep(
+    const lr = learningRate(epoch * perEpoch + step, { steps, lr: options.lr, warmup, decay: "linear" });
+    const loss = await weightStep(
       trainee,
       moments,
       [{ head: trainedHead(trainee.trained, task.prefix), batch, weight: 1 }],
       { lr, weightDecay, clip: 1, microBatch },
     );
-    hooks.progress(`epoch ${epoch + 1} of ${epochs}`, done + 1, perEpoch);
+    lossSum += loss;
+    const done = step + 1;
+    hooks.progress(`epoch ${epoch + 1} of ${epochs}, loss ${loss.toFixed(4)}, step`, done, perEpoch);
     // On wasm nothing waits for a device: signals get their turn here.
     await setImmediate();
-    if (hooks.stopping()) return undefined;
+    const isLast = done === perEpoch;
+    const stops = !isLast && hooks.stopping();
+    if (stops || (!isLast && performance.now() - savedAt > savedEvery)) {
+      await save({ done, lossSum });
+      savedAt = performance.now();
+    }
+    if (stops) return { done, lossSum };
   }
-  return total / perEpoch;
+  return { done: perEpoch, lossSum };
 }
 
 /**
@@ -120,9 +145,21 @@ async function trainEpochs(
 ): Promise<Progress | undefined> {
   const { options, loaded, tasks, perEpoch, hooks } = training;
   let progress = begin;
-  for (let epoch = begin.step / perEpoch; epoch < options.epochs; epoch++) {
-    const trainingLoss = await trainEpoch(training, epoch);
-    if (trainingLoss === undefined) return undefined;
+  let part: EpochPart = { done: begin.step % perEpoch, lossSum: begin.lossSum ?? 0 };
+  const { taken } = loaded.moments;
+  for (let epoch = Math.floor(begin.step / perEpoch); epoch < options.epochs; epoch++) {
+    const { best: before } = progress;
+    part = await trainEpoch(training, epoch, part, ({ done, lossSum }) =>
+      saveEpoch(
+        out,
+        identity,
+        { step: epoch * perEpoch + done, lossSum, best: before },
+        { taken, maps: loaded.maps },
+      ),
+    );
+    if (part.done < perEpoch) return undefined;
+    const trainingLoss = part.lossSum / perEpoch;
+    part = { done: 0, lossSum: 0 };
     const scores = await scoreTasks(loaded.trainee, tasks, options.microBatch);
     const loss = scores.reduce((sum, score) => sum + score.loss, 0);
     let { best } = progress;
@@ -131,7 +168,7 @@ async function trainEpochs(
       loaded.keepBest();
     }
     progress = { step: (epoch + 1) * perEpoch, best };
-    await saveEpoch(out, identity, progress, { taken: loaded.moments.taken, maps: loaded.maps });
+    await saveEpoch(out, identity, progress, { taken, maps: loaded.maps });
     hooks.note(
       `epoch ${epoch + 1}: training loss ${trainingLoss.toFixed(4)}; ${scores.map(scoreText).join("; ")}`,
     );
@@ -201,7 +238,7 @@ async function run(
  * (IA)³, with AdamW, a linear warm-up over a twentieth of the steps and a linear decay, no dropout. A
  * language model learns to generate the right answer. Without an epoch, the start is written: the base,
  * with the head that training would begin with. After each epoch it is scored on the validation file;
- * the epoch with the lowest loss is what is written. Stopped, it goes on from the last whole epoch.
+ * the epoch with the lowest loss is what is written. Stopped, it goes on from where it stands.
  * @returns undefined where it was asked to stop
  */
 export async function finetune(

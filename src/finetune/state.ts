@@ -14,6 +14,8 @@ import type { EpochScore } from "./tasks.js";
 export interface Progress {
   /** Steps that are done. */
   readonly step: number;
+  /** Within an epoch: the sum of its losses so far. */
+  readonly lossSum?: number | undefined;
   /** The epoch with the lowest loss so far. */
   readonly best: { readonly loss: number; readonly scores: readonly EpochScore[] } | undefined;
 }
@@ -25,7 +27,7 @@ export type VariableMaps = Readonly<Record<string, ReadonlyMap<string, Variable>
 export async function saveEpoch(
   out: string,
   identity: string,
-  { step, best }: Progress,
+  { step, lossSum, best }: Progress,
   { taken, maps }: { readonly taken: ReadonlyMap<string, number>; readonly maps: VariableMaps },
 ): Promise<void> {
   const sources = Object.entries(maps).flatMap(([kind, map]) =>
@@ -36,7 +38,7 @@ export async function saveEpoch(
       bytes: async () => fromFloat32(await v.data<"float32">(), "F32"),
     })),
   );
-  const state = { identity, step, best, taken: Object.fromEntries(taken) };
+  const state = { identity, step, lossSum, best, taken: Object.fromEntries(taken) };
   // The tensors' file says all of it: a kill between two files leaves one that can be gone on from.
   await writeSafetensors(join(out, fileNames.finetuneTensors), sources, { state: JSON.stringify(state) });
   await finetuneFile.write(out, state);
@@ -98,7 +100,7 @@ export async function loadEpoch(
         value.dispose();
       }
     }
-    return { step: saved.step ?? 0, best: saved.best };
+    return { step: saved.step ?? 0, lossSum: saved.lossSum, best: saved.best };
   } finally {
     await file.close();
   }

@@ -43,6 +43,8 @@ export interface TrainingTask {
 export interface EpochScore {
   readonly task: string;
   readonly accuracy?: number | undefined;
+  /** What that is, where it is not accuracy. */
+  readonly metric?: string | undefined;
   readonly loss: number;
 }
 
@@ -108,7 +110,8 @@ async function scoreTask(trainee: Trainee, training: TrainingTask, microBatch: n
   }
   if (kind === "generate") return { task: task.id, loss: sum.loss / sum.over };
   const { accuracy, loss } = scoreOf(names, sum, judge.length);
-  return { task: task.id, accuracy, loss };
+  const [metric = "accuracy"] = names.metrics;
+  return { task: task.id, accuracy, ...(metric !== "accuracy" && { metric }), loss };
 }
 
 /** All tasks' scores. */

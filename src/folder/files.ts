@@ -213,7 +213,12 @@ export const reproduceFile = jsonFile("reproduce.json", z.object({ version: z.st
   marks: ["version", "id"],
 });
 
-const finetuneScore = z.object({ task: z.string(), accuracy: z.number().optional(), loss: z.number() });
+const finetuneScore = z.object({
+  task: z.string(),
+  accuracy: z.number().optional(),
+  metric: z.string().optional(),
+  loss: z.number(),
+});
 
 /** finetune.json: where a fine-tuning stands, and at its end what it came to. */
 export const finetuneFile = jsonFile(
@@ -221,6 +226,8 @@ export const finetuneFile = jsonFile(
   z.looseObject({
     identity: z.string(),
     step: z.number().optional(),
+    /** Within an epoch: the sum of its losses so far. */
+    lossSum: z.number().optional(),
     best: z.object({ loss: z.number(), scores: z.array(finetuneScore).readonly() }).optional(),
     /** Tensor → the steps that it took part in. */
     taken: z.record(z.string(), z.number()).optional(),
