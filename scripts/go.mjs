@@ -28,8 +28,10 @@ const modified = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
 const tool = (name) => join(root, "node_modules", name);
 
 if (modified(join(root, "node_modules", ".package-lock.json")) < modified(join(root, "package-lock.json"))) {
+  console.error("setting up: fetching packages (npm ci)");
   run("npm", ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
 }
+console.error("setting up: compiling");
 run(process.execPath, [tool("typescript/bin/tsc"), "-p", root]);
 
 if (what === "run") {

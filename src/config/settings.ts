@@ -206,9 +206,11 @@ export const settings = {
       "(paper: Python's shuffle with seed 42)",
   },
   prompts: {
-    argument: "<folder>",
+    argument: "<path>",
     schema: z.string().optional(),
-    help: "templates for language models: a folder of promptsource YAML (default: those that ship)",
+    help:
+      "templates for language models: a file like data/prompts.yaml, or a folder of promptsource's YAML (default: those " +
+      "that ship)",
   },
   score: {
     argument: "<name>",

@@ -1,5 +1,5 @@
 import { readTextFile } from "../checkpoint/files.js";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Template } from "@huggingface/jinja";
@@ -132,10 +132,25 @@ const answersLike =
   ({ answer_choices: choices }: Entry): boolean =>
     (choices == null) === (kind === "generate");
 
-/** Every templates.yaml below a folder, by the name of its own folder. */
-async function readFolder(folder: string): Promise<Map<string, { path: string; entries: Entry[] }>> {
-  if (!existsSync(folder)) throw new UserError(`--prompts ${folder}: there is no such folder`);
-  const found = new Map<string, { path: string; entries: Entry[] }>();
+type FoundEntries = Map<string, { readonly path: string; readonly entries: readonly Entry[] }>;
+
+/** A file in the form of the one that ships: a list of templates a task. */
+async function readOwn(path: string): Promise<FoundEntries> {
+  const parsed = ours.safeParse(await parseYaml(path));
+  if (!parsed.success)
+    throw new UserError(
+      `${path}: ${firstIssue(parsed.error)}; it must hold a list of templates a task, each with name, jinja and ` +
+        "answer_choices, as data/prompts.yaml does",
+    );
+  return new Map(Object.entries(parsed.data).map(([task, entries]) => [task, { path, entries }]));
+}
+
+/** Templates of a file in our own form, or of promptsource's folders: every templates.yaml, by its folder's name. */
+async function readFolder(folder: string): Promise<FoundEntries> {
+  if (!existsSync(folder)) throw new UserError(`--prompts ${folder}: there is no such folder or file`);
+  if (statSync(folder).isFile()) return readOwn(folder);
+  const own = join(folder, "prompts.yaml");
+  const found: FoundEntries = existsSync(own) ? await readOwn(own) : new Map();
   for (const file of await readdir(folder, { recursive: true, withFileTypes: true })) {
     if (!file.isFile() || file.name !== "templates.yaml") continue;
     const path = join(file.parentPath, file.name);
@@ -160,14 +175,15 @@ export async function loadPrompts(folder?: string): Promise<Prompts> {
       const entries = shipped[task.id];
       if (entries?.length) return entries;
       throw new UserError(
-        `there is no prompt for task ${task.id}; give a folder of promptsource templates with --prompts`,
+        `there is no prompt for task ${task.id}; give a file like data/prompts.yaml, or a folder of promptsource's ` +
+          "templates, with --prompts",
       );
     }
     const entries = foundFor(task)?.entries.filter(answersLike(task));
     if (entries?.length) return entries;
     throw new UserError(
       `--prompts ${folder}: there are no templates ${task.kind === "generate" ? "without" : "with"} ` +
-        `answer_choices for ${task.id} (a folder of that name with a templates.yaml)`,
+        `answer_choices for ${task.id} (a list of that name in a prompts.yaml, or a folder with a templates.yaml)`,
     );
   };
   const compiled = new Map<string, Templates>();

@@ -153,12 +153,12 @@ test("what a folder lacks is refused, with what it would have to hold", async ()
   const prompts = await loadPrompts(root);
   const lacks = (of: Task) => () => prompts.of(of);
   expect(lacks(rte)).toThrow(
-    `--prompts ${root}: there are no templates with answer_choices for rte (a folder of that name ` +
-      "with a templates.yaml)",
+    `--prompts ${root}: there are no templates with answer_choices for rte (a list of that name ` +
+      "in a prompts.yaml, or a folder with a templates.yaml)",
   );
   expect(lacks(asked)).toThrow(
-    `--prompts ${root}: there are no templates without answer_choices for squad (a folder of that ` +
-      "name with a templates.yaml)",
+    `--prompts ${root}: there are no templates without answer_choices for squad (a list of that ` +
+      "name in a prompts.yaml, or a folder with a templates.yaml)",
   );
   expect(lacks(choice)).toThrow("for copa");
   expect(lacks(choice)).toThrow(UserError);
@@ -269,11 +269,31 @@ test("the templates that ship: every answer of a task, and none for a task witho
   expect(() => nameless({ ...pair, label: 0 })).toThrow("it gives 0 answers, the example's is number 0");
   const without = () => prompts.of(task("nothing", "pair"));
   expect(without).toThrow(
-    "there is no prompt for task nothing; give a folder of promptsource templates with --prompts",
+    "there is no prompt for task nothing; give a file like data/prompts.yaml, or a folder of promptsource's templates",
   );
   expect(without).toThrow(UserError);
   // A folder that is given is looked at alone.
   const empty = await loadPrompts(await folderOf({ cb: [{ jinja: "x", answer_choices: "a" }] }));
   expect(() => empty.of(rte)).toThrow("--prompts");
   expect(empty.fileOf(rte)).toBe(file);
+});
+
+test("templates of one's own stand in a file of the form that ships, or in a folder's prompts.yaml", async () => {
+  const root = join(folder, "own");
+  await mkdir(root, { recursive: true });
+  const path = join(root, "prompts.yaml");
+  const own = 'mood:\n  - name: feel\n    jinja: "{{text_a}} How? ||| {{answer_choices[label]}}"\n';
+  await writeFile(path, `${own}    answer_choices: "sad ||| glad"\n`);
+  const mood = task("mood", "single", ["sad", "glad"]);
+  for (const given of [path, root]) {
+    const prompts = await loadPrompts(given);
+    expect(prompts.fileOf(mood)).toBe(path);
+    const [template] = prompts.of(mood);
+    expect(template!(textExample([["It rains."]], 0))).toEqual({
+      prompt: "It rains. How?",
+      answers: ["sad", "glad"],
+    });
+  }
+  await writeFile(path, "mood: 3\n");
+  await expect(loadPrompts(path)).rejects.toThrow(/it must hold a list of templates a task/);
 });

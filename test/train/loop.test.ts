@@ -4,6 +4,8 @@ import type { PreparedTask } from "../../src/evaluate/evaluate.js";
 import type { TokenRow } from "../../src/models/types.js";
 import {
   chosenRaw,
+  chosenStep,
+  chosenText,
   initialState,
   train,
   type TrainOptions,
@@ -328,4 +330,31 @@ test("a block at a time, it comes to the same", async () => {
   expect(blocks.state.raw).toEqual(whole.state.raw);
   // Each block reads the batch anew, and so does each pass back; a step of the whole model reads it once.
   expect(blocks.records).toEqual(whole.records);
+});
+
+test("patience ends a run where nothing better was found for so many steps; it stays ended when it goes on", async () => {
+  const tasks = [toyTask("a", { validation: [helped, hurt] })];
+  // What it starts from is never bettered: the two pull against each other.
+  const start = (fresh: TrainState): TrainState => ({ ...fresh, best: { step: 0, loss: 0, raw: fresh.raw } });
+  const changed = { steps: 9, patience: 3 };
+  const ended = await run(tasks, changed, { start });
+  expect(ended.finished).toBe(true);
+  expect(ended.state.moments.step).toBe(3);
+  expect(ended.saved.at(-1)!.moments.step, "the state is saved where it ends").toBe(3);
+  expect(chosenStep(ended.state, ended.all)).toBe(0);
+  expect(chosenText(ended.state, ended.all)).toBe(
+    "step 0 of 9 is kept (held-out loss 0.0000); nothing better for 3 steps: stopped at 3",
+  );
+  const again = await run(tasks, changed, { start: () => ended.state });
+  expect(again.state.moments.step).toBe(3);
+  expect((await run(tasks, { ...changed, patience: 20 }, { start })).state.moments.step).toBe(9);
+});
+
+test("the step that is kept is said: of a loss without labels, the last", async () => {
+  const tasks = [toyTask("a", { validation: [helped] })];
+  const best = await run(tasks);
+  expect(chosenText(best.state, best.all)).toMatch(/^step 3 of 3 is kept \(held-out loss 0\.\d{4}\)$/);
+  const last = await run(tasks, { loss: "entropy" });
+  expect(chosenText(last.state, last.all)).toBe("step 3 of 3, the last, is kept (no labels to choose by)");
+  expect(chosenStep(last.state, last.all)).toBe(3);
 });
