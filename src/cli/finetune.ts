@@ -76,12 +76,12 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
   const job = startCommand();
   job.training(true);
   const { finetune } = await import("../finetune/finetune.js");
-  const { base, family } = await fetchNamed(chosen, job);
+  const { base, family, data } = await fetchNamed(chosen, job);
   const done = await finetune(
     {
       base: await locateBase({ base, family }),
       tasks: chosen.tasks,
-      data: await dataOf({ data: chosen.data, base, family }),
+      data: await dataOf({ data, base, family }),
       columns: chosen.columns,
       out,
       how,
@@ -160,6 +160,7 @@ export function addFinetune(program: Command): void {
     .addOption(settingOption("base", "the model to start from (default: the family's)"))
     .addOption(settingOption("family"))
     .addOption(settingOption("data"))
+    .addOption(settingOption("datasets"))
     .addOption(settingOption("columns"));
   addTraining(command);
   command

@@ -33,6 +33,7 @@ export function addInit(program: Command): void {
     .addOption(settingOption("experts"))
     .addOption(settingOption("family"))
     .addOption(settingOption("data"))
+    .addOption(settingOption("datasets"))
     .addOption(settingOption("columns"))
     .option("--to <file>", "where to write", "merge.yaml")
     .addHelpText(

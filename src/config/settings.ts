@@ -61,6 +61,11 @@ export const settings = {
     schema: z.string().optional(),
     help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)",
   },
+  datasets: {
+    argument: "<pairs>",
+    schema: namedTexts.optional(),
+    help: "datasets of the hub as data: mood=org/name, or org/name:config, each with @revision behind it if need be",
+  },
   columns: {
     argument: "<pairs>",
     schema: namedTexts.optional(),
@@ -119,7 +124,9 @@ export const settings = {
   minutes: {
     argument: "<n>",
     schema: above(0).optional(),
-    help: "take about so long: steps, examples and what is measured are fitted to it by what this machine was found to do",
+    help:
+      "take about so long: steps, examples and what is measured are fitted to it by what this machine was " +
+      "found to do",
   },
   warmup: { argument: "<n>", schema: wholeNumber(0).default(0), help: "steps of linear warm-up" },
   decay: {
@@ -209,8 +216,8 @@ export const settings = {
     argument: "<path>",
     schema: z.string().optional(),
     help:
-      "templates for language models: a file like data/prompts.yaml, or a folder of promptsource's YAML (default: those " +
-      "that ship)",
+      "templates for language models: a file like data/prompts.yaml, or a folder of promptsource's YAML " +
+      "(default: those that ship)",
   },
   score: {
     argument: "<name>",

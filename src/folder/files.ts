@@ -7,7 +7,6 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { adapterConfigName } from "../checkpoint/folder.js";
 import { gateNames } from "../merge/table.js";
 import { residencies } from "../merge/residency.js";
 import { blockChoices } from "../plan/memory.js";
@@ -286,21 +285,3 @@ export async function readLog(folder: string): Promise<LogLine[]> {
   const lines = (await readFile(path, "utf8")).split("\n").filter(Boolean);
   return lines.map((line, i) => readLogLine(line, `${path}: line ${i + 1}`));
 }
-
-/** What a run writes at its end; a new run in the same folder begins without it. */
-export const finalFiles: readonly string[] = [
-  resultsFile.name,
-  fileNames.card,
-  runFile.name,
-  fileNames.coefficientsCsv,
-  coefficientsFile.name,
-  fileNames.coefficientsSvg,
-  fileNames.coefficientsPng,
-  fileNames.report,
-  fileNames.tensorboard,
-  fileNames.heads,
-  fileNames.tasks,
-  fileNames.mergekit,
-  mergeFile.name,
-  adapterConfigName,
-];

@@ -14,14 +14,16 @@ import { removeWeights, writeSafetensors, type TensorSource } from "../checkpoin
 import { headTensors } from "../models/layers.js";
 import type { HeadNames } from "../models/types.js";
 import type { FloatDType } from "../tensor/dtype.js";
+import { adapterConfigName } from "../checkpoint/folder.js";
 import {
+  coefficientsFile,
   compareFile,
-  finalFiles,
   finetuneFile,
   mergeFile,
   fileNames,
   reproduceFile,
   resultsFile,
+  runFile,
   stateFile,
 } from "./files.js";
 import { headFolder, headPath } from "./places.js";
@@ -123,6 +125,24 @@ export async function clearMerge(out: string): Promise<void> {
   for (const file of [fileNames.config, stateFile.name, fileNames.trainingLog])
     await rm(join(out, file), { force: true });
 }
+
+/** What a run writes at its end; a new run in the same folder begins without it. */
+const finalFiles: readonly string[] = [
+  resultsFile.name,
+  fileNames.card,
+  runFile.name,
+  fileNames.coefficientsCsv,
+  coefficientsFile.name,
+  fileNames.coefficientsSvg,
+  fileNames.coefficientsPng,
+  fileNames.report,
+  fileNames.tensorboard,
+  fileNames.heads,
+  fileNames.tasks,
+  fileNames.mergekit,
+  mergeFile.name,
+  adapterConfigName,
+];
 
 async function removeFinal(out: string): Promise<void> {
   for (const file of finalFiles) await rm(join(out, file), { force: true, recursive: true });

@@ -37,7 +37,7 @@ const olderWeights = /^(pytorch_model(-\d{5}-of-\d{5})?|adapter_model)\.bin$/;
 const configFiles = /^(config|adapter_config|model\.safetensors\.index)\.json$/;
 
 /** Whether a path stays in the folder that it is joined to. */
-const staysInside = (path: string): boolean =>
+export const staysInside = (path: string): boolean =>
   path.split("/").every((part) => part !== "" && !/^\.\.?$|[\\:]/.test(part));
 
 /** Of a repository's files, those that a model, an adapter, a tokenizer or an image processor consists of. */
@@ -80,7 +80,7 @@ export async function userToken(): Promise<string | undefined> {
 }
 
 /** A model in the hub's cache. */
-interface Cached {
+export interface Cached {
   /** Where its files lie. */
   readonly folder: string;
   readonly commit: string;
@@ -107,27 +107,54 @@ interface Listing {
   readonly files: readonly HubFile[];
 }
 
+/** What is fetched: of which kind of repository, which of its files, and what refuses those that are none of it. */
+export interface Wanted {
+  readonly type: "model" | "dataset";
+  files(all: readonly HubFile[]): readonly HubFile[];
+  /** @throws UserError where what is wanted is not among them */
+  check(files: readonly HubFile[], asked: string): void;
+}
+
+const wantedModel: Wanted = {
+  type: "model",
+  files: wantedOf,
+  check(files, asked) {
+    if (!files.some(({ path }) => weightFiles.test(path) || olderWeights.test(path)))
+      throw new UserError(`${asked}: it holds neither safetensors nor pytorch_model.bin`);
+  },
+};
+
 /** Asks the hub. @throws UserError, or whatever the network throws */
-async function listModel(
+async function listRepository(
   { name, revision }: HubId,
+  wanted: Wanted,
   accessToken: string | undefined,
   bounds: HubBounds,
 ): Promise<Listing> {
-  const { listFiles, modelInfo } = await import("@huggingface/hub");
+  const { datasetInfo, listFiles, modelInfo } = await import("@huggingface/hub");
   const asked = {
     hubUrl: endpoint(),
     fetch: boundedFetch(endpoint(), bounds),
     ...(accessToken !== undefined && { accessToken }),
   };
-  const { sha: commit } = await modelInfo({ ...asked, name, revision, additionalFields: ["sha"] });
+  const { sha: commit } =
+    wanted.type === "model"
+      ? await modelInfo({ ...asked, name, revision, additionalFields: ["sha"] })
+      : await datasetInfo({ ...asked, name, revision, additionalFields: ["sha"] });
   if (!isCommit(commit)) throw new UserError(`${name}@${revision}: the hub names no commit`);
   const files: HubFile[] = [];
-  const repo = { name, type: "model" as const };
-  for await (const { path, type, size, oid, lfs } of listFiles({ ...asked, repo, revision: commit })) {
+  const repo = { name, type: wanted.type };
+  const recursive = wanted.type === "dataset";
+  for await (const { path, type, size, oid, lfs } of listFiles({
+    ...asked,
+    repo,
+    revision: commit,
+    recursive,
+  })) {
     if (type === "file")
       files.push({ path, size: lfs?.size ?? size, oid: lfs?.oid ?? oid ?? "", large: lfs !== undefined });
   }
-  return { commit, files: wantedOf(files) };
+  return { commit, files: wanted.files(files) };
 }
 
 /** The status with which the hub refused, where it was the hub. */
@@ -190,28 +217,37 @@ async function linkBlob(blob: string, link: string): Promise<void> {
   }
 }
 
+/** A model of the hub, in its usual cache. */
+export const fetchModel = (id: HubId, hooks: HubHooks, bounds?: HubBounds): Promise<Cached> =>
+  fetchRepository(id, wantedModel, hooks, bounds);
+
 /**
- * Brings a model from the hub into its usual cache (blobs by hash, snapshots of links, refs), and says
+ * Brings a repository's files from the hub into its usual cache (blobs by hash, snapshots of links, refs), and says
  * where it lies. Files that are there are not fetched again; the revision is pinned to its commit.
  * HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and HF_TOKEN are heeded. What the hub may take of time, memory and disk is
  * bounded.
  */
-export async function fetchModel(id: HubId, hooks: HubHooks, bounds: HubBounds = hubBounds): Promise<Cached> {
+export async function fetchRepository(
+  id: HubId,
+  wanted: Wanted,
+  hooks: HubHooks,
+  bounds: HubBounds = hubBounds,
+): Promise<Cached> {
   // Only here: most runs need nothing of the hub.
   const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
   const { name, revision } = id;
-  const cache = join(getHFHubCachePath(), getRepoFolderName({ name, type: "model" }));
+  const cache = join(getHFHubCachePath(), getRepoFolderName({ name, type: wanted.type }));
   if (offline()) return fromCache(cache, id, "HF_HUB_OFFLINE is set");
   const accessToken = await userToken();
   let listing: Listing;
   try {
-    listing = await listModel(id, accessToken, bounds);
+    listing = await listRepository(id, wanted, accessToken, bounds);
   } catch (error) {
     return withoutHub(error, cache, id, hooks);
   }
   const { commit, files } = listing;
-  if (!files.some(({ path }) => weightFiles.test(path) || olderWeights.test(path)))
-    throw new UserError(`${name}@${revision}: it holds neither safetensors nor pytorch_model.bin`);
+  wanted.check(files, `${name}@${revision}`);
+  const home = wanted.type === "model" ? name : `datasets/${name}`;
   const folder = join(cache, "snapshots", commit);
   // A redirect to another host does not carry it on: fetch sees to that.
   const headers: Record<string, string> = {};
@@ -226,7 +262,7 @@ export async function fetchModel(id: HubId, hooks: HubHooks, bounds: HubBounds =
     const blob = blobOf(file);
     if (!existsSync(blob)) {
       await downloadFile(blob, file, {
-        url: `${endpoint()}/${name}/resolve/${commit}/${file.path}`,
+        url: `${endpoint()}/${home}/resolve/${commit}/${file.path}`,
         headers,
         bounds,
         progress: (bytes) => hooks.progress(`${name}/${file.path}`, bytes, file.size),

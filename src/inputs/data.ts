@@ -233,6 +233,7 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     base: _b,
     experts: _e,
     data: _d,
+    datasets: _ds,
     out: _o,
     resume: _r,
     family: _f,

@@ -1,3 +1,5 @@
+import { cacheFolder } from "../backend/index.js";
+import { dataFromHub } from "../hub/datasets.js";
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
@@ -177,6 +179,8 @@ export async function recipeOf(options: MergeOptions): Promise<Recipe> {
 interface Named {
   readonly base?: string | undefined;
   readonly experts?: readonly string[] | undefined;
+  readonly data?: string | undefined;
+  readonly datasets?: Readonly<Record<string, string>> | undefined;
 }
 
 /**
@@ -202,9 +206,16 @@ export async function fetchNamed<T extends Named>(
     const [, sign = "", rest = expert] = /^(\w[\w.-]*=)(.+)$/.exec(expert) ?? [];
     experts.push(hubId(rest) ? `${sign}${await local(rest)}` : await local(expert));
   }
+  let { data } = options;
+  if (options.datasets) {
+    const made = await dataFromHub({ datasets: options.datasets, data, cache: cacheFolder() }, hooks);
+    data = made.folder;
+    Object.assign(hub, made.commits);
+  }
   return {
     ...options,
     ...(base !== undefined && { base }),
+    ...(data !== undefined && { data }),
     ...(options.experts && { experts }),
     ...(Object.keys(hub).length > 0 && { hub }),
   };

@@ -14,7 +14,7 @@ import { coefficientGradient } from "../train/step.js";
 const tokensOf = (tasks: readonly PreparedTask[], split: "validation" | "test"): number =>
   tasks.reduce((sum, task) => sum + task[split].reduce((all, { rows }) => all + rowTokens(...rows), 0), 0);
 
-/** How often the test sets are gone through: experts, base, average, task arithmetic and the merge; or the merge alone. */
+/** How often the test sets are gone through: experts, base, average, task arithmetic, merge; or the merge alone. */
 export const testPasses = ({ baselines }: Pick<MergeOptions, "baselines">): number =>
   baselines === false ? 1 : 5;
 
@@ -145,7 +145,7 @@ export async function fitToTime(
   const isCut = testPerTask < Math.max(...sizes.map(({ length }) => length));
   note(
     `--minutes ${minutes}: ${steps} steps of ${costs.step.toFixed(2)} s, ${valPerTask} validation examples a task, ` +
-      `${isCut ? `${testPerTask} test examples a task` : "all test examples"}`,
+      (isCut ? `${testPerTask} test examples a task` : "all test examples"),
   );
   const fitted = { steps, valPerTask, ...(isCut && { testPerTask }) };
   return { inputs: { ...inputs, tasks }, options: { ...options, ...fitted } };

@@ -1,6 +1,6 @@
 import { refuseIrregular } from "../checkpoint/files.js";
 import { createReadStream, existsSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { CsvError, parse, type Options } from "csv-parse";
@@ -8,6 +8,7 @@ import { UserError } from "../errors.js";
 import { isObject, type Row } from "./columns.js";
 import type { Example } from "./examples.js";
 import { parseExample } from "./parse.js";
+import { arrowRows } from "./arrow.js";
 import { parquetRows } from "./parquet.js";
 import type { Task } from "./registry.js";
 
@@ -90,6 +91,7 @@ export async function* rowsIn(path: string, task: NamedTask): AsyncGenerator<Row
   await refuseIrregular(path);
   if (extname(path) === ".jsonl") yield* jsonlRows(path);
   else if (extname(path) === ".parquet") yield* parquetRows(path);
+  else if (extname(path) === ".arrow") yield* arrowRows(path);
   else yield* separatedRows(path, task);
 }
 
@@ -121,7 +123,7 @@ const splitStems = {
 } as const;
 const fileSplits = ["train", "validation", "test"] as const;
 export type FileSplit = (typeof fileSplits)[number];
-const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet"];
+const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet", ".arrow"];
 
 /** The files that a split was read from, and what to call them. */
 export interface DataFiles {
@@ -137,15 +139,27 @@ const nameOf = (
 ): string | undefined =>
   stems.flatMap((stem) => allowed.map((extension) => stem + extension)).find((name) => names.includes(name));
 
-/** The names of a split's parquet files, `train-00000-of-00002.parquet` and the others; none where there are none. */
-const parquetShards = (stems: readonly string[], names: readonly string[]): string[] =>
+/** The names of a split's shards, `train-00000-of-00002.parquet` and the others; none where there are none. */
+const shardsOf = (stems: readonly string[], names: readonly string[]): string[] =>
   stems
     .map((stem) => names.filter((name) => name.startsWith(`${stem}-`) && shardName.test(name)))
     .find((shards) => shards.length > 0) ?? [];
-const shardName = /-\d{5}-of-(\d{5})\.parquet$/;
+const shardName = /-\d{5}-of-(\d{5})\.(parquet|arrow)$/;
+
+/** The shards in a folder of a split's own, as `datasets` saves them: `train/data-00000-of-00001.arrow`. */
+async function shardsWithin(
+  folder: string,
+  stems: readonly string[],
+  names: readonly string[],
+): Promise<string[]> {
+  const own = stems.find((stem) => names.includes(stem));
+  if (own === undefined || !(await stat(join(folder, own))).isDirectory()) return [];
+  const inside = (await readdir(join(folder, own))).filter((name) => shardName.test(name));
+  return inside.sort().map((name) => join(own, name));
+}
 
 /**
- * A folder's files by split: one, or parquet's shards. @throws UserError where a shard is missing
+ * A folder's files by split: one, or its shards. @throws UserError where a shard is missing
  */
 export async function findFiles(
   folder: string,
@@ -160,7 +174,9 @@ export async function findFiles(
       const path = join(folder, whole);
       found[split] = { name: path, files: [path] };
     } else if (allowed.includes(".parquet")) {
-      const files = parquetShards(stems, names).map((name) => join(folder, name));
+      const shards = shardsOf(stems, names);
+      const all = shards.length > 0 ? shards : await shardsWithin(folder, stems, names);
+      const files = all.map((name) => join(folder, name));
       const [first] = files;
       if (first === undefined) continue;
       const count = Number(shardName.exec(first)?.[1]);

@@ -1,17 +1,21 @@
-/** A stand-in of the hub: models of some folders, by their ids. */
+/** A stand-in of the hub: models and datasets of some folders, by their ids. */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { join } from "node:path";
+import { join, relative, sep } from "node:path";
 
 export const standInCommit = "00112233445566778899aabbccddeeff00112233";
 
 /** What the hub lists of a folder. */
 async function listed(folder: string): Promise<object[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(folder, join(entry.parentPath, entry.name)).split(sep).join("/"));
   return Promise.all(
-    (await readdir(folder)).map(async (path) => {
+    files.map(async (path) => {
       const bytes = await readFile(join(folder, path));
       const oid = createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
       const hash = createHash("sha256").update(bytes).digest("hex");
@@ -23,14 +27,16 @@ async function listed(folder: string): Promise<object[]> {
   );
 }
 
-/** Serves `root`/org/name as org/name. @returns its address, and what ends it */
+/**
+ * Serves `root`/org/name as the model org/name, and `root`/datasets/org/name as the dataset.
+ * @returns its address, and what ends it
+ */
 export async function standInHub(root: string): Promise<{ readonly url: string; close(): void }> {
   const server = createServer((request, response) => {
-    const [, name, what, path] =
-      /^(?:\/api\/models)?\/([\w.-]+\/[\w.-]+)\/(revision|tree|resolve)\/[\w%.-]+\/?([\w./-]*)$/.exec(
-        new URL(request.url ?? "/", "http://here").pathname,
-      ) ?? [];
-    const folder = join(root, name ?? "none");
+    const asked = new URL(request.url ?? "/", "http://here").pathname.replace(/^\/api(\/models)?/, "");
+    const [, kind = "", name, what, path] =
+      /^(\/datasets)?\/([\w.-]+\/[\w.-]+)\/(revision|tree|resolve)\/[\w%.-]+\/?([\w./-]*)$/.exec(asked) ?? [];
+    const folder = join(root, kind, name ?? "none");
     const json = (body: unknown) =>
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(body));
     const answer = async () => {

@@ -74,7 +74,7 @@ const front = async (folder: string): Promise<Record<string, unknown>> => {
   return parse(/^---\n([^]*?)\n---/.exec(card)![1]!) as Record<string, unknown>;
 };
 
-test("each task's folder is a whole model: the merge's weights, linked, with the task's own head and labels", async () => {
+test("each task's folder is a whole model: the merge's weights, linked, its own head and labels", async () => {
   const merged = await stat(join(out, "model.safetensors"));
   const heads: Record<string, string[]> = {
     stars: ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"],

@@ -332,7 +332,7 @@ test("a block at a time, it comes to the same", async () => {
   expect(blocks.records).toEqual(whole.records);
 });
 
-test("patience ends a run where nothing better was found for so many steps; it stays ended when it goes on", async () => {
+test("patience ends a run where nothing better was found for so many steps, and it stays ended", async () => {
   const tasks = [toyTask("a", { validation: [helped, hurt] })];
   // What it starts from is never bettered: the two pull against each other.
   const start = (fresh: TrainState): TrainState => ({ ...fresh, best: { step: 0, loss: 0, raw: fresh.raw } });

@@ -1,0 +1,92 @@
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { dataFromHub, datasetId } from "../../src/hub/datasets.js";
+import { temporaryFolder } from "../helpers.js";
+import { standInHub } from "./stand-in.js";
+
+/** Datasets of the hub as data folders. */
+const root = await temporaryFolder();
+const served = join(root, "hub", "datasets");
+const hub = await standInHub(join(root, "hub"));
+afterAll(() => hub.close());
+process.env["HF_ENDPOINT"] = hub.url;
+process.env["HF_HOME"] = join(root, "hf");
+delete process.env["HF_TOKEN"];
+
+/** Puts files of a dataset on the hub; each holds its own path. */
+async function put(name: string, ...paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    await mkdir(dirname(join(served, name, path)), { recursive: true });
+    await writeFile(join(served, name, path), path);
+  }
+}
+await put(
+  "me/one",
+  "data/train-00000-of-00002.parquet",
+  "data/train-00001-of-00002.parquet",
+  "data/test-00000-of-00001.parquet",
+  "README.md",
+);
+await put("me/plain", "train.csv", "validation.csv", "test.csv");
+await put("me/many", "en/train.jsonl", "en/test.jsonl", "de/train.jsonl", "de/test.jsonl");
+await put("me/folders", "sst/train/0000.parquet", "sst/validation/0000.parquet");
+await put("me/parts", "train-1.csv", "train-2.csv");
+await put("me/script", "load.py");
+
+const hooks = { note: () => {}, progress: () => {} };
+const made = (datasets: Record<string, string>, data?: string) =>
+  dataFromHub({ datasets, data, cache: join(root, "cache") }, hooks);
+
+/** What a task's folder holds: names, and what each file is of. */
+async function held(folder: string, task: string): Promise<Record<string, string>> {
+  const names = (await readdir(join(folder, task))).sort();
+  const read = names.map(async (name) => [name, await readFile(join(folder, task, name), "utf8")] as const);
+  return Object.fromEntries(await Promise.all(read));
+}
+
+test("files of a dataset are a data folder's splits, shards in their order", async () => {
+  const { folder, commits } = await made({ mood: "me/one", topic: "me/plain" });
+  expect(await held(folder, "mood")).toEqual({
+    "test.parquet": "data/test-00000-of-00001.parquet",
+    "train-00000-of-00002.parquet": "data/train-00000-of-00002.parquet",
+    "train-00001-of-00002.parquet": "data/train-00001-of-00002.parquet",
+  });
+  expect(Object.keys(await held(folder, "topic"))).toEqual(["test.csv", "train.csv", "validation.csv"]);
+  expect(Object.keys(commits)).toEqual(["me/one", "me/plain"]);
+});
+
+test("a configuration is named, and asked for where there are several; a split may be a folder", async () => {
+  const { folder } = await made({ mood: "me/many:de" });
+  expect(await held(folder, "mood")).toEqual({
+    "test.jsonl": "de/test.jsonl",
+    "train.jsonl": "de/train.jsonl",
+  });
+  await expect(made({ mood: "me/many" })).rejects.toThrow(
+    "me/many: name one of its configurations (en, de): me/many:en",
+  );
+  await expect(made({ mood: "me/many:fr" })).rejects.toThrow("name one of its configurations (en, de)");
+  const folders = await made({ mood: "me/folders" });
+  expect(Object.keys(await held(folders.folder, "mood"))).toEqual(["train.parquet", "validation.parquet"]);
+});
+
+test("other tasks stand beside, as they are in the data folder; the same again is the same folder", async () => {
+  const data = join(root, "data");
+  await mkdir(join(data, "own"), { recursive: true });
+  await writeFile(join(data, "own", "test.jsonl"), "mine");
+  await writeFile(join(data, "tasks.json"), "{}");
+  const first = await made({ mood: "me/plain" }, data);
+  expect((await readdir(first.folder)).sort()).toEqual(["mood", "own", "tasks.json"]);
+  expect(await held(first.folder, "own")).toEqual({ "test.jsonl": "mine" });
+  expect((await made({ mood: "me/plain" }, data)).folder).toBe(first.folder);
+});
+
+test("what is none, and what cannot be read as one, is refused in a line", async () => {
+  expect(() => datasetId("plain")).toThrow("plain: a dataset of the hub is named org/name");
+  expect(datasetId("me/one:de@main")).toEqual({ name: "me/one", revision: "main", config: "de" });
+  await expect(made({ mood: "me/parts" })).rejects.toThrow(
+    "its train split is 2 files (train-1.csv, train-2.csv …)",
+  );
+  await expect(made({ mood: "me/script" })).rejects.toThrow("holds no files of splits");
+  await expect(made({ mood: "me/nothing" })).rejects.toThrow(/me\/nothing/);
+});
