@@ -5,7 +5,7 @@ import { mkdir, realpath, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { claimFolder } from "../../src/folder/output.js";
+import { claimFolder } from "../../src/folder/lock.js";
 import { temporaryFolder } from "../helpers.js";
 
 const locks = join(tmpdir(), `train-merge-${process.getuid?.() ?? "user"}-locks`);
