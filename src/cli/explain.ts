@@ -5,23 +5,7 @@ import { UsageError } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { memoryText } from "../report/memory.js";
 import { startCommand } from "./running.js";
-import { checkedOption, printJson, settingOption, type Given } from "./options.js";
-
-const explainedSettings = [
-  "tasks",
-  "family",
-  "base",
-  "experts",
-  "residency",
-  "blocks",
-  "pack",
-  "density",
-  "memoryBudget",
-  "microBatch",
-  "batchSize",
-  "maxLength",
-  "backend",
-] as const;
+import { addSettings, checkedOption, printJson, type Given } from "./options.js";
 
 const explainHelp = `
 Examples:
@@ -58,7 +42,8 @@ export function addExplain(program: Command): void {
       "say how much memory, disk and time a merge would take with its task vectors on the device, in " +
         "host memory or on disk, and which of them is chosen; loads no weights",
     );
-  for (const key of explainedSettings) command.addOption(settingOption(key));
+  // Every setting of a merge: a command line that merges is explained as it stands.
+  addSettings(command);
   command
     .option(
       "--shape <folder>",

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
+import { UserError } from "../errors.js";
 import { toText } from "../report/table.js";
 import { shippedData } from "../inputs/locate.js";
 import { loadTasks, type Task } from "../tasks/registry.js";
@@ -10,8 +11,20 @@ function dataText(here: boolean, synthetic: boolean): string {
   return synthetic ? "synthetic" : "yes";
 }
 
-function labelsText({ labels, what }: Task): string {
-  return [labels?.join(", ") ?? "the ending's number", what].filter(Boolean).join(" – ");
+/** What is said of an example, by the kind of a task without labels. */
+const answers: Partial<Record<Task["kind"], string>> = {
+  generate: "a text",
+  regression: "a number",
+  span: "a part of the text",
+};
+
+/** Labels that are listed before the rest is counted. */
+const mostListed = 8;
+
+function labelsText({ kind, labels, what }: Task): string {
+  const listed = labels?.slice(0, mostListed).join(", ") ?? answers[kind] ?? "the ending's number";
+  const more = labels && labels.length > mostListed ? ` … (${labels.length})` : "";
+  return [listed + more, what].filter(Boolean).join(" – ");
 }
 
 export function addTasks(program: Command): void {
@@ -22,6 +35,7 @@ export function addTasks(program: Command): void {
     .option("--json", "print them as JSON")
     .addHelpText("after", "\nExample:\n  $ train-merge tasks --data data/text")
     .action(async ({ data = shippedData, json }: { data?: string; json?: boolean }) => {
+      if (!existsSync(data)) throw new UserError(`--data ${data}: there is no such folder`);
       const tasks = [...(await loadTasks(data)).values()].map((task) => ({
         ...task,
         here: existsSync(join(data, task.id)) || existsSync(join(data, `${task.id}.npz`)),

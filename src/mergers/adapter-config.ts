@@ -1,11 +1,15 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, isAbsolute, join } from "node:path";
 import { adapterConfigName } from "../checkpoint/folder.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import { editJson, writeText } from "../checkpoint/files.js";
 
 /** Kinds of tasks for which PEFT asks an adapter for a head of its own. */
 const withHead: readonly unknown[] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
+
+/** A base by its id; where the adapter names a folder of somebody's machine, by that folder's name. */
+const portableName = (name: unknown): unknown =>
+  typeof name === "string" && (isAbsolute(name) || /^\.|\\/.test(name)) ? basename(name) : name;
 
 /**
  * Writes an adapter's config: as the first input has it, with some changes.
@@ -22,6 +26,7 @@ export async function writeAdapterConfig(
     join(out, adapterConfigName),
     editJson(text, ({ task_type: task = null, modules_to_save: saved = null, ...config }) => ({
       ...config,
+      base_model_name_or_path: portableName(config["base_model_name_or_path"]),
       modules_to_save: null,
       task_type: withHead.includes(task) ? null : task,
       ...(hasHeads && { modules_to_save: saved, task_type: task }),

@@ -57,7 +57,9 @@ function checkedValues({ method, given, base, models }: ModelsMerge): ParameterV
   if (base === undefined && !method.baseless)
     throw new UserError(`${method.name} needs the model that the others were fine-tuned from: --base FOLDER`);
   if (method.needs)
-    throw new UserError(`${method.name} needs data to run the models on: name --tasks (and --data)`);
+    throw new UserError(
+      `${method.name} needs data to run the models on: train-merge compare --methods ${method.name} --tasks … --data …`,
+    );
   const values = resolveValues(method, given, models.length);
   if (base === undefined && dropsEntries(values))
     throw new UserError(

@@ -83,7 +83,11 @@ export async function trainingData(
 ): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
   const read = await splitReader(dataFolder, task);
   const train = await read("train");
-  if (!train) throw new UserError(`${dataFolder}/${task.id}: there is no training file with labels`);
+  if (!train)
+    throw new UserError(
+      `${dataFolder}/${task.id}: there is no training file with labels (the data that ship have none): name a data ` +
+        "folder with <task>/train.jsonl, .csv, .tsv or .parquet",
+    );
   const [tested, judge] = [await read("test"), await read("validation")];
   if (!tested && !judge)
     throw new UserError(

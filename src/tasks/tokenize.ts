@@ -160,7 +160,8 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   const path = join(folder, "tokenizer.json");
   if (!existsSync(path))
     throw new UserError(
-      `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained)`,
+      `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained), ` +
+        "or name the base that has one with --base",
     );
   const read = await readTokenizer(folder, path);
   const { tokenizer, form } = read;
