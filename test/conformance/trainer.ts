@@ -1,4 +1,5 @@
 import { firstOf } from "../../scripts/rows-batch.js";
+import { toBatch as joined } from "../../src/tasks/batches.js";
 import {
   add,
   clone,
@@ -139,7 +140,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       expect(relativeError(softLabels.flat(), expected.flat())).toBeLessThan(1e-4);
       expect(others.length).toBeGreaterThan(0);
 
-      const job = [{ head: heads[0], batch: { ...batch, softLabels }, weight: 1 }];
+      const job = [{ head: heads[0], batch: joined(task!.validation), weight: 1 }];
       const [rows, columns] = [vectors.layers.length, golden.tasks.length];
       const mine = await coefficientGradient(
         { model, vectors, table: constantTables.individual(rows, columns, 0) },
