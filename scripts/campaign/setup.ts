@@ -1,4 +1,5 @@
 /** Whole inputs of every kind, small. */
+import { columnFromArray, tableFromColumns, tableToIPC } from "@uwdata/flechette";
 import { execFile } from "node:child_process";
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -46,6 +47,10 @@ async function writeData(folder: string): Promise<void> {
     await writeFile(join(folder, name), [keys.join(separator), ...cells, ""].join("\n"));
   }
   await cp(golden("pictures", "texts.parquet"), join(folder, "test.parquet"));
+  const columns = Object.fromEntries(
+    keys.map((key) => [key, columnFromArray(rows.map((row) => row[key] as string | number))]),
+  );
+  await writeFile(join(folder, "test.arrow"), tableToIPC(tableFromColumns(columns), {}) ?? new Uint8Array());
   const pixels = Uint8Array.from({ length: 4 * 6 * 6 }, (_, i) => i);
   const archive = { "images.npy": npy([4, 6, 6], pixels), "labels.npy": npy([4], Uint8Array.of(0, 1, 2, 3)) };
   await writeFile(join(folder, "test.npz"), zipSync(archive));
@@ -53,6 +58,24 @@ async function writeData(folder: string): Promise<void> {
   await writeFile(join(folder, "t10k-images-idx3-ubyte"), idx);
   await writeFile(join(folder, "t10k-images-idx3-ubyte.gz"), gzipSync(idx));
 }
+
+/** Rows of the kinds that are none of classes. */
+const kindRows: Readonly<Record<string, readonly object[]>> = {
+  stars: [1, 2.5, -3].map((score) => ({ text: "It rains.", score })),
+  topics: [[0, 2], ["b"], []].map((labels) => ({ text: "It rains.", labels })),
+  entities: [1, 2, 3].map((n) => ({ tokens: Array(n).fill("rain"), ner_tags: Array(n).fill(1) })),
+  places: [{ question: "What?", context: "It rains.", answers: { text: ["rains"], answer_start: [3] } }],
+};
+
+const card = `---
+license: apache-2.0
+language: [en, de]
+datasets:
+  - org/data
+tags: &tags [one, two]
+---
+# A model
+`;
 
 const settings = `tasks: rte,cb
 steps: 20
@@ -105,6 +128,9 @@ export async function makeWhole(whole: string, families: readonly string[]): Pro
     await writeFile(join(whole, path), text);
   };
   const config = JSON.stringify({ model_type: "llama", hidden_size: 4 });
+  for (const [id, rows] of Object.entries(kindRows))
+    await put(`kinds/${id}/test.jsonl`, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  await put("card/README.md", card);
   await writeWeights(join(whole, "weights", "model.safetensors"), ["a", "b.weight", "c", "d"]);
   await put("weights/config.json", config);
   const shards = { "model-1.safetensors": ["a", "b.weight"], "model-2.safetensors": ["c", "d"] };

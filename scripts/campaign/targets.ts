@@ -15,6 +15,9 @@ import {
 } from "../../src/folder/files.js";
 import { writeReport } from "../../src/folder/report.js";
 import { loadState } from "../../src/folder/state.js";
+import { lookUp } from "../../src/at.js";
+import { lineageOf } from "../../src/inputs/lineage.js";
+import { metadataText } from "../../src/report/metadata.js";
 import { checkFamily } from "../../src/inputs/models.js";
 import { readModel } from "../../src/inputs/prepare.js";
 import { mergeByMergekitFile } from "../../src/mergers/mergekit-file.js";
@@ -25,7 +28,8 @@ import { readExamples } from "../../src/tasks/files.js";
 import { readIdx } from "../../src/tasks/idx.js";
 import { readNpz } from "../../src/tasks/npz.js";
 import { loadPrompts } from "../../src/tasks/prompts.js";
-import { loadTasks, type Task } from "../../src/tasks/registry.js";
+import { inferTask } from "../../src/tasks/infer.js";
+import { loadTasks, makeTask, type Task } from "../../src/tasks/registry.js";
 import { loadTokenizer } from "../../src/tasks/tokenize.js";
 import { below, damageBytes, damageJson, damageText, pick, type Damaged } from "./mutations.js";
 
@@ -178,6 +182,14 @@ export const familiesTried = [
 ];
 const pictures = ["colour.png", "palette.png", "half.jpg", "cmyk.jpg", "progressive.jpg"];
 
+/** A task of every kind that is none of classes. */
+export const ownKinds: readonly Task[] = [
+  makeTask("stars", { kind: "regression" }),
+  makeTask("topics", { kind: "multi-label", labels: ["a", "b", "c"] }),
+  makeTask("entities", { kind: "tokens", labels: ["O", "B-X"] }),
+  makeTask("places", { kind: "span" }),
+];
+
 /** Reads data by what the file is called. */
 async function readData(folder: string, file: string, task: Task): Promise<void> {
   const path = join(folder, file);
@@ -267,13 +279,14 @@ export async function targetsOf(): Promise<Target[]> {
       },
     ),
     ofFolders(
-      "jsonl, csv, tsv, parquet, npz, idx, png, jpeg",
+      "jsonl, csv, tsv, parquet, arrow, npz, idx, png, jpeg",
       3700,
       [
         ...cases(["data"], "test.jsonl", damageText),
         ...cases(["data"], "test.csv", damageText),
         ...cases(["data"], "test.tsv", damageText),
         ...cases(["data"], "test.parquet", damageSized),
+        ...cases(["data"], "test.arrow", damageSized),
         ...cases(["data"], "test.npz", damageSized),
         ...cases(["data"], "t10k-images-idx3-ubyte", damageSized),
         ...cases(["data"], "t10k-images-idx3-ubyte.gz", damageSized),
@@ -281,6 +294,20 @@ export async function targetsOf(): Promise<Target[]> {
       ],
       (folder, file) => readData(folder, file, rte),
     ),
+    ofFolders(
+      "rows of numbers, labels, tags and spans",
+      1000,
+      ownKinds.flatMap(({ id }) => cases(["kinds"], `${id}/test.jsonl`, damageText)),
+      async (folder, file) => {
+        const [id = ""] = file.split("/");
+        await inferTask({ id, data: folder, config: undefined });
+        await readExamples(join(folder, file), lookUp(new Map(ownKinds.map((one) => [one.id, one])), id));
+      },
+    ),
+    ofFolders("cards of models", 500, cases(["card"], "README.md", damageText), async (folder) => {
+      const lineage = await lineageOf([{ label: "base", folder }]);
+      metadataText({ name: "x", adapter: false, method: "y", lineage, rows: [] });
+    }),
     ofFolders("mergekit's YAML, to the merge", 1500, cases(["mergekit"], "merge.yml", damageText), (folder) =>
       mergeByMergekitFile(
         join(folder, "merge.yml"),

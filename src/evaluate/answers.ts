@@ -158,17 +158,23 @@ export function classLists(
 
 const isMarks = ([first]: readonly Answered[]): boolean => first?.example.kind === "mark";
 
+type Lists = readonly (readonly number[])[];
+
+/** A metric of marks, or of classes. */
+function byKind(
+  answered: readonly Answered[],
+  ofMarks: (said: Lists, right: Lists) => number,
+  ofClasses: (said: readonly number[], right: readonly number[]) => number,
+): number {
+  if (isMarks(answered)) return ofMarks(...listsOf(answered));
+  return ofClasses(...classLists(answered));
+}
+
 const measures: Readonly<Record<MetricName, Measure>> = {
   accuracy: (answered) => metrics.accuracy(...classLists(answered)),
   f1: (answered, { positive = 1 }) => metrics.binaryF1(...classLists(answered), positive),
-  "f1-macro": (answered) =>
-    isMarks(answered)
-      ? metrics.macroF1OfMarks(...listsOf(answered))
-      : metrics.macroF1(...classLists(answered)),
-  "f1-micro": (answered) =>
-    isMarks(answered)
-      ? metrics.microF1OfMarks(...listsOf(answered))
-      : metrics.microF1(...classLists(answered)),
+  "f1-macro": (answered) => byKind(answered, metrics.macroF1OfMarks, metrics.macroF1),
+  "f1-micro": (answered) => byKind(answered, metrics.microF1OfMarks, metrics.microF1),
   matthews: (answered) => metrics.matthews(...classLists(answered)),
   pearson: (answered) => metrics.pearson(...classLists(answered)),
   spearman: (answered) => metrics.spearman(...classLists(answered)),

@@ -16,8 +16,14 @@ export interface AnsweredTask extends AnswerNames {
 const named = (classes: readonly string[] | undefined, one: number): string => classes?.[one] ?? String(one);
 
 /** The names of labels that hold. */
-const namesOfMarks = (marks: readonly number[], classes: readonly string[] | undefined): string =>
-  marks.flatMap((mark, label) => (mark === 1 ? [named(classes, label)] : [])).join(", ") || "none";
+const namesOfMarks = (marks: readonly number[], classes: readonly string[] | undefined): string[] =>
+  marks
+    .map((mark, label) => ({ mark, name: named(classes, label) }))
+    .filter(({ mark }) => mark === 1)
+    .map(({ name }) => name);
+
+const listedMarks = (marks: readonly number[], classes: readonly string[] | undefined): string =>
+  namesOfMarks(marks, classes).join(", ") || "none";
 
 type Decode = ((ids: readonly number[]) => string) | undefined;
 
@@ -34,7 +40,7 @@ function tagTexts(
   decode: Decode,
 ): [said: string, right: string] {
   const row = at(example.rows, 0);
-  const tagged = example.tags.flatMap((tag, token) => (tag >= 0 ? [{ tag, token }] : []));
+  const tagged = example.tags.map((tag, token) => ({ tag, token })).filter(({ tag }) => tag >= 0);
   const wrong = tagged
     .map((one, i) => ({ ...one, said: at(said, i) }))
     .filter(({ tag, said: mine }) => tag !== mine);
@@ -63,7 +69,7 @@ function texts(
       return [decode(at(example.rows, answer).ids), [decode(at(example.rows, example.label).ids)]];
     return [named(classes, answer), [named(classes, example.label)]];
   }
-  if (example.kind === "mark") return [namesOfMarks(answer, classes), [namesOfMarks(example.marks, classes)]];
+  if (example.kind === "mark") return [listedMarks(answer, classes), [listedMarks(example.marks, classes)]];
   if (example.kind !== "tag") return [answer.join(), []];
   const [said, right] = tagTexts(example, answer, classes, decode);
   return [said, [right]];
@@ -102,7 +108,7 @@ export function plainAnswer({ example, answer }: Answered, { classes }: AnswerNa
   if (typeof answer === "string") return answer;
   if (typeof answer === "number") return example.kind === "classify" ? named(classes, answer) : answer;
   if (example.kind === "tag") return answer.map((tag) => named(classes, tag));
-  return answer.flatMap((mark, label) => (mark === 1 ? [named(classes, label)] : []));
+  return namesOfMarks(answer, classes);
 }
 
 /** How a class was answered. */

@@ -76,8 +76,9 @@ async function openRepository(
 ): Promise<Map<string, Held>> {
   const { createRepo, repoExists } = await import("@huggingface/hub");
   if (await repoExists(access)) return filesOf(access);
-  await createRepo({ ...access, visibility: isPublic ? "public" : "private" });
-  hooks.note(`made ${access.repo.name}, ${isPublic ? "public" : "private"}`);
+  const visibility = isPublic ? "public" : "private";
+  await createRepo({ ...access, visibility });
+  hooks.note(`made ${access.repo.name}, ${visibility}`);
   return new Map();
 }
 

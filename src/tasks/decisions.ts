@@ -4,7 +4,7 @@
  * row. So losses, distillation and Fisher information know decisions alone. A number is none: see {@link isNumber}.
  */
 import { fill, reshape, tensor1d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
-import { f32 } from "../at.js";
+import { at, f32 } from "../at.js";
 import { concatenated, rows } from "../models/ops.js";
 import { outputsOfRow } from "../models/outputs.js";
 import type { TokenRow } from "../models/types.js";
@@ -95,7 +95,8 @@ const sides = (values: Float32Array): Float32Array[] =>
 function decisionsIn(example: EncodedExample, values: Float32Array, width: number): Float32Array[] {
   const row = (i: number) => values.subarray(i * width, (i + 1) * width);
   if (example.kind === "mark") return Array.from(values, (z) => Float32Array.of(0, z));
-  if (example.kind === "tag") return example.tags.flatMap((tag, token) => (tag >= 0 ? [row(token)] : []));
+  if (example.kind === "tag")
+    return [...example.tags.keys()].filter((token) => at(example.tags, token) >= 0).map(row);
   if (example.kind !== "span") return [values];
   let start = 0;
   return example.rows.flatMap(({ ids }) => {

@@ -164,6 +164,15 @@ function textColumns({ id, data }: InferInputs, { columns }: SeenRows): [string]
   return second === undefined ? [first] : [first, second];
 }
 
+/** By how many texts an example has. */
+const textKinds = { 1: "single", 2: "pair" } as const;
+
+/** What a kind was found by. */
+function toldBy(isTold: boolean, otherwise: string): string {
+  if (isTold) return "its expert's config";
+  return otherwise;
+}
+
 /** What a task is found by. */
 export interface InferInputs {
   readonly id: string;
@@ -201,27 +210,32 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   const seen = await lookAt(inputs, classes === undefined);
   let kind = named ?? kindOfRows(seen);
   if (kind === "span" && isLanguageModel(config)) kind = "generate";
-  const by = named ? "its expert's config" : "its columns";
+  const by = toldBy(named !== undefined, "its columns");
   if (kind === "choice") return { task: makeTask(id, { ...own, kind }), told: `${id}: a choice, by ${by}` };
   if (kind === "generate")
     return { task: makeTask(id, { ...own, kind }), told: `${id}: a text to be said, by its column answers` };
-  if (kind === "span")
-    return {
-      task: makeTask(id, { ...own, kind }),
-      told: `${id}: a part of a text that answers a question, by ${by}`,
-    };
+  if (kind === "span") {
+    const told = `${id}: a part of a text that answers a question, by ${by}`;
+    return { task: makeTask(id, { ...own, kind }), told };
+  }
   if (kind === "tokens") {
     const found = classesOf(id, config, seen.listed);
     const task = makeTask(id, { ...own, kind, labels: found.labels });
     return { task, told: `${id}: words with a class each, by ${by}; ${labelsShown(task, found.by)}` };
   }
   const texts = textColumns(inputs, seen);
-  const told = `${id}: ${texts.map((name) => `"${columnNamed(name, columns)}"`).join(" with ")}, by its columns`;
-  if (kind === "regression")
-    return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${named ? by : "the data"}` };
-  const isMany = kind === "multi-label";
-  const found = classesOf(id, config, isMany ? seen.listed : seen.labels);
-  const ofOne = texts.length === 2 ? "pair" : "single";
-  const task = makeTask(id, { ...own, kind: isMany ? "multi-label" : ofOne, labels: found.labels });
-  return { task, told: `${told}; ${isMany ? "any of " : ""}${labelsShown(task, found.by)}` };
+  const shownTexts = texts.map((name) => `"${columnNamed(name, columns)}"`).join(" with ");
+  const told = `${id}: ${shownTexts}, by its columns`;
+  if (kind === "regression") {
+    const source = toldBy(named !== undefined, "the data");
+    return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${source}` };
+  }
+  if (kind === "multi-label") {
+    const found = classesOf(id, config, seen.listed);
+    const task = makeTask(id, { ...own, kind, labels: found.labels });
+    return { task, told: `${told}; any of ${labelsShown(task, found.by)}` };
+  }
+  const found = classesOf(id, config, seen.labels);
+  const task = makeTask(id, { ...own, kind: textKinds[texts.length], labels: found.labels });
+  return { task, told: `${told}; ${labelsShown(task, found.by)}` };
 }
