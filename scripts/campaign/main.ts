@@ -93,9 +93,14 @@ function runFrom(count: Count, index: number, from: number, to: number): Promise
         note("a message of several lines, or a long one", told);
       }
     });
-    child.on("exit", () => {
+    child.on("exit", (code) => {
       clearTimeout(timer);
-      if (!current) return resolve(to);
+      if (!current && code === 0) return resolve(to);
+      if (!current) {
+        count.died++;
+        bad.push(`${count.name}: its process ended with ${code} between two inputs`);
+        return resolve(to);
+      }
       count.inputs++;
       if (isHung) count.hangs++;
       else count.died++;

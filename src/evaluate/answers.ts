@@ -161,7 +161,7 @@ const isMarks = ([first]: readonly Answered[]): boolean => first?.example.kind =
 type Lists = readonly (readonly number[])[];
 
 /** A metric of marks, or of classes. */
-function byKind(
+function ofKind(
   answered: readonly Answered[],
   ofMarks: (said: Lists, right: Lists) => number,
   ofClasses: (said: readonly number[], right: readonly number[]) => number,
@@ -173,8 +173,8 @@ function byKind(
 const measures: Readonly<Record<MetricName, Measure>> = {
   accuracy: (answered) => metrics.accuracy(...classLists(answered)),
   f1: (answered, { positive = 1 }) => metrics.binaryF1(...classLists(answered), positive),
-  "f1-macro": (answered) => byKind(answered, metrics.macroF1OfMarks, metrics.macroF1),
-  "f1-micro": (answered) => byKind(answered, metrics.microF1OfMarks, metrics.microF1),
+  "f1-macro": (answered) => ofKind(answered, metrics.macroF1OfMarks, metrics.macroF1),
+  "f1-micro": (answered) => ofKind(answered, metrics.microF1OfMarks, metrics.microF1),
   matthews: (answered) => metrics.matthews(...classLists(answered)),
   pearson: (answered) => metrics.pearson(...classLists(answered)),
   spearman: (answered) => metrics.spearman(...classLists(answered)),

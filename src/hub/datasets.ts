@@ -42,7 +42,7 @@ function splitOf(path: string): Split | undefined {
 }
 
 /** The configuration that a file is of: its first folder, unless that is `data` or a split's. */
-function configOf(path: string): string {
+function configurationOf(path: string): string {
   const [folder = "", ...rest] = path.split("/");
   if (rest.length === 0 || folder === "data" || splitOf(folder)) return "";
   return folder;
@@ -59,9 +59,9 @@ function ofConfig<F extends { readonly path: string }>(
   files: readonly F[],
   { name, config }: DatasetId,
 ): readonly F[] {
-  const known = [...new Set(files.map(({ path }) => configOf(path)))];
+  const known = [...new Set(files.map(({ path }) => configurationOf(path)))];
   const wanted = config ?? (known.length <= 1 ? known[0] : known.find((one) => one === ""));
-  const chosen = files.filter(({ path }) => configOf(path) === wanted);
+  const chosen = files.filter(({ path }) => configurationOf(path) === wanted);
   if (chosen.length > 0 || files.length === 0) return chosen;
   throw new UserError(
     `${name}: name one of its configurations (${known.filter(Boolean).join(", ")}): ` +
@@ -69,7 +69,7 @@ function ofConfig<F extends { readonly path: string }>(
   );
 }
 
-const wantedOf = (id: DatasetId): Wanted => ({
+const wantedData = (id: DatasetId): Wanted => ({
   type: "dataset",
   files: (all) =>
     ofConfig(
@@ -83,16 +83,16 @@ const wantedOf = (id: DatasetId): Wanted => ({
 });
 
 /** Where datasets are converted to parquet, of those that are scripts or of other forms. */
-const converted = "refs/convert/parquet";
+const parquetBranch = "refs/convert/parquet";
 
 /** A dataset's folder in the hub's cache; as the hub converted it, where its own files are of no form that is read. */
 async function fetchDataset(id: DatasetId, hooks: HubHooks): Promise<{ folder: string; commit: string }> {
   try {
-    return await fetchRepository(id, wantedOf(id), hooks);
+    return await fetchRepository(id, wantedData(id), hooks);
   } catch (error) {
     const isOther = error instanceof UserError && error.message.includes("holds no files of splits");
     if (!isOther || id.revision !== "main") throw error;
-    return fetchRepository({ ...id, revision: converted }, wantedOf(id), hooks);
+    return fetchRepository({ ...id, revision: parquetBranch }, wantedData(id), hooks);
   }
 }
 

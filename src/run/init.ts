@@ -33,7 +33,7 @@ async function tasksOfExperts({ experts, family }: InitOptions): Promise<string[
 }
 
 /** One key of the config, with a comment in front of it. */
-const entry = (key: string, value: unknown, comment = ""): string =>
+const configEntry = (key: string, value: unknown, comment = ""): string =>
   `${comment === "" ? "" : `${comment.replace(/^/gm, "# ")}\n`}${stringify({ [key]: value })}`;
 
 /**
@@ -58,21 +58,21 @@ export async function configText(options: InitOptions): Promise<string> {
   return [
     "# Written by `train-merge init`. Run it with `train-merge --config FILE`; `train-merge train --help all` lists\n",
     "# every key. What a task is can be said otherwise in tasks.json in the data folder.\n\n",
-    entry("tasks", ids, known.join("\n")),
-    entry("base", base),
-    entry(
+    configEntry("tasks", ids, known.join("\n")),
+    configEntry("base", base),
+    configEntry(
       "experts",
       sources.map(({ label, folder }) => `${label}=${folder}`),
     ),
-    entry("data", data),
-    ...(options.columns ? [entry("columns", options.columns)] : []),
+    configEntry("data", data),
+    ...(options.columns ? [configEntry("columns", options.columns)] : []),
     "\n",
-    entry("steps", 100, "Optimiser steps; `minutes: 10` fits them to a time."),
-    entry(
+    configEntry("steps", 100, "Optimiser steps; `minutes: 10` fits them to a time."),
+    configEntry(
       "val-per-task",
       32,
       "Validation examples of each task that coefficients are trained and chosen by.",
     ),
-    entry("patience", 50, "Stop where the held-out loss has found nothing better for so many steps."),
+    configEntry("patience", 50, "Stop where the held-out loss has found nothing better for so many steps."),
   ].join("");
 }
