@@ -1,7 +1,7 @@
 import { titleOfMetric } from "../report/caption.js";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import { above, belowOne, wholeNumber } from "../config/numbers.js";
 import { loadSettings } from "../config/load.js";
 import { stoppedCode, UsageError } from "../errors.js";
@@ -22,7 +22,8 @@ The same command with --resume goes on from where it stands.`;
 const customaryRates = { full: 5e-5, lora: 5e-4, ia3: 3e-3 } as const;
 
 interface FinetuneFlags extends Given {
-  task: string;
+  task?: string;
+  tasks?: string;
   multitask?: boolean;
   lora?: number;
   ia3?: boolean;
@@ -67,11 +68,11 @@ function scoreLine({
 async function runFinetune(options: FinetuneFlags): Promise<void> {
   const { lr, weightDecay, batchSize, out, epochs, most, order, resume = false, lora: rank = 8 } = options;
   const { weightDecay: _, lr: __, ...settings } = options;
-  const chosen = await loadSettings({ ...settings, tasks: options.task, batchSize, out });
+  const asked = options.task ?? options.tasks;
+  if (asked === undefined) throw new UsageError("name the task to learn: --task NAME");
+  const chosen = await loadSettings({ ...settings, tasks: asked, batchSize, out });
   if (chosen.tasks.length > 1 && !options.multitask)
-    throw new UsageError(
-      `--task ${options.task}: give one task, or --multitask for one model of all of them`,
-    );
+    throw new UsageError(`--task ${asked}: give one task, or --multitask for one model of all of them`);
   const how = trainedPart(options);
   const job = startCommand();
   job.training(true);
@@ -155,7 +156,9 @@ export function addFinetune(program: Command): void {
   const command = program
     .command("finetune")
     .description("fine-tune a base on a task's training file: an expert to merge; or on several at once")
-    .requiredOption("--task <names>", "the task; several with --multitask")
+    .option("--task <names>", "the task; several with --multitask")
+    // What the other commands call it.
+    .addOption(new Option("--tasks <names>").hideHelp())
     .requiredOption("--out <folder>", "where the expert is written")
     .addOption(settingOption("base", "the model to start from (default: the family's)"))
     .addOption(settingOption("family"))

@@ -59,7 +59,13 @@ export async function addToMerge(
     );
   if (!existsSync(expert)) throw new UserError(`${expert}: there is no such folder`);
   const made = await runFile.read(to);
-  const told = { ...options, data: options.data ?? made?.data };
+  const { settings: saved = {} } = (await resultsFile.read(to)) ?? {};
+  const told = {
+    ...options,
+    data: options.data ?? made?.data,
+    prompts: options.prompts ?? made?.prompts,
+    columns: { ...saved.columns, ...options.columns },
+  };
   if (options.base === undefined && options.family === undefined) told.base = made?.places?.base;
   const base = await locateBase(told);
   await checkBase(to, base);

@@ -177,7 +177,7 @@ test("an expert is added to such a merge, its pooler with it", async () => {
   await mergeByTraining({ ...given, tasks: tasks.slice(1), out: to });
   const { rows } = await addExpert(
     { expert: join(models, "stars"), to, task: "stars" },
-    { base: given.base, data, columns, steps: 1, backend: "wasm", out: join(root, "four") },
+    { steps: 1, backend: "wasm", out: join(root, "four") },
   );
   expect(new Set(rows.map(({ task }) => task))).toEqual(new Set(tasks));
 });
