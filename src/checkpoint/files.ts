@@ -1,7 +1,7 @@
 import { stat, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { UserError, errorCode, messageOf } from "../errors.js";
-import { existsSync, createReadStream } from "node:fs";
+import { existsSync, createReadStream, realpathSync } from "node:fs";
 import type { z } from "zod";
 import { createHash, randomBytes, type Hash } from "node:crypto";
 
@@ -27,13 +27,21 @@ export interface JsonFile<S extends z.ZodType> {
 /** Before a path that is told from the file's own folder: a folder that travels names no place of a machine. */
 const relativePath = "path:";
 
-/** A value whose texts are changed, however deep they stand in it. */
-function withTexts(value: unknown, change: (text: string) => string): unknown {
-  if (typeof value === "string") return change(value);
-  if (Array.isArray(value)) return value.map((one: unknown) => withTexts(one, change));
+/** Keys under which such files name places. */
+const placeKeys = new Set(["base", "data", "folder", "from", "models", "places", "prompts"]);
+
+/** A value whose texts under the keys of places are changed, however deep they stand in it. */
+function withPlaces(value: unknown, change: (text: string) => string, isPlace = false): unknown {
+  if (typeof value === "string") return isPlace ? change(value) : value;
+  if (Array.isArray(value)) return value.map((one: unknown) => withPlaces(one, change, isPlace));
   if (!isRecord(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, withTexts(one, change)]));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, one]) => [key, withPlaces(one, change, isPlace || placeKeys.has(key))]),
+  );
 }
+
+/** A folder by its real name: what is told from it must not depend on the link that it was reached by. */
+const realFolder = (folder: string): string => (existsSync(folder) ? realpathSync(folder) : resolve(folder));
 
 /**
  * @param options.compact written on one line: for long lists of numbers
@@ -50,16 +58,16 @@ export function jsonFile<S extends z.ZodType>(
 ): JsonFile<S> {
   const fromFolder = (folder: string, value: unknown): unknown => {
     if (!paths) return value;
-    return withTexts(value, (text) => {
+    return withPlaces(value, (text) => {
       if (!isAbsolute(text)) return text;
-      return relativePath + relative(resolve(folder), text).split(sep).join("/");
+      return relativePath + relative(realFolder(folder), realFolder(text)).split(sep).join("/");
     });
   };
   const toAbsolute = (folder: string, value: unknown): unknown => {
     if (!paths) return value;
-    return withTexts(value, (text) => {
+    return withPlaces(value, (text) => {
       if (!text.startsWith(relativePath)) return text;
-      return resolve(folder, text.slice(relativePath.length));
+      return resolve(realFolder(folder), text.slice(relativePath.length));
     });
   };
   const pathIn = (folder: string): string => join(folder, name);

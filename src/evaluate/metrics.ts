@@ -30,11 +30,14 @@ export const countsOf = (said: Labels, right: Labels, one: number): ClassCounts 
 const f1Of = ({ hits, said, right }: ClassCounts): number => ratio(2 * hits, said + right);
 
 const together = (all: readonly ClassCounts[]): ClassCounts =>
-  all.reduce((sum, { hits, said, right }) => ({
-    hits: sum.hits + hits,
-    said: sum.said + said,
-    right: sum.right + right,
-  }));
+  all.reduce(
+    (sum, { hits, said, right }) => ({
+      hits: sum.hits + hits,
+      said: sum.said + said,
+      right: sum.right + right,
+    }),
+    { hits: 0, said: 0, right: 0 },
+  );
 
 /** F1 of one class of two. */
 export const binaryF1 = (said: Labels, right: Labels, positive: number): number =>
@@ -65,6 +68,8 @@ export function matthews(said: Labels, right: Labels): number {
 
 /** Pearson's correlation; 0 where one side is constant. */
 export function pearson(x: Labels, y: Labels): number {
+  // Their differences from a rounded mean need not be 0.
+  if ([x, y].some((values) => values.every((value) => value === values[0]))) return 0;
   const [mx, my] = [mean(x), mean(y)];
   const product = (a: Labels, ma: number, b: Labels, mb: number) =>
     a.reduce((sum, value, i) => sum + (value - ma) * (at(b, i) - mb), 0);

@@ -16,6 +16,7 @@ import {
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
+import { isAsked } from "../tasks/decisions.js";
 import { encodeMixed, type Encoder } from "../tasks/encoders.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { Task } from "../tasks/registry.js";
@@ -68,13 +69,13 @@ async function trainingTask(
   const { train, judge, sources } = await trainingData(data, task, seed);
   const drawn = most === undefined ? train : shuffled(train, `${seed}/finetune/${task.id}`).slice(0, most);
   if (drawn.length === 0) throw new UserError(`${data}/${task.id}: there is nothing to train on`);
-  const encoded = encodeMixed(drawn, encoder, task, false);
+  const encoded = encodeMixed(drawn, encoder, task, false).filter(isAsked);
   const fit = generates ? encoded.map(asGeneration) : encoded;
   return {
     task,
     sources,
     fit,
-    judge: encodeMixed(judge, encoder, task, false),
+    judge: encodeMixed(judge, encoder, task, false).filter(isAsked),
     kind: encoder.answering(task).kind,
     names: { metrics: task.metrics, classes: task.labels ?? undefined },
     prefix: `head/${task.id}/`,

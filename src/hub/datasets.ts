@@ -109,6 +109,12 @@ async function dataFiles(folder: string): Promise<string[]> {
 /** What a split's files are called in a data folder. @throws UserError where several are of a form that is one file */
 function namesFor(split: Split, files: readonly string[], asked: string): string[] {
   if (files.length === 0) return [];
+  const stems = new Set(files.map((path) => path.replace(/[-_]?\d+(-of-\d+)?\.\w+$/, "")));
+  if (stems.size > 1)
+    throw new UserError(
+      `${asked}: its ${split} split is of several kinds (${[...stems].map((stem) => basename(stem)).join(", ")}); copy ` +
+        "the files of one into a data folder",
+    );
   const kind = extname(files[0] ?? "").replace(/^\.json$/, ".jsonl");
   if (files.length === 1) return [`${split}${kind}`];
   if (kind !== ".parquet" && kind !== ".arrow")
@@ -151,7 +157,11 @@ export async function dataFromHub(
     commits[asked] = commit;
   }
   const own = data === undefined ? undefined : resolve(data);
-  const folder = join(cache, "data", digest({ own, commits, tasks: Object.keys(datasets) }).slice(0, 20));
+  const folder = join(
+    cache,
+    "data",
+    digest({ own, commits, datasets: Object.entries(datasets) }).slice(0, 20),
+  );
   for (const [task, { folder: from, asked }] of found) {
     const files = ofConfig(
       (await dataFiles(from)).map((path) => ({ path })),

@@ -93,16 +93,31 @@ function refusal(error: unknown, { repo, hubUrl }: Access): unknown {
   return error;
 }
 
-/** Commits files, in one commit. */
-async function commitFiles(access: Access, folder: string, files: readonly SizedFile[]): Promise<void> {
-  const { uploadFiles } = await import("@huggingface/hub");
+/** Weights of an earlier result: beside other ones, a reader would not know which to take. */
+const weights = /\.(safetensors|bin)$|\.index\.json$/;
+
+/** Commits files, and takes stale ones away, in one commit. */
+async function commitFiles(
+  access: Access,
+  folder: string,
+  files: readonly SizedFile[],
+  stale: readonly string[] = [],
+): Promise<void> {
+  const { commit } = await import("@huggingface/hub");
   const [first, ...more] = files.map(({ path }) => path);
-  await uploadFiles({
+  await commit({
     ...access,
     // Its chunks are uploaded whole: what breaks off is uploaded anew.
     useXet: false,
-    commitTitle: `Upload ${first ?? ""}${more.length > 0 ? ` and ${more.length} more` : ""} with train-merge`,
-    files: files.map(({ path }) => ({ path, content: pathToFileURL(join(folder, path)) })),
+    title: `Upload ${first ?? "nothing"}${more.length > 0 ? ` and ${more.length} more` : ""} with train-merge`,
+    operations: [
+      ...stale.map((path) => ({ operation: "delete" as const, path })),
+      ...files.map(({ path }) => ({
+        operation: "addOrUpdate" as const,
+        path,
+        content: pathToFileURL(join(folder, path)),
+      })),
+    ],
   });
 }
 
@@ -136,13 +151,16 @@ export async function pushFolder(
       else missing.push({ path, size });
     }
     const large = missing.filter(({ size }) => size > largeFile);
-    const groups = [...large.map((one) => [one]), missing.filter(({ size }) => size <= largeFile)];
+    const stale = [...held.keys()].filter((path) => weights.test(path) && !paths.includes(path));
     let done = 0;
-    for (const group of groups.filter(({ length }) => length > 0)) {
-      hooks.progress("files uploaded", done, missing.length);
-      await commitFiles(access, folder, group);
-      done += group.length;
+    for (const one of large) {
+      hooks.progress("files uploaded", done++, missing.length);
+      await commitFiles(access, folder, [one]);
     }
+    const small = missing.filter(({ size }) => size <= largeFile);
+    if (small.length > 0 || stale.length > 0) await commitFiles(access, folder, small, stale);
+    done += small.length;
+    if (stale.length > 0) hooks.note(`removed from ${name}: ${stale.join(", ")}`);
     hooks.progress("files uploaded", done, missing.length);
     return { url: `${access.hubUrl}/${name}`, uploaded: missing.map(({ path }) => path), kept };
   } catch (error) {

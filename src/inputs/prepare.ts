@@ -18,6 +18,7 @@ import { encodeMixed, encodeVariants, imageRows, promptRows, type Encoder } from
 import { textRows } from "../tasks/head-rows.js";
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
+import { isAsked } from "../tasks/decisions.js";
 import { renumbered } from "../tasks/examples.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
@@ -263,8 +264,8 @@ export async function prepareTask(
     synthetic: task.synthetic,
     head,
     sources,
-    validation: encodeMixed(inOrder(validation), encoder, task),
-    test: at(tests, 0),
+    validation: encodeMixed(inOrder(validation), encoder, task).filter(isAsked),
+    test: at(tests, 0).filter(isAsked),
     ...(tests.length > 1 && { tests }),
   };
 }

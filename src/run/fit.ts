@@ -101,6 +101,25 @@ export async function fittedBefore(out: string, options: MergeOptions): Promise<
   return saved.success ? { ...options, ...saved.data } : options;
 }
 
+/** A task with fewer examples: those that a run with these settings would have drawn. */
+function withFewer(
+  task: TaskExamples,
+  { seed, testPerTask: before }: MergeOptions,
+  { valPerTask, testPerTask }: Pick<MergeOptions, "valPerTask" | "testPerTask">,
+): TaskExamples {
+  const drawn = <T>(test: readonly T[]): readonly T[] => {
+    // What was drawn already is in the order of the draw.
+    if (before !== undefined) return test.slice(0, testPerTask);
+    return testDraw(test, task, { testPerTask, seed });
+  };
+  return {
+    ...task,
+    validation: task.validation.slice(0, valPerTask),
+    test: drawn(task.test),
+    ...(task.tests && { tests: task.tests.map(drawn) }),
+  };
+}
+
 /**
  * Fits steps, examples and what is measured to `minutes`; other runs are left as they are.
  * @throws UserError where the time is too short for one step
@@ -108,29 +127,30 @@ export async function fittedBefore(out: string, options: MergeOptions): Promise<
 export async function fitToTime(
   inputs: Inputs,
   options: MergeOptions,
+  started: number,
   { note }: Pick<MergeHooks, "note">,
 ): Promise<{ inputs: Inputs; options: MergeOptions }> {
-  const { minutes, seed } = options;
+  const { minutes } = options;
   if (minutes === undefined) return { inputs, options };
   const costs = await measureCosts(inputs, options);
-  // From the start of the process on: what the user waits for.
-  const budget = 60 * minutes - performance.now() / 1000;
+  const gone = (performance.now() - started) / 1000;
+  const budget = 60 * minutes - gone;
   const searched = lambdaGrid.length * costs.token * tokensOf(inputs.tasks, "validation");
-  const valPerTask = countFor(
+  const fewest = countFor(
     inputs.tasks.map(({ validation }) => validation),
     searched,
     searchShare * budget,
     8,
   );
+  // One file cut in two: fewer validation examples would be another test set.
+  const isShared = inputs.tasks.some(({ sources }) => sources.validation.name === sources.test.name);
+  const valPerTask = isShared ? options.valPerTask : fewest;
   const measured = measuringSeconds(inputs.tasks, options, costs.token);
   const sizes = inputs.tasks.map(({ test }) => test);
   const testPerTask = countFor(sizes, measured, measuringShare * budget, 16);
-  const tasks = inputs.tasks.map((task): TaskExamples => ({
-    ...task,
-    validation: task.validation.slice(0, valPerTask),
-    test: testDraw(task.test, task, { testPerTask, seed }),
-    ...(task.tests && { tests: task.tests.map((test) => testDraw(test, task, { testPerTask, seed })) }),
-  }));
+  const isCut = testPerTask < Math.max(...sizes.map(({ length }) => length));
+  const fitted = { steps: 0, valPerTask, ...(isCut && { testPerTask }) };
+  const tasks = inputs.tasks.map((task) => withFewer(task, options, fitted));
   const held = options.holdout * costs.token * tokensOf(tasks, "validation");
   const left =
     budget -
@@ -139,14 +159,12 @@ export async function fitToTime(
   const steps = Math.min(mostSteps, Math.floor(left / (costs.step + held / options.evalEvery)));
   if (steps < 1)
     throw new UserError(
-      `--minutes ${minutes}: too short: ${(performance.now() / 1000).toFixed(0)} s are gone already, a step takes ` +
+      `--minutes ${minutes}: too short: ${gone.toFixed(0)} s are gone already, a step takes ` +
         `${costs.step.toFixed(1)} s, and measuring ${(60 * minutes - left).toFixed(0)} s`,
     );
-  const isCut = testPerTask < Math.max(...sizes.map(({ length }) => length));
   note(
     `--minutes ${minutes}: ${steps} steps of ${costs.step.toFixed(2)} s, ${valPerTask} validation examples a task, ` +
       (isCut ? `${testPerTask} test examples a task` : "all test examples"),
   );
-  const fitted = { steps, valPerTask, ...(isCut && { testPerTask }) };
-  return { inputs: { ...inputs, tasks }, options: { ...options, ...fitted } };
+  return { inputs: { ...inputs, tasks }, options: { ...options, ...fitted, steps } };
 }

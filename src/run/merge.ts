@@ -199,7 +199,7 @@ export async function trainMerge(
   try {
     const { inputs, options } = resume
       ? { inputs: opened, options: begun }
-      : await fitToTime(opened, begun, hooks);
+      : await fitToTime(opened, begun, started, hooks);
     const run: TrainingRun = {
       out,
       inputs,

@@ -51,14 +51,17 @@ async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]
   return found;
 }
 
-/** The head's tensors under the names that the class has for them. */
-function headTensorsOf({ head, prefix }: TaskModel, { pooler }: ModelFamily): TensorSource[] {
+/**
+ * The head's tensors under the names that the class has for them.
+ * @param backbone what stands before the backbone's names, and so before a pooler's
+ */
+function headTensorsOf({ head }: TaskModel, { pooler }: ModelFamily, backbone: string): TensorSource[] {
   const { checkpoint, actual } = head;
   return [...actual].map(([canonical, stored]) => {
     const { dtype, shape } = entryOf(checkpoint, stored);
     const isPooler = pooler !== undefined && canonical.startsWith(`${pooler}.`);
     return {
-      name: isPooler ? `${prefix}${canonical}` : stored,
+      name: isPooler ? `${backbone}${canonical}` : stored,
       dtype,
       shape,
       bytes: async () => (await checkpoint.read(stored)).bytes,
@@ -97,7 +100,9 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 async function writeLinked(folder: string, out: string, one: TaskModel, family: ModelFamily): Promise<void> {
   const merged = await openCheckpoint(out);
   try {
-    const sources = headTensorsOf(one, family);
+    // transformers puts the prefix before all names of a file, or before none.
+    const isPrefixed = merged.names.some((name) => name.startsWith(one.prefix));
+    const sources = headTensorsOf(one, family, isPrefixed ? one.prefix : "");
     const bodies = [...new Set(merged.names.map((name) => merged.ref(name).path))];
     const count = bodies.length + 1;
     const files = new Map(bodies.map((path, i) => [path, partName(i + 1, count)]));
@@ -130,7 +135,7 @@ async function writeCopied(folder: string, out: string, one: TaskModel, family: 
       const name = one.prefix + stored.replace(new RegExp(`^${family.backbone}\\.`), "");
       return [{ name, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes }];
     });
-    await writeWeights(folder, [...body, ...headTensorsOf(one, family)], 5e9);
+    await writeWeights(folder, [...body, ...headTensorsOf(one, family, one.prefix)], 5e9);
   } finally {
     await merged.checkpoint.close();
   }
@@ -155,7 +160,7 @@ async function writeAdapter(folder: string, out: string, one: TaskModel, family:
     });
     // A pooler is the base's own: no adapter has one.
     const pooler = one.prefix + (family.pooler ?? "none");
-    const heads = headTensorsOf(one, family)
+    const heads = headTensorsOf(one, family, one.prefix)
       .filter(({ name }) => !name.startsWith(`${pooler}.`))
       .map((source) => ({ ...source, name: start + source.name }));
     await writeSafetensors(join(folder, adapterWeightsName), [...adapter, ...heads]);

@@ -25,6 +25,9 @@ export function rightClasses(example: EncodedExample): readonly number[] {
   return [example.label];
 }
 
+/** Whether anything is asked of an example: of a sentence none of whose words has a class, nothing is. */
+export const isAsked = (example: EncodedExample): boolean => rightClasses(example).length > 0;
+
 /** The right class of every decision of a batch, example after example. */
 export const batchClasses = ({ examples }: Batch): number[] =>
   examples.flatMap((example) => [...rightClasses(example)]);

@@ -69,13 +69,27 @@ function tagRow({ words, tags }: Example & { kind: "tag" }, tokenizer: TextToken
   };
 }
 
-/** The first and last token of a window that an answer is of; [0, 0] where it is not whole in it. */
-function spanIn({ within: [from], characters }: ContextWindow, answer: SpanAnswer): [number, number] {
-  const end = answer.start + answer.text.length;
-  const first = characters.findIndex((one) => one[1] > answer.start);
+/** An answer's first character and the one after its last, without spaces around it. */
+function boundsOf({ text, start }: SpanAnswer): readonly [start: number, end: number] {
+  const before = text.length - text.trimStart().length;
+  return [start + before, start + Math.max(before, text.trimEnd().length)];
+}
+
+/**
+ * The first and last token of window i that an answer is of; [0, 0] where it is not whole in it. At the context's own
+ * ends, characters of no token are the window's too.
+ */
+function spanIn(windows: readonly ContextWindow[], i: number, answer: SpanAnswer): [number, number] {
+  const {
+    within: [from],
+    characters,
+  } = at(windows, i);
+  const [start, end] = boundsOf(answer);
+  const isBefore = i > 0 && start < (characters[0]?.[0] ?? 0);
+  const isBehind = i < windows.length - 1 && end > (characters.at(-1)?.[1] ?? 0);
+  const first = characters.findIndex((one) => one[1] > start);
   const last = characters.findLastIndex((one) => one[0] < end && one[1] > one[0]);
-  const covers = first >= 0 && last >= first;
-  if (!covers || at(characters, first)[0] > answer.start || at(characters, last)[1] < end) return [0, 0];
+  if (isBefore || isBehind || first < 0 || last < first) return [0, 0];
   return [from + first, from + last];
 }
 
@@ -92,7 +106,7 @@ function spanRows(
     rows,
     label: 0,
     length: longestOf(rows),
-    spans: windows.map((window) => (answer ? spanIn(window, answer) : [0, 0])),
+    spans: windows.map((_, i) => (answer ? spanIn(windows, i, answer) : [0, 0])),
     within: windows.map(({ within }) => within),
     answers: answers.map(({ text }) => text),
     text(row, first, last) {

@@ -62,6 +62,8 @@ interface SeenRows {
   readonly labels: ReadonlySet<string>;
   /** Values in lists of labels or tags. */
   readonly listed: ReadonlySet<string>;
+  /** How many labels there are, where every list of labels is a 0 or 1 for each. */
+  readonly vector: number | undefined;
   /** Whether answers have their places in a text. */
   readonly hasPlaces: boolean;
 }
@@ -80,6 +82,7 @@ async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean)
   const splits = await findSplits(data, { id });
   const [columns, labels, listed] = [new Set<string>(), new Set<string>(), new Set<string>()];
   let hasPlaces = false;
+  const lengths = new Set<number | undefined>();
   for (const { files } of Object.values(splits))
     for (const path of files) {
       let count = 0;
@@ -89,12 +92,14 @@ async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean)
         const label = aliases.label.map((name) => fields[name]).find((value) => value !== undefined);
         if (isScalar(label) && label !== "" && label !== -1) labels.add(String(label));
         const list = [...aliases.tags, ...aliases.marks].map((name) => fields[name]).find(Array.isArray);
+        if (list) lengths.add(list.every((one) => one === 0 || one === 1) ? list.length : undefined);
         for (const one of list ?? []) if (isScalar(one) && one !== -100) listed.add(String(one));
         hasPlaces ||= havePlaces(fields["answers"]);
         if (!all && ++count >= rowsLookedAt) break;
       }
     }
-  return { columns, labels, listed, hasPlaces };
+  const [vector] = lengths.size === 1 ? lengths : [];
+  return { columns, labels, listed, vector, hasPlaces };
 }
 
 const isDigits = (text: string): boolean => /^\d+$/.test(text);
@@ -231,7 +236,9 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
     return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${source}` };
   }
   if (kind === "multi-label") {
-    const found = classesOf(id, config, seen.listed);
+    const isCounted = seen.vector !== undefined && seen.vector > 2;
+    const numbers = isCounted ? new Set([String(seen.vector - 1)]) : seen.listed;
+    const found = classesOf(id, config, numbers);
     const task = makeTask(id, { ...own, kind, labels: found.labels });
     return { task, told: `${told}; any of ${labelsShown(task, found.by)}` };
   }

@@ -65,12 +65,15 @@ function parseChoice(row: Row, task: Task): Example | undefined {
   };
 }
 
+const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
 /** Its number; undefined where it has none. */
 function parseNumber(row: Row, { id }: Task): number | undefined {
-  const value = pick(row, aliases.number)?.value;
+  const given = pick(row, aliases.number)?.value;
+  const value = typeof given === "string" ? given.trim() : given;
   if (value === undefined || value === "" || value === null) return undefined;
-  const number = typeof value === "string" || typeof value === "number" ? Number(value) : NaN;
-  if (Number.isFinite(number)) return number;
+  if (typeof value === "number" && Number.isFinite(value)) return value;
+  if (typeof value === "string" && decimal.test(value)) return Number(value);
   throw new UserError(`${row.where}: ${JSON.stringify(value)} is no number; ${id} is a regression`);
 }
 
@@ -85,6 +88,12 @@ const splitLabels = (value: string): string[] =>
 function marksIn(list: readonly unknown[], labels: readonly string[], where: string): number[] {
   const isVector =
     list.length === labels.length && list.every((one) => typeof one === "boolean" || one === 0 || one === 1);
+  // Of two labels, [0, 1] may be both by their numbers, or the second alone.
+  if (isVector && labels.length === 2 && list.some((one) => typeof one === "number"))
+    throw new UserError(
+      `${where}: ${JSON.stringify(list)} may be numbers of the two labels, or a 0 or 1 for each: write their names ` +
+        `(${labels.join(", ")}), or true and false`,
+    );
   if (isVector) return list.map(Number);
   const marks = labels.map(() => 0);
   for (const one of list) {

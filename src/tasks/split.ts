@@ -19,13 +19,13 @@ export interface DrawOptions {
   readonly testPerTask?: number | undefined;
 }
 
-/** Some of a test set, drawn by the seed; undefined: all of it. */
+/** Some of a test set, drawn by the seed, fewer being the first of more; undefined: all of it, as it is. */
 export const testDraw = <T>(
   test: readonly T[],
   { id }: Pick<Task, "id">,
   { testPerTask: count, seed }: Pick<DrawOptions, "testPerTask" | "seed">,
 ): readonly T[] => {
-  if (count === undefined || count >= test.length) return test;
+  if (count === undefined) return test;
   return shuffled(test, `${seed}/test/${id}`).slice(0, count);
 };
 

@@ -134,7 +134,10 @@ function windowsOf(
 ): ContextWindow[] {
   const read = tokens(context);
   // The question is cut where nothing of the context would be left.
-  const A = tokens(question).slice(0, Math.max(0, room.pair - Math.min(read.length, shortestWindow)));
+  const A = tokens(question).slice(
+    0,
+    Math.max(0, room.pair - Math.max(1, Math.min(read.length, shortestWindow))),
+  );
   const most = room.pair - A.length;
   const overlap = Math.min(128, most >> 1);
   const spelled = read.map((id) => tokenizer.id_to_token(id) ?? "");
