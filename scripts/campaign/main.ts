@@ -52,7 +52,11 @@ function runFrom(count: Count, index: number, from: number, to: number): Promise
   return new Promise((resolve) => {
     const child = fork(worker, [folder, String(index), o.seed, String(from), String(to)], {
       execArgv: ["--max-old-space-size=900"],
-      stdio: ["ignore", "ignore", "ignore", "ipc"],
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+    });
+    let said = "";
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      said = (said + text).slice(-2000);
     });
     let current: Told | undefined;
     let isHung = false;
@@ -98,7 +102,7 @@ function runFrom(count: Count, index: number, from: number, to: number): Promise
       if (!current && code === 0) return resolve(to);
       if (!current) {
         count.died++;
-        bad.push(`${count.name}: its process ended with ${code} between two inputs`);
+        bad.push(`${count.name}: its process ended with ${code} between two inputs\n${said}`);
         return resolve(to);
       }
       count.inputs++;

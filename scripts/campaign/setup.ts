@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync, zipSync } from "fflate";
 import { writeSafetensors } from "../../src/checkpoint/write.js";
-import { mergeFile } from "../../src/folder/files.js";
+import { mergeFile, runFile } from "../../src/folder/files.js";
 import { packageFolder } from "../../src/package.js";
 import { fromFloat32 } from "../../src/tensor/dtype.js";
 
@@ -161,6 +161,9 @@ export async function makeWhole(whole: string, families: readonly string[]): Pro
   const main = join(packageFolder, "dist", "src", "cli", "main.js");
   const args = ["--tasks", "rte,cb", "--steps", "2", "--backend", "wasm", "--out", run];
   await promisify(execFile)(process.execPath, [main, ...args]);
+  // Paths are told from the folder: its copies lie elsewhere, and at another depth.
+  const recorded = await runFile.read(run);
+  await put("run/run.json", JSON.stringify(recorded));
   await mergeFile.write(run, {
     version: "0",
     method: "linear",

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { sha256 } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
@@ -151,7 +151,10 @@ export async function pushFolder(
       else missing.push({ path, size });
     }
     const large = missing.filter(({ size }) => size > largeFile);
-    const stale = [...held.keys()].filter((path) => weights.test(path) && !paths.includes(path));
+    const filled = new Set(paths.filter((path) => weights.test(path)).map((path) => dirname(path)));
+    const stale = [...held.keys()].filter(
+      (path) => weights.test(path) && filled.has(dirname(path)) && !paths.includes(path),
+    );
     let done = 0;
     for (const one of large) {
       hooks.progress("files uploaded", done++, missing.length);

@@ -89,7 +89,8 @@ const server = createServer((request, response) => {
         .trim()
         .split("\n")
         .map((line) => JSON.parse(line) as CommitLine);
-      const files = lines.filter(({ key }) => key !== "header").map(({ value }) => value);
+      const files = lines.filter(({ key }) => key === "file" || key === "lfsFile").map(({ value }) => value);
+      for (const { key, value } of lines) if (key === "deletedFile") hub.files.delete(value.path);
       for (const { path: name, content, oid, size } of files) {
         const bytes = Buffer.from(content ?? "", "base64");
         hub.files.set(name, {
@@ -161,6 +162,18 @@ test("what is there already is not uploaded again, and what changed is", async (
   expect(again.kept).toEqual([...all, linked]);
   hub.files.set("config.json", { oid: gitHash(Buffer.from("other")), size: 5 });
   expect((await pushResult(out, options, hooks)).uploaded).toEqual(["config.json"]);
+});
+
+test("weights of an earlier result go with the last commit, others' stay", async () => {
+  const earlier = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+  const kept = ["notes.md", "onnx/model.bin"];
+  for (const path of [...earlier, ...kept]) hub.files.set(path, { oid: "0", size: 1 });
+  hub.made = "public, by its owner";
+  const notes: string[] = [];
+  await pushResult(out, options, { ...hooks, note: (line) => notes.push(line) });
+  for (const path of earlier) expect([...hub.files.keys()]).not.toContain(path);
+  for (const path of [...kept, ...all]) expect([...hub.files.keys()]).toContain(path);
+  expect(notes).toContain(`removed from me/merge: ${earlier.join(", ")}`);
 });
 
 test("an upload that breaks off goes on when it is run again", async () => {

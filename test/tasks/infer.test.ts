@@ -36,6 +36,12 @@ await put("many tags", {
 });
 await put("entities", { test: [{ tokens: ["x", "y"], ner_tags: ["B-X", "O"] }] });
 await put("spans", { test: [{ question: "q", context: "c", answers: { text: ["c"], answer_start: [0] } }] });
+await put("vectors", {
+  test: [
+    { text: "x", labels: [0, 0, 1, 0] },
+    { text: "y", labels: [1, 0, 0, 0] },
+  ],
+});
 await put("odd", { test: [{ body: "x", label: 1 }] });
 
 const names = (...labels: string[]) => ({ id2label: Object.fromEntries(labels.map((name, i) => [i, name])) });
@@ -78,6 +84,7 @@ test.each([
     { kind: "multi-label", labels: ["a", "b"] },
     /any of 2 labels \(a, b\), by the data/,
   ],
+  ["vectors", undefined, { kind: "multi-label", labels: ["0", "1", "2", "3"] }, /any of 4 labels/],
   [
     "entities",
     undefined,

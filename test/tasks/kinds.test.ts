@@ -19,6 +19,9 @@ test("a number, as a number or a text, of one text or two; none where the row ha
     label: -10,
   });
   for (const label of [undefined, null, ""]) expect(parse(stars, { text: "x", label })).toBeUndefined();
+  expect(parse(stars, { text: "x", label: " " })).toBeUndefined();
+  for (const label of ["0x10", "Infinity", "1_0", "1,5"])
+    expect(() => parse(stars, { text: "x", label })).toThrow(`${where}: "${label}" is no number`);
   expect(() => parse(stars, { text: "x", label: "many" })).toThrow(`${where}: "many" is no number`);
   expect(() => parse(stars, { text: "x", label: [1] })).toThrow("is no number");
 });
@@ -42,6 +45,14 @@ test("labels that are none, and rows without any", () => {
   expect(() => parse(topics, { text: "x", labels: ["music"] })).toThrow(`${where}: unknown label "music"`);
   expect(() => parse(topics, { text: "x", labels: [3] })).toThrow("unknown label 3");
   expect(() => parse(topics, { text: "x", labels: 2 })).toThrow('"labels" must be a list');
+});
+
+test("of two labels, [0, 1] may be both or the second: it is refused", () => {
+  const two = makeTask("topics", { kind: "multi-label", labels: ["art", "food"] });
+  expect(() => parse(two, { text: "x", labels: [0, 1] })).toThrow(`${where}: [0,1] may be numbers`);
+  expect(parse(two, { text: "x", labels: [true, false] })).toMatchObject({ marks: [1, 0] });
+  expect(parse(two, { text: "x", labels: ["art", "food"] })).toMatchObject({ marks: [1, 1] });
+  expect(parse(two, { text: "x", labels: [1] })).toMatchObject({ marks: [0, 1] });
 });
 
 test("words with a class each, by name or number; −100 is none", () => {
