@@ -119,16 +119,20 @@ def train_merge(*args):
     return done.stdout
 
 
+def answers_in(path, tasks):
+    answers = {task: [] for task in tasks}
+    for line in path.read_text().splitlines():
+        one = json.loads(line)
+        answers[one["task"]].append(one["answer"])
+    return answers
+
+
 def merge(folder, tasks, *more):
     """One command; then what it says of every test example."""
     train_merge("--tasks", ",".join(tasks), "--experts", *(f"{t}={folder / t}" for t in tasks), "--base", folder / "base", "--data", folder / "data",
                 "--steps", 4, "--backend", "wasm", "--out", folder / "out", *more)
     train_merge("evaluate", folder / "out", "--answers", folder / "answers.jsonl")
-    answers = {task: [] for task in tasks}
-    for line in (folder / "answers.jsonl").read_text().splitlines():
-        one = json.loads(line)
-        answers[one["task"]].append(one["answer"])
-    return answers
+    return answers_in(folder / "answers.jsonl", tasks)
 
 
 def best_span(model, tokenizer, row):
@@ -202,36 +206,76 @@ def family(name, tokenizer, config, base_class, stem, tasks, *more):
     return all([compare(name, task, answers[task], [said(task, folder / "out" / "tasks" / task, row) for row in tests[task]]) for task in tasks])
 
 
-def adapters(name, tokenizer, config, tasks, *more):
-    """LoRA of a BERT with heads; the result is an adapter a task, which PEFT opens."""
+CLASSES = {"mood": ("SEQ_CLS", tf.BertForSequenceClassification), "stars": ("SEQ_CLS", tf.BertForSequenceClassification), "entities": ("TOKEN_CLS", tf.BertForTokenClassification)}
+
+
+def in_peft(task, folder, base):
+    """An adapter on its base, as PEFT opens it. What the base lacks is drawn anew: the adapter must bring it."""
+    torch.manual_seed(random.SystemRandom().randrange(1000))
+    model = CLASSES[task][1].from_pretrained(base, config=tf.AutoConfig.from_pretrained(folder))
+    return peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
+
+
+def adapters(name, tokenizer, config, base_class, tasks, *more):
+    """LoRA of a BERT with heads; the result is an adapter a task, which PEFT opens. A base for masked words has no pooler."""
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(0)
-    base = tf.BertModel(config)
+    base = base_class(config)
     scramble(base, torch.Generator().manual_seed(2), 0.15)
     save(base, folder / "base", tokenizer)
-    classes = {"mood": ("SEQ_CLS", tf.BertForSequenceClassification), "stars": ("SEQ_CLS", tf.BertForSequenceClassification), "entities": ("TOKEN_CLS", tf.BertForTokenClassification)}
     for task in tasks:
         labels = LABELS[task]
-        kind, cls = classes[task]
+        kind, cls = CLASSES[task]
+        saved = ["pooler", "classifier"] if base_class is tf.BertForMaskedLM and kind == "SEQ_CLS" else None
         own = tf.BertConfig(**{**config.to_dict(), "problem_type": PROBLEM.get(task), "id2label": dict(enumerate(labels)), "label2id": {l: i for i, l in enumerate(labels)}})
-        model = peft.get_peft_model(cls.from_pretrained(folder / "base", config=own), peft.LoraConfig(task_type=kind, r=4, lora_alpha=8, target_modules=["query", "value"]))
+        model = peft.get_peft_model(cls.from_pretrained(folder / "base", config=own), peft.LoraConfig(task_type=kind, r=4, lora_alpha=8, target_modules=["query", "value"], modules_to_save=saved))
         with torch.no_grad():
             for p in model.parameters():
                 if p.requires_grad:
                     p.copy_(torch.randn_like(p) * 0.3)
         model.save_pretrained(folder / task)
-        own.architectures = [cls.__name__]
-        own.save_pretrained(folder / task)
+        # PEFT writes no config; where there is none, the tasks' list says the labels.
+        if base_class is tf.BertModel:
+            own.architectures = [cls.__name__]
+            own.save_pretrained(folder / task)
     tests = data(folder / "data", tasks)
+    if base_class is tf.BertForMaskedLM:
+        kinds = {"mood": "single", "stars": "regression", "entities": "tokens"}
+        listed = {task: {"kind": kinds[task], **({} if task == "stars" else {"labels": LABELS[task]})} for task in tasks}
+        (folder / "data" / "tasks.json").write_text(json.dumps(listed))
     answers = merge(folder, tasks, *more)
     good = True
     for task in tasks:
         at = folder / "out" / "tasks" / task
-        model = classes[task][1].from_pretrained(folder / "base", config=tf.AutoConfig.from_pretrained(at))
-        whole = peft.PeftModel.from_pretrained(model, at).merge_and_unload().eval()
+        whole = in_peft(task, at, folder / "base")
         tokenizer.save_pretrained(folder / "out")
         good &= compare(name, task, answers[task], [said(task, at, row, whole) for row in tests[task]])
+    return good
+
+
+def finetuned(name, tokenizer, config, base_class, tasks, how):
+    """Experts of `train-merge finetune`, as transformers or PEFT opens them; the base bare, or one for other words."""
+    folder = OUT / f"{name}{'-'.join(how)}"
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(0)
+    base = base_class(config)
+    scramble(base, torch.Generator().manual_seed(2), 0.15)
+    save(base, folder / "base", tokenizer)
+    tokenizer.save_pretrained(folder / "experts")
+    tests = data(folder / "data", tasks)
+    good = True
+    for task in tasks:
+        at = folder / "experts" / "of" / task
+        write_rows(folder / "data" / task / f"train.{FILES[task]}", [ROWS[task]() for _ in range(32)], FILES[task])
+        common = ["--data", folder / "data", "--base", folder / "base"]
+        train_merge("finetune", "--task", task, *common, "--out", at, "--epochs", 2, "--lr", 0.01, "--backend", "wasm", *how)
+        train_merge("evaluate", at, "--tasks", task, *common, "--answers", folder / f"{task}.jsonl")
+        model = in_peft(task, at, folder / "base") if how else None
+        if not how:
+            tokenizer.save_pretrained(at)
+        ours = answers_in(folder / f"{task}.jsonl", [task])[task]
+        good &= compare(folder.name, task, ours, [said(task, at, row, model) for row in tests[task]])
     return good
 
 
@@ -280,7 +324,10 @@ def main():
     bert = tf.BertConfig(vocab_size=len(words), max_position_embeddings=96, **small)
     columns = ["--columns", "stars.text=body"]
     good = family("bert", words, bert, tf.BertForMaskedLM, "Bert", list(ROWS), *columns)
-    good &= adapters("lora", words, bert, ["mood", "stars", "entities"], *columns)
+    for kind, base_class in [("bare", tf.BertModel), ("masked", tf.BertForMaskedLM)]:
+        good &= adapters(f"lora-{kind}", words, bert, base_class, list(CLASSES), *columns)
+        for how in [[], ["--lora", 4]]:
+            good &= finetuned(f"finetune-{kind}", words, bert, base_class, ["mood", "entities"], list(map(str, how)))
     words = bytelevel(False)
     llama = tf.LlamaConfig(vocab_size=len(words), max_position_embeddings=128, pad_token_id=0, eos_token_id=1, bos_token_id=None, num_key_value_heads=1, **small)
     good &= family("llama", words, llama, tf.LlamaForCausalLM, "Llama", ["mood", "stars", "topics", "entities", "places"], *columns)

@@ -7,7 +7,11 @@ import { entryOf, adapterConfigName } from "../checkpoint/folder.js";
 import { writeText } from "../checkpoint/files.js";
 import { writeSafetensors, writeWeights, type TensorSource } from "../checkpoint/write.js";
 import type { AdapterModule, AdapterModules } from "../adapter-modules.js";
-import { checkpointTypeOf } from "../models/index.js";
+import { bodyName, classPrefix, headName, savedModules } from "../models/class-names.js";
+import { familyOf } from "../models/index.js";
+import { taskConfig } from "../inputs/task-config.js";
+import { isOptional } from "../checkpoint/names.js";
+import { classNamed } from "../inputs/data.js";
 import type { HeadNames, Model } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
@@ -19,37 +23,16 @@ import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
 import { writeAround } from "../folder/output.js";
 
-function configOf({ checkpoint: { config } }: Member, task: Task, hasHead: boolean): Record<string, unknown> {
-  if (!hasHead) return { ...config };
-  const stem = checkpointTypeOf(config["model_type"])?.className;
-  const kinds: Partial<Record<Task["kind"], string>> = {
-    image: "ImageClassification",
-    choice: "MultipleChoice",
-    tokens: "TokenClassification",
-    span: "QuestionAnswering",
-  };
-  const problems: Partial<Record<Task["kind"], string>> = {
-    regression: "regression",
-    "multi-label": "multi_label_classification",
-  };
-  const problem = problems[task.kind];
-  const kind = kinds[task.kind] ?? "SequenceClassification";
-  const labels = task.labels ?? [];
-  return {
-    ...config,
-    ...(stem && { architectures: [`${stem}For${kind}`] }),
-    ...(problem !== undefined && { problem_type: problem }),
-    ...(task.kind === "regression" && {
-      num_labels: 1,
-      id2label: { 0: "LABEL_0" },
-      label2id: { LABEL_0: 0 },
-    }),
-    ...(labels.length > 0 && {
-      num_labels: labels.length,
-      id2label: Object.fromEntries(labels.map((label, i) => [String(i), label])),
-      label2id: Object.fromEntries(labels.map((label, i) => [label, i])),
-    }),
-  };
+const configOf = (
+  { checkpoint: { config } }: Member,
+  task: Task,
+  hasHead: boolean,
+): Record<string, unknown> => (hasHead ? taskConfig(config, task) : { ...config });
+
+/** The class of transformers that opens the result: with its task's head, or one that says texts. */
+function classOf(base: Member, { head }: FinetunedModel, single: TrainingTask): string {
+  if (!head) return "ForCausalLM";
+  return classNamed(taskConfig(base.checkpoint.config, single.task)) ?? "";
 }
 
 /** What a fine-tuning came to: the best epoch's tensors. */
@@ -107,19 +90,28 @@ interface SingleTask {
 async function writeWhole(
   out: string,
   base: Member,
-  { plain, head, best }: FinetunedModel,
+  model: FinetunedModel,
   { own, single }: SingleTask,
 ): Promise<void> {
+  const { plain, head, best } = model;
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
+  const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
+  const isPrefixed = base.checkpoint.names.some((name) => name.startsWith(`${family.backbone}.`));
+  const prefix = single && isPrefixed ? classPrefix(family, classOf(base, model, single)) : "";
+  const inClass = (stored: string) =>
+    prefix === "" || isOptional(stored) ? stored : bodyName(stored, family, prefix);
   // What belongs to heads, of any kind: the base's own are none of the result's.
   const heads = new Set([...own.map(({ name }) => name), ...headTensors(head)]);
   const body = base.checkpoint.names.flatMap((stored): TensorSource[] => {
     const name = canonical.get(stored);
     if (name !== undefined && heads.has(name)) return [];
-    if (name === undefined || !plain.parameters.has(name)) return [untrainedSource(base, stored)];
-    return [{ ...trainedSource(best, stored, name), shape: entryOf(base.checkpoint, stored).shape }];
+    const written = inClass(stored);
+    if (name === undefined || !plain.parameters.has(name))
+      return [{ ...untrainedSource(base, stored), name: written }];
+    return [{ ...trainedSource(best, written, name), shape: entryOf(base.checkpoint, stored).shape }];
   });
-  await writeWeights(out, [...body, ...own], 5e9);
+  const ownInClass = own.map((one) => ({ ...one, name: headName(one.name, family, prefix) }));
+  await writeWeights(out, [...body, ...ownInClass], 5e9);
   await writeAround(out, base, "F32");
   if (!single) return;
   const config = configOf(base, single.task, head !== undefined);
@@ -174,25 +166,33 @@ async function writeTrainedAdapter(
   { own, single, options }: SingleTask & { readonly options: FinetuneOptions },
 ): Promise<void> {
   const { plain, head, best, adapterModules } = model;
-  const modules = [...adapterModules].map(([module, adapter]) => ({
-    module,
-    adapter,
-    stored: storedName(base, `${module}.weight`).replace(/\.weight$/, ""),
-  }));
+  const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
+  // PEFT names modules as the class has them that it stands on, whatever class the base was saved as.
+  const prefix =
+    single && family.backbone !== undefined ? classPrefix(family, classOf(base, model, single)) : "";
+  const modules = [...adapterModules].map(([module, adapter]) => {
+    const stored = storedName(base, `${module}.weight`).replace(/\.weight$/, "");
+    const isOwn = prefix === "" || isOptional(`${stored}.`);
+    return { module, adapter, stored: isOwn ? stored : bodyName(stored, family, prefix) };
+  });
+  const saved = own.map((one) => ({ ...one, name: headName(one.name, family, prefix) }));
   await writeSafetensors(join(out, adapterWeightsName), [
     ...modules.flatMap(({ module, adapter, stored }) =>
       adapterSources(best, module, `base_model.model.${stored}`, adapter),
     ),
-    ...own.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
+    ...saved.map((one) => ({ ...one, name: `base_model.model.${one.name}` })),
   ]);
-  const saved = [...new Set(own.map(({ name }) => name.split(".")[0]))];
+  const whole = savedModules(
+    saved.map(({ name }) => name),
+    prefix,
+  );
   await writeText(join(out, adapterConfigName), {
     base_model_name_or_path: options.base,
     task_type: taskType(model, single),
     inference_mode: true,
     fan_in_fan_out: modules.some(({ module }) => plain.transposed?.has(module)),
     target_modules: modules.map(({ stored }) => stored),
-    modules_to_save: saved.length ? saved : null,
+    modules_to_save: whole.length ? whole : null,
     ...kindConfig(
       options,
       modules.filter(({ adapter }) => adapter.ia3 === "in").map(({ stored }) => stored),

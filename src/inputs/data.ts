@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { basename, join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { readJsonObject, sha256 } from "../checkpoint/files.js";
+import { adapterConfigName, isAdapter } from "../checkpoint/folder.js";
 import { fileNames } from "../folder/files.js";
 import { headFolder, headPath } from "../folder/places.js";
 import type { InputHash } from "../report/card.js";
@@ -53,6 +54,25 @@ function columnsFor(id: string, columns: TaskKnowledge["columns"] = {}): Task["c
   return Object.keys(found).length > 0 ? found : undefined;
 }
 
+/** Ends of classes by what PEFT calls them. */
+const adapterClasses: Readonly<Record<string, string>> = {
+  TOKEN_CLS: "ForTokenClassification",
+  QUESTION_ANS: "ForQuestionAnswering",
+  SEQ_CLS: "ForSequenceClassification",
+  CAUSAL_LM: "ForCausalLM",
+  SEQ_2_SEQ_LM: "ForConditionalGeneration",
+};
+
+/** An expert's config; of an adapter that has none, what it says that it is for. */
+async function configOfExpert(folder: string): Promise<Record<string, unknown>> {
+  const path = join(folder, fileNames.config);
+  if (existsSync(path)) return readJsonObject(path);
+  if (!isAdapter(folder)) return {};
+  const { task_type: type } = await readJsonObject(join(folder, adapterConfigName));
+  const found = typeof type === "string" ? adapterClasses[type] : undefined;
+  return found === undefined ? {} : { architectures: [found] };
+}
+
 /**
  * The tasks of a run. What no registry names is found out about, where the data folder has it.
  * @throws UserError naming the nearest known task, or what cannot be told
@@ -66,8 +86,7 @@ export async function tasksOf(
   for (const id of ids) {
     if (registry.has(id) || !hasData(data, id)) continue;
     const expert = expertOf(id);
-    const paths = [expert].filter((one) => one !== undefined).map((one) => join(one, fileNames.config));
-    const [config] = await Promise.all(paths.filter(existsSync).map(readJsonObject));
+    const config = expert === undefined ? undefined : await configOfExpert(expert);
     const { task, told } = await inferTask({ id, data, config, columns: columnsFor(id, columns) });
     note(told);
     registry.set(id, task);

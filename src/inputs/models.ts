@@ -17,10 +17,12 @@ import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
 import { withAdapters } from "../models/adapters.js";
+import { fileNames } from "../folder/files.js";
 import { at } from "../at.js";
 import { hasHead, headNamesFor } from "../models/layers.js";
 import { headKind, openHead, buildModel, headForm, outputLayerOf, readFamily, startFor } from "./prepare.js";
 import type { RunOpening } from "./opening.js";
+import { taskConfig } from "./task-config.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
 
 const show = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
@@ -93,6 +95,12 @@ export function checkHead(expert: Member, names: HeadNames | undefined, model: M
   }
   if (head.bias !== undefined) checkTensor(expert, head.bias, [outputs], `${task.id}'s head`);
   if (head.dense === undefined) return;
+  if (!expert.actual.has(`${head.dense}.weight`))
+    throw new UserError(
+      `${expert.checkpoint.folder} (${task.id}): neither it nor the base has "${head.dense}", the layer in front of its ` +
+        "head, so that it was a random one in training and is lost; train it again and save it with the head (PEFT: " +
+        'modules_to_save=["pooler", "classifier"])',
+    );
   checkTensor(expert, `${head.dense}.weight`, [model.width, model.width], `${task.id}'s head`);
   checkTensor(expert, `${head.dense}.bias`, [model.width], `${task.id}'s head`);
 }
@@ -182,6 +190,12 @@ export async function openModels({
   };
 }
 
+/** An adapter's head, with the task's labels where the adapter has no config of its own to say them. */
+function named(own: Member, task: Task): Member {
+  if (adapterOf(own) === undefined || own.checkpoint.files.includes(fileNames.config)) return own;
+  return { ...own, checkpoint: { ...own.checkpoint, config: taskConfig(own.checkpoint.config, task) } };
+}
+
 /** A task's head: of an earlier merge, of the task's expert, or made from the base's text tower. */
 async function openTaskHead(
   { recipe, options, resources }: RunOpening,
@@ -199,7 +213,8 @@ async function openTaskHead(
   // A language model has no head: it is called after the task all the same.
   const own = { ...at(family.experts, index), label: task.id };
   const isOwn = head !== undefined && hasHead(head, (name) => own.actual.has(name));
-  if (!head || isOwn || !hasTextTower(family.base)) return own;
+  if (head && isOwn) return named(own, task);
+  if (!head || !hasTextTower(family.base)) return own;
   await startFor(model, options.backend);
   return zeroShotHead(family.base, task, head, canonical);
 }

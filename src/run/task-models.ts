@@ -17,6 +17,14 @@ import { fileNames, resultsFile } from "../folder/files.js";
 import { headFolder, headPath, taskFolder } from "../folder/places.js";
 import { classWithHead } from "../inputs/data.js";
 import { openHead, readFamily } from "../inputs/prepare.js";
+import {
+  bodyName,
+  classPrefix,
+  hasPooler,
+  headName,
+  isPoolerOf,
+  savedModules,
+} from "../models/class-names.js";
 import type { ModelFamily } from "../models/types.js";
 import { homeOf } from "./evaluate.js";
 
@@ -28,12 +36,6 @@ interface TaskModel {
   /** What that class puts before the backbone's names, with its dot. */
   readonly prefix: string;
 }
-
-/** What transformers' class for spans calls a backbone, where it calls it otherwise than the others do. */
-const classPrefix = ({ backbone }: Pick<ModelFamily, "backbone">, architecture: string): string => {
-  if (backbone === "model" && architecture.endsWith("ForQuestionAnswering")) return "transformer.";
-  return `${backbone}.`;
-};
 
 /** The tasks of a merge that have a head which transformers has a class for. */
 async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]> {
@@ -51,21 +53,19 @@ async function taskModels(out: string, family: ModelFamily): Promise<TaskModel[]
   return found;
 }
 
-/**
- * The head's tensors under the names that the class has for them.
- * @param backbone what stands before the backbone's names, and so before a pooler's
- */
-function headTensorsOf({ head }: TaskModel, { pooler }: ModelFamily, backbone: string): TensorSource[] {
+/** The head's tensors under the names that the class has for them, where it has them. */
+function headTensorsOf(
+  { head, architecture }: TaskModel,
+  family: ModelFamily,
+  prefix: string,
+): TensorSource[] {
   const { checkpoint, actual } = head;
-  return [...actual].map(([canonical, stored]) => {
+  return [...actual].flatMap(([canonical, stored]): TensorSource[] => {
+    const isPooler = isPoolerOf(family, canonical);
+    if (isPooler && !hasPooler(architecture)) return [];
     const { dtype, shape } = entryOf(checkpoint, stored);
-    const isPooler = pooler !== undefined && canonical.startsWith(`${pooler}.`);
-    return {
-      name: isPooler ? `${backbone}${canonical}` : stored,
-      dtype,
-      shape,
-      bytes: async () => (await checkpoint.read(stored)).bytes,
-    };
+    const name = isPooler ? headName(canonical, family, prefix) : stored;
+    return [{ name, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes }];
   });
 }
 
@@ -132,7 +132,7 @@ async function writeCopied(folder: string, out: string, one: TaskModel, family: 
     const body = [...actual].flatMap(([canonical, stored]): TensorSource[] => {
       if (!parameters.has(canonical)) return [];
       const { dtype, shape } = entryOf(checkpoint, stored);
-      const name = one.prefix + stored.replace(new RegExp(`^${family.backbone}\\.`), "");
+      const name = bodyName(stored, family, one.prefix);
       return [{ name, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes }];
     });
     await writeWeights(folder, [...body, ...headTensorsOf(one, family, one.prefix)], 5e9);
@@ -154,17 +154,16 @@ async function writeAdapter(folder: string, out: string, one: TaskModel, family:
   try {
     const start = "base_model.model.";
     const adapter = [...file.entries].map(([name, { dtype, shape }]): TensorSource => {
-      const module = name.replace(start, "");
-      const bare = module.startsWith(`${family.backbone}.`) ? module : `${one.prefix}${module}`;
-      return { name: start + bare, dtype, shape, bytes: async () => (await file.read(name)).bytes };
+      const module = bodyName(name.replace(start, ""), family, one.prefix);
+      return { name: start + module, dtype, shape, bytes: async () => (await file.read(name)).bytes };
     });
-    // A pooler is the base's own: no adapter has one.
-    const pooler = one.prefix + (family.pooler ?? "none");
-    const heads = headTensorsOf(one, family, one.prefix)
-      .filter(({ name }) => !name.startsWith(`${pooler}.`))
-      .map((source) => ({ ...source, name: start + source.name }));
-    await writeSafetensors(join(folder, adapterWeightsName), [...adapter, ...heads]);
-    const modules = [...new Set(heads.map(({ name }) => name.slice(start.length).split(".")[0]))];
+    const heads = headTensorsOf(one, family, one.prefix);
+    const saved = heads.map((source) => ({ ...source, name: start + source.name }));
+    await writeSafetensors(join(folder, adapterWeightsName), [...adapter, ...saved]);
+    const modules = savedModules(
+      heads.map(({ name }) => name),
+      one.prefix,
+    );
     await writeText(join(folder, adapterConfigName), {
       ...(await readJsonObject(join(out, adapterConfigName))),
       task_type: peftTypes.find(([end]) => one.architecture.endsWith(end))?.[1] ?? null,

@@ -111,7 +111,7 @@ function spanRows(
     answers: answers.map(({ text }) => text),
     text(row, first, last) {
       const { characters, within } = at(windows, row);
-      return context.slice(at(characters, first - within[0])[0], at(characters, last - within[0])[1]);
+      return context.slice(at(characters, first - within[0])[0], at(characters, last - within[0])[1]).trim();
     },
   };
 }

@@ -55,6 +55,12 @@ function labelCount(config: ExpertConfig): number | undefined {
   return [config["num_labels"]].find((count) => typeof count === "number");
 }
 
+/** Whether an expert is a language model, which is asked for a text where others mark a part of one. */
+const isLanguageModel = (config: ExpertConfig | undefined): boolean =>
+  [config?.["architectures"]]
+    .flat()
+    .some((name) => /(CausalLM|ConditionalGeneration|LMHeadModel)$/.test(String(name)));
+
 /** What the rows of a task's files hold. */
 interface SeenRows {
   readonly columns: ReadonlySet<string>;
@@ -118,10 +124,11 @@ function classesOf(
   if (names) return { labels: names, by: "its expert's id2label" };
   const words = [...found].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
   const count = config && labelCount(config);
-  if (words.length && config)
+  if (words.length && config && !isLanguageModel(config))
     throw new UserError(
-      `${id}: its labels are words (${words.slice(0, 3).join(", ")}), and its expert's config.json does not name its ` +
-        "outputs: write id2label there, or labels in the data folder's tasks.json",
+      `${id}: its labels are words (${words.slice(0, 3).join(", ")}), and its expert does not say in what order its ` +
+        "outputs are: write id2label into a config.json in its folder, or kind and labels into the data folder's " +
+        `tasks.json ({"${id}": {"kind": …, "labels": […]}})`,
     );
   if (words.length) return { labels: words.toSorted(), by: "the data, in the order of the alphabet" };
   const most = count ?? Math.max(1, ...[...found].filter(isDigits).map(Number)) + 1;
@@ -188,12 +195,6 @@ export interface InferInputs {
   /** Columns by their roles, where the user named some. */
   readonly columns?: Task["columns"];
 }
-
-/** Whether an expert is a language model, which is asked for a text where others mark a part of one. */
-const isLanguageModel = (config: ExpertConfig | undefined): boolean =>
-  [config?.["architectures"]]
-    .flat()
-    .some((name) => /(CausalLM|ConditionalGeneration|LMHeadModel)$/.test(String(name)));
 
 /**
  * Finds out what a task is.
