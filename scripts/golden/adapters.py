@@ -13,7 +13,7 @@ import peft
 import torch
 from torch.func import functional_call
 
-from models import ROOT, causal, coefficient, gpt2, ids, make_base, padded, roberta, rope, small, t5, tf, write
+from models import ROOT, causal, coefficient, gpt2, ids, make_base, mpnet, padded, roberta, rope, small, t5, tf, write
 
 OUT = ROOT / "test" / "golden" / "adapters"
 
@@ -99,6 +99,8 @@ def classified(name, make, configs, seed=0):
 lora = lambda **rest: peft.LoraConfig(**{"r": 3, "lora_alpha": 6, **rest})
 
 if __name__ == "__main__":
+    classified("lora-mpnet", lambda: tf.MPNetForSequenceClassification(tf.MPNetConfig(num_labels=3, **mpnet)), [
+        lora(task_type="SEQ_CLS", target_modules=["q", "v", "intermediate.dense"]), lora(r=2, task_type="SEQ_CLS", target_modules=["k", "o"])], seed=8)
     classified("lora-roberta", lambda: tf.RobertaForSequenceClassification(tf.RobertaConfig(num_labels=3, **roberta)), [
         lora(task_type="SEQ_CLS", target_modules=["query", "value"]), lora(r=2, task_type="SEQ_CLS", target_modules=["query", "key", "output.dense"], use_rslora=True)])
     scored("lora-llama", lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=2, rope_parameters=rope("default"), **causal, **small)), [

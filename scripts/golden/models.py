@@ -192,9 +192,10 @@ causal = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2)
 rope = lambda kind, **rest: dict(rope_type=kind, rope_theta=100.0, **rest)
 score_head = lambda n: n.startswith("score.")
 classifier = lambda n: n.startswith("classifier.")
-pooled_head = lambda n: n.startswith("classifier.") or n.startswith("roberta.pooler.")
+pooled_head = lambda n: n.startswith("classifier.") or ".pooler." in n
 gpt2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
 t5 = dict(vocab_size=VOCABULARY, d_model=16, d_kv=6, d_ff=24, num_heads=4, num_layers=2, relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0, decoder_start_token_id=0)
+mpnet = dict(vocab_size=VOCABULARY, max_position_embeddings=48, pad_token_id=1, **small)
 roberta = dict(vocab_size=VOCABULARY, max_position_embeddings=24, type_vocab_size=1, pad_token_id=1, **small)
 # A whole CLIP: its text tower is as small as it can be, and no image depends on it.
 clip_towers = dict(vision_config=dict(image_size=8, patch_size=4, **small), text_config=dict(vocab_size=8, max_position_embeddings=4, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1, bos_token_id=0, eos_token_id=7), projection_dim=8)
@@ -219,6 +220,9 @@ def classic(name):
 cases = {
     "roberta": lambda n: classified(n, lambda: tf.RobertaForSequenceClassification(tf.RobertaConfig(num_labels=3, **roberta)), classifier, pad=1),
     "roberta-choice": lambda n: classified(n, lambda: tf.RobertaForMultipleChoice(tf.RobertaConfig(**roberta)), pooled_head, pad=1, choice=True, seed=1),
+    # Texts long enough that the buckets of relative positions widen.
+    "mpnet": lambda n: classified(n, lambda: tf.MPNetForSequenceClassification(tf.MPNetConfig(num_labels=3, **mpnet)), classifier, pad=1, seed=6, lengths=(3, 40)),
+    "mpnet-choice": lambda n: classified(n, lambda: tf.MPNetForMultipleChoice(tf.MPNetConfig(**mpnet)), pooled_head, pad=1, choice=True, seed=7),
     "xlm-roberta": lambda n: classified(n, lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(num_labels=3, **roberta)), classifier, pad=1, seed=2),
     "camembert": lambda n: classified(n, lambda: tf.CamembertForSequenceClassification(tf.CamembertConfig(num_labels=3, **roberta)), classifier, pad=1, seed=3),
     "bert-relu": lambda n: classified(n, lambda: tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=24, num_labels=3, hidden_act="relu", **small)), classifier),

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { loadSettings } from "../config/load.js";
+import { loadSettings, readSettingsFile } from "../config/load.js";
 import { wholeNumber, commaSeparated } from "../config/numbers.js";
 import { trainedPresets } from "../config/trained.js";
 import { stoppedCode } from "../errors.js";
@@ -15,9 +15,11 @@ const compareHelp = `
 Examples:
   $ train-merge compare --tasks rte,cb,copa --methods average,ties,dare,supermerge
   $ train-merge compare --tasks rte,cb,copa --methods all
+  $ train-merge compare --config merge.yaml --methods average,supermerge   what init found, two methods
 The same command goes on after Ctrl-C: methods that are done are not run again.`;
 
 interface CompareFlags extends Given {
+  config?: string;
   methods: string;
   search: boolean;
   keep?: boolean;
@@ -27,7 +29,9 @@ interface CompareFlags extends Given {
 
 async function runCompare(options: CompareFlags): Promise<void> {
   const { search, keep = false, threads, json } = options;
-  const chosen = await loadSettings(options);
+  const { config } = options;
+  const chosen = await loadSettings(options, config);
+  const inFile = config === undefined ? {} : await readSettingsFile(config);
   const job = startCommand();
   job.training(true);
   const { runComparison } = await import("../compare/compare.js");
@@ -38,7 +42,7 @@ async function runCompare(options: CompareFlags): Promise<void> {
       search,
       keep,
       threads,
-      given: givenSettings(chosen, (key) => options[key] !== undefined, whereabouts),
+      given: givenSettings(chosen, (key) => options[key] !== undefined || key in inFile, whereabouts),
     },
     job,
   );
@@ -65,6 +69,10 @@ export function addCompare(program: Command): void {
   command.option("--methods <names>", `all, or some of ${names}`, "all");
   addSettings(command, ["method", "variant", "treat", "adaptOn", "loss"]);
   command
+    .option(
+      "--config <file>",
+      "a YAML file of the settings of `train-merge train`, as init writes it; options win over it",
+    )
     .option("--no-search", "take each method's customary defaults")
     .option("--keep", "keep every method's merged model, in models/<method>")
     .addOption(

@@ -10,10 +10,12 @@ import { startCommand } from "./running.js";
 interface InitFlags extends Given {
   to: string;
   tasks?: string;
+  overwrite?: boolean;
 }
 
-async function runInit({ to, ...options }: InitFlags): Promise<void> {
-  if (existsSync(to)) throw new UserError(`--to ${to}: the file is there already; choose another`);
+async function runInit({ to, overwrite = false, ...options }: InitFlags): Promise<void> {
+  if (existsSync(to) && !overwrite)
+    throw new UserError(`--to ${to}: the file is there already; choose another, or --overwrite`);
   // The tasks may be what is looked for; any name stands in, so that the other options are checked.
   const chosen = await loadSettings({ tasks: "all", ...options });
   const { configText } = await import("../run/init.js");
@@ -36,6 +38,7 @@ export function addInit(program: Command): void {
     .addOption(settingOption("datasets"))
     .addOption(settingOption("columns"))
     .option("--to <file>", "where to write", "merge.yaml")
+    .option("--overwrite", "write over a file that is there")
     .addHelpText(
       "after",
       "\nExample:\n  $ train-merge init --base base --experts mood=a topic=b --data data\n  $ train-merge --config " +

@@ -3,7 +3,7 @@ import { stoppedCode } from "../errors.js";
 import type { MergeHooks, MergeResult } from "../config/options.js";
 import type { TrainRecord } from "../train/loop.js";
 import { resultTable, toText } from "../report/table.js";
-import { tableCaption } from "../report/caption.js";
+import { tableCaption, timeText } from "../report/caption.js";
 import { printJson } from "./options.js";
 
 /** Ctrl-C once: finish the step, save, stop. Twice, or outside training: stop at once (the last state stands). */
@@ -21,13 +21,6 @@ export function stopOnSignal(
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     process.on(signal, signals.includes(signal) ? handle : () => {});
   return { requested: () => requested, training: (on) => void (training = on) };
-}
-
-/** A time that is left: "12 s", "3 min 05 s". */
-function timeText(seconds: number): string {
-  const rounded = Math.max(0, Math.round(seconds));
-  if (rounded < 60) return `${rounded} s`;
-  return `${Math.floor(rounded / 60)} min ${String(rounded % 60).padStart(2, "0")} s`;
 }
 
 /** Off a terminal, milliseconds between two lines of something that takes long. */

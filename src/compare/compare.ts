@@ -1,6 +1,8 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { at } from "../at.js";
+import { timeText } from "../report/caption.js";
 import { digest, writeText } from "../checkpoint/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { Stopped, UserError } from "../errors.js";
@@ -96,7 +98,8 @@ async function resultOf(context: Comparison, candidate: Candidate): Promise<Meth
   const other = await methodFile(name).readIfSound(folder);
   if (other && other.identity !== identity && !options.overwrite)
     throw new UserError(
-      `--out ${out}: it holds a result of ${name} by other settings, inputs or another version; ` +
+      `--out ${out}: it holds a result of ${name} by other settings, inputs (models, data, tasks.json) or another ` +
+        "version; " +
         "--overwrite replaces it, or choose another folder",
     );
   await rm(methodFile(name).in(folder), { force: true });
@@ -118,6 +121,49 @@ function chosenCandidates(
 ): readonly Candidate[] {
   if (asked === "all") return candidatesOf("all", models, note);
   return asked.flatMap((one) => (typeof one === "string" ? candidatesOf([one], models, note) : [one]));
+}
+
+/** What a candidate is made of that takes time: steps of training, or 0. */
+function stepsOf(candidate: Candidate, context: CompareContext): number {
+  if ("method" in candidate) return 0;
+  const nodes = "tree" in candidate ? context.options.tasks.length - 1 : 1;
+  const { steps = context.options.steps } = settingsOf(candidate, context);
+  return Number(steps) * nodes;
+}
+
+/** Of the methods that are done, what each took and how many steps it had. */
+interface Taken {
+  readonly seconds: number;
+  readonly steps: number;
+}
+
+/** Says about how long the rest takes, by what the methods so far took; "" where none of a kind is done. */
+function restText(taken: readonly Taken[], left: readonly number[]): string {
+  const trained = taken.filter(({ steps }) => steps > 0);
+  const plain = taken.filter(({ steps }) => steps === 0);
+  const steps = left.reduce((sum, one) => sum + one, 0);
+  const others = left.filter((one) => one === 0).length;
+  if ((steps > 0 && trained.length === 0) || (others > 0 && plain.length === 0) || left.length === 0)
+    return "";
+  const sum = (some: readonly Taken[], key: keyof Taken) => some.reduce((all, one) => all + one[key], 0);
+  const seconds =
+    (steps * sum(trained, "seconds")) / Math.max(1, sum(trained, "steps")) +
+    (others * sum(plain, "seconds")) / Math.max(1, plain.length);
+  return `, about ${timeText(seconds)} left`;
+}
+
+/** What a method came to, how many are done, and about how long the rest takes. */
+function doneText(
+  { rows, seconds }: MethodResult,
+  name: string,
+  taken: readonly Taken[],
+  steps: readonly number[],
+): string {
+  const average = mean(rows.map(({ value }) => value));
+  return (
+    `${name}: ${(100 * average).toFixed(1)} % on average, ${seconds.total.toFixed(1)} s; ` +
+    `${taken.length} of ${steps.length} methods${restText(taken, steps.slice(taken.length))}`
+  );
 }
 
 /** Makes the output folder ready. What is finished in it is guarded method by method. */
@@ -166,16 +212,16 @@ export async function runComparison(options: CompareOptions, hooks: MergeHooks):
     references.push(
       ...(await evaluateReferences(mergeContextOf(inputs), inputs.tasks, { seed, progress: () => {} })),
     );
+    const steps = chosen.map((candidate) => stepsOf(candidate, context));
+    const taken: Taken[] = [];
     for (const [i, candidate] of chosen.entries()) {
       if (hooks.stopping()) return compared(false);
       hooks.progress(candidate.name, i, chosen.length);
       const result = await resultOf(context, candidate);
       if (!result) return compared(false);
       found.set(candidate.name, result);
-      const average = mean(result.rows.map(({ value }) => value));
-      hooks.note(
-        `${candidate.name}: ${(100 * average).toFixed(1)} % on average, ${result.seconds.total.toFixed(1)} s`,
-      );
+      taken.push({ seconds: result.seconds.total, steps: at(steps, i) });
+      hooks.note(doneText(result, candidate.name, taken, steps));
     }
     const done = compared(true);
     await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(done.rows, done.times))}\n`);

@@ -30,7 +30,7 @@ const configOf = (
 ): Record<string, unknown> => (hasHead ? taskConfig(config, task) : { ...config });
 
 /** The class of transformers that opens the result: with its task's head, or one that says texts. */
-function classOf(base: Member, { head }: FinetunedModel, single: TrainingTask): string {
+function classOfResult(base: Member, { head }: FinetunedModel, single: TrainingTask): string {
   if (!head) return "ForCausalLM";
   return classNamed(taskConfig(base.checkpoint.config, single.task)) ?? "";
 }
@@ -97,7 +97,7 @@ async function writeWhole(
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   const isPrefixed = base.checkpoint.names.some((name) => name.startsWith(`${family.backbone}.`));
-  const prefix = single && isPrefixed ? classPrefix(family, classOf(base, model, single)) : "";
+  const prefix = single && isPrefixed ? classPrefix(family, classOfResult(base, model, single)) : "";
   const inClass = (stored: string) =>
     prefix === "" || isOptional(stored) ? stored : bodyName(stored, family, prefix);
   // What belongs to heads, of any kind: the base's own are none of the result's.
@@ -169,7 +169,7 @@ async function writeTrainedAdapter(
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   // PEFT names modules as the class has them that it stands on, whatever class the base was saved as.
   const prefix =
-    single && family.backbone !== undefined ? classPrefix(family, classOf(base, model, single)) : "";
+    single && family.backbone !== undefined ? classPrefix(family, classOfResult(base, model, single)) : "";
   const modules = [...adapterModules].map(([module, adapter]) => {
     const stored = storedName(base, `${module}.weight`).replace(/\.weight$/, "");
     const isOwn = prefix === "" || isOptional(`${stored}.`);

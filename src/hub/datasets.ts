@@ -112,8 +112,8 @@ function namesFor(split: Split, files: readonly string[], asked: string): string
   const stems = new Set(files.map((path) => path.replace(/[-_]?\d+(-of-\d+)?\.\w+$/, "")));
   if (stems.size > 1)
     throw new UserError(
-      `${asked}: its ${split} split is of several kinds (${[...stems].map((stem) => basename(stem)).join(", ")}); copy ` +
-        "the files of one into a data folder",
+      `${asked}: its ${split} split is of several kinds (${[...stems].map((stem) => basename(stem)).join(", ")}); ` +
+        "copy the files of one into a data folder",
     );
   const kind = extname(files[0] ?? "").replace(/^\.json$/, ".jsonl");
   if (files.length === 1) return [`${split}${kind}`];

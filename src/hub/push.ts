@@ -94,7 +94,7 @@ function refusal(error: unknown, { repo, hubUrl }: Access): unknown {
 }
 
 /** Weights of an earlier result: beside other ones, a reader would not know which to take. */
-const weights = /\.(safetensors|bin)$|\.index\.json$/;
+const weightNames = /\.(safetensors|bin)$|\.index\.json$/;
 
 /** Commits files, and takes stale ones away, in one commit. */
 async function commitFiles(
@@ -151,9 +151,9 @@ export async function pushFolder(
       else missing.push({ path, size });
     }
     const large = missing.filter(({ size }) => size > largeFile);
-    const filled = new Set(paths.filter((path) => weights.test(path)).map((path) => dirname(path)));
+    const filled = new Set(paths.filter((path) => weightNames.test(path)).map((path) => dirname(path)));
     const stale = [...held.keys()].filter(
-      (path) => weights.test(path) && filled.has(dirname(path)) && !paths.includes(path),
+      (path) => weightNames.test(path) && filled.has(dirname(path)) && !paths.includes(path),
     );
     let done = 0;
     for (const one of large) {

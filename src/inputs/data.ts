@@ -23,7 +23,7 @@ import { isNumber } from "../tasks/decisions.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
-import { columnRoles, hasData, loadTasks, pickTasks, type Task } from "../tasks/registry.js";
+import { columnRoles, hasData, loadTasks, pickTasks, partialEntryOf, type Task } from "../tasks/registry.js";
 import { usesLabels } from "../train/passes.js";
 import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
@@ -87,7 +87,8 @@ export async function tasksOf(
     if (registry.has(id) || !hasData(data, id)) continue;
     const expert = expertOf(id);
     const config = expert === undefined ? undefined : await configOfExpert(expert);
-    const { task, told } = await inferTask({ id, data, config, columns: columnsFor(id, columns) });
+    const said = await partialEntryOf(data, id);
+    const { task, told } = await inferTask({ id, data, config, said, columns: columnsFor(id, columns) });
     note(told);
     registry.set(id, task);
   }

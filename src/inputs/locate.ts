@@ -1,9 +1,9 @@
 import { cacheFolder } from "../backend/index.js";
 import { dataFromHub } from "../hub/datasets.js";
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
-import { existsSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
@@ -183,6 +183,16 @@ interface Named {
   readonly datasets?: Readonly<Record<string, string>> | undefined;
 }
 
+/** Says of what is no hub id that it is no folder either, where a folder beside it is called alike. */
+function noFolderEither(text: string, error: unknown): unknown {
+  const parent = dirname(text);
+  if (!(error instanceof UserError) || !isFolder(parent)) return error;
+  const alike = nearest(basename(text), readdirSync(parent));
+  return new UserError(
+    `${text}: there is no such folder in ${parent}${alike}; and as a hub id: ${error.message}`,
+  );
+}
+
 /**
  * Brings every model that is named by a hub id into the cache, and puts its folder in the id's place.
  * `hub` says which commits they are.
@@ -195,7 +205,9 @@ export async function fetchNamed<T extends Named>(
   const local = async (text: string): Promise<string> => {
     const id = hubId(text);
     if (!id) return text;
-    const { folder, commit } = await fetchModel(id, hooks);
+    const { folder, commit } = await fetchModel(id, hooks).catch((error: unknown) => {
+      throw noFolderEither(text, error);
+    });
     hub[text] = commit;
     return folder;
   };

@@ -97,9 +97,9 @@ export function checkHead(expert: Member, names: HeadNames | undefined, model: M
   if (head.dense === undefined) return;
   if (!expert.actual.has(`${head.dense}.weight`))
     throw new UserError(
-      `${expert.checkpoint.folder} (${task.id}): neither it nor the base has "${head.dense}", the layer in front of its ` +
-        "head, so that it was a random one in training and is lost; train it again and save it with the head (PEFT: " +
-        'modules_to_save=["pooler", "classifier"])',
+      `${expert.checkpoint.folder} (${task.id}): neither it nor the base has "${head.dense}", the layer in front of ` +
+        "its head, so that it was a random one in training and is lost; train it again and save it with the head " +
+        '(PEFT: modules_to_save=["pooler", "classifier"])',
     );
   checkTensor(expert, `${head.dense}.weight`, [model.width, model.width], `${task.id}'s head`);
   checkTensor(expert, `${head.dense}.bias`, [model.width], `${task.id}'s head`);
@@ -191,7 +191,7 @@ export async function openModels({
 }
 
 /** An adapter's head, with the task's labels where the adapter has no config of its own to say them. */
-function named(own: Member, task: Task): Member {
+function withLabels(own: Member, task: Task): Member {
   if (adapterOf(own) === undefined || own.checkpoint.files.includes(fileNames.config)) return own;
   return { ...own, checkpoint: { ...own.checkpoint, config: taskConfig(own.checkpoint.config, task) } };
 }
@@ -213,7 +213,7 @@ async function openTaskHead(
   // A language model has no head: it is called after the task all the same.
   const own = { ...at(family.experts, index), label: task.id };
   const isOwn = head !== undefined && hasHead(head, (name) => own.actual.has(name));
-  if (head && isOwn) return named(own, task);
+  if (head && isOwn) return withLabels(own, task);
   if (!head || !hasTextTower(family.base)) return own;
   await startFor(model, options.backend);
   return zeroShotHead(family.base, task, head, canonical);

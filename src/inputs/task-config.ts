@@ -2,8 +2,6 @@
 import type { Task } from "../tasks/registry.js";
 import { checkpointTypeOf } from "../models/index.js";
 
-type Config = Readonly<Record<string, unknown>>;
-
 /** The end of the class that answers a kind of task; others are classes of a text. */
 const classEnds: Partial<Record<Task["kind"], string>> = {
   image: "ImageClassification",
@@ -17,7 +15,7 @@ const problems: Partial<Record<Task["kind"], string>> = {
 };
 
 /** A base's config with the class and the labels of a task. */
-export function taskConfig(config: Config, task: Task): Record<string, unknown> {
+export function taskConfig(config: Readonly<Record<string, unknown>>, task: Task): Record<string, unknown> {
   const stem = checkpointTypeOf(config["model_type"])?.className;
   const problem = problems[task.kind];
   const labels = task.labels ?? [];

@@ -59,25 +59,68 @@ const scoresGradient = ({ p, v, out }: Kept, d: Tensor): Tensor =>
   mul(p, sub(matMul(d, v, false, true), sum(mul(d, out), -1, true)));
 
 /**
+ * A learned bias by relative position: its table [buckets, heads] and, a segment each, the bucket of
+ * every pair of positions.
+ */
+export interface RelativeBias {
+  readonly table: Tensor2D;
+  /** [length of the queries · length of the keys] a segment. */
+  readonly buckets: readonly Int32Array[];
+}
+
+/** A segment of queries, and the keys that it looks at. */
+interface Pair {
+  readonly query: WithStart<SegmentShape>;
+  readonly key: WithStart<SegmentBias>;
+  /** Of every pair of their positions, where there is a table for that. */
+  readonly buckets: Int32Array | undefined;
+}
+
+/** [1, heads, length of the queries, length of the keys] out of a table [buckets, heads]. */
+function relativeScores(
+  table: Tensor2D,
+  { query, key }: { readonly query: SegmentShape; readonly key: SegmentShape },
+  buckets: Int32Array,
+): Tensor {
+  const pairs = transpose(gather(table, tensor1d(buckets, "int32")), [1, 0]);
+  return reshape(pairs, [1, table.shape[1], query.length, key.length]);
+}
+
+/** What a segment gives to the gradient of the table. */
+function tableGradient(ds: Tensor, [rows, heads]: Tensor2D["shape"], buckets: Int32Array): Tensor {
+  const pairs = transpose(reshape(sum(ds, 0), [heads, -1]), [1, 0]);
+  return unsortedSegmentSum(pairs, tensor1d(buckets, "int32"), rows);
+}
+
+/**
  * softmax(Q Kᵀ / √d + bias) V for all heads of all segments.
  * @param projected [tokens, 3 · width]: query, key and value side by side, segment after segment
  * @returns [tokens, width]
  */
-export function attention(projected: Tensor2D, segments: readonly SegmentBias[], heads: number): Tensor2D {
+export function attention(
+  projected: Tensor2D,
+  segments: readonly SegmentBias[],
+  heads: number,
+  relative?: RelativeBias,
+): Tensor2D {
   const width = projected.shape[1] / 3;
   const depth = width / heads;
   const scale = 1 / Math.sqrt(depth);
   const all = withStarts(segments);
+  const tables = relative ? [relative.table] : [];
   return op(
-    [projected],
-    ([input]) => {
-      const kept = all.map((segment): Kept => {
+    [projected, ...tables],
+    ([input, table]) => {
+      const kept = all.map((segment, s): Kept => {
         const { size, length, bias } = segment;
+        const buckets = relative?.buckets[s];
         const split = reshape(tokensOfSegment(input, segment), [size, length, 3, heads, depth]);
         const parts = unstack(transpose(split, [2, 0, 3, 1, 4]));
         const [k, v] = [at(parts, 1), at(parts, 2)];
         const q = mul(at(parts, 0), scale);
-        const scores = matMul(q, k, false, true);
+        let scores = matMul(q, k, false, true);
+        if (table && buckets)
+          scores = add(scores, relativeScores(table, { query: segment, key: segment }, buckets));
         const p = softmax(bias ? add(scores, bias) : scores);
         return { q, k, v, p, out: matMul(p, v) };
       });
@@ -98,21 +141,19 @@ export function attention(projected: Tensor2D, segments: readonly SegmentBias[],
           matMul(ds, kept.q, true, false),
           matMul(kept.p, d, true, false),
         ];
-        return reshape(transpose(stack(each), [1, 3, 0, 2, 4]), [size * length, 3 * width]);
+        const buckets = relative?.buckets[s];
+        return {
+          projected: reshape(transpose(stack(each), [1, 3, 0, 2, 4]), [size * length, 3 * width]),
+          table: relative && buckets && tableGradient(ds, relative.table.shape, buckets),
+        };
       });
-      return [sideBySide(gradients)];
+      const ofTables = gradients.flatMap(({ table }) => table ?? []);
+      return [
+        sideBySide(gradients.map((one) => one.projected)),
+        ...tables.map(() => ofTables.reduce((a, b) => add(a, b))),
+      ];
     },
   );
-}
-
-/**
- * A learned bias by relative position: its table [buckets, heads] and, a segment each, the bucket of
- * every pair of positions.
- */
-export interface RelativeBias {
-  readonly table: Tensor2D;
-  /** [length of the queries · length of the keys] a segment. */
-  readonly buckets: readonly Int32Array[];
 }
 
 export interface AttendOptions {
@@ -157,26 +198,6 @@ class Heads {
     if (this.queries === this.keys) return t;
     return reshape(t, [size, this.queries, length, -1]);
   }
-}
-
-/** A segment of queries, and the keys that it looks at. */
-interface Pair {
-  readonly query: WithStart<SegmentShape>;
-  readonly key: WithStart<SegmentBias>;
-  /** Of every pair of their positions, where there is a table for that. */
-  readonly buckets: Int32Array | undefined;
-}
-
-/** [1, heads, length of the queries, length of the keys] out of a table [buckets, heads]. */
-function relativeScores(table: Tensor2D, { query, key }: Pair, buckets: Int32Array): Tensor {
-  const pairs = transpose(gather(table, tensor1d(buckets, "int32")), [1, 0]);
-  return reshape(pairs, [1, table.shape[1], query.length, key.length]);
-}
-
-/** What a segment gives to the gradient of the table. */
-function tableGradient(ds: Tensor, [rows, heads]: Tensor2D["shape"], buckets: Int32Array): Tensor {
-  const pairs = transpose(reshape(sum(ds, 0), [heads, -1]), [1, 0]);
-  return unsortedSegmentSum(pairs, tensor1d(buckets, "int32"), rows);
 }
 
 interface AttendInputs {

@@ -1,11 +1,11 @@
 import { tanh } from "@tensorflow/tfjs-core";
-import { activationNames, activations, dense, denseShapes, norm, normShapes, lookUpRows } from "./layers.js";
-import { attention } from "./attention.js";
+import { activationNames, dense, denseShapes, norm, normShapes, lookUpRows } from "./layers.js";
 import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
 import { shifted, pipeline, type State } from "./encoder.js";
 import { headInputs } from "./outputs.js";
 import { plus } from "./ops.js";
+import { postNormLayers } from "./postnorm.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch } from "./types.js";
 
 function parseBert(json: Config, type: string) {
@@ -21,7 +21,7 @@ function parseBert(json: Config, type: string) {
     positions: size("max_position_embeddings"),
     types: size("type_vocab_size"),
     epsilon: positive("layer_norm_eps", 1e-12),
-    activation: activations[only("hidden_act", "gelu", ...activationNames)],
+    activation: only("hidden_act", "gelu", ...activationNames),
   };
 }
 type BertConfig = ReturnType<typeof parseBert>;
@@ -55,36 +55,14 @@ const bertEmbeddings = (config: BertConfig, firstPosition: number): Block<State>
   },
 });
 
-/** One encoder layer, post-norm: attention, add and norm, feed-forward, add and norm. */
-function bertLayer(
-  { hidden, intermediate, heads, epsilon, activation }: BertConfig,
-  index: number,
-): Block<State> {
-  const layer = `encoder.layer.${index}`;
-  const projections = ["query", "key", "value"].map((name) => `${layer}.attention.self.${name}`);
-  const output = `${layer}.attention.output.dense`;
-  const outputNorm = `${layer}.attention.output.LayerNorm`;
-  const [inner, outer] = [`${layer}.intermediate.dense`, `${layer}.output.dense`];
-  const outerNorm = `${layer}.output.LayerNorm`;
-  return {
-    id: layer,
-    shapes: new Map([
-      ...projections.flatMap((module) => denseShapes(module, hidden, hidden)),
-      ...denseShapes(output, hidden, hidden),
-      ...normShapes(outputNorm, hidden),
-      ...denseShapes(inner, intermediate, hidden),
-      ...denseShapes(outer, hidden, intermediate),
-      ...normShapes(outerNorm, hidden),
-    ]),
-    run(w, state) {
-      const { x, bias } = state;
-      const attended = dense(w, attention(dense(w, x, projections), bias, heads), output);
-      const middle = norm(w, outputNorm, plus(attended, x), epsilon);
-      const wide = activation(dense(w, middle, inner));
-      return { ...state, x: norm(w, outerNorm, plus(dense(w, wide, outer), middle), epsilon) };
-    },
-  };
-}
+const bertLayer = {
+  qkv: ["query", "key", "value"].map((name) => `attention.self.${name}`),
+  out: "attention.output.dense",
+  norm1: "attention.output.LayerNorm",
+  up: "intermediate.dense",
+  down: "output.dense",
+  norm2: "output.LayerNorm",
+};
 
 /** The first token of every row, through a dense layer and tanh. */
 const pooler = (hidden: number): Block<State> => ({
@@ -111,11 +89,18 @@ interface BertForm {
 }
 
 function bertModel(config: BertConfig, { padId, firstPosition, last }: BertForm): Model {
-  const { hidden, layers, heads, vocabulary } = config;
+  const { hidden, layers, heads, vocabulary, intermediate, epsilon, activation } = config;
   return pipeline<State>({
     blocks: [
       bertEmbeddings(config, firstPosition),
-      ...Array.from({ length: layers }, (_, i) => bertLayer(config, i)),
+      ...postNormLayers("encoder.layer", layers, {
+        width: hidden,
+        inner: intermediate,
+        heads,
+        epsilon,
+        activation,
+        names: bertLayer,
+      }),
       last,
     ],
     tables: Object.values(bertTables),
@@ -159,6 +144,24 @@ export const bert: ModelFamily = {
   build: buildBert,
 };
 
+/** A dense layer, tanh and the outputs. */
+export const robertaHead = {
+  dense: "classifier.dense",
+  weight: "classifier.out_proj.weight",
+  bias: "classifier.out_proj.bias",
+};
+
+/** Names of heads in RoBERTa's form: transformers calls the dense layer of a choice's a pooler. */
+export const canonicalRoberta =
+  (backbone: RegExp) =>
+  (name: string): string =>
+    inModernSpelling(
+      name
+        .replace(backbone, "")
+        .replace(/^pooler\.dense\./, "classifier.dense.")
+        .replace(/^classifier\.(weight|bias)$/, "classifier.out_proj.$1"),
+    );
+
 /**
  * RoBERTa (Liu et al. 2019), XLM-R too: positions count from the padding id on; a head is a dense layer, tanh and the
  * outputs, whether transformers calls the first of them the head's own (classification) or a pooler (choices).
@@ -170,14 +173,8 @@ export const roberta: ModelFamily = {
     camembert: { title: "CamemBERT", className: "Camembert" },
   },
   outputLayers: ["pool"],
-  head: { dense: "classifier.dense", weight: "classifier.out_proj.weight", bias: "classifier.out_proj.bias" },
+  head: robertaHead,
   backbone: "roberta",
-  canonical: (name) =>
-    inModernSpelling(
-      name
-        .replace(/^(roberta|model)\./, "")
-        .replace(/^pooler\.dense\./, "classifier.dense.")
-        .replace(/^classifier\.(weight|bias)$/, "classifier.out_proj.$1"),
-    ),
+  canonical: canonicalRoberta(/^(roberta|model)\./),
   build: buildRoberta,
 };

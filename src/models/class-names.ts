@@ -1,10 +1,10 @@
 /** What transformers' classes with a head call the tensors of a backbone and of a head. */
 import type { ModelFamily } from "./types.js";
 
-type Named = Pick<ModelFamily, "backbone" | "pooler">;
+type FamilyNames = Pick<ModelFamily, "backbone" | "pooler">;
 
 /** What a class puts before the backbone's names, with its dot: its class for spans has a name of its own. */
-export const classPrefix = ({ backbone }: Named, architecture: string): string => {
+export const classPrefix = ({ backbone }: FamilyNames, architecture: string): string => {
   if (backbone === "model" && architecture.endsWith("ForQuestionAnswering")) return "transformer.";
   return `${backbone}.`;
 };
@@ -14,17 +14,17 @@ export const hasPooler = (architecture: string): boolean =>
   !/For(TokenClassification|QuestionAnswering)$/.test(architecture);
 
 /** A backbone's tensor or module, however it is stored, with another prefix. */
-export const bodyName = (stored: string, { backbone }: Named, prefix: string): string => {
+export const bodyName = (stored: string, { backbone }: FamilyNames, prefix: string): string => {
   const own = `${backbone}.`;
   return prefix + (stored.startsWith(own) ? stored.slice(own.length) : stored);
 };
 
 /** Whether a head's tensor is the pooler's, where the backbone has none. */
-export const isPoolerOf = ({ pooler }: Named, name: string): boolean =>
+export const isPoolerOf = ({ pooler }: FamilyNames, name: string): boolean =>
   pooler !== undefined && name.startsWith(`${pooler}.`);
 
 /** A head's tensor: a pooler stands in the backbone. */
-export const headName = (name: string, family: Named, prefix: string): string =>
+export const headName = (name: string, family: FamilyNames, prefix: string): string =>
   isPoolerOf(family, name) ? prefix + name : name;
 
 /** What PEFT calls the modules of tensors that are saved whole: by the end of their names. */

@@ -4,13 +4,14 @@ import { bert, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
+import { mpnet } from "./mpnet.js";
 import { opt } from "./opt.js";
 import { t5 } from "./t5.js";
 import type { CheckpointType, Model, ModelFamily, TokenRow, Weights } from "./types.js";
 import { vit } from "./vit.js";
 
 /** Every model family: add one with a file of its own and a line here. */
-export const families: readonly ModelFamily[] = [bert, roberta, t5, llama, gpt2, opt, vit, clip];
+export const families: readonly ModelFamily[] = [bert, roberta, mpnet, t5, llama, gpt2, opt, vit, clip];
 
 /** Every `model_type` that can be trained, with its family. */
 const modelTypes: ReadonlyMap<unknown, { readonly family: ModelFamily; readonly type: CheckpointType }> =

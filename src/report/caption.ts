@@ -76,3 +76,10 @@ export function tableCaption(
     textIf(isAdapted, "; † adapted on the test inputs, without their labels")
   );
 }
+
+/** A time that is left: "12 s", "3 min 05 s". */
+export function timeText(seconds: number): string {
+  const rounded = Math.max(0, Math.round(seconds));
+  if (rounded < 60) return `${rounded} s`;
+  return `${Math.floor(rounded / 60)} min ${String(rounded % 60).padStart(2, "0")} s`;
+}

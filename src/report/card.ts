@@ -15,6 +15,8 @@ export interface CardInput {
   readonly tasks: readonly string[];
   /** The transformers class that the first task's expert was saved as. */
   readonly headClass: string;
+  /** That of each task's, in their order, where tasks have heads; else all are the first's. */
+  readonly headClasses?: readonly string[];
   readonly synthetic: boolean;
   readonly settings: Readonly<Record<string, unknown>>;
   readonly rows: readonly ResultRow[];
@@ -75,7 +77,8 @@ function loaded({ headClass, adapter }: CardInput): string[] {
 
 /** Lines that open the first task's own model. */
 function loadedTask({ headClass, adapter, tasks }: CardInput): string[] {
-  const first = `task = "${tasks[0]}"`;
+  const [one = "", ...others] = tasks;
+  const first = `task = "${one}"${textIf(others.length > 0, `  # or ${others.join(", ")}`)}`;
   if (adapter)
     return [
       "from peft import PeftModel",
@@ -103,6 +106,18 @@ function loadedTask({ headClass, adapter, tasks }: CardInput): string[] {
   ];
 }
 
+/** Lines that open a task's model, for every class that tasks have. */
+function loadedTasks(input: CardInput): string[] {
+  const { tasks, headClass, headClasses = [] } = input;
+  const classOf = (i: number) => headClasses[i] ?? headClass;
+  const classes = [...new Set(tasks.map((_, i) => classOf(i)))];
+  return classes.flatMap((name, n) => {
+    const own = tasks.filter((_, i) => classOf(i) === name);
+    const lines = loadedTask({ ...input, headClass: name, tasks: own });
+    return n === 0 ? lines : ["", ...lines];
+  });
+}
+
 /** How to use the folder in Python, by what it is used for. */
 const usages: Record<CardInput["use"], (input: CardInput) => string> = {
   scores: (input) =>
@@ -119,7 +134,7 @@ const usages: Record<CardInput["use"], (input: CardInput) => string> = {
   heads: (input) =>
     `\`tasks/<task>\` is the whole model of each task${input.adapter ? " as an adapter" : ""}, with its labels ` +
     `(${input.tasks.join(", ")}); from the hub, with \`subfolder="tasks/${input.tasks[0]}"\`.\n` +
-    pythonBlock(loadedTask(input)),
+    pythonBlock(loadedTasks(input)),
 };
 
 /** Classes that a use asks for, whatever the experts were saved as. */

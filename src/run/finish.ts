@@ -1,6 +1,5 @@
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
-import { at } from "../at.js";
 import { isAdapter } from "../checkpoint/folder.js";
 import { writeText } from "../checkpoint/files.js";
 import {
@@ -131,13 +130,15 @@ async function writeCard(
   }: Pick<CardInput, "rows" | "settings" | "coefficients" | "tree" | "synthetic" | "method">,
 ): Promise<void> {
   const { name, family, head, heads, hashes } = inputs;
-  const headClass = head
-    ? classWithHead(at(heads, 0).checkpoint.config)
-    : classNamed(family.base.checkpoint.config);
+  const headClasses = head
+    ? heads.map(({ checkpoint }) => classWithHead(checkpoint.config) ?? "AutoModel")
+    : [];
+  const headClass = head ? headClasses[0] : classNamed(family.base.checkpoint.config);
   const card = modelCard({
     name,
     tasks: options.tasks,
     headClass: headClass ?? "AutoModel",
+    headClasses,
     use: cardUse(inputs),
     adapter: isAdapter(out),
     settings,

@@ -2,21 +2,21 @@
 import type { Batch } from "@uwdata/flechette";
 
 /** What a slot of a flatbuffer's table leads to: a table, or a list of tables, or of entries of a size in bytes. */
-type Slot =
+type TableSlot =
   | { readonly table: Layout }
   | { readonly list: Layout }
   | { readonly entries: number; readonly areLengths?: true };
 
 /** The slots of a table that are followed, by their place in its index. */
-type Layout = ReadonlyMap<number, Slot>;
+type Layout = ReadonlyMap<number, TableSlot>;
 
 // Slots by https://arrow.apache.org/docs/format/Columnar.html (Schema.fbs, Message.fbs, File.fbs).
-const plain: Layout = new Map();
-const field = new Map<number, Slot>([[16, { list: plain }]]);
-field.set(14, { list: field });
+const leaf: Layout = new Map();
+const fieldTable = new Map<number, TableSlot>([[16, { list: leaf }]]);
+fieldTable.set(14, { list: fieldTable });
 const schema: Layout = new Map([
-  [6, { list: field }],
-  [8, { list: plain }],
+  [6, { list: fieldTable }],
+  [8, { list: leaf }],
 ]);
 const records: Layout = new Map([
   [6, { entries: 16, areLengths: true }],
@@ -53,21 +53,27 @@ function listAt(view: DataView, at: number, size: number): { first: number; leng
   return { first: base + 4, length };
 }
 
-/** @param most no length or place is larger. @throws where the table at `index` cannot be followed */
-function followTable(view: DataView, layout: Layout, index: number, most: number, depth = 0): void {
+/** What is read, and what no length or place in it is above. */
+interface Reader {
+  readonly view: DataView;
+  readonly most: number;
+}
+
+/** @throws where the table at `index` cannot be followed */
+function followTable({ view, most }: Reader, layout: Layout, index: number, depth = 0): void {
   if (depth > deepest) throw new Error("its columns lie in each other without end");
   for (const [slot, what] of layout) {
     const at = slotAt(view, index, slot);
     if (at === undefined) continue;
     if ("table" in what) {
-      followTable(view, what.table, at, most, depth + 1);
+      followTable({ view, most }, what.table, at, depth + 1);
       continue;
     }
     const size = "list" in what ? 4 : what.entries;
     const { first, length } = listAt(view, at, size);
     for (let i = 0; i < length; i++) {
       const entry = first + i * size;
-      if ("list" in what) followTable(view, what.list, entry, most, depth + 1);
+      if ("list" in what) followTable({ view, most }, what.list, entry, depth + 1);
       else if (what.areLengths) checkLengths(view, entry, size, most);
     }
   }
@@ -94,7 +100,7 @@ function followMessage(bytes: DataView, start: number, most: number): number | u
   const type = slotAt(head, 0, 6);
   const content = slotAt(head, 0, 8);
   const layout = messages[type === undefined ? 0 : head.getUint8(type)];
-  if (content !== undefined && layout) followTable(head, layout, content, most);
+  if (content !== undefined && layout) followTable({ view: head, most }, layout, content);
   const body = slotAt(head, 0, 10);
   const bodyBytes = body === undefined ? 0n : head.getBigInt64(body, true);
   if (bodyBytes < 0n || bodyBytes > BigInt(most)) throw new Error("a message in it is longer than the file");
@@ -115,7 +121,7 @@ export function checkHeaders(file: Uint8Array): void {
   }
   const end = file.byteLength - magic.length - 4;
   const start = end - bytes.getInt32(end, true);
-  followTable(bytes, footer, start, most);
+  followTable({ view: bytes, most }, footer, start);
   for (const slot of [8, 10]) {
     const at = slotAt(bytes, start, slot);
     if (at === undefined) continue;
@@ -126,7 +132,7 @@ export function checkHeaders(file: Uint8Array): void {
 }
 
 /** Values that a batch's buffer holds; undefined where it is not counted. */
-function held({ values, type }: Batch<unknown>): number | undefined {
+function valuesIn({ values, type }: Batch<unknown>): number | undefined {
   if (!ArrayBuffer.isView(values)) return undefined;
   const isBits = type.typeId === 6;
   const isNumbers = type.typeId === 2 || type.typeId === 3 || type.typeId === -1;
@@ -140,7 +146,7 @@ function held({ values, type }: Batch<unknown>): number | undefined {
  */
 export function checkBatch(batch: Batch<unknown>, least: number): void {
   const { length, offsets, children, sizes, type } = batch;
-  if (length < least || (held(batch) ?? length) < length)
+  if (length < least || (valuesIn(batch) ?? length) < length)
     throw new Error("a column in it is shorter than its rows");
   // Unions, lists with sizes: no tool that saves data sets writes them.
   if (type.typeId === 14 || sizes !== undefined)
@@ -148,7 +154,8 @@ export function checkBatch(batch: Batch<unknown>, least: number): void {
   if (offsets !== undefined) {
     const bounded = children?.[0]?.length ?? batch.values.length;
     let last = 0;
-    for (let i = 0; length > 0 && i <= length; i++) {
+    const count = length > 0 ? length + 1 : 0;
+    for (let i = 0; i < count; i++) {
       const next = Number(offsets[i] ?? -1);
       if (!(next >= last && next <= bounded))
         throw new Error("the bounds of its lists do not follow each other");

@@ -8,7 +8,7 @@ import type { Row } from "./columns.js";
 import { plainNumbers } from "./parquet.js";
 
 /** A file is read whole: a larger one is better kept as parquet, which is read in groups of rows. */
-const mostBytes = 2 ** 31 - 1;
+const mostFileBytes = 2 ** 31 - 1;
 
 /** Lists of numbers come as typed arrays, in objects too; bytes stay what they are. */
 function plainLists(value: unknown): unknown {
@@ -22,7 +22,7 @@ function plainLists(value: unknown): unknown {
 /** The rows of an Arrow file or stream. Held: the file. */
 export async function* arrowRows(path: string): AsyncGenerator<Row> {
   const { size } = await stat(path);
-  if (size > mostBytes) throw new UserError(`${path}: it is larger than 2 GB; save it as parquet`);
+  if (size > mostFileBytes) throw new UserError(`${path}: it is larger than 2 GB; save it as parquet`);
   // Here: most runs read none of it.
   const { tableFromIPC } = await import("@uwdata/flechette");
   let rows: readonly object[];

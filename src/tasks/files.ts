@@ -75,6 +75,10 @@ async function* separatedRows(path: string, task: NamedTask): AsyncGenerator<Row
   try {
     for await (const { record, info } of lines) yield { fields: record, where: `${path}:${info.lines}` };
   } catch (error) {
+    if (error instanceof CsvError && error.code.startsWith("CSV_RECORD_INCONSISTENT"))
+      throw new UserError(
+        `${path}: ${error.message}; a text with a separator in it must stand in quotation marks`,
+      );
     if (error instanceof CsvError) throw new UserError(`${path}: ${error.message}`);
     // A system's error is explained elsewhere.
     throw error;

@@ -4,7 +4,7 @@ import { isRecord } from "../checkpoint/files.js";
 import { aliases, columnNamed, mapped } from "./columns.js";
 import type { TaskKind } from "./metrics.js";
 import { findSplits, rowsIn } from "./files.js";
-import { makeTask, type Task } from "./registry.js";
+import { makeTask, type PartialEntry, type Task } from "./registry.js";
 
 /** A task that was found out about, and what by, for people. */
 export interface InferredTask {
@@ -116,10 +116,18 @@ const isDigits = (text: string): boolean => /^\d+$/.test(text);
  * @throws UserError where their order cannot be known
  */
 function classesOf(
-  id: string,
-  config: ExpertConfig | undefined,
+  {
+    id,
+    config,
+    said,
+  }: {
+    readonly id: string;
+    readonly config: ExpertConfig | undefined;
+    readonly said: PartialEntry["labels"];
+  },
   found: ReadonlySet<string>,
 ): { readonly labels: string[] | number; readonly by: string } {
+  if (said) return { labels: said, by: "tasks.json" };
   const names = config && labelNames(config);
   if (names) return { labels: names, by: "its expert's id2label" };
   const words = [...found].filter((label) => !isDigits(label) && label !== "true" && label !== "false");
@@ -127,8 +135,8 @@ function classesOf(
   if (words.length && config && !isLanguageModel(config))
     throw new UserError(
       `${id}: its labels are words (${words.slice(0, 3).join(", ")}), and its expert does not say in what order its ` +
-        "outputs are: write id2label into a config.json in its folder, or kind and labels into the data folder's " +
-        `tasks.json ({"${id}": {"kind": …, "labels": […]}})`,
+        `outputs are: write id2label into a config.json in its folder, or ` +
+        `{"${id}": {"labels": [NAMES IN ORDER]}} into tasks.json in the data folder`,
     );
   if (words.length) return { labels: words.toSorted(), by: "the data, in the order of the alphabet" };
   const most = count ?? Math.max(1, ...[...found].filter(isDigits).map(Number)) + 1;
@@ -194,6 +202,8 @@ export interface InferInputs {
   readonly config: ExpertConfig | undefined;
   /** Columns by their roles, where the user named some. */
   readonly columns?: Task["columns"];
+  /** What tasks.json says of it. */
+  readonly said?: PartialEntry | undefined;
 }
 
 /**
@@ -201,19 +211,21 @@ export interface InferInputs {
  * @throws UserError where it is of a kind that is not known, or cannot be told
  */
 export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
-  const { id, config, columns } = inputs;
+  const { id, config, said: { labels: said, ...own } = {} } = inputs;
+  const columns = { ...own.columns, ...inputs.columns };
+  own.columns = columns;
   const named = config && kindOfConfig(id, config);
-  const classes = config && labelNames(config);
-  const own = { columns };
+  const listed = Array.isArray(said) ? said : undefined;
+  const classes = listed ?? (config && labelNames(config));
   if (config && takesImages(config) && named === undefined) {
     if (!classes)
       throw new UserError(
         `${id}: name its classes in the expert's id2label, or in the data folder's tasks.json`,
       );
-    const told = `${id}: pictures of ${classes.length} classes, by its expert's id2label`;
-    return { task: makeTask(id, { kind: "image", labels: classes }), told };
+    const told = `${id}: pictures of ${classes.length} classes, by ${listed ? "tasks.json" : "its expert's id2label"}`;
+    return { task: makeTask(id, { ...own, kind: "image", labels: classes }), told };
   }
-  const seen = await lookAt(inputs, classes === undefined);
+  const seen = await lookAt({ ...inputs, columns }, classes === undefined);
   let kind = named ?? kindOfRows(seen);
   if (kind === "span" && isLanguageModel(config)) kind = "generate";
   const by = toldBy(named !== undefined, "its columns");
@@ -225,13 +237,13 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
     return { task: makeTask(id, { ...own, kind }), told };
   }
   if (kind === "tokens") {
-    const found = classesOf(id, config, seen.listed);
+    const found = classesOf({ id, config, said }, seen.listed);
     const task = makeTask(id, { ...own, kind, labels: found.labels });
     return { task, told: `${id}: words with a class each, by ${by}; ${labelsShown(task, found.by)}` };
   }
   const texts = textColumns(inputs, seen);
   const shownTexts = texts.map((name) => `"${columnNamed(name, columns)}"`).join(" with ");
-  const told = `${id}: ${shownTexts}, by its columns`;
+  const told = `${id}: text from ${shownTexts}`;
   if (kind === "regression") {
     const source = toldBy(named !== undefined, "the data");
     return { task: makeTask(id, { ...own, kind }), told: `${told}; a number, by ${source}` };
@@ -239,11 +251,11 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   if (kind === "multi-label") {
     const isCounted = seen.vector !== undefined && seen.vector > 2;
     const numbers = isCounted ? new Set([String(seen.vector - 1)]) : seen.listed;
-    const found = classesOf(id, config, numbers);
+    const found = classesOf({ id, config, said }, numbers);
     const task = makeTask(id, { ...own, kind, labels: found.labels });
     return { task, told: `${told}; any of ${labelsShown(task, found.by)}` };
   }
-  const found = classesOf(id, config, seen.labels);
+  const found = classesOf({ id, config, said }, seen.labels);
   const task = makeTask(id, { ...own, kind: textKinds[texts.length], labels: found.labels });
   return { task, told: `${told}; ${labelsShown(task, found.by)}` };
 }

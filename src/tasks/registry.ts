@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { readJson } from "../checkpoint/files.js";
+import { isRecord, readJson } from "../checkpoint/files.js";
 import { firstIssue, UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
@@ -24,81 +24,81 @@ export const columnRoles = [
   "answers",
 ] as const;
 
-const registryEntry = z
-  .object({
-    /**
-     * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
-     * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`:
-     * every label that holds of a text or two. `tokens`: a class a word. `span`: a question, and the part of a text
-     * that answers it.
-     */
-    kind: z.enum([
-      "single",
-      "pair",
-      "choice",
-      "image",
-      "generate",
-      "regression",
-      "multi-label",
-      "tokens",
-      "span",
-    ]),
-    /**
-     * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
-     * label is the ending's number, for a number, a span, and what is to be said.
-     */
-    labels: z
-      .union(
-        [
-          z.array(z.string()).min(2, labelRule),
-          z
-            .number()
-            .int()
-            .min(2, labelRule)
-            .max(mostLabels, labelRule)
-            .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
-        ],
-        labelRule,
-      )
-      .nullable()
-      .default(null),
-    /** What it is measured by; the first chooses between models. Default: what is customary for the kind. */
-    metrics: z.array(z.enum(metricNames)).min(1).optional(),
-    /** Columns of its files, by the part of an example that each is. */
-    columns: z.partialRecord(z.enum(columnRoles), z.string()).optional(),
-    /** Of `generate`: after how many tokens a model is stopped. */
-    max_new_tokens: z.number().int().min(1).max(10_000).default(32),
-    /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
-    prompts: z.array(z.string().includes("{}")).min(1).optional(),
-    /** The examples were written by a program; said wherever the task's numbers stand. */
-    synthetic: z.boolean().default(false),
-    what: z.string().default(""),
-  })
-  .transform((read, context) => {
-    const { kind, labels } = read;
-    const metrics: readonly MetricName[] = read.metrics ?? customaryMetrics(kind, labels);
-    const known: readonly MetricName[] = metricsOfKind[kind];
-    const wrong = metrics.find((name) => !known.includes(name) || (name === "f1" && labels?.length !== 2));
-    if (wrong !== undefined)
-      context.addIssue({
-        code: "custom",
-        path: ["metrics"],
-        message: `${wrong} is none of a task of kind ${kind}${wrong === "f1" ? " that has not two labels" : ""}`,
-      });
-    const own = { ...read, metrics };
-    // One by one, so that each is a kind of its own to the compiler.
-    if (kind === "choice") return { ...own, kind, labels };
-    if (kind === "generate") return { ...own, kind, labels };
-    if (kind === "regression") return { ...own, kind, labels };
-    if (kind === "span") return { ...own, kind, labels };
-    if (labels !== null) return { ...own, kind, labels };
+const entryShape = z.object({
+  /**
+   * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
+   * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`:
+   * every label that holds of a text or two. `tokens`: a class a word. `span`: a question, and the part of a text
+   * that answers it.
+   */
+  kind: z.enum([
+    "single",
+    "pair",
+    "choice",
+    "image",
+    "generate",
+    "regression",
+    "multi-label",
+    "tokens",
+    "span",
+  ]),
+  /**
+   * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
+   * label is the ending's number, for a number, a span, and what is to be said.
+   */
+  labels: z
+    .union(
+      [
+        z.array(z.string()).min(2, labelRule),
+        z
+          .number()
+          .int()
+          .min(2, labelRule)
+          .max(mostLabels, labelRule)
+          .transform((n) => Array.from({ length: n }, (_, i) => String(i))),
+      ],
+      labelRule,
+    )
+    .nullable()
+    .default(null),
+  /** What it is measured by; the first chooses between models. Default: what is customary for the kind. */
+  metrics: z.array(z.enum(metricNames)).min(1).optional(),
+  /** Columns of its files, by the part of an example that each is. */
+  columns: z.partialRecord(z.enum(columnRoles), z.string()).optional(),
+  /** Of `generate`: after how many tokens a model is stopped. */
+  max_new_tokens: z.number().int().min(1).max(10_000).default(32),
+  /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
+  prompts: z.array(z.string().includes("{}")).min(1).optional(),
+  /** The examples were written by a program; said wherever the task's numbers stand. */
+  synthetic: z.boolean().default(false),
+  what: z.string().default(""),
+});
+
+const registryEntry = entryShape.transform((read, context) => {
+  const { kind, labels } = read;
+  const metrics: readonly MetricName[] = read.metrics ?? customaryMetrics(kind, labels);
+  const known: readonly MetricName[] = metricsOfKind[kind];
+  const wrong = metrics.find((name) => !known.includes(name) || (name === "f1" && labels?.length !== 2));
+  if (wrong !== undefined)
     context.addIssue({
       code: "custom",
-      path: ["labels"],
-      message: "only a choice, a number, a span and a text to be said have none",
+      path: ["metrics"],
+      message: `${wrong} is none of a task of kind ${kind}${wrong === "f1" ? " that has not two labels" : ""}`,
     });
-    return z.NEVER;
+  const own = { ...read, metrics };
+  // One by one, so that each is a kind of its own to the compiler.
+  if (kind === "choice") return { ...own, kind, labels };
+  if (kind === "generate") return { ...own, kind, labels };
+  if (kind === "regression") return { ...own, kind, labels };
+  if (kind === "span") return { ...own, kind, labels };
+  if (labels !== null) return { ...own, kind, labels };
+  context.addIssue({
+    code: "custom",
+    path: ["labels"],
+    message: "only a choice, a number, a span and a text to be said have none",
   });
+  return z.NEVER;
+});
 
 /** A task whose examples are of its classes. */
 export type ClassTask = Extract<Task, { readonly labels: readonly string[] }>;
@@ -119,15 +119,47 @@ export function makeTask(id: string, entry: z.input<typeof registryEntry>): Task
   return { ...parsed.data, id };
 }
 
-async function readRegistry(path: string): Promise<Map<string, Task>> {
+/** An entry without a kind: what it says wins over what is found out. */
+const partialEntry = entryShape.omit({ kind: true }).partial();
+export type PartialEntry = Partial<Omit<z.input<typeof entryShape>, "kind">>;
+
+const isPartial = (entry: unknown): boolean => isRecord(entry) && entry["kind"] === undefined;
+
+/** @throws UserError where an entry is not what the schema says */
+async function entriesIn<S extends z.ZodType>(
+  path: string,
+  schema: S,
+  isWanted: (entry: unknown) => boolean,
+): Promise<Record<string, z.output<S>>> {
+  const file = await readJson(path);
+  const wanted = isRecord(file)
+    ? Object.fromEntries(Object.entries(file).filter(([, one]) => isWanted(one)))
+    : file;
   const parsed = z
     .record(
       z.string().regex(taskName, "a task's name may hold letters, digits, dots, dashes and underscores"),
-      registryEntry,
+      schema,
     )
-    .safeParse(await readJson(path));
+    .safeParse(wanted);
   if (!parsed.success) throw new UserError(`${path}: ${firstIssue(parsed.error)}`);
-  return new Map(Object.entries(parsed.data).map(([id, task]) => [id, { ...task, id }]));
+  return parsed.data;
+}
+
+async function readRegistry(path: string): Promise<Map<string, Task>> {
+  const entries = await entriesIn(path, registryEntry, (entry) => !isPartial(entry));
+  return new Map(Object.entries(entries).map(([id, task]) => [id, { ...task, id }]));
+}
+
+/** What a data folder's `tasks.json` says of a task whose kind it leaves to be found out; {} where it says nothing. */
+export async function partialEntryOf(dataFolder: string, id: string): Promise<PartialEntry> {
+  const path = join(dataFolder, "tasks.json");
+  if (!existsSync(path)) return {};
+  // Without what the schema fills in: that would win too.
+  const entries = await entriesIn(path, z.unknown(), isPartial);
+  const checked = await entriesIn(path, partialEntry, isPartial);
+  const [said, full] = [entries[id], checked[id]];
+  if (!isRecord(said) || full === undefined) return {};
+  return Object.fromEntries(Object.entries(full).filter(([key]) => key in said));
 }
 
 /**

@@ -202,7 +202,10 @@ describe("merge", () => {
     [["--method", "ties", ...experts, "--density", "2"], /--density 2: it must be from 0 to 1/],
     [["--method", "linear", ...experts, "--weight", "1,2"], /--weight 1,2: 2 numbers for 3 models/],
     [["--method", "linear", ...experts, "--weight", "1,-2,1"], /add up to 0/],
-    [["--method", "fisher", ...experts], /fisher needs data to run the models on: name --tasks/],
+    [
+      ["--method", "fisher", ...experts],
+      /fisher needs data to run the models on: train-merge compare --methods fisher --tasks/,
+    ],
     [
       ["--method", "average", "--experts", expert("rte"), expert("cb"), "--dare-p", "0.5"],
       /name the base they are taken against with --base/,

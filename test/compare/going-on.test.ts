@@ -147,9 +147,9 @@ test("whoever watches is told what is run, and what it came to", async () => {
   const { notes } = await compare();
   expect(notes).toEqual([
     "average 0/2",
-    "average: 62.5 % on average, 2.3 s",
+    "average: 62.5 % on average, 2.3 s; 1 of 2 methods, about 2 s left",
     "ties 1/2",
-    "ties: 62.5 % on average, 2.3 s",
+    "ties: 62.5 % on average, 2.3 s; 2 of 2 methods",
   ]);
 });
 
@@ -202,7 +202,7 @@ test("what is done is not done again, and comes to the same", async () => {
   const second = await compare({ out: first.out, methods: ["ties", "average", "dare"] });
   expect(second.ran).toEqual(["dare"]);
   expect(second.rows.slice(4, 8)).toEqual([...first.rows.slice(6, 8), ...first.rows.slice(4, 6)]);
-  expect(second.notes).toContain("ties: 62.5 % on average, 2.3 s");
+  expect(second.notes).toContain("ties: 62.5 % on average, 2.3 s; 1 of 3 methods, about 5 s left");
 });
 
 test("a result of other settings or inputs is made anew, and so is one that is damaged", async () => {
@@ -213,7 +213,7 @@ test("a result of other settings or inputs is made anew, and so is one that is d
   };
   expect(await again()).toEqual([]);
   await expect(again({ seed: 4 }), "a finished one of other settings is not written over").rejects.toThrow(
-    /holds a result of ties by other settings, inputs or another version; --overwrite replaces it/,
+    /holds a result of ties by other settings, inputs \(.*\) or another version; --overwrite replaces it/,
   );
   expect(await again()).toEqual([]);
   expect(await again({ seed: 4, overwrite: true })).toEqual(["ties"]);

@@ -52,6 +52,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
   expect(Object.fromEntries(classes)).toEqual({
     bert: "Bert",
     roberta: "Roberta",
+    mpnet: "MPNet",
     "xlm-roberta": "XLMRoberta",
     camembert: "Camembert",
     gpt2: "GPT2",

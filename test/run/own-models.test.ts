@@ -187,8 +187,27 @@ test("a config is written from what was found", async () => {
   const config = parse(written) as { tasks: string[]; experts: string[] };
   expect(config.tasks.sort()).toEqual([...tasks].sort());
   expect(config.experts).toContain(`stars=${join(models, "stars")}`);
-  expect(written).toMatch(
-    /# stars: "body", by its columns; a number, by its expert's config; measured by pearson/,
-  );
+  expect(written).toMatch(/# stars: text from "body"; a number, by its expert's config; measured by pearson/);
   await expect(configText({ base: given.base, data })).rejects.toThrow(/name the experts with --experts/);
+});
+
+test("what a merge would refuse is refused before a config is written", async () => {
+  const named = (...experts: string[]) => configText({ base: given.base, experts, data, columns });
+  const at = (expert: string) => join(models, expert);
+  await expect(named(`stars=${at("entities")}`), "an expert of another kind").rejects.toThrow(
+    /a task of words needs "tokens"/,
+  );
+  await expect(named(at("stars"), at("entities"))).rejects.toThrow(
+    /^--experts: name the task of each: task=FOLDER; .* has data of entities, places, stars, topics$/,
+  );
+  await expect(named(`star=${at("stars")}`)).rejects.toThrow(/the experts are called star/);
+  await expect(configText({ experts: [models], base: given.base, data: join(root, "none") })).rejects.toThrow(
+    /none: there is no such data folder/,
+  );
+  const bad = join(root, "bad");
+  await cp(data, bad, { recursive: true });
+  await writeFile(join(bad, "topics", "test.jsonl"), '{"text": "x", "labels": ["musik"]}\n');
+  await expect(configText({ base: given.base, experts: [models], data: bad, columns })).rejects.toThrow(
+    /test.jsonl:1: unknown label "musik"/,
+  );
 });

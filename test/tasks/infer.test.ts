@@ -51,7 +51,7 @@ test.each([
     "mood",
     undefined,
     { kind: "single", labels: ["glad", "sad"] },
-    /"text".*2 labels \(glad, sad\), by the data/,
+    /text from "text"; 2 labels \(glad, sad\), by the data/,
   ],
   ["mood", names("sad", "glad"), { kind: "single", labels: ["sad", "glad"] }, /by its expert's id2label/],
   ["pairs", undefined, { kind: "pair", labels: ["0", "1", "2"] }, /"premise" with "hypothesis"/],
@@ -122,8 +122,9 @@ test.each([
   [
     "mood",
     names("LABEL_0", "LABEL_1"),
-    /its labels are words \(.*\), and its expert's config.json does not name/,
+    /its labels are words \(.*\), and its expert does not say in what order its outputs are: .*"labels": /,
   ],
+  ["mood", {}, /its expert does not say in what order its outputs are/],
   ["mood", { architectures: ["BertForMaskedLM"] }, /fills in masked words.*train-merge merge/],
   ["odd", undefined, /none of its columns \(body, label\) is one of text_a, premise/],
   ["alike", undefined, /^alike: labels: they must be two or more names, or how many there are/],
@@ -131,6 +132,18 @@ test.each([
   ["mood", { image_size: 8 }, /name its classes in the expert's id2label/],
 ] as const)("%s with %j is refused", async (id, config, message) => {
   await expect(inferTask({ id, data, config })).rejects.toThrow(message);
+});
+
+test("what tasks.json says wins, and the rest is found", async () => {
+  const said = { labels: ["sad", "glad"], metrics: ["f1-macro" as const] };
+  const { task, told } = await inferTask({ id: "mood", data, config: {}, said });
+  expect(task).toMatchObject({ kind: "single", labels: ["sad", "glad"], metrics: ["f1-macro"] });
+  expect(told).toMatch(/2 labels \(sad, glad\), by tasks.json/);
+});
+
+test("of a language model, which says its labels, their order plays no part", async () => {
+  const { task } = await inferTask({ id: "mood", data, config: { architectures: ["GPT2LMHeadModel"] } });
+  expect(task).toMatchObject({ kind: "single", labels: ["glad", "sad"] });
 });
 
 test.skipIf(process.platform === "win32")("a pipe among the data is refused, not waited for", async () => {
