@@ -80,9 +80,11 @@ async function familyShape(
     };
   }
   const locations = await locate(options);
-  const { canonical, outputLayers } = await readFamily(locations.base);
+  const { canonical, outputLayers, pooler } = await readFamily(locations.base);
   const base = await openMember("base", locations.base, canonical);
-  const model = buildModel(base, at(outputLayers, 0));
+  // Where the base has none, it is none of what is merged.
+  const withoutPooler = pooler !== undefined && !base.actual.has(`${pooler}.weight`);
+  const model = buildModel(base, at(outputLayers, 0), withoutPooler);
   await base.checkpoint.close();
   return {
     family: shapeOf(model, base, locations.sources.length),

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
 import { openSafetensors } from "../../src/checkpoint/safetensors.js";
-import { mergeByTraining, addExpert, evaluateFolder } from "../../src/index.js";
+import { loadSettings, mergeByTraining, addExpert, evaluateFolder } from "../../src/index.js";
 import { packageFolder } from "../../src/package.js";
+import { explainMemory } from "../../src/run/explain.js";
 import { configText } from "../../src/run/init.js";
 import { exportTask } from "../../src/run/task-models.js";
 import { temporaryFolder } from "../helpers.js";
@@ -189,6 +190,13 @@ test("a config is written from what was found", async () => {
   expect(config.experts).toContain(`stars=${join(models, "stars")}`);
   expect(written).toMatch(/# stars: text from "body"; a number, by its expert's config; measured by pearson/);
   await expect(configText({ base: given.base, data })).rejects.toThrow(/name the experts with --experts/);
+});
+
+test("its memory is planned, without the pooler that the base has not", async () => {
+  const settings = await loadSettings({ ...given, tasks });
+  const { what, predictions } = await explainMemory(settings);
+  expect(what).toMatch(/4 experts$/);
+  expect(predictions.length).toBeGreaterThan(0);
 });
 
 test("what a merge would refuse is refused before a config is written", async () => {
