@@ -13,7 +13,7 @@ import peft
 import torch
 from torch.func import functional_call
 
-from models import ROOT, causal, coefficient, gpt2, ids, make_base, mpnet, padded, roberta, rope, small, t5, tf, write
+from models import ROOT, causal, coefficient, gemma3, gpt2, ids, make_base, mpnet, padded, roberta, rope, small, t5, tf, write
 
 OUT = ROOT / "test" / "golden" / "adapters"
 
@@ -105,6 +105,9 @@ if __name__ == "__main__":
         lora(task_type="SEQ_CLS", target_modules=["query", "value"]), lora(r=2, task_type="SEQ_CLS", target_modules=["query", "key", "output.dense"], use_rslora=True)])
     scored("lora-llama", lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=2, rope_parameters=rope("default"), **causal, **small)), [
         lora(target_modules=["q_proj", "v_proj", "down_proj"], rank_pattern={"down_proj": 5}, alpha_pattern={"layers.1.mlp.down_proj": 2}), lora(r=4, target_modules="all-linear")], seed=1)
+    scored("lora-qwen3", lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=2, head_dim=6, rope_parameters=rope("default"), **causal, **small)), [
+        lora(target_modules="all-linear"), lora(r=2, target_modules=["q_proj", "k_proj"])], seed=9)
+    scored("lora-gemma3", lambda: tf.Gemma3ForCausalLM(gemma3()), [lora(target_modules="all-linear"), lora(r=2, target_modules=["o_proj", "gate_proj"])], seed=10)
     scored("lora-gpt2", lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2)), [
         lora(target_modules=["c_attn"], fan_in_fan_out=True), lora(r=2, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)], seed=2)
     answered("lora-t5", lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5)), [lora(target_modules=["q", "v"]), lora(r=1, target_modules=["q", "wo"])], seed=3)

@@ -203,6 +203,21 @@ clip_head = torch.randn(3, 8, generator=torch.Generator().manual_seed(9)) * 4
 
 
 
+def gemma3(**rest):
+    """Three layers, so that some see a window and one does not."""
+    return tf.Gemma3TextConfig(**{**causal, **small, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 4, "max_position_embeddings": 64, "attn_implementation": "eager", **rest})
+
+
+def older_gemma(name):
+    """The config as the hub has it, from before its rotations were told by the kind of layer."""
+    for path in (OUT / name).glob("*/config.json"):
+        config = json.loads(path.read_text())
+        parts = config.pop("rope_parameters")
+        assert config.pop("layer_types") == ["sliding_attention", "sliding_attention", "full_attention"]
+        config |= {"sliding_window_pattern": 3, "rope_theta": parts["full_attention"]["rope_theta"], "rope_local_base_freq": parts["sliding_attention"]["rope_theta"]}
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def untied_t5():
     model = tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **t5))
     model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 16))
@@ -234,6 +249,13 @@ cases = {
     "llama-head": lambda n: classified(n, lambda: tf.LlamaForSequenceClassification(tf.LlamaConfig(num_labels=3, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head),
     "mistral": lambda n: scored(n, lambda: tf.MistralForCausalLM(tf.MistralConfig(num_key_value_heads=2, head_dim=6, sliding_window=5, rope_parameters=rope("dynamic", factor=2.0), max_position_embeddings=64, attn_implementation="eager", **causal, **small)), seed=2),
     "qwen2": lambda n: scored(n, lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16), **causal, **small)), seed=3),
+    "qwen2-windows": lambda n: scored(n, lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1, max_position_embeddings=64, rope_parameters=rope("default"), attn_implementation="eager", **causal, **small)), seed=8),
+    "qwen3": lambda n: scored(n, lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=2, head_dim=6, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=9),
+    "qwen3-windows": lambda n: scored(n, lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=1, head_dim=8, attention_bias=True, use_sliding_window=True, sliding_window=3, layer_types=["sliding_attention", "full_attention"], max_position_embeddings=64, rope_parameters=rope("default"), attn_implementation="eager", **causal, **small)), seed=10),
+    "qwen3-head": lambda n: classified(n, lambda: tf.Qwen3ForSequenceClassification(tf.Qwen3Config(num_labels=3, num_key_value_heads=2, head_dim=4, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head, seed=11),
+    "gemma3": lambda n: scored(n, lambda: tf.Gemma3ForCausalLM(gemma3(layer_types=["sliding_attention", "sliding_attention", "full_attention"], rope_parameters={"sliding_attention": rope("default"), "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=2.0)})), seed=12),
+    "gemma3-older": lambda n: (scored(n, lambda: tf.Gemma3ForCausalLM(gemma3(sliding_window_pattern=3, rope_theta=1000.0, rope_local_base_freq=100.0)), seed=13), older_gemma(n)),
+    "gemma3-head": lambda n: classified(n, lambda: tf.Gemma3TextForSequenceClassification(gemma3(num_labels=3, pad_token_id=0)), score_head, seed=14),
     "opt": lambda n: scored(n, lambda: tf.OPTForCausalLM(tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, dropout=0, pad_token_id=1, bos_token_id=2, eos_token_id=2)), seed=4),
     "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),

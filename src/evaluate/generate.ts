@@ -103,7 +103,7 @@ async function generateRows(
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
   const room = placesIn(model) - Math.max(...rows.map(({ ids }) => ids.length)) + 1;
   const texts = rows.map((): GrowingText => ({ said: [], isOver: false }));
-  const cache = emptyKvCache(generation.window);
+  const cache = emptyKvCache();
   try {
     let batch = first;
     for (let step = 0; step < Math.min(most, room); step++) {

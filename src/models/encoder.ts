@@ -84,8 +84,8 @@ export type Pipeline<S extends State> = Pick<
   readonly padId: number;
   /** Rows as the blocks read them (default: as they are). */
   expand?(rows: readonly TokenRow[]): readonly TokenRow[];
-  /** Of a model that generates text: what ends a text, and how far back it sees. */
-  readonly generates?: Pick<Generation, "ends" | "window"> | undefined;
+  /** Of a model that generates text: what ends a text. */
+  readonly generates?: Pick<Generation, "ends"> | undefined;
   /** Adds what follows from a batch before any block has run. */
   start(initial: Omit<State, "bias">): S;
 };

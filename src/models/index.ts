@@ -1,5 +1,6 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
+import { nearest } from "../nearest.js";
 import { bert, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { gpt2 } from "./gpt2.js";
@@ -40,11 +41,11 @@ export function familyOf(config: Readonly<Record<string, unknown>>, where: strin
   const modelType = config["model_type"];
   const family = familyOfType(modelType);
   if (!family) {
-    const known = [...modelTypes.keys()].join(", ");
+    const known = [...modelTypes.keys()].map(String);
     throw new UserError(
       `${where}: model_type ${JSON.stringify(modelType)} is not one train-merge can ` +
-        `train; it knows ${known}. \`train-merge merge\` merges any model without training; ` +
-        "CONTRIBUTING.md says how to add a family (one file, one line)",
+        `train${nearest(String(modelType), known)}; it knows ${known.join(", ")}. \`train-merge merge\` ` +
+        "merges any model without training; CONTRIBUTING.md says how to add a family (one file, one line)",
     );
   }
   return family;

@@ -15,9 +15,8 @@ export interface GrowingKvCache extends KvCache {
 /**
  * An empty cache of rows. Held on the device: two arrays a layer, [tokens read, width of the keys],
  * and what `reuse` made.
- * @param window how far back a token sees
  */
-export function emptyKvCache(window = Infinity): GrowingKvCache {
+export function emptyKvCache(): GrowingKvCache {
   const arrays = new Map<string, Tensor2D>();
   // Where in the cached arrays each row's tokens stand.
   let tokensOfRows: number[][] = [];
@@ -42,8 +41,8 @@ export function emptyKvCache(window = Infinity): GrowingKvCache {
     ]);
     return rows(x, tensor1d(padded, "int32"));
   };
-  /** All rows as one segment of keys. */
-  const allRows = (): SegmentBias => {
+  /** All rows as one segment of keys, of which a token sees so many. */
+  const allRows = (window: number): SegmentBias => {
     const shape = { size: tokensOfRows.length, length: longest() };
     const { size, length } = shape;
     if (tokensOfRows.every((tokens) => tokens.length === length && length <= window))
@@ -63,7 +62,7 @@ export function emptyKvCache(window = Infinity): GrowingKvCache {
       }
       total += ids.length;
     },
-    keys: () => (passes === 1 ? undefined : [allRows()]),
+    keys: (window = Infinity) => (passes === 1 ? undefined : [allRows(window)]),
     extend(layer, k, v) {
       const [keys, values] = [put(`${layer} k`, k), put(`${layer} v`, v)];
       return passes === 1 ? [k, v] : [laidOut(keys), laidOut(values)];

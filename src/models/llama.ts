@@ -1,95 +1,119 @@
-import { activationNames, activations, dense, denseShapes, rms, lookUpRows } from "./layers.js";
+import { mul, reshape, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
+import { dense, denseShapes, rms, lookUpRows, type NamedShape } from "./layers.js";
 import { causalBiases } from "./layout.js";
-import { configReader } from "./config.js";
 import { causalModel, endsOf, unembeddingName } from "./decoder.js";
 import type { State } from "./encoder.js";
-import { attendBack } from "./kv-cache.js";
+import { attendBack, type SelfAttentionState } from "./kv-cache.js";
+import { parseLlama, type LlamaConfig } from "./llama-config.js";
 import { plus, times } from "./ops.js";
-import { angles, frequencies, rotary, type Angles } from "./rope.js";
-import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";
+import { angles, rotary, type Angles } from "./rope.js";
+import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
 
-interface LlamaState extends State {
+/** A way of seeing, of a batch. */
+interface Side extends SelfAttentionState {
   readonly angles: Angles;
 }
 
-const isAbsent = (json: Config, key: string): boolean => json[key] == null;
-
-function headShape(json: Config, width: number) {
-  const { size, heads: headsOf } = configReader(json, String(json["model_type"]));
-  if (!isAbsent(json, "head_dim")) return { heads: size("num_attention_heads"), depth: size("head_dim") };
-  const heads = headsOf("num_attention_heads", width);
-  return { heads, depth: width / heads };
+interface LlamaState extends State {
+  readonly sides: readonly Side[];
 }
 
-/** How far back a token sees. Qwen2's configs name a window even where none is used. */
-function attentionWindow(json: Config): number {
-  const type = String(json["model_type"]);
-  const { size, unsupported } = configReader(json, type);
-  if (isAbsent(json, "sliding_window")) return Infinity;
-  if (type !== "qwen2") return size("sliding_window");
-  if (json["use_sliding_window"] === true) throw unsupported("use_sliding_window", [false]);
-  return Infinity;
+/** A norm by its module. */
+const normalised = (
+  w: Weights,
+  module: string,
+  x: Tensor2D,
+  { epsilon, normOffset }: LlamaConfig,
+): Tensor2D => rms(w, module, x, epsilon, normOffset);
+
+/** Queries or keys [tokens, heads · depth], each head by itself. */
+function normalisedHeads(w: Weights, module: string, x: Tensor2D, config: LlamaConfig): Tensor2D {
+  const heads: Tensor2D = reshape(x, [-1, config.depth]);
+  return reshape(normalised(w, module, heads, config), x.shape);
 }
 
-function parseLlama(json: Config) {
-  const type = String(json["model_type"]);
-  const { size, positive, only, flag } = configReader(json, type);
-  const width = size("hidden_size");
-  const { heads, depth } = headShape(json, width);
+/** A layer's attention to its own rows. */
+function selfAttention(config: LlamaConfig, layer: string, sight: number) {
+  const { width, heads, depth, keyHeads, scale, qkNorm, qkvOptions, outOptions } = config;
+  const module = (name: string) => `${layer}.self_attn.${name}`;
+  const [q, k, v, o] = [module("q_proj"), module("k_proj"), module("v_proj"), module("o_proj")];
+  const norms = { [q]: module("q_norm"), [k]: module("k_norm") };
+  const shapes: NamedShape[] = [
+    ...denseShapes(q, heads * depth, width, qkvOptions),
+    ...denseShapes(k, keyHeads * depth, width, qkvOptions),
+    ...denseShapes(v, keyHeads * depth, width, qkvOptions),
+    ...denseShapes(o, width, heads * depth, outOptions),
+    ...(qkNorm ? Object.values(norms).map((name): NamedShape => [`${name}.weight`, [depth]]) : []),
+  ];
+  const turned = (w: Weights, x: Tensor2D, projection: string, count: number, side: Side): Tensor2D => {
+    const made = dense(w, x, projection, qkvOptions);
+    const norm = norms[projection];
+    return rotary(
+      qkNorm && norm !== undefined ? normalisedHeads(w, norm, made, config) : made,
+      count,
+      side.angles,
+    );
+  };
+  const run = (w: Weights, x: Tensor2D, { sides, cache }: LlamaState): Tensor2D => {
+    const side = at(sides, sight);
+    const query = turned(w, x, q, heads, side);
+    const key = turned(w, x, k, keyHeads, side);
+    const options = { heads, scale };
+    const attended = attendBack(layer, [query, key, dense(w, x, v, qkvOptions)], { ...side, cache }, options);
+    return dense(w, attended, o, outOptions);
+  };
+  return { shapes, run };
+}
+
+/** A layer's gated feed-forward. */
+function feedForward({ width, inner, activation, mlpOptions }: LlamaConfig, layer: string) {
+  const [gate, up, down] = [`${layer}.mlp.gate_proj`, `${layer}.mlp.up_proj`, `${layer}.mlp.down_proj`];
+  const shapes: NamedShape[] = [
+    ...denseShapes(gate, inner, width, mlpOptions),
+    ...denseShapes(up, inner, width, mlpOptions),
+    ...denseShapes(down, width, inner, mlpOptions),
+  ];
+  const run = (w: Weights, x: Tensor2D): Tensor2D => {
+    const gated = times(activation(dense(w, x, gate, mlpOptions)), dense(w, x, up, mlpOptions));
+    return dense(w, gated, down, mlpOptions);
+  };
+  return { shapes, run };
+}
+
+/** Norms in front of attention and feed-forward; Gemma has one behind each too, and calls the second front otherwise. */
+function normNames(layer: string, { isSandwiched }: LlamaConfig) {
+  const norm = (name: string) => `${layer}.${name}_layernorm`;
+  const before = norm("input");
+  if (!isSandwiched) return { before, between: norm("post_attention") };
   return {
-    width,
-    heads,
-    depth,
-    window: attentionWindow(json),
-    keyHeads: size("num_key_value_heads", 1, heads, heads),
-    layers: size("num_hidden_layers", 1, 1000),
-    inner: size("intermediate_size"),
-    vocabulary: size("vocab_size"),
-    positions: size("max_position_embeddings", 1, 1e8),
-    epsilon: positive("rms_norm_eps", 1e-6),
-    activation: activations[only("hidden_act", "silu", ...activationNames)],
-    isTied: flag("tie_word_embeddings", false),
-    // Qwen2's projections have biases but for the last.
-    qkvOptions: { bare: type !== "qwen2" && !flag("attention_bias", false) },
-    outOptions: { bare: !flag("attention_bias", false) },
-    mlpOptions: { bare: !flag("mlp_bias", false) },
+    before,
+    behindAttention: norm("post_attention"),
+    between: norm("pre_feedforward"),
+    behindForward: norm("post_feedforward"),
   };
 }
-type LlamaConfig = ReturnType<typeof parseLlama>;
 
 function llamaLayer(config: LlamaConfig, index: number): Block<LlamaState> {
-  const { width, heads, depth, keyHeads, inner, epsilon, activation } = config;
-  const { qkvOptions, outOptions, mlpOptions } = config;
   const layer = `layers.${index}`;
-  const projection = (name: string) => `${layer}.self_attn.${name}_proj`;
-  const [q, k, v, o] = [projection("q"), projection("k"), projection("v"), projection("o")];
-  const [gate, up, down] = [`${layer}.mlp.gate_proj`, `${layer}.mlp.up_proj`, `${layer}.mlp.down_proj`];
-  const [before, between] = [`${layer}.input_layernorm`, `${layer}.post_attention_layernorm`];
+  const attention = selfAttention(config, layer, at(config.sightOf, index));
+  const forward = feedForward(config, layer);
+  const norms = normNames(layer, config);
+  const { before, between, behindAttention, behindForward } = norms;
+  const behind = (w: Weights, module: string | undefined, x: Tensor2D): Tensor2D =>
+    module === undefined ? x : normalised(w, module, x, config);
   return {
     id: layer,
-    shapes: new Map<string, readonly number[]>([
-      [`${before}.weight`, [width]],
-      ...denseShapes(q, heads * depth, width, qkvOptions),
-      ...denseShapes(k, keyHeads * depth, width, qkvOptions),
-      ...denseShapes(v, keyHeads * depth, width, qkvOptions),
-      ...denseShapes(o, width, heads * depth, outOptions),
-      [`${between}.weight`, [width]],
-      ...denseShapes(gate, inner, width, mlpOptions),
-      ...denseShapes(up, inner, width, mlpOptions),
-      ...denseShapes(down, width, inner, mlpOptions),
+    shapes: new Map([
+      ...Object.values(norms).map((name): NamedShape => [`${name}.weight`, [config.width]]),
+      ...attention.shapes,
+      ...forward.shapes,
     ]),
     run(w, state) {
-      const normal = rms(w, before, state.x, epsilon);
-      const query = rotary(dense(w, normal, q, qkvOptions), heads, state.angles);
-      const key = rotary(dense(w, normal, k, qkvOptions), keyHeads, state.angles);
-      const attended = attendBack(layer, [query, key, dense(w, normal, v, qkvOptions)], state, {
-        heads,
-        scale: 1 / Math.sqrt(depth),
-      });
-      const middle = plus(state.x, dense(w, attended, o, outOptions));
-      const again = rms(w, between, middle, epsilon);
-      const gated = times(activation(dense(w, again, gate, mlpOptions)), dense(w, again, up, mlpOptions));
-      return { ...state, x: plus(middle, dense(w, gated, down, mlpOptions)) };
+      const attended = attention.run(w, normalised(w, before, state.x, config), state);
+      const middle = plus(state.x, behind(w, behindAttention, attended));
+      const made = forward.run(w, normalised(w, between, middle, config));
+      return { ...state, x: plus(middle, behind(w, behindForward, made)) };
     },
   };
 }
@@ -99,19 +123,21 @@ const llamaWords = "embed_tokens.weight";
 
 function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}): Model {
   const config = parseLlama(json);
-  const { width, layers, vocabulary, positions, isTied, window, depth, heads, epsilon } = config;
-  const rotations = frequencies(json, depth, positions);
+  const { width, layers, vocabulary, positions, isTied, heads, embeddingScale, sights } = config;
   const embeddings: Block<LlamaState> = {
     id: "embeddings",
     shapes: new Map([[llamaWords, [vocabulary, width]]]),
-    run: (w, state) => ({ ...state, x: lookUpRows(w, { name: llamaWords, ids: state.batch.ids }) }),
+    run(w, state) {
+      const x = lookUpRows(w, { name: llamaWords, ids: state.batch.ids });
+      return { ...state, x: embeddingScale === 1 ? x : mul<Tensor2D>(x, embeddingScale) };
+    },
   };
   return causalModel<LlamaState>(outputLayer, {
     blocks: [embeddings, ...Array.from({ length: layers }, (_, i) => llamaLayer(config, i))],
     last: {
       id: "norm",
       shapes: new Map([["norm.weight", [width]]]),
-      normalise: (w, x) => rms(w, "norm", x, epsilon),
+      normalise: (w, x) => normalised(w, "norm", x, config),
       unembedding: unembeddingName(isTied, llamaWords),
     },
     tables: [llamaWords],
@@ -121,24 +147,30 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
     maxLength: Math.min(positions, 1e6),
     padId: 0,
     lookups: ({ ids }) => [{ name: llamaWords, ids }],
-    generates: { ends: endsOf(json, vocabulary, 2), window },
-    start: (initial) => ({
-      ...initial,
-      bias: causalBiases(initial.batch, window),
-      angles: angles(initial.batch.positions, rotations),
-    }),
+    generates: { ends: endsOf(json, vocabulary, config.end) },
+    start(initial) {
+      const { batch, cache } = initial;
+      const sides = sights.map(({ window, rotations }): Side => ({
+        bias: causalBiases(batch, window),
+        keys: cache?.keys(window),
+        angles: angles(batch.positions, rotations),
+      }));
+      return { ...initial, bias: at(sides, 0).bias, sides };
+    },
   });
 }
 
 /**
- * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2; as a language model, or with a head on the last
- * token (`score`).
+ * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, Gemma 3's text models; as a language model, or with a
+ * head on the last token (`score`).
  */
 export const llama: ModelFamily = {
   types: {
     llama: { title: "Llama", className: "Llama" },
     mistral: { title: "Mistral", className: "Mistral" },
     qwen2: { title: "Qwen2", className: "Qwen2" },
+    qwen3: { title: "Qwen3", className: "Qwen3" },
+    gemma3_text: { title: "Gemma 3", className: "Gemma3Text" },
   },
   outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },

@@ -154,8 +154,6 @@ export interface Generation<Batch = unknown> {
   readonly firstBlock: number;
   /** Tokens that end a text. */
   readonly ends: readonly number[];
-  /** How far back a token sees. */
-  readonly window?: number | undefined;
   /**
    * The batch that reads one more token of each row of the batch it began with.
    * @param step how many it has read so far
@@ -167,8 +165,11 @@ export interface Generation<Batch = unknown> {
 
 /** Keys and values of what has been read: see models/kv-cache.ts. */
 export interface KvCache {
-  /** How the keys of a pass lie, a segment of queries each; undefined in the first, which looks at its own. */
-  keys(): readonly SegmentBias[] | undefined;
+  /**
+   * How the keys of a pass lie, a segment of queries each; undefined in the first, which looks at its own.
+   * @param window how far back a token sees (default: to the beginning)
+   */
+  keys(window?: number): readonly SegmentBias[] | undefined;
   /** A layer's keys and values of all that has been read, these new ones among them. */
   extend(layer: string, k: Tensor2D, v: Tensor2D): readonly [k: Tensor2D, v: Tensor2D];
   /** What is made in the first pass, and the same in every one after it. */

@@ -1,0 +1,183 @@
+/** What Llama's kin have in common, and what each does in its own way: from config.json. */
+import { configReader, sectionOf, type ConfigReader } from "./config.js";
+import { activationNames, activations } from "./layers.js";
+import { frequencies, type Frequencies } from "./rope.js";
+import type { Config } from "./types.js";
+
+/** How a layer's tokens see each other: in all layers alike, or in two ways. */
+export interface Sight {
+  /** How far back a token sees. */
+  readonly window: number;
+  readonly rotations: Frequencies;
+}
+
+interface Kin {
+  readonly json: Config;
+  readonly reader: ConfigReader;
+  readonly layers: number;
+  readonly positions: number;
+  /** Of a head. */
+  readonly depth: number;
+}
+
+/** What a `model_type` does in its own way. */
+interface KinForm {
+  /** Biases of the projections to queries, keys and values, whatever the config says. */
+  readonly qkvBias?: true;
+  /** Queries and keys are normalised, a head at a time. */
+  readonly qkNorm?: true;
+  /** A head's depth where the config names none; default: the width's part. */
+  readonly depth?: number;
+  readonly epsilon?: number;
+  readonly isTied?: true;
+  /** Gemma's norms multiply by 1 + w, and stand behind attention and feed-forward too. */
+  readonly gemma?: true;
+  readonly end?: number;
+  /** Ways of seeing, and which each layer has. Default: all see everything. */
+  readonly sights?: (kin: Kin) => Sights;
+}
+
+interface Sights {
+  readonly sights: readonly Sight[];
+  /** Of each layer, which of them it has. */
+  readonly sightOf: readonly number[];
+}
+
+const isAbsent = (json: Config, key: string): boolean => json[key] == null;
+
+const layerKinds = ["full_attention", "sliding_attention"];
+
+/** Which layers see a window alone: as the config lists them, else by a rule. */
+function slidingLayers({ json, reader, layers }: Kin, rule: (layer: number) => boolean): boolean[] {
+  const { layer_types: given } = json;
+  if (given == null) return Array.from({ length: layers }, (_, i) => rule(i));
+  if (
+    !Array.isArray(given) ||
+    given.length !== layers ||
+    !given.every((kind) => layerKinds.includes(String(kind)))
+  )
+    throw reader.unsupported("layer_types", [`${layers} of ${layerKinds.join(", ")}`]);
+  return given.map((kind) => kind === "sliding_attention");
+}
+
+/** Layers that see everything, and layers that see a window. */
+function twoSights(full: Sight, sliding: Sight, isSliding: readonly boolean[]): Sights {
+  return { sights: [full, sliding], sightOf: isSliding.map(Number) };
+}
+
+function oneSight({ json, depth, positions, layers }: Kin, window: number): Sights {
+  const rotations = frequencies(json, depth, positions);
+  return { sights: [{ window, rotations }], sightOf: Array<number>(layers).fill(0) };
+}
+
+/** Mistral's layers all see a window. */
+const windowed = (kin: Kin): Sights =>
+  oneSight(kin, isAbsent(kin.json, "sliding_window") ? Infinity : kin.reader.size("sliding_window"));
+
+/** Qwen's configs name a window even where none is used; where it is, the last layers have it. */
+function switchedWindow(kin: Kin): Sights {
+  const { json, reader, layers } = kin;
+  const all = oneSight(kin, Infinity);
+  if (!reader.flag("use_sliding_window", false) || isAbsent(json, "sliding_window")) return all;
+  const first = reader.size("max_window_layers", 0, 1e6, layers);
+  const [full = { window: Infinity, rotations: frequencies(json, kin.depth, kin.positions) }] = all.sights;
+  const sliding = { ...full, window: reader.size("sliding_window") };
+  return twoSights(
+    full,
+    sliding,
+    slidingLayers(kin, (i) => i >= first),
+  );
+}
+
+/** Gemma 3: of six layers five see a window, with rotations of their own. */
+function gemmaSights(kin: Kin): Sights {
+  const { json, reader, depth, positions } = kin;
+  const pattern = reader.size("sliding_window_pattern", 1, 1000, 6);
+  const given = sectionOf(json, "rope_parameters");
+  const rotations = (kind: string, theta: unknown, scaling: unknown) =>
+    frequencies(
+      { rope_theta: theta, rope_scaling: scaling, rope_parameters: sectionOf(given, kind) },
+      depth,
+      positions,
+    );
+  return twoSights(
+    {
+      window: Infinity,
+      rotations: rotations("full_attention", json["rope_theta"] ?? 1e6, json["rope_scaling"]),
+    },
+    {
+      window: reader.size("sliding_window", 1, 1e6, 4096),
+      rotations: rotations("sliding_attention", json["rope_local_base_freq"] ?? 1e4, undefined),
+    },
+    slidingLayers(kin, (i) => (i + 1) % pattern !== 0),
+  );
+}
+
+const forms: Readonly<Record<string, KinForm>> = {
+  mistral: { sights: windowed },
+  qwen2: { qkvBias: true, sights: switchedWindow },
+  qwen3: { qkNorm: true, depth: 128, sights: switchedWindow },
+  gemma3_text: { qkNorm: true, depth: 256, isTied: true, gemma: true, end: 1, sights: gemmaSights },
+};
+
+function headShape(reader: ConfigReader, json: Config, width: number, otherwise: number | undefined) {
+  if (isAbsent(json, "head_dim") && otherwise === undefined) {
+    const heads = reader.heads("num_attention_heads", width);
+    return { heads, depth: width / heads };
+  }
+  return { heads: reader.size("num_attention_heads"), depth: reader.size("head_dim", 2, 1e6, otherwise) };
+}
+
+/** What Gemma's configs may ask for that no model of the third generation does. */
+function refuseGemmaOptions({ only }: ConfigReader): void {
+  only<unknown>("attn_logit_softcapping", null, undefined);
+  only<unknown>("final_logit_softcapping", null, undefined);
+  only("use_bidirectional_attention", false);
+}
+
+/** Reads a config. @throws UserError naming the setting that is not supported */
+export function parseLlama(json: Config) {
+  const type = String(json["model_type"]);
+  const form = forms[type] ?? {};
+  const reader = configReader(json, type);
+  const { size, positive, only, flag } = reader;
+  const width = size("hidden_size");
+  const { heads, depth } = headShape(reader, json, width, form.depth);
+  const layers = size("num_hidden_layers", 1, 1000);
+  const positions = size("max_position_embeddings", 1, 1e8);
+  if (form.gemma) refuseGemmaOptions(reader);
+  const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
+  const bare = !flag("attention_bias", false);
+  const activation = form.gemma
+    ? only("hidden_activation", "gelu_pytorch_tanh", ...activationNames)
+    : only("hidden_act", "silu", ...activationNames);
+  return {
+    ...see({ json, reader, layers, positions, depth }),
+    width,
+    heads,
+    depth,
+    layers,
+    positions,
+    keyHeads: size("num_key_value_heads", 1, heads, heads),
+    inner: size("intermediate_size"),
+    vocabulary: size("vocab_size"),
+    epsilon: positive("rms_norm_eps", 1e-6),
+    activation: activations[activation],
+    isTied: flag("tie_word_embeddings", form.isTied ?? false),
+    end: form.end ?? 2,
+    qkNorm: form.qkNorm ?? false,
+    /** Norms behind attention and feed-forward, before what they make is added. */
+    isSandwiched: form.gemma ?? false,
+    /** Added to the norms' weights. */
+    normOffset: form.gemma ? 1 : 0,
+    /** What embeddings are multiplied by. */
+    embeddingScale: form.gemma ? Math.fround(Math.sqrt(width)) : 1,
+    /** What Q Kᵀ is multiplied by. */
+    scale: 1 / Math.sqrt(form.gemma ? positive("query_pre_attn_scalar", 256) : depth),
+    // Qwen2's projections have biases but for the last.
+    qkvOptions: { bare: !form.qkvBias && bare },
+    outOptions: { bare },
+    mlpOptions: { bare: !flag("mlp_bias", false) },
+  };
+}
+export type LlamaConfig = ReturnType<typeof parseLlama>;
