@@ -45,7 +45,7 @@ def case(name, make, configs, rows, forward, choices=None, is_head=lambda n: Fal
         (folder / which / "README.md").unlink(missing_ok=True)
     layers = [k for k in start if not is_head(k) and any(not torch.equal(o[k], start[k]) for o in own)]
     # (IA)³ scales a bias with its weight: one row for both.
-    row = {k: stored[k].rsplit(".", 1)[0] if name.startswith("ia3") else stored[k] for k in layers}
+    row = {k: stored[k][0].rsplit(".", 1)[0] if name.startswith("ia3") else stored[k][0] for k in layers}
     rows_of = list(dict.fromkeys(row.values()))
     raw = torch.tensor([[coefficient(r, c) for c in range(2)] for r in range(len(rows_of))], requires_grad=True)
     gated = torch.tanh(raw)

@@ -44,18 +44,33 @@ def scramble(model, generator, scale):
 
 
 def names_in_file(model, folder):
-    """Name in memory → name in the file, found by equal numbers: transformers renames some when it saves."""
+    """Name in memory → names in the file, found by equal numbers: transformers renames some when it saves, and takes stacks of
+    experts' matrices apart."""
     with safe_open(folder / "model.safetensors", "pt") as f:
         stored = {k: f.get_tensor(k) for k in f.keys()}
-    out = {}
-    for name, p in model.named_parameters():
-        if name in stored:
-            out[name] = name
-        else:
-            same = [k for k, v in stored.items() if v.shape == p.shape and torch.equal(v, p.detach())]
-            assert len(same) == 1, (name, same)
-            out[name] = same[0]
-    return out
+
+    def found(name, p):
+        same = [k for k, v in stored.items() if v.shape == p.shape and torch.equal(v, p)]
+        assert len(same) == 1, (name, same)
+        return same[0]
+
+    return {name: [name] if name in stored else [found(name, one) for one in parts(name, p.detach())] for name, p in model.named_parameters()}
+
+
+def parts(name, p):
+    """A parameter as a file has it: of a mixture, every expert's matrices by themselves."""
+    if not ".experts." in name:
+        return [p]
+    return [half for one in p for half in (one.chunk(2) if name.endswith("gate_up_proj") else [one])]
+
+
+def joined(name, tensors):
+    """The way back."""
+    if not ".experts." in name:
+        return tensors[0]
+    if name.endswith("gate_up_proj"):
+        tensors = [torch.cat(pair) for pair in zip(tensors[::2], tensors[1::2])]
+    return torch.stack(tensors)
 
 
 def make_base(folder, make, generator, seed):
@@ -83,10 +98,13 @@ def case(name, make, rows, forward, is_head=lambda n: False, choices=None, label
         experts.append(expert)
     start = {k: p.detach() for k, p in base.named_parameters()}
     own = [{k: p.detach() for k, p in e.named_parameters()} for e in experts]
-    layers = [k for k in start if not is_head(k)]
+    # A row a tensor of the file.
+    layers = [(k, i) for k in start if not is_head(k) for i in range(len(stored[k]))]
     raw = torch.tensor([[coefficient(r, c) for c in range(2)] for r in range(len(layers))], requires_grad=True)
     gated = torch.tanh(raw)
-    merged = {k: (start[k] + sum(gated[layers.index(k), c] * (own[c][k] - start[k]) for c in range(2)) if k in layers else own[0][k]) for k in start}
+    row = {layer: r for r, layer in enumerate(layers)}
+    mixed = lambda k, i, tensors: tensors[0] + sum(gated[row[k, i], c] * (tensors[1 + c] - tensors[0]) for c in range(2))
+    merged = {k: (own[0][k] if is_head(k) else joined(k, [mixed(k, i, one) for i, one in enumerate(zip(*(parts(k, t[k]) for t in (start, *own))))])) for k in start}
     run = lambda parameters: forward(lambda *a, **kw: functional_call(base, parameters, a, kw, tie_weights=True))
     logits = run(merged)
     labels = labels if labels is not None else [i % logits.shape[1] for i in range(logits.shape[0])]
@@ -96,7 +114,7 @@ def case(name, make, rows, forward, is_head=lambda n: False, choices=None, label
         individual = [run(o) for o in own]
     # What is not reached by the forward has no gradient; the test leaves such rows out of its sum alone.
     write(folder, {
-        "rows": rows, "choices": choices, "labels": labels, "layers": [stored[k] for k in layers], "logits": logits.tolist(), "individual": [i.tolist() for i in individual],
+        "rows": rows, "choices": choices, "labels": labels, "layers": [stored[k][i] for k, i in layers], "logits": logits.tolist(), "individual": [i.tolist() for i in individual],
         "loss": loss.item(), "gradient": gradient.tolist(), **(extra or {}),
     })
 
@@ -253,6 +271,9 @@ cases = {
     "qwen3": lambda n: scored(n, lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=2, head_dim=6, tie_word_embeddings=True, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=9),
     "qwen3-windows": lambda n: scored(n, lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=1, head_dim=8, attention_bias=True, use_sliding_window=True, sliding_window=3, layer_types=["sliding_attention", "full_attention"], max_position_embeddings=64, rope_parameters=rope("default"), attn_implementation="eager", **causal, **small)), seed=10),
     "qwen3-head": lambda n: classified(n, lambda: tf.Qwen3ForSequenceClassification(tf.Qwen3Config(num_labels=3, num_key_value_heads=2, head_dim=4, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head, seed=11),
+    "qwen3-moe": lambda n: scored(n, lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(num_key_value_heads=2, head_dim=6, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12, norm_topk_prob=True, mlp_only_layers=[0], max_position_embeddings=64, rope_parameters=rope("default"), **causal, **{**small, "num_hidden_layers": 3})), seed=15),
+    "qwen3-moe-plain": lambda n: scored(n, lambda: tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(num_key_value_heads=2, head_dim=6, num_experts=4, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=False, decoder_sparse_step=2, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=16),
+    "mixtral": lambda n: scored(n, lambda: tf.MixtralForCausalLM(tf.MixtralConfig(num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=17),
     "gemma3": lambda n: scored(n, lambda: tf.Gemma3ForCausalLM(gemma3(layer_types=["sliding_attention", "sliding_attention", "full_attention"], rope_parameters={"sliding_attention": rope("default"), "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=2.0)})), seed=12),
     "gemma3-older": lambda n: (scored(n, lambda: tf.Gemma3ForCausalLM(gemma3(sliding_window_pattern=3, rope_theta=1000.0, rope_local_base_freq=100.0)), seed=13), older_gemma(n)),
     "gemma3-head": lambda n: classified(n, lambda: tf.Gemma3TextForSequenceClassification(gemma3(num_labels=3, pad_token_id=0)), score_head, seed=14),

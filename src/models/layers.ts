@@ -129,11 +129,9 @@ export function dense(
 export const norm = (w: Weights, module: string, x: Tensor2D, epsilon: number): Tensor2D =>
   layerNorm(x, weightVector(w, `${module}.weight`), weightVector(w, `${module}.bias`), epsilon);
 
-/** Root-mean-square normalisation by its module. @param offset added to its weight (Gemma: 1) */
-export function rms(w: Weights, module: string, x: Tensor2D, epsilon: number, offset = 0): Tensor2D {
-  const scale = weightVector(w, `${module}.weight`);
-  return rmsNorm(x, offset === 0 ? scale : add<Tensor1D>(scale, offset), epsilon);
-}
+/** Root-mean-square normalisation by its module. */
+export const rms = (w: Weights, module: string, x: Tensor2D, epsilon: number): Tensor2D =>
+  rmsNorm(x, weightVector(w, `${module}.weight`), epsilon);
 
 /** A tensor's name and shape. */
 export type NamedShape = [name: string, shape: readonly number[]];

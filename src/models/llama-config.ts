@@ -2,6 +2,7 @@
 import { configReader, sectionOf, type ConfigReader } from "./config.js";
 import { activationNames, activations } from "./layers.js";
 import { frequencies, type Frequencies } from "./rope.js";
+import type { Mixture } from "./mixture.js";
 import type { Config } from "./types.js";
 
 /** How a layer's tokens see each other: in all layers alike, or in two ways. */
@@ -33,6 +34,8 @@ interface KinForm {
   /** Gemma's norms multiply by 1 + w, and stand behind attention and feed-forward too. */
   readonly gemma?: true;
   readonly end?: number;
+  /** Experts in place of a feed-forward, of the layers that have them. */
+  readonly mixture?: (kin: Kin) => Mixture;
   /** Ways of seeing, and which each layer has. Default: all see everything. */
   readonly sights?: (kin: Kin) => Sights;
 }
@@ -113,10 +116,45 @@ function gemmaSights(kin: Kin): Sights {
   );
 }
 
+/** Qwen3's windows, where it uses them, are all layers' in its mixtures. */
+const switchedForAll = (kin: Kin): Sights =>
+  kin.reader.flag("use_sliding_window", false) ? windowed(kin) : oneSight(kin, Infinity);
+
+/** How many experts there are: configs from before transformers 5 have Qwen's name for it. */
+function expertsOf({ json, reader }: Kin) {
+  const count = reader.size(
+    isAbsent(json, "num_local_experts") ? "num_experts" : "num_local_experts",
+    1,
+    10_000,
+  );
+  return { experts: count, chosen: reader.size("num_experts_per_tok", 1, count) };
+}
+
+const qwenMixture = (kin: Kin): Mixture => ({
+  ...expertsOf(kin),
+  inner: kin.reader.size("moe_intermediate_size"),
+  isNormalised: kin.reader.flag("norm_topk_prob", false),
+});
+
+const mixtralMixture = (kin: Kin): Mixture => ({
+  ...expertsOf(kin),
+  inner: kin.reader.size("intermediate_size"),
+  isNormalised: true,
+});
+
+/** Which layers are mixtures: all, every so manieth, or all but some. */
+function mixedLayers({ json, reader, layers }: Kin): boolean[] {
+  const step = reader.size("decoder_sparse_step", 1, 1000, 1);
+  const plain: unknown[] = [json["mlp_only_layers"] ?? []].flat();
+  return Array.from({ length: layers }, (_, i) => (i + 1) % step === 0 && !plain.includes(i));
+}
+
 const forms: Readonly<Record<string, KinForm>> = {
   mistral: { sights: windowed },
   qwen2: { qkvBias: true, sights: switchedWindow },
   qwen3: { qkNorm: true, depth: 128, sights: switchedWindow },
+  qwen3_moe: { qkNorm: true, depth: 128, sights: switchedForAll, mixture: qwenMixture },
+  mixtral: { sights: windowed, mixture: mixtralMixture },
   gemma3_text: { qkNorm: true, depth: 256, isTied: true, gemma: true, end: 1, sights: gemmaSights },
 };
 
@@ -151,8 +189,11 @@ export function parseLlama(json: Config) {
   const activation = form.gemma
     ? only("hidden_activation", "gelu_pytorch_tanh", ...activationNames)
     : only("hidden_act", "silu", ...activationNames);
+  const kin = { json, reader, layers, positions, depth };
   return {
-    ...see({ json, reader, layers, positions, depth }),
+    ...see(kin),
+    /** Of each layer, its mixture of experts; undefined where it has one feed-forward. */
+    mixtures: mixedLayers(kin).map((isMixed) => (isMixed ? form.mixture?.(kin) : undefined)),
     width,
     heads,
     depth,

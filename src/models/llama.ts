@@ -1,12 +1,13 @@
-import { mul, reshape, type Tensor2D } from "@tensorflow/tfjs-core";
+import { add, reshape, type Tensor1D, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
-import { dense, denseShapes, rms, lookUpRows, type NamedShape } from "./layers.js";
+import { dense, denseShapes, lookUpRows, rms, weightVector, type NamedShape } from "./layers.js";
 import { causalBiases } from "./layout.js";
 import { causalModel, endsOf, unembeddingName } from "./decoder.js";
 import type { State } from "./encoder.js";
 import { attendBack, type SelfAttentionState } from "./kv-cache.js";
 import { parseLlama, type LlamaConfig } from "./llama-config.js";
-import { plus, times } from "./ops.js";
+import { mixtureOfExperts } from "./mixture.js";
+import { multiplied, plus, rmsNorm, times } from "./ops.js";
 import { angles, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
 
@@ -20,12 +21,10 @@ interface LlamaState extends State {
 }
 
 /** A norm by its module. */
-const normalised = (
-  w: Weights,
-  module: string,
-  x: Tensor2D,
-  { epsilon, normOffset }: LlamaConfig,
-): Tensor2D => rms(w, module, x, epsilon, normOffset);
+function normalised(w: Weights, module: string, x: Tensor2D, { epsilon, normOffset }: LlamaConfig): Tensor2D {
+  if (normOffset === 0) return rms(w, module, x, epsilon);
+  return rmsNorm(x, add<Tensor1D>(weightVector(w, `${module}.weight`), normOffset), epsilon);
+}
 
 /** Queries or keys [tokens, heads · depth], each head by itself. */
 function normalisedHeads(w: Weights, module: string, x: Tensor2D, config: LlamaConfig): Tensor2D {
@@ -46,19 +45,16 @@ function selfAttention(config: LlamaConfig, layer: string, sight: number) {
     ...denseShapes(o, width, heads * depth, outOptions),
     ...(qkNorm ? Object.values(norms).map((name): NamedShape => [`${name}.weight`, [depth]]) : []),
   ];
-  const turned = (w: Weights, x: Tensor2D, projection: string, count: number, side: Side): Tensor2D => {
+  /** Queries or keys, normalised head by head where the family does so. */
+  const projected = (w: Weights, x: Tensor2D, projection: string): Tensor2D => {
     const made = dense(w, x, projection, qkvOptions);
-    const norm = norms[projection];
-    return rotary(
-      qkNorm && norm !== undefined ? normalisedHeads(w, norm, made, config) : made,
-      count,
-      side.angles,
-    );
+    const norm = qkNorm ? norms[projection] : undefined;
+    return norm === undefined ? made : normalisedHeads(w, norm, made, config);
   };
   const run = (w: Weights, x: Tensor2D, { sides, cache }: LlamaState): Tensor2D => {
     const side = at(sides, sight);
-    const query = turned(w, x, q, heads, side);
-    const key = turned(w, x, k, keyHeads, side);
+    const query = rotary(projected(w, x, q), heads, side.angles);
+    const key = rotary(projected(w, x, k), keyHeads, side.angles);
     const options = { heads, scale };
     const attended = attendBack(layer, [query, key, dense(w, x, v, qkvOptions)], { ...side, cache }, options);
     return dense(w, attended, o, outOptions);
@@ -81,7 +77,7 @@ function feedForward({ width, inner, activation, mlpOptions }: LlamaConfig, laye
   return { shapes, run };
 }
 
-/** Norms in front of attention and feed-forward; Gemma has one behind each too, and calls the second front otherwise. */
+/** Norms in front of attention and feed-forward; Gemma has one behind each too, and other names for them. */
 function normNames(layer: string, { isSandwiched }: LlamaConfig) {
   const norm = (name: string) => `${layer}.${name}_layernorm`;
   const before = norm("input");
@@ -97,7 +93,8 @@ function normNames(layer: string, { isSandwiched }: LlamaConfig) {
 function llamaLayer(config: LlamaConfig, index: number): Block<LlamaState> {
   const layer = `layers.${index}`;
   const attention = selfAttention(config, layer, at(config.sightOf, index));
-  const forward = feedForward(config, layer);
+  const mixture = config.mixtures[index];
+  const forward = mixture ? mixtureOfExperts({ ...config, mixture }, layer) : feedForward(config, layer);
   const norms = normNames(layer, config);
   const { before, between, behindAttention, behindForward } = norms;
   const behind = (w: Weights, module: string | undefined, x: Tensor2D): Tensor2D =>
@@ -129,7 +126,7 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
     shapes: new Map([[llamaWords, [vocabulary, width]]]),
     run(w, state) {
       const x = lookUpRows(w, { name: llamaWords, ids: state.batch.ids });
-      return { ...state, x: embeddingScale === 1 ? x : mul<Tensor2D>(x, embeddingScale) };
+      return { ...state, x: embeddingScale === 1 ? x : multiplied(x, embeddingScale) };
     },
   };
   return causalModel<LlamaState>(outputLayer, {
@@ -160,9 +157,16 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
   });
 }
 
+/** Mixtral's names of what others call so. */
+const mixtralNames: Readonly<Record<string, string>> = { w1: "gate_proj", w2: "down_proj", w3: "up_proj" };
+const inModernSpelling = (name: string): string =>
+  name.replace(/\.block_sparse_moe\.(?:experts\.(\d+)\.(w[123])|gate)\./, (_, expert?: string, matrix = "") =>
+    expert === undefined ? ".mlp.gate." : `.mlp.experts.${expert}.${mixtralNames[matrix] ?? matrix}.`,
+  );
+
 /**
- * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, Gemma 3's text models; as a language model, or with a
- * head on the last token (`score`).
+ * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, Gemma 3's text models, and the mixtures of experts
+ * Mixtral and Qwen3 MoE; as a language model, or with a head on the last token (`score`).
  */
 export const llama: ModelFamily = {
   types: {
@@ -170,12 +174,14 @@ export const llama: ModelFamily = {
     mistral: { title: "Mistral", className: "Mistral" },
     qwen2: { title: "Qwen2", className: "Qwen2" },
     qwen3: { title: "Qwen3", className: "Qwen3" },
+    qwen3_moe: { title: "Qwen3 MoE", className: "Qwen3Moe" },
+    mixtral: { title: "Mixtral", className: "Mixtral" },
     gemma3_text: { title: "Gemma 3", className: "Gemma3Text" },
   },
   outputLayers: ["score", "pool"],
   head: { weight: "score.weight" },
   backbone: "model",
   // transformers' class for spans calls the backbone "transformer".
-  canonical: (name) => name.replace(/^(model|transformer)\./, ""),
+  canonical: (name) => inModernSpelling(name.replace(/^(model|transformer)\./, "")),
   build: buildLlama,
 };

@@ -42,7 +42,7 @@ test.each(modelTypes)(
 );
 
 test("messages name the language models there are", () => {
-  expect(languageModels).toBe("T5, Llama, Mistral, Qwen2, Qwen3, Gemma 3, GPT-2, OPT");
+  expect(languageModels).toBe("T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, Gemma 3, GPT-2, OPT");
 });
 
 test("a checkpoint whose head is transformers' own says which class it is", () => {
@@ -60,6 +60,8 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     mistral: "Mistral",
     qwen2: "Qwen2",
     qwen3: "Qwen3",
+    qwen3_moe: "Qwen3Moe",
+    mixtral: "Mixtral",
     gemma3_text: "Gemma3Text",
     opt: "OPT",
     vit: "ViT",
