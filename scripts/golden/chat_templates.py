@@ -1,4 +1,4 @@
-"""Makes test/golden/mergekit/chat-templates.json: what mergekit's chat templates say of some conversations.
+"""Makes test/golden/tasks/chat-templates.json: what mergekit's chat templates say of some conversations.
 
     .venv/bin/pip install mergekit==0.1.5
     .venv/bin/python scripts/golden/chat_templates.py

@@ -11,7 +11,8 @@ import { openMember } from "../../src/checkpoint/family.js";
 import { batchLogits } from "../../src/evaluate/evaluate.js";
 import { makeTable } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
-import { openHead, encoderFor, loadHead, prepareTask, readModel } from "../../src/inputs/prepare.js";
+import { encoderFor } from "../../src/inputs/encoder.js";
+import { openHead, loadHead, prepareTask, readModel } from "../../src/inputs/prepare.js";
 import { bucketed } from "../../src/tasks/batches.js";
 import { loadTasks, pickTasks } from "../../src/tasks/registry.js";
 

@@ -59,6 +59,7 @@ async function runEvaluate(
     folder,
     base,
     prompts: chosen.prompts,
+    chatTemplate: chosen.chatTemplate,
     data: chosen.data,
     ...Object.fromEntries(given),
     columns: chosen.columns,
@@ -93,6 +94,7 @@ export function addEvaluate(program: Command): void {
     .addOption(settingOption("data"))
     .addOption(settingOption("columns", `${settings.columns.help} (default: as the run)`))
     .addOption(settingOption("prompts"))
+    .addOption(settingOption("chatTemplate"))
     .addOption(
       settingOption("maxLength", `${settings.maxLength.help} (default: as the run that wrote the folder)`),
     )

@@ -96,6 +96,7 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
       most,
       maxLength: chosen.maxLength,
       prompts: chosen.prompts,
+      chatTemplate: chosen.chatTemplate,
       seed: chosen.seed,
       order,
       backend: chosen.backend,
@@ -169,6 +170,7 @@ export function addFinetune(program: Command): void {
   command
     .addOption(settingOption("maxLength"))
     .addOption(settingOption("prompts"))
+    .addOption(settingOption("chatTemplate"))
     .addOption(settingOption("microBatch"))
     .addOption(settingOption("seed"))
     .addOption(

@@ -14,6 +14,7 @@ function dataText(here: boolean, synthetic: boolean): string {
 /** What is said of an example, by the kind of a task without labels. */
 const answers: Partial<Record<Task["kind"], string>> = {
   generate: "a text",
+  chat: "what the assistant says",
   regression: "a number",
   span: "a part of the text",
 };

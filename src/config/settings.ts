@@ -1,35 +1,15 @@
 import { z } from "zod";
 import { engineNames } from "../backend/engines.js";
-import {
-  above,
-  anyNumber,
-  atLeast,
-  between,
-  bytes,
-  flag,
-  listOf,
-  nameList,
-  namedTexts,
-  share,
-  wholeNumber,
-} from "./numbers.js";
+import { above, anyNumber, atLeast, between, bytes, flag, listOf, share, wholeNumber } from "./numbers.js";
 import { gateNames, granularities } from "../merge/table.js";
 import { packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
-import { columnRoles } from "../tasks/registry.js";
-import { splitNames } from "../tasks/split.js";
+import { inputSettings, type Setting } from "./input-settings.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
 import { lossNames } from "../train/passes.js";
-
-/** One setting: how it is written on the command line, what it may be, and what it means. */
-interface Setting {
-  readonly argument: string;
-  readonly schema: z.ZodType;
-  readonly help: string;
-}
 
 const toggle = { argument: "", schema: flag } as const;
 
@@ -38,41 +18,7 @@ const toggle = { argument: "", schema: flag } as const;
  * from this one list (option `--val-per-task`, key `val-per-task`).
  */
 export const settings = {
-  tasks: { argument: "<names>", schema: nameList, help: "tasks to merge, separated by commas" },
-  family: {
-    argument: "<name|folder>",
-    schema: z.string().optional(),
-    help:
-      "a folder with base/ and experts/<task>/, or its name under checkpoints/ (default: the " +
-      "synthetic family that ships, mini)",
-  },
-  base: {
-    argument: "<folder>",
-    schema: z.string().optional(),
-    help: "the base model: a Hugging Face folder, or its id on the hub (org/name, org/name@revision)",
-  },
-  experts: {
-    argument: "<folders...>",
-    schema: z.union([z.array(z.string()).min(1), z.string().transform((s) => [s])]).optional(),
-    help: "one folder that holds a folder a task, or task=FOLDER (or task=org/name) for each",
-  },
-  data: {
-    argument: "<folder>",
-    schema: z.string().optional(),
-    help: "a folder with <task>/{train,validation,test}.jsonl|tsv|csv (default: the synthetic data that ships)",
-  },
-  datasets: {
-    argument: "<pairs>",
-    schema: namedTexts.optional(),
-    help: "datasets of the hub as data: mood=org/name, or org/name:config, each with @revision behind it if need be",
-  },
-  columns: {
-    argument: "<pairs>",
-    schema: namedTexts.optional(),
-    help:
-      "columns of the data files, where they have other names: text=body,label=stars, or mood.text=body for one task " +
-      `(${columnRoles.join(", ")})`,
-  },
+  ...inputSettings,
   out: {
     argument: "<folder>",
     schema: z.string().optional(),
@@ -140,16 +86,6 @@ export const settings = {
     help: "AdamW's decay of the raw coefficients",
   },
   batchSize: { argument: "<n>", schema: wholeNumber().default(16), help: "examples of each task a step" },
-  valPerTask: {
-    argument: "<n>",
-    schema: wholeNumber().default(32),
-    help: "validation examples drawn for each task",
-  },
-  testPerTask: {
-    argument: "<n>",
-    schema: wholeNumber().optional(),
-    help: "test examples of each task that are measured on, drawn by the seed (default: all)",
-  },
   taskWeights: {
     argument: "<numbers>",
     schema: z.preprocess(
@@ -203,26 +139,6 @@ export const settings = {
     argument: "<name>",
     schema: z.enum(["auto", ...engineNames]).default("auto"),
     help: `engine: auto, ${engineNames.join(", ")}`,
-  },
-  maxLength: { argument: "<n>", schema: wholeNumber(8).default(128), help: "tokens at which texts are cut" },
-  split: {
-    argument: "<name>",
-    schema: z.enum(splitNames).default("files"),
-    help:
-      "which examples are which: as the files say, or one published set cut as the papers do " +
-      "(paper: Python's shuffle with seed 42)",
-  },
-  prompts: {
-    argument: "<path>",
-    schema: z.string().optional(),
-    help:
-      "templates for language models: a file like data/prompts.yaml, or a folder of promptsource's YAML " +
-      "(default: those that ship)",
-  },
-  score: {
-    argument: "<name>",
-    schema: z.enum(["sum", "mean"]).default("sum"),
-    help: "how a language model scores an answer: the sum of its tokens' log-probabilities, or their mean",
   },
   dtype: {
     argument: "<name>",

@@ -9,6 +9,7 @@ import {
   choicesOf,
   cutBatch,
   groupUpTo,
+  promptOf,
   tokensAPass,
   type Batch,
   type EncodedExample,
@@ -209,10 +210,6 @@ async function saidOf(
   examples: readonly EncodedExample[],
   { most, text }: TextOutput,
 ): Promise<Answered[]> {
-  const said = await generate(
-    merge,
-    examples.map(({ rows }) => at(rows, 0)),
-    most,
-  );
+  const said = await generate(merge, examples.map(promptOf), most);
   return examples.map((example, i) => ({ example, answer: text(at(said, i)) }));
 }

@@ -1,5 +1,5 @@
 import { at } from "../at.js";
-import { targetsOf } from "../tasks/batches.js";
+import { promptOf, targetsOf } from "../tasks/batches.js";
 import type { PreparedTask } from "./evaluate.js";
 import { generate, noGeneration } from "./generate.js";
 import type { Merge } from "./merge.js";
@@ -25,10 +25,7 @@ export async function generations(
   for (const { id, generation, test } of tasks) {
     if (!generation) throw noGeneration();
     const { most, text } = generation;
-    // Of answers that compete, each row holds the prompt; the label's holds the right one.
-    const examples = test
-      .slice(0, count)
-      .map((example) => ({ example, row: at(example.rows, example.label) }));
+    const examples = test.slice(0, count).map((example) => ({ example, row: promptOf(example) }));
     const said = await generate(
       merge,
       examples.map(({ row }) => row),

@@ -10,7 +10,8 @@ import { Stopped } from "../errors.js";
 import { finetuneFile, fileNames } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
 import { checkVocabulary } from "../inputs/models.js";
-import { buildModel, encoderFor, readFamily, startFor } from "../inputs/prepare.js";
+import { encoderFor } from "../inputs/encoder.js";
+import { buildModel, readFamily, startFor } from "../inputs/prepare.js";
 import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
 import { version } from "../package.js";
@@ -22,6 +23,7 @@ import { shuffled } from "../tasks/split.js";
 import { learningRate } from "../train/adamw.js";
 import { trainedHead, weightStep } from "../train/weights.js";
 import { freshAdapter, freshHeadForm, type FinetuneOptions } from "./start.js";
+import { keepChatTemplate } from "../checkpoint/chat-template.js";
 import { hasEpoch, loadEpoch, madeOtherwise, markBegun, saveEpoch, type Progress } from "./state.js";
 import { scoreTasks, trainingTasks, type EpochScore, type TrainingTask } from "./tasks.js";
 import { loadTrainee, type LoadedTrainee } from "./trainee.js";
@@ -46,9 +48,12 @@ async function finetuneIdentity(
     version,
     ...numbersOf(options),
     files: await Promise.all(files.map((path) => sha256(path))),
+    ...(hasChats(tasks) && { chatTemplate: encoder.chatTemplate }),
     data: await Promise.all(tasks.flatMap(({ sources }) => sources).map(dataHash)),
   });
 }
+
+const hasChats = (tasks: readonly TrainingTask[]): boolean => tasks.some(({ task }) => task.kind === "chat");
 
 /** Options that change numbers: not where things are, nor on what they run. */
 function numbersOf(options: FinetuneOptions): Record<string, unknown> {
@@ -60,6 +65,7 @@ function numbersOf(options: FinetuneOptions): Record<string, unknown> {
     base: _p,
     data: _d,
     prompts: _q,
+    chatTemplate: _t,
     ...numbers
   } = options;
   return numbers;
@@ -225,6 +231,7 @@ async function run(
   if (!end) return undefined;
   const { best, adapterModules } = loaded;
   await writeExpert(out, base, { plain, head, tasks, best, adapterModules }, options);
+  if (hasChats(tasks)) await keepChatTemplate(out, encoder.chatTemplate);
   const scores = end.best?.scores ?? [];
   const settings = { ...numbersOf(options), base: basename(options.base), data: basename(options.data) };
   await finetuneFile.write(out, { identity, version, settings, scores });

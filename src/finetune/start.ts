@@ -27,6 +27,8 @@ export interface FinetuneOptions {
   readonly most?: number | undefined;
   readonly maxLength: number;
   readonly prompts?: string | undefined;
+  /** `--chat-template`. */
+  readonly chatTemplate?: string | undefined;
   readonly seed: number;
   /** Draws the order of the examples alone (default: the seed does). */
   readonly order?: number | undefined;

@@ -132,7 +132,7 @@ export async function prepareTasks(
     const loaded = await loadHead(member, head, headKind(task));
     resources.add(() => disposeHead(loaded));
     const ready = await prepareTask(task, { head: loaded, config: member.checkpoint.config }, encoder, draw);
-    hooks.note(examplesText(ready, valPerTask));
+    hooks.note(examplesText(ready, valPerTask, ready.unasked));
     prepared.push(ready);
   }
   const number = prepared.find(({ kind }) => isNumber(kind));
@@ -150,11 +150,16 @@ export async function prepareTasks(
   return prepared;
 }
 
-function examplesText({ id, validation, test, sources }: TaskExamples, asked: number): string {
+function examplesText(
+  { id, kind, validation, test, sources }: TaskExamples,
+  asked: number,
+  unasked: number,
+): string {
   const fewer = validation.length < asked ? `, fewer than --val-per-task ${asked}` : "";
   return (
     `${id}: ${validation.length} validation examples from ${sources.validation.name}${fewer}; ` +
-    `${test.length} test examples from ${sources.test.name}`
+    `${test.length} test examples from ${sources.test.name}` +
+    (unasked > 0 && kind === "generate" ? `; ${unasked} are cut before anything is said, and left out` : "")
   );
 }
 
@@ -258,6 +263,7 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
     resume: _r,
     family: _f,
     prompts: _p,
+    chatTemplate: _ct,
     memoryBudget: _m,
     baselines: _l,
     tensorboard: _n,
@@ -275,12 +281,17 @@ export function recorded(options: MergeOptions, { engine, chosen }: MemoryPlan):
 }
 
 /** Hashes of models, tokenizer, prompts and data. */
-export function hashesOf(
+export async function hashesOf(
   { recipe, data }: RunOpening,
   { family }: OpenedModels,
   { tasks, encoder }: TaskSources,
   prepared: readonly TaskExamples[],
 ): Promise<InputHash[]> {
   const { sources } = recipe.locations;
-  return hashInputs({ family, sources, data, tasks: prepared, prompts: encoder.prompts?.(tasks) });
+  const prompts = encoder.prompts?.(tasks);
+  const hashes = await hashInputs({ family, sources, data, tasks: prepared, prompts });
+  const { chatTemplate } = encoder;
+  if (chatTemplate === undefined || !tasks.some(({ kind }) => kind === "chat")) return hashes;
+  const hash = createHash("sha256").update(chatTemplate).digest("hex");
+  return [...hashes, { role: "conversations", file: "chat_template.jinja", sha256: hash }];
 }

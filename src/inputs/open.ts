@@ -22,7 +22,8 @@ import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
 import { openOutput } from "../folder/output.js";
 import { dataOf, foldersOf, type Locations, type Recipe } from "./locate.js";
-import { encoderFor, startFor } from "./prepare.js";
+import { encoderFor } from "./encoder.js";
+import { startFor } from "./prepare.js";
 
 /** What the coefficients are trained over. */
 export interface Columns {
@@ -108,6 +109,8 @@ export interface Inputs extends OpenedModels, Omit<Columns, "seen"> {
   /** Each task's head, as a checkpoint that holds one. */
   readonly heads: readonly Member[];
   readonly tasks: readonly TaskExamples[];
+  /** What conversations are put into words by, where a task is of them. */
+  readonly chatTemplate: string | undefined;
   readonly hashes: readonly InputHash[];
   readonly plan: MemoryPlan;
   readonly vectors: TaskVectors;
@@ -149,7 +152,12 @@ export async function openInputs(
     const { model, family } = models;
     const checkFiles = await watchFiles([family.base, ...family.experts].map(({ checkpoint }) => checkpoint));
     const heads = await openHeads(opening, models, tasks);
-    const encoder = await encoderFor(locations.base, model, options);
+    const encoder = await encoderFor(
+      locations.base,
+      model,
+      options,
+      locations.sources.map(({ folder }) => folder),
+    );
     checkVocabulary(locations.base, encoder, model);
     const goesOn = options.resume && stateFile.exists(out);
     await openOutput(out, foldersOf(locations), goesOn || options.overwrite);
@@ -175,6 +183,7 @@ export async function openInputs(
       engine,
       heads,
       tasks: prepared,
+      chatTemplate: tasks.some(({ kind }) => kind === "chat") ? encoder.chatTemplate : undefined,
       hashes,
       plan,
       vectors,

@@ -14,19 +14,15 @@ import type { PreparedTask } from "../evaluate/evaluate.js";
 import { familyOf, languageModels } from "../models/index.js";
 import { hasHead, headNamesFor, type Head } from "../models/layers.js";
 import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types.js";
-import { encodeMixed, encodeVariants, imageRows, promptRows, type Encoder } from "../tasks/encoders.js";
-import { textRows } from "../tasks/head-rows.js";
-import { loadProcessor } from "../tasks/pixels.js";
-import { loadPrompts } from "../tasks/prompts.js";
+import { encodeMixed, encodeVariants, type Encoder } from "../tasks/encoders.js";
 import { isAsked } from "../tasks/decisions.js";
 import { renumbered } from "../tasks/examples.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
-import { loadTokenizer } from "../tasks/tokenize.js";
 import type { Locations } from "./locate.js";
 
 /** Kinds of task that are put to a language model as prompts. */
-const kindsOfPrompts: readonly Task["kind"][] = ["single", "pair", "choice", "generate"];
+const kindsOfPrompts: readonly Task["kind"][] = ["single", "pair", "choice", "generate", "chat"];
 
 /** Checks that a model takes what a task gives, and gives what it asks for. */
 export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "speaks">): void {
@@ -39,7 +35,7 @@ export function checkKind(task: Task, encoder: Pick<Encoder, "input" | "speaks">
     throw new UserError(
       `${task.id} is of the kind ${task.kind}, which a model answers by a head, and this language model has none`,
     );
-  if (task.kind === "generate" && !encoder.speaks)
+  if ((task.kind === "generate" || task.kind === "chat") && !encoder.speaks)
     throw new UserError(
       `${task.id} asks for a generated text, and the model generates none: use a language model (${languageModels})`,
     );
@@ -198,37 +194,6 @@ export interface DataOptions extends DrawOptions {
   readonly data: string;
 }
 
-export interface EncoderOptions {
-  /** Tokens at which texts are cut. */
-  readonly maxLength: number;
-  /** A folder of promptsource's templates (default: those that ship). */
-  readonly prompts?: string | undefined;
-  /** Whether an answer's score is the sum of its tokens' log-probabilities, or their mean. */
-  readonly score?: "sum" | "mean" | undefined;
-}
-
-/**
- * What a model makes of examples: its tokenizer with prompts or without, or its image processor, out of
- * its folder.
- */
-export async function encoderFor(
-  folder: string,
-  model: Model,
-  { maxLength, prompts, score = "sum" }: EncoderOptions,
-): Promise<Encoder> {
-  if (model.image) return imageRows(await loadProcessor(folder), model.image);
-  const most = Math.min(maxLength, model.maxLength);
-  const tokenizer = await loadTokenizer(folder, most);
-  if (!model.scores) return textRows(tokenizer);
-  return promptRows({
-    tokenizer,
-    prompts: await loadPrompts(prompts),
-    model,
-    maxLength: most,
-    mean: score === "mean",
-  });
-}
-
 /** A task's head on the device, and its expert's config, which orders the labels. */
 export interface TaskHead {
   readonly head?: Head | undefined;
@@ -250,13 +215,20 @@ export async function prepareTask(
   { head, config }: TaskHead,
   encoder: Encoder,
   options: DataOptions,
-): Promise<PreparedTask & Pick<TaskData, "sources">> {
+): Promise<PreparedTask & Pick<TaskData, "sources"> & { readonly unasked: number }> {
   checkKind(task, encoder);
   const { validation, test, sources } = await loadTaskData(options.data, task, options);
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
     order ? examples.map((example) => renumbered(example, order)) : examples;
   const tests = encodeVariants(inOrder(test), encoder, task);
+  const drawn = [encodeMixed(inOrder(validation), encoder, task), at(tests, 0)];
+  const [learned = [], asked = []] = drawn.map((examples) => examples.filter(isAsked));
+  if (learned.length === 0 || asked.length === 0)
+    throw new UserError(
+      `${task.id}: nothing is asked in any of its examples: a conversation may be longer than --max-length before ` +
+        "anything is said in it",
+    );
   return {
     ...encoder.answering(task),
     ...answerNames(task, order),
@@ -264,8 +236,9 @@ export async function prepareTask(
     synthetic: task.synthetic,
     head,
     sources,
-    validation: encodeMixed(inOrder(validation), encoder, task).filter(isAsked),
-    test: at(tests, 0).filter(isAsked),
+    validation: learned,
+    test: asked,
+    unasked: drawn.flat().length - learned.length - asked.length,
     ...(tests.length > 1 && { tests }),
   };
 }

@@ -21,9 +21,15 @@ import type {
  * side, none seeing another (attention's bias), each at the positions that follow the text's.
  */
 export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
-  if (!given.some(({ targets }) => targets)) return given;
+  if (!given.some(({ targets, spans }) => targets ?? spans)) return given;
   const texts = new Map<string, { ids: number[]; positions: number[]; types: []; scored: ScoredTargets[] }>();
-  for (const [row, { ids, targets = [], mean }] of given.entries()) {
+  const conversations: TokenRow[] = [];
+  for (const [row, one] of given.entries()) {
+    const { ids, targets = [], mean, spans } = one;
+    if (spans) {
+      conversations.push(conversation(row, one, spans));
+      continue;
+    }
     const key = ids.join();
     const text = texts.get(key) ?? { ids: [...ids], positions: ids.map((_, i) => i), types: [], scored: [] };
     texts.set(key, text);
@@ -31,7 +37,18 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
     text.ids.push(...targets.slice(0, -1));
     text.positions.push(...targets.slice(0, -1).map((_, t) => ids.length + t));
   }
-  return [...texts.values()];
+  return [...texts.values(), ...conversations];
+}
+
+/** A row that holds all it says, in several places, and is read but for its last token. */
+function conversation(row: number, { ids }: TokenRow, spans: NonNullable<TokenRow["spans"]>): TokenRow {
+  const scored = spans.map(([from, to]) => ({
+    row,
+    first: from - 1,
+    second: from,
+    targets: ids.slice(from, to),
+  }));
+  return { ids: ids.slice(0, -1), types: [], scored };
 }
 
 /** Tokens that end a text, as a config says it; one that the vocabulary does not hold is none. */

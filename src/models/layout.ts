@@ -118,6 +118,10 @@ export function causalBias(segment: SegmentShape, window = Infinity): SegmentBia
   return { size, length, bias: tensor(values, [1, 1, length, length]) };
 }
 
+/** Whether targets stand side by side in a row, at positions of their own; turns of a conversation do not. */
+const isBranched = ({ positions, scored = [] }: TokenRow): boolean =>
+  positions !== undefined && scored.length > 1;
+
 /**
  * {@link causalBias} of rows that hold targets side by side: each sees the text before all of them, and
  * itself. [size, 1, length, length]
@@ -128,10 +132,11 @@ function branchedBias(
   window: number,
 ): SegmentBias {
   const values = new Float32Array(size * length * length);
-  for (const [r, { positions, scored = [] }] of rows.entries()) {
+  for (const [r, row] of rows.entries()) {
+    const { positions, scored = [] } = row;
     // 0 for the text, then a number for each of the targets.
     const branch = new Int32Array(length);
-    for (const [b, { second, targets }] of scored.entries())
+    for (const [b, { second, targets }] of isBranched(row) ? scored.entries() : [])
       branch.fill(b + 1, second, second + targets.length - 1);
     const position = (i: number) => positions?.[i] ?? i;
     for (let q = 0; q < length; q++) {
@@ -148,6 +153,6 @@ function branchedBias(
 /** The bias of every segment of a batch that is read from its beginning on. */
 export const causalBiases = (batch: TokenBatch, window = Infinity): SegmentBias[] =>
   rowsBySegment(batch, batch.rows).map(({ segment, rows }) => {
-    if (rows.some(({ scored = [] }) => scored.length > 1)) return branchedBias(segment, rows, window);
+    if (rows.some(isBranched)) return branchedBias(segment, rows, window);
     return causalBias(segment, window);
   });

@@ -1,10 +1,13 @@
 /** A mixture of experts in place of a feed-forward: a router sends a token to some of many (Shazeer et al. 2017). */
 import {
+  add,
+  cast,
   div,
   gather,
   getBackend,
   mul,
   oneHot,
+  reshape,
   slice,
   softmax,
   sub,
@@ -37,16 +40,25 @@ interface MixtureOptions {
 
 const bare: DenseOptions = { bare: true };
 
+/** 1 for the likeliest of every row [n, experts], 0 for the others. */
+function likeliest(p: Tensor2D, count: number): Tensor2D {
+  const { indices } = topk(p, count);
+  const columns = Array.from({ length: count }, (_, i) => reshape(slice(indices, [0, i], [-1, 1]), [-1]));
+  return columns
+    .map((column) => cast<Tensor2D>(oneHot(column, p.shape[1]) as Tensor2D, "float32"))
+    .reduce((a, b) => add(a, b));
+}
+
 /**
  * What each expert's answer counts for: the softmax of the router's logits [n, experts], 0 for all but the likeliest.
  * Which those are has no gradient; what they count for has.
  */
-function chosenWeights(logits: Tensor2D, { experts, chosen, isNormalised }: Mixture): Tensor2D {
+function chosenWeights(logits: Tensor2D, { chosen, isNormalised }: Mixture): Tensor2D {
   return op(
     [logits],
     ([router]) => {
       const p = softmax(router);
-      const kept = mul<Tensor2D>(p, sum(oneHot(topk(p, chosen).indices, experts, 1, 0, "float32"), 1));
+      const kept = mul<Tensor2D>(p, likeliest(p, chosen));
       // Divided by its sum, it is the softmax of the chosen ones' logits alone.
       const value = isNormalised ? div<Tensor2D>(kept, sum(kept, 1, true)) : kept;
       return { value, saved: [value, isNormalised ? value : p] };
@@ -69,7 +81,7 @@ function weighted(parts: Tensor2D, weights: Tensor2D, column: number): Tensor2D 
     },
     (dy, [x, factor]) => [
       mul(dy, factor),
-      mul(sum(mul(dy, x), 1, true), oneHot(tensor1d([column], "int32"), columns, 1, 0, "float32")),
+      mul(sum(mul(dy, x), 1, true), cast(oneHot(tensor1d([column], "int32"), columns), "float32")),
     ],
   );
 }

@@ -23,7 +23,8 @@ export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
   });
   const total = all.reduce((sum, { targets }) => sum + targets.length, 0);
   const [tokens, targets] = [new Int32Array(total), new Int32Array(total)];
-  const owners = new Float32Array(all.length * total);
+  const count = 1 + Math.max(...all.map(({ row }) => row));
+  const owners = new Float32Array(count * total);
   let n = 0;
   for (const { row, first: before, second, targets: ids, mean } of all) {
     tokens.set(
@@ -34,7 +35,7 @@ export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
     owners.fill(mean ? 1 / ids.length : 1, row * total + n, row * total + n + ids.length);
     n += ids.length;
   }
-  return { tokens, targets, owners, rows: all.length };
+  return { tokens, targets, owners, rows: count };
 }
 
 /** A number a prediction, [predictions, 1], summed up by row: a product with a matrix of zeros and ones. */

@@ -27,6 +27,8 @@ export interface TokenRow {
   readonly types: readonly number[];
   /** What follows `ids`: a language model scores the row by the log-probability of these. */
   readonly targets?: readonly number[] | undefined;
+  /** Parts of `ids` that are to be said, in place of `targets`: the turns of a conversation, from and to before. */
+  readonly spans?: readonly (readonly [from: number, to: number])[] | undefined;
   /** Whether it is scored by the mean over its targets, not by their sum. */
   readonly mean?: boolean | undefined;
   /** The positions of `ids` in their text (default: 0, 1, …). */

@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { recipeOf } from "../inputs/locate.js";
 import { openInputs } from "../inputs/open.js";
-import { encoderFor } from "../inputs/prepare.js";
+import { encoderFor } from "../inputs/encoder.js";
+
 import type { Model } from "../models/types.js";
 import { equation6 } from "../plan/memory.js";
 import { rowTokens, type EncodedExample } from "../tasks/batches.js";

@@ -20,18 +20,17 @@ import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { headFolder, headPath } from "../folder/places.js";
 import { checkFamily, checkHead, checkVocabulary } from "../inputs/models.js";
 import { hasHead } from "../models/layers.js";
+import { encoderFor, type EncoderOptions } from "../inputs/encoder.js";
 import {
   openHead,
   buildModel,
   disposeHead,
   headForm,
   headKind,
-  encoderFor,
   loadHead,
   prepareTask,
   readFamily,
   type DataOptions,
-  type EncoderOptions,
 } from "../inputs/prepare.js";
 import { Resources } from "../checkpoint/files.js";
 import { makeTable } from "../merge/table.js";
@@ -51,6 +50,8 @@ export interface EvaluateOptions {
   /** Where the weights live meanwhile, and whether the model runs by blocks (default: all on the device). */
   readonly placement?: Placement | undefined;
   readonly prompts?: string | undefined;
+  /** `--chat-template` (default: the folder's own). */
+  readonly chatTemplate?: string | undefined;
   readonly score?: "sum" | "mean" | undefined;
   readonly microBatch?: number | undefined;
   /** Of how many test examples a task what the model says is returned: those that it answers wrongly. */
@@ -226,7 +227,7 @@ export async function evaluateFolder(
     // An expert may be saved without its tokenizer, which is its base's.
     let words = home;
     if (!keepsHeads(folder)) words = options.base ?? home;
-    const encoder = await encoderFor(words, model, draw);
+    const encoder = await encoderFor(words, model, { ...draw, chatTemplate: options.chatTemplate }, [folder]);
     checkVocabulary(words, encoder, model);
     const context = { merged, canonical: family.canonical, head, model, encoder, options: draw };
     const prepared: PreparedTask[] = [];

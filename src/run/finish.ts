@@ -1,6 +1,7 @@
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { isAdapter } from "../checkpoint/folder.js";
+import { keepChatTemplate } from "../checkpoint/chat-template.js";
 import { writeText } from "../checkpoint/files.js";
 import {
   bestPoint,
@@ -230,6 +231,7 @@ export async function finishMerge(
     await writeCoefficients(out, vectors, { raw, gated: table }, finished.title);
   }
 
+  await keepChatTemplate(out, inputs.chatTemplate);
   const baselines: ResultRow[] = [];
   if (options.baselines !== false)
     baselines.push(...(await measureBaselines(inputs, options, finished, hooks)));

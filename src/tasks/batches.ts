@@ -22,8 +22,12 @@ interface EncodedBase {
 /** An example as rows of tokens. */
 export type EncodedExample =
   | (EncodedBase & { readonly kind: "classify" | "choose" | "regress" })
-  /** Each of the answers is right. */
-  | (EncodedBase & { readonly kind: "generate"; readonly answers: readonly string[] })
+  /** Each of the answers is right. A text is asked for by a row of its own, where its row holds more than a prompt. */
+  | (EncodedBase & {
+      readonly kind: "generate";
+      readonly answers: readonly string[];
+      readonly asks?: TokenRow;
+    })
   /** Of every label, 1 where it holds. */
   | (EncodedBase & { readonly kind: "mark"; readonly marks: readonly number[] })
   /** Of every token, its class; −1 where it is not asked for (special tokens, a word's further tokens). */
@@ -54,11 +58,18 @@ export const batchLabels = ({ examples }: Pick<Batch, "examples">): number[] =>
 /** How many tokens share one pass: enough that an engine is busy, few enough that the activations stay small. */
 export const tokensAPass = 2048;
 
-/** What a row is to say. @throws Error where it says nothing */
-export function targetsOf({ targets }: TokenRow): readonly number[] {
+/** What a row is to say, in one piece or in turns. @throws Error where it is not to say anything */
+export function targetsOf({ ids, targets, spans }: TokenRow): readonly number[] {
+  if (spans) return spans.flatMap(([from, to]) => ids.slice(from, to));
   if (!targets) throw new Error("a row of a text that is to be said has no targets");
   return targets;
 }
+
+/** What a text is generated behind: of answers that compete, the prompt that the right one's row holds too. */
+export const promptOf = (example: EncodedExample): TokenRow => {
+  if (example.kind === "generate" && example.asks) return example.asks;
+  return at(example.rows, example.label);
+};
 
 /** Tokens that rows cost: a text that one row has and the next has too, the same array, is read once. */
 export function rowTokens(...rows: readonly TokenRow[]): number {

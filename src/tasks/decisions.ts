@@ -25,8 +25,14 @@ export function rightClasses(example: EncodedExample): readonly number[] {
   return [example.label];
 }
 
-/** Whether anything is asked of an example: of a sentence none of whose words has a class, nothing is. */
-export const isAsked = (example: EncodedExample): boolean => rightClasses(example).length > 0;
+/**
+ * Whether anything is asked of an example: of a sentence none of whose words has a class nothing is, nor of a
+ * conversation that was cut before anything is said.
+ */
+export const isAsked = (example: EncodedExample): boolean => {
+  if (example.kind === "generate") return targetsOf(at(example.rows, 0)).length > 0;
+  return rightClasses(example).length > 0;
+};
 
 /** The right class of every decision of a batch, example after example. */
 export const batchClasses = ({ examples }: Batch): number[] =>

@@ -3,6 +3,8 @@ import { UserError } from "../errors.js";
 import { imageRow } from "../models/patches.js";
 import type { ImageShape, Model, TokenRow } from "../models/types.js";
 import { longestOf, ranked, type AnswerKind, type EncodedExample } from "./batches.js";
+import type { ChatForm } from "./chat.js";
+import { chatExample } from "./chat-rows.js";
 import { pictureOf, type Example } from "./examples.js";
 import { preprocess, type Processor } from "./pixels.js";
 import type { Prompts } from "./prompts.js";
@@ -30,6 +32,8 @@ export interface Encoder {
   encode(example: Example, task: Task): readonly EncodedExample[];
   /** The files of the prompt templates that tasks are put in. */
   prompts?(tasks: readonly Task[]): string[];
+  /** What conversations are put into words by, where there is one such template. */
+  readonly chatTemplate?: string | undefined;
   /** Tokens as text again. */
   text?(ids: readonly number[]): string;
   /** Whether the model makes texts. */
@@ -51,6 +55,14 @@ export const imageRows = (processor: Processor, image: ImageShape): Encoder => (
   speaks: false,
 });
 
+/** What conversations are read with. */
+export interface ChatReader {
+  /** @throws UserError where there is no template, or several */
+  form(): ChatForm;
+  /** The template's text; undefined where there is not one. */
+  readonly template: string | undefined;
+}
+
 /** What prompts are made into rows with. */
 export interface PromptOptions {
   readonly tokenizer: TextTokenizer;
@@ -59,6 +71,7 @@ export interface PromptOptions {
   readonly maxLength: number;
   /** An answer is scored by the log-probability of a token of it, not by that of the whole. */
   readonly mean: boolean;
+  readonly chat: ChatReader;
 }
 
 /** An answer's tokens. @throws UserError where there are none of them, or so many that no prompt is left */
@@ -140,8 +153,12 @@ export function promptRows(options: PromptOptions): Encoder {
   return {
     input: "text",
     vocabulary: tokenizer.vocabulary,
-    encode: (example, task) =>
-      prompts.of(task).map((template) => {
+    encode(example, task) {
+      if (example.kind === "chat") {
+        const room = task.max_new_tokens;
+        return [chatExample(example, { chat: options.chat.form(), maxLength: options.maxLength, room })];
+      }
+      return prompts.of(task).map((template) => {
         const { prompt, answers } = template(example);
         if (example.kind !== "generate")
           return ranked("choose", answerRows(options, prompt, answers), example);
@@ -153,15 +170,19 @@ export function promptRows(options: PromptOptions): Encoder {
           answers: example.answers,
           length: longestOf(rows),
         };
-      }),
+      });
+    },
     answering({ kind, max_new_tokens: most }) {
       const generation = { most, text: tokenizer.text };
-      if (kind === "generate") return { kind, generation };
+      if (kind === "generate" || kind === "chat") return { kind: "generate", generation };
       return { kind: "choose", generation };
     },
     text: tokenizer.text,
+    chatTemplate: options.chat.template,
     speaks: true,
-    prompts: (tasks) => [...new Set(tasks.map((task) => prompts.fileOf(task)))],
+    prompts: (tasks) => [
+      ...new Set(tasks.filter(({ kind }) => kind !== "chat").map((task) => prompts.fileOf(task))),
+    ],
   };
 }
 

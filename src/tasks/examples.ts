@@ -1,5 +1,6 @@
 import type { Picture } from "./pixels.js";
 import { at } from "../at.js";
+import type { ChatMessage } from "./chat.js";
 import type { Row } from "./columns.js";
 
 interface ExampleBase {
@@ -21,6 +22,14 @@ interface GenerateExample extends ExampleBase {
   /** Each of them is right. */
   readonly answers: readonly [string, ...string[]];
   readonly fields: Row["fields"];
+}
+
+/** A conversation: what the assistant says in it is learned, and its last turn is asked for. */
+interface ChatExample extends ExampleBase {
+  readonly kind: "chat";
+  readonly messages: readonly ChatMessage[];
+  /** What the row says of tools, for the template. */
+  readonly tools: unknown;
 }
 
 interface ImageExample extends ExampleBase {
@@ -60,7 +69,14 @@ export interface SpanAnswer {
 }
 
 /** One labelled example. */
-export type Example = TextExample | GenerateExample | ImageExample | MarkExample | TagExample | SpanExample;
+export type Example =
+  | TextExample
+  | ChatExample
+  | GenerateExample
+  | ImageExample
+  | MarkExample
+  | TagExample
+  | SpanExample;
 
 /** An example whose classes are numbered as a model has them. @param order the model's number of each class */
 export function renumbered(example: Example, order: readonly number[]): Example {

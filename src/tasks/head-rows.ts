@@ -20,7 +20,7 @@ const headAnswers = {
 } as const;
 
 function headAnswer({ id, kind }: Task): (typeof headAnswers)[keyof typeof headAnswers] {
-  if (kind !== "generate") return headAnswers[kind];
+  if (kind !== "generate" && kind !== "chat") return headAnswers[kind];
   throw new Error(`${id}: a model with a head says no text`);
 }
 

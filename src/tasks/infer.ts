@@ -1,6 +1,7 @@
 /** What a task is that no registry names: from its expert's config and the rows of its files. */
 import { UserError } from "../errors.js";
 import { isRecord } from "../checkpoint/files.js";
+import { isConversation } from "./chat.js";
 import { aliases, columnNamed, mapped } from "./columns.js";
 import type { TaskKind } from "./metrics.js";
 import { findSplits, rowsIn } from "./files.js";
@@ -72,6 +73,8 @@ interface SeenRows {
   readonly vector: number | undefined;
   /** Whether answers have their places in a text. */
   readonly hasPlaces: boolean;
+  /** Whether rows are lists of messages. */
+  readonly areChats: boolean;
 }
 
 const isScalar = (value: unknown): value is string | number | boolean =>
@@ -88,6 +91,7 @@ async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean)
   const splits = await findSplits(data, { id });
   const [columns, labels, listed] = [new Set<string>(), new Set<string>(), new Set<string>()];
   let hasPlaces = false;
+  let areChats = false;
   const lengths = new Set<number | undefined>();
   for (const { files } of Object.values(splits))
     for (const path of files) {
@@ -100,12 +104,13 @@ async function lookAt({ id, data, columns: mapping }: InferInputs, all: boolean)
         const list = [...aliases.tags, ...aliases.marks].map((name) => fields[name]).find(Array.isArray);
         if (list) lengths.add(list.every((one) => one === 0 || one === 1) ? list.length : undefined);
         for (const one of list ?? []) if (isScalar(one) && one !== -100) listed.add(String(one));
+        areChats ||= isConversation({ fields });
         hasPlaces ||= havePlaces(fields["answers"]);
         if (!all && ++count >= rowsLookedAt) break;
       }
     }
   const [vector] = lengths.size === 1 ? lengths : [];
-  return { columns, labels, listed, vector, hasPlaces };
+  return { columns, labels, listed, vector, hasPlaces, areChats };
 }
 
 const isDigits = (text: string): boolean => /^\d+$/.test(text);
@@ -161,7 +166,8 @@ const areFractions = (labels: ReadonlySet<string>): boolean =>
   [...labels].some((label) => !Number.isInteger(Number(label)));
 
 /** What rows are of, where an expert does not say: by their columns. */
-function kindOfRows({ columns, labels, listed, hasPlaces }: SeenRows): TaskKind | undefined {
+function kindOfRows({ columns, labels, listed, hasPlaces, areChats }: SeenRows): TaskKind | undefined {
+  if (areChats) return "chat";
   const has = (...some: string[]): boolean => some.every((name) => columns.has(name));
   if (has("choices") || has("choice1", "choice2")) return "choice";
   if (aliases.words.some((name) => columns.has(name)) && listed.size > 0) return "tokens";
@@ -230,6 +236,8 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   if (kind === "span" && isLanguageModel(config)) kind = "generate";
   const by = toldBy(named !== undefined, "its columns");
   if (kind === "choice") return { task: makeTask(id, { ...own, kind }), told: `${id}: a choice, by ${by}` };
+  if (kind === "chat")
+    return { task: makeTask(id, { ...own, kind }), told: `${id}: conversations, by their columns` };
   if (kind === "generate")
     return { task: makeTask(id, { ...own, kind }), told: `${id}: a text to be said, by its column answers` };
   if (kind === "span") {

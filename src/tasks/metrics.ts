@@ -29,6 +29,7 @@ export const metricsOfKind = {
   "multi-label": ["f1-micro", "f1-macro", "exact-match"],
   tokens: ["entity-f1", "accuracy", "f1-macro", "f1-micro"],
   span: ["span-f1", "exact-match"],
+  chat: ["rougeL", "rouge1", "rouge2", "exact-match", "span-f1"],
 } as const satisfies Readonly<Record<string, readonly MetricName[]>>;
 
 export type TaskKind = keyof typeof metricsOfKind;
@@ -43,5 +44,6 @@ export function customaryMetrics(kind: TaskKind, labels: readonly string[] | nul
     return areEntities(labels ?? []) ? ["entity-f1", "accuracy"] : ["accuracy", "f1-macro"];
   if (kind === "regression" || kind === "multi-label" || kind === "span") return metricsOfKind[kind];
   if (kind === "generate") return ["exact-match"];
+  if (kind === "chat") return ["rougeL"];
   return ["accuracy"];
 }

@@ -1,5 +1,6 @@
 /** Rows of a data file as examples of a task. */
 import { UserError } from "../errors.js";
+import { parseMessages } from "./chat.js";
 import { aliases, classOf, isObject, listUnder, mapped, pick, textIn, type Row } from "./columns.js";
 import type { Example, SpanAnswer } from "./examples.js";
 import type { ClassTask, Task } from "./registry.js";
@@ -203,6 +204,10 @@ export function parseExample(given: Row, task: Task): Example | undefined {
   }
   if (task.kind === "tokens") return parseTags(row, task);
   if (task.kind === "span") return parseSpan(row);
+  if (task.kind === "chat") {
+    const messages = parseMessages(row);
+    return messages && { kind: "chat", texts: [], label: 0, messages, tools: fields["tools"] };
+  }
   if (task.kind === "choice") return parseChoice(row, task);
   if (task.kind === "generate") {
     const answers = parseAnswers(row);

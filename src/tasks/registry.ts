@@ -22,6 +22,7 @@ export const columnRoles = [
   "question",
   "context",
   "answers",
+  "messages",
 ] as const;
 
 const entryShape = z.object({
@@ -29,7 +30,7 @@ const entryShape = z.object({
    * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
    * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`:
    * every label that holds of a text or two. `tokens`: a class a word. `span`: a question, and the part of a text
-   * that answers it.
+   * that answers it. `chat`: conversations, in which everything that the assistant says is learned.
    */
   kind: z.enum([
     "single",
@@ -41,6 +42,7 @@ const entryShape = z.object({
     "multi-label",
     "tokens",
     "span",
+    "chat",
   ]),
   /**
    * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
@@ -65,8 +67,8 @@ const entryShape = z.object({
   metrics: z.array(z.enum(metricNames)).min(1).optional(),
   /** Columns of its files, by the part of an example that each is. */
   columns: z.partialRecord(z.enum(columnRoles), z.string()).optional(),
-  /** Of `generate`: after how many tokens a model is stopped. */
-  max_new_tokens: z.number().int().min(1).max(10_000).default(32),
+  /** Of `generate` and `chat`: after how many tokens a model is stopped. Default: 32, and 128. */
+  max_new_tokens: z.number().int().min(1).max(10_000).optional(),
   /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
   prompts: z.array(z.string().includes("{}")).min(1).optional(),
   /** The examples were written by a program; said wherever the task's numbers stand. */
@@ -85,17 +87,18 @@ const registryEntry = entryShape.transform((read, context) => {
       path: ["metrics"],
       message: `${wrong} is none of a task of kind ${kind}${wrong === "f1" ? " that has not two labels" : ""}`,
     });
-  const own = { ...read, metrics };
+  const own = { ...read, metrics, max_new_tokens: read.max_new_tokens ?? (kind === "chat" ? 128 : 32) };
   // One by one, so that each is a kind of its own to the compiler.
   if (kind === "choice") return { ...own, kind, labels };
   if (kind === "generate") return { ...own, kind, labels };
+  if (kind === "chat") return { ...own, kind, labels };
   if (kind === "regression") return { ...own, kind, labels };
   if (kind === "span") return { ...own, kind, labels };
   if (labels !== null) return { ...own, kind, labels };
   context.addIssue({
     code: "custom",
     path: ["labels"],
-    message: "only a choice, a number, a span and a text to be said have none",
+    message: "only a choice, a number, a span, a chat and a text to be said have none",
   });
   return z.NEVER;
 });

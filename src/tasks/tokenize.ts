@@ -25,6 +25,8 @@ export interface ContextWindow extends Encoded {
 
 export interface TextTokenizer {
   readonly vocabulary: number;
+  /** Tokens that are no part of a text: ends, and signs between turns. */
+  readonly specials: readonly string[];
   encode(texts: readonly [string] | readonly [string, string]): Encoded;
   /** Words, as a text: with the place of each word's first token; −1 where the text was cut before it. */
   encodeWords(words: readonly string[]): Encoded & { readonly firstOf: readonly number[] };
@@ -80,7 +82,16 @@ interface ReadTokenizer {
   readonly spelling: Spelling;
   /** Whether words are given to it with the space in front of each: GPT-2 and RoBERTa. */
   readonly spaced: boolean;
+  readonly specials: readonly string[];
 }
+
+/** Tokens that a tokenizer's file calls special. */
+const specialsIn = (added: unknown): string[] =>
+  (Array.isArray(added) ? added : []).flatMap((token: unknown) =>
+    isObject(token) && token["special"] === true && typeof token["content"] === "string"
+      ? [token["content"]]
+      : [],
+  );
 
 async function readTokenizer(folder: string, path: string): Promise<ReadTokenizer> {
   const json = await readObject(path);
@@ -95,7 +106,8 @@ async function readTokenizer(folder: string, path: string): Promise<ReadTokenize
   try {
     // Later models have a step in front of it.
     const spaced = isByteLevel && steps.length === 1;
-    return { tokenizer: new Tokenizer(json, config), form, spelling, spaced };
+    const specials = specialsIn(json["added_tokens"]);
+    return { tokenizer: new Tokenizer(json, config), form, spelling, spaced, specials };
   } catch (error) {
     throw new UserError(`${path}: ${messageOf(error)}`);
   }
@@ -177,6 +189,7 @@ export async function loadTokenizer(folder: string, maxLength: number): Promise<
   const words: WordReader = { ...read, room, tokens };
   return {
     vocabulary: tokenizer.get_vocab(true).size,
+    specials: read.specials,
     whole(text, withSpecial) {
       if (!withSpecial) return tokens(text);
       return [...fillTemplate(form, form.single, { A: tokens(text), B: [] }).ids];

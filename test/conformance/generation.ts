@@ -15,6 +15,12 @@ interface Said {
   loss: number;
 }
 
+interface Conversations {
+  rows: number[][];
+  spans: [number, number][][];
+  loss: number;
+}
+
 /** Those that remember in ways of their own: on an emulated card the others' forwards must do (models.ts). */
 const onSlow = new Set([
   "gpt2",
@@ -70,6 +76,39 @@ export function generationTests(tolerance: number, slow: boolean): void {
           "cross-entropy",
         );
         expect(Math.abs(losses[0]! - one.loss) / one.loss).toBeLessThan(tolerance);
+      }
+      await opened.close();
+    },
+  );
+
+  // Several turns in a row, each predicted by what stands before it: scripts/golden/chat.py.
+  const { losses: chats } = golden<{ losses: Record<string, Conversations> }>("chat/chat");
+  test.each(Object.keys(chats).filter((name) => !slow || onSlow.has(name)))(
+    "%s: what a conversation's turns lose is transformers'",
+    async (name) => {
+      const { rows, spans, loss } = chats[name]!;
+      const opened = await openCase(name);
+      const { model, vectors } = opened;
+      const table = makeTable(vectors.layers.length, 2, (_, column) => (column === 0 ? 1 : 0));
+      const given = rows.map((ids, i): TokenRow => ({ ids, types: [], spans: spans[i]! }));
+      // A turn that one conversation says is none of the others': in passes of one row each, the same.
+      for (const microBatch of [2048, 1]) {
+        const { losses } = await coefficientGradient(
+          { model, vectors, table, microBatch },
+          [
+            {
+              head: undefined,
+              batch: rowsBatch(
+                "generate",
+                given,
+                rows.map(() => 0),
+              ),
+              weight: 1,
+            },
+          ],
+          "cross-entropy",
+        );
+        expect(Math.abs(losses[0]! - loss) / loss).toBeLessThan(tolerance);
       }
       await opened.close();
     },

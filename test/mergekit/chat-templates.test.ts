@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Template } from "@huggingface/jinja";
 import { expect, test } from "vitest";
-import { chatTemplates } from "../../src/mergekit/chat-templates.js";
+import { chatTemplates } from "../../src/tasks/chat-templates.js";
 import { packageFolder } from "../../src/package.js";
 
 interface Said {

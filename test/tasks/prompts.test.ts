@@ -6,6 +6,7 @@ import type { TextTokenizer } from "../../src/tasks/tokenize.js";
 /** A token a word, its number; 0 ends a text where special tokens are asked for. */
 const tokenizer: TextTokenizer = {
   vocabulary: 1000,
+  specials: [],
   encode: () => ({ ids: [], types: [] }),
   encodeWords: () => ({ ids: [], types: [], firstOf: [] }),
   encodeWindows: () => [],
@@ -28,6 +29,7 @@ const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextTokenizer, m
     model: { scores, generation: undefined },
     maxLength,
     mean: false,
+    chat: { form: () => expect.unreachable(), template: undefined },
   }).encode(example, task)[0]!.rows;
 
 test("in front of an encoder too long a prompt loses its end, and keeps the token that ends it", () => {
