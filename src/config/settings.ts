@@ -9,7 +9,7 @@ import { tokensAPass } from "../tasks/batches.js";
 import { inputSettings, type Setting } from "./input-settings.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
-import { lossNames } from "../train/passes.js";
+import { divergences, lessonTexts, lossNames } from "../train/passes.js";
 
 const toggle = { argument: "", schema: flag } as const;
 
@@ -129,6 +129,33 @@ export const settings = {
     help:
       `what is minimised: ${lossNames.join(", ")} (the entropies and distillation, which ` +
       "learns what each expert says, use no labels)",
+  },
+  distilOn: {
+    argument: "<texts>",
+    schema: z.enum(lessonTexts).default("own"),
+    help:
+      "texts that --loss distillation of a language model is on: the expert's own continuations of the prompts, or " +
+      "those given by the data",
+  },
+  divergence: {
+    argument: "<name>",
+    schema: z.enum(divergences).default("forward"),
+    help: "Kullback–Leibler, token by token: forward (of the merge from the expert), or reverse",
+  },
+  temperature: {
+    argument: "<x>",
+    schema: above(0).default(1),
+    help: "what both are softened by in distillation, token by token",
+  },
+  teacherTokens: {
+    argument: "<n>",
+    schema: wholeNumber().default(64),
+    help: "how many of an expert's likeliest tokens are kept of each prediction; the others count as one",
+  },
+  pull: {
+    argument: "<x>",
+    schema: atLeast(0).default(0),
+    help: "how strongly coefficients are pulled to where they start (half the squared distance, times that)",
   },
   seed: {
     argument: "<n>",

@@ -39,6 +39,8 @@ interface TaskExamples extends AnswerNames {
   readonly head: Head | undefined;
   readonly validation: readonly EncodedExample[];
   readonly test: readonly EncodedExample[];
+  /** What is trained on in place of its examples: texts, with what its expert says of them (evaluate/lessons.ts). */
+  readonly lessons?: readonly EncodedExample[] | undefined;
   /** The test examples in every prompt template, where there are several: `test` is the first of them. */
   readonly tests?: readonly (readonly EncodedExample[])[] | undefined;
 }

@@ -24,7 +24,6 @@ import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
 import { columnRoles, hasData, loadTasks, pickTasks, partialEntryOf, type Task } from "../tasks/registry.js";
-import { usesLabels } from "../train/passes.js";
 import type { OpenedModels } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { disposeHead, headKind, loadHead, prepareTask } from "./prepare.js";
@@ -142,10 +141,10 @@ export async function prepareTasks(
         "squared error) or distillation",
     );
   const free = prepared.find(({ kind }) => kind === "generate");
-  if (free && !usesLabels(loss))
+  if (free && loss.startsWith("entropy"))
     throw new UserError(
       `${free.id}: --loss ${loss} needs classes or answers to choose from, and the task asks for a ` +
-        "generated text; use --loss cross-entropy",
+        "generated text; use --loss cross-entropy, or distillation",
     );
   return prepared;
 }

@@ -1,8 +1,9 @@
 import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { pipeline, type Pipeline, type State } from "./encoder.js";
+import { lessonParts } from "./lesson.js";
 import { rows } from "./ops.js";
 import { headInputs } from "./outputs.js";
-import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
+import { predictionsOf, scoredTargets, tokenScores, unembeddingOf } from "./output-layer.js";
 import type {
   Block,
   Config,
@@ -25,15 +26,16 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
   const texts = new Map<string, { ids: number[]; positions: number[]; types: []; scored: ScoredTargets[] }>();
   const conversations: TokenRow[] = [];
   for (const [row, one] of given.entries()) {
-    const { ids, targets = [], mean, spans } = one;
+    const { ids, targets = [], mean, spans, lesson } = one;
     if (spans) {
       conversations.push(conversation(row, one, spans));
       continue;
     }
-    const key = ids.join();
+    // What a teacher says is told apart by its row.
+    const key = lesson && !lesson.teacher ? `row ${row}` : ids.join();
     const text = texts.get(key) ?? { ids: [...ids], positions: ids.map((_, i) => i), types: [], scored: [] };
     texts.set(key, text);
-    text.scored.push({ row, first: ids.length - 1, second: text.ids.length, targets, mean });
+    text.scored.push({ row, first: ids.length - 1, second: text.ids.length, targets, mean, lesson });
     text.ids.push(...targets.slice(0, -1));
     text.positions.push(...targets.slice(0, -1).map((_, t) => ids.length + t));
   }
@@ -41,12 +43,19 @@ export function sharedTexts(given: readonly TokenRow[]): readonly TokenRow[] {
 }
 
 /** A row that holds all it says, in several places, and is read but for its last token. */
-function conversation(row: number, { ids }: TokenRow, spans: NonNullable<TokenRow["spans"]>): TokenRow {
-  const scored = spans.map(([from, to]) => ({
+function conversation(
+  row: number,
+  { ids, lesson }: TokenRow,
+  spans: NonNullable<TokenRow["spans"]>,
+): TokenRow {
+  const sizes = spans.map(([from, to]) => to - from);
+  const lessons = lesson && lessonParts(lesson, sizes);
+  const scored = spans.map(([from, to], i) => ({
     row,
     first: from - 1,
     second: from,
     targets: ids.slice(from, to),
+    lesson: lessons?.[i],
   }));
   return { ids: ids.slice(0, -1), types: [], scored };
 }
@@ -90,7 +99,7 @@ const scoringBlock = <S extends State>(last: LastBlock, size: readonly [number, 
     if (state.cache) return { ...state, x: tokenScores(lastToken(last, w, state), out) };
     const predictions = predictionsOf(state.batch);
     const predicting = last.normalise(w, rows(state.x, tensor1d(predictions.tokens, "int32")));
-    return { ...state, x: targetLogProb(predicting, out, predictions) };
+    return { ...state, x: scoredTargets(predicting, out, predictions) };
   },
 });
 

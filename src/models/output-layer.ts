@@ -1,6 +1,8 @@
 import { matMul, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { i32 } from "../at.js";
-import { affine, concatenated, op } from "./ops.js";
+import { taughtBy, teacherDivergence } from "./distil.js";
+import { joinedLesson, type Lesson } from "./lesson.js";
+import { affine, concatenated, multiplied, op } from "./ops.js";
 import { tokenLogProb, tokenLogProbOfPieces } from "./losses.js";
 import type { TokenBatch, Weights } from "./types.js";
 import { areFrozen, weightMatrix } from "./layers.js";
@@ -13,6 +15,8 @@ export interface Predictions {
   /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
   readonly owners: Float32Array;
   readonly rows: number;
+  /** What a teacher is asked of them, or has said. */
+  readonly lesson: Lesson | undefined;
 }
 
 /** Which tokens of a batch predict its targets: row after row. */
@@ -35,7 +39,8 @@ export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
     owners.fill(mean ? 1 / ids.length : 1, row * total + n, row * total + n + ids.length);
     n += ids.length;
   }
-  return { tokens, targets, owners, rows: count };
+  const lesson = joinedLesson(all.flatMap((one) => one.lesson ?? []));
+  return { tokens, targets, owners, rows: count, lesson };
 }
 
 /** A number a prediction, [predictions, 1], summed up by row: a product with a matrix of zeros and ones. */
@@ -67,6 +72,18 @@ export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
     pieces.map((weight) => affine(x, [{ weight, frozen: true }])),
     1,
   );
+
+/**
+ * What targets are scored by: their log-probability, [rows, 1]; where a teacher has spoken, minus the divergence from
+ * it, [rows, 1]; where a teacher is asked, what it says, a row a prediction (models/distil.ts).
+ * @param x [predictions, width]: the activations of the tokens that predict, normalised
+ */
+export function scoredTargets(x: Tensor2D, out: Unembedding, predictions: Predictions): Tensor2D {
+  const { lesson } = predictions;
+  if (!lesson) return targetLogProb(x, out, predictions);
+  if (!lesson.teacher) return taughtBy(x, out.pieces, lesson.asked);
+  return multiplied(summed(teacherDivergence(x, out, lesson.teacher, lesson), predictions), -1);
+}
 
 /**
  * Σ log p(target) of every row: [rows, 1].

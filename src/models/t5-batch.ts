@@ -50,10 +50,10 @@ export function prepareT5(given: readonly TokenRow[], { padId, start, width }: T
     texts.set(key, unique.length);
     return unique.push(row) - 1;
   });
-  const answers = given.map(({ targets = [], mean }, row) => ({
+  const answers = given.map(({ targets = [], mean, lesson }, row) => ({
     ids: [start, ...targets.slice(0, -1)],
     types: [],
-    scored: [{ row, first: 0, second: 1, targets, mean }],
+    scored: [{ row, first: 0, second: 1, targets, mean, lesson }],
   }));
   return { encoder: layout(unique, padId, width), decoder: layout(answers, padId, width), sources };
 }

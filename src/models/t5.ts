@@ -3,7 +3,7 @@ import { endsOf, unembeddingName } from "./decoder.js";
 import { rms, shapesOfBlocks, asMatrix, lookUpRows } from "./layers.js";
 import { layout } from "./layout.js";
 import { multiplied, rows } from "./ops.js";
-import { predictionsOf, targetLogProb, tokenScores, unembeddingOf } from "./output-layer.js";
+import { predictionsOf, scoredTargets, tokenScores, unembeddingOf } from "./output-layer.js";
 import { decoded, prepareT5, reused, startT5, type T5Batch, type T5State } from "./t5-batch.js";
 import { parseT5, type T5Config } from "./t5-config.js";
 import { t5DecoderLayer, t5EncoderLayer } from "./t5-layers.js";
@@ -52,7 +52,7 @@ function scoreTargets(config: T5Config, unembedding: string): Block<T5State> {
       const { decoder } = state.batch;
       if (state.cache) return { ...state, y: tokenScores(normalised(w, state, decoder.first), out) };
       const predictions = predictionsOf(decoder);
-      return { ...state, y: targetLogProb(normalised(w, state, predictions.tokens), out, predictions) };
+      return { ...state, y: scoredTargets(normalised(w, state, predictions.tokens), out, predictions) };
     },
   };
 }

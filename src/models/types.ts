@@ -1,5 +1,6 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
 import type { AdapterModule } from "../adapter-modules.js";
+import type { Lesson } from "./lesson.js";
 
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
 export interface Weights {
@@ -31,6 +32,8 @@ export interface TokenRow {
   readonly spans?: readonly (readonly [from: number, to: number])[] | undefined;
   /** Whether it is scored by the mean over its targets, not by their sum. */
   readonly mean?: boolean | undefined;
+  /** What a teacher is asked of its targets, or has said of them: then that is what it is scored by. */
+  readonly lesson?: Lesson | undefined;
   /** The positions of `ids` in their text (default: 0, 1, …). */
   readonly positions?: readonly number[] | undefined;
   /** Of a row that holds targets of several rows behind one text: see models/decoder.ts. */
@@ -53,6 +56,8 @@ export interface ScoredTargets {
   readonly second: number;
   readonly targets: readonly number[];
   readonly mean?: boolean | undefined;
+  /** That of these targets alone. */
+  readonly lesson?: Lesson | undefined;
 }
 
 /** Some rows that are padded to one length and attended to together. */

@@ -3,7 +3,10 @@ import { withTeacher } from "../evaluate/teacher.js";
 import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
+import { lookUp } from "../at.js";
 import { UserError } from "../errors.js";
+import { isSpoken, type LessonOptions } from "../evaluate/lessons.js";
+import { withLessons } from "./lessons.js";
 import { version } from "../package.js";
 import { usesLabels } from "../train/passes.js";
 import {
@@ -69,11 +72,29 @@ export interface TrainingRun {
   readonly resume: boolean;
 }
 
+/** What a training takes, and how experts are asked where it learns from them. */
+export type RunOptions = TrainOptions & LessonOptions;
+
+/** A run's tasks with what each one's expert says of their examples: of classes, or token by token. */
+const taughtTasks = (inputs: Inputs, options: RunOptions, hooks: MergeHooks): Promise<PreparedTask[]> =>
+  withExperts(inputs, async (experts) => {
+    const all: readonly PreparedTask[] = inputs.tasks;
+    const [spoken, others] = [all.filter(isSpoken), all.filter((task) => !isSpoken(task))];
+    const { engine } = inputs;
+    const lessons = { ...options, split: options.adaptOn, engine, hashes: inputs.hashes };
+    const found = [
+      ...(await withTeacher(experts, others, options.adaptOn)),
+      ...(await withLessons(experts, spoken, lessons, hooks)),
+    ];
+    const byId = new Map(found.map((task) => [task.id, task]));
+    return inputs.tasks.map(({ id }) => lookUp(byId, id));
+  });
+
 /** Trains from a start, or from the state in `out`; keeps state and log as it goes. */
 export async function trainRun(
   { out, inputs, identity, resume }: TrainingRun,
   begin: TrainState,
-  options: TrainOptions,
+  options: RunOptions,
   hooks: MergeHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   let start = begin;
@@ -84,9 +105,7 @@ export async function trainRun(
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
   const place = mergeContextOf(inputs);
-  let { tasks }: { tasks: readonly PreparedTask[] } = inputs;
-  if (options.loss === "distillation")
-    tasks = await withExperts(inputs, (experts) => withTeacher(experts, inputs.tasks, options.adaptOn));
+  const tasks = options.loss === "distillation" ? await taughtTasks(inputs, options, hooks) : inputs.tasks;
   const result = await train({ place, tasks, options }, start, {
     record(record) {
       log.add(record);
@@ -143,7 +162,7 @@ export async function searchAndTrain(
   const { tasks } = run.inputs;
   const token = search.length > 0 ? searchedSeconds(tasks, (performance.now() - began) / 1000) : undefined;
   if (token !== undefined) hooks.expected?.(measuringSeconds(tasks, options, token));
-  const trainOptions: TrainOptions = { ...options, init: startFrom(options, lambda), saveEvery };
+  const trainOptions: RunOptions = { ...options, init: startFrom(options, lambda), saveEvery };
   hooks.note(`coefficients start at ${trainOptions.init}`);
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);

@@ -96,7 +96,7 @@ export function parseMessages(row: Row): ChatMessage[] | undefined {
   const found = messagesUnder(row);
   if (!found)
     throw new UserError(
-      `${row.where}: there are no messages (columns: ${Object.keys(row.fields).join(", ")}); a conversation stands in ` +
+      `${row.where}: there are no messages (columns: ${Object.keys(row.fields).join(", ")}); a conversation is in ` +
         `${chatColumns.join(", ")}, or in prompt and completion`,
     );
   const messages = found.map((one, i) => messageIn(one, `${row.where}, message ${i + 1}`));

@@ -1,4 +1,4 @@
-import { at } from "../at.js";
+import { at, f64 } from "../at.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import { evaluateTasks, type PreparedTask } from "../evaluate/evaluate.js";
 import { gates, applyGate, makeTable, throughGate, type GateName, type Table } from "../merge/table.js";
@@ -20,6 +20,8 @@ export interface TrainOptions extends Schedule {
   /** Part of each task's validation examples that is not trained on but chooses the best step; 0 chooses on all. */
   readonly holdout: number;
   readonly loss: LossName;
+  /** How strongly coefficients are pulled to `init`: that times half the squared distance is added to the loss. */
+  readonly pull?: number | undefined;
   /** One a task, or all 1. */
   readonly taskWeights?: readonly number[] | undefined;
   readonly evalEvery: number;
@@ -100,7 +102,7 @@ function holdOut(
 function taskInTraining(task: PreparedTask, weight: number, options: TrainOptions): TaskInTraining {
   // A loss without labels chooses nothing by them: it may train on every example.
   const { fit, judge } = holdOut(task.validation, usesLabels(options.loss) ? options.holdout : 0);
-  const examples = options.adaptOn === "test" ? task.test : fit;
+  const examples = task.lessons ?? (options.adaptOn === "test" ? task.test : fit);
   return {
     task,
     weight,
@@ -143,9 +145,10 @@ async function takeStep(
   );
   const table = applyGate(state.raw, options.gate);
   const merge = { ...place, table, microBatch: options.microBatch };
-  const { gradient, losses: jobLosses } = await coefficientGradient(merge, jobs, options.loss);
+  const { gradient: ofLosses, losses: jobLosses } = await coefficientGradient(merge, jobs, options.loss);
+  const { gradient, loss: pulled } = pull(ofLosses, table, options);
   const losses = tasks.map((_, i) => lossSum(jobLosses.slice(i * each, (i + 1) * each)));
-  const loss = lossSum(losses);
+  const loss = lossSum(losses) + pulled;
   if (!Number.isFinite(loss))
     throw new RangeError(`the loss became ${loss} at step ${step + 1}; try a lower --lr`);
   const lr = learningRate(step, options);
@@ -155,6 +158,20 @@ async function takeStep(
     lr,
   });
   return { state: { ...state, ...after }, lr, loss, losses };
+}
+
+/** Adds what pulls a table of coefficients to the start. */
+function pull(
+  gradient: Table,
+  { values }: Table,
+  { pull: strength = 0, init }: TrainOptions,
+): { readonly gradient: Table; readonly loss: number } {
+  if (strength === 0) return { gradient, loss: 0 };
+  const away = values.map((value) => value - init);
+  return {
+    gradient: { ...gradient, values: gradient.values.map((g, i) => g + strength * f64(away, i)) },
+    loss: (strength / 2) * away.reduce((sum, one) => sum + one * one, 0),
+  };
 }
 
 const lossSum = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);

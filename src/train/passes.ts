@@ -1,3 +1,5 @@
+import type { LessonOptions } from "../evaluate/lessons.js";
+import type { Divergence } from "../models/lesson.js";
 import type { Head } from "../models/layers.js";
 import { batchTokens, cutBatch, groupUpTo, tokensAPass, type Batch } from "../tasks/batches.js";
 import { lossWeight } from "../tasks/decisions.js";
@@ -8,6 +10,12 @@ import { lossWeight } from "../tasks/decisions.js";
  */
 export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench", "distillation"] as const;
 export type LossName = (typeof lossNames)[number];
+
+/** How distillation of a language model compares: see models/lesson.ts. */
+export const divergences = ["forward", "reverse"] as const satisfies readonly Divergence[];
+
+/** On what texts: see evaluate/lessons.ts. */
+export const lessonTexts = ["own", "given"] as const satisfies readonly LessonOptions["distilOn"][];
 
 /** Whether a loss looks at labels: only then may the best step be chosen by them. */
 export const usesLabels = (loss: LossName): boolean => loss === "cross-entropy";

@@ -10,9 +10,9 @@ import { isLinear } from "./methods.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable, applyGate, makeTable, type Table } from "../merge/table.js";
 import { finishMerge, searchProgress, type Finished, type MergeRun } from "../run/finish.js";
-import { identityOf, trainRun } from "../run/merge.js";
+import { identityOf, trainRun, type RunOptions } from "../run/merge.js";
 import { zeroMoments } from "../train/adamw.js";
-import { chosenRaw, type TrainOptions } from "../train/loop.js";
+import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
 import { localExecutor, type NodeJob } from "./executors.js";
 import { readResult } from "./node-file.js";
@@ -111,7 +111,8 @@ async function polish(
         "reach: polishing starts at the nearest it has",
     );
   const raw = { ...start, values: near.map(inverse) };
-  const trainOptions: TrainOptions = { ...options, steps, init: 0, saveEvery: 10 };
+  // There is no one place that it starts from.
+  const trainOptions: RunOptions = { ...options, steps, init: 0, pull: 0, saveEvery: 10 };
   const identity = { ...identityOf(options, inputs), root, polish: steps };
   const resume = await hasState(out, identity);
   const begin = { raw, moments: zeroMoments(raw.values.length) };

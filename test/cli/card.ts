@@ -48,7 +48,7 @@ export async function runCard(folder: string, check: string, base = ""): Promise
 export const headIsThere = `
 import torch
 from safetensors.torch import load_file
-model = pipe.model if "pipe" in globals() else model
+model = model if "model" in globals() else pipe.model
 model.eval()
 stored = load_file(f"heads/{task}/head.safetensors")
 own = dict(model.named_parameters())

@@ -7,7 +7,7 @@ import { writeSafetensors } from "../../src/checkpoint/write.js";
 import { llama } from "../../src/models/llama.js";
 import { packageFolder } from "../../src/package.js";
 import { elements, fromFloat32 } from "../../src/tensor/dtype.js";
-import { golden, temporaryFolder } from "../helpers.js";
+import { expectSameBytes, golden, temporaryFolder } from "../helpers.js";
 import { cliIn, json } from "./cli.js";
 
 /** Conversations from fine-tuning to the merged model, on a base that has no chat template. */
@@ -136,6 +136,46 @@ test("experts keep the template that they were trained with, and the merge has i
   expect(told.said[0]!.prompt).toMatch(/assistant\n$/);
   expect(tasks.manners).toContain(told.said[0]!.right[0]);
 });
+
+test("a merge learns what the experts say, without labels; asked again, they are not asked again", async () => {
+  const run = (out: string, ...more: string[]) =>
+    cli(
+      ..."train --tasks manners,sums --experts experts --loss distillation --steps 3 --val-per-task 6".split(
+        " ",
+      ),
+      ...quick,
+      ...more,
+      "--out",
+      out,
+    );
+  const first = await run("learned");
+  expect({ ...first, code: first.code }).toMatchObject({ code: 0 });
+  expect(first.stderr).toMatch(
+    /manners: its expert speaks of 6 texts, \d+ tokens; the 64 likeliest hold \d+\.\d+ %/,
+  );
+  const again = await run("again");
+  for (const file of ["coefficients.csv", "model.safetensors"])
+    await expectSameBytes(join(folder, "learned", file), join(folder, "again", file));
+  expect(again.code).toBe(0);
+  const losses = await readTraining("learned");
+  expect(losses.at(-1)!).toBeLessThan(losses[0]!);
+
+  const given = await run(
+    "given",
+    ..."--distil-on given --divergence reverse --temperature 2 --teacher-tokens 8".split(" "),
+  );
+  expect(given.stderr).toMatch(/sums: its expert speaks of 6 texts, \d+ tokens; the 8 likeliest/);
+  expect(given.code).toBe(0);
+  const pulled = await run("pulled", ..."--pull 100 --steps 6".split(" "));
+  expect(pulled.code).toBe(0);
+  const table = await json<{ coefficient: number }[]>(join(folder, "pulled", "coefficients.json"));
+  expect(Math.max(...table.map(({ coefficient }) => Math.abs(coefficient - 0.3)))).toBeLessThan(0.1);
+});
+
+async function readTraining(out: string): Promise<number[]> {
+  const lines = (await readFile(join(folder, out, "training.jsonl"), "utf8")).trim().split("\n");
+  return lines.flatMap((line) => (JSON.parse(line) as { loss?: number }).loss ?? []);
+}
 
 test("what is too long to be learned from is counted, and other templates of the experts are refused", async () => {
   const short = await cli(

@@ -497,7 +497,7 @@ test("a task of one's own needs no registry; the result is measured on the run's
   const made = await cli(...run, "--json");
   expect(made).toMatchObject({ code: 0 });
   expect(made.stderr).toMatch(
-    /mood: "text_a" with "text_b", by its columns; 2 labels \(.*\), by its expert's id2label/,
+    /mood: text from "text_a" with "text_b"; 2 labels \(.*\), by its expert's id2label/,
   );
   const measured = await cli("evaluate", out, "--json");
   expect(measured).toMatchObject({ code: 0 });

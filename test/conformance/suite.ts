@@ -6,6 +6,7 @@ import { runningOn, startEngine, type EngineName } from "../../src/backend/index
 import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
+import { distilTests } from "./distil.js";
 import { familyTests } from "./family.js";
 import { finetuneTests } from "./finetune.js";
 import { generationTests } from "./generation.js";
@@ -44,6 +45,7 @@ export async function conformance(
       describe("tensors over the engine's limit", () => limitTests(tolerance));
       describe("fine-tuning", finetuneTests);
       describe("what language models say", () => generationTests(tolerance, slow));
+      describe("distillation, token by token", () => distilTests(tolerance, slow));
       describe("the family that ships", () => {
         let mini: Loaded;
         beforeAll(async () => {

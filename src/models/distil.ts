@@ -1,0 +1,242 @@
+/**
+ * Token by token, what a student says against what a teacher said (Hinton et al. 2015; for language models Kim & Rush
+ * 2016, Gu et al. 2024). A teacher's distribution is kept as its likeliest tokens and the mass of all others: see
+ * docs/methods.md for what that leaves out.
+ */
+import {
+  add,
+  cast,
+  concat,
+  exp,
+  gather,
+  less,
+  log,
+  matMul,
+  max,
+  maximum,
+  mul,
+  reshape,
+  scatterND,
+  slice,
+  sub,
+  sum,
+  tensor1d,
+  tensor2d,
+  tidy,
+  topk,
+  type Tensor,
+  type Tensor2D,
+} from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
+import type { Asked, Comparison, Divergence, Teacher } from "./lesson.js";
+import { op, sideBySide, spansOf, type Span } from "./ops.js";
+
+/** Stands for log 0. */
+const nothing = -60;
+const smallest = Math.exp(nothing);
+
+/** x Wᵀ / temperature for a piece of W's rows. */
+const scoresOf = (x: Tensor2D, piece: Tensor2D, temperature: number): Tensor2D =>
+  mul(matMul(x, piece, false, true), 1 / temperature);
+
+/** Each of a row's tokens that a piece holds: where, and 1; of the others somewhere, and 0. */
+interface Places {
+  /** [rows · count, 2] */
+  readonly indices: Tensor2D;
+  /** In the piece's scores, row after row: [rows · count] */
+  readonly flat: Tensor;
+  /** [rows, count] */
+  readonly here: Tensor2D;
+}
+
+function placesIn(ids: Int32Array, rows: number, { start, size }: Span): Places {
+  const count = ids.length / rows;
+  const isHere = (id: number) => id >= start && id < start + size;
+  const local = ids.map((id) => (isHere(id) ? id - start : 0));
+  const pairs = new Int32Array(2 * ids.length);
+  for (const [i, id] of local.entries()) pairs.set([Math.floor(i / count), id], 2 * i);
+  return {
+    indices: tensor2d(pairs, [ids.length, 2], "int32"),
+    flat: tensor1d(
+      local.map((id, i) => Math.floor(i / count) * size + id),
+      "int32",
+    ),
+    here: tensor2d(
+      Float32Array.from(ids, (id) => Number(isHere(id))),
+      [rows, count],
+    ),
+  };
+}
+
+/** Values of some tokens of each row, [rows, count], among zeros, [rows, size of the piece]. */
+const scattered = (values: Tensor, { indices, here }: Places, shape: [number, number]): Tensor2D =>
+  scatterND(indices, reshape(mul(values, here), [-1]), shape);
+
+/** Of a distribution: what some tokens have, [rows, count], and all others together, [rows, 1], as logarithms. */
+interface Buckets {
+  readonly top: Tensor;
+  readonly rest: Tensor;
+  /** log Σ exp of all scores. */
+  readonly total: Tensor;
+}
+
+/** A student's distribution in a teacher's buckets, a piece of the vocabulary at a time. */
+function bucketsOf(
+  x: Tensor2D,
+  pieces: readonly Tensor2D[],
+  places: readonly Places[],
+  temperature: number,
+): Buckets {
+  let highest: Tensor | undefined;
+  let others: Tensor | undefined;
+  const tops: Tensor[] = [];
+  for (const [i, piece] of pieces.entries()) {
+    const place = at(places, i);
+    const [before, sumBefore] = [highest, others];
+    const [top, high, rest] = tidy((): [Tensor, Tensor, Tensor] => {
+      const z = scoresOf(x, piece, temperature);
+      const own = max(z, -1, true);
+      const peak = before ? maximum(before, own) : own;
+      const isTop = scattered(place.here, place, z.shape);
+      const sumHere = sum(mul(exp(sub(z, peak)), sub(1, isTop)), -1, true);
+      const sumAll = before && sumBefore ? add(sumHere, mul(sumBefore, exp(sub(before, peak)))) : sumHere;
+      return [mul(reshape(gather(reshape(z, [-1]), place.flat), place.here.shape), place.here), peak, sumAll];
+    });
+    tops.push(top);
+    [highest, others] = [high, rest];
+  }
+  if (!highest || !others) throw new RangeError("an output layer has no pieces");
+  const scores = tops.reduce((a, b) => add(a, b));
+  const total = add(highest, log(add(others, sum(exp(sub(scores, highest)), -1, true))));
+  const rest = sub(add(highest, log(maximum(others, smallest))), total);
+  return { top: sub(scores, total), rest: maximum(rest, nothing), total };
+}
+
+/** A divergence over buckets, [rows, 1], and its gradient with respect to each bucket's scores. */
+function compared(
+  { top: q, rest: qRest }: Pick<Buckets, "top" | "rest">,
+  { top: p, rest: pRest }: Pick<Buckets, "top" | "rest">,
+  divergence: Divergence,
+): { readonly value: Tensor; readonly top: Tensor; readonly rest: Tensor } {
+  const [ofTop, ofRest] = [sub(p, q), sub(pRest, qRest)];
+  if (divergence === "forward") {
+    const value = add(sum(mul(exp(p), ofTop), 1, true), mul(exp(pRest), ofRest));
+    // Of a token among the others: its probability, times what is missing of all of them.
+    return { value, top: sub(exp(q), exp(p)), rest: sub(1, exp(ofRest)) };
+  }
+  const value = sub(0, add(sum(mul(exp(q), ofTop), 1, true), mul(exp(qRest), ofRest)));
+  return { value, top: mul(exp(q), sub(sub(0, ofTop), value)), rest: sub(sub(0, ofRest), value) };
+}
+
+/**
+ * What a student's distributions x Wᵀ differ from a teacher's by, [rows, 1], in nats, times the temperature's square
+ * (so that gradients keep their size). W [vocabulary, width] comes in pieces of its rows; scores exist for one at a
+ * time, forward and back. Held for the backward: x, W, and some numbers a row.
+ * @param x [rows, width]
+ * @param frozen nobody asks for W's gradient
+ */
+export function teacherDivergence(
+  x: Tensor2D,
+  { pieces, frozen }: { readonly pieces: readonly Tensor2D[]; readonly frozen: boolean },
+  teacher: Teacher,
+  { temperature, divergence }: Comparison,
+): Tensor2D {
+  const [rows] = x.shape;
+  const count = teacher.ids.length / rows;
+  const spans = spansOf(pieces.map(({ shape }) => shape[0]));
+  const placesOf = () => spans.map((span) => placesIn(teacher.ids, rows, span));
+  const trained = frozen ? [] : pieces;
+  return op(
+    [x, ...trained],
+    ([input]) => {
+      const student = bucketsOf(input, pieces, placesOf(), temperature);
+      const said = {
+        top: tensor2d(teacher.logP, [rows, count]),
+        rest: maximum(tensor2d(teacher.rest, [rows, 1]), nothing),
+      };
+      const { value, top, rest } = compared(student, said, divergence);
+      return {
+        value: mul<Tensor2D>(value, temperature ** 2),
+        saved: [input, student.total, top, rest, ...pieces],
+      };
+    },
+    (dy, [input, total, top, rest, ...savedPieces]) => {
+      const scale = mul(dy, temperature);
+      const places = placesOf();
+      // Of every piece: what it gives to x, and its own gradient, where somebody asks for it.
+      const each = savedPieces.map((piece, i) =>
+        tidy((): Tensor[] => {
+          const place = at(places, i);
+          const z = scoresOf(input, piece, temperature);
+          const isTop = scattered(place.here, place, z.shape);
+          const ofOthers = mul(mul(exp(sub(z, total)), sub(1, isTop)), rest);
+          const dz: Tensor2D = mul(scale, add(ofOthers, scattered(top, place, z.shape)));
+          const forX = matMul(dz, piece);
+          return frozen ? [forX] : [forX, matMul(dz, input, true, false)];
+        }),
+      );
+      const dx = each.map((gradients) => at(gradients, 0)).reduce((a, b) => add(a, b));
+      return [dx, ...each.flatMap((gradients) => gradients.slice(1))];
+    },
+  );
+}
+
+/** The likeliest tokens over all pieces: their scores, and themselves as numbers, [rows, count] each. */
+function likeliestTokens(
+  x: Tensor2D,
+  pieces: readonly Tensor2D[],
+  { count, temperature }: Asked,
+): { readonly scores: Tensor2D; readonly ids: Tensor2D } {
+  const spans = spansOf(pieces.map(({ shape }) => shape[0]));
+  const found = pieces.map((piece, i) => {
+    const { values, indices } = topk(scoresOf(x, piece, temperature), Math.min(count, piece.shape[0]));
+    return { scores: values, ids: add<Tensor2D>(cast(indices, "float32"), at(spans, i).start) };
+  });
+  const all = sideBySide(
+    found.map((one) => one.scores),
+    1,
+  );
+  const ids = sideBySide(
+    found.map((one) => one.ids),
+    1,
+  );
+  const [rows, width] = all.shape;
+  const { values, indices } = topk(all, Math.min(count, width));
+  const starts = tensor2d(
+    Int32Array.from({ length: rows }, (_, row) => row * width),
+    [rows, 1],
+    "int32",
+  );
+  return {
+    scores: values,
+    ids: reshape(gather(reshape(ids, [-1]), reshape(add(indices, starts), [-1])), values.shape),
+  };
+}
+
+/**
+ * What a teacher says of every prediction: its `count` likeliest tokens (as numbers), their log-probabilities, and that
+ * of all others together: [rows, 2 · count + 1]. No gradient.
+ */
+export function taughtBy(x: Tensor2D, pieces: readonly Tensor2D[], asked: Asked): Tensor2D {
+  const { scores, ids } = likeliestTokens(x, pieces, asked);
+  const count = ids.shape[1];
+  const [peak, last] = [slice(scores, [0, 0], [-1, 1]), slice(scores, [0, count - 1], [-1, 1])];
+  const others = pieces.map((piece) =>
+    tidy(() => {
+      const z = scoresOf(x, piece, asked.temperature);
+      const isBelow = cast(less(z, last), "float32");
+      const below = sum(mul(exp(sub(z, peak)), isBelow), 1, true);
+      // What is as likely as the last of those that were taken, and was not.
+      return add(below, mul(exp(sub(last, peak)), sum(sub(1, isBelow), 1, true)));
+    }),
+  );
+  const rest = maximum(
+    sub(
+      others.reduce((a, b) => add(a, b)),
+      mul(exp(sub(last, peak)), count),
+    ),
+    smallest,
+  );
+  const total = add(peak, log(add(rest, sum(exp(sub(scores, peak)), 1, true))));
+  return concat([ids, sub<Tensor2D>(scores, total), sub<Tensor2D>(add(peak, log(rest)), total)], 1);
+}
