@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { tfjsVersion, watchMemory } from "../backend/index.js";
 import { isAdapter } from "../checkpoint/folder.js";
@@ -28,6 +29,8 @@ import { writeEvents } from "../folder/events.js";
 import { classNamed, classWithHead, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { withoutPlaces } from "../folder/places.js";
+import { customaryProcessor, processorFile } from "../tasks/pixels.js";
+import type { ImageShape } from "../models/types.js";
 import { hashWritten, writeHead } from "../folder/output.js";
 import { writeReport } from "../folder/report.js";
 import { writeCoefficients, writeModel } from "../folder/weights.js";
@@ -213,6 +216,12 @@ export async function writeResult(
   );
 }
 
+/** Whoever opens a result must prepare images as they were measured, whether or not its base said how. */
+async function keepProcessor(out: string, image: ImageShape | undefined): Promise<void> {
+  const path = join(out, processorFile);
+  if (image && !isAdapter(out) && !existsSync(path)) await writeText(path, customaryProcessor(image));
+}
+
 /**
  * Writes a merge (weights, heads, coefficients, card, results) and measures the written files beside
  * the baselines. The weights are merged from the experts' own files: packing is for training alone, but
@@ -232,6 +241,7 @@ export async function finishMerge(
   }
 
   await keepChatTemplate(out, inputs.chatTemplate);
+  await keepProcessor(out, inputs.plain.image);
   const baselines: ResultRow[] = [];
   if (options.baselines !== false)
     baselines.push(...(await measureBaselines(inputs, options, finished, hooks)));

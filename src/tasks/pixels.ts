@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { i32, u8 } from "../at.js";
+import type { ImageShape } from "../models/types.js";
 import { readJson } from "../checkpoint/files.js";
 import { firstIssue, UserError } from "../errors.js";
 
@@ -33,14 +34,33 @@ const processor = z.object({
 });
 export type Processor = z.infer<typeof processor>;
 
+/** How a folder says that images are prepared. */
+export const processorFile = "preprocessor_config.json";
+
 /** The image processor of a folder; without one, that of ViT: resize to the model's size, to [−1, 1]. */
 export async function loadProcessor(folder: string): Promise<Processor> {
-  const path = join(folder, "preprocessor_config.json");
+  const path = join(folder, processorFile);
   if (!existsSync(path)) return {};
   const parsed = processor.safeParse(await readJson(path));
   if (!parsed.success) throw new UserError(`${path}: ${firstIssue(parsed.error)}`);
   return parsed.data;
 }
+
+/** What {@link loadProcessor} makes of a folder without a file, as transformers writes it. */
+export const customaryProcessor = ({ size, channels }: ImageShape): Record<string, unknown> => ({
+  image_processor_type: "ViTImageProcessor",
+  do_resize: true,
+  size: { height: size, width: size },
+  resample: customaryFilter,
+  do_rescale: true,
+  rescale_factor: 1 / 255,
+  do_normalize: true,
+  image_mean: Array<number>(channels).fill(0.5),
+  image_std: Array<number>(channels).fill(0.5),
+});
+
+/** Bicubic. */
+const customaryFilter = 3;
 
 /** How far a filter reaches, and its weight at a distance. */
 interface Filter {
@@ -130,7 +150,7 @@ function resize(
   { height, width, channels, pixels }: Picture,
   toHeight: number,
   toWidth: number,
-  kind = 3,
+  kind = customaryFilter,
 ): Picture {
   if (height === toHeight && width === toWidth) return { height, width, channels, pixels };
   const filter = filters[kind];
