@@ -19,7 +19,7 @@ import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { checkpointTypeOf } from "../models/index.js";
 import { rowTokens } from "../tasks/batches.js";
-import { isNumber } from "../tasks/decisions.js";
+import { isNumber, isUnanswered } from "../tasks/decisions.js";
 import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
@@ -123,8 +123,9 @@ export async function prepareTasks(
   { head }: OpenedModels,
   { tasks, heads, encoder }: TaskSources,
 ): Promise<TaskExamples[]> {
-  const { valPerTask, testPerTask, seed, split, loss } = options;
-  const draw = { data, valPerTask, testPerTask, seed, split };
+  const { valPerTask, testPerTask, seed, split, loss, distilOn } = options;
+  const mayLackAnswers = loss === "distillation" && distilOn === "own";
+  const draw = { data, valPerTask, testPerTask, seed, split, mayLackAnswers };
   const prepared: TaskExamples[] = [];
   for (const [i, task] of tasks.entries()) {
     const member = at(heads, i);
@@ -158,6 +159,7 @@ function examplesText(
   return (
     `${id}: ${validation.length} validation examples from ${sources.validation.name}${fewer}; ` +
     `${test.length} test examples from ${sources.test.name}` +
+    (validation.some(isUnanswered) ? "; without answers" : "") +
     (unasked > 0 && kind === "generate" ? `; ${unasked} are cut before anything is said, and left out` : "")
   );
 }

@@ -1,7 +1,7 @@
 /**
  * Token by token, what a student says against what a teacher said (Hinton et al. 2015; for language models Kim & Rush
- * 2016, Gu et al. 2024). A teacher's distribution is kept as its likeliest tokens and the mass of all others: see
- * docs/methods.md for what that leaves out.
+ * 2016, Gu et al. 2024). A teacher's distribution is kept as its likeliest tokens and the mass of all others, and so is
+ * the student's compared: that divergence is never more than the whole one (data processing).
  */
 import {
   add,

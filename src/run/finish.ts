@@ -29,6 +29,7 @@ import { writeEvents } from "../folder/events.js";
 import { classNamed, classWithHead, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { withoutPlaces } from "../folder/places.js";
+import { lackAnswers } from "../tasks/decisions.js";
 import { customaryProcessor, processorFile } from "../tasks/pixels.js";
 import type { ImageShape } from "../models/types.js";
 import { hashWritten, writeHead } from "../folder/output.js";
@@ -106,7 +107,9 @@ async function measureBaselines(
   return withExperts(inputs, async (context) => {
     if (!treated)
       return evaluateBaselines(context, tasks, lambda, { seed: options.seed, progress: hooks.progress });
-    const own = bestPoint(await searchLambda(context, tasks, searchProgress(hooks))).lambda;
+    const own = lackAnswers(tasks)
+      ? lambda
+      : bestPoint(await searchLambda(context, tasks, searchProgress(hooks))).lambda;
     return evaluateBaselines(context, tasks, own, { seed: options.seed, progress: hooks.progress });
   });
 }

@@ -5,6 +5,7 @@ import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
 import { lookUp } from "../at.js";
 import { UserError } from "../errors.js";
+import { lackAnswers } from "../tasks/decisions.js";
 import { isSpoken, type LessonOptions } from "../evaluate/lessons.js";
 import { withLessons } from "./lessons.js";
 import { version } from "../package.js";
@@ -144,6 +145,10 @@ async function findLambda(
   // Nobody asks for λ where the start is given and no baseline is measured.
   const isNeeded = baselines !== false || (init === "search" && usesLabels(loss));
   if (!isNeeded) return { search: [], lambda: NaN };
+  if (lackAnswers(inputs.tasks)) {
+    hooks.note(`task arithmetic takes λ = ${unlabelledStart}: there are no answers to choose it by`);
+    return { search: [], lambda: unlabelledStart };
+  }
   const search = await searchLambda(mergeContextOf(inputs), inputs.tasks, searchProgress(hooks));
   const { lambda } = bestPoint(search);
   hooks.note(`task arithmetic finds λ = ${lambda} on the validation examples`);

@@ -39,13 +39,16 @@ export function chatExample(
     throw new UserError(
       "the chat template puts nothing before an answer; it must know add_generation_prompt",
     );
-  const row = conversationRow(tokens, maxLength);
+  const asks = askingRow(tokens, maxLength, Math.min(room, maxLength >> 1));
+  const last = lastSaid(messages);
+  // Where nothing is said, it is asked for alone.
+  const row = last < 0 ? { ...asks, targets: [] } : conversationRow(tokens, maxLength);
   return {
     kind: "generate",
     rows: [row],
-    asks: askingRow(tokens, maxLength, Math.min(room, maxLength >> 1)),
+    asks,
     label: 0,
     length: row.ids.length,
-    answers: [messages[lastSaid(messages)]?.content ?? ""],
+    answers: last < 0 ? [] : [messages[last]?.content ?? ""],
   };
 }

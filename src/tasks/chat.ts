@@ -90,9 +90,10 @@ export const isConversation = ({ fields }: Pick<Row, "fields">): boolean => {
 
 /**
  * A row's messages. Undefined where the assistant says nothing in them, as in a published test set.
+ * @param mayLack returns them all the same
  * @throws UserError where there are none, or one is no message
  */
-export function parseMessages(row: Row): ChatMessage[] | undefined {
+export function parseMessages(row: Row, mayLack = false): ChatMessage[] | undefined {
   const found = messagesUnder(row);
   if (!found)
     throw new UserError(
@@ -100,7 +101,7 @@ export function parseMessages(row: Row): ChatMessage[] | undefined {
         `${chatColumns.join(", ")}, or in prompt and completion`,
     );
   const messages = found.map((one, i) => messageIn(one, `${row.where}, message ${i + 1}`));
-  if (!messages.some(isSaid)) return undefined;
+  if (!mayLack && !messages.some(isSaid)) return undefined;
   return messages;
 }
 
@@ -109,7 +110,7 @@ const isFromAssistant = ({ role }: ChatMessage): boolean => role === assistant;
 /** Whether a message is to be learned: one of the assistant's, but with a weight of 0 (OpenAI's form). */
 const isSaid = (message: ChatMessage): boolean => isFromAssistant(message) && message["weight"] !== 0;
 
-/** The message that is asked for when a text is generated: the assistant's last that counts. */
+/** The message that is asked for when a text is generated: the assistant's last that counts; −1 where it says none. */
 export const lastSaid = (messages: readonly ChatMessage[]): number => messages.findLastIndex(isSaid);
 
 /** Characters that no text has; they stand where something is looked for. */
@@ -225,7 +226,9 @@ export function chatForm({ template, tokenizer, tokens, where }: ChatOptions): C
         // A token that only begins before the end is of it, too.
         return [tokenAt(from), shared + Number(shared < before.length)];
       };
-      const asked = betweenSigns(render(messages.slice(0, lastSaid(messages)), tools, true)).text;
+      const last = lastSaid(messages);
+      const before = last < 0 ? messages : messages.slice(0, last);
+      const asked = betweenSigns(render(before, tools, true)).text;
       return {
         ids,
         said: parts.filter(([from, to]) => to > from).map(tokensOf),

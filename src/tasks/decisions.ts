@@ -25,12 +25,20 @@ export function rightClasses(example: EncodedExample): readonly number[] {
   return [example.label];
 }
 
+/** Whether a text is to be said, and nobody says which: an expert does. */
+export const isUnanswered = (example: EncodedExample): boolean =>
+  example.kind === "generate" && example.answers.length === 0;
+
+/** Whether some task has nothing to choose by: its validation examples have no answers. */
+export const lackAnswers = (tasks: readonly { readonly validation: readonly EncodedExample[] }[]): boolean =>
+  tasks.some(({ validation }) => validation.some(isUnanswered));
+
 /**
  * Whether anything is asked of an example: of a sentence none of whose words has a class nothing is, nor of a
  * conversation that was cut before anything is said.
  */
 export const isAsked = (example: EncodedExample): boolean => {
-  if (example.kind === "generate") return targetsOf(at(example.rows, 0)).length > 0;
+  if (example.kind === "generate") return isUnanswered(example) || targetsOf(at(example.rows, 0)).length > 0;
   return rightClasses(example).length > 0;
 };
 

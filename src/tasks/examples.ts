@@ -19,8 +19,8 @@ interface TextExample extends ExampleBase {
 /** A text that is to be said. */
 interface GenerateExample extends ExampleBase {
   readonly kind: "generate";
-  /** Each of them is right. */
-  readonly answers: readonly [string, ...string[]];
+  /** Each of them is right; none where nobody says what is. */
+  readonly answers: readonly string[];
   readonly fields: Row["fields"];
 }
 

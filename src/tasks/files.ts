@@ -100,16 +100,16 @@ export async function* rowsIn(path: string, task: NamedTask): AsyncGenerator<Row
 }
 
 /**
- * Reads the examples of a file; none where no row carries a label (a published test set hides them).
+ * Reads the examples of a file (`mayLack`: of texts to be said, those that nobody says, too); none where no row carries a label (a published test set hides them).
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
-export async function readExamples(path: string, task: Task): Promise<Example[]> {
+export async function readExamples(path: string, task: Task, mayLack = false): Promise<Example[]> {
   const examples: Example[] = [];
   let count = 0;
   let unlabelled: string | undefined;
   for await (const row of rowsIn(path, task)) {
     count++;
-    const example = parseExample(row, task);
+    const example = parseExample(row, task, mayLack);
     if (example) examples.push(example);
     else unlabelled ??= row.where;
   }

@@ -189,8 +189,11 @@ function textsOf(row: Row): ExampleOf<"text">["texts"][number] {
   return [first.value, textIn(row, aliases.second, first.name).value];
 }
 
-/** Reads a row as an example of the task; undefined where it carries no label (a published test set). */
-export function parseExample(given: Row, task: Task): Example | undefined {
+/**
+ * Reads a row as an example of the task; undefined where it carries no label (a published test set).
+ * @param mayLack whether a text that is to be said may be missing, where experts say it
+ */
+export function parseExample(given: Row, task: Task, mayLack = false): Example | undefined {
   const row = mapped(given, task);
   const { fields } = row;
   if (task.kind === "regression") {
@@ -205,12 +208,12 @@ export function parseExample(given: Row, task: Task): Example | undefined {
   if (task.kind === "tokens") return parseTags(row, task);
   if (task.kind === "span") return parseSpan(row);
   if (task.kind === "chat") {
-    const messages = parseMessages(row);
+    const messages = parseMessages(row, mayLack);
     return messages && { kind: "chat", texts: [], label: 0, messages, tools: fields["tools"] };
   }
   if (task.kind === "choice") return parseChoice(row, task);
   if (task.kind === "generate") {
-    const answers = parseAnswers(row);
+    const answers = parseAnswers(row) ?? (mayLack ? [] : undefined);
     return (
       answers && { kind: "generate", texts: [[textIn(row, aliases.first).value]], label: 0, answers, fields }
     );

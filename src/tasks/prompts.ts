@@ -107,7 +107,7 @@ function compileTemplate(
       const values = context(example, task);
       if (example.kind === "generate") {
         const [prompt = "", said = ""] = body.render(values).split("|||");
-        return { prompt: prompt.trim(), answers: [said.trim() || example.answers[0]] };
+        return { prompt: prompt.trim(), answers: [said.trim() || (example.answers[0] ?? "")] };
       }
       const answers = choices ? parts(choices.render(values)) : answersOf(values, task);
       const [prompt = ""] = body.render({ ...values, answer_choices: answers }).split("|||");

@@ -17,6 +17,8 @@ export interface DrawOptions {
   readonly split?: SplitName | undefined;
   /** Test examples that are measured on, drawn by the seed; all without. */
   readonly testPerTask?: number | undefined;
+  /** Whether texts to be said may be missing from validation examples: where experts say them. */
+  readonly mayLackAnswers?: boolean | undefined;
 }
 
 /** Some of a test set, drawn by the seed, fewer being the first of more; undefined: all of it, as it is. */
@@ -56,15 +58,18 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
   return fisherYates(items, (count) => Math.floor(random() * count));
 }
 
-/** Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none. */
-async function splitReader(dataFolder: string, task: Task): Promise<SplitReader> {
+/**
+ * Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none (`mayLack`: of
+ * texts to be said, it is one without answers).
+ */
+async function splitReader(dataFolder: string, task: Task, mayLack = false): Promise<SplitReader> {
   if (task.kind === "image") return imageSplits(dataFolder, task);
   const files = await findSplits(dataFolder, task);
   return async (split) => {
     const source = files[split];
     if (source === undefined) return undefined;
     const examples: Example[] = [];
-    for (const path of source.files) examples.push(...(await readExamples(path, task)));
+    for (const path of source.files) examples.push(...(await readExamples(path, task, mayLack)));
     if (examples.length === 0) return undefined;
     return { source, examples };
   };
@@ -137,10 +142,16 @@ export async function loadTaskData(dataFolder: string, task: Task, options: Draw
   return { ...drawn, test: testDraw(drawn.test, task, options) };
 }
 
+/** Prompts that nobody has answered. */
+async function unanswered(dataFolder: string, task: Task): Promise<ReadSplit | undefined> {
+  const read = await splitReader(dataFolder, task, true);
+  return (await read("validation")) ?? (await read("train"));
+}
+
 async function drawnData(
   dataFolder: string,
   task: Task,
-  { valPerTask: count, seed, split = "files" }: DrawOptions,
+  { valPerTask: count, seed, split = "files", mayLackAnswers }: DrawOptions,
 ): Promise<TaskData> {
   const read = await splitReader(dataFolder, task);
   const where = `${dataFolder}/${task.id}`;
@@ -148,7 +159,10 @@ async function drawnData(
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
   const labelledTest = await read("test");
   const development = await read("validation");
-  const pool = (labelledTest ? development : undefined) ?? (await read("train"));
+  const pool =
+    (labelledTest ? development : undefined) ??
+    (await read("train")) ??
+    (labelledTest && mayLackAnswers ? await unanswered(dataFolder, task) : undefined);
   const held = labelledTest ?? development;
   if (held && pool)
     return {

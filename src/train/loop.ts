@@ -2,6 +2,7 @@ import { at, f64 } from "../at.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import { evaluateTasks, type PreparedTask } from "../evaluate/evaluate.js";
 import { gates, applyGate, makeTable, throughGate, type GateName, type Table } from "../merge/table.js";
+import { lackAnswers } from "../tasks/decisions.js";
 import { trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type Schedule } from "./adamw.js";
 import { usesLabels, type LossName } from "./passes.js";
@@ -117,16 +118,16 @@ async function scoreTable(
   state: TrainState,
 ): Promise<{ state: TrainState; shown: Pick<TrainRecord, "validation" | "coefficients"> }> {
   const table = applyGate(state.raw, options.gate);
-  const scores = await evaluateTasks(
-    { ...place, table },
-    tasks.map(({ judged }) => judged),
-    "validation",
-  );
+  const coefficients = Array.from(table.values, (value) => Math.round(value * 1e4) / 1e4);
+  // Without answers there is nothing to score.
+  const judged = tasks.map((task) => task.judged);
+  if (lackAnswers(judged)) return { state, shown: { coefficients } };
+  const scores = await evaluateTasks({ ...place, table }, judged, "validation");
   // Cross-entropy summed over tasks, as weighted in training.
   const loss = tasks.reduce((sum, { weight }, i) => sum + weight * at(scores, i).loss, 0);
   const shown = {
     validation: { loss, accuracy: scores.map(({ accuracy }) => accuracy) },
-    coefficients: Array.from(table.values, (value) => Math.round(value * 1e4) / 1e4),
+    coefficients,
   };
   const isBest = !state.best || loss < state.best.loss;
   if (!isBest) return { state, shown };

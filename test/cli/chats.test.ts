@@ -179,6 +179,32 @@ async function readTraining(out: string): Promise<number[]> {
   return lines.flatMap((line) => (JSON.parse(line) as { loss?: number }).loss ?? []);
 }
 
+test("prompts that nobody has answered are enough, where experts say the rest", async () => {
+  for (const task of Object.keys(tasks)) {
+    await mkdir(join(folder, "asked", task), { recursive: true });
+    await cp(join(folder, "data", task, "test.jsonl"), join(folder, "asked", task, "test.jsonl"));
+    const lines = (await readFile(join(folder, "data", task, "validation.jsonl"), "utf8")).trim().split("\n");
+    const prompts = lines.map((line) => {
+      const { messages } = JSON.parse(line) as { messages: object[] };
+      return `${JSON.stringify({ messages: messages.slice(0, 1) })}\n`;
+    });
+    await writeFile(join(folder, "asked", task, "validation.jsonl"), prompts.join(""));
+  }
+  await cp(join(folder, "data", "tasks.json"), join(folder, "asked", "tasks.json"));
+  const given = [
+    ..."train --tasks manners,sums --experts experts --steps 3 --val-per-task 4".split(" "),
+    ...quick,
+  ];
+  const asked = given.map((one) => (one === "data" ? "asked" : one));
+  const { code, stderr } = await cli(...asked, "--loss", "distillation", "--out", "unlabelled");
+  expect({ code, stderr }).toMatchObject({ code: 0 });
+  expect(stderr).toMatch(/manners: 4 validation examples .*; without answers/);
+  expect(stderr).toMatch(/λ = 0.3: there are no answers to choose it by/);
+  const losses = await readTraining("unlabelled");
+  expect(losses).toHaveLength(3);
+  expect(losses.at(-1)!).toBeLessThan(losses[0]!);
+});
+
 test("what is too long to be learned from is counted, and other templates of the experts are refused", async () => {
   const short = await cli(
     ..."train --tasks manners,sums --experts experts --steps 1 --max-length 15 --val-per-task 12 --out short".split(
