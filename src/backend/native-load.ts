@@ -114,7 +114,7 @@ interface OpAttribute {
 type NativeCall = KernelCall<NativeBackend>;
 
 /** TensorFlow's own numbers for types (tensorflow/c/tf_datatype.h); tfjs-node names only some. */
-const tensorflowTypes = { float: 1, int32: 3, int8: 6, bfloat16: 14 };
+const tensorflowTypes = { float: 1, int32: 3, int8: 6, bfloat16: 14, half: 19 };
 
 /** An op of TensorFlow that has one output. @param attributes booleans, and numbers of types */
 function runOp(
@@ -160,6 +160,7 @@ function defineMatMul(): void {
 /** How deltas lie in words of 32 bits: TensorFlow's type of an entry, and how many a word holds. */
 const packedTypes = {
   bf16: { type: tensorflowTypes.bfloat16, perWord: 2 },
+  f16: { type: tensorflowTypes.half, perWord: 2 },
   int8: { type: tensorflowTypes.int8, perWord: 4 },
 };
 type WordPacking = (typeof packedTypes)[keyof typeof packedTypes];

@@ -1,9 +1,10 @@
 import type { TensorInfo } from "@tensorflow/tfjs-core";
 import { i32 } from "../at.js";
+import { decodeHalves } from "../halves.js";
 import { defineKernel, threeSizes } from "./kernels.js";
 
 /**
- * One row of packed numbers → float32; merge/packing.ts packs them: two bfloat16 or four int8 in a word,
+ * One row of packed numbers → float32; merge/packing.ts packs them: two bfloat16 or float16, or four int8 in a word,
  * low bits first.
  */
 const unpackers = {
@@ -14,6 +15,9 @@ const unpackers = {
       const word = i32(words, i >> 1);
       bits[i] = i & 1 ? word & 0xffff0000 : word << 16;
     }
+  },
+  f16(words: Int32Array, _: number, out: Float32Array) {
+    decodeHalves(new Uint16Array(words.buffer, words.byteOffset, out.length), "F16", out);
   },
   int8(words: Int32Array, scale: number, out: Float32Array) {
     for (let i = 0; i < out.length; i++) out[i] = ((i32(words, i >> 2) << (24 - 8 * (i & 3))) >> 24) * scale;
@@ -45,7 +49,7 @@ export function typedReaders(read: (info: TensorInfo) => unknown): Pick<HostMemo
   };
 }
 
-/** UnpackDeltas_bf16 and _int8, [experts, rows, words] → [experts, rows · width], for engines in host memory. */
+/** UnpackDeltas_bf16, _f16 and _int8, [experts, rows, words] → [experts, rows · width], for engines in host memory. */
 export function registerUnpackKernels<B>(backendName: string, memoryOf: (backend: B) => HostMemory): void {
   for (const [packing, unpack] of Object.entries(unpackers)) {
     defineKernel<B>(backendName, `UnpackDeltas_${packing}`, (call) => {

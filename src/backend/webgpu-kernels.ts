@@ -26,7 +26,7 @@ type WebgpuCall = KernelCall<WebgpuBackend>;
 /** How entries of deltas lie in words of 32 bits; merge/packing.ts packs them. */
 interface WordLayout {
   /** As merge/packing.ts calls it. */
-  readonly packing: "f32" | "bf16" | "int8";
+  readonly packing: "f32" | "bf16" | "f16" | "int8";
   /** Entries in a word. */
   readonly per: number;
   /** The WGSL type of a word's entries. */
@@ -58,6 +58,13 @@ const layouts: readonly WordLayout[] = [
     per: 2,
     vector: "vec2<f32>",
     unpack: "vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & bitcast<i32>(0xffff0000u)))",
+    ...ofVector,
+  },
+  {
+    packing: "f16",
+    per: 2,
+    vector: "vec2<f32>",
+    unpack: "unpack2x16float(bitcast<u32>(w))",
     ...ofVector,
   },
   {

@@ -19,6 +19,11 @@ export const settingsSchema = z
         "adaptOn",
         "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
       );
+    if (value.pack === "sparse" && (value.packBase === "int8" || value.packBase === "int4"))
+      problem(
+        "packBase",
+        "a rounded base is not for --pack sparse: the result is written from what is on the device",
+      );
     if (value.patience !== undefined && !usesLabels(value.loss))
       problem("patience", `the held-out loss is of labels, and --loss ${value.loss} may not look at them`);
     if (value.variant !== "original" && value.method === "supermerge")

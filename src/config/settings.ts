@@ -2,7 +2,7 @@ import { z } from "zod";
 import { engineNames } from "../backend/engines.js";
 import { above, anyNumber, atLeast, between, bytes, flag, listOf, share, wholeNumber } from "./numbers.js";
 import { gateNames, granularities } from "../merge/table.js";
-import { packings } from "../merge/packing.js";
+import { basePackings, packings } from "../merge/packing.js";
 import { blockChoices, residencyChoices } from "../plan/memory.js";
 import { decays } from "../train/adamw.js";
 import { tokensAPass } from "../tasks/batches.js";
@@ -198,6 +198,13 @@ export const settings = {
     argument: "<name>",
     schema: z.enum(packings).default("f32"),
     help: `how task vectors are kept while training: ${packings.join(", ")}`,
+  },
+  packBase: {
+    argument: "<name>",
+    schema: z.enum(basePackings).default("f32"),
+    help:
+      "how the base is kept on the device while training: f32, file (as its file has it: bf16 and f16 without loss), " +
+      "int8, int4; the result is written from the exact one",
   },
   density: {
     argument: "<x>",

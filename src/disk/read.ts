@@ -1,7 +1,8 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { at } from "../at.js";
 import { UserError } from "../errors.js";
-import { decodeHalves, encodeHalves, dtypeBytes, type DType, runsOfRows } from "../tensor/dtype.js";
+import { decodeHalves, encodeHalves } from "../halves.js";
+import { dtypeBytes, type DType, runsOfRows } from "../tensor/dtype.js";
 import type { Adapted, MatrixRef, MovedRows, PackedLayout, Ref } from "../checkpoint/safetensors.js";
 import { loraChange } from "../tensor/lora.js";
 import { scaleEntries } from "../tensor/lowrank.js";

@@ -17,6 +17,8 @@ import { stepShape, hashesOf, prepareTasks, type TaskExamples, expertsIn, tasksO
 import { openHeads, openModels, type OpenedModels, checkVocabulary } from "./models.js";
 import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, type MemoryPlan } from "./placement.js";
+import type { BasePacking } from "../merge/packing.js";
+import type { PlacementRequest } from "../plan/memory.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
@@ -59,6 +61,17 @@ export async function makeColumns(
   return { columns, seen: { base, columns }, treated: true };
 }
 
+/** Where a base is rounded, it lives on the device: nowhere else is it kept so. @throws UserError for another place */
+export function baseRequest(packBase: BasePacking, request: PlacementRequest): PlacementRequest {
+  if (packBase === "f32" || packBase === "file") return request;
+  if (request.residency === "host" || request.residency === "disk")
+    throw new UserError(
+      `--pack-base ${packBase} is for a base on the device, and with --residency ${request.residency} it lies as its ` +
+        "file has it: leave out one of the two",
+    );
+  return { ...request, residency: "device" };
+}
+
 /** Predicts what every placement takes on the running engine, and chooses one. */
 export function placeVectors(
   { recipe, options }: RunOpening,
@@ -69,8 +82,9 @@ export function placeVectors(
   const shape = { ...shapeOf(model, base, columns.length), files: family.experts.length };
   return planMemory(shape, stepShape(tasks, options), engine, {
     packing: options.pack,
+    basePacking: options.packBase,
     density: options.density,
-    request: recipe.request ?? options,
+    request: baseRequest(options.packBase, recipe.request ?? options),
     memoryBudget: options.memoryBudget,
   });
 }
@@ -85,6 +99,7 @@ export async function loadVectors(
   const vectors = await loadTaskVectors({ base, columns }, [...model.parameters.keys()], {
     granularity: options.granularity,
     packing: options.pack,
+    basePacking: options.packBase,
     density: options.density,
     residency: plan.chosen.residency,
     tables: model.tables,

@@ -13,6 +13,7 @@ import {
   matMul,
   sum,
   tidy,
+  zeros,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
@@ -25,8 +26,8 @@ import { packedAs, type PackedRows } from "./packing.js";
 export type Deltas = DeltaShape &
   (
     | {
-        readonly packing: "f32" | "bf16";
-        /** [experts, rows, words]: float32 numbers, or int32 words of two bfloat16, low bits first. */
+        readonly packing: "f32" | "bf16" | "f16";
+        /** [experts, rows, words]: float32 numbers, or int32 words of two bfloat16 (or float16), low bits first. */
         readonly data: Tensor;
       }
     | {
@@ -102,7 +103,8 @@ export function uploadDeltas(
       const numbers = packedAs(vectors, packing).map(({ data }) => data);
       return { ...shape, packing, data: cube(inOnePiece(numbers) ?? joined(numbers), "float32") };
     }
-    case "bf16": {
+    case "bf16":
+    case "f16": {
       const words = packedAs(vectors, packing).map(({ data }) => data);
       return { ...shape, packing, data: cube(joined(words), "int32") };
     }
@@ -159,6 +161,15 @@ function flatDeltas(deltas: Deltas): Tensor | undefined {
   if (deltas.packing === "f32") return deltas.data;
   return deltas.packing === "sparse" ? scatterSparse(deltas) : kernel("UnpackDeltas", deltas);
 }
+
+/** One packed tensor alone as float32, [rows · width], on any engine. */
+export const unpackedRows = (deltas: Deltas): Tensor =>
+  tidy(() => {
+    const flat = flatDeltas(deltas);
+    if (flat) return reshape(flat, [-1]);
+    // An engine that merges packed numbers and does not unpack them.
+    return mergeForward(zeros([deltas.rows * deltas.width]), deltas, tensor1d([1]));
+  });
 
 /**
  * base + Σ_i c_i τ_i, one pass over the stacked deltas.

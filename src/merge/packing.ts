@@ -1,4 +1,5 @@
-import { f32, i32, u32 } from "../at.js";
+import { f32, i32 } from "../at.js";
+import { decodeHalves } from "../halves.js";
 import { fromFloat32, joined, type RowShape } from "../tensor/dtype.js";
 
 /**
@@ -7,6 +8,10 @@ import { fromFloat32, joined, type RowShape } from "../tensor/dtype.js";
  */
 export const packings = ["f32", "bf16", "int8", "sparse"] as const;
 export type Packing = (typeof packings)[number];
+
+/** How a base is kept on the device: in float32, as its file has it, in eight or in four bits. */
+export const basePackings = ["f32", "file", "int8", "int4"] as const;
+export type BasePacking = (typeof basePackings)[number];
 
 /** Bytes an entry of a task vector takes. `density`: the part of the entries that a sparse one keeps. */
 export const bytesPerEntry = (packing: Packing, density: number): number =>
@@ -20,16 +25,18 @@ export type PackedRows =
   /** [rows, width] */
   | { readonly packing: "f32"; readonly data: Float32Array }
   /** [rows, words], two in each 32-bit word */
-  | { readonly packing: "bf16"; readonly data: Int32Array }
+  | { readonly packing: "bf16" | "f16"; readonly data: Int32Array }
   /** [rows, words], four in each 32-bit word; [rows], what an int8 of a row is multiplied by */
   | { readonly packing: "int8"; readonly data: Int32Array; readonly scales: Float32Array }
   /** The kept numbers, and where each stands in rows × width, rising. */
   | { readonly packing: "sparse"; readonly data: Float32Array; readonly index: Int32Array };
 
-type Packed<P extends Packing> = Extract<PackedRows, { packing: P }>;
+/** A packing of a base, too. */
+export type WordPacking = Packing | "f16";
+type Packed<P extends WordPacking> = Extract<PackedRows, { packing: P }>;
 
 /** Several experts' rows, which are all packed alike. @throws TypeError where one is not */
-export function packedAs<P extends Packing>(vectors: readonly PackedRows[], packing: P): Packed<P>[] {
+export function packedAs<P extends WordPacking>(vectors: readonly PackedRows[], packing: P): Packed<P>[] {
   const isSo = (vector: PackedRows): vector is Packed<P> => vector.packing === packing;
   const alike = vectors.filter(isSo);
   if (alike.length < vectors.length)
@@ -44,12 +51,18 @@ export function packedAs<P extends Packing>(vectors: readonly PackedRows[], pack
  * keeps max|row| / 127 as the row's scale, so its error is at most half of that; sparse keeps what is
  * not smaller than `threshold` and not 0.
  */
-export function packRows(values: Float32Array, shape: RowShape, packing: Packing, threshold = 0): PackedRows {
+export function packRows(
+  values: Float32Array,
+  shape: RowShape,
+  packing: WordPacking,
+  threshold = 0,
+): PackedRows {
   switch (packing) {
     case "f32":
       return { packing, data: values };
     case "bf16":
-      return packHalves(values, shape);
+    case "f16":
+      return packHalves(values, shape, packing);
     case "int8":
       return packBytes(values, shape);
     default:
@@ -57,13 +70,18 @@ export function packRows(values: Float32Array, shape: RowShape, packing: Packing
   }
 }
 
-function packHalves(values: Float32Array, { rows, width }: RowShape): Packed<"bf16"> {
+function packHalves(
+  values: Float32Array,
+  { rows, width }: RowShape,
+  packing: "bf16" | "f16",
+): Packed<"bf16" | "f16"> {
+  const dtype = ({ bf16: "BF16", f16: "F16" } as const)[packing];
   const words = Math.ceil(width / perWord.bf16);
   const data = new Int32Array(rows * words);
   const bytes = new Uint8Array(data.buffer);
   for (let r = 0; r < rows; r++)
-    bytes.set(fromFloat32(values.subarray(r * width, (r + 1) * width), "BF16"), 4 * r * words);
-  return { packing: "bf16", data };
+    bytes.set(fromFloat32(values.subarray(r * width, (r + 1) * width), dtype), 4 * r * words);
+  return { packing, data };
 }
 
 function packBytes(values: Float32Array, { rows, width }: RowShape): Packed<"int8"> {
@@ -107,6 +125,7 @@ export function unpackRows(packed: PackedRows, shape: RowShape): Float32Array {
     case "f32":
       return packed.data;
     case "bf16":
+    case "f16":
       return unpackHalves(packed, shape);
     case "int8":
       return unpackBytes(packed, shape);
@@ -115,13 +134,17 @@ export function unpackRows(packed: PackedRows, shape: RowShape): Float32Array {
   }
 }
 
-function unpackHalves({ data }: Packed<"bf16">, { rows, width }: RowShape): Float32Array {
+function unpackHalves(
+  { packing, data }: Extract<PackedRows, { packing: "bf16" | "f16" }>,
+  { rows, width }: RowShape,
+): Float32Array {
   const out = new Float32Array(rows * width);
-  const bits = new Uint32Array(out.buffer);
   const words = Math.ceil(width / perWord.bf16);
-  for (let r = 0; r < rows; r++)
-    bits.set(new Uint16Array(data.buffer, data.byteOffset + 4 * r * words, width), r * width);
-  for (let i = 0; i < bits.length; i++) bits[i] = u32(bits, i) << 16;
+  const dtype = ({ bf16: "BF16", f16: "F16" } as const)[packing];
+  for (let r = 0; r < rows; r++) {
+    const halves = new Uint16Array(data.buffer, data.byteOffset + 4 * r * words, width);
+    decodeHalves(halves, dtype, out.subarray(r * width, (r + 1) * width));
+  }
   return out;
 }
 
@@ -174,6 +197,7 @@ export function sliceRows(
         scales: cutRows(packed.scales, runs, rows),
       };
     case "bf16":
+    case "f16":
       return { ...packed, data: cutRows(packed.data, runs, rows) };
     default:
       return { ...packed, data: cutRows(packed.data, runs, rows) };

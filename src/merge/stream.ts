@@ -1,7 +1,8 @@
-import { gather, tensor1d, tensor2d, tidy, type Tensor } from "@tensorflow/tfjs-core";
+import { tensor2d, type Tensor } from "@tensorflow/tfjs-core";
 import { lookUp } from "../at.js";
 import { rowCount, runsOf, type RowRun } from "../checkpoint/family.js";
 import { disposeDeltas, uploadDeltas, type Deltas } from "./op.js";
+import { baseValues, type HeldBase } from "./packed-base.js";
 import { partBytes } from "./residency.js";
 import type { FamilyTensor, ReadRows } from "./source.js";
 
@@ -34,7 +35,7 @@ export interface StreamedPart {
 /** A piece of a tensor on the device. */
 export interface Resident {
   readonly run: RowRun;
-  readonly base: Tensor;
+  readonly base: HeldBase;
   readonly deltas: Deltas | undefined;
 }
 
@@ -97,17 +98,20 @@ function rowsToRead({ ids, run }: Request, { rows, width, experts }: FamilyTenso
   return cutRuns(runs, most).map((part) => ({ runs: part, rows: rowCount(part) }));
 }
 
-/** A held part. Of a table on the device (one that nobody changed) only the rows that were asked for are taken. */
+/**
+ * A held part. Of a table on the device (one that nobody changed) only the rows that were asked for are taken; what is
+ * packed is float32 while it is in use.
+ */
 async function* heldPart(
   part: Omit<StreamedPart, "base" | "deltas">,
   held: Resident,
   local: Int32Array | undefined,
 ): AsyncGenerator<StreamedPart, void, void> {
-  if (!local) {
-    yield { ...part, base: held.base, deltas: held.deltas };
+  if (!local && held.base.packing === "f32") {
+    yield { ...part, base: held.base.tensor, deltas: held.deltas };
     return;
   }
-  const base = tidy(() => gather(held.base, tensor1d(local, "int32")));
+  const base = baseValues(held.base, local);
   try {
     yield { ...part, base, deltas: held.deltas };
   } finally {

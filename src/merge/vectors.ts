@@ -1,9 +1,10 @@
-import { engine, tensor } from "@tensorflow/tfjs-core";
+import { engine } from "@tensorflow/tfjs-core";
 import type { RowRun } from "../checkpoint/family.js";
 import { toFloat32, rowShape } from "../tensor/dtype.js";
 import { disposeDeltas, uploadDeltas } from "./op.js";
 import type { Layer } from "./table.js";
-import { sliceRows, type Packing } from "./packing.js";
+import { baseEnergy, disposeBase, holdBase } from "./packed-base.js";
+import { sliceRows, type BasePacking, type Packing } from "./packing.js";
 import type { Residency } from "./residency.js";
 import { scanFamily, type PackingError, type Scan, type ScanOptions, type ScannedTensor } from "./scan.js";
 import { fileRows, hostRows, type ColumnFamily, type FamilyTensor, type ReadRows } from "./source.js";
@@ -47,6 +48,9 @@ export interface TaskVectors {
   readonly residency: Residency;
   readonly packing: Packing;
   readonly packingErrors: readonly PackingError[];
+  /** How the base is kept, and what that is off by: √(Σ‖θ − packed θ‖² / Σ‖θ‖²). */
+  readonly basePacking: BasePacking;
+  readonly baseError: number;
   /** Brings tensors to the device one after the other, in parts of at most {@link partBytes} of task vectors. */
   stream(requests: readonly Request[]): AsyncGenerator<StreamedPart, void, void>;
   /** The same family read from its files each time, in float32: holds nothing. */
@@ -57,6 +61,8 @@ export interface TaskVectors {
 export interface VectorOptions extends ScanOptions {
   /** Default: the device. */
   readonly residency?: Residency | undefined;
+  /** How the base is kept where it lives on the device. Default: float32. */
+  readonly basePacking?: BasePacking | undefined;
   /** Tensors that are only ever read by rows. */
   readonly tables: ReadonlySet<string>;
 }
@@ -72,13 +78,13 @@ export function piecesOf(tensor: Pick<FamilyTensor, "rows" | "width" | "experts"
 
 function disposePieces(pieces: readonly Resident[]): void {
   for (const { base, deltas } of pieces) {
-    base.dispose();
+    disposeBase(base);
     if (deltas) disposeDeltas(deltas);
   }
 }
 
 /** Puts a tensor on the device, in as many pieces as the engine's limit asks for. */
-function toDevice({ base, experts, vectors }: ScannedTensor): Resident[] {
+function toDevice({ base, experts, vectors }: ScannedTensor, basePacking: BasePacking): Resident[] {
   const values = toFloat32(base);
   const all = rowShape(base.shape, values.length);
   const { width } = all;
@@ -91,7 +97,8 @@ function toDevice({ base, experts, vectors }: ScannedTensor): Resident[] {
       const shape = runs.length === 1 ? [...base.shape] : [rows, width];
       const some = vectors.map((vector) => sliceRows(vector, [run], all));
       const deltas = some.length ? uploadDeltas(some, experts, { rows, width }) : undefined;
-      held.push({ run, base: tensor(values.subarray(from * width, to * width), shape, "float32"), deltas });
+      const own = values.subarray(from * width, to * width);
+      held.push({ run, base: holdBase(base, own, { rows: { rows, width }, shape }, basePacking), deltas });
     }
     return held;
   } catch (error) {
@@ -102,14 +109,18 @@ function toDevice({ base, experts, vectors }: ScannedTensor): Resident[] {
 
 /** How task vectors are held, and where what is not on the device is read from. */
 interface Holding {
+  readonly basePacking: BasePacking;
+  readonly baseError: number;
   readonly residency: Residency;
   readonly packing: Packing;
   readonly resident: ReadonlyMap<string, readonly Resident[]>;
   readonly read: ReadRows;
 }
 
+const plainBase = { basePacking: "f32", baseError: 0 } as const;
+
 function assemble(family: ColumnFamily, scan: Scan, holding: Holding): TaskVectors {
-  const { residency, packing, resident, read } = holding;
+  const { residency, packing, resident, read, basePacking, baseError } = holding;
   const read32 = () => fileRows(family.base, family.columns, "f32", new Map());
   return {
     experts: family.columns.map(({ label }) => label),
@@ -118,9 +129,12 @@ function assemble(family: ColumnFamily, scan: Scan, holding: Holding): TaskVecto
     residency,
     packing,
     packingErrors: scan.packingErrors,
+    basePacking,
+    baseError,
     stream: streamOf(scan.tensors, resident, read),
     fromFiles() {
-      const exact: Holding = { residency: "disk", packing: "f32", resident: new Map(), read: read32() };
+      const read = read32();
+      const exact: Holding = { ...plainBase, residency: "disk", packing: "f32", resident: new Map(), read };
       return assemble(family, { ...scan, packingErrors: [] }, exact);
     },
     dispose: () => [...resident.values()].forEach(disposePieces),
@@ -129,8 +143,8 @@ function assemble(family: ColumnFamily, scan: Scan, holding: Holding): TaskVecto
 
 /**
  * Reads a family once (scanFamily) and leaves its task vectors where `residency` says. Held afterwards:
- * - device: 4 bytes an entry of the base and the packing's bytes an entry and changed expert, on the
- *   device; but tables that an expert changed stay in host memory, and only the rows that are asked for
+ * - device: 4 bytes an entry of the base (or what `basePacking` takes) and the packing's bytes an entry and changed
+ *   expert, on the device; but tables that an expert changed stay in host memory, and only the rows that are asked for
  *   travel;
  * - host: the base as its file has it and the packed task vectors, in host memory;
  * - disk: nothing but open files.
@@ -141,21 +155,29 @@ export async function loadTaskVectors(
   names: readonly string[],
   options: VectorOptions,
 ): Promise<TaskVectors> {
-  const { residency = "device", packing = "f32", tables } = options;
+  const { residency = "device", packing = "f32", basePacking = "f32", tables } = options;
   const resident = new Map<string, Resident[]>();
   const kept = new Map<string, ScannedTensor>();
+  let [norm, error] = [0, 0];
   try {
     if (residency === "disk") {
       const scan = await scanFamily(family, names, options);
       const read = fileRows(family.base, family.columns, packing, scan.thresholds);
-      return assemble(family, scan, { residency, packing, resident, read });
+      return assemble(family, scan, { ...plainBase, residency, packing, resident, read });
     }
     const scan = await scanFamily(family, names, options, (scanned) => {
       const { name, vectors } = scanned;
       if (residency === "host" || (tables.has(name) && vectors.length)) kept.set(name, scanned);
-      else resident.set(name, toDevice(scanned));
+      else {
+        resident.set(name, toDevice(scanned, basePacking));
+        const energy = baseEnergy(scanned.base, basePacking);
+        norm += energy.norm;
+        error += energy.error;
+      }
     });
-    return assemble(family, scan, { residency, packing, resident, read: hostRows(kept) });
+    const baseError = error > 0 ? Math.sqrt(error / norm) : 0;
+    const holding: Holding = { residency, packing, resident, read: hostRows(kept), basePacking, baseError };
+    return assemble(family, scan, holding);
   } catch (error) {
     [...resident.values()].forEach(disposePieces);
     throw error;

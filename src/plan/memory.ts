@@ -1,5 +1,5 @@
 import { at, lookUp } from "../at.js";
-import { bytesPerEntry, type Packing } from "../merge/packing.js";
+import { bytesPerEntry, type BasePacking, type Packing } from "../merge/packing.js";
 import { partBytes, residencies, sweepBytes, type Residency } from "../merge/residency.js";
 import { elements } from "../tensor/dtype.js";
 import type { FamilyShape, StepShape, TensorDescription } from "./shape.js";
@@ -67,11 +67,24 @@ const transientFloats = (family: FamilyShape): number =>
 
 export interface PlanOptions {
   readonly packing: Packing;
+  /** How the base is kept on the device. Default: float32. */
+  readonly basePacking?: BasePacking | undefined;
   readonly density: number;
 }
 
+/** Bytes an entry of the base takes on the device. In four bits, a group of 64 has a scale. */
+function baseBytes({ bytes, shape }: TensorDescription, packing: BasePacking): number {
+  if (packing === "f32" || shape.length < 2) return 4;
+  if (packing === "file") return Math.min(4, bytes);
+  return packing === "int8" ? 1 : 0.5 + 4 / 64;
+}
+
 /** Everything the formulas need, added up once. */
-function totals(family: FamilyShape, step: StepShape, { packing, density }: PlanOptions) {
+function totals(
+  family: FamilyShape,
+  step: StepShape,
+  { packing, density, basePacking = "f32" }: PlanOptions,
+) {
   const plain = family.tensors.filter(({ table }) => !table);
   const tables = family.tensors.filter(({ table }) => table);
   const byName = new Map(family.tensors.map((tensor) => [tensor.name, tensor]));
@@ -101,6 +114,9 @@ function totals(family: FamilyShape, step: StepShape, { packing, density }: Plan
       4 * Math.min(largestTensor, partBytes / 4 / family.experts),
     largestTensor,
     packed: bytesPerEntry(packing, density),
+    base: sum(plain.map((t) => entries(t) * baseBytes(t, basePacking))),
+    baseTables: sum(tables.map((t) => entries(t) * baseBytes(t, basePacking))),
+    unpackedBase: basePacking === "f32" ? 0 : 4 * largestTensor,
     boundaries: 4 * step.tokens * family.width * family.blocks.length,
   };
 }
@@ -128,7 +144,7 @@ function workingBytes(t: Totals, blockwise: boolean): number {
 
 /** Bytes of base and task vectors on the device, where they live there, else of one part of them. */
 function residentBytes(t: Totals, residency: Residency, k: number): number {
-  if (residency === "device") return (4 + t.packed * k) * t.n + 4 * t.nTables;
+  if (residency === "device") return t.packed * k * t.n + t.base + t.baseTables + t.unpackedBase;
   return t.part + 4 * t.largestTensor;
 }
 

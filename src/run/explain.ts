@@ -25,6 +25,7 @@ export interface ExplainOptions extends Pick<
   | "blocks"
   | "pack"
   | "density"
+  | "packBase"
   | "memoryBudget"
   | "microBatch"
   | "batchSize"
@@ -107,6 +108,7 @@ export async function explainMemory(options: ExplainOptions): Promise<MemoryPlan
   };
   const plan = await planMemory(family, step, engine, {
     packing: options.pack,
+    basePacking: options.packBase,
     density: options.density,
     request: options,
     memoryBudget: options.memoryBudget,

@@ -208,7 +208,7 @@ export async function writeResult(
     await writeAdapted(out, inputs, table, options);
     return;
   }
-  const isRounded = vectors.packing === "bf16" || vectors.packing === "int8";
+  const isRounded = vectors.packing === "bf16" || vectors.packing === "int8" || vectors.baseError > 0;
   const exact = isRounded ? vectors.fromFiles() : vectors;
   const isWhole = exact.packing !== "sparse";
   await writeModel(

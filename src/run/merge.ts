@@ -236,7 +236,7 @@ export async function trainMerge(
     hooks.note(chosenText(trained.state, trained.options));
     const raw = chosenRaw(trained.state, trained.options);
     const table = applyGate(raw, options.gate);
-    const isPacked = inputs.vectors.packing !== "f32";
+    const isPacked = inputs.vectors.packing !== "f32" || inputs.vectors.baseError > 0;
     const finished: Finished = {
       raw,
       table,

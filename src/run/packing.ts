@@ -1,4 +1,3 @@
-import { at } from "../at.js";
 import { evaluateTasks } from "../evaluate/evaluate.js";
 import type { Table } from "../merge/table.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
@@ -10,6 +9,8 @@ export interface PackingCost {
   /** √(Σ‖τ − packed τ‖² / Σ‖τ‖²) over all layers and experts. */
   readonly error: number;
   readonly layers: readonly { readonly layer: string; readonly error: number }[];
+  /** How the base is kept, and √(Σ‖θ − packed θ‖² / Σ‖θ‖²). */
+  readonly base?: { readonly packing: string; readonly error: number } | undefined;
   /** Mean cross-entropy over tasks on the validation examples, with packed and with exact task vectors. */
   readonly loss: { readonly packed: number; readonly exact: number };
 }
@@ -36,6 +37,7 @@ export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHook
   const total = (key: "error" | "norm") => vectors.packingErrors.reduce((sum, layer) => sum + layer[key], 0);
   const cost: PackingCost = {
     packing: vectors.packing,
+    ...(vectors.baseError > 0 && { base: { packing: vectors.basePacking, error: vectors.baseError } }),
     error: relativeError(total("error"), total("norm")),
     layers: vectors.packingErrors.map(({ layer, error, norm }) => ({
       layer,
@@ -43,15 +45,17 @@ export async function packingCost(inputs: Inputs, table: Table, hooks: MergeHook
     })),
     loss: { packed: await loss(vectors), exact: await loss(vectors.fromFiles()) },
   };
-  const worst = at(
-    [...cost.layers].sort((a, b) => b.error - a.error),
-    0,
-  );
+  const [worst] = [...cost.layers].sort((a, b) => b.error - a.error);
   const percent = (x: number) => `${(100 * x).toPrecision(2)} %`;
+  const offBy = [
+    worst &&
+      `packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their norm (most in ` +
+        `${worst.layer}: ${percent(worst.error)})`,
+    cost.base && `the base as ${cost.base.packing} is off by ${percent(cost.base.error)} of its norm`,
+  ];
   hooks.note(
-    `packed as ${cost.packing}: the task vectors are off by ${percent(cost.error)} of their ` +
-      `norm (most in ${worst.layer}: ${percent(worst.error)}); validation loss ` +
-      `${cost.loss.packed.toFixed(4)}, with exact ones ${cost.loss.exact.toFixed(4)}`,
+    `${offBy.filter((text) => text !== undefined).join("; ")}; validation loss ${cost.loss.packed.toFixed(4)}, with ` +
+      `exact ones ${cost.loss.exact.toFixed(4)}`,
   );
   return cost;
 }

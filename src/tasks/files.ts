@@ -100,7 +100,8 @@ export async function* rowsIn(path: string, task: NamedTask): AsyncGenerator<Row
 }
 
 /**
- * Reads the examples of a file (`mayLack`: of texts to be said, those that nobody says, too); none where no row carries a label (a published test set hides them).
+ * Reads the examples of a file; none where no row carries a label (a published test set hides them).
+ * @param mayLack of texts to be said: reads those that nobody says, too
  * @throws UserError for an empty file, a bad row (with its line), or a file in which only some rows are labelled
  */
 export async function readExamples(path: string, task: Task, mayLack = false): Promise<Example[]> {

@@ -59,8 +59,8 @@ export function shuffled<T>(items: readonly T[], seed: string): T[] {
 }
 
 /**
- * Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none (`mayLack`: of
- * texts to be said, it is one without answers).
+ * Reads a task's splits when they are asked for: images or texts. A split whose labels are hidden is none.
+ * @param mayLack of texts to be said: it is one without answers
  */
 async function splitReader(dataFolder: string, task: Task, mayLack = false): Promise<SplitReader> {
   if (task.kind === "image") return imageSplits(dataFolder, task);

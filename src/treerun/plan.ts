@@ -225,7 +225,7 @@ export async function planRun(given: MergeOptions, tree: TreeOptions, hooks: Mer
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `${recipe.name}-tree`);
   if (options.tasks.length < 2) throw new UserError("a tree needs at least two tasks");
-  const onDisk: MergeOptions = { ...options, residency: "disk", blocks: "off", pack: "f32" };
+  const onDisk: MergeOptions = { ...options, residency: "disk", blocks: "off", pack: "f32", packBase: "f32" };
   // Whether a finished tree is this one is known when it is planned.
   const inputs = await openInputs({ ...onDisk, overwrite: true }, recipe, out, { ...hooks, note: () => {} });
   try {

@@ -40,8 +40,8 @@ export async function predictNode(
     coefficients: (family.coefficients / family.experts) * experts,
     files: node.tasks.length,
   };
-  const { pack: packing, density, memoryBudget, share } = options;
-  const where = { packing, density, request, memoryBudget, share, rates };
+  const { pack: packing, packBase: basePacking, density, memoryBudget, share } = options;
+  const where = { packing, basePacking, density, request, memoryBudget, share, rates };
   const plan = await planMemory(shape, stepShape(tasks, options), inputs.engine, where);
   return {
     predicted: { ...plan.chosen, trainingSeconds: options.steps * plan.chosen.seconds },

@@ -6,6 +6,7 @@ import { runningOn, startEngine, type EngineName } from "../../src/backend/index
 import { packageFolder } from "../../src/package.js";
 import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
+import { baseTests } from "./base.js";
 import { distilTests } from "./distil.js";
 import { familyTests } from "./family.js";
 import { finetuneTests } from "./finetune.js";
@@ -39,6 +40,7 @@ export async function conformance(
     () => {
       describe("ops", () => opTests(1e-5));
       describe("merge", mergeTests);
+      describe("a base in fewer bits", baseTests);
       describe("adapters", () => adapterTests(tolerance, slow));
       describe("model families", () => modelTests(tolerance, slow));
       describe("kinds of answers", () => kindTests(tolerance, slow));

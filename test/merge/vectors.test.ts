@@ -6,7 +6,7 @@ import { startEngine } from "../../src/backend/index.js";
 import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
 import { writeSafetensors } from "../../src/checkpoint/write.js";
 import { mergeTensors } from "../../src/merge/merged.js";
-import { packings } from "../../src/merge/packing.js";
+import { basePackings, packings } from "../../src/merge/packing.js";
 import { columnOf, type Column } from "../../src/merge/source.js";
 import { makeTable } from "../../src/merge/table.js";
 import { residencies } from "../../src/merge/residency.js";
@@ -131,4 +131,45 @@ test("runs of rows are cut into parts of a bounded number of rows", () => {
     [[6, 8]],
   ]);
   expect(cutRuns([[3, 4]], 100)).toEqual([[[3, 4]]]);
+});
+
+test("a base in fewer bits: exact where its file has it so, else off by no more than it says; files are exact", async () => {
+  const wide = await temporaryFolder();
+  const numbers = Array.from({ length: 64 }, (_, i) => Math.sin(i) * 2 ** (i >> 5));
+  const files = { base: numbers, x: numbers.map((value, i) => value + Number(i % 7 === 0)) };
+  for (const [label, values] of Object.entries(files)) {
+    await mkdir(join(wide, label), { recursive: true });
+    await writeFile(join(wide, label, "config.json"), "{}");
+    const bytes = async () => fromFloat32(Float32Array.from(values), "BF16");
+    const source = { name: "w", dtype: "BF16" as const, shape: [2, 32], bytes };
+    await writeSafetensors(join(wide, label, "model.safetensors"), [source]);
+  }
+  const own = await openFamily(
+    await openMember("base", join(wide, "base"), (name) => name),
+    [{ task: "x", folder: join(wide, "x") }],
+    (name) => name,
+  );
+  const { numTensors } = memory();
+  const table = makeTable(1, 1, () => 0.5);
+  const merged = async (vectors: Awaited<ReturnType<typeof loadTaskVectors>>) => {
+    const [tensor] = await mergeTensors(vectors, table, [{ name: "w" }]);
+    const values = await tensor!.data<"float32">();
+    tensor!.dispose();
+    return values;
+  };
+  const found = new Map<string, Float32Array>();
+  for (const basePacking of basePackings) {
+    const columns = { base: own.base, columns: own.experts.map(columnOf) };
+    const vectors = await loadTaskVectors(columns, ["w"], { tables: new Set(), basePacking });
+    found.set(basePacking, await merged(vectors));
+    expect(await merged(vectors.fromFiles())).toEqual(found.get("f32"));
+    const exact = basePacking === "f32" || basePacking === "file";
+    expect(vectors.baseError > 0).toBe(!exact);
+    if (exact) expect(found.get(basePacking)).toEqual(found.get("f32"));
+    else expect(found.get(basePacking)).not.toEqual(found.get("f32"));
+    expect(vectors.baseError).toBeLessThan({ f32: 1e-9, file: 1e-9, int8: 0.01, int4: 0.12 }[basePacking]);
+    vectors.dispose();
+  }
+  expect(memory().numTensors).toBe(numTensors);
+  await own.close();
 });

@@ -15,14 +15,20 @@ beforeAll(async () => {
 /** What the plan adds for an engine's small change: on a model as small as this one it would hide everything. */
 const constant = 64 * 2 ** 20;
 
-test.each(placements)(
-  "a step on $residency, by blocks: $blockwise, stays within its plan, and the plan is not idle",
-  async ({ residency, blockwise }) => {
+const cases = [
+  ...placements.map((placement) => ({ ...placement, basePacking: "f32" as const })),
+  { residency: "device", blockwise: true, basePacking: "int8" },
+  { residency: "device", blockwise: false, basePacking: "int4" },
+] as const;
+
+test.each(cases)(
+  "a step on $residency, by blocks: $blockwise, base as $basePacking, stays within its plan, and that is not idle",
+  async ({ residency, blockwise, basePacking }) => {
     const folder = join(packageFolder, "checkpoints", "mini");
     const memory = watchMemory();
     memory.reset();
     const before = memory.live();
-    const { model, vectors, heads, golden, dispose } = await load(folder, "mini", { residency });
+    const { model, vectors, heads, golden, dispose } = await load(folder, "mini", { residency, basePacking });
     const jobs = golden.batches.map((g, i) => ({ head: heads[i]!, batch: toBatch(g), weight: 1 }));
     const rows = jobs.flatMap(({ batch }) => batch.rows);
     const family: FamilyShape = {
@@ -56,7 +62,7 @@ test.each(placements)(
         {
           family,
           step,
-          options: { packing: "f32", density: 1 },
+          options: { packing: "f32", basePacking, density: 1 },
           rates: { flops: 1, merge: 1, upload: 1, read: 1 },
         },
         { residency, blockwise },
