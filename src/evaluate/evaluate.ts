@@ -2,6 +2,7 @@ import { tensor2d, tidy } from "@tensorflow/tfjs-core";
 import { at, lookUp } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
 import { logits, type Head } from "../models/layers.js";
+import { outputForward, streamedOutput } from "../stages/output.js";
 import { stageForward, stagesOf, openStage, type StageInput } from "../stages/stages.js";
 import {
   batchTokens,
@@ -77,6 +78,14 @@ export async function* batchLogits<T extends HeadBatch>(
   for (const sweep of groupUpTo(items, most, ({ batch }) => 4 * model.width * batchTokens(batch))) {
     const inputs = sweep.map(({ batch }): StageInput => ({ batch: model.prepare(batch.rows), boundary: [] }));
     for (const stage of stages) {
+      const output = streamedOutput({ model, vectors }, stage);
+      // What a teacher is asked needs the likeliest of all tokens: the whole layer.
+      const isAsked = sweep.some(({ batch }) => batch.rows.some(({ lesson }) => lesson && !lesson.teacher));
+      if (output && !isAsked) {
+        const scores = await outputForward({ model, vectors, table }, output, inputs);
+        for (const [i, input] of inputs.entries()) inputs[i] = { ...input, boundary: at(scores, i) };
+        continue;
+      }
       const { weights, dispose } = await openStage(
         { model, vectors, table },
         stage,

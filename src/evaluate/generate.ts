@@ -1,9 +1,12 @@
-import { argMax, dispose, tidy, type Tensor } from "@tensorflow/tfjs-core";
-import { at, i32 } from "../at.js";
+import { argMax, dispose, max, tidy, type Tensor } from "@tensorflow/tfjs-core";
+import { at, f32, i32 } from "../at.js";
 import { UserError } from "../errors.js";
 import { languageModels } from "../models/index.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
 import type { Model, Generation, TokenRow } from "../models/types.js";
+import { asMatrix } from "../models/layers.js";
+import { scoresOf } from "../models/pieces.js";
+import { eachPiece, streamedOutput, type OutputPlace } from "../stages/output.js";
 import { stagesOf, openStage, type StageWeights } from "../stages/stages.js";
 import { groupUpTo, tokensAPass } from "../tasks/batches.js";
 import type { Merge } from "./merge.js";
@@ -57,20 +60,23 @@ export async function generate(
   rows: readonly TokenRow[],
   most: number,
 ): Promise<number[][]> {
-  // What it will say is not known yet, so which rows of a table it will read is not either.
-  const generative: GenerativeModel = { ...generativeModel(model), tables: new Set() };
+  const generative = generativeModel(model);
   const stages = stagesOf(generative, blockwise);
-  const open = (stage: number) => openStage({ model: generative, vectors, table }, at(stages, stage), []);
   const said: number[][] = [];
   const sayAll = async (opening: Opening) => {
     for (const group of rowGroups(rows, most, microBatch, placesIn(generative)))
       said.push(...(await generateRows(generative, group, most, opening)));
   };
+  const place = { model: generative, vectors, table };
   if (blockwise) {
-    await sayAll({ blockwise, open });
+    const open = (stage: number, batch: unknown) => openStage(place, at(stages, stage), [batch]);
+    const output = streamedOutput(place, at(stages, -1));
+    await sayAll({ blockwise, open, likeliest: output && ((x) => likeliestTokens(place, output.weight, x)) });
     return said;
   }
-  const { weights, changed, dispose: close } = await open(0);
+  // What it will say is not known yet, so which rows of a table it will read is not either.
+  const whole = { ...place, model: { ...generative, tables: new Set<string>() } };
+  const { weights, changed, dispose: close } = await openStage(whole, at(stages, 0), []);
   try {
     const held = { weights, changed, dispose: () => {} };
     await sayAll({ blockwise, open: () => Promise.resolve(held) });
@@ -80,11 +86,33 @@ export async function generate(
   return said;
 }
 
+/** The likeliest token of each row [rows, width], the first of equals, a piece of the output layer at a time. */
+async function likeliestTokens(place: OutputPlace, name: string, x: Tensor): Promise<Int32Array> {
+  const best = new Int32Array(x.shape[0] ?? 0);
+  const highest = new Float32Array(best.length).fill(-Infinity);
+  await eachPiece(place, name, async (piece, _, [from]) => {
+    const made = tidy((): Tensor[] => {
+      const z = scoresOf(asMatrix(x, "activations"), piece);
+      return [argMax(z, -1), max(z, -1)];
+    });
+    const [own, high] = [await at(made, 0).data<"int32">(), await at(made, 1).data<"float32">()];
+    dispose(made);
+    for (const [row, score] of high.entries()) {
+      if (score <= f32(highest, row)) continue;
+      highest[row] = score;
+      best[row] = from + i32(own, row);
+    }
+  });
+  return best;
+}
+
 /** How a model's stages are opened: each block is one, or the whole model. */
 interface Opening {
   readonly blockwise: boolean;
   /** A stage's weights, disposed of when it has run; those of the whole model are held. */
-  open(stage: number): Promise<StageWeights>;
+  open(stage: number, batch: unknown): Promise<StageWeights>;
+  /** The likeliest token behind each row of activations, where the output layer is run in pieces. */
+  readonly likeliest?: ((x: Tensor) => Promise<Int32Array>) | undefined;
 }
 
 /** What has been said of a row, and whether its end has. */
@@ -134,14 +162,19 @@ interface Reading {
 async function nextTokens(
   model: GenerativeModel,
   { batch, cache, from }: Reading,
-  { blockwise, open }: Opening,
+  { blockwise, open, likeliest }: Opening,
 ): Promise<Int32Array> {
   cache.read(model.generation.cachedRows(batch));
   const blocks = model.blocks.slice(from);
   const groups = blockwise ? blocks.map((block) => [block]) : [blocks];
   let carried: Tensor[] = [];
   for (const [g, group] of groups.entries()) {
-    const { weights, dispose: close } = await open(from + g);
+    if (likeliest && g === groups.length - 1) {
+      const found = await likeliest(at(carried, 0));
+      dispose(carried);
+      return found;
+    }
+    const { weights, dispose: close } = await open(from + g, batch);
     try {
       const before = carried;
       carried = tidy(() => {

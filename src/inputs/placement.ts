@@ -3,8 +3,6 @@ import { uploadDeltas, mergeForward } from "../merge/op.js";
 import { packRows } from "../merge/packing.js";
 import { subtract } from "../merge/source.js";
 import {
-  entries,
-  sum,
   type Rates,
   allowed,
   choose,
@@ -16,6 +14,7 @@ import {
   type Prediction,
   type PlacementRequest,
 } from "../plan/memory.js";
+import { entries, sum } from "../plan/shape.js";
 import { at } from "../at.js";
 import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
 import { storedEntry, type Member } from "../checkpoint/family.js";
@@ -101,6 +100,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
     width: model.width,
     heads: model.heads,
     coefficients: model.parameters.size * experts,
+    output: model.output?.weight,
     tensors: [...model.parameters].map(([name, shape]) => ({
       name,
       shape,

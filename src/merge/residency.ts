@@ -8,6 +8,9 @@ export type Residency = (typeof residencies)[number];
  */
 export const partBytes = 4 * 2 ** 20;
 
+/** A piece of an output layer that is merged, used and gone (stages/output.ts), as float32. */
+export const outputPieceBytes = 32 * 2 ** 20;
+
 /**
  * What activations between two blocks may take of host memory in an evaluation; more examples go in
  * several sweeps.

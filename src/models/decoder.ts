@@ -90,16 +90,28 @@ const poolingBlock = <S extends State>(last: LastBlock): Block<S> => ({
   run: (w, state) => ({ ...state, x: lastToken(last, w, state) }),
 });
 
-/** The norm, then a score of every row's targets; while text is generated, scores of every row's next token. */
-const scoringBlock = <S extends State>(last: LastBlock, size: readonly [number, number]): Block<S> => ({
+/** The norm of the tokens that predict; while text is generated, of every row's last token. */
+const predictingBlock = <S extends State>(last: LastBlock): Block<S> => ({
   id: last.id,
-  shapes: new Map([...last.shapes, [last.unembedding, size]]),
+  shapes: last.shapes,
   run(w, state) {
-    const out = unembeddingOf(w, last.unembedding);
-    if (state.cache) return { ...state, x: tokenScores(lastToken(last, w, state), out) };
-    const predictions = predictionsOf(state.batch);
-    const predicting = last.normalise(w, rows(state.x, tensor1d(predictions.tokens, "int32")));
-    return { ...state, x: scoredTargets(predicting, out, predictions) };
+    if (state.cache) return { ...state, x: lastToken(last, w, state) };
+    const { tokens } = predictionsOf(state.batch);
+    return { ...state, x: last.normalise(w, rows(state.x, tensor1d(tokens, "int32"))) };
+  },
+});
+
+/** A score of every row's targets; while text is generated, scores of every row's next token. */
+const outputBlock = <S extends State>(
+  { unembedding }: LastBlock,
+  size: readonly [number, number],
+): Block<S> => ({
+  id: "output",
+  shapes: new Map([[unembedding, size]]),
+  run(w, state) {
+    const out = unembeddingOf(w, unembedding);
+    if (state.cache) return { ...state, x: tokenScores(state.x, out) };
+    return { ...state, x: scoredTargets(state.x, out, predictionsOf(state.batch)) };
   },
 });
 
@@ -120,7 +132,8 @@ export function causalModel<S extends State>(
   const { vocabulary, width } = model;
   return pipeline<S>({
     ...common,
-    blocks: [...model.blocks, scoringBlock<S>(last, [vocabulary, width])],
+    blocks: [...model.blocks, predictingBlock<S>(last), outputBlock<S>(last, [vocabulary, width])],
+    output: { weight: last.unembedding, predictions: predictionsOf },
     // A table that the output layer needs whole is no table.
     tables: model.tables.filter((name) => name !== last.unembedding),
     scores: "decoder",

@@ -11,7 +11,6 @@ import {
   gather,
   less,
   log,
-  matMul,
   max,
   maximum,
   mul,
@@ -29,15 +28,16 @@ import {
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import type { Asked, Comparison, Divergence, Teacher } from "./lesson.js";
-import { op, sideBySide, spansOf, type Span } from "./ops.js";
+import { sideBySide, spansOf, type Span } from "./ops.js";
+import { scoresOf, type PieceScorer } from "./pieces.js";
 
 /** Stands for log 0. */
 const nothing = -60;
 const smallest = Math.exp(nothing);
 
 /** x Wᵀ / temperature for a piece of W's rows. */
-const scoresOf = (x: Tensor2D, piece: Tensor2D, temperature: number): Tensor2D =>
-  mul(matMul(x, piece, false, true), 1 / temperature);
+const softened = (x: Tensor2D, piece: Tensor2D, temperature: number): Tensor2D =>
+  mul(scoresOf(x, piece), 1 / temperature);
 
 /** Each of a row's tokens that a piece holds: where, and 1; of the others somewhere, and 0. */
 interface Places {
@@ -76,40 +76,6 @@ const scattered = (values: Tensor, { indices, here }: Places, shape: [number, nu
 interface Buckets {
   readonly top: Tensor;
   readonly rest: Tensor;
-  /** log Σ exp of all scores. */
-  readonly total: Tensor;
-}
-
-/** A student's distribution in a teacher's buckets, a piece of the vocabulary at a time. */
-function bucketsOf(
-  x: Tensor2D,
-  pieces: readonly Tensor2D[],
-  places: readonly Places[],
-  temperature: number,
-): Buckets {
-  let highest: Tensor | undefined;
-  let others: Tensor | undefined;
-  const tops: Tensor[] = [];
-  for (const [i, piece] of pieces.entries()) {
-    const place = at(places, i);
-    const [before, sumBefore] = [highest, others];
-    const [top, high, rest] = tidy((): [Tensor, Tensor, Tensor] => {
-      const z = scoresOf(x, piece, temperature);
-      const own = max(z, -1, true);
-      const peak = before ? maximum(before, own) : own;
-      const isTop = scattered(place.here, place, z.shape);
-      const sumHere = sum(mul(exp(sub(z, peak)), sub(1, isTop)), -1, true);
-      const sumAll = before && sumBefore ? add(sumHere, mul(sumBefore, exp(sub(before, peak)))) : sumHere;
-      return [mul(reshape(gather(reshape(z, [-1]), place.flat), place.here.shape), place.here), peak, sumAll];
-    });
-    tops.push(top);
-    [highest, others] = [high, rest];
-  }
-  if (!highest || !others) throw new RangeError("an output layer has no pieces");
-  const scores = tops.reduce((a, b) => add(a, b));
-  const total = add(highest, log(add(others, sum(exp(sub(scores, highest)), -1, true))));
-  const rest = sub(add(highest, log(maximum(others, smallest))), total);
-  return { top: sub(scores, total), rest: maximum(rest, nothing), total };
 }
 
 /** A divergence over buckets, [rows, 1], and its gradient with respect to each bucket's scores. */
@@ -129,56 +95,51 @@ function compared(
 }
 
 /**
- * What a student's distributions x Wᵀ differ from a teacher's by, [rows, 1], in nats, times the temperature's square
- * (so that gradients keep their size). W [vocabulary, width] comes in pieces of its rows; scores exist for one at a
- * time, forward and back. Held for the backward: x, W, and some numbers a row.
- * @param x [rows, width]
- * @param frozen nobody asks for W's gradient
+ * What a student's distributions differ from a teacher's by, in nats, times the temperature's square (so that
+ * gradients keep their size). Known on the way: the highest score of every row, Σ exp of how far each of the others
+ * lies below it, and the scores of the teacher's tokens.
  */
-export function teacherDivergence(
-  x: Tensor2D,
-  { pieces, frozen }: { readonly pieces: readonly Tensor2D[]; readonly frozen: boolean },
+export function teacherScorer(
   teacher: Teacher,
+  spans: readonly Span[],
   { temperature, divergence }: Comparison,
-): Tensor2D {
-  const [rows] = x.shape;
+): PieceScorer {
+  const rows = teacher.rest.length;
   const count = teacher.ids.length / rows;
-  const spans = spansOf(pieces.map(({ shape }) => shape[0]));
-  const placesOf = () => spans.map((span) => placesIn(teacher.ids, rows, span));
-  const trained = frozen ? [] : pieces;
-  return op(
-    [x, ...trained],
-    ([input]) => {
-      const student = bucketsOf(input, pieces, placesOf(), temperature);
+  const placesOf = (i: number) => placesIn(teacher.ids, rows, at(spans, i));
+  return {
+    see([highestBefore, othersBefore, topBefore], x, piece, i) {
+      const place = placesOf(i);
+      const z = softened(x, piece, temperature);
+      const own = max(z, -1, true);
+      const highest = highestBefore ? maximum(highestBefore, own) : own;
+      const isTop = scattered(place.here, place, z.shape);
+      const others = sum(mul(exp(sub(z, highest)), sub(1, isTop)), -1, true);
+      const top = mul(reshape(gather(reshape(z, [-1]), place.flat), place.here.shape), place.here);
+      if (!highestBefore || !othersBefore || !topBefore) return [highest, others, top];
+      const earlier = mul(othersBefore, exp(sub(highestBefore, highest)));
+      return [highest, add(others, earlier), add(top, topBefore)];
+    },
+    finish(seen) {
+      const [highest, others, scores] = [at(seen, 0), at(seen, 1), at(seen, 2)];
+      const total = add(highest, log(add(others, sum(exp(sub(scores, highest)), -1, true))));
+      const rest = maximum(sub(add(highest, log(maximum(others, smallest))), total), nothing);
       const said = {
         top: tensor2d(teacher.logP, [rows, count]),
         rest: maximum(tensor2d(teacher.rest, [rows, 1]), nothing),
       };
-      const { value, top, rest } = compared(student, said, divergence);
-      return {
-        value: mul<Tensor2D>(value, temperature ** 2),
-        saved: [input, student.total, top, rest, ...pieces],
-      };
+      const found = compared({ top: sub(scores, total), rest }, said, divergence);
+      return { value: mul<Tensor2D>(found.value, temperature ** 2), kept: [total, found.top, found.rest] };
     },
-    (dy, [input, total, top, rest, ...savedPieces]) => {
-      const scale = mul(dy, temperature);
-      const places = placesOf();
-      // Of every piece: what it gives to x, and its own gradient, where somebody asks for it.
-      const each = savedPieces.map((piece, i) =>
-        tidy((): Tensor[] => {
-          const place = at(places, i);
-          const z = scoresOf(input, piece, temperature);
-          const isTop = scattered(place.here, place, z.shape);
-          const ofOthers = mul(mul(exp(sub(z, total)), sub(1, isTop)), rest);
-          const dz: Tensor2D = mul(scale, add(ofOthers, scattered(top, place, z.shape)));
-          const forX = matMul(dz, piece);
-          return frozen ? [forX] : [forX, matMul(dz, input, true, false)];
-        }),
-      );
-      const dx = each.map((gradients) => at(gradients, 0)).reduce((a, b) => add(a, b));
-      return [dx, ...each.flatMap((gradients) => gradients.slice(1))];
+    gradient(kept, x, piece, { i, dy }) {
+      const [total, top, rest] = [at(kept, 0), at(kept, 1), at(kept, 2)];
+      const place = placesOf(i);
+      const z = softened(x, piece, temperature);
+      const isTop = scattered(place.here, place, z.shape);
+      const ofOthers = mul(mul(exp(sub(z, total)), sub(1, isTop)), rest);
+      return mul(mul(dy, temperature), add(ofOthers, scattered(top, place, z.shape)));
     },
-  );
+  };
 }
 
 /** The likeliest tokens over all pieces: their scores, and themselves as numbers, [rows, count] each. */
@@ -189,7 +150,7 @@ function likeliestTokens(
 ): { readonly scores: Tensor2D; readonly ids: Tensor2D } {
   const spans = spansOf(pieces.map(({ shape }) => shape[0]));
   const found = pieces.map((piece, i) => {
-    const { values, indices } = topk(scoresOf(x, piece, temperature), Math.min(count, piece.shape[0]));
+    const { values, indices } = topk(softened(x, piece, temperature), Math.min(count, piece.shape[0]));
     return { scores: values, ids: add<Tensor2D>(cast(indices, "float32"), at(spans, i).start) };
   });
   const all = sideBySide(
@@ -223,7 +184,7 @@ export function taughtBy(x: Tensor2D, pieces: readonly Tensor2D[], asked: Asked)
   const [peak, last] = [slice(scores, [0, 0], [-1, 1]), slice(scores, [0, count - 1], [-1, 1])];
   const others = pieces.map((piece) =>
     tidy(() => {
-      const z = scoresOf(x, piece, asked.temperature);
+      const z = softened(x, piece, asked.temperature);
       const isBelow = cast(less(z, last), "float32");
       const below = sum(mul(exp(sub(z, peak)), isBelow), 1, true);
       // What is as likely as the last of those that were taken, and was not.

@@ -77,7 +77,7 @@ export interface State {
 /** What a family says of itself beside its blocks. */
 export type Pipeline<S extends State> = Pick<
   Model<S, TokenBatch>,
-  "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups"
+  "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups" | "output"
 > & {
   readonly blocks: readonly Block<S>[];
   readonly tables: readonly string[];

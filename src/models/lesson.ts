@@ -61,3 +61,15 @@ export function joinedLesson(lessons: readonly Lesson[]): Lesson | undefined {
     },
   };
 }
+
+/** The tokens of a batch that predict a language model's targets, row after row. */
+export interface Predictions {
+  /** Which of the batch's tokens predicts a target. */
+  readonly tokens: Int32Array;
+  readonly targets: Int32Array;
+  /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
+  readonly owners: Float32Array;
+  readonly rows: number;
+  /** What a teacher is asked of them, or has said. */
+  readonly lesson: Lesson | undefined;
+}

@@ -6,7 +6,6 @@ import {
   exp,
   gather,
   log,
-  matMul,
   max,
   maximum,
   mul,
@@ -17,13 +16,10 @@ import {
   sub,
   sum,
   tensor1d,
-  tensor2d,
-  tidy,
   type Tensor,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { at } from "../at.js";
-import { op, spansOf, type Span } from "./ops.js";
+import { op } from "./ops.js";
 
 /**
  * Cross-entropy of logits [n, classes] against targets whose rows sum to 1 (one-hot, or probabilities),
@@ -124,93 +120,5 @@ export function tokenLogProb(logits: Tensor2D, targets: Int32Array): Tensor2D {
       return { value: reshape(gather(reshape(logP, [-1]), flat), [-1, 1]), saved: [p, ids] };
     },
     (dy, [p, ids]) => [mul(dy, sub(cast(oneHot(ids, vocabulary), "float32"), p))],
-  );
-}
-
-/** x Wᵀ for a piece of W's rows. */
-const scoresOf = (x: Tensor2D, piece: Tensor2D): Tensor2D => matMul(x, piece, false, true);
-
-/**
- * The highest score of every row over all pieces, and Σ exp of how far each lies below it, [m, 1] each, a
- * piece at a time. Kept apart, because their sum as one number would round the softmax made of it.
- */
-function highestAndSum(x: Tensor2D, pieces: readonly Tensor2D[]): [highest: Tensor, sum: Tensor] {
-  const [first, ...others] = pieces;
-  if (!first) throw new RangeError("an output layer has no pieces");
-  let found = tidy((): [Tensor, Tensor] => {
-    const z = scoresOf(x, first);
-    const highest = max(z, -1, true);
-    return [highest, sum(exp(sub(z, highest)), -1, true)];
-  });
-  for (const piece of others) {
-    const [before, sumBefore] = found;
-    found = tidy((): [Tensor, Tensor] => {
-      const z = scoresOf(x, piece);
-      const highest = maximum(before, max(z, -1, true));
-      const here = sum(exp(sub(z, highest)), -1, true);
-      return [highest, add(here, mul(sumBefore, exp(sub(before, highest))))];
-    });
-  }
-  return found;
-}
-
-/** Each row's target as a row of a piece; −1 where it is in another. */
-const targetsWithin = (targets: Int32Array, { start, size }: Span): Int32Array =>
-  targets.map((id) => (id >= start && id < start + size ? id - start : -1));
-
-/** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
-function targetScores(x: Tensor2D, piece: Tensor2D, within: Int32Array): Tensor {
-  const isHere = tensor2d(
-    Float32Array.from(within, (id) => Number(id >= 0)),
-    [within.length, 1],
-  );
-  const weights = gather(piece, indices(within.map((id) => Math.max(0, id))));
-  return mul(sum(mul(x, weights), -1, true), isHere);
-}
-
-/**
- * {@link tokenLogProb} of x Wᵀ where W [vocabulary, width] comes in pieces of its rows: logits exist
- * for one piece at a time, forward and back, so that neither they nor W need fit one tensor. Held for
- * the backward: x, W and a number a row.
- * @param x [m, width]
- * @param frozen nobody asks for W's gradient
- * @returns [m, 1]
- */
-export function tokenLogProbOfPieces(
-  x: Tensor2D,
-  pieces: readonly Tensor2D[],
-  targets: Int32Array,
-  frozen: boolean,
-): Tensor2D {
-  const spans = spansOf(pieces.map(({ shape }) => shape[0]));
-  const within = spans.map((span) => targetsWithin(targets, span));
-  const trained = frozen ? [] : pieces;
-  return op(
-    [x, ...trained],
-    ([input]) => {
-      const [highest, total] = highestAndSum(input, pieces);
-      const ofTargets = pieces
-        .map((piece, i) => targetScores(input, piece, at(within, i)))
-        .reduce((a, b) => add(a, b));
-      return {
-        value: sub<Tensor2D>(sub(ofTargets, highest), log(total)),
-        saved: [input, highest, total, ...pieces],
-      };
-    },
-    (dy, [input, highest, total, ...savedPieces]) => {
-      // Of every piece: what it gives to x, and its own gradient, where somebody asks for it.
-      const each = savedPieces.map((piece, i) =>
-        tidy((): Tensor[] => {
-          const z = scoresOf(input, piece);
-          // 1 at each row's target, where it is among the piece's rows: [m, rows of the piece].
-          const chosen = cast(oneHot(indices(at(within, i)), piece.shape[0]), "float32");
-          const dz: Tensor2D = mul(dy, sub(chosen, div(exp(sub(z, highest)), total)));
-          const forX = matMul(dz, piece);
-          return frozen ? [forX] : [forX, matMul(dz, input, true, false)];
-        }),
-      );
-      const dx = each.map((gradients) => at(gradients, 0)).reduce((a, b) => add(a, b));
-      return [dx, ...each.flatMap((gradients) => gradients.slice(1))];
-    },
   );
 }

@@ -1,23 +1,12 @@
 import { matMul, tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { i32 } from "../at.js";
-import { taughtBy, teacherDivergence } from "./distil.js";
-import { joinedLesson, type Lesson } from "./lesson.js";
-import { affine, concatenated, multiplied, op } from "./ops.js";
-import { tokenLogProb, tokenLogProbOfPieces } from "./losses.js";
+import { taughtBy, teacherScorer } from "./distil.js";
+import { joinedLesson, type Predictions } from "./lesson.js";
+import { affine, concatenated, multiplied, op, spansOf } from "./ops.js";
+import { tokenLogProb } from "./losses.js";
+import { overPieces, targetScorer, type PieceScorer } from "./pieces.js";
 import type { TokenBatch, Weights } from "./types.js";
 import { areFrozen, weightMatrix } from "./layers.js";
-
-/** The tokens of a batch that predict a language model's targets, row after row. */
-export interface Predictions {
-  /** Which of the batch's tokens predicts a target. */
-  readonly tokens: Int32Array;
-  readonly targets: Int32Array;
-  /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
-  readonly owners: Float32Array;
-  readonly rows: number;
-  /** What a teacher is asked of them, or has said. */
-  readonly lesson: Lesson | undefined;
-}
 
 /** Which tokens of a batch predict its targets: row after row. */
 export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
@@ -73,30 +62,29 @@ export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
     1,
   );
 
+/** What predictions are scored by, a piece of the output layer at a time. @param sizes rows of each piece */
+export function scorerOf({ targets, lesson }: Predictions, sizes: readonly number[]): PieceScorer {
+  const spans = spansOf(sizes);
+  return lesson?.teacher ? teacherScorer(lesson.teacher, spans, lesson) : targetScorer(targets, spans);
+}
+
+/** What rows are scored by, from a number a prediction: its log-probability, or what a teacher said otherwise. */
+export const rowScores = (numbers: Tensor2D, predictions: Predictions): Tensor2D =>
+  predictions.lesson ? multiplied(summed(numbers, predictions), -1) : summed(numbers, predictions);
+
 /**
  * What targets are scored by: their log-probability, [rows, 1]; where a teacher has spoken, minus the divergence from
  * it, [rows, 1]; where a teacher is asked, what it says, a row a prediction (models/distil.ts).
  * @param x [predictions, width]: the activations of the tokens that predict, normalised
  */
 export function scoredTargets(x: Tensor2D, out: Unembedding, predictions: Predictions): Tensor2D {
-  const { lesson } = predictions;
-  if (!lesson) return targetLogProb(x, out, predictions);
-  if (!lesson.teacher) return taughtBy(x, out.pieces, lesson.asked);
-  return multiplied(summed(teacherDivergence(x, out, lesson.teacher, lesson), predictions), -1);
-}
-
-/**
- * Σ log p(target) of every row: [rows, 1].
- * @param x [predictions, width]: the activations of the tokens that predict, normalised
- */
-export function targetLogProb(
-  x: Tensor2D,
-  { pieces, frozen }: Unembedding,
-  predictions: Predictions,
-): Tensor2D {
-  const { targets } = predictions;
+  const { targets, lesson } = predictions;
+  const { pieces, frozen } = out;
+  if (lesson && !lesson.teacher) return taughtBy(x, pieces, lesson.asked);
   const [weight, ...others] = pieces;
-  if (weight && others.length === 0)
-    return summed(tokenLogProb(affine(x, [{ weight, frozen }]), targets), predictions);
-  return summed(tokenLogProbOfPieces(x, pieces, targets, frozen), predictions);
+  // Softmax is kept where it is one tensor, not made twice.
+  if (!lesson && weight && others.length === 0)
+    return rowScores(tokenLogProb(affine(x, [{ weight, frozen }]), targets), predictions);
+  const sizes = pieces.map(({ shape }) => shape[0]);
+  return rowScores(overPieces(x, pieces, frozen, scorerOf(predictions, sizes)), predictions);
 }

@@ -1,6 +1,6 @@
 import type { Tensor, Tensor2D } from "@tensorflow/tfjs-core";
 import type { AdapterModule } from "../adapter-modules.js";
-import type { Lesson } from "./lesson.js";
+import type { Lesson, Predictions } from "./lesson.js";
 
 /** Looks a weight up by its canonical name (the family's own prefix left out). */
 export interface Weights {
@@ -115,6 +115,13 @@ export interface Lookup {
   readonly ids: Int32Array;
 }
 
+/** A block that is an output layer and nothing else: what reaches it are the activations of tokens that predict. */
+export interface OutputBlock<Batch> {
+  /** [vocabulary, width] */
+  readonly weight: string;
+  predictions(batch: Batch): Predictions;
+}
+
 /**
  * A model for one config: a pipeline of blocks from a batch to features, [rows, width]; of rows that ask for every
  * token's, a vector a token.
@@ -133,6 +140,8 @@ export interface Model<State = unknown, Batch = unknown> {
   readonly transposed?: ReadonlySet<string> | undefined;
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
+  /** Its output layer, where that is the last block alone: it may be run in pieces (stages/output.ts). */
+  readonly output?: OutputBlock<Batch> | undefined;
   /** How it generates text, where it can. */
   readonly generation?: Generation<Batch> | undefined;
   /** Linear layers with an adapter beside them, by module (models/adapters.ts). */

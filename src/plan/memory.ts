@@ -1,11 +1,8 @@
 import { at, lookUp } from "../at.js";
 import { bytesPerEntry, type BasePacking, type Packing } from "../merge/packing.js";
 import { partBytes, residencies, sweepBytes, type Residency } from "../merge/residency.js";
-import { elements } from "../tensor/dtype.js";
-import type { FamilyShape, StepShape, TensorDescription } from "./shape.js";
-
-export const entries = ({ shape }: TensorDescription): number => elements(shape);
-export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+import { activationFloats, streamed, transientFloats } from "./activations.js";
+import { entries, sum, type FamilyShape, type StepShape, type TensorDescription } from "./shape.js";
 
 /** Where task vectors live and whether the model runs a block at a time. */
 export interface Placement {
@@ -36,34 +33,6 @@ export interface Rates {
 
 /** Device memory that no term below covers: token ids, heads, masks, an engine's small change. */
 const constantBytes = 64 * 2 ** 20;
-
-/**
- * Floats that autodiff keeps for a token of a block, from the widths of its products: each product's result, what its
- * activation function keeps, and what normalisation and attention keep beside it. Attention adds a
- * score for each head and token of the row. Measured on BERT's blocks: some 50 widths, of which the
- * products' results are 9.
- */
-function activationFloats(family: FamilyShape, names: readonly string[], { length }: StepShape): number {
-  const inside = new Set(names);
-  const outs = sum(
-    family.tensors
-      .filter(({ name, shape, table }) => inside.has(name) && shape.length === 2 && !table)
-      .map(({ shape }) => at(shape, 0)),
-  );
-  return 5.4 * outs + family.heads * length;
-}
-
-/**
- * Floats a token that the backward of one operation takes for itself: of GELU, seven times the widest
- * product's result.
- */
-const transientFloats = (family: FamilyShape): number =>
-  7 *
-  Math.max(
-    ...family.tensors
-      .filter(({ shape, table }) => shape.length === 2 && !table)
-      .map(({ shape }) => Math.min(at(shape, 0), 4 * family.width)),
-  );
 
 export interface PlanOptions {
   readonly packing: Packing;
@@ -106,6 +75,7 @@ function totals(
     allFileBytes: sum(family.tensors.map((t) => entries(t) * t.bytes)),
     whole: sum(blocks),
     largestBlock: Math.max(...blocks),
+    streamed: streamed(family, step),
     activations: sum(kept) + transient,
     blockActivations: Math.max(...kept) + transient + 8 * pass * family.width,
     passes: Math.ceil(step.tokens / pass),
@@ -136,15 +106,22 @@ type Totals = ReturnType<typeof totals>;
  * gradients (4 N, or 8 N where several passes add up; the query, key and value side by side once more), and
  * the activations of a pass.
  */
-function workingBytes(t: Totals, blockwise: boolean): number {
+function workingBytes(t: Totals, { blockwise, residency }: Placement, workload: Workload): number {
   const gradients = 2.25 + Number(t.passes > 1);
+  if (blockwise && residency !== "device" && t.streamed) {
+    const { family, step } = workload;
+    const pass = Math.min(step.tokens, step.microBatch);
+    const activations = t.streamed.kept + 4 * pass * transientFloats(family) + 8 * pass * family.width;
+    return Math.max(4 * t.streamed.largestBlock * gradients + activations, t.streamed.output) + constantBytes;
+  }
   if (blockwise) return 4 * t.largestBlock * gradients + t.blockActivations + constantBytes;
   return 4 * t.whole * gradients + t.activations + constantBytes;
 }
 
 /** Bytes of base and task vectors on the device, where they live there, else of one part of them. */
-function residentBytes(t: Totals, residency: Residency, k: number): number {
+function residentBytes(t: Totals, { residency, blockwise }: Placement, k: number): number {
   if (residency === "device") return t.packed * k * t.n + t.base + t.baseTables + t.unpackedBase;
+  if (blockwise && t.streamed) return t.part + 4 * t.streamed.largestTensor;
   return t.part + 4 * t.largestTensor;
 }
 
@@ -196,7 +173,9 @@ export function predict(workload: Workload, placement: Placement): Prediction {
     ...placement,
     disk,
     device:
-      workingBytes(t, blockwise) + residentBytes(t, residency, k) + unpackedBytes(t, residency, workload),
+      workingBytes(t, placement, workload) +
+      residentBytes(t, placement, k) +
+      unpackedBytes(t, residency, workload),
     host: hostBytes(t, workload, placement),
     seconds:
       flops / rates.flops +

@@ -1,4 +1,5 @@
 import { blockOf } from "../merge/table.js";
+import { elements } from "../tensor/dtype.js";
 
 /** What a plan needs to know of a family: shapes alone, from headers and a config. */
 export interface FamilyShape {
@@ -8,6 +9,8 @@ export interface FamilyShape {
   readonly experts: number;
   /** Models that a sweep reads beside the base, where that is not one an expert. */
   readonly files?: number | undefined;
+  /** The output layer, where it can be run in pieces of the vocabulary: a block of its own. */
+  readonly output?: string | undefined;
   /** Trained coefficients. */
   readonly coefficients: number;
   /** Width of the activations between blocks. */
@@ -33,6 +36,9 @@ export interface StepShape {
   /** Tokens of the longest row. */
   readonly length: number;
 }
+
+export const entries = ({ shape }: TensorDescription): number => elements(shape);
+export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 /** Tensors that look like embeddings, for models that only their header describes. */
 const embedding =

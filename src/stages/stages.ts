@@ -108,12 +108,26 @@ export interface StageWeights {
   dispose(): void;
 }
 
+/**
+ * What a stage reads by rows: tables, and where the output layer is run in pieces (output.ts), its embedding too, which
+ * may be the same tensor.
+ */
+function tablesOf(model: Model, vectors: TaskVectors, { blocks, last }: Stage): ReadonlySet<string> {
+  const isPart = blocks.length < model.blocks.length && !last;
+  if (!isPart || !model.output || vectors.residency === "device") return model.tables;
+  return new Set([...model.tables, model.output.weight]);
+}
+
 /** The rows of its tables that batches name: table → row numbers, each once, rising. */
-function tableRows(model: Model, batches: readonly unknown[]): Map<string, Int32Array> {
+function tableRows(
+  model: Model,
+  tables: ReadonlySet<string>,
+  batches: readonly unknown[],
+): Map<string, Int32Array> {
   const sets = new Map<string, Set<number>>();
   for (const batch of batches) {
     for (const { name, ids } of model.lookups(batch)) {
-      if (!model.tables.has(name)) continue;
+      if (!tables.has(name)) continue;
       const set = sets.get(name) ?? new Set();
       for (const id of ids) set.add(id);
       sets.set(name, set);
@@ -199,8 +213,9 @@ export async function openStage(
 ): Promise<StageWeights> {
   // Two blocks may read one tensor: an embedding that is the output layer too, a bias that all layers share.
   const names = [...new Set(stage.blocks.flatMap(({ shapes }) => [...shapes.keys()]))];
-  const readsTable = names.some((name) => model.tables.has(name));
-  const rowsOf = tableRows(model, readsTable ? batches : []);
+  const tables = tablesOf(model, vectors, stage);
+  const readsTable = names.some((name) => tables.has(name));
+  const rowsOf = tableRows(model, tables, readsTable ? batches : []);
   const requests = names.flatMap((name) => requestsOf(name, vectors, rowsOf));
   const tensors = await mergeTensors(vectors, table, requests);
   const merged = requests.map((request, i) => ({ request, tensor: at(tensors, i) }));

@@ -23,7 +23,9 @@ import type { TaskVectors } from "../merge/vectors.js";
 import { logits } from "../models/layers.js";
 import { divergence, entropy, guardedEntropy, labelCrossEntropy, squaredError } from "../models/losses.js";
 import { along, rows } from "../models/ops.js";
-import type { Model } from "../models/types.js";
+import type { Model, OutputBlock } from "../models/types.js";
+import { streamedOutput, type OutputPlace } from "../stages/output.js";
+import { outputBackward } from "./output.js";
 import {
   openStage,
   runStage,
@@ -147,8 +149,10 @@ export async function coefficientGradient(
   const values = new Float64Array(table.values.length);
   const losses = new Float64Array(jobs.length);
   for (const [s, stage] of [...stages.entries()].slice(lowest).toReversed()) {
-    const run = { model, vectors, loss, s, stage, opened: await open(stage) };
-    const { products, passLosses } = await stageBackward(run, passes);
+    const output = streamedOutput({ model, vectors }, stage);
+    const { products, passLosses } = output
+      ? await streamedBackward({ model, vectors, table }, output, passes, { loss, s })
+      : await stageBackward({ model, vectors, loss, s, stage, opened: await open(stage) }, passes);
     for (const { name, numbers } of products) {
       const { row, experts } = lookUp(vectors.tensors, name);
       for (const [i, column] of experts.entries()) {
@@ -164,6 +168,23 @@ export async function coefficientGradient(
     }
   }
   return { gradient: { ...table, values }, losses: [...losses] };
+}
+
+/** An output layer that is never all there. */
+async function streamedBackward(
+  place: OutputPlace,
+  output: OutputBlock<unknown>,
+  passes: readonly ModelPass[],
+  { loss, s }: Pick<StageRun, "loss" | "s">,
+): Promise<{ products: TensorProducts[]; passLosses: Float32Array }> {
+  const inputs = passes.map(({ batch, inputs: carried, jobs }) => ({
+    batch,
+    boundary: at(carried, s),
+    losses: (scores: Tensor2D) => jobLosses(scores, jobs, loss),
+  }));
+  const { products, losses, upstream } = await outputBackward(place, output, inputs);
+  for (const [i, pass] of passes.entries()) pass.upstream = at(upstream, i);
+  return { products, passLosses: losses };
 }
 
 /** A stage with its weights merged, and what its losses are. */

@@ -6,8 +6,11 @@ import {
   type LessonOptions,
   type SpokenTask,
 } from "../../src/evaluate/lessons.js";
+import { residencies } from "../../src/merge/residency.js";
 import { applyGate, makeTable } from "../../src/merge/table.js";
-import { taughtBy, teacherDivergence } from "../../src/models/distil.js";
+import { taughtBy, teacherScorer } from "../../src/models/distil.js";
+import { spansOf } from "../../src/models/ops.js";
+import { overPieces } from "../../src/models/pieces.js";
 import type { Divergence, Teacher } from "../../src/models/lesson.js";
 import { toBatch } from "../../src/tasks/batches.js";
 import { coefficientGradient } from "../../src/train/step.js";
@@ -63,13 +66,15 @@ export function distilTests(tolerance: number, slow: boolean): void {
       for (const cuts of [[rows], [5, 1, rows - 6]]) {
         let from = 0;
         const pieces = cuts.map((size) => tensor2d(g.w.slice(from, (from += size))));
+        const scorer = teacherScorer(teacher, spansOf(cuts), g);
         const [x, dy] = [tensor2d(g.x), tensor2d(g.dy, [g.dy.length, 1])];
-        const y = tidy(() => teacherDivergence(x, { pieces, frozen: true }, teacher, g));
+        const y = tidy(() => overPieces(x, pieces, true, scorer));
         expect(relativeError(await y.data(), g.value)).toBeLessThan(tolerance);
         const [dx, ...dw] = tidy(() =>
-          grads((input, ...parts) =>
-            teacherDivergence(input as Tensor2D, { pieces: parts as Tensor2D[], frozen: false }, teacher, g),
-          )([x, ...pieces], dy),
+          grads((input, ...parts) => overPieces(input as Tensor2D, parts as Tensor2D[], false, scorer))(
+            [x, ...pieces],
+            dy,
+          ),
         );
         expect(relativeError(await dx!.data(), flat(g.dx))).toBeLessThan(tolerance);
         const all: number[] = [];
@@ -100,10 +105,11 @@ export function distilTests(tolerance: number, slow: boolean): void {
     [x, said, ...pieces].forEach((t) => t.dispose());
   });
 
-  test.each(slow ? data.merges.slice(0, 1) : data.merges)(
-    "$model, $divergence: a merge that learns its experts loses as much, with the same ∂L/∂w",
+  const cases = data.merges.flatMap((g) => residencies.map((residency) => ({ ...g, residency })));
+  test.each(slow ? cases.slice(0, 1) : cases)(
+    "$model on $residency, $divergence: a merge that learns its experts loses as much, with the same ∂L/∂w",
     async (g) => {
-      const { model, vectors, canonical, close } = await openCase(g.model);
+      const { model, vectors, canonical, close } = await openCase(g.model, undefined, g.residency);
       const { numTensors } = memory();
       const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
       const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
@@ -123,7 +129,12 @@ export function distilTests(tolerance: number, slow: boolean): void {
           kind: "generate",
           generation: { most: 4, text: () => "" },
         } as unknown as SpokenTask;
-        const taught = await askExpert({ model, vectors }, task, examples, options);
+        const taught = await askExpert(
+          { model, vectors, blockwise: g.residency !== "device" },
+          task,
+          examples,
+          options,
+        );
         jobs.push({ head: undefined, weight: 1, batch: toBatch(lessonExamples(taught, options)) });
       }
       const table = applyGate(raw, "tanh");

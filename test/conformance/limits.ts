@@ -1,10 +1,19 @@
-import { engine } from "@tensorflow/tfjs-core";
+import { engine, memory } from "@tensorflow/tfjs-core";
 import { afterEach, expect, test } from "vitest";
 import { rowsTogether, piecesOf } from "../../src/merge/vectors.js";
 import { mergedValues, mergeTensors } from "../../src/merge/merged.js";
+import { generate } from "../../src/evaluate/generate.js";
+import { makeTable } from "../../src/merge/table.js";
+import { outputRuns } from "../../src/stages/output.js";
+import { golden } from "../helpers.js";
 import { goldenTable, rankedBatch } from "./load.js";
 import { expectMerge } from "./merged.js";
 import { openCase, read, rowsOf } from "./models.js";
+
+interface Said {
+  prompts: number[][];
+  said: number[][];
+}
 
 interface LimitedBackend {
   tensorLimit?: number;
@@ -63,6 +72,42 @@ export function limitTests(tolerance: number): void {
       const [whole] = await mergeTensors(vectors, table, [{ name: large[0]!.name }]);
       expect([...inPieces]).toEqual([...(await whole!.data())]);
       whole!.dispose();
+      await close();
+    },
+  );
+
+  // Away from the device, by blocks: pieces are merged, used and gone, one after the other.
+  const { most, cases: texts } = golden<{ most: number; cases: Record<string, Said> }>("generation");
+  test.each(
+    ["llama-llama3", "mistral", "qwen3", "gemma3", "opt"].flatMap(
+      (name) =>
+        [
+          [name, "disk"],
+          [name, "host"],
+        ] as const,
+    ),
+  )(
+    "%s from %s: an output layer that is never all there gives transformers' logits, loss, ∂L/∂w and words",
+    async (name, residency) => {
+      const g = read(name);
+      // Task vectors of 15 rows: three pieces of 40.
+      backend().tensorLimit = 4 * 15 * 16 * 2;
+      const { model, vectors, canonical, heads, close } = await openCase(name, g, residency);
+      expect(outputRuns(vectors, model.output!.weight)).toEqual([
+        [0, 15],
+        [15, 30],
+        [30, 40],
+      ]);
+      const rowByName = new Map(g.layers.map((layer, row) => [canonical(layer), row]));
+      const order = vectors.layers.map(({ id }) => rowByName.get(id)!);
+      const batch = rankedBatch(rowsOf(g, model), g);
+      const before = memory().numTensors;
+      await expectMerge(g, model, vectors, heads, batch, order, [true], tolerance);
+      const table = makeTable(vectors.layers.length, 2, (_, column) => (column === 0 ? 1 : 0));
+      const { prompts, said } = texts[name]!;
+      const rows = prompts.map((ids) => ({ ids, types: [] }));
+      expect(await generate({ model, vectors, table, blockwise: true }, rows, most)).toEqual(said);
+      expect(memory().numTensors).toBe(before);
       await close();
     },
   );

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
 import { openFamily, openMember, type Family } from "../../src/checkpoint/family.js";
+import type { Residency } from "../../src/merge/residency.js";
 import { columnOf } from "../../src/merge/source.js";
 import { loadTaskVectors, type TaskVectors } from "../../src/merge/vectors.js";
 import { clipText } from "../../src/models/clip.js";
@@ -31,6 +32,7 @@ export const read = (name: string): Golden =>
 export async function openCase(
   name: string,
   g = read(name),
+  residency: Residency = "device",
 ): Promise<{
   family: Family;
   model: Model;
@@ -61,7 +63,7 @@ export async function openCase(
   const vectors = await loadTaskVectors(
     { base: family.base, columns: family.experts.map(columnOf) },
     [...model.parameters.keys()],
-    { tables: model.tables },
+    { tables: model.tables, residency },
   );
   const close = async () => {
     vectors.dispose();

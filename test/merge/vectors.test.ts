@@ -133,7 +133,7 @@ test("runs of rows are cut into parts of a bounded number of rows", () => {
   expect(cutRuns([[3, 4]], 100)).toEqual([[[3, 4]]]);
 });
 
-test("a base in fewer bits: exact where its file has it so, else off by no more than it says; files are exact", async () => {
+test("a base in fewer bits: exact where its file has it so, else off by what it says; files are exact", async () => {
   const wide = await temporaryFolder();
   const numbers = Array.from({ length: 64 }, (_, i) => Math.sin(i) * 2 ** (i >> 5));
   const files = { base: numbers, x: numbers.map((value, i) => value + Number(i % 7 === 0)) };

@@ -2,16 +2,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
-import {
-  choose,
-  entries,
-  equation6,
-  fitsBudget,
-  placements,
-  predict,
-  sum,
-  type Budget,
-} from "../../src/plan/memory.js";
+import { choose, equation6, fitsBudget, placements, predict, type Budget } from "../../src/plan/memory.js";
+import { entries, sum } from "../../src/plan/shape.js";
 import { shapeOfHeader } from "../../src/plan/shape.js";
 
 const folder = join(packageFolder, "experiments", "t0-3b");
