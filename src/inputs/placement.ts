@@ -111,6 +111,18 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
   };
 }
 
+/** A header's shape with blocks and tables as its model has them, where the header is all that the model reads. */
+export function shapeWithModel(described: FamilyShape, model: Model): FamilyShape {
+  const names = new Set(described.tensors.map(({ name }) => name));
+  if (![...model.parameters.keys()].every((name) => names.has(name))) return described;
+  return {
+    ...described,
+    output: model.output?.weight,
+    tensors: described.tensors.map((one) => ({ ...one, table: model.tables.has(one.name) })),
+    blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
+  };
+}
+
 export interface PlaceOptions extends PlanOptions {
   readonly request: PlacementRequest;
   readonly memoryBudget?: number | undefined;

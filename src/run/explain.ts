@@ -9,9 +9,10 @@ import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
 import { shapeOfHeader, type FamilyShape } from "../plan/shape.js";
 import { dtypeBytes, isDType, type DType } from "../tensor/dtype.js";
+import { checkpointTypeOf, familyOf } from "../models/index.js";
 import { locate } from "../inputs/locate.js";
 import type { MergeOptions } from "../config/options.js";
-import { planMemory, shapeOf, type MemoryPlan } from "../inputs/placement.js";
+import { planMemory, shapeOf, shapeWithModel, type MemoryPlan } from "../inputs/placement.js";
 import { buildModel, readModelConfig, readFamily, startFor } from "../inputs/prepare.js";
 
 export interface ExplainOptions extends Pick<
@@ -67,14 +68,28 @@ async function readHeader(
     });
 }
 
+/** A header's shape, as the family that its config names reads it; as the header alone tells it, where none does. */
+function knownShape(
+  described: FamilyShape,
+  config: Readonly<Record<string, unknown>>,
+  where: string,
+): FamilyShape {
+  if (!checkpointTypeOf(config["model_type"])) return described;
+  const { build, canonical } = familyOf(config, where);
+  const tensors = described.tensors.map((tensor) => ({ ...tensor, name: canonical(tensor.name) }));
+  const names = new Set(tensors.map(({ name }) => name));
+  return shapeWithModel({ ...described, tensors }, build(config, { has: (name) => names.has(name) }));
+}
+
 async function familyShape(
   options: ExplainOptions,
 ): Promise<{ family: FamilyShape; what: string; engine: MemoryPlan["engine"]; maxLength: number }> {
   if (options.shape !== undefined) {
     const config = await readModelConfig(options.shape);
     const count = options.count ?? options.tasks.length;
+    const header = await readHeader(options.shape);
     return {
-      family: shapeOfHeader(await readHeader(options.shape), config, count),
+      family: knownShape(shapeOfHeader(header, config, count), config, options.shape),
       what: `${options.shape}, ${count} experts`,
       engine: await startEngine(options.backend),
       maxLength: options.maxLength,

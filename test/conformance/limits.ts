@@ -26,7 +26,7 @@ interface LimitedBackend {
 const cases = ["llama-llama3", "mistral", "opt", "qwen2", "t5", "t5-untied"];
 
 /** Tensors over the engine's limit: held in pieces, the output layer multiplied a piece at a time. */
-export function limitTests(tolerance: number): void {
+export function limitTests(tolerance: number, slow: boolean): void {
   const backend = () => engine().backend as LimitedBackend;
   const own = backend().tensorLimit;
   afterEach(() => {
@@ -78,15 +78,9 @@ export function limitTests(tolerance: number): void {
 
   // Away from the device, by blocks: pieces are merged, used and gone, one after the other.
   const { most, cases: texts } = golden<{ most: number; cases: Record<string, Said> }>("generation");
-  test.each(
-    ["llama-llama3", "mistral", "qwen3", "gemma3", "opt"].flatMap(
-      (name) =>
-        [
-          [name, "disk"],
-          [name, "host"],
-        ] as const,
-    ),
-  )(
+  const models = slow ? ["qwen3"] : ["llama-llama3", "mistral", "qwen3", "gemma3", "opt"];
+  const places = slow ? (["disk"] as const) : (["disk", "host"] as const);
+  test.each(models.flatMap((name) => places.map((place) => [name, place] as const)))(
     "%s from %s: an output layer that is never all there gives transformers' logits, loss, ∂L/∂w and words",
     async (name, residency) => {
       const g = read(name);

@@ -44,7 +44,7 @@ export async function conformance(
       describe("adapters", () => adapterTests(tolerance, slow));
       describe("model families", () => modelTests(tolerance, slow));
       describe("kinds of answers", () => kindTests(tolerance, slow));
-      describe("tensors over the engine's limit", () => limitTests(tolerance));
+      describe("tensors over the engine's limit", () => limitTests(tolerance, slow));
       describe("fine-tuning", finetuneTests);
       describe("what language models say", () => generationTests(tolerance, slow));
       describe("distillation, token by token", () => distilTests(tolerance, slow));

@@ -1,15 +1,15 @@
 /**
- * A family of T0-3B's shape (T5 v1.1 XL: 2.85 billion parameters, 24 + 24 blocks of width 2048) with k dense float32
- * experts, merged from disk a block at a time: how much device memory a training step takes.
+ * Families too large for a small machine's memory, merged from disk a block at a time: how much device memory a training
+ * step takes. Their shapes are published models'; their numbers are made here.
  *
- *   node dist/scripts/bench/t0-3b.js --header experiments/t0-3b
- *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --make --k 11
- *   node dist/scripts/bench/t0-3b.js --folder checkpoints/t0-3b --k 11 --steps 2 --backend node --out experiments/t0-3b
+ *   node dist/scripts/bench/large.js --shape t0-3b --header experiments/t0-3b
+ *   node dist/scripts/bench/large.js --shape qwen3-1.7b --make --k 3
+ *   node dist/scripts/bench/large.js --shape qwen3-1.7b --k 3 --steps 3 --backend node --out experiments/qwen3-1.7b
  *
- * --header writes config.json and header.json; --make writes sparse files, whose holes read as zeros.
+ * --header writes config.json and header.json; --make writes sparse files (checkpoints/SHAPE), whose holes read as zeros.
  * Each tensor has its first rows filled, differently in every model, so that every expert changes every
  * tensor; the rest are zeros, which cost as much to read, subtract, merge and multiply as any other
- * numbers. A step scores two answers to every text, as rank classification does.
+ * numbers.
  */
 import { rowsBatch } from "../rows-batch.js";
 import { mkdir, open, truncate, writeFile } from "node:fs/promises";
@@ -23,20 +23,23 @@ import { traffic } from "../../src/checkpoint/safetensors.js";
 import { columnOf } from "../../src/merge/source.js";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
+import { llama } from "../../src/models/llama.js";
 import { t5 } from "../../src/models/t5.js";
+import type { Config, ModelFamily, TokenRow } from "../../src/models/types.js";
 import { memoryText, size } from "../../src/report/memory.js";
-import { planMemory } from "../../src/inputs/placement.js";
+import { planMemory, shapeWithModel } from "../../src/inputs/placement.js";
 import { shapeOfHeader } from "../../src/plan/shape.js";
-import { elements } from "../../src/tensor/dtype.js";
+import { dtypeBytes, elements, fromFloat32, type FloatDType } from "../../src/tensor/dtype.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { coefficientGradient } from "../../src/train/step.js";
 
 const { values: o } = parseArgs({
   options: {
     header: { type: "string" },
-    folder: { type: "string", default: "checkpoints/t0-3b" },
+    shape: { type: "string", default: "t0-3b" },
+    folder: { type: "string" },
     make: { type: "boolean", default: false },
-    k: { type: "string", default: "11" },
+    k: { type: "string", default: "3" },
     steps: { type: "string", default: "2" },
     backend: { type: "string", default: "node" },
     out: { type: "string" },
@@ -45,25 +48,91 @@ const { values: o } = parseArgs({
   },
 });
 const k = Number(o.k);
-/** bigscience/T0_3B's own numbers. */
-const config = {
-  model_type: "t5",
-  architectures: ["T5ForConditionalGeneration"],
-  d_model: 2048,
-  d_kv: 64,
-  d_ff: 5120,
-  num_layers: 24,
-  num_decoder_layers: 24,
-  num_heads: 32,
-  vocab_size: 32128,
-  feed_forward_proj: "gated-gelu",
-  tie_word_embeddings: false,
-  relative_attention_num_buckets: 32,
+
+/** A published model's shape, and how its files store it. */
+interface Shape {
+  readonly title: string;
+  readonly family: ModelFamily;
+  readonly dtype: FloatDType;
+  readonly config: Config & { readonly vocab_size: number };
+  /** Whether texts are said (`generate`), or two answers to each are ranked. */
+  readonly kind: "generate" | "choose";
+}
+
+const publishedShapes: Readonly<Record<string, Shape>> = {
+  // bigscience/T0_3B: T5 v1.1 XL, 2.85 billion parameters.
+  "t0-3b": {
+    title: "T0-3B",
+    family: t5,
+    dtype: "F32",
+    kind: "choose",
+    config: {
+      model_type: "t5",
+      architectures: ["T5ForConditionalGeneration"],
+      d_model: 2048,
+      d_kv: 64,
+      d_ff: 5120,
+      num_layers: 24,
+      num_decoder_layers: 24,
+      num_heads: 32,
+      vocab_size: 32128,
+      feed_forward_proj: "gated-gelu",
+      tie_word_embeddings: false,
+      relative_attention_num_buckets: 32,
+    },
+  },
+  // Qwen/Qwen3-1.7B: 1.72 billion parameters, of which the embedding, which is the output layer too, is 0.31.
+  "qwen3-1.7b": {
+    title: "Qwen3-1.7B",
+    family: llama,
+    dtype: "BF16",
+    kind: "generate",
+    config: {
+      model_type: "qwen3",
+      architectures: ["Qwen3ForCausalLM"],
+      hidden_size: 2048,
+      intermediate_size: 6144,
+      num_hidden_layers: 28,
+      num_attention_heads: 16,
+      num_key_value_heads: 8,
+      head_dim: 128,
+      max_position_embeddings: 40960,
+      rms_norm_eps: 1e-6,
+      rope_theta: 1e6,
+      tie_word_embeddings: true,
+      vocab_size: 151936,
+    },
+  },
+  // Qwen/Qwen3-8B: 8.19 billion parameters, for plans.
+  "qwen3-8b": {
+    title: "Qwen3-8B",
+    family: llama,
+    dtype: "BF16",
+    kind: "generate",
+    config: {
+      model_type: "qwen3",
+      architectures: ["Qwen3ForCausalLM"],
+      hidden_size: 4096,
+      intermediate_size: 12288,
+      num_hidden_layers: 36,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      head_dim: 128,
+      max_position_embeddings: 40960,
+      rms_norm_eps: 1e-6,
+      rope_theta: 1e6,
+      tie_word_embeddings: false,
+      vocab_size: 151936,
+    },
+  },
 };
+const found = publishedShapes[o.shape];
+if (!found) throw new Error(`--shape must be one of ${Object.keys(publishedShapes).join(", ")}`);
+const { title, family: models, dtype, config, kind } = found;
+const home = o.folder ?? join("checkpoints", o.shape);
 /** Enough that every product has a result, and every coefficient a gradient. */
 const filledRows = 8;
-const model = t5.build(config);
-/** The real file has one of its own for every block that has relative positions: the first of either side. */
+const model = models.build(config);
 const shapes = model.parameters;
 
 interface HeaderEntry {
@@ -75,10 +144,10 @@ interface HeaderEntry {
 function header(): Record<string, HeaderEntry> {
   let start = 0;
   const entries = [...shapes].map(([name, shape]) => {
-    const end = start + 4 * elements(shape);
+    const end = start + dtypeBytes[dtype] * elements(shape);
     const offsets: [number, number] = [start, end];
     start = end;
-    return [name, { dtype: "F32", shape: [...shape], data_offsets: offsets }] as const;
+    return [name, { dtype, shape: [...shape], data_offsets: offsets }] as const;
   });
   return Object.fromEntries(entries);
 }
@@ -103,12 +172,13 @@ async function writeSparse(folder: string, seed: number, scale: number): Promise
       data_offsets: [from],
     },
   ] of Object.entries(entries)) {
-    const norm = name.endsWith("layer_norm.weight");
+    const norm = name.includes("norm");
     const values = Float32Array.from(
       { length: Math.min(elements(shape), filledRows * at(shape, -1)) },
       (_, i) => (norm ? 1 : 0) + scale * Math.sin(1 + i * (seed + 1.3)),
     );
-    await handle.write(Buffer.from(values.buffer), 0, values.byteLength, start + from);
+    const bytes = fromFloat32(values, dtype);
+    await handle.write(bytes, 0, bytes.byteLength, start + from);
   }
   await handle.close();
   await truncate(path, start + Math.max(...Object.values(entries).map(({ data_offsets: [, to] }) => to)));
@@ -124,20 +194,21 @@ if (o.header !== undefined) {
       .join(",\n")}\n}\n`,
   );
 } else if (o.make) {
-  for (let i = 0; i <= k; i++) await writeSparse(join(o.folder, String(i)), i, i === 0 ? 0.02 : 0.021);
+  for (let i = 0; i <= k; i++) await writeSparse(join(home, String(i)), i, i === 0 ? 0.02 : 0.021);
 } else {
   const engine = await startEngine(z.enum(engineNames).parse(o.backend));
   const memory = watchMemory();
   const started = performance.now();
   const family = await openFamily(
-    await openMember("base", join(o.folder, "0"), (name) => name),
-    Array.from({ length: k }, (_, i) => ({ task: `expert${i + 1}`, folder: join(o.folder, String(i + 1)) })),
+    await openMember("base", join(home, "0"), (name) => name),
+    Array.from({ length: k }, (_, i) => ({ task: `expert${i + 1}`, folder: join(home, String(i + 1)) })),
     (name) => name,
   );
-  const entryOf = (name: string) => ({ name, shape: lookUp(shapes, name), bytes: 4 });
+  const entryOf = (name: string) => ({ name, shape: lookUp(shapes, name), bytes: dtypeBytes[dtype] });
   const tokens = Number(o.tokens);
+  const described = shapeOfHeader([...shapes.keys()].map(entryOf), config, k);
   const plan = await planMemory(
-    shapeOfHeader([...shapes.keys()].map(entryOf), config, k),
+    shapeWithModel(described, model),
     { tokens, microBatch: tokens, length: 64 },
     engine,
     {
@@ -150,7 +221,7 @@ if (o.header !== undefined) {
   const planText = memoryText({
     ...plan,
     rows: plan.predictions,
-    what: `T0-3B, ${k} experts, ${tokens} tokens a step, ${engine}`,
+    what: `${title}, ${k} experts, ${tokens} tokens a step, ${engine}`,
   });
   console.log(planText);
   const vectors = await loadTaskVectors(
@@ -167,23 +238,22 @@ if (o.header !== undefined) {
     },
   );
   const scanSeconds = (performance.now() - started) / 1000;
-  // Two answers of four tokens to every text.
-  const rowsOf = (count: number, task: number) =>
-    Array.from({ length: 2 * count }, (_, r) => ({
-      ids: Array.from({ length: 56 }, (_, i) => (task * 977 + (r >> 1) * 131 + i * 17) % config.vocab_size),
+  /** Texts of 56 tokens, each with four to be said; where answers are ranked, two of them to each. */
+  const rowsOf = (count: number, task: number): TokenRow[] =>
+    Array.from({ length: answers * count }, (_, r) => ({
+      ids: Array.from(
+        { length: 56 },
+        (_, i) => (task * 977 + Math.floor(r / answers) * 131 + i * 17) % config.vocab_size,
+      ),
       types: [],
       targets: Array.from({ length: 4 }, (_, i) => (task * 31 + r * 7 + i * 13) % config.vocab_size),
     }));
+  const answers = kind === "choose" ? 2 : 1;
   const each = Math.max(1, Math.floor(tokens / 64 / k));
-  const jobs = Array.from({ length: k }, (_, t) => ({
-    head: undefined,
-    weight: 1,
-    batch: rowsBatch(
-      "choose",
-      rowsOf(each, t),
-      Array.from({ length: each }, (_, r) => r % 2),
-    ),
-  }));
+  const jobs = Array.from({ length: k }, (_, t) => {
+    const labels = Array.from({ length: each }, (_, r) => r % answers);
+    return { head: undefined, weight: 1, batch: rowsBatch(kind, rowsOf(each, t), labels) };
+  });
   let raw = makeTable(vectors.layers.length, k, () => 0.1);
   let moments = zeroMoments(raw.values.length);
   const lines: string[] = [];
@@ -216,8 +286,8 @@ if (o.header !== undefined) {
         "```",
         "",
         `Measured: ${vectors.layers.length} tensors × ${k} experts, each file ` +
-          `${size(4 * [...shapes.values()].reduce((sum, shape) => sum + elements(shape), 0))} of ` +
-          `float32; first reading of all files ${scanSeconds.toFixed(0)} s.`,
+          `${size(dtypeBytes[dtype] * [...shapes.values()].reduce((sum, shape) => sum + elements(shape), 0))} of ` +
+          `${dtype}; first reading of all files ${scanSeconds.toFixed(0)} s.`,
         "",
         "| step | loss | coefficients with a gradient | device peak | process peak | read | s |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
