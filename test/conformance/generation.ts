@@ -22,15 +22,7 @@ interface Conversations {
 }
 
 /** Those that remember in ways of their own: on an emulated card the others' forwards must do (models.ts). */
-const onSlow = new Set([
-  "gpt2",
-  "llama-llama3",
-  "qwen2-windows",
-  "qwen3-moe-plain",
-  "gemma3",
-  "opt",
-  "t5-gated",
-]);
+const onSlow = new Set(["gpt2", "llama-llama3", "qwen2-windows", "qwen3-moe-plain", "gemma3", "opt", "t5"]);
 
 /**
  * What language models say, and the loss of what they are to say, against transformers, which remembers

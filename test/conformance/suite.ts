@@ -56,7 +56,7 @@ export async function conformance(
         });
         familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
         trainerTests(() => mini, slow);
-        statisticsTests(tolerance);
+        statisticsTests(tolerance, slow);
       });
       const tooSlow = slow ? "too slow on this engine" : undefined;
       const reason = hasShared ? tooSlow : "../shared is not here";
