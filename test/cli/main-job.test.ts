@@ -23,6 +23,8 @@ const quick = [
   "8",
   "--batch-size",
   "8",
+  "--test-per-task",
+  "200",
   "--backend",
   "wasm",
 ];

@@ -280,6 +280,8 @@ const quick = [
   "8",
   "--eval-every",
   "2",
+  "--test-per-task",
+  "60",
 ];
 
 describe("compare", () => {
@@ -370,6 +372,8 @@ describe("trained on treated task vectors, and exported", () => {
       "wasm",
       "--adapt-on",
       "test",
+      "--test-per-task",
+      "60",
       "--out",
       "ada",
     );
@@ -404,6 +408,8 @@ describe("trained on treated task vectors, and exported", () => {
       "wasm",
       "--adapt-on",
       "test",
+      "--test-per-task",
+      "60",
       "--out",
       "distilled",
     );
@@ -432,6 +438,8 @@ describe("trained on treated task vectors, and exported", () => {
           "1",
           "--val-per-task",
           "8",
+          "--test-per-task",
+          "20",
           "--backend",
           "wasm",
           "--out",

@@ -37,7 +37,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
       .golden.batches.slice(0, count)
       .map((g, i) => ({ head: where().heads[i]!, batch: toBatch(g), weight: 1 + i / 2 }));
 
-  test("the step's gradient is that of one tape through mergeTensor", async () => {
+  property("the step's gradient is that of one tape through mergeTensor", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
     const { gradient, losses } = await coefficientGradient(
