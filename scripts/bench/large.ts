@@ -1,13 +1,13 @@
 /**
- * Families too large for a small machine's memory, merged from disk a block at a time: how much device memory a training
- * step takes. Their shapes are published models'; their numbers are made here.
+ * Families too large for a small machine's memory, merged from disk a block at a time: how much device memory a
+ * training step takes. Their shapes are published models'; their numbers are made here.
  *
  *   node dist/scripts/bench/large.js --shape t0-3b --header experiments/t0-3b
  *   node dist/scripts/bench/large.js --shape qwen3-1.7b --make --k 3
  *   node dist/scripts/bench/large.js --shape qwen3-1.7b --k 3 --steps 3 --backend node --out experiments/qwen3-1.7b
  *
- * --header writes config.json and header.json; --make writes sparse files (checkpoints/SHAPE), whose holes read as zeros.
- * Each tensor has its first rows filled, differently in every model, so that every expert changes every
+ * --header writes config.json and header.json; --make writes sparse files (checkpoints/SHAPE), whose holes read as
+ * zeros. Each tensor has its first rows filled, differently in every model, so that every expert changes every
  * tensor; the rest are zeros, which cost as much to read, subtract, merge and multiply as any other
  * numbers.
  */
