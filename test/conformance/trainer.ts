@@ -261,7 +261,7 @@ export function trainerTests(where: () => Loaded, slow: boolean): void {
     expect(relativeError(together.gradient.values, sum)).toBeLessThan(1e-5);
   });
 
-  test("micro-batches add up to the same losses and gradient", async () => {
+  property("micro-batches add up to the same losses and gradient", async () => {
     const { model, vectors } = where();
     const table = applyGate(goldenTable(vectors.layers.length, 5), "tanh");
     const whole = await coefficientGradient({ model, vectors, table }, jobs(3), "cross-entropy");
