@@ -29,6 +29,9 @@ export function generativeModel(model: Model): GenerativeModel {
 /** The last place that a token can stand at. */
 const placesIn = ({ scores, maxLength }: Model): number => (scores === "decoder" ? maxLength : Infinity);
 
+/** How many tokens a model can say behind a row before its places end. */
+export const roomBehind = (model: Model, { ids }: TokenRow): number => placesIn(model) - ids.length + 1;
+
 /**
  * Rows, in order, that are read and said together: no more tokens than `microBatch`, or one row. A row
  * that the model's places end stands alone: it stops early, and nobody with it.
@@ -129,7 +132,7 @@ async function generateRows(
 ): Promise<number[][]> {
   const { generation } = model;
   const first = model.prepare(rows.map(({ ids, types }) => ({ ids, types })));
-  const room = placesIn(model) - Math.max(...rows.map(({ ids }) => ids.length)) + 1;
+  const room = Math.min(...rows.map((row) => roomBehind(model, row)));
   const texts = rows.map((): GrowingText => ({ said: [], isOver: false }));
   const cache = emptyKvCache();
   try {

@@ -14,7 +14,7 @@ import {
 } from "../tasks/batches.js";
 import { expertOf, type MergeContext } from "./baselines.js";
 import { batchLogits, evaluationBatch, type PreparedTask } from "./evaluate.js";
-import { generate, generativeModel } from "./generate.js";
+import { generate, generativeModel, roomBehind } from "./generate.js";
 import type { Merge } from "./merge.js";
 
 /** How experts are asked, and learned from, token by token. */
@@ -63,8 +63,12 @@ async function ownWords(
   examples: readonly EncodedExample[],
 ): Promise<number[][]> {
   const { ends } = generativeModel(merge.model).generation;
-  const said = await generate(merge, examples.map(promptOf), most);
-  return said.map((words) => (words.length < most ? [...words, ...ends.slice(0, 1)] : words));
+  const prompts = examples.map(promptOf);
+  const said = await generate(merge, prompts, most);
+  return said.map((words, i) => {
+    const isOver = words.length < Math.min(most, roomBehind(merge.model, at(prompts, i)));
+    return isOver ? [...words, ...ends.slice(0, 1)] : words;
+  });
 }
 
 /** A row's part of what was said of a batch: [predictions, 2 · count + 1] in rows. */

@@ -8,6 +8,8 @@ import { digest } from "../checkpoint/files.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import { writeSafetensors, type TensorSource } from "../checkpoint/write.js";
 import type { MergeHooks } from "../config/options.js";
+import type { Inputs } from "../inputs/open.js";
+import type { Column } from "../merge/source.js";
 import { expertOf, type MergeContext } from "../evaluate/baselines.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import {
@@ -23,10 +25,14 @@ import type { InputHash } from "../report/card.js";
 import { promptOf, targetsOf, type EncodedExample } from "../tasks/batches.js";
 
 /** What lessons depend on beside examples and options. */
-export interface LessonInputs {
-  readonly engine: string;
-  readonly hashes: readonly InputHash[];
-}
+export type LessonInputs = Pick<Inputs, "engine" | "hashes" | "columns">;
+
+/** What a column is made of: models by their files, and of a merge of several, what each counts for in every tensor. */
+const columnIdentity = ({ terms }: Column, names: readonly string[], hashes: readonly InputHash[]) =>
+  terms.map(({ member, coefficient }) => ({
+    files: hashes.filter(({ role }) => role === member.label),
+    coefficients: names.map(coefficient),
+  }));
 
 const list = (name: string, dtype: "I32" | "F32", values: Int32Array | Float32Array): TensorSource => ({
   name,
@@ -95,26 +101,39 @@ async function readTaught(
   }
 }
 
-/** A task's lesson: made, or found in the cache. */
-async function taughtOf(
+/** A hash of all that a lesson depends on. */
+export function lessonKey(
   place: MergeContext,
   task: SpokenTask,
   examples: readonly EncodedExample[],
-  { engine, hashes, ...options }: LessonInputs & LessonOptions,
-): Promise<Taught[]> {
-  const expert = at(place.vectors.experts, expertOf(place, task));
-  const key = digest({
-    format: 1,
+  { engine, hashes, columns, ...options }: LessonInputs & LessonOptions,
+): string {
+  const { tensors, packing, basePacking } = place.vectors;
+  return digest({
+    format: 2,
     engine,
-    hashes: hashes.filter(({ role }) => role === expert || role === "base" || role.startsWith(task.id)),
+    // What is rounded speaks otherwise.
+    packing,
+    basePacking,
+    base: hashes.filter(({ role }) => role === "base"),
+    expert: columnIdentity(at(columns, expertOf(place, task)), [...tensors.keys()], hashes),
     examples: examples.map((example) => ({ rows: example.rows, asks: promptOf(example).ids })),
     most: task.generation.most,
     distilOn: options.distilOn,
     temperature: options.temperature,
     teacherTokens: options.teacherTokens,
   });
+}
+
+/** A task's lesson: made, or found in the cache. */
+async function taughtOf(
+  place: MergeContext,
+  task: SpokenTask,
+  examples: readonly EncodedExample[],
+  options: LessonInputs & LessonOptions,
+): Promise<Taught[]> {
   const folder = join(cacheFolder(), "lessons");
-  const path = join(folder, `${key}.safetensors`);
+  const path = join(folder, `${lessonKey(place, task, examples, options)}.safetensors`);
   if (existsSync(path)) return readTaught(path, examples, options);
   const taught = await askExpert(place, task, examples, options);
   await mkdir(folder, { recursive: true });

@@ -81,8 +81,8 @@ const taughtTasks = (inputs: Inputs, options: RunOptions, hooks: MergeHooks): Pr
   withExperts(inputs, async (experts) => {
     const all: readonly PreparedTask[] = inputs.tasks;
     const [spoken, others] = [all.filter(isSpoken), all.filter((task) => !isSpoken(task))];
-    const { engine } = inputs;
-    const lessons = { ...options, split: options.adaptOn, engine, hashes: inputs.hashes };
+    const { engine, hashes, columns } = inputs;
+    const lessons = { ...options, split: options.adaptOn, engine, hashes, columns };
     const found = [
       ...(await withTeacher(experts, others, options.adaptOn)),
       ...(await withLessons(experts, spoken, lessons, hooks)),

@@ -7,7 +7,8 @@ import {
   type SpokenTask,
 } from "../../src/evaluate/lessons.js";
 import { residencies } from "../../src/merge/residency.js";
-import { applyGate, makeTable } from "../../src/merge/table.js";
+import { generate } from "../../src/evaluate/generate.js";
+import { applyGate, constantTables, makeTable } from "../../src/merge/table.js";
 import { taughtBy, teacherScorer } from "../../src/models/distil.js";
 import { spansOf } from "../../src/models/ops.js";
 import { overPieces } from "../../src/models/pieces.js";
@@ -154,4 +155,28 @@ export function distilTests(tolerance: number, slow: boolean): void {
       await close();
     },
   );
+
+  test("an expert whose places end has not come to an end: none is added to its words", async () => {
+    const { model, vectors, close } = await openCase("gpt2");
+    const ids = Array.from({ length: model.maxLength - 2 }, (_, i) => 5 + (i % 20));
+    const { examples } = rowsBatch("generate", [{ ids, types: [], targets: [6] }], [0]);
+    const options: LessonOptions = {
+      distilOn: "own",
+      divergence: "forward",
+      temperature: 1,
+      teacherTokens: 4,
+    };
+    const task = {
+      id: "a",
+      kind: "generate",
+      generation: { most: 12, text: () => "" },
+    } as unknown as SpokenTask;
+    const table = constantTables.individual(vectors.layers.length, 2, 0);
+    const [words] = await generate({ model, vectors, table }, [{ ids, types: [] }], 12);
+    const [taught] = await askExpert({ model, vectors }, task, examples, options);
+    // Three tokens are all that is left; this expert says no end among them.
+    expect(words).toHaveLength(3);
+    expect(taught!.row.targets).toEqual(words);
+    await close();
+  });
 }
