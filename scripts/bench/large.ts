@@ -59,6 +59,18 @@ interface Shape {
   readonly kind: "generate" | "choose";
 }
 
+/** What Qwen3's sizes share. */
+const qwen3 = {
+  model_type: "qwen3",
+  architectures: ["Qwen3ForCausalLM"],
+  num_key_value_heads: 8,
+  head_dim: 128,
+  max_position_embeddings: 40960,
+  rms_norm_eps: 1e-6,
+  rope_theta: 1e6,
+  vocab_size: 151936,
+};
+
 const publishedShapes: Readonly<Record<string, Shape>> = {
   // bigscience/T0_3B: T5 v1.1 XL, 2.85 billion parameters.
   "t0-3b": {
@@ -88,19 +100,12 @@ const publishedShapes: Readonly<Record<string, Shape>> = {
     dtype: "BF16",
     kind: "generate",
     config: {
-      model_type: "qwen3",
-      architectures: ["Qwen3ForCausalLM"],
+      ...qwen3,
       hidden_size: 2048,
       intermediate_size: 6144,
       num_hidden_layers: 28,
       num_attention_heads: 16,
-      num_key_value_heads: 8,
-      head_dim: 128,
-      max_position_embeddings: 40960,
-      rms_norm_eps: 1e-6,
-      rope_theta: 1e6,
       tie_word_embeddings: true,
-      vocab_size: 151936,
     },
   },
   // Qwen/Qwen3-8B: 8.19 billion parameters, for plans.
@@ -110,19 +115,12 @@ const publishedShapes: Readonly<Record<string, Shape>> = {
     dtype: "BF16",
     kind: "generate",
     config: {
-      model_type: "qwen3",
-      architectures: ["Qwen3ForCausalLM"],
+      ...qwen3,
       hidden_size: 4096,
       intermediate_size: 12288,
       num_hidden_layers: 36,
       num_attention_heads: 32,
-      num_key_value_heads: 8,
-      head_dim: 128,
-      max_position_embeddings: 40960,
-      rms_norm_eps: 1e-6,
-      rope_theta: 1e6,
       tie_word_embeddings: false,
-      vocab_size: 151936,
     },
   },
 };

@@ -13,6 +13,7 @@ import type { Method } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
 import { nearest } from "../nearest.js";
 import { fileNames, resultsFile, runFile, stateFile, type MethodResult } from "../folder/files.js";
+import { keepChatTemplate } from "../checkpoint/chat-template.js";
 import { writeMerge } from "../folder/merge.js";
 import { evaluateFolder } from "../run/evaluate.js";
 import { mergeTree } from "../treerun/run.js";
@@ -149,6 +150,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
   const folder = modelFolder(context, candidate.name);
   const before = performance.now();
   await writeMerge(folder, { ...merge, method, values }, { ...hooks, note: () => {} });
+  await keepChatTemplate(folder, inputs.chatTemplate);
   const seconds = { merge: (performance.now() - before) / 1000, total: (performance.now() - started) / 1000 };
   const { rows } = await evaluateFolder(
     { ...options, folder, base: inputs.locations.base, data, placement: plan.chosen },

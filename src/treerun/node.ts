@@ -8,6 +8,7 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { bestPoint, searchLambda } from "../evaluate/baselines.js";
 import { evaluateTasks, type TaskScore } from "../evaluate/evaluate.js";
+import { keepChatTemplate } from "../checkpoint/chat-template.js";
 import { writeMerge } from "../folder/merge.js";
 import { removeLeftovers, writeHead } from "../folder/output.js";
 import { loadState } from "../folder/state.js";
@@ -205,6 +206,7 @@ async function mergeByMethod({
     },
     hooks,
   );
+  await keepChatTemplate(model, inputs.chatTemplate);
   const { scores } = await evaluateFolder({ ...options, folder: model, data, placement: plan.chosen });
   return { test: scores };
 }

@@ -179,6 +179,20 @@ async function readTraining(out: string): Promise<number[]> {
   return lines.flatMap((line) => (JSON.parse(line) as { loss?: number }).loss ?? []);
 }
 
+test("other methods are measured in the experts' template, too", async () => {
+  const { code, stderr } = await cli(
+    ..."compare --tasks manners,sums --experts experts --methods average --no-search --val-per-task 4 --keep".split(
+      " ",
+    ),
+    ...quick,
+    "--out",
+    "compared",
+  );
+  expect({ code, stderr }).toMatchObject({ code: 0 });
+  const kept = await readFile(join(folder, "compared", "models", "average", "chat_template.jinja"), "utf8");
+  expect(kept.trim()).toBe(templates["signs"]!.plain.trim());
+});
+
 test("prompts that nobody has answered are enough, where experts say the rest", async () => {
   for (const task of Object.keys(tasks)) {
     await mkdir(join(folder, "asked", task), { recursive: true });
