@@ -1,8 +1,8 @@
 /** Conversations in a model's own words: its chat template, and which tokens of the result the assistant says. */
-import { Template } from "@huggingface/jinja";
 import { at } from "../at.js";
 import { messageOf, UserError } from "../errors.js";
 import { isObject, type Row } from "./columns.js";
+import { compileJinja } from "./jinja.js";
 import type { TextTokenizer } from "./tokenize.js";
 
 /** One message, with whatever else its row says of it (`tool_calls`, `name`), which templates may read. */
@@ -191,7 +191,7 @@ export function chatForm({ template, tokenizer, tokens, where }: ChatOptions): C
   };
   const signed = withSigns(template);
   const isMarked = signed !== template;
-  const compiled = told(() => new Template(signed));
+  const compiled = told(() => compileJinja(signed));
   const render = (messages: readonly ChatMessage[], tools: unknown, asks = false): string =>
     told(() =>
       compiled.render({

@@ -100,6 +100,9 @@ test("a template that cannot be filled in says where it is from and why", async 
   expect(() => mistral.tokens([say("assistant", "x"), say("assistant", "x")], undefined)).toThrow(
     /^here: the chat template: user and assistant must take turns/,
   );
+  await expect(formOf("bytes", "{% for i in range(999999) %}{% endfor %}")).rejects.toThrow(
+    /^here: the chat template: it counts beyond 100,000/,
+  );
   await expect(formOf("bytes", "{% for %}")).rejects.toThrow(/^here: the chat template: /);
 });
 
