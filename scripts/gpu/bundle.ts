@@ -125,6 +125,7 @@ async function copyProject(app: string): Promise<void> {
     "test/conformance",
     "scripts/bench",
     "scripts/gpu",
+    "scripts/rows-batch.ts",
     "dist/src",
     "dist/scripts",
     "data/mini",
@@ -139,7 +140,11 @@ async function copyProject(app: string): Promise<void> {
     });
   // What the conformance suite reads.
   const golden = join(packageFolder, "test", "golden");
-  const others = new Set(["mergekit", "methods.json", "pictures", "images.json", "family-minilm.json"]);
+  const others = new Set(
+    "mergekit methods.json pictures images.json family-minilm.json published quantised tokenizers arrow torch".split(
+      " ",
+    ),
+  );
   for (const name of await readdir(golden))
     if (!others.has(name))
       await cp(join(golden, name), join(app, "test", "golden", name), { recursive: true });

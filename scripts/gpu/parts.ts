@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { packageFolder } from "../../src/package.js";
-import { kinds } from "./families.js";
+import { kinds, makeFamily } from "./families.js";
 import { memory } from "./memory.js";
 import {
   benchScripts,
@@ -19,6 +19,7 @@ import {
   type Found,
   type Part,
 } from "./part.js";
+import type { StepPrograms } from "./programs.js";
 
 /** The conformance suite on the card, by vitest itself. */
 async function conformance(context: Context): Promise<Found> {
@@ -146,7 +147,9 @@ async function stepRows(
     ? ["--rounds", "1", "--steps-a-round", "1"]
     : ["--rounds", "2", "--steps-a-round", "3"];
   const name = context.emulated ? "small-4" : "base-8";
-  const which = ["--case", name, "--engines", engines, "--peers", peers, "--folder", context.work];
+  const batches = join(context.work, "batches.json");
+  const kept = ["--folder", context.work, "--keep-batches", batches];
+  const which = ["--case", name, "--engines", engines, "--peers", peers, ...kept];
   const where = ["--device", context.torch ? "cuda" : "cpu", "--python", context.python, "--out", file];
   const ended = await node(context, log, join(benchScripts, "step.js"), which.concat(where, rounds));
   if (!existsSync(file)) return { what: "", rows: [], ended };
@@ -190,6 +193,40 @@ async function step(context: Context): Promise<Found> {
       },
     ],
     data: rows,
+  };
+}
+
+/** What each program of that step takes on the card, and the host to record them all. */
+async function programs(context: Context): Promise<Found> {
+  const batches = join(context.work, "batches.json");
+  if (!existsSync(batches)) return { ok: false, summary: "the part step has not run in this folder" };
+  const kind = context.emulated ? "encoder-small" : "encoder";
+  const { base, experts } = await makeFamily(kind, join(context.work, kind));
+  const ended = await node(context, "programs", join(here, "programs.js"), [base, batches, ...experts]);
+  const answer = lastJson<StepPrograms>(ended);
+  if (!answer) return { ok: false, summary: why(ended, "programs") };
+  const { stepMs, recordMs, dispatches, submissions } = answer;
+  const all = answer.programs.reduce((sum, { ms }) => sum + ms, 0);
+  return {
+    ok: true,
+    summary:
+      `${stepMs.toFixed(0)} ms a step, of which ${recordMs.toFixed(0)} to record ${dispatches} programs in ` +
+      `${submissions} submissions; ${all.toFixed(0)} ms by the card's clock`,
+    tables: [
+      {
+        title: "Programs of a step that take longest, by the card's clock",
+        head: ["program, its inputs → output", "calls", "ms", "share"],
+        body: answer.programs
+          .slice(0, 40)
+          .map(({ name, calls, ms }) => [
+            name,
+            String(calls),
+            ms.toFixed(2),
+            `${((100 * ms) / all).toFixed(1)} %`,
+          ]),
+      },
+    ],
+    data: answer,
   };
 }
 
@@ -295,6 +332,7 @@ async function nodeGpu(context: Context): Promise<Found> {
 export const parts: readonly Part[] = [
   { name: "op", what: "the merge op in GB/s, beside a copy and PyTorch", limit: 55, run: op },
   { name: "step", what: "the training step and its parts, beside PyTorch", limit: 110, run: step },
+  { name: "programs", what: "the step's programs by the card's clock", limit: 30, run: programs },
   { name: "limits", what: "an embedding larger than a binding", limit: 35, run: limits },
   { name: "conformance", what: "the conformance suite on webgpu", limit: 110, run: conformance },
   { name: "memory", what: "peaks under a budget, flat, pairwise and in a tree", limit: 140, run: memory },
