@@ -4,6 +4,8 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** Files that take longest, in that order: begun last, one of them would run on alone. */
 const longest = [
+  "conformance/webgpu-models",
+  "conformance/webgpu-words",
   "conformance/webgpu",
   "cli/main-job",
   "cli/merge",

@@ -129,6 +129,7 @@ async function copyProject(app: string): Promise<void> {
     "dist/src",
     "dist/scripts",
     "data/mini",
+    "data/native",
     "data/tasks.json",
     "data/prompts.yaml",
     "checkpoints/mini",

@@ -1,27 +1,8 @@
 import type { TensorInfo } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
-import { defineKernel, threeSizes, type KernelCall } from "./kernels.js";
-
-/** A program as tfjs's WebGPU back end takes it (its webgpu_program.d.ts). */
-interface Program {
-  variableNames: string[];
-  outputShape: number[];
-  uniforms: string;
-  workgroupSize: [number, number, number];
-  dispatchLayout: { x: number[] };
-  dispatch: [number, number, number];
-  shaderKey: string;
-  getUserCode(): string;
-}
-interface WebgpuBackend {
-  runWebGPUProgram(
-    program: Program,
-    inputs: TensorInfo[],
-    dtype: "float32",
-    uniforms: { type: "int32"; data: number[] }[],
-  ): TensorInfo;
-}
-type WebgpuCall = KernelCall<WebgpuBackend>;
+import { defineKernel, threeSizes } from "./kernels.js";
+import { registerFusedKernels } from "./webgpu-fused.js";
+import { groupSize, runProgram, type WebgpuCall } from "./webgpu-program.js";
 
 /** How entries of deltas lie in words of 32 bits; merge/packing.ts packs them. */
 interface WordLayout {
@@ -79,7 +60,6 @@ const layouts: readonly WordLayout[] = [
   },
 ];
 
-const groupSize = 64;
 /** Words that an invocation of the products takes at least: what it adds up alone costs no barrier. */
 const wordsEach = 16;
 /** Enough groups to fill a large card; each strides over the rest. */
@@ -110,7 +90,7 @@ const wordPlace = ({ per }: WordLayout): string => `
     let start = row * uniforms.width + column;`;
 
 /** One of our programs: what it is called, what it reads beside the deltas, and its WGSL. */
-interface OwnProgram {
+interface DeltaProgram {
   readonly name: string;
   readonly order: readonly string[];
   /** Groups of invocations for so many words. */
@@ -123,32 +103,24 @@ interface OwnProgram {
 function runOnDeltas(
   call: WebgpuCall,
   { packing }: WordLayout,
-  { name, order, groups, outputShape, code }: OwnProgram,
+  { name, order, groups, outputShape, code }: DeltaProgram,
 ): TensorInfo {
   const [data, scales] = [call.input("data"), call.optionalInput("scales")];
   const [rows, width] = [call.number("rows"), call.number("width")];
   const [experts, , words] = threeSizes(data);
   const dispatched = groups(rows * words);
-  const inputs = [
-    ...order.map((input) => ({ variable: input, tensor: call.input(input) })),
-    { variable: "deltas", tensor: data },
-  ];
-  if (scales) inputs.push({ variable: "scales", tensor: scales });
-  return call.backend.runWebGPUProgram(
-    {
-      variableNames: inputs.map(({ variable }) => variable),
-      outputShape: outputShape(dispatched),
-      uniforms: "experts : i32, rows : i32, width : i32, words : i32,",
-      workgroupSize: [groupSize, 1, 1],
-      dispatchLayout: { x: [0] },
-      dispatch: [dispatched, 1, 1],
-      shaderKey: `trainMerge_${name}_${packing}_${experts}`,
-      getUserCode: () => code.replaceAll("EXPERTS", String(experts)),
-    },
-    inputs.map(({ tensor }) => tensor),
-    "float32",
-    [experts, rows, width, words].map((value) => ({ type: "int32", data: [value] })),
-  );
+  return runProgram(call, {
+    name: `${name}_${packing}_${experts}`,
+    inputs: [
+      ...order.map((input) => [input, call.input(input)] as const),
+      ["deltas", data],
+      ...(scales ? [["scales", scales] as const] : []),
+    ],
+    whole: { experts, rows, width, words },
+    groups: dispatched,
+    outputShape: outputShape(dispatched),
+    code: code.replaceAll("EXPERTS", String(experts)),
+  });
 }
 
 /** base + Σ c_i τ_i: an invocation a word, which reads each delta once and writes what it stands for. */
@@ -210,11 +182,12 @@ function deltaProducts(call: WebgpuCall, layout: WordLayout): TensorInfo {
   });
 }
 
-/** The merge op and its gradient as WGSL, in every packing. */
+/** The merge op and its gradient as WGSL, in every packing, and the fused ones. */
 export function registerWebgpuKernels(): void {
+  registerFusedKernels();
   for (const layout of layouts) {
     const define = (op: string, kernel: (call: WebgpuCall, layout: WordLayout) => TensorInfo) =>
-      defineKernel<WebgpuBackend>("webgpu", `${op}_${layout.packing}`, (call) => kernel(call, layout));
+      defineKernel("webgpu", `${op}_${layout.packing}`, (call: WebgpuCall) => kernel(call, layout));
     define("MergeDeltas", mergeDeltas);
     define("DeltaProducts", deltaProducts);
   }

@@ -1,7 +1,10 @@
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { registerBackend, type KernelBackend } from "@tensorflow/tfjs-core";
+import { packageFolder } from "../package.js";
 import { findPackage, noCard, type Loaded } from "./engine.js";
 import { registerWebgpuKernels } from "./webgpu-kernels.js";
+import type { BindingDevice } from "./webgpu-bindings.js";
 import type { BufferMaker, PooledBuffer } from "./webgpu-pool.js";
 import { recordWholeStages, type TfjsWebgpuBackend, type WebgpuCounts } from "./webgpu-queue.js";
 
@@ -29,7 +32,7 @@ interface GpuAdapter {
   };
   requestDevice(descriptor: object): Promise<GpuDevice>;
 }
-interface GpuDevice extends BufferMaker<PooledBuffer> {
+interface GpuDevice extends BufferMaker<PooledBuffer>, BindingDevice {
   readonly limits: Limits;
   addEventListener(type: "uncapturederror", listener: (event: { error: { message: string } }) => void): void;
 }
@@ -39,6 +42,34 @@ interface Dawn {
 }
 interface TfjsWebgpu {
   WebGPUBackend: new (device: object, info: object) => KernelBackend & TfjsWebgpuBackend;
+}
+
+type Gpu = ReturnType<Dawn["create"]>;
+
+/** For measurements: Dawn's own switches, such as "disable-dawn-features=timestamp_quantization", divided by blanks. */
+const switchesVariable = "TRAIN_MERGE_DAWN";
+
+/** NVIDIA's driver by the library that needs no display: the one its manifest names does not start on many servers. */
+const headlessNvidia = join(packageFolder, "data", "native", "nvidia-headless.json");
+
+/** Dawn with its adapter. A second look is taken with NVIDIA's driver for machines without a display. */
+async function findAdapter({ create }: Dawn): Promise<{ gpu: Gpu; adapter: GpuAdapter }> {
+  const switches = (process.env[switchesVariable] ?? "").split(" ").filter(Boolean);
+  const look = async () => {
+    const gpu = create(switches);
+    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    return adapter ? { gpu, adapter } : undefined;
+  };
+  const found = await look();
+  if (found) return found;
+  if (process.platform !== "linux") throw noCard();
+  // The Vulkan loader's own variables: the second is not looked at where the first is set.
+  const variable = process.env["VK_DRIVER_FILES"] === undefined ? "VK_ADD_DRIVER_FILES" : "VK_DRIVER_FILES";
+  const named = process.env[variable];
+  process.env[variable] = named ? `${named}:${headlessNvidia}` : headlessNvidia;
+  const headless = await look();
+  if (headless) return headless;
+  throw noCard();
 }
 
 /** @template T the parts of the package that are used here: it need not be installed, so its own types are not there */
@@ -85,12 +116,10 @@ async function openDevice(adapter: GpuAdapter): Promise<GpuDevice> {
  * @throws Error where a package or a card is missing
  */
 export async function loadWebgpu(): Promise<Loaded> {
-  const { create, globals } = await importOptional<Dawn>("webgpu");
+  const dawn = await importOptional<Dawn>("webgpu");
   const { WebGPUBackend } = await importOptional<TfjsWebgpu>("@tensorflow/tfjs-backend-webgpu");
-  Object.assign(globalThis, globals);
-  const gpu = create([]);
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw noCard();
+  Object.assign(globalThis, dawn.globals);
+  const { gpu, adapter } = await findAdapter(dawn);
   const device = await openDevice(adapter);
   // tfjs looks for a browser: a navigator that has the card (which keeps Dawn's instance alive).
   Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });

@@ -1,3 +1,5 @@
+import { at } from "../at.js";
+
 /** A WebGPU buffer, as far as the pool looks at it. */
 export interface PooledBuffer {
   readonly size: number;
@@ -26,6 +28,27 @@ export function roundedSize(bytes: number, limit: number): number {
   return Math.max(bytes, Math.min(limit, Math.ceil(bytes / step) * step));
 }
 
+interface Idle<B> {
+  readonly buffer: B;
+  /** Buffers are numbered as they are made. */
+  readonly number: number;
+  readonly since: number;
+}
+
+/**
+ * Takes the oldest buffer off a shelf: steps that ask alike get the same buffers in the same order, and groups of
+ * bindings (webgpu-bindings.ts) serve again.
+ */
+function takeFirst<B>(shelf: Idle<B>[] | undefined): Idle<B> | undefined {
+  if (!shelf || shelf.length === 0) return undefined;
+  let first = 0;
+  for (const [i, { number }] of shelf.entries()) if (number < at(shelf, first).number) first = i;
+  const taken = shelf[first];
+  const last = shelf.pop();
+  if (last && last !== taken) shelf[first] = last;
+  return taken;
+}
+
 /**
  * Buffers of a WebGPU device, used again. It takes the place of tfjs's own BufferManager, which looks for a buffer of
  * exactly the same size and never gives one back: batches of many lengths would fill the card. Here sizes are rounded
@@ -38,7 +61,9 @@ export class BufferPool<B extends PooledBuffer> {
   /** The highest numBytesAllocated so far. */
   peakBytes = 0;
   private submissions = 0;
-  private readonly free = new Map<string, { buffer: B; since: number }[]>();
+  private made = 0;
+  private readonly numbers = new WeakMap<B, number>();
+  private readonly free = new Map<string, Idle<B>[]>();
   private readonly used = new Set<B>();
 
   /** @param limit bytes that one binding may have */
@@ -54,7 +79,7 @@ export class BufferPool<B extends PooledBuffer> {
   acquireBuffer(size: number, usage: number, mappedAtCreation = false, reuse = true): B {
     if (!reuse) return this.hold(this.make(size, usage, mappedAtCreation));
     const bytes = usage & storage ? roundedSize(size, this.limit) : size;
-    const idle = this.free.get(`${bytes} ${usage}`)?.pop();
+    const idle = takeFirst(this.free.get(`${bytes} ${usage}`));
     return this.hold(idle?.buffer ?? this.make(bytes, usage, mappedAtCreation));
   }
 
@@ -69,7 +94,7 @@ export class BufferPool<B extends PooledBuffer> {
     }
     const key = `${buffer.size} ${buffer.usage}`;
     const shelf = this.free.get(key) ?? [];
-    shelf.push({ buffer, since: this.submissions });
+    shelf.push({ buffer, number: this.numbers.get(buffer) ?? 0, since: this.submissions });
     this.free.set(key, shelf);
   }
 
@@ -108,6 +133,7 @@ export class BufferPool<B extends PooledBuffer> {
 
   private make(size: number, usage: number, mappedAtCreation: boolean): B {
     const buffer = this.device.createBuffer({ size, usage, mappedAtCreation });
+    this.numbers.set(buffer, this.made++);
     this.numBytesAllocated += size;
     this.peakBytes = Math.max(this.peakBytes, this.numBytesAllocated);
     return buffer;

@@ -1,4 +1,5 @@
 import { env, util } from "@tensorflow/tfjs-core";
+import { reuseBindings, type BindingBackend, type BindingDevice } from "./webgpu-bindings.js";
 import { BufferPool, type BufferMaker, type PooledBuffer } from "./webgpu-pool.js";
 
 /** What the card was asked to do since the process began. */
@@ -13,7 +14,7 @@ export interface WebgpuCounts {
 }
 
 /** The parts of tfjs's WebGPUBackend (4.22.0) that are replaced here. */
-export interface TfjsWebgpuBackend {
+export interface TfjsWebgpuBackend extends BindingBackend {
   bufferManager: BufferPool<PooledBuffer>;
   readonly tensorMap: {
     has(id: object): boolean;
@@ -131,7 +132,7 @@ function cutWhatIsRead(backend: TfjsWebgpuBackend): void {
  */
 export function recordWholeStages(
   backend: TfjsWebgpuBackend,
-  device: BufferMaker<PooledBuffer>,
+  device: BufferMaker<PooledBuffer> & BindingDevice,
   limit: number,
 ): WebgpuCounts {
   const counts: WebgpuCounts = { dispatches: 0, submissions: 0, uploaded: 0, downloaded: 0 };
@@ -140,5 +141,6 @@ export function recordWholeStages(
   releaseAtOnce(backend);
   submitSeldom(backend, pool, counts);
   cutWhatIsRead(backend);
+  reuseBindings(backend, device);
   return counts;
 }

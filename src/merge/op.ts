@@ -194,8 +194,8 @@ export function mergeForward(base: Tensor, deltas: Deltas, coefficients: Tensor1
 export function mergeGradient(dTheta: Tensor, deltas: Deltas): Tensor1D {
   return tidy(() => {
     const products = kernel("DeltaProducts", deltas, { dTheta });
-    // Many groups of threads, each with its own sums.
-    if (products) return sum<Tensor1D>(products, 0);
+    // Several groups of threads, each with its own sums.
+    if (products) return products.shape[0] === 1 ? reshape(products, [-1]) : sum<Tensor1D>(products, 0);
     return reshape(matMul(unpacked(deltas), reshape(dTheta, [-1, 1])), [-1]);
   });
 }

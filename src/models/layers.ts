@@ -19,18 +19,9 @@ import {
   type Tensor2D,
   type Tensor,
 } from "@tensorflow/tfjs-core";
-import {
-  affine,
-  rows,
-  concatenated,
-  layerNorm,
-  lowRank,
-  plus,
-  rmsNorm,
-  scaled,
-  op,
-  type Dense,
-} from "./ops.js";
+import { affine, rows, concatenated, lowRank, plus, scaled, op, type Dense } from "./ops.js";
+import { layerNorm, rmsNorm } from "./norms.js";
+import { hasKernel, runOwn } from "./own-kernels.js";
 import type { HeadNames, Lookup, Weights, Shapes } from "./types.js";
 
 export const isMatrix = (tensor: Tensor): tensor is Tensor2D => tensor.rank === 2;
@@ -157,8 +148,20 @@ export const shapesOfBlocks = (
   blocks: readonly { readonly shapes: Shapes }[],
 ): Map<string, readonly number[]> => new Map(blocks.flatMap(({ shapes }) => [...shapes]));
 
+/** An activation by the engine's own kernels where it has them, else as it is composed of tfjs's. */
+const activation =
+  (name: string, composed: (x: Tensor2D) => Tensor2D) =>
+  (x: Tensor2D): Tensor2D => {
+    if (!hasKernel(`Activation_${name}`)) return composed(x);
+    return op(
+      [x],
+      ([input]) => ({ value: runOwn<Tensor2D>(`Activation_${name}`, { x: input }), saved: [input] }),
+      (dy, [input]) => [runOwn(`ActivationGradient_${name}`, { x: input, dy })],
+    );
+  };
+
 /** x · Φ(x), the exact (erf) form. Φ is kept rather than made again: erf is the dearest part. */
-export const gelu = (x: Tensor2D): Tensor2D =>
+export const gelu = activation("gelu", (x) =>
   op(
     [x],
     ([input]) => {
@@ -169,10 +172,11 @@ export const gelu = (x: Tensor2D): Tensor2D =>
       const density = mul(exp(mul(square(input), -0.5)), 1 / Math.sqrt(2 * Math.PI));
       return [mul(dy, add(cdf, mul(input, density)))];
     },
-  );
+  ),
+);
 
 /** GELU by tanh (Hendrycks & Gimpel 2016): x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³))). */
-function geluTanh(x: Tensor2D): Tensor2D {
+const geluTanh = activation("geluTanh", (x) => {
   const [root, cubic] = [Math.sqrt(2 / Math.PI), 0.044715];
   return op(
     [x],
@@ -185,12 +189,11 @@ function geluTanh(x: Tensor2D): Tensor2D {
       return [mul(mul(dy, 0.5), add(add(t, 1), mul(input, mul(sub(1, square(t)), inner))))];
     },
   );
-}
+});
 
 /** x · σ(s x): SiLU with s = 1, CLIP's quick GELU with s = 1.702. */
-const swish =
-  (slope: number) =>
-  (x: Tensor2D): Tensor2D =>
+const swish = (name: string, slope: number) =>
+  activation(name, (x) =>
     op(
       [x],
       ([input]) => {
@@ -198,7 +201,8 @@ const swish =
         return { value: mul(input, s), saved: [input, s] };
       },
       (dy, [input, s]) => [mul(dy, mul(s, add(mul(mul(input, slope), sub(1, s)), 1)))],
-    );
+    ),
+  );
 
 const relu = (x: Tensor2D): Tensor2D =>
   op(
@@ -213,9 +217,9 @@ export const activations = {
   gelu_new: geluTanh,
   gelu_pytorch_tanh: geluTanh,
   gelu_fast: geluTanh,
-  quick_gelu: swish(1.702),
-  silu: swish(1),
-  swish: swish(1),
+  quick_gelu: swish("quickGelu", 1.702),
+  silu: swish("silu", 1),
+  swish: swish("silu", 1),
   relu,
 } as const;
 export type ActivationName = keyof typeof activations;

@@ -7,7 +7,8 @@ import type { State } from "./encoder.js";
 import { attendBack, type SelfAttentionState } from "./kv-cache.js";
 import { parseLlama, type LlamaConfig } from "./llama-config.js";
 import { mixtureOfExperts } from "./mixture.js";
-import { multiplied, plus, rmsNorm, times } from "./ops.js";
+import { rmsNorm } from "./norms.js";
+import { multiplied, plus, times } from "./ops.js";
 import { angles, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
 

@@ -13,6 +13,7 @@ import { attention } from "../../src/models/attention.js";
 import { attentionBias } from "../../src/models/layout.js";
 import { activations } from "../../src/models/layers.js";
 import * as lossOps from "../../src/models/losses.js";
+import { layerNorm } from "../../src/models/norms.js";
 import * as ops from "../../src/models/ops.js";
 import { golden, relativeError } from "../helpers.js";
 import { flat, toTensor } from "./load.js";
@@ -41,7 +42,7 @@ export function opTests(tolerance: number): void {
   const run: Record<string, (inputs: Tensor[], g: GoldenOp) => Tensor> = {
     linear: ([x, w, b]) => ops.affine(x as Tensor2D, [{ weight: w as Tensor2D, bias: b as Tensor1D }]),
     gelu: ([x]) => activations.gelu(x as Tensor2D),
-    layerNorm: ([x, s, b]) => ops.layerNorm(x as Tensor2D, s as Tensor1D, b as Tensor1D, 1e-12),
+    layerNorm: ([x, s, b]) => layerNorm(x as Tensor2D, s as Tensor1D, b as Tensor1D, 1e-12),
     rows: ([t], g) => ops.rows(t as Tensor2D, tensor1d(g.ids!, "int32")),
     // Two segments, cut after the first row.
     attention: ([projected], g) => {
@@ -60,6 +61,22 @@ export function opTests(tolerance: number): void {
     for (const [i, gradient] of gradients.entries())
       expect(relativeError(await gradient.data(), flat(g.gradients[i]))).toBeLessThan(tolerance);
     [y, ...inputs, ...gradients].forEach((t) => t.dispose());
+  });
+
+  test("rows: what falls into few of them is added up", async () => {
+    const ids = Array.from({ length: 70 }, (_, i) => (i * i) % 3);
+    const dy = ids.map((_, i) => [i + 0.5, 1 - 2 * i]);
+    const [gradient] = tidy(() =>
+      grads((table: Tensor) => ops.rows(table as Tensor2D, tensor1d(ids, "int32")))(
+        [tensor2d([0, 0, 0, 0, 0, 0], [3, 2])],
+        tensor2d(dy),
+      ),
+    );
+    const expected = [0, 1, 2].flatMap((row) =>
+      [0, 1].map((column) => dy.reduce((sum, x, i) => sum + (ids[i] === row ? x[column]! : 0), 0)),
+    );
+    expect([...(await gradient!.data())]).toEqual(expected);
+    gradient!.dispose();
   });
 
   interface Loss {

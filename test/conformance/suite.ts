@@ -20,13 +20,23 @@ import { opTests } from "./ops.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
+/** Parts of the suite, for engines so slow (or cards so dear) that they are tried side by side. */
+const suiteParts = ["ops", "models", "words"] as const;
+type SuitePart = (typeof suiteParts)[number];
+
+interface Options {
+  readonly tolerance?: number;
+  readonly slow?: boolean;
+  readonly parts?: readonly SuitePart[];
+}
+
 /**
  * The suite every engine must pass. A `slow` one, as an emulated card is, is spared the
  * 22.7-million-parameter family.
  */
 export async function conformance(
   name: EngineName,
-  { tolerance = 1e-4, slow: known = false }: { tolerance?: number; slow?: boolean } = {},
+  { tolerance = 1e-4, slow: known = false, parts = suiteParts }: Options = {},
 ): Promise<void> {
   const problem = await startEngine(name).then(
     () => undefined,
@@ -38,26 +48,33 @@ export async function conformance(
   describe.skipIf(problem !== undefined)(
     `${name}${problem === undefined ? "" : ` (skipped: ${problem})`}`,
     () => {
-      describe("ops", () => opTests(1e-5));
-      describe("merge", mergeTests);
-      describe("a base in fewer bits", baseTests);
-      describe("adapters", () => adapterTests(tolerance, slow));
-      describe("model families", () => modelTests(tolerance, slow));
-      describe("kinds of answers", () => kindTests(tolerance, slow));
-      describe("tensors over the engine's limit", () => limitTests(tolerance, slow));
-      describe("fine-tuning", finetuneTests);
-      describe("what language models say", () => generationTests(tolerance, slow));
-      describe("distillation, token by token", () => distilTests(tolerance, slow));
-      describe("the family that ships", () => {
-        let mini: Loaded;
-        beforeAll(async () => {
-          mini = await load(join(packageFolder, "checkpoints", "mini"), "mini");
-          return () => mini.dispose();
+      if (parts.includes("ops")) {
+        describe("ops", () => opTests(1e-5));
+        describe("merge", mergeTests);
+        describe("a base in fewer bits", baseTests);
+        describe("the family that ships", () => {
+          let mini: Loaded;
+          beforeAll(async () => {
+            mini = await load(join(packageFolder, "checkpoints", "mini"), "mini");
+            return () => mini.dispose();
+          });
+          familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
+          trainerTests(() => mini, slow);
+          statisticsTests(tolerance, slow);
         });
-        familyTests(() => mini, join(packageFolder, "data", "mini"), tolerance);
-        trainerTests(() => mini, slow);
-        statisticsTests(tolerance, slow);
-      });
+      }
+      if (parts.includes("models")) {
+        describe("adapters", () => adapterTests(tolerance, slow));
+        describe("model families", () => modelTests(tolerance, slow));
+        describe("kinds of answers", () => kindTests(tolerance, slow));
+        describe("tensors over the engine's limit", () => limitTests(tolerance, slow));
+      }
+      if (parts.includes("words")) {
+        describe("fine-tuning", finetuneTests);
+        describe("what language models say", () => generationTests(tolerance, slow));
+        describe("distillation, token by token", () => distilTests(tolerance, slow));
+      }
+      if (!parts.includes("ops")) return;
       const tooSlow = slow ? "too slow on this engine" : undefined;
       const reason = hasShared ? tooSlow : "../shared is not here";
       if (reason !== undefined && problem === undefined) console.log(`${name}, MiniLM skipped: ${reason}`);

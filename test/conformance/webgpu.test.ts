@@ -7,7 +7,7 @@ import { coefficientGradient } from "../../src/train/step.js";
 import { conformance } from "./suite.js";
 import { goldenTable, load, toBatch } from "./load.js";
 
-await conformance("webgpu");
+await conformance("webgpu", { parts: ["ops"] });
 
 // Counted on an emulated card as on a real one.
 describe.skipIf(webgpuCounts() === undefined)("what a step asks of the card", () => {
