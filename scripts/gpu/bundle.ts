@@ -18,33 +18,7 @@ import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
 import { brotliDecompressSync } from "node:zlib";
 import { packageFolder } from "../../src/package.js";
-
-/** Packages that the proof runs, beside what they depend on. */
-const packages = [
-  "@tensorflow/tfjs-core",
-  "@tensorflow/tfjs-backend-webgpu",
-  "@tensorflow/tfjs-backend-wasm",
-  "@tensorflow/tfjs-backend-cpu",
-  "webgpu",
-  "@huggingface/jinja",
-  "@huggingface/tokenizers",
-  "@cornerstonejs/codec-libjpeg-turbo-8bit",
-  "@resvg/resvg-js",
-  "dejavu-fonts-ttf",
-  "commander",
-  "csv-parse",
-  "fastest-levenshtein",
-  "fflate",
-  "hyparquet",
-  "hyparquet-compressors",
-  "ml-matrix",
-  "pngjs",
-  "seedrandom",
-  "vega",
-  "yaml",
-  "zod",
-  "vitest",
-];
+import { copied, packages } from "./bundle-files.js";
 
 /** Dependencies that nothing here calls: types, and what vite minifies CSS with. */
 const unneeded = /(^|\/)(lightningcss|@types\/)/;
@@ -116,24 +90,6 @@ async function copyPackages(app: string): Promise<void> {
 }
 
 async function copyProject(app: string): Promise<void> {
-  const copied = [
-    "package.json",
-    "vitest.config.ts",
-    "tsconfig.json",
-    "src",
-    "test/helpers.ts",
-    "test/conformance",
-    "scripts/bench",
-    "scripts/gpu",
-    "scripts/rows-batch.ts",
-    "dist/src",
-    "dist/scripts",
-    "data/mini",
-    "data/native",
-    "data/tasks.json",
-    "data/prompts.yaml",
-    "checkpoints/mini",
-  ];
   for (const path of copied)
     await cp(join(packageFolder, path), join(app, path), {
       recursive: true,

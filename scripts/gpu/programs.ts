@@ -1,5 +1,6 @@
 /**
- * Where a step's time goes on a card: what the host takes to record it, and each program's own time by the card's clock.
+ * Where a step's time goes on a card: what the host takes to record it, and each program's own time by the card's
+ * clock.
  *
  *   node dist/scripts/gpu/programs.js BASE BATCHES.json TASK=EXPERT…
  *

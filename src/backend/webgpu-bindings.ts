@@ -84,8 +84,8 @@ function reuseUniforms(backend: BindingBackend): void {
 }
 
 /**
- * A program with the same buffers has the same group of bindings. Buffers come round: a step frees and takes them in the
- * order of the step before. (A group of a buffer that was destroyed is never asked for again.)
+ * A program with the same buffers has the same group of bindings. Buffers come round: a step frees and takes them in
+ * the order of the step before. (A group of a buffer that was destroyed is never asked for again.)
  */
 function reuseGroups(device: BindingDevice): void {
   const known = new Map<string, object>();

@@ -78,7 +78,7 @@ const gatherVector = (layout: WordLayout, name: string, array: string): string =
 
 /** One word of every expert at `index` → float32 vector `d`. */
 const eachExpert = ({ unpack }: WordLayout, body: string): string => `
-    for (var e = 0; e < uniforms.experts; e++) {
+    for (var e = 0; e < EXPERTS; e++) {
       let w = deltas[e * uniforms.rows * uniforms.words + index];
       let d = ${unpack};
       ${body}

@@ -106,6 +106,7 @@ function summedInto(x: Tensor2D, ids: Tensor1D, count: number): Tensor2D {
   const isCrowded = count * crowd <= x.shape[0];
   if (getBackend() !== "webgpu" || !isCrowded) return unsortedSegmentSum(x, ids, count);
   const [n] = x.shape;
+  if (count === 1) return reshape(columnSums(x), [1, -1]);
   return matMul(reshape(oneHot(ids, count, 1, 0, "float32"), [n, count]), x, true);
 }
 
