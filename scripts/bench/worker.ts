@@ -15,7 +15,7 @@ import { stagesOf, openStage, type StageWeights } from "../../src/stages/stages.
 import { tokensAPass } from "../../src/tasks/batches.js";
 import { adamDefaults, adamW, zeroMoments } from "../../src/train/adamw.js";
 import { modelPasses, type StepJob } from "../../src/train/passes.js";
-import { jobLosses } from "../../src/train/step.js";
+import { jobLosses } from "../../src/train/losses.js";
 import type { FirstStep } from "./answers.js";
 import { loadJob, startTable } from "./job.js";
 import { measureMachine } from "./machine.js";

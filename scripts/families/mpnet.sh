@@ -4,11 +4,13 @@
 #
 #   bash scripts/families/mpnet.sh DATA OUT           # such as data/text checkpoints/mpnet
 #
-# Needs pip and unzip for the base alone. TASKS (full) and LORA (adapters, in OUT/lora) may be set, and of a task MOST (training examples),
+# Needs pip and unzip for the base alone. TASKS (full) and LORA (adapters, in OUT/lora) may be set, the SEED, and of a task MOST (training examples),
 # EPOCHS and RATE.
 set -euo pipefail
 data=$1 out=$2
-tasks=${TASKS:-rte cb copa sst2 trec6} lora=${LORA:-rte sst2 trec6} most=${MOST:-2000}
+tasks=${TASKS-rte cb copa sst2 trec6} lora=${LORA-rte sst2 trec6} most=${MOST:-2000} seed=${SEED:-0}
+# Seed 0 is the family itself; others lie beside it.
+experts=$out/experts$([ "$seed" = 0 ] || echo "-$seed")
 merge() { node "$(dirname "$0")/../../dist/src/cli/main.js" "$@"; }
 
 if [ ! -e "$out/base/config.json" ]; then
@@ -38,7 +40,7 @@ learn() { # TASK FOLDER RATE MORE…
   # Its tensors lie there until it is finished.
   if [ -e "$folder/finetune.safetensors" ]; then resume=(--resume); elif [ -e "$folder/finetune.json" ]; then return 0; fi
   merge finetune --task "$task" --base "$out/base" --data "$data" --most "$most" --epochs "${EPOCHS:-$(epochs_of "$task")}" \
-    --lr "${RATE:-$rate}" --batch-size 16 --out "$folder" ${resume[@]+"${resume[@]}"} "$@"
+    --lr "${RATE:-$rate}" --batch-size 16 --seed "$seed" --out "$folder" ${resume[@]+"${resume[@]}"} "$@"
 }
-for task in $tasks; do learn "$task" "$out/experts/$task" "$(rate_of "$task")"; done
+for task in $tasks; do learn "$task" "$experts/$task" "$(rate_of "$task")"; done
 for task in $lora; do learn "$task" "$out/lora/$task" 5e-4 --lora 8; done

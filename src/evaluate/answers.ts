@@ -12,6 +12,7 @@ import {
 } from "../tasks/decisions.js";
 import type { MetricName } from "../tasks/metrics.js";
 import * as metrics from "./metrics.js";
+import type { Embedded } from "./vectors.js";
 
 /** A class, a row or a number; classes; or a text. */
 export type Said = number | readonly number[] | string;
@@ -85,11 +86,13 @@ function lossOf({ example, decisions }: Decided): number {
 /** Answers of some examples, and what was lost, summed; the mean is over `over`. */
 export interface Tally {
   readonly answered: Answered[];
+  /** Of what is answered by vectors: each text's. */
+  readonly vectors: Embedded[];
   loss: number;
   over: number;
 }
 
-export const emptyTally = (): Tally => ({ answered: [], loss: 0, over: 0 });
+export const emptyTally = (): Tally => ({ answered: [], vectors: [], loss: 0, over: 0 });
 
 /** A batch's scores: in rows of some width. */
 export interface BatchScores {
@@ -109,6 +112,10 @@ export function tally(sum: Tally, batch: Batch, { values, width }: BatchScores, 
     return;
   }
   for (const one of decided(batch, values, width)) {
+    if (batch.kind === "match") {
+      sum.vectors.push({ example: one.example, vectors: one.decisions.map((vector) => vector.slice()) });
+      continue;
+    }
     sum.answered.push({ example: one.example, answer: answerOf(one, mayLack) });
     sum.loss += lossOf(one);
   }
@@ -134,6 +141,10 @@ const ofTexts = (
   answered: readonly Answered[],
   score: (said: string, answers: readonly string[]) => number,
 ): number => mean(answered.map(({ example, answer }) => score(textAnswer(answer), rightAnswers(example))));
+
+/** Of each text that was looked for, once: the ranks of all its partners. */
+const ranksOf = (answered: readonly Answered[]): (readonly number[])[] =>
+  answered.map(({ answer }) => listAnswer(answer)).filter(({ length }) => length > 0);
 
 type Measure = (answered: readonly Answered[], names: AnswerNames) => number;
 
@@ -190,6 +201,9 @@ const measures: Readonly<Record<MetricName, Measure>> = {
   rouge1: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 1)),
   rouge2: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 2)),
   rougeL: (answered) => ofTexts(answered, metrics.rougeL),
+  "ndcg@10": (answered) => metrics.ndcg(ranksOf(answered), 10),
+  "mrr@10": (answered) => metrics.reciprocalRank(ranksOf(answered), 10),
+  "accuracy@1": (answered) => metrics.foundWithin(ranksOf(answered), 1),
 };
 
 /** Every metric of a task, over all its answers. */

@@ -1,13 +1,12 @@
 import { tensor2d, tidy } from "@tensorflow/tfjs-core";
 import { at, lookUp } from "../at.js";
 import { sweepBytes } from "../merge/residency.js";
-import { logits, type Head } from "../models/layers.js";
+import type { Head } from "../models/layers.js";
 import { outputForward, streamedOutput } from "../stages/output.js";
 import { stageForward, stagesOf, openStage, type StageInput } from "../stages/stages.js";
 import {
   batchTokens,
   bucketed,
-  choicesOf,
   cutBatch,
   groupUpTo,
   promptOf,
@@ -15,6 +14,7 @@ import {
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
+import { scoresOf } from "../tasks/decisions.js";
 import type { Answering, TextOutput } from "../tasks/encoders.js";
 import { metricNames, type MetricName } from "../tasks/metrics.js";
 import { median } from "../report/rows.js";
@@ -29,6 +29,7 @@ import {
 } from "./answers.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
+import { search } from "./vectors.js";
 
 /** A task made ready for a model: how it is answered, its head and encoded examples. */
 export type PreparedTask = Answering & TaskExamples;
@@ -102,7 +103,7 @@ export async function* batchLogits<T extends HeadBatch>(
     for (const [i, item] of sweep.entries()) {
       const { values, shape } = at(at(inputs, i).boundary, 0);
       const scores = tidy(() =>
-        logits(tensor2d(values, [at(shape, 0), at(shape, 1)]), item.head, choicesOf(item.batch)),
+        scoresOf(tensor2d(values, [at(shape, 0), at(shape, 1)]), item.head, item.batch),
       );
       try {
         yield { item, width: scores.shape[1], values: await scores.data<"float32">() };
@@ -204,8 +205,14 @@ async function answersOfEach(
   );
   for await (const { item, values, width } of batchLogits(merge, items))
     tally(item.sum, item.batch, { values, width }, item.mayLack);
-  for (const { task, sum } of parts)
+  for (const { task, sum } of parts) {
+    if (task.kind === "match") {
+      const { found, loss } = search(sum.vectors);
+      sum.answered.push(...found);
+      sum.loss = loss;
+    }
     if (task.kind === "generate") sum.answered.push(...(await saidOf(merge, task[split], task.generation)));
+  }
   return parts.map(({ task, sum }) => ({ ...sum, answered: asAsked(sum.answered, task[split]) }));
 }
 

@@ -217,3 +217,21 @@ export const rougeL = (said: string, answers: readonly string[]): number =>
     const [a, b] = [rougeWords(said), rougeWords(answer)];
     return f1OfLists(a, b, longestCommon(a, b));
   });
+
+/**
+ * nDCG of the first k of a ranking, mean over searches: 1 / log2(rank + 1) of every right text among them, over what the
+ * best ranking has. @param ranks of each search, where its right texts are, from 1
+ */
+export function ndcg(ranks: readonly (readonly number[])[], k: number): number {
+  const gain = (places: readonly number[]): number =>
+    places.filter((rank) => rank <= k).reduce((sum, rank) => sum + 1 / Math.log2(rank + 1), 0);
+  return mean(ranks.map((places) => gain(places) / gain(places.map((_, i) => i + 1))));
+}
+
+/** 1 / the rank of the first right text, 0 where it is not among the first k; mean over searches. */
+export const reciprocalRank = (ranks: readonly (readonly number[])[], k: number): number =>
+  mean(ranks.map((places) => (Math.min(...places) <= k ? 1 / Math.min(...places) : 0)));
+
+/** How many searches have a right text among the first k. */
+export const foundWithin = (ranks: readonly (readonly number[])[], k: number): number =>
+  mean(ranks.map((places) => Number(Math.min(...places) <= k)));

@@ -40,7 +40,9 @@ async function softLabelsOf(
   const found = new Map<EncodedExample, number[]>();
   for await (const { item, values, width } of batchLogits({ ...place, table }, batches))
     for (const { example, decisions } of decided(item.batch, values, width)) {
-      const told = isNumber(example.kind) ? decisions.map((one) => [...one]) : decisions.map(softmax);
+      // A number, and a vector, is told as it is.
+      const isTold = isNumber(example.kind) || example.kind === "match";
+      const told = decisions.map((one) => (isTold ? [...one] : softmax(one)));
       found.set(example, told.flat());
     }
   return examples.map((example) => lookUp(found, example));

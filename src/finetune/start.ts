@@ -3,7 +3,7 @@ import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
 import type { Member } from "../checkpoint/family.js";
-import { headKind } from "../inputs/prepare.js";
+import { areEmbedded, headKind } from "../inputs/prepare.js";
 import type { HeadNames, Model, ModelFamily } from "../models/types.js";
 import type { Task } from "../tasks/registry.js";
 
@@ -172,6 +172,7 @@ export function freshHeadForm(
   base: Member,
   tasks: readonly Task[],
 ): { readonly head: HeadNames | undefined; readonly withoutPooler: boolean } {
+  if (areEmbedded(tasks, outputLayers)) return { head: undefined, withoutPooler: true };
   if (outputLayers[0] !== "pool" || !head) return { head: undefined, withoutPooler: false };
   if (pooler === undefined) return { head, withoutPooler: false };
   const withoutPooler =

@@ -4,19 +4,17 @@ import { UserError } from "../errors.js";
 import { emptyTally, mayLackAnswers, tally, type AnswerNames } from "../evaluate/answers.js";
 import { evaluationBatch, scoreOf } from "../evaluate/evaluate.js";
 import { checkKind } from "../inputs/prepare.js";
-import { logits } from "../models/layers.js";
 import { forward } from "../models/index.js";
 import { at } from "../at.js";
 import {
   bucketed,
-  choicesOf,
   cutBatch,
   trainingBatches,
   type AnswerKind,
   type Batch,
   type EncodedExample,
 } from "../tasks/batches.js";
-import { isAsked } from "../tasks/decisions.js";
+import { isAsked, scoresOf } from "../tasks/decisions.js";
 import { encodeMixed, type Encoder } from "../tasks/encoders.js";
 import type { DataFiles } from "../tasks/files.js";
 import type { Task } from "../tasks/registry.js";
@@ -105,7 +103,7 @@ async function scoreTask(trainee: Trainee, training: TrainingTask, microBatch: n
   const head = trainedHead(trainee.trained, prefix);
   const batches = bucketed(judge, evaluationBatch).flatMap((whole) => cutBatch(whole, microBatch));
   for (const batch of batches) {
-    const scores = tidy(() => logits(forward(trainee.model, weights, batch.rows), head, choicesOf(batch)));
+    const scores = tidy(() => scoresOf(forward(trainee.model, weights, batch.rows), head, batch));
     tally(sum, batch, { values: await scores.data<"float32">(), width: scores.shape[1] }, mayLack);
     scores.dispose();
   }

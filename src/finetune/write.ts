@@ -18,6 +18,7 @@ import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
 import { fileNames } from "../folder/files.js";
 import { headFolder, headPath } from "../folder/places.js";
 import { headKind } from "../inputs/prepare.js";
+import { isEmbedded } from "../tasks/head-rows.js";
 import { headNamesFor, headTensors } from "../models/layers.js";
 import type { FinetuneOptions } from "./start.js";
 import type { TrainingTask } from "./tasks.js";
@@ -97,7 +98,8 @@ async function writeWhole(
   const canonical = new Map([...base.actual].map(([name, stored]) => [stored, name]));
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   const isPrefixed = base.checkpoint.names.some((name) => name.startsWith(`${family.backbone}.`));
-  const prefix = single && isPrefixed ? classPrefix(family, classOfResult(base, model, single)) : "";
+  const hasClass = single !== undefined && isPrefixed && !isEmbedded(single.task);
+  const prefix = hasClass ? classPrefix(family, classOfResult(base, model, single)) : "";
   const inClass = (stored: string) =>
     prefix === "" || isOptional(stored) ? stored : bodyName(stored, family, prefix);
   // What belongs to heads, of any kind: the base's own are none of the result's.

@@ -18,9 +18,7 @@ import { at } from "../at.js";
 import { UserError } from "../errors.js";
 import type { PreparedTask } from "../evaluate/evaluate.js";
 import { checkpointTypeOf } from "../models/index.js";
-import { rowTokens } from "../tasks/batches.js";
 import { isNumber, isUnanswered } from "../tasks/decisions.js";
-import type { StepShape } from "../plan/shape.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { inferTask } from "../tasks/infer.js";
 import { columnRoles, hasData, loadTasks, pickTasks, partialEntryOf, type Task } from "../tasks/registry.js";
@@ -135,12 +133,15 @@ export async function prepareTasks(
     hooks.note(examplesText(ready, valPerTask, ready.unasked));
     prepared.push(ready);
   }
-  const number = prepared.find(({ kind }) => isNumber(kind));
-  if (number && loss.startsWith("entropy"))
+  const number = prepared.find(({ kind }) => isNumber(kind) || kind === "match");
+  if (number && loss.startsWith("entropy")) {
+    const [asked, means] =
+      number.kind === "match" ? ["vectors", "their contrast"] : ["a number", "the squared error"];
     throw new UserError(
-      `${number.id}: --loss ${loss} needs classes, and the task asks for a number; use --loss cross-entropy (the ` +
-        "squared error) or distillation",
+      `${number.id}: --loss ${loss} needs classes, and the task asks for ${asked}; use --loss cross-entropy ` +
+        `(${means}) or distillation`,
     );
+  }
   const free = prepared.find(({ kind }) => kind === "generate");
   if (free && loss.startsWith("entropy"))
     throw new UserError(
@@ -162,25 +163,6 @@ function examplesText(
     (validation.some(isUnanswered) ? "; without answers" : "") +
     (unasked > 0 && kind === "generate" ? `; ${unasked} are cut before anything is said, and left out` : "")
   );
-}
-
-/** The most that one step can have to do: every task's longest examples in one batch. */
-export function stepShape(
-  tasks: readonly PreparedTask[],
-  {
-    batchSize,
-    batchesPerStep,
-    microBatch,
-  }: Pick<MergeOptions, "batchSize" | "batchesPerStep" | "microBatch">,
-): StepShape {
-  let tokens = 0;
-  let length = 0;
-  for (const { validation } of tasks) {
-    const sizes = validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
-    tokens += sizes.slice(0, batchSize * batchesPerStep).reduce((sum, size) => sum + size, 0);
-    length = Math.max(length, ...validation.map((example) => example.length));
-  }
-  return { tokens, microBatch, length };
 }
 
 /** A file's hash; of several, that of their names and hashes. */

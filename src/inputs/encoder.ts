@@ -12,6 +12,7 @@ import { textRows } from "../tasks/head-rows.js";
 import { loadProcessor } from "../tasks/pixels.js";
 import { loadPrompts } from "../tasks/prompts.js";
 import { loadTokenizer, type TextTokenizer } from "../tasks/tokenize.js";
+import { embeddingForm } from "./embedding-form.js";
 
 /** A chat template, and where it is from. */
 interface FoundTemplate {
@@ -109,7 +110,10 @@ export async function encoderFor(
   if (model.image) return imageRows(await loadProcessor(folder), model.image);
   const most = Math.min(maxLength, model.maxLength);
   const tokenizer = await loadTokenizer(folder, most);
-  if (!model.scores) return textRows(tokenizer);
+  if (!model.scores) {
+    const form = await embeddingForm([folder, ...experts]);
+    return textRows(tokenizer, form);
+  }
   return promptRows({
     chat: await chatReader({ home: folder, experts, asked: chatTemplate }, tokenizer),
     tokenizer,

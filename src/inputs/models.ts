@@ -20,7 +20,16 @@ import { withAdapters } from "../models/adapters.js";
 import { fileNames } from "../folder/files.js";
 import { at } from "../at.js";
 import { hasHead, headNamesFor } from "../models/layers.js";
-import { headKind, openHead, buildModel, headForm, outputLayerOf, readFamily, startFor } from "./prepare.js";
+import {
+  areEmbedded,
+  headKind,
+  openHead,
+  buildModel,
+  headForm,
+  outputLayerOf,
+  readFamily,
+  startFor,
+} from "./prepare.js";
 import type { RunOpening } from "./opening.js";
 import { taskConfig } from "./task-config.js";
 import { hasTextTower, zeroShotHead } from "./zero-shot.js";
@@ -162,11 +171,12 @@ export async function openModels({
   const inherit = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
   const { members: experts, notes: ofTokens } = await withOneVocabulary(inherit, opened.base);
   const family = { ...opened, experts };
-  const outputLayer = outputLayerOf(outputLayers, names, family, locations);
-  const head =
-    outputLayer === "score" ? undefined : await headForm(modelFamily, family, { ...locations, tasks });
-  const withoutPooler = head?.dense !== undefined;
-  if (withoutPooler && head.dense === modelFamily.pooler)
+  const embedded = areEmbedded(tasks, outputLayers);
+  const outputLayer = embedded ? "pool" : outputLayerOf(outputLayers, names, family, locations);
+  const hasHead = outputLayer !== "score" && !embedded;
+  const head = hasHead ? await headForm(modelFamily, family, { ...locations, tasks }) : undefined;
+  const withoutPooler = embedded || head?.dense !== undefined;
+  if (head && head.dense !== undefined && head.dense === modelFamily.pooler)
     hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);
   const plain = buildModel(family.base, outputLayer, withoutPooler);
   checkFamily(family, plain);

@@ -19,8 +19,11 @@ import { at } from "../at.js";
 import { engineNamed, freeMemory, type EngineName } from "../backend/index.js";
 import { storedEntry, type Member } from "../checkpoint/family.js";
 import { UserError } from "../errors.js";
+import type { MergeOptions } from "../config/options.js";
+import type { PreparedTask } from "../evaluate/evaluate.js";
 import type { Model } from "../models/types.js";
 import type { FamilyShape, StepShape } from "../plan/shape.js";
+import { rowTokens } from "../tasks/batches.js";
 import { dtypeBytes } from "../tensor/dtype.js";
 
 /** Seconds of the fastest of three runs: the first warms up, and a busy machine slows some. */
@@ -197,4 +200,27 @@ export async function planMemory(
       pairwise: equation6(n, 2, Math.round((2 * family.coefficients) / family.experts)),
     },
   };
+}
+
+/** The most that one step can have to do: every task's longest examples in one batch. */
+export function stepShape(
+  tasks: readonly PreparedTask[],
+  {
+    batchSize,
+    batchesPerStep,
+    microBatch,
+  }: Pick<MergeOptions, "batchSize" | "batchesPerStep" | "microBatch">,
+): StepShape {
+  let tokens = 0;
+  let length = 0;
+  let together = 0;
+  for (const { kind, validation } of tasks) {
+    const sizes = validation.map(({ rows }) => rowTokens(...rows)).sort((a, b) => b - a);
+    const largest = (count: number) => sizes.slice(0, count).reduce((sum, size) => sum + size, 0);
+    tokens += largest(batchSize * batchesPerStep);
+    // What is told apart from its whole batch is read in one pass.
+    if (kind === "match") together = Math.max(together, largest(batchSize));
+    length = Math.max(length, ...validation.map((example) => example.length));
+  }
+  return { tokens, microBatch: Math.max(microBatch, together), length };
 }

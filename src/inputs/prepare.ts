@@ -17,6 +17,7 @@ import type { HeadNames, Model, ModelFamily, OutputLayer } from "../models/types
 import { encodeMixed, encodeVariants, type Encoder } from "../tasks/encoders.js";
 import { isAsked } from "../tasks/decisions.js";
 import { renumbered } from "../tasks/examples.js";
+import { isEmbedded } from "../tasks/head-rows.js";
 import type { Task } from "../tasks/registry.js";
 import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
 import type { Locations } from "./locate.js";
@@ -127,6 +128,8 @@ export const buildModel = (
 /** What a task's head is put to. */
 export function headKind({ kind }: Task): Parameters<typeof headNamesFor>[1] {
   if (kind === "tokens" || kind === "span") return kind;
+  // Vectors are made of every token, and go through no pooler.
+  if (isEmbedded({ kind })) return "tokens";
   return "row";
 }
 
@@ -154,6 +157,22 @@ export async function headForm(
       if (actual.has(weight)) return own;
     }
   return head;
+}
+
+/**
+ * Whether tasks are answered by vectors, which need no head.
+ * @throws UserError where some are and some are not, or the model gives none
+ */
+export function areEmbedded(tasks: readonly Task[], outputLayers: readonly OutputLayer[]): boolean {
+  const [one] = tasks.filter(isEmbedded);
+  const [other] = tasks.filter((task) => !isEmbedded(task));
+  if (one && other)
+    throw new UserError(
+      `${one.id} is answered by vectors, ${other.id} is not: merge embedding models by themselves`,
+    );
+  if (one && !outputLayers.includes("pool"))
+    throw new UserError(`${one.id} is answered by vectors, and a model of this kind gives none here`);
+  return one !== undefined;
 }
 
 /**

@@ -71,10 +71,10 @@ async function statisticsFile(
   const path = join(folder, `${kind}-${key}.safetensors`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
-  if (kind === "fisher" && task.kind === "generate")
+  if (kind === "fisher" && (task.kind === "generate" || task.kind === "match"))
     throw new UserError(
-      `${task.id}: Fisher information is computed over classes or answers, and this task asks for a ` +
-        "generated text; leave out the task or the method",
+      `${task.id}: Fisher information is computed over classes or answers, and this task asks for ` +
+        `${task.kind === "match" ? "vectors" : "a generated text"}; leave out the task or the method`,
     );
   const weights = await loadWeights(model, member);
   try {

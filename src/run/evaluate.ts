@@ -25,6 +25,7 @@ import {
   openHead,
   buildModel,
   disposeHead,
+  areEmbedded,
   headForm,
   headKind,
   loadHead,
@@ -216,13 +217,14 @@ export async function evaluateFolder(
   try {
     const merged = await openMerged(folder, home, family, resources);
     const tasks = await tasksIn({ ...options, columns: draw.columns }, draw.data);
-    const outputLayer = outputLayerFor(merged, family, tasks);
+    const embedded = areEmbedded(tasks, family.outputLayers);
+    const outputLayer = embedded ? "pool" : outputLayerFor(merged, family, tasks);
     const sources = [
       { label: "merged", folder, tasks: tasks.map(({ id }) => id), merged: keepsHeads(folder) },
     ];
     const form = await headForm(family, { base: merged, experts: [] }, { sources, tasks });
-    const head = outputLayer === "pool" ? form : undefined;
-    const model = buildModel(merged, outputLayer, head?.dense !== undefined);
+    const head = outputLayer === "pool" && !embedded ? form : undefined;
+    const model = buildModel(merged, outputLayer, embedded || head?.dense !== undefined);
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
     // An expert may be saved without its tokenizer, which is its base's.
     let words = home;

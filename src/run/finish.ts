@@ -20,6 +20,7 @@ import { modelCard, type CardInput } from "../report/card.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "./evaluate.js";
 import { writeMergekitConfig } from "./export.js";
+import { keepEmbeddingFiles } from "../inputs/embedding-form.js";
 import { lineageOf } from "../inputs/lineage.js";
 import { mergeContextOf, type Inputs } from "../inputs/open.js";
 import type { MergeHooks, MergeOptions, MergeResult } from "../config/options.js";
@@ -245,6 +246,9 @@ export async function finishMerge(
 
   await keepChatTemplate(out, inputs.chatTemplate);
   await keepProcessor(out, inputs.plain.image);
+  const isEmbedding = tasks.some(({ kind }) => kind === "similar" || kind === "match");
+  if (isEmbedding && !isAdapter(out))
+    await keepEmbeddingFiles(out, { width: inputs.plain.width, maxLength: options.maxLength });
   const baselines: ResultRow[] = [];
   if (options.baselines !== false)
     baselines.push(...(await measureBaselines(inputs, options, finished, hooks)));

@@ -13,11 +13,11 @@ import {
 import seedrandom from "seedrandom";
 import { at } from "../at.js";
 import { forward } from "../models/index.js";
-import { logits, type Head } from "../models/layers.js";
+import type { Head } from "../models/layers.js";
 import { labelCrossEntropy } from "../models/losses.js";
 import type { Model } from "../models/types.js";
-import { choicesOf, toBatch, type AnswerKind, type EncodedExample } from "../tasks/batches.js";
-import { decisions, isNumber } from "../tasks/decisions.js";
+import { toBatch, type AnswerKind, type EncodedExample } from "../tasks/batches.js";
+import { decisions, isNumber, scoresOf } from "../tasks/decisions.js";
 import { softmax } from "../tensor/dtype.js";
 import { weightsByName, type ModelWeights } from "./weights.js";
 
@@ -87,7 +87,7 @@ export async function fisherOf(
     for (const [n, example] of examples.entries()) {
       const batch = toBatch([example]);
       const scores = (): Tensor2D =>
-        decisions(logits(forward(model, weights, batch.rows), head, choicesOf(batch)), batch);
+        decisions(scoresOf(forward(model, weights, batch.rows), head, batch), batch);
       const z = tidy(scores);
       const outcomes = outcomesOf(example.kind, await z.data<"float32">(), z.shape[1], random);
       z.dispose();

@@ -1,13 +1,24 @@
 import { at } from "../at.js";
+import type { EmbeddingForm } from "../models/embedding.js";
 import type { TokenRow } from "../models/types.js";
 import { shuffled } from "./split.js";
 
 /**
  * How an example is answered: `classify`, by one of a head's classes; `choose`, by one of several rows that compete;
  * `generate`, by a text that a language model makes; `regress`, by a number; `mark`, by every class that holds
- * (several labels); `tag`, by a class a token; `span`, by a part of a text.
+ * (several labels); `tag`, by a class a token; `span`, by a part of a text; `similar`, by how like two texts' vectors
+ * are; `match`, by vectors that find a text's partner among all others.
  */
-export type AnswerKind = "classify" | "choose" | "generate" | "regress" | "mark" | "tag" | "span";
+export type AnswerKind =
+  | "classify"
+  | "choose"
+  | "generate"
+  | "regress"
+  | "mark"
+  | "tag"
+  | "span"
+  | "similar"
+  | "match";
 
 interface EncodedBase {
   /** One; for a choice, one an ending; of a text that is read in windows, one a window. */
@@ -22,6 +33,8 @@ interface EncodedBase {
 /** An example as rows of tokens. */
 export type EncodedExample =
   | (EncodedBase & { readonly kind: "classify" | "choose" | "regress" })
+  /** A row a text: two, or a text, its partner and others that are none. */
+  | (EncodedBase & { readonly kind: "similar" | "match"; readonly form: EmbeddingForm })
   /** Each of the answers is right. A text is asked for by a row of its own, where its row holds more than a prompt. */
   | (EncodedBase & {
       readonly kind: "generate";

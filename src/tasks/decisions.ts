@@ -5,13 +5,30 @@
  */
 import { fill, reshape, tensor1d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at, f32 } from "../at.js";
+import { cosines, embeddings, type EmbeddingForm } from "../models/embedding.js";
+import { logits, type Head } from "../models/layers.js";
 import { concatenated, rows } from "../models/ops.js";
 import { outputsOfRow } from "../models/outputs.js";
 import type { TokenRow } from "../models/types.js";
-import { targetsOf, type AnswerKind, type Batch, type EncodedExample } from "./batches.js";
+import { choicesOf, targetsOf, type AnswerKind, type Batch, type EncodedExample } from "./batches.js";
 
-/** Whether what is answered is a number, which has no classes. */
-export const isNumber = (kind: AnswerKind): boolean => kind === "regress";
+/** Whether what is answered is a number, which has no classes: a cosine is one. */
+export const isNumber = (kind: AnswerKind): boolean => kind === "regress" || kind === "similar";
+
+/** How texts become the vectors that a batch is answered by; undefined where it is answered by a head, or by texts. */
+const formOf = ({ examples: [first] }: Batch): EmbeddingForm | undefined =>
+  first?.kind === "similar" || first?.kind === "match" ? first.form : undefined;
+
+/**
+ * A batch's scores: of its task's head; of embedding models, each pair's cosine, or a vector a text.
+ * @param features what the model gives of its rows (models/outputs.ts)
+ */
+export function scoresOf(features: Tensor2D, head: Head | undefined, batch: Batch): Tensor2D {
+  const form = formOf(batch);
+  if (!form) return logits(features, head, choicesOf(batch));
+  const vectors = embeddings(features, batch.rows, form);
+  return batch.kind === "similar" ? cosines(vectors) : vectors;
+}
 
 /** How many vectors a model gives of a batch's rows: see models/outputs.ts. */
 export const outputsOfRows = (given: readonly TokenRow[]): number =>
@@ -114,6 +131,7 @@ function decisionsIn(example: EncodedExample, values: Float32Array, width: numbe
   if (example.kind === "mark") return Array.from(values, (z) => Float32Array.of(0, z));
   if (example.kind === "tag")
     return [...example.tags.keys()].filter((token) => at(example.tags, token) >= 0).map(row);
+  if (example.kind === "match") return [...example.rows.keys()].map(row);
   if (example.kind !== "span") return [values];
   let start = 0;
   return example.rows.flatMap(({ ids }) => {
@@ -121,6 +139,12 @@ function decisionsIn(example: EncodedExample, values: Float32Array, width: numbe
     start += ids.length;
     return sides(own);
   });
+}
+
+/** How many rows of its batch's scores are an example's. */
+function scoreRows({ kind, rows: given }: EncodedExample): number {
+  if (kind === "choose" || kind === "similar") return 1;
+  return kind === "match" ? given.length : outputsOfRows(given);
 }
 
 /**
@@ -131,7 +155,7 @@ function decisionsIn(example: EncodedExample, values: Float32Array, width: numbe
 export function decided(batch: Batch, values: Float32Array, width: number): Decided[] {
   let start = 0;
   return batch.examples.map((example) => {
-    const count = batch.kind === "choose" ? 1 : outputsOfRows(example.rows);
+    const count = scoreRows(example);
     const own = values.subarray(start * width, (start + count) * width);
     start += count;
     return { example, decisions: decisionsIn(example, own, width) };

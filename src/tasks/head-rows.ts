@@ -1,5 +1,6 @@
 /** Examples for a model with heads, by the kind of their answers. */
 import { at } from "../at.js";
+import type { EmbeddingForm } from "../models/embedding.js";
 import type { TokenRow } from "../models/types.js";
 import { longestOf, ranked, type EncodedExample, type LabelKind } from "./batches.js";
 import type { Encoder } from "./encoders.js";
@@ -17,18 +18,32 @@ const headAnswers = {
   "multi-label": "mark",
   tokens: "tag",
   span: "span",
+  similarity: "similar",
+  retrieval: "match",
 } as const;
+
+/** Whether a task is answered by vectors of whole texts, which need no head. */
+export const isEmbedded = ({ kind }: Pick<Task, "kind">): boolean =>
+  kind === "similarity" || kind === "retrieval";
 
 function headAnswer({ id, kind }: Task): (typeof headAnswers)[keyof typeof headAnswers] {
   if (kind !== "generate" && kind !== "chat") return headAnswers[kind];
   throw new Error(`${id}: a model with a head says no text`);
 }
 
-/** Texts for a model with heads: one row, or one an ending, or a window. */
-export const textRows = (tokenizer: TextTokenizer): Encoder => ({
+/**
+ * Texts for a model with heads: one row, or one an ending, or a window; for vectors, a row a text.
+ * @param form how texts become vectors; it throws where the model's folder does not say so
+ */
+export const textRows = (tokenizer: TextTokenizer, form: () => EmbeddingForm = noForm): Encoder => ({
   input: "text",
   vocabulary: tokenizer.vocabulary,
-  encode: (example, task) => [encodeForHead(example, tokenizer, headAnswer(task))],
+  encode: (example, task) => {
+    const kind = headAnswer(task);
+    if (kind !== "similar" && kind !== "match") return [encodeForHead(example, tokenizer, kind)];
+    const rows = example.texts.map((text): TokenRow => ({ ...tokenizer.encode(text), everyToken: true }));
+    return [{ kind, rows, label: example.label, length: longestOf(rows), form: form() }];
+  },
   answering: (task) => ({ kind: headAnswer(task) }),
   text: tokenizer.text,
   speaks: false,
@@ -41,10 +56,14 @@ export const encodeExamples = (
   kind: LabelKind,
 ): EncodedExample[] => examples.map((example) => encodeForHead(example, tokenizer, kind));
 
+function noForm(): never {
+  throw new Error("nothing says how this model's tokens become one vector");
+}
+
 function encodeForHead(
   example: Example,
   tokenizer: TextTokenizer,
-  kind: (typeof headAnswers)[keyof typeof headAnswers],
+  kind: Exclude<(typeof headAnswers)[keyof typeof headAnswers], "similar" | "match">,
 ): EncodedExample {
   if (example.kind === "tag") return tagRow(example, tokenizer);
   if (example.kind === "span") return spanRows(example, tokenizer);

@@ -13,6 +13,9 @@ export const metricNames = [
   "rouge1",
   "rouge2",
   "rougeL",
+  "ndcg@10",
+  "mrr@10",
+  "accuracy@1",
 ] as const;
 export type MetricName = (typeof metricNames)[number];
 
@@ -29,6 +32,8 @@ export const metricsOfKind = {
   "multi-label": ["f1-micro", "f1-macro", "exact-match"],
   tokens: ["entity-f1", "accuracy", "f1-macro", "f1-micro"],
   span: ["span-f1", "exact-match"],
+  similarity: ["spearman", "pearson"],
+  retrieval: ["ndcg@10", "mrr@10", "accuracy@1"],
   chat: ["rougeL", "rouge1", "rouge2", "exact-match", "span-f1"],
 } as const satisfies Readonly<Record<string, readonly MetricName[]>>;
 
@@ -43,6 +48,7 @@ export function customaryMetrics(kind: TaskKind, labels: readonly string[] | nul
   if (kind === "tokens")
     return areEntities(labels ?? []) ? ["entity-f1", "accuracy"] : ["accuracy", "f1-macro"];
   if (kind === "regression" || kind === "multi-label" || kind === "span") return metricsOfKind[kind];
+  if (kind === "similarity" || kind === "retrieval") return metricsOfKind[kind];
   if (kind === "generate") return ["exact-match"];
   if (kind === "chat") return ["rougeL"];
   return ["accuracy"];

@@ -189,6 +189,27 @@ function textsOf(row: Row): ExampleOf<"text">["texts"][number] {
   return [first.value, textIn(row, aliases.second, first.name).value];
 }
 
+/** Two texts, each by itself, and how alike they are. */
+function parseScored(row: Row, task: Task): Example | undefined {
+  const label = parseNumber(row, task);
+  if (label === undefined) return undefined;
+  const first = textIn(row, aliases.first);
+  const second = textIn(row, aliases.second, first.name);
+  return { kind: "text", texts: [[first.value], [second.value]], label, fields: row.fields };
+}
+
+/** A text, its partner, and those that are none: `negative`, `negative_1` …, or a list. */
+function parseMatch(row: Row): Example {
+  const anchor = textIn(row, ["anchor", "query", ...aliases.first]);
+  const positive = textIn(row, ["positive", "answer", "passage", "document", ...aliases.second], anchor.name);
+  const names = Object.keys(row.fields).filter((name) => /^negatives?(_\d+)?$/.test(name));
+  const negatives = names.flatMap((name) => row.fields[name]);
+  if (!negatives.every((one) => typeof one === "string"))
+    throw new UserError(`${row.where}: "${names.join(", ")}" must be texts`);
+  const texts = [anchor.value, positive.value, ...negatives].map((text) => [text] as const);
+  return { kind: "text", texts, label: 0, fields: row.fields };
+}
+
 /**
  * Reads a row as an example of the task; undefined where it carries no label (a published test set).
  * @param mayLack whether a text that is to be said may be missing, where experts say it
@@ -211,6 +232,8 @@ export function parseExample(given: Row, task: Task, mayLack = false): Example |
     const messages = parseMessages(row, mayLack);
     return messages && { kind: "chat", texts: [], label: 0, messages, tools: fields["tools"] };
   }
+  if (task.kind === "similarity") return parseScored(row, task);
+  if (task.kind === "retrieval") return parseMatch(row);
   if (task.kind === "choice") return parseChoice(row, task);
   if (task.kind === "generate") {
     const answers = parseAnswers(row) ?? (mayLack ? [] : undefined);

@@ -30,7 +30,8 @@ const entryShape = z.object({
    * `single`: one text. `pair`: two texts. `choice`: one text and several endings, one of them right.
    * `image`: a picture. `generate`: a text to be said. `regression`: a number for a text or two. `multi-label`:
    * every label that holds of a text or two. `tokens`: a class a word. `span`: a question, and the part of a text
-   * that answers it. `chat`: conversations, in which everything that the assistant says is learned.
+   * that answers it. `chat`: conversations, in which everything that the assistant says is learned. `similarity`: how
+   * alike two texts are, by their vectors' cosine. `retrieval`: a text and its partner, found among all partners.
    */
   kind: z.enum([
     "single",
@@ -43,6 +44,8 @@ const entryShape = z.object({
     "tokens",
     "span",
     "chat",
+    "similarity",
+    "retrieval",
   ]),
   /**
    * Label names in the order of the head's outputs, or how many there are; null for a choice, whose
@@ -94,11 +97,13 @@ const registryEntry = entryShape.transform((read, context) => {
   if (kind === "chat") return { ...own, kind, labels };
   if (kind === "regression") return { ...own, kind, labels };
   if (kind === "span") return { ...own, kind, labels };
+  if (kind === "similarity") return { ...own, kind, labels };
+  if (kind === "retrieval") return { ...own, kind, labels };
   if (labels !== null) return { ...own, kind, labels };
   context.addIssue({
     code: "custom",
     path: ["labels"],
-    message: "only a choice, a number, a span, a chat and a text to be said have none",
+    message: "only a choice, a number, a span, a chat, vectors and a text to be said have none",
   });
   return z.NEVER;
 });

@@ -38,13 +38,16 @@ export interface PassJob extends StepJob {
  * Cuts a job into micro-batches of at most `most` tokens. Each is weighted by its share of the mean, so that their
  * losses and gradients add up to the whole job's.
  */
-const microBatches = (job: StepJob, index: number, most: number): PassJob[] =>
-  cutBatch(job.batch, most).map((batch) => ({
+function microBatches(job: StepJob, index: number, most: number): PassJob[] {
+  // Texts that are told apart from all others of their batch stay together.
+  if (job.batch.kind === "match") return [{ ...job, index }];
+  return cutBatch(job.batch, most).map((batch) => ({
     ...job,
     batch,
     index,
     weight: (job.weight * lossWeight(batch)) / lossWeight(job.batch),
   }));
+}
 
 /**
  * Groups jobs into passes through the model, in order, none of more than `most` tokens if it has more

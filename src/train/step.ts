@@ -4,11 +4,6 @@ import {
   dispose,
   engine,
   keep,
-  mul,
-  reshape,
-  sum,
-  tensor1d,
-  tensor2d,
   tidy,
   zerosLike,
   type Tensor,
@@ -20,9 +15,7 @@ import { innerProducts } from "../merge/merged.js";
 import type { Table } from "../merge/table.js";
 import type { Request } from "../merge/stream.js";
 import type { TaskVectors } from "../merge/vectors.js";
-import { logits } from "../models/layers.js";
-import { divergence, entropy, guardedEntropy, labelCrossEntropy, squaredError } from "../models/losses.js";
-import { along, rows } from "../models/ops.js";
+import { along } from "../models/ops.js";
 import type { Model, OutputBlock } from "../models/types.js";
 import { streamedOutput, type OutputPlace } from "../stages/output.js";
 import { outputBackward } from "./output.js";
@@ -37,61 +30,9 @@ import {
   type Stage,
   type StageWeights,
 } from "../stages/stages.js";
-import { choicesOf, batchLabels, tokensAPass } from "../tasks/batches.js";
-import {
-  batchClasses,
-  decisions,
-  isNumber,
-  lossWeight,
-  outputsOfRows,
-  softTargets,
-} from "../tasks/decisions.js";
+import { tokensAPass } from "../tasks/batches.js";
+import { jobLosses } from "./losses.js";
 import { modelPasses, type LossName, type PassJob, type StepJob } from "./passes.js";
-
-/** The weighted mean loss of each job, [1] each, from the features of all their rows (see Model). */
-export function jobLosses(features: Tensor2D, jobs: readonly StepJob[], loss: LossName): Tensor[] {
-  if (jobs.length === 1) return jobs.map((job) => weightedLoss(features, job, loss));
-  let start = 0;
-  return jobs.map((job) => {
-    const from = start;
-    const count = outputsOfRows(job.batch.rows);
-    start += count;
-    const own = tensor1d(
-      Int32Array.from({ length: count }, (_, i) => from + i),
-      "int32",
-    );
-    return weightedLoss(rows(features, own), job, loss);
-  });
-}
-
-const weightedLoss = (features: Tensor2D, job: StepJob, loss: LossName): Tensor =>
-  reshape(mul(meanLoss(features, job, loss), job.weight), [1]);
-
-/** The mean loss of a batch's decisions, [decisions, classes], by the loss's name. */
-const meanLosses: Readonly<Record<LossName, (scores: Tensor2D, batch: StepJob["batch"]) => Tensor>> = {
-  entropy,
-  "entropy-fusion_bench": guardedEntropy,
-  "cross-entropy": (scores, batch) => labelCrossEntropy(scores, batchClasses(batch)),
-  distillation: (scores, batch) => divergence(scores, softMatrix(scores, batch)),
-};
-
-const softMatrix = ({ shape }: Tensor2D, batch: StepJob["batch"]): Tensor2D =>
-  tensor2d(softTargets(batch, shape[1]), shape);
-
-/** The mean squared error of numbers, [examples, 1], to the right ones or to the experts'. */
-function numberLoss(scores: Tensor2D, batch: StepJob["batch"], loss: LossName): Tensor {
-  if (loss === "cross-entropy") return squaredError(scores, tensor2d(batchLabels(batch), scores.shape));
-  if (loss === "distillation") return squaredError(scores, softMatrix(scores, batch));
-  throw new Error("a number has no entropy");
-}
-
-function meanLoss(features: Tensor2D, { head, batch }: StepJob, loss: LossName): Tensor {
-  // Texts to be said: the mean cross-entropy of their tokens.
-  if (batch.kind === "generate") return mul(sum(features), -1 / lossWeight(batch));
-  const scores = logits(features, head, choicesOf(batch));
-  if (isNumber(batch.kind)) return numberLoss(scores, batch, loss);
-  return meanLosses[loss](decisions(scores, batch), batch);
-}
 
 /** One pass through the model: some jobs, laid out, and what each stage left for the next. */
 interface ModelPass {

@@ -18,7 +18,8 @@ import { forward } from "../models/index.js";
 import { isMatrix, isVector, type Head } from "../models/layers.js";
 import type { Model, Weights } from "../models/types.js";
 import { modelPasses, type StepJob } from "./passes.js";
-import { addGradients, jobLosses } from "./step.js";
+import { jobLosses } from "./losses.js";
+import { addGradients } from "./step.js";
 
 /** What is trained of a model, and what stands beside it. All of it lives on the device. */
 export interface Trainee {

@@ -2,9 +2,8 @@
 import type { MergeOptions } from "../config/options.js";
 import { UserError } from "../errors.js";
 import { planFile, type SavedPlan } from "../folder/tree-files.js";
-import { stepShape } from "../inputs/data.js";
 import type { Inputs } from "../inputs/open.js";
-import { planMemory } from "../inputs/placement.js";
+import { planMemory, stepShape } from "../inputs/placement.js";
 import {
   fitsBudget,
   requestFor,

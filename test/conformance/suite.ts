@@ -8,6 +8,7 @@ import { hasShared, realFamily, shared } from "../helpers.js";
 import { adapterTests } from "./adapters.js";
 import { baseTests } from "./base.js";
 import { distilTests } from "./distil.js";
+import { embeddingTests } from "./embedding.js";
 import { familyTests } from "./family.js";
 import { finetuneTests } from "./finetune.js";
 import { generationTests } from "./generation.js";
@@ -67,6 +68,7 @@ export async function conformance(
         describe("adapters", () => adapterTests(tolerance, slow));
         describe("model families", () => modelTests(tolerance, slow));
         describe("kinds of answers", () => kindTests(tolerance, slow));
+        describe("embedding models", () => embeddingTests(tolerance, slow));
         describe("tensors over the engine's limit", () => limitTests(tolerance, slow));
       }
       if (parts.includes("words")) {

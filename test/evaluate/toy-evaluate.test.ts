@@ -1,4 +1,4 @@
-import { tally } from "../../src/evaluate/answers.js";
+import { emptyTally, tally } from "../../src/evaluate/answers.js";
 import { rowsBatch } from "../../scripts/rows-batch.js";
 import { memory, tensor1d, tensor2d } from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test, vi } from "vitest";
@@ -265,7 +265,7 @@ test("what was merged is gone at the end, where the reader stops, and where a bl
 });
 
 test("a tally adds up: what was answered, what is lost, and over how many", () => {
-  const sum = { answered: [], loss: 2, over: 3 };
+  const sum = { ...emptyTally(), loss: 2, over: 3 };
   const rows = [1, 2].map((id) => ({ ids: [id], types: [] }));
   const batch = rowsBatch("classify", rows, [1, 0]);
   tally(sum, batch, { values: Float32Array.of(0, 0, 1, 1, 1, 1), width: 3 });
@@ -278,11 +278,11 @@ test("a tally adds up: what was answered, what is lost, and over how many", () =
 });
 
 test("texts to be said are lost token by token, and none is answered before it is heard", () => {
-  const sum = { answered: [], loss: 1, over: 1 };
+  const sum = { ...emptyTally(), loss: 1, over: 1 };
   const row = (targets: number[]) => ({ ids: [1], types: [], targets });
   const batch = rowsBatch("generate", [row([5, 6]), row([7])], [0, 0]);
   tally(sum, batch, { values: Float32Array.of(-3, -4), width: 1 });
-  expect(sum).toEqual({ answered: [], loss: 8, over: 4 });
+  expect(sum).toEqual({ ...emptyTally(), loss: 8, over: 4 });
 });
 
 /** Says the number of the larger of a row's two numbers; then it reads [1, 2], and says 1, which ends a text. */

@@ -1,0 +1,92 @@
+/**
+ * One seed of the MPNet tables: its experts are fine-tuned (or are there), merged with every method, and what was
+ * measured is kept in rows/; the tables are written from all that is kept there.
+ *
+ *   node dist/experiments/mpnet/run.js --data DATA [--seed 0] [--tasks rte,cb,copa] [--parts experts,compare,pairwise,…]
+ *
+ * A seed draws the experts' training order, the validation examples and the batches. Nothing that is finished is run again
+ * (checkpoints/mpnet and merged/mpnet hold it): Ctrl-C, and the same command goes on.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { resultTable, tableCaption, toMarkdown, type ResultRow } from "../../src/index.js";
+
+const { values: o } = parseArgs({
+  options: {
+    data: { type: "string" },
+    seed: { type: "string", default: "0" },
+    tasks: { type: "string", default: "rte,cb,copa" },
+    family: { type: "string", default: "checkpoints/mpnet" },
+    parts: { type: "string" },
+    methods: {
+      type: "string",
+      default: "average,task-arithmetic,ties,dare,regmean,supermerge,adamerging,adamerging++",
+    },
+    backend: { type: "string", default: "node" },
+    out: { type: "string", default: "experiments/mpnet" },
+    runs: { type: "string", default: "merged/mpnet" },
+  },
+});
+const { data, seed, tasks } = o;
+const examples = "16";
+const chosen = o.parts?.split(",");
+const name = tasks.replaceAll(",", "-");
+const rowFolder = join(o.out, "rows", name);
+
+interface MergePart {
+  readonly part: string;
+  readonly args: readonly string[];
+  /** The rows that it adds, by the name they have in the table. */
+  readonly method?: string;
+}
+
+const merges: readonly MergePart[] = [
+  { part: "compare", args: ["compare", "--methods", o.methods] },
+  { part: "pairwise", args: ["tree", "--pairwise"], method: "supermerge, pairwise" },
+  { part: "threes", args: ["tree", "--fan-in", "3"], method: "supermerge, tree of threes" },
+  { part: "distillation", args: ["train", "--loss", "distillation"], method: "supermerge, distillation" },
+];
+
+const experts = seed === "0" ? "experts" : `experts-${seed}`;
+
+function fineTune(): void {
+  const env = { ...process.env, SEED: seed, TASKS: tasks.replaceAll(",", " "), LORA: "" };
+  execFileSync("bash", ["scripts/families/mpnet.sh", data!, o.family], { stdio: "inherit", env });
+}
+
+/** Rows that a merge measured; of a second one on the same experts, the merge's own. */
+async function merged({ part, args, method }: MergePart): Promise<ResultRow[]> {
+  const out = join(o.runs, `${name}-seed${seed}`, part);
+  const inputs = ["--base", join(o.family, "base"), "--experts", join(o.family, experts), "--tasks", tasks];
+  const settings = ["--data", data!, "--val-per-task", examples, "--seed", seed, "--backend", o.backend];
+  const command = ["dist/src/cli/main.js", ...args, ...inputs, ...settings, "--out", out];
+  const isBegun = await readdir(out).then(
+    (files) => files.includes("state.json") || files.includes("inputs.json"),
+    () => false,
+  );
+  const resume = isBegun && part === "distillation" ? ["--resume"] : [];
+  execFileSync(process.execPath, [...command, ...resume], { stdio: "inherit" });
+  const { rows } = JSON.parse(await readFile(join(out, "results.json"), "utf8")) as { rows: ResultRow[] };
+  if (method === undefined) return rows;
+  const own = rows.filter((row) => row.method === "supermerge" || row.method === "hierarchical");
+  return own.map((row) => ({ ...row, method }));
+}
+
+if (chosen === undefined || chosen.includes("experts")) fineTune();
+await mkdir(rowFolder, { recursive: true });
+for (const merge of merges) {
+  // Three models are one node of three: the flat merge.
+  if (merge.part === "threes" && tasks.split(",").length < 4) continue;
+  if (chosen !== undefined && !chosen.includes(merge.part)) continue;
+  const rows = await merged(merge);
+  await writeFile(join(rowFolder, `${merge.part}-seed${seed}.json`), `${JSON.stringify(rows)}\n`);
+}
+
+const kept: ResultRow[] = [];
+for (const file of (await readdir(rowFolder)).sort())
+  kept.push(...(JSON.parse(await readFile(join(rowFolder, file), "utf8")) as ResultRow[]));
+const table = `${tableCaption(kept, false, Number(examples))}\n\n${toMarkdown(resultTable(kept))}\n`;
+await writeFile(join(o.out, `${name}.md`), table);
+console.log(table);
