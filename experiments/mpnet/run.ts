@@ -2,10 +2,10 @@
  * One seed of the MPNet tables: its experts are fine-tuned (or are there), merged with every method, and what was
  * measured is kept in rows/; the tables are written from all that is kept there.
  *
- *   node dist/experiments/mpnet/run.js --data DATA [--seed 0] [--tasks rte,cb,copa] [--parts experts,compare,pairwise,…]
+ *   node dist/experiments/mpnet/run.js --data DATA [--seed 0] [--tasks rte,cb,copa] [--parts experts,compare,…]
  *
- * A seed draws the experts' training order, the validation examples and the batches. Nothing that is finished is run again
- * (checkpoints/mpnet and merged/mpnet hold it): Ctrl-C, and the same command goes on.
+ * A seed draws the experts' training order, the validation examples and the batches. Nothing that is finished is run
+ * again (checkpoints/mpnet and merged/mpnet hold it): Ctrl-C, and the same command goes on.
  */
 import { execFileSync } from "node:child_process";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";

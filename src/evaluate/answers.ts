@@ -12,7 +12,7 @@ import {
 } from "../tasks/decisions.js";
 import type { MetricName } from "../tasks/metrics.js";
 import * as metrics from "./metrics.js";
-import type { Embedded } from "./vectors.js";
+import { search, type Embedded } from "./vectors.js";
 
 /** A class, a row or a number; classes; or a text. */
 export type Said = number | readonly number[] | string;
@@ -119,6 +119,14 @@ export function tally(sum: Tally, batch: Batch, { values, width }: BatchScores, 
     sum.answered.push({ example: one.example, answer: answerOf(one, mayLack) });
     sum.loss += lossOf(one);
   }
+}
+
+/** What is answered by vectors is answered when all of them are there. */
+export function settle(sum: Tally): void {
+  if (sum.vectors.length === 0) return;
+  const { found, loss } = search(sum.vectors.splice(0));
+  sum.answered.push(...found);
+  sum.loss += loss;
 }
 
 /** What a task's answers are counted by. */

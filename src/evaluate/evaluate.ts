@@ -22,6 +22,7 @@ import {
   emptyTally,
   mayLackAnswers,
   measure,
+  settle,
   tally,
   type AnswerNames,
   type Answered,
@@ -29,7 +30,6 @@ import {
 } from "./answers.js";
 import { generate } from "./generate.js";
 import type { Merge } from "./merge.js";
-import { search } from "./vectors.js";
 
 /** A task made ready for a model: how it is answered, its head and encoded examples. */
 export type PreparedTask = Answering & TaskExamples;
@@ -206,11 +206,7 @@ async function answersOfEach(
   for await (const { item, values, width } of batchLogits(merge, items))
     tally(item.sum, item.batch, { values, width }, item.mayLack);
   for (const { task, sum } of parts) {
-    if (task.kind === "match") {
-      const { found, loss } = search(sum.vectors);
-      sum.answered.push(...found);
-      sum.loss = loss;
-    }
+    settle(sum);
     if (task.kind === "generate") sum.answered.push(...(await saidOf(merge, task[split], task.generation)));
   }
   return parts.map(({ task, sum }) => ({ ...sum, answered: asAsked(sum.answered, task[split]) }));

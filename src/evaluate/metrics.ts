@@ -219,8 +219,8 @@ export const rougeL = (said: string, answers: readonly string[]): number =>
   });
 
 /**
- * nDCG of the first k of a ranking, mean over searches: 1 / log2(rank + 1) of every right text among them, over what the
- * best ranking has. @param ranks of each search, where its right texts are, from 1
+ * nDCG of the first k of a ranking, mean over searches: 1 / log2(rank + 1) of every right text among them, over what
+ * the best ranking has. @param ranks of each search, where its right texts are, from 1
  */
 export function ndcg(ranks: readonly (readonly number[])[], k: number): number {
   const gain = (places: readonly number[]): number =>

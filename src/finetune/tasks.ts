@@ -1,7 +1,7 @@
 /** What a fine-tuning learns from and is judged by, task by task. */
 import { tidy } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
-import { emptyTally, mayLackAnswers, tally, type AnswerNames } from "../evaluate/answers.js";
+import { emptyTally, mayLackAnswers, settle, tally, type AnswerNames } from "../evaluate/answers.js";
 import { evaluationBatch, scoreOf } from "../evaluate/evaluate.js";
 import { checkKind } from "../inputs/prepare.js";
 import { forward } from "../models/index.js";
@@ -107,6 +107,7 @@ async function scoreTask(trainee: Trainee, training: TrainingTask, microBatch: n
     tally(sum, batch, { values: await scores.data<"float32">(), width: scores.shape[1] }, mayLack);
     scores.dispose();
   }
+  settle(sum);
   if (kind === "generate") return { task: task.id, loss: sum.loss / sum.over };
   const { accuracy, loss } = scoreOf(names, sum, judge.length);
   const [metric = "accuracy"] = names.metrics;

@@ -17,6 +17,7 @@ import type { Task } from "../tasks/registry.js";
 import { elements, fromFloat32, isFloat, toFloat32 } from "../tensor/dtype.js";
 import { fileNames } from "../folder/files.js";
 import { headFolder, headPath } from "../folder/places.js";
+import { keepEmbeddingFiles } from "../inputs/embedding-form.js";
 import { headKind } from "../inputs/prepare.js";
 import { isEmbedded } from "../tasks/head-rows.js";
 import { headNamesFor, headTensors } from "../models/layers.js";
@@ -139,6 +140,7 @@ function adapterSources(
 /** PEFT's name for what the adapted model is used for; null where it has none. */
 function taskType({ plain, head }: FinetunedModel, single: TrainingTask | undefined): string | null {
   const types: Partial<Record<Task["kind"], string>> = { tokens: "TOKEN_CLS", span: "QUESTION_ANS" };
+  if (single && isEmbedded(single.task)) return "FEATURE_EXTRACTION";
   if (head) return single?.task.kind === "image" ? null : (types[single?.task.kind ?? "single"] ?? "SEQ_CLS");
   return plain.scores === "encoder-decoder" ? "SEQ_2_SEQ_LM" : "CAUSAL_LM";
 }
@@ -170,8 +172,8 @@ async function writeTrainedAdapter(
   const { plain, head, best, adapterModules } = model;
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   // PEFT names modules as the class has them that it stands on, whatever class the base was saved as.
-  const prefix =
-    single && family.backbone !== undefined ? classPrefix(family, classOfResult(base, model, single)) : "";
+  const hasClass = single && family.backbone !== undefined && !isEmbedded(single.task);
+  const prefix = hasClass ? classPrefix(family, classOfResult(base, model, single)) : "";
   const modules = [...adapterModules].map(([module, adapter]) => {
     const stored = storedName(base, `${module}.weight`).replace(/\.weight$/, "");
     const isOwn = prefix === "" || isOptional(`${stored}.`);
@@ -215,6 +217,8 @@ export async function writeExpert(
   const own = single ? headSources(model, single) : [];
   if (options.how === "full") await writeWhole(out, base, model, { own, single });
   else await writeTrainedAdapter(out, base, model, { own, single, options });
+  if (options.how === "full" && tasks.some(({ task }) => isEmbedded(task)))
+    await keepEmbeddingFiles(out, { width: model.plain.width, maxLength: options.maxLength });
   if (single) return;
   for (const one of tasks) {
     const { task } = one;

@@ -57,7 +57,8 @@ async function poolingIn(path: string): Promise<Pooling> {
   const [one, ...others] = found;
   if (one === undefined || others.length > 0 || !isPooling(one))
     throw new UserError(
-      `${path}: the pooling is ${found.join(" and ") || "none"}; one of ${Object.keys(poolings).join(", ")} is supported`,
+      `${path}: the pooling is ${found.join(" and ") || "none"}; one of ${Object.keys(poolings).join(", ")} is ` +
+        "supported",
     );
   return one;
 }
@@ -117,7 +118,8 @@ async function refuseOthers(folder: string): Promise<void> {
   const [prompt] = Object.entries(prompts ?? {}).filter(([, text]) => text !== "");
   if (prompt)
     throw new UserError(
-      `${config}: the prompt "${prompt[0]}" would be put before texts; write the prompts into the data and take them out`,
+      `${config}: the prompt "${prompt[0]}" would be put before texts; write the prompts into the data and take them ` +
+        "out",
     );
 }
 
@@ -133,8 +135,8 @@ async function formIn(folder: string): Promise<EmbeddingForm> {
   const kinds = modules.map(({ type }) => className(type));
   if (!/^Transformer Pooling( Dense)*( Normalize)?$/.test(kinds.join(" ")))
     throw new UserError(
-      `${join(folder, moduleList)}: the modules are ${kinds.join(", ")}; those that are read are Transformer, Pooling, ` +
-        "then perhaps Dense layers and Normalize",
+      `${join(folder, moduleList)}: the modules are ${kinds.join(", ")}; those that are read are Transformer, ` +
+        "Pooling, then perhaps Dense layers and Normalize",
     );
   for (const [i, { path }] of modules.entries()) {
     if (kinds[i] === "Pooling") pooling = await poolingIn(inFolder(folder, path, "config.json"));
@@ -156,8 +158,8 @@ export async function embeddingForm(folders: readonly string[]): Promise<() => E
       const own = await formIn(folder);
       if (form && JSON.stringify(own) !== JSON.stringify(form))
         throw new UserError(
-          `${folder} makes vectors in another way than ${saying[0]} (modules.json: pooling, dense layers); models are ` +
-            "merged where these are alike",
+          `${folder} makes vectors in another way than ${saying[0]} (modules.json: pooling, dense layers); models ` +
+            "are merged where these are alike",
         );
       form = own;
     }
@@ -171,7 +173,9 @@ export async function embeddingForm(folders: readonly string[]): Promise<() => E
   };
 }
 
-/** Makes a result a folder that sentence-transformers opens, where its base brought no modules: the mean of all tokens. */
+/**
+ * Makes a result a folder that sentence-transformers opens, where its base brought no modules: the mean of all tokens.
+ */
 export async function keepEmbeddingFiles(
   out: string,
   { width, maxLength }: { readonly width: number; readonly maxLength: number },

@@ -20,6 +20,8 @@ const metricTitles: Readonly<Record<string, string>> = {
   rouge1: "ROUGE-1",
   rouge2: "ROUGE-2",
   rougeL: "ROUGE-L",
+  "ndcg@10": "nDCG@10",
+  "mrr@10": "MRR@10",
 };
 
 /** What people call a metric. */

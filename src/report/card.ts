@@ -28,9 +28,9 @@ export interface CardInput {
   readonly tree: boolean;
   /**
    * What a reader does with the folder: `heads` puts a task's head on it, `scores` asks it as a
-   * language model, `embeddings` multiplies a head with its features.
+   * language model, `embeddings` multiplies a head with its features, `vectors` makes vectors of texts with it.
    */
-  readonly use: "heads" | "scores" | "embeddings";
+  readonly use: "heads" | "scores" | "embeddings" | "vectors";
   /** The folder is a PEFT adapter. */
   readonly adapter: boolean;
   /** What is not merged, was let through or stands out; a line each. */
@@ -131,6 +131,18 @@ const usages: Record<CardInput["use"], (input: CardInput) => string> = {
       ...loaded(input),
       `head = load_file("heads/${input.tasks[0]}/head.safetensors")["classification_head.weight"]`,
     ]),
+  vectors: (input) => {
+    const folder = input.adapter ? "an adapter of the embedding model" : "the embedding model";
+    const opened = ["from sentence_transformers import SentenceTransformer", ""];
+    return (
+      `The folder is ${folder}.\n` +
+      pythonBlock(
+        input.adapter
+          ? [...opened, `model = SentenceTransformer(BASE)${baseNote}`, 'model.load_adapter(".")']
+          : [...opened, 'model = SentenceTransformer(".")', 'vectors = model.encode(["a text", "another"])'],
+      )
+    );
+  },
   heads: (input) =>
     `\`tasks/<task>\` is the whole model of each task${input.adapter ? " as an adapter" : ""}, with its labels ` +
     `(${input.tasks.join(", ")}); from the hub, with \`subfolder="tasks/${input.tasks[0]}"\`.\n` +
@@ -147,7 +159,10 @@ const usageText = (input: CardInput): string =>
 const cardHeader = (input: CardInput): string => {
   const { name, adapter, method, lineage, headClass, rows } = input;
   const own = rows.filter((row) => row.method === method);
-  const metadata = { name, adapter, method, lineage, pipeline: pipelineOf(headClass), rows: own };
+  const isVectors = input.use === "vectors";
+  const pipeline = isVectors ? "sentence-similarity" : pipelineOf(headClass);
+  const library = isVectors && !adapter ? "sentence-transformers" : undefined;
+  const metadata = { name, adapter, method, lineage, pipeline, library, rows: own };
   return `${metadataText(metadata)}# ${name}\n`;
 };
 

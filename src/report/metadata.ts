@@ -20,6 +20,8 @@ export interface MetadataInput {
   readonly lineage: Lineage;
   /** What a pipeline of transformers calls the first task. */
   readonly pipeline?: string | undefined;
+  /** What opens it, where that is not transformers or PEFT. */
+  readonly library?: string | undefined;
   /** Test rows of the merge itself. */
   readonly rows: readonly ResultRow[];
 }
@@ -65,9 +67,9 @@ const listed = (items: readonly string[]): readonly string[] | undefined =>
 
 /** The metadata as YAML between its lines of dashes. */
 export function metadataText(input: MetadataInput): string {
-  const { adapter, lineage, method, pipeline, rows } = input;
+  const { adapter, lineage, method, pipeline, library, rows } = input;
   const metadata = {
-    library_name: adapter ? "peft" : "transformers",
+    library_name: library ?? (adapter ? "peft" : "transformers"),
     base_model: listed(lineage.models),
     base_model_relation: lineage.models.length > 0 ? "merge" : undefined,
     license: licenceOf(lineage),

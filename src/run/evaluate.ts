@@ -41,7 +41,8 @@ import type { Placement } from "../plan/memory.js";
 import type { ResultRow } from "../report/rows.js";
 import type { Encoder } from "../tasks/encoders.js";
 import { tasksOf } from "../inputs/data.js";
-import type { Task } from "../tasks/registry.js";
+import { isEmbedded } from "../tasks/head-rows.js";
+import { loadTasks, type Task } from "../tasks/registry.js";
 import type { SplitName } from "../tasks/split.js";
 
 export interface EvaluateOptions {
@@ -150,7 +151,10 @@ async function tasksIn({ folder, tasks, columns }: EvaluateOptions, data: string
   const heads = join(folder, fileNames.heads);
   const kept = [heads].filter(existsSync).map((path) => readdir(path));
   const ids = tasks ?? (await Promise.all(kept)).flat().sort();
-  if (!isMerge && ids.length !== 1)
+  const known = await loadTasks(data);
+  // Vectors need no head: any model that makes them answers every such task.
+  const needHeads = ids.map((id) => known.get(id)).some((task) => !task || !isEmbedded(task));
+  if (!isMerge && ids.length !== 1 && (ids.length === 0 || needHeads))
     throw new UserError(
       `${folder}: there is no heads/ in it, as in a merge; of another model name the one task that it answers: ` +
         "--tasks NAME",

@@ -30,7 +30,7 @@ import { writeEvents } from "../folder/events.js";
 import { classNamed, classWithHead, recorded } from "../inputs/data.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { withoutPlaces } from "../folder/places.js";
-import { lackAnswers } from "../tasks/decisions.js";
+import { isOfVectors, lackAnswers } from "../tasks/decisions.js";
 import { customaryProcessor, processorFile } from "../tasks/pixels.js";
 import type { ImageShape } from "../models/types.js";
 import { hashWritten, writeHead } from "../folder/output.js";
@@ -116,7 +116,8 @@ async function measureBaselines(
 }
 
 /** How a reader of the card uses the folder: see modelCard. */
-function cardUse({ head, plain }: Inputs): "scores" | "embeddings" | "heads" {
+function cardUse({ head, plain, tasks }: Inputs): CardInput["use"] {
+  if (tasks.some(isOfVectors)) return "vectors";
   if (!head) return "scores";
   if (plain.image && head.bias === undefined) return "embeddings";
   return "heads";
@@ -246,8 +247,7 @@ export async function finishMerge(
 
   await keepChatTemplate(out, inputs.chatTemplate);
   await keepProcessor(out, inputs.plain.image);
-  const isEmbedding = tasks.some(({ kind }) => kind === "similar" || kind === "match");
-  if (isEmbedding && !isAdapter(out))
+  if (tasks.some(isOfVectors) && !isAdapter(out))
     await keepEmbeddingFiles(out, { width: inputs.plain.width, maxLength: options.maxLength });
   const baselines: ResultRow[] = [];
   if (options.baselines !== false)

@@ -15,6 +15,10 @@ import { choicesOf, targetsOf, type AnswerKind, type Batch, type EncodedExample 
 /** Whether what is answered is a number, which has no classes: a cosine is one. */
 export const isNumber = (kind: AnswerKind): boolean => kind === "regress" || kind === "similar";
 
+/** Whether something is answered by vectors of texts. */
+export const isOfVectors = ({ kind }: { readonly kind: AnswerKind }): boolean =>
+  kind === "similar" || kind === "match";
+
 /** How texts become the vectors that a batch is answered by; undefined where it is answered by a head, or by texts. */
 const formOf = ({ examples: [first] }: Batch): EmbeddingForm | undefined =>
   first?.kind === "similar" || first?.kind === "match" ? first.form : undefined;

@@ -1,6 +1,7 @@
 /** What the jobs of a pass lose, from what the model gives of their rows. */
 import { mul, reshape, sum, tensor1d, tensor2d, type Tensor, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
+import { UserError } from "../errors.js";
 import { contrastLoss, towardsLoss } from "../models/embedding.js";
 import { divergence, entropy, guardedEntropy, labelCrossEntropy, squaredError } from "../models/losses.js";
 import { rows } from "../models/ops.js";
@@ -46,8 +47,19 @@ const meanLosses: Readonly<Record<LossName, (scores: Tensor2D, batch: StepJob["b
 const softMatrix = ({ shape }: Tensor2D, batch: StepJob["batch"]): Tensor2D =>
   tensor2d(softTargets(batch, shape[1]), shape);
 
+/** @throws UserError where a number is none that a cosine can be */
+function checkCosines(labels: readonly number[]): void {
+  const [beyond] = labels.filter((label) => Math.abs(label) > 1);
+  if (beyond !== undefined)
+    throw new UserError(
+      `two texts are alike by ${beyond}, and a cosine lies between −1 and 1: divide the numbers in the data (those of ` +
+        "STS by 5)",
+    );
+}
+
 /** The mean squared error of numbers, [examples, 1], to the right ones or to the experts'. */
 function numberLoss(scores: Tensor2D, batch: StepJob["batch"], loss: LossName): Tensor {
+  if (batch.kind === "similar" && loss === "cross-entropy") checkCosines(batchLabels(batch));
   if (loss === "cross-entropy") return squaredError(scores, tensor2d(batchLabels(batch), scores.shape));
   if (loss === "distillation") return squaredError(scores, softMatrix(scores, batch));
   throw new Error("a number has no entropy");

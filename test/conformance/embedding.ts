@@ -131,7 +131,7 @@ export function embeddingTests(tolerance: number, slow: boolean): void {
     await place.close();
   });
 
-  test("losses of pairs and of texts with partners, and their ∂L/∂w, in one pass or many, whole or by blocks", async () => {
+  test("losses of pairs and of texts with partners, and their ∂L/∂w, in one pass or many, or by blocks", async () => {
     const before = memory().numTensors;
     const place = await openEmbedding({ pooling: "mean", dense: [] });
     const { data, pairs, triplets } = place;

@@ -66,3 +66,12 @@ test("texts are compared as SQuAD's script and rouge-score compare them, the bes
       rougeL: metrics.rougeL(one.said, one.answers),
     });
 });
+
+test("rankings: gains of the first k, the first right one, and whether one is among them", () => {
+  const ranks = [[1, 3], [2], [12]];
+  const ideal = 1 + 1 / Math.log2(3);
+  expect(metrics.ndcg(ranks, 10)).toBeCloseTo(((1 + 1 / 2) / ideal + 1 / Math.log2(3) + 0) / 3, 12);
+  expect(metrics.reciprocalRank(ranks, 10)).toBeCloseTo((1 + 1 / 2) / 3, 12);
+  expect(metrics.foundWithin(ranks, 1)).toBeCloseTo(1 / 3, 12);
+  expect(metrics.foundWithin(ranks, 2)).toBeCloseTo(2 / 3, 12);
+});
