@@ -52,8 +52,8 @@ function checkCosines(labels: readonly number[]): void {
   const [beyond] = labels.filter((label) => Math.abs(label) > 1);
   if (beyond !== undefined)
     throw new UserError(
-      `two texts are alike by ${beyond}, and a cosine lies between −1 and 1: divide the numbers in the data (those of ` +
-        "STS by 5)",
+      `two texts are alike by ${beyond}, and a cosine lies between −1 and 1: divide the numbers in the data ` +
+        "(those of STS by 5)",
     );
 }
 

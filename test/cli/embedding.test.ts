@@ -10,10 +10,8 @@ const folder = await temporaryFolder();
 const cli = cliIn(folder);
 const mini = join(packageFolder, "checkpoints", "mini");
 const quick = ["--backend", "wasm", "--data", "data"];
-const family = [
-  ...["--base", join(mini, "base"), "--experts"],
-  ...[`alike=${join(mini, "experts", "rte")}`, `partners=${join(mini, "experts", "cb")}`],
-];
+const experts = [`alike=${join(mini, "experts", "rte")}`, `partners=${join(mini, "experts", "cb")}`];
+const family = ["--base", join(mini, "base"), "--experts", ...experts];
 
 interface Pair {
   text_a: string;
@@ -97,7 +95,12 @@ test("distillation needs no scores, a tree and a comparison take vectors too", a
   const taught = await cli("train", ...common, "--loss", "distillation", "--out", "taught");
   expect(taught.code, taught.stderr).toBe(0);
   const compared = await cli(
-    ...["compare", ...common, "--methods", "average,task-arithmetic,regmean", "--out", "compared"],
+    "compare",
+    ...common,
+    "--methods",
+    "average,task-arithmetic,regmean",
+    "--out",
+    "compared",
   );
   expect(compared.code, compared.stderr).toBe(0);
   const tree = await cli("tree", ...common, "--pairwise", "--out", "tree");
