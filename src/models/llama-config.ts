@@ -25,8 +25,12 @@ interface Kin {
 interface KinForm {
   /** Biases of the projections to queries, keys and values, whatever the config says. */
   readonly qkvBias?: true;
-  /** Queries and keys are normalised, a head at a time. */
-  readonly qkNorm?: true;
+  /** Queries and keys are normalised: a head at a time, or all heads together. */
+  readonly qkNorm?: "head" | "all";
+  /** Norms stand behind attention and feed-forward alone. */
+  readonly isPostNorm?: true;
+  /** Projections to queries, keys and values are one matrix, and so are those to gate and up. */
+  readonly isFused?: true;
   /** A head's depth where the config names none; default: the width's part. */
   readonly depth?: number;
   readonly epsilon?: number;
@@ -152,10 +156,12 @@ function mixedLayers({ json, reader, layers }: Kin): boolean[] {
 const forms: Readonly<Record<string, KinForm>> = {
   mistral: { sights: windowed },
   qwen2: { qkvBias: true, sights: switchedWindow },
-  qwen3: { qkNorm: true, depth: 128, sights: switchedWindow },
-  qwen3_moe: { qkNorm: true, depth: 128, sights: switchedForAll, mixture: qwenMixture },
+  qwen3: { qkNorm: "head", depth: 128, sights: switchedWindow },
+  qwen3_moe: { qkNorm: "head", depth: 128, sights: switchedForAll, mixture: qwenMixture },
   mixtral: { sights: windowed, mixture: mixtralMixture },
-  gemma3_text: { qkNorm: true, depth: 256, isTied: true, gemma: true, end: 1, sights: gemmaSights },
+  olmo2: { qkNorm: "all", isPostNorm: true },
+  phi3: { isFused: true, sights: windowed },
+  gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: true, end: 1, sights: gemmaSights },
 };
 
 function headShape(reader: ConfigReader, json: Config, width: number, otherwise: number | undefined) {
@@ -184,6 +190,8 @@ export function parseLlama(json: Config) {
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
   if (form.gemma) refuseGemmaOptions(reader);
+  // Phi-4-mini turns a part of each head.
+  if (form.isFused) only("partial_rotary_factor", 1, undefined);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
   const activation = form.gemma
@@ -206,7 +214,9 @@ export function parseLlama(json: Config) {
     activation: activations[activation],
     isTied: flag("tie_word_embeddings", form.isTied ?? false),
     end: form.end ?? 2,
-    qkNorm: form.qkNorm ?? false,
+    qkNorm: form.qkNorm,
+    isFused: form.isFused ?? false,
+    isPostNorm: form.isPostNorm ?? false,
     /** Norms behind attention and feed-forward, before what they make is added. */
     isSandwiched: form.gemma ?? false,
     /** Added to the norms' weights. */

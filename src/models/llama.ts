@@ -8,7 +8,7 @@ import { attendBack, type SelfAttentionState } from "./kv-cache.js";
 import { parseLlama, type LlamaConfig } from "./llama-config.js";
 import { mixtureOfExperts } from "./mixture.js";
 import { rmsNorm } from "./norms.js";
-import { multiplied, plus, times } from "./ops.js";
+import { columns, multiplied, plus, spansOf, times } from "./ops.js";
 import { angles, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
 
@@ -21,67 +21,113 @@ interface LlamaState extends State {
   readonly sides: readonly Side[];
 }
 
+/** A module's whole name, by its own. */
+type Named = (name: string) => string;
+
 /** A norm by its module. */
 function normalised(w: Weights, module: string, x: Tensor2D, { epsilon, normOffset }: LlamaConfig): Tensor2D {
   if (normOffset === 0) return rms(w, module, x, epsilon);
   return rmsNorm(x, add<Tensor1D>(weightVector(w, `${module}.weight`), normOffset), epsilon);
 }
 
-/** Queries or keys [tokens, heads · depth], each head by itself. */
+/** Queries or keys [tokens, heads · depth], each head by itself or all together, where the family does so. */
 function normalisedHeads(w: Weights, module: string, x: Tensor2D, config: LlamaConfig): Tensor2D {
+  if (config.qkNorm === undefined) return x;
+  if (config.qkNorm === "all") return normalised(w, module, x, config);
   const heads: Tensor2D = reshape(x, [-1, config.depth]);
   return reshape(normalised(w, module, heads, config), x.shape);
 }
 
+/** A layer's projections to queries, keys and values: three, or one matrix that holds them. */
+function projections({ width, heads, depth, keyHeads, isFused, qkvOptions }: LlamaConfig, module: Named) {
+  const sizes = [heads, keyHeads, keyHeads].map((count) => count * depth);
+  const names = ["q_proj", "k_proj", "v_proj"].map(module);
+  if (!isFused) {
+    const each = (i: number): NamedShape[] => denseShapes(at(names, i), at(sizes, i), width, qkvOptions);
+    return {
+      shapes: names.flatMap((_, i) => each(i)),
+      run: (w: Weights, x: Tensor2D) => names.map((name) => dense(w, x, name, qkvOptions)),
+    };
+  }
+  const spans = spansOf(sizes);
+  const fused = module("qkv_proj");
+  return {
+    shapes: denseShapes(
+      fused,
+      sizes.reduce((a, b) => a + b),
+      width,
+      qkvOptions,
+    ),
+    run(w: Weights, x: Tensor2D) {
+      const all = dense(w, x, fused, qkvOptions);
+      return spans.map((span) => columns(all, span));
+    },
+  };
+}
+
 /** A layer's attention to its own rows. */
 function selfAttention(config: LlamaConfig, layer: string, sight: number) {
-  const { width, heads, depth, keyHeads, scale, qkNorm, qkvOptions, outOptions } = config;
-  const module = (name: string) => `${layer}.self_attn.${name}`;
-  const [q, k, v, o] = [module("q_proj"), module("k_proj"), module("v_proj"), module("o_proj")];
-  const norms = { [q]: module("q_norm"), [k]: module("k_norm") };
-  const shapes: NamedShape[] = [
-    ...denseShapes(q, heads * depth, width, qkvOptions),
-    ...denseShapes(k, keyHeads * depth, width, qkvOptions),
-    ...denseShapes(v, keyHeads * depth, width, qkvOptions),
-    ...denseShapes(o, width, heads * depth, outOptions),
-    ...(qkNorm ? Object.values(norms).map((name): NamedShape => [`${name}.weight`, [depth]]) : []),
+  const { width, heads, depth, keyHeads, scale, qkNorm, outOptions } = config;
+  const module: Named = (name) => `${layer}.self_attn.${name}`;
+  const [o, qNorm, kNorm] = [module("o_proj"), module("q_norm"), module("k_norm")];
+  const project = projections(config, module);
+  const normSize = (count: number) => (qkNorm === "all" ? count * depth : depth);
+  const norms: NamedShape[] = [
+    [`${qNorm}.weight`, [normSize(heads)]],
+    [`${kNorm}.weight`, [normSize(keyHeads)]],
   ];
-  /** Queries or keys, normalised head by head where the family does so. */
-  const projected = (w: Weights, x: Tensor2D, projection: string): Tensor2D => {
-    const made = dense(w, x, projection, qkvOptions);
-    const norm = qkNorm ? norms[projection] : undefined;
-    return norm === undefined ? made : normalisedHeads(w, norm, made, config);
-  };
+  const shapes: NamedShape[] = [
+    ...project.shapes,
+    ...denseShapes(o, width, heads * depth, outOptions),
+    ...(qkNorm ? norms : []),
+  ];
   const run = (w: Weights, x: Tensor2D, { sides, cache }: LlamaState): Tensor2D => {
     const side = at(sides, sight);
-    const query = rotary(projected(w, x, q), heads, side.angles);
-    const key = rotary(projected(w, x, k), keyHeads, side.angles);
-    const options = { heads, scale };
-    const attended = attendBack(layer, [query, key, dense(w, x, v, qkvOptions)], { ...side, cache }, options);
+    const made = project.run(w, x);
+    const query = rotary(normalisedHeads(w, qNorm, at(made, 0), config), heads, side.angles);
+    const key = rotary(normalisedHeads(w, kNorm, at(made, 1), config), keyHeads, side.angles);
+    const attended = attendBack(layer, [query, key, at(made, 2)], { ...side, cache }, { heads, scale });
     return dense(w, attended, o, outOptions);
   };
   return { shapes, run };
 }
 
 /** A layer's gated feed-forward. */
-function feedForward({ width, inner, activation, mlpOptions }: LlamaConfig, layer: string) {
-  const [gate, up, down] = [`${layer}.mlp.gate_proj`, `${layer}.mlp.up_proj`, `${layer}.mlp.down_proj`];
-  const shapes: NamedShape[] = [
-    ...denseShapes(gate, inner, width, mlpOptions),
-    ...denseShapes(up, inner, width, mlpOptions),
-    ...denseShapes(down, width, inner, mlpOptions),
-  ];
+function feedForward({ width, inner, activation, isFused, mlpOptions }: LlamaConfig, layer: string) {
+  const module: Named = (name) => `${layer}.mlp.${name}`;
+  const [gate, up, down] = [module("gate_proj"), module("up_proj"), module("down_proj")];
+  const both = module("gate_up_proj");
+  const entry = isFused
+    ? denseShapes(both, 2 * inner, width, mlpOptions)
+    : [gate, up].flatMap((name) => denseShapes(name, inner, width, mlpOptions));
+  const halves = (w: Weights, x: Tensor2D): [gate: Tensor2D, up: Tensor2D] => {
+    if (!isFused) return [dense(w, x, gate, mlpOptions), dense(w, x, up, mlpOptions)];
+    const all = dense(w, x, both, mlpOptions);
+    return [columns(all, { start: 0, size: inner }), columns(all, { start: inner, size: inner })];
+  };
+  const shapes: NamedShape[] = [...entry, ...denseShapes(down, width, inner, mlpOptions)];
   const run = (w: Weights, x: Tensor2D): Tensor2D => {
-    const gated = times(activation(dense(w, x, gate, mlpOptions)), dense(w, x, up, mlpOptions));
-    return dense(w, gated, down, mlpOptions);
+    const [opened, made] = halves(w, x);
+    return dense(w, times(activation(opened), made), down, mlpOptions);
   };
   return { shapes, run };
 }
 
-/** Norms in front of attention and feed-forward; Gemma has one behind each too, and other names for them. */
-function normNames(layer: string, { isSandwiched }: LlamaConfig) {
+/** A layer's norms, by where they stand. */
+interface LayerNorms {
+  /** In front of attention, and behind it. */
+  readonly before?: string;
+  readonly behindAttention?: string;
+  /** In front of the feed-forward, and behind it. */
+  readonly between?: string;
+  readonly behindForward?: string;
+}
+
+/** In front of attention and feed-forward; Gemma has one behind each too and other names for them, OLMo 2 those alone. */
+function normNames(layer: string, { isSandwiched, isPostNorm }: LlamaConfig): LayerNorms {
   const norm = (name: string) => `${layer}.${name}_layernorm`;
   const before = norm("input");
+  if (isPostNorm) return { behindAttention: norm("post_attention"), behindForward: norm("post_feedforward") };
   if (!isSandwiched) return { before, between: norm("post_attention") };
   return {
     before,
@@ -98,20 +144,20 @@ function llamaLayer(config: LlamaConfig, index: number): Block<LlamaState> {
   const forward = mixture ? mixtureOfExperts({ ...config, mixture }, layer) : feedForward(config, layer);
   const norms = normNames(layer, config);
   const { before, between, behindAttention, behindForward } = norms;
-  const behind = (w: Weights, module: string | undefined, x: Tensor2D): Tensor2D =>
+  const through = (w: Weights, module: string | undefined, x: Tensor2D): Tensor2D =>
     module === undefined ? x : normalised(w, module, x, config);
   return {
     id: layer,
     shapes: new Map([
-      ...Object.values(norms).map((name): NamedShape => [`${name}.weight`, [config.width]]),
+      ...Object.values(norms).map((name: string): NamedShape => [`${name}.weight`, [config.width]]),
       ...attention.shapes,
       ...forward.shapes,
     ]),
     run(w, state) {
-      const attended = attention.run(w, normalised(w, before, state.x, config), state);
-      const middle = plus(state.x, behind(w, behindAttention, attended));
-      const made = forward.run(w, normalised(w, between, middle, config));
-      return { ...state, x: plus(middle, behind(w, behindForward, made)) };
+      const attended = attention.run(w, through(w, before, state.x), state);
+      const middle = plus(state.x, through(w, behindAttention, attended));
+      const made = forward.run(w, through(w, between, middle));
+      return { ...state, x: plus(middle, through(w, behindForward, made)) };
     },
   };
 }
@@ -166,8 +212,8 @@ const inModernSpelling = (name: string): string =>
   );
 
 /**
- * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, Gemma 3's text models, and the mixtures of experts
- * Mixtral and Qwen3 MoE; as a language model, or with a head on the last token (`score`).
+ * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, OLMo 2, Phi-3 and 4, Gemma 3's text models, and the
+ * mixtures of experts Mixtral and Qwen3 MoE; as a language model, or with a head on the last token (`score`).
  */
 export const llama: ModelFamily = {
   types: {
@@ -177,6 +223,8 @@ export const llama: ModelFamily = {
     qwen3: { title: "Qwen3", className: "Qwen3" },
     qwen3_moe: { title: "Qwen3 MoE", className: "Qwen3Moe" },
     mixtral: { title: "Mixtral", className: "Mixtral" },
+    olmo2: { title: "OLMo 2", className: "Olmo2" },
+    phi3: { title: "Phi-3", className: "Phi3" },
     gemma3_text: { title: "Gemma 3", className: "Gemma3Text" },
   },
   outputLayers: ["score", "pool"],

@@ -14,6 +14,7 @@ import {
   mul,
   oneHot,
   ones,
+  pad,
   reshape,
   rsqrt,
   slice,
@@ -232,6 +233,21 @@ export function concatenated(parts: readonly Tensor2D[], axis: 0 | 1): Tensor2D 
       ),
   );
 }
+
+/** Some columns of a matrix: [n, width] → [n, size]. */
+export const columns = (x: Tensor2D, { start, size }: Span): Tensor2D => {
+  const [, width] = x.shape;
+  return op(
+    [x],
+    ([input]) => ({ value: slice(input, [0, start], [-1, size]), saved: [] }),
+    (dy) => [
+      pad(dy, [
+        [0, 0],
+        [start, width - start - size],
+      ]),
+    ],
+  );
+};
 
 /** a ⊙ b of one shape: a gate. */
 export const times = (a: Tensor2D, b: Tensor2D): Tensor2D =>

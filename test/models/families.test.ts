@@ -42,7 +42,7 @@ test.each(modelTypes)(
 );
 
 test("messages name the language models there are", () => {
-  expect(languageModels).toBe("T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, Gemma 3, GPT-2, OPT");
+  expect(languageModels).toBe("T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, OPT");
 });
 
 test("a checkpoint whose head is transformers' own says which class it is", () => {
@@ -62,6 +62,8 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     qwen3: "Qwen3",
     qwen3_moe: "Qwen3Moe",
     mixtral: "Mixtral",
+    olmo2: "Olmo2",
+    phi3: "Phi3",
     gemma3_text: "Gemma3Text",
     opt: "OPT",
     vit: "ViT",
