@@ -210,9 +210,12 @@ causal = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2)
 rope = lambda kind, **rest: dict(rope_type=kind, rope_theta=100.0, **rest)
 score_head = lambda n: n.startswith("score.")
 classifier = lambda n: n.startswith("classifier.")
+classifiers = lambda n: n.startswith(("classifier.", "pre_classifier."))
+summary_head = lambda n: n.startswith(("classifier.", "sequence_summary."))
 pooled_head = lambda n: n.startswith("classifier.") or ".pooler." in n
 gpt2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
 t5 = dict(vocab_size=VOCABULARY, d_model=16, d_kv=6, d_ff=24, num_heads=4, num_layers=2, relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0, decoder_start_token_id=0)
+distilbert = dict(vocab_size=VOCABULARY, max_position_embeddings=24, dim=16, hidden_dim=24, n_layers=2, n_heads=4, dropout=0, attention_dropout=0, seq_classif_dropout=0)
 mpnet = dict(vocab_size=VOCABULARY, max_position_embeddings=48, pad_token_id=1, **small)
 roberta = dict(vocab_size=VOCABULARY, max_position_embeddings=24, type_vocab_size=1, pad_token_id=1, **small)
 # A whole CLIP: its text tower is as small as it can be, and no image depends on it.
@@ -259,6 +262,10 @@ cases = {
     "xlm-roberta": lambda n: classified(n, lambda: tf.XLMRobertaForSequenceClassification(tf.XLMRobertaConfig(num_labels=3, **roberta)), classifier, pad=1, seed=2),
     "camembert": lambda n: classified(n, lambda: tf.CamembertForSequenceClassification(tf.CamembertConfig(num_labels=3, **roberta)), classifier, pad=1, seed=3),
     "bert-relu": lambda n: classified(n, lambda: tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=24, num_labels=3, hidden_act="relu", **small)), classifier),
+    "electra": lambda n: classified(n, lambda: tf.ElectraForSequenceClassification(tf.ElectraConfig(vocab_size=VOCABULARY, embedding_size=10, max_position_embeddings=24, num_labels=3, **small)), classifier, seed=21),
+    "electra-choice": lambda n: classified(n, lambda: tf.ElectraForMultipleChoice(tf.ElectraConfig(vocab_size=VOCABULARY, embedding_size=16, max_position_embeddings=24, **small)), summary_head, choice=True, seed=22),
+    "distilbert": lambda n: classified(n, lambda: tf.DistilBertForSequenceClassification(tf.DistilBertConfig(num_labels=3, **distilbert)), classifiers, seed=23),
+    "distilbert-choice": lambda n: classified(n, lambda: tf.DistilBertForMultipleChoice(tf.DistilBertConfig(**distilbert)), classifiers, choice=True, seed=24),
     "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
     "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),
     "gpt2-head": lambda n: classified(n, lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(num_labels=3, **gpt2)), score_head),

@@ -120,7 +120,7 @@ async function trainEpoch(
     const loss = await weightStep(
       trainee,
       moments,
-      [{ head: trainedHead(trainee.trained, task.prefix), batch, weight: 1 }],
+      [{ head: trainedHead(trainee.trained, task.prefix, trainee.head), batch, weight: 1 }],
       { lr, weightDecay, clip: 1, microBatch },
     );
     lossSum += loss;

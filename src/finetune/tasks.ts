@@ -100,7 +100,7 @@ async function scoreTask(trainee: Trainee, training: TrainingTask, microBatch: n
   const sum = emptyTally();
   const mayLack = mayLackAnswers(judge);
   const weights = weightsOf(trainee);
-  const head = trainedHead(trainee.trained, prefix);
+  const head = trainedHead(trainee.trained, prefix, trainee.head);
   const batches = bucketed(judge, evaluationBatch).flatMap((whole) => cutBatch(whole, microBatch));
   for (const batch of batches) {
     const scores = tidy(() => scoresOf(forward(trainee.model, weights, batch.rows), head, batch));

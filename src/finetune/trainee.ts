@@ -88,7 +88,7 @@ export async function loadTrainee(
   const best = new Map([...trained].map(([name, v]) => [name, variable(v)]));
   const maps = { weight: trained, first: moments.first, second: moments.second, best };
   return {
-    trainee: { model: withAdapters(plain, adapter.adapterModules), fixed, trained },
+    trainee: { model: withAdapters(plain, adapter.adapterModules), head, fixed, trained },
     moments,
     best,
     adapterModules: adapter.adapterModules,

@@ -84,7 +84,11 @@ export async function loadHead(
     weight: await matrix(names.weight),
     ...(names.bias !== undefined && { bias: await vector(names.bias) }),
     ...(names.dense !== undefined && {
-      dense: { weight: await matrix(`${names.dense}.weight`), bias: await vector(`${names.dense}.bias`) },
+      dense: {
+        weight: await matrix(`${names.dense}.weight`),
+        bias: await vector(`${names.dense}.bias`),
+        activation: names.activation,
+      },
     }),
   };
 }

@@ -14,6 +14,8 @@ function parseBert(json: Config, type: string) {
   const hidden = size("hidden_size");
   return {
     hidden,
+    /** Of the embeddings, which ELECTRA widens to that of the layers. */
+    embedded: type === "electra" ? size("embedding_size", 1, 1e6, hidden) : hidden,
     layers: size("num_hidden_layers", 1, 1000),
     heads: heads("num_attention_heads", hidden),
     intermediate: size("intermediate_size"),
@@ -39,21 +41,30 @@ const bertLookups = (batch: TokenBatch, firstPosition: number) => ({
   types: { name: bertTables.types, ids: batch.types },
 });
 
-const bertEmbeddings = (config: BertConfig, firstPosition: number): Block<State> => ({
-  id: "embeddings",
-  shapes: new Map([
-    [bertTables.words, [config.vocabulary, config.hidden]],
-    [bertTables.positions, [config.positions, config.hidden]],
-    [bertTables.types, [config.types, config.hidden]],
-    ...normShapes("embeddings.LayerNorm", config.hidden),
-  ]),
-  run(w, state) {
-    const lookups = bertLookups(state.batch, firstPosition);
-    const typed = plus(lookUpRows(w, lookups.words), lookUpRows(w, lookups.types));
-    const positioned = plus(typed, lookUpRows(w, lookups.positions));
-    return { ...state, x: norm(w, "embeddings.LayerNorm", positioned, config.epsilon) };
-  },
-});
+/** What widens embeddings. */
+const projection = "embeddings_project";
+
+function bertEmbeddings(config: BertConfig, firstPosition: number): Block<State> {
+  const { embedded, hidden, epsilon } = config;
+  const isWidened = embedded !== hidden;
+  return {
+    id: "embeddings",
+    shapes: new Map([
+      [bertTables.words, [config.vocabulary, embedded]],
+      [bertTables.positions, [config.positions, embedded]],
+      [bertTables.types, [config.types, embedded]],
+      ...normShapes("embeddings.LayerNorm", embedded),
+      ...(isWidened ? denseShapes(projection, hidden, embedded) : []),
+    ]),
+    run(w, state) {
+      const lookups = bertLookups(state.batch, firstPosition);
+      const typed = plus(lookUpRows(w, lookups.words), lookUpRows(w, lookups.types));
+      const positioned = plus(typed, lookUpRows(w, lookups.positions));
+      const x = norm(w, "embeddings.LayerNorm", positioned, epsilon);
+      return { ...state, x: isWidened ? dense(w, x, projection) : x };
+    },
+  };
+}
 
 const bertLayer = {
   qkv: ["query", "key", "value"].map((name) => `attention.self.${name}`),
@@ -130,6 +141,12 @@ function buildRoberta(json: Config): Model {
   return bertModel(config, { padId, firstPosition: padId + 1, last: firstToken });
 }
 
+function buildElectra(json: Config): Model {
+  const config = parseBert(json, "electra");
+  const padId = padIdOf(json, "electra", config, 0);
+  return bertModel(config, { padId, firstPosition: 0, last: firstToken });
+}
+
 const inModernSpelling = (name: string): string =>
   name.replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias");
 
@@ -151,14 +168,14 @@ export const robertaHead = {
   bias: "classifier.out_proj.bias",
 };
 
-/** Names of heads in RoBERTa's form: transformers calls the dense layer of a choice's a pooler. */
+/** Names of heads in RoBERTa's form: of a choice's, transformers calls the dense layer a pooler, or a summary. */
 export const canonicalRoberta =
   (backbone: RegExp) =>
   (name: string): string =>
     inModernSpelling(
       name
         .replace(backbone, "")
-        .replace(/^pooler\.dense\./, "classifier.dense.")
+        .replace(/^(pooler\.dense|sequence_summary\.summary)\./, "classifier.dense.")
         .replace(/^classifier\.(weight|bias)$/, "classifier.out_proj.$1"),
     );
 
@@ -177,4 +194,17 @@ export const roberta: ModelFamily = {
   backbone: "roberta",
   canonical: canonicalRoberta(/^(roberta|model)\./),
   build: buildRoberta,
+};
+
+/**
+ * ELECTRA (Clark et al. 2020), its discriminator: BERT's layers without a pooler, behind embeddings that may be narrower;
+ * a head is RoBERTa's with GELU.
+ */
+export const electra: ModelFamily = {
+  types: { electra: { title: "ELECTRA", className: "Electra" } },
+  outputLayers: ["pool"],
+  head: { ...robertaHead, activation: "gelu" },
+  backbone: "electra",
+  canonical: canonicalRoberta(/^electra\./),
+  build: buildElectra,
 };

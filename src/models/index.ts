@@ -1,8 +1,9 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
-import { bert, roberta } from "./bert.js";
+import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
+import { distilbert } from "./distilbert.js";
 import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
 import { mpnet } from "./mpnet.js";
@@ -12,7 +13,19 @@ import type { CheckpointType, Model, ModelFamily, TokenRow, Weights } from "./ty
 import { vit } from "./vit.js";
 
 /** Every model family: add one with a file of its own and a line here. */
-export const families: readonly ModelFamily[] = [bert, roberta, mpnet, t5, llama, gpt2, opt, vit, clip];
+export const families: readonly ModelFamily[] = [
+  bert,
+  roberta,
+  electra,
+  distilbert,
+  mpnet,
+  t5,
+  llama,
+  gpt2,
+  opt,
+  vit,
+  clip,
+];
 
 /** Every `model_type` that can be trained, with its family. */
 const modelTypes: ReadonlyMap<unknown, { readonly family: ModelFamily; readonly type: CheckpointType }> =

@@ -265,8 +265,14 @@ export function headTensors(names: HeadNames | undefined): string[] {
 export interface Head {
   readonly weight: Tensor2D;
   readonly bias?: Tensor1D | undefined;
-  /** A dense layer and tanh in front: weight [width, width], bias [width]. */
-  readonly dense?: { readonly weight: Tensor2D; readonly bias: Tensor1D } | undefined;
+  /** A dense layer in front, weight [width, width], bias [width], and the activation behind it (default: tanh). */
+  readonly dense?:
+    | {
+        readonly weight: Tensor2D;
+        readonly bias: Tensor1D;
+        readonly activation?: HeadNames["activation"];
+      }
+    | undefined;
   /** False only where the head itself is trained. */
   readonly frozen?: boolean;
 }
@@ -285,5 +291,6 @@ export function logits(features: Tensor2D, head: Head | undefined, choices: numb
 function headScores(features: Tensor2D, { weight, bias, dense, frozen = true }: Head): Tensor2D {
   const output = { weight, bias, frozen };
   if (!dense) return affine(features, [output]);
-  return affine(tanh(affine(features, [{ ...dense, frozen }])), [output]);
+  const activated = dense.activation ? activations[dense.activation] : tanh;
+  return affine(activated(affine(features, [{ ...dense, frozen }])) as Tensor2D, [output]);
 }

@@ -205,8 +205,10 @@ export type OutputLayer = "pool" | "score";
 export interface HeadNames {
   readonly weight: string;
   readonly bias?: string | undefined;
-  /** A dense layer and tanh in front of it. */
+  /** A dense layer in front of it, with an activation behind. */
   readonly dense?: string | undefined;
+  /** That activation. Default: tanh. */
+  readonly activation?: "gelu" | "relu" | undefined;
 }
 
 /** A kind of checkpoint that a family reads. */

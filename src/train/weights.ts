@@ -16,7 +16,7 @@ import {
 import { f32, lookUp } from "../at.js";
 import { forward } from "../models/index.js";
 import { isMatrix, isVector, type Head } from "../models/layers.js";
-import type { Model, Weights } from "../models/types.js";
+import type { HeadNames, Model, Weights } from "../models/types.js";
 import { modelPasses, type StepJob } from "./passes.js";
 import { jobLosses } from "./losses.js";
 import { addGradients } from "./step.js";
@@ -24,6 +24,8 @@ import { addGradients } from "./step.js";
 /** What is trained of a model, and what stands beside it. All of it lives on the device. */
 export interface Trainee {
   readonly model: Model;
+  /** What its family says of heads. */
+  readonly head?: HeadNames | undefined;
   /** What nobody changes, by canonical name. */
   readonly fixed: ReadonlyMap<string, Tensor>;
   /** What is trained, heads among them, by name. */
@@ -140,8 +142,12 @@ export async function weightStep(
   return loss;
 }
 
-/** A head whose tensors are among what is trained. */
-export function trainedHead(trained: ReadonlyMap<string, Variable>, prefix: string): Head | undefined {
+/** A head whose tensors are among what is trained. @param form what its family says of heads */
+export function trainedHead(
+  trained: ReadonlyMap<string, Variable>,
+  prefix: string,
+  form?: HeadNames,
+): Head | undefined {
   const found = <T extends Tensor>(name: string, isRight: (t: Tensor) => t is T): T | undefined => {
     const tensor: Tensor | undefined = trained.get(`${prefix}${name}`);
     if (tensor && !isRight(tensor)) throw new Error(`${prefix}${name} has ${tensor.rank} axes`);
@@ -154,6 +160,6 @@ export function trainedHead(trained: ReadonlyMap<string, Variable>, prefix: stri
     weight,
     bias: found("bias", isVector),
     frozen: false,
-    ...(dense && denseBias && { dense: { weight: dense, bias: denseBias } }),
+    ...(dense && denseBias && { dense: { weight: dense, bias: denseBias, activation: form?.activation } }),
   };
 }

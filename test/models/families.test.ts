@@ -52,6 +52,8 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
   expect(Object.fromEntries(classes)).toEqual({
     bert: "Bert",
     roberta: "Roberta",
+    electra: "Electra",
+    distilbert: "DistilBert",
     mpnet: "MPNet",
     "xlm-roberta": "XLMRoberta",
     camembert: "Camembert",
