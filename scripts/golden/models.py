@@ -229,6 +229,21 @@ def gemma3(**rest):
     return tf.Gemma3TextConfig(**{**causal, **small, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 4, "max_position_embeddings": 64, "attn_implementation": "eager", **rest})
 
 
+def modernbert(**rest):
+    """Three layers, so that some see the neighbourhood alone."""
+    return tf.ModernBertConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=24, local_attention=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="eager"), **small, "num_hidden_layers": 3, **rest})
+
+
+def older_modernbert(name):
+    """The config as the hub has it."""
+    for path in (OUT / name).glob("*/config.json"):
+        config = json.loads(path.read_text())
+        parts = config.pop("rope_parameters")
+        assert config.pop("layer_types") == ["full_attention", "sliding_attention", "full_attention"]
+        config |= {"global_attn_every_n_layers": 2, "global_rope_theta": parts["full_attention"]["rope_theta"], "local_rope_theta": parts["sliding_attention"]["rope_theta"]}
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def older_gemma(name):
     """The config as the hub has it, from before its rotations were told by the kind of layer."""
     for path in (OUT / name).glob("*/config.json"):
@@ -266,6 +281,8 @@ cases = {
     "electra-choice": lambda n: classified(n, lambda: tf.ElectraForMultipleChoice(tf.ElectraConfig(vocab_size=VOCABULARY, embedding_size=16, max_position_embeddings=24, **small)), summary_head, choice=True, seed=22),
     "distilbert": lambda n: classified(n, lambda: tf.DistilBertForSequenceClassification(tf.DistilBertConfig(num_labels=3, **distilbert)), classifiers, seed=23),
     "distilbert-choice": lambda n: classified(n, lambda: tf.DistilBertForMultipleChoice(tf.DistilBertConfig(**distilbert)), classifiers, choice=True, seed=24),
+    "modernbert": lambda n: classified(n, lambda: tf.ModernBertForSequenceClassification(modernbert(num_labels=3, classifier_pooling="mean")), classifier, seed=25, lengths=(3, 14)),
+    "modernbert-choice": lambda n: (classified(n, lambda: tf.ModernBertForMultipleChoice(modernbert(global_attn_every_n_layers=2, global_rope_theta=500.0, local_rope_theta=50.0)), classifier, choice=True, seed=26, lengths=(3, 14)), older_modernbert(n)),
     "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
     "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),
     "gpt2-head": lambda n: classified(n, lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(num_labels=3, **gpt2)), score_head),

@@ -77,3 +77,17 @@ export function sectionOrAll(json: Config, key: string): Config {
   if (!isSection(section)) throw new UserError(`config.json: "${key}" must be an object`);
   return section;
 }
+
+const layerKinds = ["full_attention", "sliding_attention"];
+
+/** Which layers see a window alone: as the config lists them, else by a rule. */
+export function slidingLayers(json: Config, layers: number, rule: (layer: number) => boolean): boolean[] {
+  const { layer_types: given } = json;
+  if (given == null) return Array.from({ length: layers }, (_, i) => rule(i));
+  const isList = Array.isArray(given) && given.length === layers;
+  if (!isList || !given.every((kind) => layerKinds.includes(String(kind))))
+    throw configReader(json, String(json["model_type"])).unsupported("layer_types", [
+      `${layers} of ${layerKinds.join(", ")}`,
+    ]);
+  return given.map((kind) => kind === "sliding_attention");
+}

@@ -15,7 +15,7 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { labelCrossEntropy } from "./losses.js";
-import { affine, op, rows, unitRows } from "./ops.js";
+import { affine, op, product, rows, unitRows } from "./ops.js";
 import type { TokenRow } from "./types.js";
 
 /** How a text's tokens become one vector: shares that each token has of it. */
@@ -55,14 +55,6 @@ function shares(given: readonly TokenRow[], { pooling }: EmbeddingForm): Tensor2
   return tensor2d(values, [given.length, tokens]);
 }
 
-/** Pᵀ x with a gradient for x alone: P [rows, tokens], x [tokens, width] → [rows, width]. */
-const pooled = (x: Tensor2D, p: Tensor2D): Tensor2D =>
-  op(
-    [x],
-    ([features]) => ({ value: matMul<Tensor2D>(p, features), saved: [p] }),
-    (dy, [saved]) => [matMul(saved, dy, true)],
-  );
-
 const tanhOf = (x: Tensor2D): Tensor2D =>
   op(
     [x],
@@ -89,7 +81,7 @@ function throughDense(x: Tensor2D, { weight, out, bias, activation }: EmbeddingD
  * @returns [rows, width] (of the last dense layer, where there are some)
  */
 export const embeddings = (features: Tensor2D, given: readonly TokenRow[], form: EmbeddingForm): Tensor2D =>
-  unitRows(form.dense.reduce(throughDense, pooled(features, shares(given, form))));
+  unitRows(form.dense.reduce(throughDense, product(shares(given, form), features)));
 
 /** What in-batch contrast multiplies cosines by (a temperature of 0.05): MultipleNegativesRankingLoss's default. */
 export const contrastScale = 20;

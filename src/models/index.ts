@@ -6,6 +6,7 @@ import { clip } from "./clip.js";
 import { distilbert } from "./distilbert.js";
 import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
+import { modernbert } from "./modernbert.js";
 import { mpnet } from "./mpnet.js";
 import { opt } from "./opt.js";
 import { t5 } from "./t5.js";
@@ -18,6 +19,7 @@ export const families: readonly ModelFamily[] = [
   roberta,
   electra,
   distilbert,
+  modernbert,
   mpnet,
   t5,
   llama,

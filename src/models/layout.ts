@@ -105,6 +105,20 @@ export function attentionBias(segment: Segment): SegmentBias {
   return { size, length, bias: tensor(values, [size, 1, 1, length]) };
 }
 
+/** The bias that hides padding, and what lies more than `reach` tokens away to either side. */
+export function windowBias(segment: Segment, reach: number): SegmentBias {
+  const { size, length, mask } = segment;
+  if (length <= reach + 1) return attentionBias(segment);
+  const rows = mask ? size : 1;
+  const values = new Float32Array(rows * length * length);
+  for (let r = 0; r < rows; r++)
+    for (let q = 0; q < length; q++)
+      for (let k = 0; k < length; k++)
+        if (Math.abs(q - k) > reach || mask?.[r * length + k] === 0)
+          values[(r * length + q) * length + k] = maskValue;
+  return { size, length, bias: tensor(values, [rows, 1, length, length]) };
+}
+
 /**
  * The bias that hides what comes after a token, and with a window, what lies that far before it. Padding comes after
  * every token of its row, so it is hidden with that; what padding itself sees does not matter.

@@ -1,5 +1,5 @@
 /** What Llama's kin have in common, and what each does in its own way: from config.json. */
-import { configReader, sectionOf, type ConfigReader } from "./config.js";
+import { configReader, sectionOf, slidingLayers, type ConfigReader } from "./config.js";
 import { activationNames, activations } from "./layers.js";
 import { frequencies, type Frequencies } from "./rope.js";
 import type { Mixture } from "./mixture.js";
@@ -52,21 +52,6 @@ interface Sights {
 
 const isAbsent = (json: Config, key: string): boolean => json[key] == null;
 
-const layerKinds = ["full_attention", "sliding_attention"];
-
-/** Which layers see a window alone: as the config lists them, else by a rule. */
-function slidingLayers({ json, reader, layers }: Kin, rule: (layer: number) => boolean): boolean[] {
-  const { layer_types: given } = json;
-  if (given == null) return Array.from({ length: layers }, (_, i) => rule(i));
-  if (
-    !Array.isArray(given) ||
-    given.length !== layers ||
-    !given.every((kind) => layerKinds.includes(String(kind)))
-  )
-    throw reader.unsupported("layer_types", [`${layers} of ${layerKinds.join(", ")}`]);
-  return given.map((kind) => kind === "sliding_attention");
-}
-
 /** Layers that see everything, and layers that see a window. */
 function twoSights(full: Sight, sliding: Sight, isSliding: readonly boolean[]): Sights {
   return { sights: [full, sliding], sightOf: isSliding.map(Number) };
@@ -92,13 +77,13 @@ function switchedWindow(kin: Kin): Sights {
   return twoSights(
     full,
     sliding,
-    slidingLayers(kin, (i) => i >= first),
+    slidingLayers(json, layers, (i) => i >= first),
   );
 }
 
 /** Gemma 3: of six layers five see a window, with rotations of their own. */
 function gemmaSights(kin: Kin): Sights {
-  const { json, reader, depth, positions } = kin;
+  const { json, reader, layers, depth, positions } = kin;
   const pattern = reader.size("sliding_window_pattern", 1, 1000, 6);
   const given = sectionOf(json, "rope_parameters");
   const rotations = (kind: string, theta: unknown, scaling: unknown) =>
@@ -116,7 +101,7 @@ function gemmaSights(kin: Kin): Sights {
       window: reader.size("sliding_window", 1, 1e6, 4096),
       rotations: rotations("sliding_attention", json["rope_local_base_freq"] ?? 1e4, undefined),
     },
-    slidingLayers(kin, (i) => (i + 1) % pattern !== 0),
+    slidingLayers(json, layers, (i) => (i + 1) % pattern !== 0),
   );
 }
 

@@ -249,6 +249,14 @@ export const columns = (x: Tensor2D, { start, size }: Span): Tensor2D => {
   );
 };
 
+/** P x with a gradient for x alone: P [rows, n] is no weight, x [n, width]. */
+export const product = (p: Tensor2D, x: Tensor2D): Tensor2D =>
+  op(
+    [x],
+    ([input]) => ({ value: matMul<Tensor2D>(p, input), saved: [p] }),
+    (dy, [saved]) => [matMul(saved, dy, true)],
+  );
+
 /** a ⊙ b of one shape: a gate. */
 export const times = (a: Tensor2D, b: Tensor2D): Tensor2D =>
   op(

@@ -54,6 +54,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     roberta: "Roberta",
     electra: "Electra",
     distilbert: "DistilBert",
+    modernbert: "ModernBert",
     mpnet: "MPNet",
     "xlm-roberta": "XLMRoberta",
     camembert: "Camembert",
