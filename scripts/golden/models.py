@@ -210,11 +210,13 @@ causal = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2)
 rope = lambda kind, **rest: dict(rope_type=kind, rope_theta=100.0, **rest)
 score_head = lambda n: n.startswith("score.")
 classifier = lambda n: n.startswith("classifier.")
+pooled_head_of_class = lambda n: n.startswith(("classifier.", "pooler."))
 classifiers = lambda n: n.startswith(("classifier.", "pre_classifier."))
 summary_head = lambda n: n.startswith(("classifier.", "sequence_summary."))
 pooled_head = lambda n: n.startswith("classifier.") or ".pooler." in n
 gpt2 = dict(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
 t5 = dict(vocab_size=VOCABULARY, d_model=16, d_kv=6, d_ff=24, num_heads=4, num_layers=2, relative_attention_num_buckets=8, relative_attention_max_distance=20, dropout_rate=0, decoder_start_token_id=0)
+deberta = dict(vocab_size=VOCABULARY, max_position_embeddings=48, relative_attention=True, pos_att_type=["p2c", "c2p"], hidden_dropout_prob=0, attention_probs_dropout_prob=0, pooler_dropout=0, **small)
 distilbert = dict(vocab_size=VOCABULARY, max_position_embeddings=24, dim=16, hidden_dim=24, n_layers=2, n_heads=4, dropout=0, attention_dropout=0, seq_classif_dropout=0)
 mpnet = dict(vocab_size=VOCABULARY, max_position_embeddings=48, pad_token_id=1, **small)
 roberta = dict(vocab_size=VOCABULARY, max_position_embeddings=24, type_vocab_size=1, pad_token_id=1, **small)
@@ -283,6 +285,9 @@ cases = {
     "distilbert-choice": lambda n: classified(n, lambda: tf.DistilBertForMultipleChoice(tf.DistilBertConfig(**distilbert)), classifiers, choice=True, seed=24),
     "modernbert": lambda n: classified(n, lambda: tf.ModernBertForSequenceClassification(modernbert(num_labels=3, classifier_pooling="mean")), classifier, seed=25, lengths=(3, 14)),
     "modernbert-choice": lambda n: (classified(n, lambda: tf.ModernBertForMultipleChoice(modernbert(global_attn_every_n_layers=2, global_rope_theta=500.0, local_rope_theta=50.0)), classifier, choice=True, seed=26, lengths=(3, 14)), older_modernbert(n)),
+    # As the third generation has it, and with matrices of its own for positions, types, and a number for each distance.
+    "deberta": lambda n: classified(n, lambda: tf.DebertaV2ForSequenceClassification(tf.DebertaV2Config(num_labels=3, position_buckets=6, share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0, **deberta)), pooled_head_of_class, seed=27, lengths=(3, 40)),
+    "deberta-choice": lambda n: classified(n, lambda: tf.DebertaV2ForMultipleChoice(tf.DebertaV2Config(max_relative_positions=9, type_vocab_size=2, **deberta)), pooled_head_of_class, choice=True, seed=28, lengths=(3, 14)),
     "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
     "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),
     "gpt2-head": lambda n: classified(n, lambda: tf.GPT2ForSequenceClassification(tf.GPT2Config(num_labels=3, **gpt2)), score_head),

@@ -3,6 +3,7 @@ import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
+import { deberta } from "./deberta.js";
 import { distilbert } from "./distilbert.js";
 import { gpt2 } from "./gpt2.js";
 import { llama } from "./llama.js";
@@ -19,6 +20,7 @@ export const families: readonly ModelFamily[] = [
   roberta,
   electra,
   distilbert,
+  deberta,
   modernbert,
   mpnet,
   t5,

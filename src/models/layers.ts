@@ -291,6 +291,6 @@ export function logits(features: Tensor2D, head: Head | undefined, choices: numb
 function headScores(features: Tensor2D, { weight, bias, dense, frozen = true }: Head): Tensor2D {
   const output = { weight, bias, frozen };
   if (!dense) return affine(features, [output]);
-  const activated = dense.activation ? activations[dense.activation] : tanh;
-  return affine(activated(affine(features, [{ ...dense, frozen }])) as Tensor2D, [output]);
+  const made = affine(features, [{ ...dense, frozen }]);
+  return affine(dense.activation ? activations[dense.activation](made) : tanh(made), [output]);
 }

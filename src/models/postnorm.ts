@@ -1,7 +1,15 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { attention, type RelativeBias } from "./attention.js";
 import type { State } from "./encoder.js";
-import { activations, dense, denseShapes, norm, normShapes, type ActivationName } from "./layers.js";
+import {
+  activations,
+  dense,
+  denseShapes,
+  norm,
+  normShapes,
+  type ActivationName,
+  type NamedShape,
+} from "./layers.js";
 import { plus } from "./ops.js";
 import type { Block, Weights } from "./types.js";
 
@@ -30,6 +38,12 @@ export interface PostNorm<S extends State = State> {
         of(w: Weights, state: S): RelativeBias;
       }
     | undefined;
+  /** Attention of a family's own, in place of that to `qkv`: what a layer reads for it, and how. */
+  attention?(layer: string): {
+    readonly shapes: readonly NamedShape[];
+    /** @returns what heads make of the tokens, [tokens, width] */
+    run(w: Weights, state: S): Tensor2D;
+  };
 }
 
 /**
@@ -38,28 +52,33 @@ export interface PostNorm<S extends State = State> {
  */
 function postNormLayer<S extends State>(
   layer: string,
-  { width, inner, heads, epsilon, activation, names, relative }: PostNorm<S>,
+  { width, inner, heads, epsilon, activation, names, relative, attention: own }: PostNorm<S>,
 ): Block<S> {
   const module = (name: string) => `${layer}.${name}`;
   const qkv = names.qkv.map(module);
+  const attending = own?.(layer) ?? {
+    shapes: [
+      ...qkv.flatMap((name) => denseShapes(name, width, width)),
+      ...(relative ? [relative.shape] : []),
+    ],
+    run: (w: Weights, state: S) =>
+      attention(dense(w, state.x, qkv), state.bias, heads, relative?.of(w, state)),
+  };
   const [out, norm1, norm2] = [module(names.out), module(names.norm1), module(names.norm2)];
   const [up, down] = [module(names.up), module(names.down)];
   return {
     id: layer,
     shapes: new Map([
-      ...qkv.flatMap((name) => denseShapes(name, width, width)),
+      ...attending.shapes,
       ...denseShapes(out, width, width),
       ...normShapes(norm1, width),
       ...denseShapes(up, inner, width),
       ...denseShapes(down, width, inner),
       ...normShapes(norm2, width),
-      ...(relative ? [relative.shape] : []),
     ]),
     run(w, state) {
-      const { x, bias } = state;
-      const projected: Tensor2D = dense(w, x, qkv);
-      const attended = dense(w, attention(projected, bias, heads, relative?.of(w, state)), out);
-      const middle = norm(w, norm1, plus(attended, x), epsilon);
+      const attended = dense(w, attending.run(w, state), out);
+      const middle = norm(w, norm1, plus(attended, state.x), epsilon);
       const wide = activations[activation](dense(w, middle, up));
       return { ...state, x: norm(w, norm2, plus(dense(w, wide, down), middle), epsilon) };
     },

@@ -42,7 +42,9 @@ test.each(modelTypes)(
 );
 
 test("messages name the language models there are", () => {
-  expect(languageModels).toBe("T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, OPT");
+  expect(languageModels).toBe(
+    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, OPT",
+  );
 });
 
 test("a checkpoint whose head is transformers' own says which class it is", () => {
@@ -54,6 +56,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     roberta: "Roberta",
     electra: "Electra",
     distilbert: "DistilBert",
+    "deberta-v2": "DebertaV2",
     modernbert: "ModernBert",
     mpnet: "MPNet",
     "xlm-roberta": "XLMRoberta",
