@@ -286,7 +286,7 @@ cases = {
     "modernbert": lambda n: classified(n, lambda: tf.ModernBertForSequenceClassification(modernbert(num_labels=3, classifier_pooling="mean")), classifier, seed=25, lengths=(3, 14)),
     "modernbert-choice": lambda n: (classified(n, lambda: tf.ModernBertForMultipleChoice(modernbert(global_attn_every_n_layers=2, global_rope_theta=500.0, local_rope_theta=50.0)), classifier, choice=True, seed=26, lengths=(3, 14)), older_modernbert(n)),
     # As the third generation has it, and with matrices of its own for positions, types, and a number for each distance.
-    "deberta": lambda n: classified(n, lambda: tf.DebertaV2ForSequenceClassification(tf.DebertaV2Config(num_labels=3, position_buckets=6, share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0, **deberta)), pooled_head_of_class, seed=27, lengths=(3, 40)),
+    "deberta": lambda n: classified(n, lambda: tf.DebertaV2ForSequenceClassification(tf.DebertaV2Config(num_labels=3, position_buckets=6, share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False, type_vocab_size=0, **deberta)), pooled_head_of_class, seed=27, lengths=(3, 20)),
     "deberta-choice": lambda n: classified(n, lambda: tf.DebertaV2ForMultipleChoice(tf.DebertaV2Config(max_relative_positions=9, type_vocab_size=2, **deberta)), pooled_head_of_class, choice=True, seed=28, lengths=(3, 14)),
     "gpt2": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**gpt2))),
     "gpt2-untied": lambda n: scored(n, lambda: tf.GPT2LMHeadModel(tf.GPT2Config(tie_word_embeddings=False, n_inner=20, activation_function="gelu", **gpt2)), seed=1),

@@ -197,8 +197,8 @@ export const roberta: ModelFamily = {
 };
 
 /**
- * ELECTRA (Clark et al. 2020), its discriminator: BERT's layers without a pooler, behind embeddings that may be narrower;
- * a head is RoBERTa's with GELU.
+ * ELECTRA (Clark et al. 2020), its discriminator: BERT's layers without a pooler, behind embeddings that may be
+ * narrower; a head is RoBERTa's with GELU.
  */
 export const electra: ModelFamily = {
   types: { electra: { title: "ELECTRA", className: "Electra" } },

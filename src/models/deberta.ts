@@ -37,7 +37,10 @@ const embeddingNorm = "embeddings.LayerNorm";
 
 /** "p2c|c2p" as a list. */
 const listed = (value: unknown): string[] =>
-  (Array.isArray(value) ? value : String(value ?? "").split("|")).map((one) => String(one).trim());
+  [value ?? ""]
+    .flat()
+    .flatMap((one) => (typeof one === "string" ? one.split("|") : ["?"]))
+    .map((one) => one.trim());
 
 function parseDeberta(json: Config) {
   const { size, positive, only, flag, heads: headsOf, unsupported } = configReader(json, "deberta-v2");
@@ -155,8 +158,8 @@ function buildDeberta(json: Config): Model {
 }
 
 /**
- * DeBERTa of the second and third generation (He et al. 2020, 2021): BERT's layers with disentangled attention; a head is
- * a dense layer, GELU and the outputs.
+ * DeBERTa of the second and third generation (He et al. 2020, 2021): BERT's layers with disentangled attention; a head
+ * is a dense layer, GELU and the outputs.
  */
 export const deberta: ModelFamily = {
   types: { "deberta-v2": { title: "DeBERTa", className: "DebertaV2" } },

@@ -57,7 +57,9 @@ function buildDistilBert(json: Config): Model {
   });
 }
 
-/** DistilBERT (Sanh et al. 2019): BERT without token types and pooler; a head is a dense layer, ReLU and the outputs. */
+/**
+ * DistilBERT (Sanh et al. 2019): BERT without token types and pooler; a head is a dense layer, ReLU and the outputs.
+ */
 export const distilbert: ModelFamily = {
   types: { distilbert: { title: "DistilBERT", className: "DistilBert" } },
   outputLayers: ["pool"],

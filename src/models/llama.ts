@@ -123,7 +123,9 @@ interface LayerNorms {
   readonly behindForward?: string;
 }
 
-/** In front of attention and feed-forward; Gemma has one behind each too and other names for them, OLMo 2 those alone. */
+/**
+ * In front of attention and feed-forward; Gemma has one behind each too and other names for them, OLMo 2 those alone.
+ */
 function normNames(layer: string, { isSandwiched, isPostNorm }: LlamaConfig): LayerNorms {
   const norm = (name: string) => `${layer}.${name}_layernorm`;
   const before = norm("input");
