@@ -175,8 +175,7 @@ export function parseLlama(json: Config) {
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
   if (form.gemma) refuseGemmaOptions(reader);
-  // Phi-4-mini turns a part of each head.
-  if (form.isFused) only("partial_rotary_factor", 1, undefined);
+  only("partial_rotary_factor", 1);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
   const activation = form.gemma

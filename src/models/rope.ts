@@ -29,7 +29,9 @@ export interface Frequencies {
 export function frequencies(json: Config, depth: number, positions: number): Frequencies {
   const given = { ...sectionOf(json, "rope_scaling"), ...sectionOf(json, "rope_parameters") };
   const type = given["rope_type"] ?? given["type"] ?? "default";
-  const { positive } = configReader({ rope_theta: json["rope_theta"], ...given }, "rope_parameters");
+  const { positive, only } = configReader({ rope_theta: json["rope_theta"], ...given }, "rope_parameters");
+  // A part of each head that turns, as Phi-4-mini's does.
+  only("partial_rotary_factor", 1);
   const theta = positive("rope_theta", 10000);
   const plain = Float64Array.from({ length: depth / 2 }, (_, i) => theta ** ((-2 * i) / depth));
   // Dynamic scaling begins beyond the positions that a row is cut to.
