@@ -63,7 +63,9 @@ const adapterClasses: Readonly<Record<string, string>> = {
 /** An expert's config; of an adapter that has none, what it says that it is for. */
 async function configOfExpert(folder: string): Promise<Record<string, unknown>> {
   const path = join(folder, fileNames.config);
-  if (existsSync(path)) return readJsonObject(path);
+  // sentence-transformers: it makes vectors.
+  const modules = existsSync(join(folder, "modules.json"));
+  if (existsSync(path)) return { ...(await readJsonObject(path)), ...(modules && { modules }) };
   if (!isAdapter(folder)) return {};
   const { task_type: type } = await readJsonObject(join(folder, adapterConfigName));
   const found = typeof type === "string" ? adapterClasses[type] : undefined;

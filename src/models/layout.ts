@@ -105,7 +105,10 @@ export function attentionBias(segment: Segment): SegmentBias {
   return { size, length, bias: tensor(values, [size, 1, 1, length]) };
 }
 
-/** The bias that hides padding, and what lies more than `reach` tokens away to either side. */
+/**
+ * The bias that hides padding, and what lies more than `reach` tokens away to either side. Padding itself sees itself:
+ * where a token sees nothing, WebGPU's softmax is no number.
+ */
 export function windowBias(segment: Segment, reach: number): SegmentBias {
   const { size, length, mask } = segment;
   if (length <= reach + 1) return attentionBias(segment);
@@ -113,9 +116,10 @@ export function windowBias(segment: Segment, reach: number): SegmentBias {
   const values = new Float32Array(rows * length * length);
   for (let r = 0; r < rows; r++)
     for (let q = 0; q < length; q++)
-      for (let k = 0; k < length; k++)
-        if (Math.abs(q - k) > reach || mask?.[r * length + k] === 0)
-          values[(r * length + q) * length + k] = maskValue;
+      for (let k = 0; k < length; k++) {
+        const isHidden = Math.abs(q - k) > reach || mask?.[r * length + k] === 0;
+        if (isHidden && q !== k) values[(r * length + q) * length + k] = maskValue;
+      }
   return { size, length, bias: tensor(values, [rows, 1, length, length]) };
 }
 

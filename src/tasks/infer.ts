@@ -170,6 +170,7 @@ function kindOfRows({ columns, labels, listed, hasPlaces, areChats }: SeenRows):
   if (areChats) return "chat";
   const has = (...some: string[]): boolean => some.every((name) => columns.has(name));
   if (has("choices") || has("choice1", "choice2")) return "choice";
+  if (has("positive") && (has("anchor") || has("query"))) return "retrieval";
   if (aliases.words.some((name) => columns.has(name)) && listed.size > 0) return "tokens";
   if (listed.size > 0) return "multi-label";
   const hasLabel = aliases.label.some((name) => name !== "answer" && columns.has(name));
@@ -193,11 +194,25 @@ function textColumns({ id, data }: InferInputs, { columns }: SeenRows): [string]
 /** By how many texts an example has. */
 const textKinds = { 1: "single", 2: "pair" } as const;
 
+/** Whether rows have a number that is no class, by what its column is called. */
+const hasScore = ({ columns }: SeenRows): boolean =>
+  ["score", "similarity_score", "relatedness_score"].some((name) => columns.has(name));
+
 /** What a kind was found by. */
 function toldBy(isTold: boolean, otherwise: string): string {
   if (isTold) return "its expert's config";
   return otherwise;
 }
+
+/** Kinds that need neither labels nor the names of columns. */
+const plainKinds = ["choice", "chat", "retrieval", "similarity", "generate"] as const;
+const toldOf: Readonly<Record<(typeof plainKinds)[number], (by: string) => string>> = {
+  choice: (by) => `a choice, by ${by}`,
+  chat: () => "conversations, by their columns",
+  retrieval: () => "texts and their partners, by their columns",
+  similarity: () => "how alike two texts are, by the data and its expert's modules.json",
+  generate: () => "a text to be said, by its column answers",
+};
 
 /** What a task is found by. */
 export interface InferInputs {
@@ -234,12 +249,10 @@ export async function inferTask(inputs: InferInputs): Promise<InferredTask> {
   const seen = await lookAt({ ...inputs, columns }, classes === undefined);
   let kind = named ?? kindOfRows(seen);
   if (kind === "span" && isLanguageModel(config)) kind = "generate";
+  if (config?.["modules"] === true && (kind === "regression" || hasScore(seen))) kind = "similarity";
   const by = toldBy(named !== undefined, "its columns");
-  if (kind === "choice") return { task: makeTask(id, { ...own, kind }), told: `${id}: a choice, by ${by}` };
-  if (kind === "chat")
-    return { task: makeTask(id, { ...own, kind }), told: `${id}: conversations, by their columns` };
-  if (kind === "generate")
-    return { task: makeTask(id, { ...own, kind }), told: `${id}: a text to be said, by its column answers` };
+  const plain = plainKinds.find((one) => one === kind);
+  if (plain) return { task: makeTask(id, { ...own, kind: plain }), told: `${id}: ${toldOf[plain](by)}` };
   if (kind === "span") {
     const told = `${id}: a part of a text that answers a question, by ${by}`;
     return { task: makeTask(id, { ...own, kind }), told };

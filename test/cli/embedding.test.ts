@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { packageFolder } from "../../src/package.js";
@@ -61,6 +61,38 @@ for (const [split, count] of [
 interface Results {
   rows: { method: string; task: string; value: number; metric: string }[];
 }
+test("tasks of vectors are found by columns, and by what their expert is", async () => {
+  const found = join(folder, "found");
+  for (const [task, from] of [
+    ["twins", "alike"],
+    ["mates", "partners"],
+  ] as const)
+    await cp(join(folder, "data", from), join(found, task), { recursive: true });
+  const rows = (await readFile(join(found, "twins", "test.jsonl"), "utf8")).replaceAll(
+    '"score":1',
+    '"score":0.9',
+  );
+  await writeFile(join(found, "twins", "test.jsonl"), rows);
+  const expert = join(folder, "sentences");
+  await cp(join(mini, "experts", "rte"), expert, { recursive: true });
+  await writeFile(
+    join(expert, "modules.json"),
+    JSON.stringify([
+      { path: "", type: "sentence_transformers.models.Transformer" },
+      { path: "1_Pooling", type: "sentence_transformers.models.Pooling" },
+    ]),
+  );
+  await mkdir(join(expert, "1_Pooling"));
+  await writeFile(join(expert, "1_Pooling", "config.json"), JSON.stringify({ pooling_mode: "mean" }));
+  const one = ["--backend", "wasm", "--data", "found", "--base", join(mini, "base"), "--steps", "1"];
+  const experts = ["--experts", `twins=${expert}`, `mates=${expert}`];
+  const run = await cli("--tasks", "twins,mates", ...one, ...experts, "--out", "twinned");
+  expect(run.code, run.stderr).toBe(0);
+  const said = run.stdout + run.stderr;
+  expect(said).toContain("twins: how alike two texts are");
+  expect(said).toContain("mates: texts and their partners");
+});
+
 const scoresOf = async (out: string, method: string): Promise<Record<string, number>> =>
   Object.fromEntries(
     (await json<Results>(join(folder, out, "results.json"))).rows

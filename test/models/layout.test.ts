@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { cutSegments, layout } from "../../src/models/layout.js";
+import { startEngine } from "../../src/backend/index.js";
+import { cutSegments, layout, windowBias } from "../../src/models/layout.js";
 
 const row = (length: number, id: number) => ({
   ids: Array<number>(length).fill(id),
@@ -50,4 +51,19 @@ test("a narrow model pads rather than cuts, and the mask says where", () => {
   const { segments, ids } = layout([row(3, 7), row(1, 8)], 9, 16);
   expect(segments).toEqual([{ size: 2, length: 3, mask: Uint8Array.from([1, 0, 0, 1, 1, 1]) }]);
   expect([...ids]).toEqual([8, 9, 9, 7, 7, 7]);
+});
+
+test("a window to either side hides what is farther away, and padding but from itself", async () => {
+  await startEngine("cpu");
+  const mask = Uint8Array.from([1, 1, 1, 1, 1, 1, 0, 0]);
+  const { bias } = windowBias({ size: 2, length: 4, mask }, 1);
+  expect(bias!.shape).toEqual([2, 1, 4, 4]);
+  const seen = [...(await bias!.data())].map((value) => Number(value === 0));
+  expect([seen.slice(0, 16), seen.slice(16)]).toEqual([
+    [1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 1],
+    [1, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1],
+  ]);
+  bias!.dispose();
+  // A window that reaches everything is none.
+  expect(windowBias({ size: 1, length: 4, mask: undefined }, 3).bias).toBeUndefined();
 });

@@ -112,7 +112,10 @@ test.each([
     { kind: "single", labels: 3, metrics: ["f1"] },
     /f1 is none of a task of kind single that has not two labels/,
   ],
-  [{ kind: "multi-label" }, /only a choice, a number, a span, a chat and a text to be said have none/],
+  [
+    { kind: "multi-label" },
+    /only a choice, a number, a span, a chat, vectors and a text to be said have none/,
+  ],
   [{ kind: "tokens", labels: ["a", "b"], metrics: ["rouge1"] }, /rouge1 is none of a task of kind tokens/],
 ] as const)("a registry entry %j is refused", (entry, message) => {
   expect(() => makeTask("t", entry as never)).toThrow(message);
