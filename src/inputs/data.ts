@@ -1,7 +1,7 @@
 /** The examples that a run trains and tests on, and the hashes of everything that its numbers depend on. */
 import { existsSync } from "node:fs";
 import { createHash } from "node:crypto";
-import { basename, join, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import type { Family, Member } from "../checkpoint/family.js";
 import { readJsonObject, sha256 } from "../checkpoint/files.js";
 import { adapterConfigName, isAdapter } from "../checkpoint/folder.js";
@@ -63,8 +63,9 @@ const adapterClasses: Readonly<Record<string, string>> = {
 /** An expert's config; of an adapter that has none, what it says that it is for. */
 async function configOfExpert(folder: string): Promise<Record<string, unknown>> {
   const path = join(folder, fileNames.config);
-  // sentence-transformers: it makes vectors.
-  const modules = existsSync(join(folder, "modules.json"));
+  // sentence-transformers: it makes vectors. What a merge keeps of an expert without a head is told by the merge.
+  const isKept = basename(dirname(folder)) === fileNames.heads && !existsSync(join(folder, fileNames.head));
+  const modules = existsSync(join(isKept ? dirname(dirname(folder)) : folder, "modules.json"));
   if (existsSync(path)) return { ...(await readJsonObject(path)), ...(modules && { modules }) };
   if (!isAdapter(folder)) return {};
   const { task_type: type } = await readJsonObject(join(folder, adapterConfigName));
