@@ -100,7 +100,8 @@ async function writeWhole(
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   const isPrefixed = base.checkpoint.names.some((name) => name.startsWith(`${family.backbone}.`));
   const hasClass = single !== undefined && isPrefixed && !isEmbedded(single.task);
-  const prefix = hasClass ? classPrefix(family, classOfResult(base, model, single)) : "";
+  const architecture = single && !isEmbedded(single.task) ? classOfResult(base, model, single) : "";
+  const prefix = hasClass ? classPrefix(family, architecture) : "";
   const inClass = (stored: string) =>
     prefix === "" || isOptional(stored) ? stored : bodyName(stored, family, prefix);
   // What belongs to heads, of any kind: the base's own are none of the result's.
@@ -113,7 +114,10 @@ async function writeWhole(
       return [{ ...untrainedSource(base, stored), name: written }];
     return [{ ...trainedSource(best, written, name), shape: entryOf(base.checkpoint, stored).shape }];
   });
-  const ownInClass = own.map((one) => ({ ...one, name: headName(one.name, family, prefix) }));
+  const ownInClass = own.map((one) => ({
+    ...one,
+    name: headName(one.name, family, { architecture, prefix }),
+  }));
   await writeWeights(out, [...body, ...ownInClass], 5e9);
   await writeAround(out, base, "F32");
   if (!single) return;
@@ -173,13 +177,14 @@ async function writeTrainedAdapter(
   const family = familyOf(base.checkpoint.config, base.checkpoint.folder);
   // PEFT names modules as the class has them that it stands on, whatever class the base was saved as.
   const hasClass = single && family.backbone !== undefined && !isEmbedded(single.task);
-  const prefix = hasClass ? classPrefix(family, classOfResult(base, model, single)) : "";
+  const architecture = hasClass ? classOfResult(base, model, single) : "";
+  const prefix = hasClass ? classPrefix(family, architecture) : "";
   const modules = [...adapterModules].map(([module, adapter]) => {
     const stored = storedName(base, `${module}.weight`).replace(/\.weight$/, "");
     const isOwn = prefix === "" || isOptional(`${stored}.`);
     return { module, adapter, stored: isOwn ? stored : bodyName(stored, family, prefix) };
   });
-  const saved = own.map((one) => ({ ...one, name: headName(one.name, family, prefix) }));
+  const saved = own.map((one) => ({ ...one, name: headName(one.name, family, { architecture, prefix }) }));
   await writeSafetensors(join(out, adapterWeightsName), [
     ...modules.flatMap(({ module, adapter, stored }) =>
       adapterSources(best, module, `base_model.model.${stored}`, adapter),

@@ -166,6 +166,7 @@ export const robertaHead = {
   dense: "classifier.dense",
   weight: "classifier.out_proj.weight",
   bias: "classifier.out_proj.bias",
+  denseOfChoice: "pooler.dense",
 };
 
 /** Names of heads in RoBERTa's form: of a choice's, transformers calls the dense layer a pooler, or a summary. */
@@ -203,7 +204,7 @@ export const roberta: ModelFamily = {
 export const electra: ModelFamily = {
   types: { electra: { title: "ELECTRA", className: "Electra" } },
   outputLayers: ["pool"],
-  head: { ...robertaHead, activation: "gelu" },
+  head: { ...robertaHead, denseOfChoice: "sequence_summary.summary", activation: "gelu" },
   backbone: "electra",
   canonical: canonicalRoberta(/^electra\./),
   build: buildElectra,

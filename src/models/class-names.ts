@@ -1,7 +1,7 @@
 /** What transformers' classes with a head call the tensors of a backbone and of a head. */
 import type { ModelFamily } from "./types.js";
 
-type FamilyNames = Pick<ModelFamily, "backbone" | "pooler">;
+type FamilyNames = Pick<ModelFamily, "backbone" | "pooler" | "head">;
 
 /** What a class puts before the backbone's names, with its dot: its class for spans has a name of its own. */
 export const classPrefix = ({ backbone }: FamilyNames, architecture: string): string => {
@@ -23,9 +23,26 @@ export const bodyName = (stored: string, { backbone }: FamilyNames, prefix: stri
 export const isPoolerOf = ({ pooler }: FamilyNames, name: string): boolean =>
   pooler !== undefined && name.startsWith(`${pooler}.`);
 
-/** A head's tensor: a pooler stands in the backbone. */
-export const headName = (name: string, family: FamilyNames, prefix: string): string =>
-  isPoolerOf(family, name) ? prefix + name : name;
+/** A class of transformers, and what it puts before the backbone's names. */
+interface HeadClass {
+  readonly architecture: string;
+  readonly prefix: string;
+}
+
+/**
+ * A head's tensor under the name that a class has for it. A pooler stands in the backbone; a head in RoBERTa's form is
+ * called otherwise where it scores choices or tokens.
+ */
+export function headName(name: string, family: FamilyNames, { architecture, prefix }: HeadClass): string {
+  if (isPoolerOf(family, name)) return prefix + name;
+  const { denseOfChoice } = family.head ?? {};
+  const isChoice = architecture.endsWith("ForMultipleChoice");
+  if (denseOfChoice === undefined || !(isChoice || architecture.endsWith("ForTokenClassification")))
+    return name;
+  const outputs = name.replace(/^classifier\.out_proj\./, "classifier.");
+  const dense = denseOfChoice.startsWith("pooler.") ? prefix + denseOfChoice : denseOfChoice;
+  return isChoice ? outputs.replace(/^classifier\.dense\./, `${dense}.`) : outputs;
+}
 
 /** What PEFT calls the modules of tensors that are saved whole: by the end of their names. */
 export const savedModules = (names: readonly string[], prefix: string): string[] => {

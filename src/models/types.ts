@@ -207,6 +207,8 @@ export interface HeadNames {
   readonly bias?: string | undefined;
   /** A dense layer in front of it, with an activation behind. */
   readonly dense?: string | undefined;
+  /** What transformers calls that layer where it scores choices, of heads in RoBERTa's form. */
+  readonly denseOfChoice?: string | undefined;
   /** That activation. Default: tanh. */
   readonly activation?: "gelu" | "relu" | undefined;
 }

@@ -64,7 +64,7 @@ function headTensorsOf(
     const isPooler = isPoolerOf(family, canonical);
     if (isPooler && !hasPooler(architecture)) return [];
     const { dtype, shape } = entryOf(checkpoint, stored);
-    const name = isPooler ? headName(canonical, family, prefix) : stored;
+    const name = headName(isPooler ? canonical : stored, family, { architecture, prefix });
     return [{ name, dtype, shape, bytes: async () => (await checkpoint.read(stored)).bytes }];
   });
 }
