@@ -309,6 +309,8 @@ cases = {
     "olmo2": lambda n: scored(n, lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(num_key_value_heads=2, pad_token_id=0, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=18),
     "olmo2-head": lambda n: classified(n, lambda: tf.Olmo2ForSequenceClassification(tf.Olmo2Config(num_labels=3, num_key_value_heads=2, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head, seed=20),
     "phi3": lambda n: scored(n, lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, pad_token_id=0, sliding_window=5, max_position_embeddings=64, original_max_position_embeddings=64, rope_parameters=rope("default"), attn_implementation="eager", **causal, **small)), seed=19),
+    "gpt-neox": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, rotary_pct=0.5, **causal, **small)), seed=29),
+    "gpt-neox-serial": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, use_parallel_residual=False, rotary_pct=1.0, rotary_emb_base=100, hidden_act="gelu_new", **causal, **small)), seed=30),
     "opt": lambda n: scored(n, lambda: tf.OPTForCausalLM(tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, dropout=0, pad_token_id=1, bos_token_id=2, eos_token_id=2)), seed=4),
     "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),

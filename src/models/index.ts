@@ -6,6 +6,7 @@ import { clip } from "./clip.js";
 import { deberta } from "./deberta.js";
 import { distilbert } from "./distilbert.js";
 import { gpt2 } from "./gpt2.js";
+import { gptNeox } from "./gpt-neox.js";
 import { llama } from "./llama.js";
 import { modernbert } from "./modernbert.js";
 import { mpnet } from "./mpnet.js";
@@ -26,6 +27,7 @@ export const families: readonly ModelFamily[] = [
   t5,
   llama,
   gpt2,
+  gptNeox,
   opt,
   vit,
   clip,

@@ -104,23 +104,31 @@ function quarterTurn(x: Tensor3D, sign: 1 | -1): Tensor {
   return concat([mul(second, -sign), mul(first, sign)], 2);
 }
 
+/** Of every head [tokens, heads, depth] the entries that turn, and those that do not, where there are some. */
+function turningParts(x: Tensor3D, turning: number): [Tensor3D, ...Tensor3D[]] {
+  if (turning === x.shape[2]) return [x];
+  return [slice(x, [0, 0, 0], [-1, -1, turning]), slice(x, [0, 0, turning], [-1, -1, -1])];
+}
+
 /**
  * Rotary position embedding (Su et al. 2021) in halves, as transformers has it: x ⊙ cos + (−x₂, x₁) ⊙
- * sin, a head at a time.
+ * sin, a head at a time. Where there are fewer angles than entries, a head's further ones stay as they are.
  */
 export function rotary(x: Tensor2D, heads: number, { cos, sin }: Angles): Tensor2D {
   const [tokens, width] = x.shape;
+  const turning = cos.shape[2];
   const byHead = (t: Tensor): Tensor3D => reshape(t, [tokens, heads, width / heads]);
-  const flat = (t: Tensor): Tensor2D => reshape(t, [tokens, width]);
+  const whole = (turned: Tensor, rest: Tensor[]): Tensor2D =>
+    reshape(rest.length > 0 ? concat([turned, ...rest], 2) : turned, [tokens, width]);
   return op(
     [x],
     ([input]) => {
-      const split = byHead(input);
-      return { value: flat(add(mul(split, cos), mul(quarterTurn(split, 1), sin))), saved: [cos, sin] };
+      const [part, ...rest] = turningParts(byHead(input), turning);
+      return { value: whole(add(mul(part, cos), mul(quarterTurn(part, 1), sin)), rest), saved: [cos, sin] };
     },
     (dy, [savedCos, savedSin]) => {
-      const d = byHead(dy);
-      return [flat(add(mul(d, savedCos), quarterTurn(mul(d, savedSin), -1)))];
+      const [part, ...rest] = turningParts(byHead(dy), turning);
+      return [whole(add(mul(part, savedCos), quarterTurn(mul(part, savedSin), -1)), rest)];
     },
   );
 }

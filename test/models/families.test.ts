@@ -43,7 +43,7 @@ test.each(modelTypes)(
 
 test("messages name the language models there are", () => {
   expect(languageModels).toBe(
-    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, OPT",
+    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, GPT-NeoX, OPT",
   );
 });
 
@@ -71,6 +71,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     olmo2: "Olmo2",
     phi3: "Phi3",
     gemma3_text: "Gemma3Text",
+    gpt_neox: "GPTNeoX",
     opt: "OPT",
     vit: "ViT",
     // Its head is the task-vector papers', of which transformers has no class.
