@@ -1,4 +1,4 @@
-import type { Tensor2D } from "@tensorflow/tfjs-core";
+import { pad, reshape, slice, type Tensor2D } from "@tensorflow/tfjs-core";
 import { configReader, sectionOf } from "./config.js";
 import { causalModel, endsOf } from "./decoder.js";
 import type { State } from "./encoder.js";
@@ -14,7 +14,7 @@ import {
   type NamedShape,
 } from "./layers.js";
 import { causalBiases } from "./layout.js";
-import { headParts, plus } from "./ops.js";
+import { op, plus } from "./ops.js";
 import { angles, frequencies, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";
 
@@ -52,6 +52,29 @@ function parseNeox(json: Config) {
   };
 }
 type NeoxConfig = ReturnType<typeof parseNeox>;
+
+/** Part `i` of every head, where a head's parts stand side by side: [n, heads · parts · depth] → [n, heads · depth]. */
+function headParts(
+  x: Tensor2D,
+  { heads, parts }: { readonly heads: number; readonly parts: number },
+  i: number,
+): Tensor2D {
+  const [n, width] = x.shape;
+  const depth = width / heads / parts;
+  return op(
+    [x],
+    ([input]) => {
+      const split = slice(reshape(input, [n, heads, parts, depth]), [0, 0, i, 0], [-1, -1, 1, -1]);
+      const value: Tensor2D = reshape(split, [n, heads * depth]);
+      return { value, saved: [] };
+    },
+    (dy) => {
+      const zero: [number, number] = [0, 0];
+      const others: [number, number] = [i, parts - i - 1];
+      return [reshape(pad(reshape(dy, [n, heads, 1, depth]), [zero, zero, others, zero]), [n, width])];
+    },
+  );
+}
 
 /** A layer whose attention and feed-forward stand side by side on the same input, or one behind the other. */
 function neoxLayer(config: NeoxConfig, index: number): Block<NeoxState> {

@@ -249,29 +249,6 @@ export const columns = (x: Tensor2D, { start, size }: Span): Tensor2D => {
   );
 };
 
-/** Part `i` of every head, where a head's parts stand side by side: [n, heads · parts · depth] → [n, heads · depth]. */
-export function headParts(
-  x: Tensor2D,
-  { heads, parts }: { readonly heads: number; readonly parts: number },
-  i: number,
-): Tensor2D {
-  const [n, width] = x.shape;
-  const depth = width / heads / parts;
-  return op(
-    [x],
-    ([input]) => {
-      const split = slice(reshape(input, [n, heads, parts, depth]), [0, 0, i, 0], [-1, -1, 1, -1]);
-      const value: Tensor2D = reshape(split, [n, heads * depth]);
-      return { value, saved: [] };
-    },
-    (dy) => {
-      const zero: [number, number] = [0, 0];
-      const others: [number, number] = [i, parts - i - 1];
-      return [reshape(pad(reshape(dy, [n, heads, 1, depth]), [zero, zero, others, zero]), [n, width])];
-    },
-  );
-}
-
 /** P x with a gradient for x alone: P [rows, n] is no weight, x [n, width]. */
 export const product = (p: Tensor2D, x: Tensor2D): Tensor2D =>
   op(

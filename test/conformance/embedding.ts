@@ -106,7 +106,8 @@ const prepared = (kind: "similar" | "match", examples: readonly EncodedExample[]
 });
 
 export function embeddingTests(tolerance: number, slow: boolean): void {
-  test.each(["cls", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"] as const)(
+  const poolings = ["mean", "cls", "mean_sqrt_len", "weightedmean", "lasttoken"] as const;
+  test.each(slow ? poolings.slice(0, 1) : poolings)(
     "vectors by %s are sentence-transformers'",
     async (pooling) => {
       const place = await openEmbedding({ pooling, dense: [] });
@@ -117,7 +118,8 @@ export function embeddingTests(tolerance: number, slow: boolean): void {
     },
   );
 
-  test("so are those behind a dense layer", async () => {
+  // What follows on the same products is not tried on a slow engine.
+  test.skipIf(slow)("so are those behind a dense layer", async () => {
     const { dense } = golden<GoldenEmbedding>("embedding");
     const layer = {
       weight: Float32Array.from(dense.weight),
@@ -149,7 +151,7 @@ export function embeddingTests(tolerance: number, slow: boolean): void {
     expect(memory().numTensors).toBe(before);
   });
 
-  test("a merge learns its expert's vectors, and loses nothing at the expert", async () => {
+  test.skipIf(slow)("a merge learns its expert's vectors, and loses nothing at the expert", async () => {
     const place = await openEmbedding({ pooling: "mean", dense: [] });
     const { model, vectors, data, triplets } = place;
     // Its tasks are columns of the table, by name: the first is asked.
@@ -166,7 +168,7 @@ export function embeddingTests(tolerance: number, slow: boolean): void {
     await place.close();
   });
 
-  test("what is measured is what sentence-transformers' evaluators say", async () => {
+  test.skipIf(slow)("what is measured is what sentence-transformers' evaluators say", async () => {
     const place = await openEmbedding({ pooling: "mean", dense: [] });
     const { model, vectors, data, pairs, triplets } = place;
     const table = tableOf(place, data.coefficients);
