@@ -116,18 +116,25 @@ function reuseConstants(backend: BindingBackend, device: BindingDevice): void {
     device.queue.writeBuffer(buffer, 0, values);
     return buffer;
   };
+  /** The buffer that a number has; undefined where it is none of the first ones. */
+  const constantOf = (values: Float32Array): PooledBuffer | undefined => {
+    const key = Object.is(values[0], -0) ? "-0" : String(values[0]);
+    const found = known.get(key);
+    if (found || known.size === mostConstants) return found;
+    const made = bufferOf(values);
+    known.set(key, made);
+    return made;
+  };
   backend.uploadToGPU = (id) => {
     const data = backend.tensorMap.get(id);
-    const { values } = data;
-    const isConstant = values instanceof Float32Array && values.length === 1 && data.dtype === "float32";
-    if (data.resource || !isConstant || known.size === mostConstants) {
+    const { values, dtype, resource } = data;
+    const isNumber = values instanceof Float32Array && values.length === 1 && dtype === "float32";
+    const constant = isNumber && !resource ? constantOf(values) : undefined;
+    if (!constant) {
       uploadToGPU(id);
       return;
     }
-    const key = Object.is(values[0], -0) ? "-0" : String(values[0]);
-    const buffer = known.get(key) ?? bufferOf(values);
-    known.set(key, buffer);
-    data.resource = buffer;
+    data.resource = constant;
     data.external = true;
   };
 }
