@@ -236,24 +236,23 @@ def modernbert(**rest):
     return tf.ModernBertConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=24, local_attention=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="eager"), **small, "num_hidden_layers": 3, **rest})
 
 
-def older_modernbert(name):
-    """The config as the hub has it."""
+def older_rotations(name, kinds, setting, full, near):
+    """The config as the hub has it, from before its rotations were told by the kind of layer: `setting` tells the kinds, and two
+    settings the rotations of layers that see everything and of those that do not."""
     for path in (OUT / name).glob("*/config.json"):
         config = json.loads(path.read_text())
         parts = config.pop("rope_parameters")
-        assert config.pop("layer_types") == ["full_attention", "sliding_attention", "full_attention"]
-        config |= {"global_attn_every_n_layers": 2, "global_rope_theta": parts["full_attention"]["rope_theta"], "local_rope_theta": parts["sliding_attention"]["rope_theta"]}
+        assert config.pop("layer_types") == [f"{kind}_attention" for kind in kinds]
+        config |= {**setting, full: parts["full_attention"]["rope_theta"], near: parts["sliding_attention"]["rope_theta"]}
         path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def older_modernbert(name):
+    older_rotations(name, ["full", "sliding", "full"], {"global_attn_every_n_layers": 2}, "global_rope_theta", "local_rope_theta")
 
 
 def older_gemma(name):
-    """The config as the hub has it, from before its rotations were told by the kind of layer."""
-    for path in (OUT / name).glob("*/config.json"):
-        config = json.loads(path.read_text())
-        parts = config.pop("rope_parameters")
-        assert config.pop("layer_types") == ["sliding_attention", "sliding_attention", "full_attention"]
-        config |= {"sliding_window_pattern": 3, "rope_theta": parts["full_attention"]["rope_theta"], "rope_local_base_freq": parts["sliding_attention"]["rope_theta"]}
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    older_rotations(name, ["sliding", "sliding", "full"], {"sliding_window_pattern": 3}, "rope_theta", "rope_local_base_freq")
 
 
 def untied_t5():

@@ -55,7 +55,7 @@ const keptOf = (saved: readonly Tensor[], segment: number): Kept => {
  * ∂L/∂scores = p ⊙ (d vᵀ − Σ_j p_j (d vᵀ)_j), and that sum is ⟨d, out⟩: a pass over the depth, not over
  * the length.
  */
-const scoresGradient = ({ p, v, out }: Kept, d: Tensor): Tensor =>
+export const scoresGradient = ({ p, v, out }: Pick<Kept, "p" | "v" | "out">, d: Tensor): Tensor =>
   mul(p, sub(matMul(d, v, false, true), sum(mul(d, out), -1, true)));
 
 /**

@@ -2,7 +2,7 @@ import { tanh } from "@tensorflow/tfjs-core";
 import { activationNames, dense, denseShapes, norm, normShapes, lookUpRows } from "./layers.js";
 import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
-import { shifted, pipeline, type State } from "./encoder.js";
+import { shifted, pipeline, rowOutputs, type State } from "./encoder.js";
 import { headInputs } from "./outputs.js";
 import { plus } from "./ops.js";
 import { postNormLayers } from "./postnorm.js";
@@ -83,13 +83,6 @@ const pooler = (hidden: number): Block<State> => ({
 });
 const poolerName = "pooler.dense";
 
-/** The first token of every row as it is, or every token: a dense layer behind it belongs to the head. */
-const firstToken: Block<State> = {
-  id: "first token",
-  shapes: new Map(),
-  run: (_, state) => ({ ...state, x: headInputs(state) }),
-};
-
 /** What BERT and RoBERTa do in their own ways. */
 interface BertForm {
   readonly padId: number;
@@ -131,20 +124,20 @@ const padIdOf = (json: Config, type: string, { vocabulary }: BertConfig, fallbac
 function buildBert(json: Config, { withoutPooler = false }: BuildOptions = {}): Model {
   const config = parseBert(json, "bert");
   const padId = padIdOf(json, "bert", config, 0);
-  const last = withoutPooler ? firstToken : pooler(config.hidden);
+  const last = withoutPooler ? rowOutputs<State>() : pooler(config.hidden);
   return bertModel(config, { padId, firstPosition: 0, last });
 }
 
 function buildRoberta(json: Config): Model {
   const config = parseBert(json, "roberta");
   const padId = padIdOf(json, "roberta", config, 1);
-  return bertModel(config, { padId, firstPosition: padId + 1, last: firstToken });
+  return bertModel(config, { padId, firstPosition: padId + 1, last: rowOutputs() });
 }
 
 function buildElectra(json: Config): Model {
   const config = parseBert(json, "electra");
   const padId = padIdOf(json, "electra", config, 0);
-  return bertModel(config, { padId, firstPosition: 0, last: firstToken });
+  return bertModel(config, { padId, firstPosition: 0, last: rowOutputs() });
 }
 
 const inModernSpelling = (name: string): string =>

@@ -1,6 +1,6 @@
 import { configReader } from "./config.js";
-import { disentangledAttention, type Distances } from "./disentangled.js";
-import { pipeline, type State } from "./encoder.js";
+import { disentangledAttention, layOut, type Distances, type LaidSegment } from "./disentangled.js";
+import { pipeline, rowOutputs, type State } from "./encoder.js";
 import {
   activationNames,
   dense,
@@ -13,9 +13,12 @@ import {
 } from "./layers.js";
 import { attentionBias } from "./layout.js";
 import { plus } from "./ops.js";
-import { headInputs } from "./outputs.js";
 import { postNormLayers } from "./postnorm.js";
 import type { Block, Config, Lookup, Model, ModelFamily, TokenBatch, Weights } from "./types.js";
+
+interface DebertaState extends State {
+  readonly laid: readonly LaidSegment[];
+}
 
 const debertaLayer = {
   qkv: [],
@@ -90,11 +93,11 @@ function debertaAttention(config: DebertaConfig, layer: string) {
     [relativeTable, [2 * distances.span, width]],
     ...(isNormed ? normShapes(relativeNorm, width) : []),
   ];
-  const run = (w: Weights, { x, bias }: State) => {
+  const run = (w: Weights, { x, laid }: DebertaState) => {
     const table = weightMatrix(w, relativeTable);
     const relative = isNormed ? norm(w, relativeNorm, table, epsilon) : table;
     const positions = { asKeys: dense(w, relative, asKeys), asQueries: dense(w, relative, asQueries) };
-    const form = { segments: bias, heads, scale: 1 / Math.sqrt(3 * depth), distances };
+    const form = { segments: laid, heads, scale: 1 / Math.sqrt(3 * depth), rows: 2 * distances.span };
     return disentangledAttention([dense(w, x, q), dense(w, x, k), dense(w, x, v)], positions, form);
   };
   return { shapes, run };
@@ -114,7 +117,7 @@ function buildDeberta(json: Config): Model {
   const { width, heads, layers, inner, vocabulary, epsilon, activation } = config;
   const read = debertaTables(config);
   const lookups = (batch: TokenBatch): Lookup[] => read.map(({ name, ids }) => ({ name, ids: ids(batch) }));
-  const embeddings: Block<State> = {
+  const embeddings: Block<DebertaState> = {
     id: "embeddings",
     shapes: new Map([
       ...read.map(({ name, size }): NamedShape => [name, [size, width]]),
@@ -127,15 +130,10 @@ function buildDeberta(json: Config): Model {
       return { ...state, x: norm(w, embeddingNorm, x, epsilon) };
     },
   };
-  const last: Block<State> = {
-    id: "first token",
-    shapes: new Map(),
-    run: (_, state) => ({ ...state, x: headInputs(state) }),
-  };
-  return pipeline<State>({
+  return pipeline<DebertaState>({
     blocks: [
       embeddings,
-      ...postNormLayers<State>("encoder.layer", layers, {
+      ...postNormLayers<DebertaState>("encoder.layer", layers, {
         width,
         inner,
         heads,
@@ -144,7 +142,7 @@ function buildDeberta(json: Config): Model {
         names: debertaLayer,
         attention: (layer) => debertaAttention(config, layer),
       }),
-      last,
+      rowOutputs(),
     ],
     tables: read.map(({ name }) => name),
     width,
@@ -153,7 +151,10 @@ function buildDeberta(json: Config): Model {
     padId: Math.min(config.padId, vocabulary - 1),
     maxLength: config.positions,
     lookups,
-    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(attentionBias) }),
+    start(initial) {
+      const bias = initial.batch.segments.map(attentionBias);
+      return { ...initial, bias, laid: layOut(bias, config.distances) };
+    },
   });
 }
 

@@ -7,8 +7,6 @@ import {
   reshape,
   slice,
   softmax,
-  sub,
-  sum,
   tensor1d,
   transpose,
   unsortedSegmentSum,
@@ -16,6 +14,7 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
+import { scoresGradient } from "./attention.js";
 import { op, sideBySide, spansOf } from "./ops.js";
 import type { SegmentBias } from "./types.js";
 
@@ -50,22 +49,24 @@ export function distanceRows(length: number, distances: Distances): Int32Array {
 }
 
 export interface Disentangled {
-  readonly segments: readonly SegmentBias[];
+  readonly segments: readonly LaidSegment[];
   readonly heads: number;
   /** What each of the three products is multiplied by. */
   readonly scale: number;
-  readonly distances: Distances;
+  /** Of the table of positions. */
+  readonly rows: number;
 }
 
 /** A segment with its first token, and for each pair of its positions places in [length · rows of the table]. */
-interface Laid extends SegmentBias {
+export interface LaidSegment extends SegmentBias {
   readonly start: number;
   /** Of (query, key): the query's row of products with positions, at the pair's; the key's, likewise. */
   readonly byQuery: Int32Array;
   readonly byKey: Int32Array;
 }
 
-function layOut({ segments, distances }: Disentangled): Laid[] {
+/** The segments of a batch, for all layers. */
+export function layOut(segments: readonly SegmentBias[], distances: Distances): LaidSegment[] {
   const spans = spansOf(segments.map(({ size, length }) => size * length));
   return segments.map((segment, s) => {
     const { length } = segment;
@@ -81,7 +82,7 @@ function layOut({ segments, distances }: Disentangled): Laid[] {
 }
 
 /** Rows of tokens as [heads, size, length, depth], and the way back. */
-const split = (x: Tensor, { size, length, start }: Laid, heads: number): Tensor =>
+const split = (x: Tensor, { size, length, start }: LaidSegment, heads: number): Tensor =>
   transpose(reshape(slice(x, [start, 0], [size * length, -1]), [size, length, heads, -1]), [2, 0, 1, 3]);
 const join = (x: Tensor): Tensor2D => {
   const [heads, size, length, depth] = x.shape as [number, number, number, number];
@@ -124,9 +125,7 @@ export function disentangledAttention(
   positions: { readonly asKeys: Tensor2D; readonly asQueries: Tensor2D },
   form: Disentangled,
 ): Tensor2D {
-  const { heads, scale } = form;
-  const all = layOut(form);
-  const rows = 2 * form.distances.span;
+  const { segments: all, heads, scale, rows } = form;
   return op(
     [q, k, v, positions.asKeys, positions.asQueries],
     ([allQ, allK, allV, asKeys, asQueries]) => {
@@ -155,7 +154,7 @@ export function disentangledAttention(
           Tensor,
         ];
         const d = split(dy, segment, heads);
-        const ds = mul(p, sub(matMul(d, ownV, false, true), sum(mul(d, out), -1, true)));
+        const ds = scoresGradient({ p, v: ownV, out }, d);
         const dA = pairsGradient(ds, segment.byQuery, rows);
         const dC = pairsGradient(ds, segment.byKey, rows);
         const like = (x: Tensor): Tensor => reshape(x, scaledQ.shape);

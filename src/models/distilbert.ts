@@ -1,10 +1,9 @@
 import { configReader } from "./config.js";
-import { positionedTokens, pipeline, type State } from "./encoder.js";
-import { activationNames, norm, normShapes } from "./layers.js";
+import { positionedTokens, pipeline, rowOutputs, type State } from "./encoder.js";
+import { activationNames } from "./layers.js";
 import { attentionBias } from "./layout.js";
-import { headInputs } from "./outputs.js";
 import { postNormLayers } from "./postnorm.js";
-import type { Block, Config, Model, ModelFamily } from "./types.js";
+import type { Config, Model, ModelFamily } from "./types.js";
 
 const distilLayer = {
   qkv: ["q_lin", "k_lin", "v_lin"].map((name) => `attention.${name}`),
@@ -15,7 +14,6 @@ const distilLayer = {
   norm2: "output_layer_norm",
 };
 
-const embeddingNorm = "embeddings.LayerNorm";
 /** transformers has it fixed. */
 const epsilon = 1e-12;
 
@@ -25,17 +23,13 @@ function buildDistilBert(json: Config): Model {
   const heads = headsOf("n_heads", width);
   const words = { name: "embeddings.word_embeddings.weight", size: size("vocab_size") };
   const positions = { name: "embeddings.position_embeddings.weight", size: size("max_position_embeddings") };
-  const entry = positionedTokens({ id: "embeddings", words, positions, width });
-  const embeddings: Block<State> = {
+  const embeddings = positionedTokens<State>({
     id: "embeddings",
-    shapes: new Map([...entry.block.shapes, ...normShapes(embeddingNorm, width)]),
-    run: (w, state) => ({ ...state, x: norm(w, embeddingNorm, entry.block.run(w, state).x, epsilon) }),
-  };
-  const last: Block<State> = {
-    id: "first token",
-    shapes: new Map(),
-    run: (_, state) => ({ ...state, x: headInputs(state) }),
-  };
+    words,
+    positions,
+    width,
+    norm: { module: "embeddings.LayerNorm", epsilon },
+  });
   const layers = postNormLayers<State>("transformer.layer", size("n_layers", 1, 1000), {
     width,
     inner: size("hidden_dim"),
@@ -45,14 +39,14 @@ function buildDistilBert(json: Config): Model {
     names: distilLayer,
   });
   return pipeline<State>({
-    blocks: [embeddings, ...layers, last],
+    blocks: [embeddings.block, ...layers, rowOutputs()],
     tables: [words.name, positions.name],
     width,
     heads,
     vocabulary: words.size,
     padId: size("pad_token_id", 0, words.size - 1, 0),
     maxLength: positions.size,
-    lookups: entry.lookups,
+    lookups: embeddings.lookups,
     start: (initial) => ({ ...initial, bias: initial.batch.segments.map(attentionBias) }),
   });
 }

@@ -2,6 +2,7 @@
  * What models of one pipeline share: a batch of rows, the activations [tokens, width] of its tokens,
  * attention's segments.
  */
+import { headInputs } from "./outputs.js";
 import { plus } from "./ops.js";
 import type {
   Block,
@@ -13,7 +14,7 @@ import type {
   Generation,
   TokenRow,
 } from "./types.js";
-import { lookUpRows, shapesOfBlocks, asMatrix } from "./layers.js";
+import { asMatrix, lookUpRows, norm, normShapes, shapesOfBlocks, type NamedShape } from "./layers.js";
 import { tensor2d, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import { layout } from "./layout.js";
@@ -32,11 +33,20 @@ export interface PositionedTokens {
   /** The position that a row's first token has. */
   readonly firstPosition?: number | undefined;
   readonly width: number;
+  /** A layer normalisation behind them. */
+  readonly norm?: { readonly module: string; readonly epsilon: number } | undefined;
 }
 
 /** Tokens that enter a model as the sum of what they are and where they stand. */
-export function positionedTokens({ id, words, positions, firstPosition = 0, width }: PositionedTokens): {
-  readonly block: Block<State>;
+export function positionedTokens<S extends State>({
+  id,
+  words,
+  positions,
+  firstPosition = 0,
+  width,
+  norm: normed,
+}: PositionedTokens): {
+  readonly block: Block<S>;
   /** Which rows of the tables a batch looks up. */
   lookups(batch: TokenBatch): Lookup[];
 } {
@@ -49,11 +59,14 @@ export function positionedTokens({ id, words, positions, firstPosition = 0, widt
     lookups: (batch) => [ofWords(batch), ofPositions(batch)],
     block: {
       id,
-      shapes: new Map([words, positions].map(({ name, size }) => [name, [size, width]])),
-      run: (w, state) => ({
-        ...state,
-        x: plus(lookUpRows(w, ofWords(state.batch)), lookUpRows(w, ofPositions(state.batch))),
-      }),
+      shapes: new Map([
+        ...[words, positions].map(({ name, size }): NamedShape => [name, [size, width]]),
+        ...(normed ? normShapes(normed.module, width) : []),
+      ]),
+      run(w, state) {
+        const x = plus(lookUpRows(w, ofWords(state.batch)), lookUpRows(w, ofPositions(state.batch)));
+        return { ...state, x: normed ? norm(w, normed.module, x, normed.epsilon) : x };
+      },
     },
   };
 }
@@ -89,6 +102,13 @@ export type Pipeline<S extends State> = Pick<
   /** Adds what follows from a batch before any block has run. */
   start(initial: Omit<State, "bias">): S;
 };
+
+/** The last block of a model whose heads are given its activations as they are: a row's first token, or every one. */
+export const rowOutputs = <S extends State>(): Block<S> => ({
+  id: "outputs",
+  shapes: new Map(),
+  run: (_, state) => ({ ...state, x: headInputs(state) }),
+});
 
 /** A state's activations before its first block, which does not look at them. */
 export const noActivations = (): Tensor2D => tensor2d([0], [1, 1]);

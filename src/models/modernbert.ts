@@ -2,7 +2,7 @@ import { tensor2d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
 import { at, i32 } from "../at.js";
 import { attend } from "./attention.js";
 import { configReader, sectionOf, slidingLayers } from "./config.js";
-import { pipeline, type State } from "./encoder.js";
+import { pipeline, rowOutputs, type State } from "./encoder.js";
 import {
   activationNames,
   activations,
@@ -31,7 +31,7 @@ interface ModernState extends State {
 }
 
 function parseModernBert(json: Config) {
-  const { size, positive, only, flag, heads: headsOf } = configReader(json, "modernbert");
+  const { size, positive, only, heads: headsOf } = configReader(json, "modernbert");
   const width = size("hidden_size");
   const heads = headsOf("num_attention_heads", width);
   const layers = size("num_hidden_layers", 1, 1000);
@@ -61,7 +61,6 @@ function parseModernBert(json: Config) {
     activation: only("hidden_activation", "gelu", ...activationNames),
     headActivation: only("classifier_activation", "gelu", ...activationNames),
     pooling: only("classifier_pooling", "cls", "mean"),
-    isTied: flag("tie_word_embeddings", true),
     sights,
     sightOf: slidingLayers(json, layers, (i) => i % every !== 0).map(Number),
   };
@@ -148,13 +147,6 @@ const predictionHead = (config: ModernConfig): Block<ModernState> => ({
   },
 });
 
-/** Rows as they are: for vectors of texts, which go through no head. */
-const outputs: Block<ModernState> = {
-  id: "outputs",
-  shapes: new Map(),
-  run: (_, state) => ({ ...state, x: headInputs(state) }),
-};
-
 const words = "embeddings.tok_embeddings.weight";
 const finalNorm = "final_norm";
 
@@ -179,7 +171,8 @@ function buildModernBert(json: Config, { withoutPooler = false }: BuildOptions =
       embeddings,
       ...Array.from({ length: layers }, (_, i) => modernLayer(config, i)),
       last,
-      withoutPooler ? outputs : predictionHead(config),
+      // Vectors of texts go through no head.
+      withoutPooler ? rowOutputs() : predictionHead(config),
     ],
     tables: [words],
     width,

@@ -1,12 +1,11 @@
 import { configReader } from "./config.js";
-import { positionedTokens, pipeline, type State } from "./encoder.js";
-import { activationNames, norm, normShapes, weightMatrix } from "./layers.js";
+import { positionedTokens, pipeline, rowOutputs, type State } from "./encoder.js";
+import { activationNames, weightMatrix } from "./layers.js";
 import { attentionBias } from "./layout.js";
-import { headInputs } from "./outputs.js";
 import { postNormLayers } from "./postnorm.js";
 import { encoderBuckets } from "./relative-positions.js";
 import { canonicalRoberta, robertaHead } from "./bert.js";
-import type { Block, Config, Model, ModelFamily } from "./types.js";
+import type { Config, Model, ModelFamily } from "./types.js";
 
 interface MpnetState extends State {
   /** Of each segment, the bucket of every pair of positions. */
@@ -28,7 +27,6 @@ const mpnetLayer = {
 };
 
 const table = "encoder.relative_attention_bias.weight";
-const embeddingNorm = "embeddings.LayerNorm";
 
 function buildMpnet(json: Config): Model {
   const { size, positive, only, heads: headsOf } = configReader(json, "mpnet");
@@ -38,17 +36,14 @@ function buildMpnet(json: Config): Model {
   const epsilon = positive("layer_norm_eps", 1e-12);
   const words = { name: "embeddings.word_embeddings.weight", size: size("vocab_size") };
   const positions = { name: "embeddings.position_embeddings.weight", size: size("max_position_embeddings") };
-  const entry = positionedTokens({ id: "embeddings", words, positions, firstPosition: padId + 1, width });
-  const embeddings: Block<MpnetState> = {
+  const embeddings = positionedTokens<MpnetState>({
     id: "embeddings",
-    shapes: new Map([...entry.block.shapes, ...normShapes(embeddingNorm, width)]),
-    run: (w, state) => ({ ...state, x: norm(w, embeddingNorm, entry.block.run(w, state).x, epsilon) }),
-  };
-  const last: Block<MpnetState> = {
-    id: "first token",
-    shapes: new Map(),
-    run: (_, state) => ({ ...state, x: headInputs(state) }),
-  };
+    words,
+    positions,
+    firstPosition: padId + 1,
+    width,
+    norm: { module: "embeddings.LayerNorm", epsilon },
+  });
   const layers = postNormLayers<MpnetState>("encoder.layer", size("num_hidden_layers", 1, 1000), {
     width,
     inner: size("intermediate_size"),
@@ -62,14 +57,14 @@ function buildMpnet(json: Config): Model {
     },
   });
   return pipeline<MpnetState>({
-    blocks: [embeddings, ...layers, last],
+    blocks: [embeddings.block, ...layers, rowOutputs()],
     tables: [words.name, positions.name],
     width,
     heads,
     vocabulary: words.size,
     padId,
     maxLength: positions.size - padId - 1,
-    lookups: entry.lookups,
+    lookups: embeddings.lookups,
     start: (initial) => ({
       ...initial,
       bias: initial.batch.segments.map(attentionBias),
