@@ -330,9 +330,9 @@ async function nodeGpu(context: Context): Promise<Found> {
 }
 
 export const parts: readonly Part[] = [
-  { name: "op", what: "the merge op in GB/s, beside a copy and PyTorch", limit: 60, run: op },
-  { name: "step", what: "the training step and its parts, beside PyTorch", limit: 80, run: step },
-  { name: "programs", what: "the step's programs by the card's clock", limit: 20, run: programs },
+  { name: "op", what: "the merge op in GB/s, beside a copy and PyTorch", limit: 100, run: op },
+  { name: "step", what: "the training step and its parts, beside PyTorch", limit: 120, run: step },
+  { name: "programs", what: "the step's programs by the card's clock", limit: 60, run: programs },
   { name: "limits", what: "an embedding larger than a binding", limit: 90, run: limits },
   { name: "conformance", what: "the conformance suite on webgpu", limit: 90, run: conformance },
   { name: "memory", what: "peaks under a budget, flat, pairwise and in a tree", limit: 100, run: memory },

@@ -2,6 +2,7 @@ import type { TensorInfo } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import { defineKernel, threeSizes } from "./kernels.js";
 import { registerFusedKernels } from "./webgpu-fused.js";
+import { defineProducts } from "./webgpu-products.js";
 import { groupSize, runProgram, type WebgpuCall } from "./webgpu-program.js";
 
 /** How entries of deltas lie in words of 32 bits; merge/packing.ts packs them. */
@@ -182,8 +183,9 @@ function deltaProducts(call: WebgpuCall, layout: WordLayout): TensorInfo {
   });
 }
 
-/** The merge op and its gradient as WGSL, in every packing, and the fused ones. */
+/** The merge op and its gradient as WGSL, in every packing, the fused ones, and products that are right. */
 export function registerWebgpuKernels(): void {
+  defineProducts();
   registerFusedKernels();
   for (const layout of layouts) {
     const define = (op: string, kernel: (call: WebgpuCall, layout: WordLayout) => TensorInfo) =>

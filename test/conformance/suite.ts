@@ -18,6 +18,7 @@ import { load, type Loaded } from "./load.js";
 import { mergeTests } from "./merge.js";
 import { modelTests } from "./models.js";
 import { opTests } from "./ops.js";
+import { productTests } from "./products.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
@@ -51,6 +52,7 @@ export async function conformance(
     () => {
       if (parts.includes("ops")) {
         describe("ops", () => opTests(1e-5));
+        describe("products", () => productTests(1e-5));
         describe("merge", mergeTests);
         describe("a base in fewer bits", baseTests);
         describe("the family that ships", () => {
