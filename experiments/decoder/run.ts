@@ -20,7 +20,10 @@ const { values: o, positionals } = parseArgs({
     data: { type: "string" },
     tasks: { type: "string", default: "sst2,trec6,cb" },
     examples: { type: "string", default: "200" },
-    methods: { type: "string", default: "average,task-arithmetic,ties,supermerge" },
+    methods: {
+      type: "string",
+      default: "average,task-arithmetic,ties,supermerge,supermerge-entropy,supermerge-distillation",
+    },
     backend: { type: "string", default: "node" },
     out: { type: "string", default: "experiments/decoder" },
     runs: { type: "string", default: "merged/decoder" },

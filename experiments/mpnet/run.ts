@@ -22,7 +22,8 @@ const { values: o } = parseArgs({
     parts: { type: "string" },
     methods: {
       type: "string",
-      default: "average,task-arithmetic,ties,dare,regmean,supermerge,adamerging,adamerging++",
+      default:
+        "average,task-arithmetic,ties,dare,regmean,supermerge,supermerge-distillation,adamerging,adamerging++",
     },
     backend: { type: "string", default: "node" },
     out: { type: "string", default: "experiments/mpnet" },
@@ -46,7 +47,6 @@ const merges: readonly MergePart[] = [
   { part: "compare", args: ["compare", "--methods", o.methods] },
   { part: "pairwise", args: ["tree", "--pairwise"], method: "supermerge, pairwise" },
   { part: "threes", args: ["tree", "--fan-in", "3"], method: "supermerge, tree of threes" },
-  { part: "distillation", args: ["train", "--loss", "distillation"], method: "supermerge, distillation" },
 ];
 
 const experts = seed === "0" ? "experts" : `experts-${seed}`;
@@ -56,23 +56,20 @@ function fineTune(): void {
   execFileSync("bash", ["scripts/families/mpnet.sh", data!, o.family], { stdio: "inherit", env });
 }
 
-/** Rows that a merge measured; of a second one on the same experts, the merge's own. */
+/** Rows that a merge measured; of a tree, its own. */
 async function merged({ part, args, method }: MergePart): Promise<ResultRow[]> {
   const out = join(o.runs, `${name}-seed${seed}`, part);
   const inputs = ["--base", join(o.family, "base"), "--experts", join(o.family, experts), "--tasks", tasks];
   const settings = ["--data", data!, "--val-per-task", examples, "--seed", seed, "--backend", o.backend];
   const command = ["dist/src/cli/main.js", ...args, ...inputs, ...settings, "--out", out];
-  const isBegun = await readdir(out).then(
-    (files) => files.includes("state.json") || files.includes("inputs.json"),
-    () => false,
-  );
-  const resume = isBegun && part === "distillation" ? ["--resume"] : [];
-  execFileSync(process.execPath, [...command, ...resume], { stdio: "inherit" });
+  execFileSync(process.execPath, command, { stdio: "inherit" });
   const { rows } = JSON.parse(await readFile(join(out, "results.json"), "utf8")) as { rows: ResultRow[] };
   if (method === undefined) return rows;
-  const own = rows.filter((row) => row.method === "supermerge" || row.method === "hierarchical");
-  return own.map((row) => ({ ...row, method }));
+  return rows.filter((row) => row.method === "hierarchical").map((row) => ({ ...row, method }));
 }
+
+const readRows = async (file: string): Promise<ResultRow[]> =>
+  JSON.parse(await readFile(file, "utf8")) as ResultRow[];
 
 if (chosen === undefined || chosen.includes("experts")) fineTune();
 await mkdir(rowFolder, { recursive: true });
@@ -81,12 +78,15 @@ for (const merge of merges) {
   if (merge.part === "threes" && tasks.split(",").length < 4) continue;
   if (chosen !== undefined && !chosen.includes(merge.part)) continue;
   const rows = await merged(merge);
-  await writeFile(join(rowFolder, `${merge.part}-seed${seed}.json`), `${JSON.stringify(rows)}\n`);
+  const file = join(rowFolder, `${merge.part}-seed${seed}.json`);
+  // Methods that an earlier call ran on the same experts stay.
+  const known = await readRows(file).catch(() => []);
+  const others = known.filter(({ method }) => !rows.some((row) => row.method === method));
+  await writeFile(file, `${JSON.stringify([...others, ...rows])}\n`);
 }
 
 const kept: ResultRow[] = [];
-for (const file of (await readdir(rowFolder)).sort())
-  kept.push(...(JSON.parse(await readFile(join(rowFolder, file), "utf8")) as ResultRow[]));
+for (const file of (await readdir(rowFolder)).sort()) kept.push(...(await readRows(join(rowFolder, file))));
 const table = `${tableCaption(kept, false, Number(examples))}\n\n${toMarkdown(resultTable(kept))}\n`;
 await writeFile(join(o.out, `${name}.md`), table);
 console.log(table);

@@ -12,6 +12,8 @@ export const trainedPresets: Readonly<Record<string, Readonly<Record<string, unk
   "adamerging@test": { method: "adamerging", adaptOn: "test" },
   "adamerging++@test": { method: "adamerging++", adaptOn: "test" },
   supermerge: {},
+  "supermerge-entropy": { loss: "entropy" },
+  "supermerge-distillation": { loss: "distillation" },
   "supermerge-ties": { treat: "ties" },
   "supermerge-dare": { treat: "dare" },
 };
