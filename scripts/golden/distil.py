@@ -78,6 +78,6 @@ def merged(name, count, temperature, which):
 
 if __name__ == "__main__":
     ops = [op(*settings) for settings in [(3, 1.0, "forward"), (3, 1.0, "reverse"), (1, 2.0, "forward"), (5, 0.5, "reverse"), (13, 1.5, "forward"), (13, 1.0, "reverse")]]
-    merges = [merged(*settings) for settings in [("llama-llama3", 6, 1.0, "forward"), ("gpt2", 4, 2.0, "reverse"), ("qwen3", 40, 1.0, "forward"), ("opt", 5, 1.0, "reverse")]]
+    merges = [merged(*settings) for settings in [("llama-llama3", 6, 1.0, "forward"), ("gpt2", 4, 2.0, "reverse"), ("qwen3", 40, 1.0, "forward"), ("opt", 5, 1.0, "reverse"), ("gemma2", 6, 2.0, "forward"), ("gemma2", 4, 1.0, "reverse")]]
     (ROOT / "distil.json").write_text(json.dumps(dict(ops=ops, merges=merges), separators=(",", ":")) + "\n")
     print([m["losses"] for m in merges])

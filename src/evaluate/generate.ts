@@ -3,7 +3,7 @@ import { at, f32, i32 } from "../at.js";
 import { UserError } from "../errors.js";
 import { languageModels } from "../models/index.js";
 import { emptyKvCache, type GrowingKvCache } from "../models/kv-cache.js";
-import type { Model, Generation, TokenRow } from "../models/types.js";
+import type { Generation, Model, OutputBlock, TokenRow } from "../models/types.js";
 import { asMatrix } from "../models/layers.js";
 import { scoresOf } from "../models/pieces.js";
 import { eachPiece, streamedOutput, type OutputPlace } from "../stages/output.js";
@@ -74,7 +74,7 @@ export async function generate(
   if (blockwise) {
     const open = (stage: number, batch: unknown) => openStage(place, at(stages, stage), [batch]);
     const output = streamedOutput(place, at(stages, -1));
-    await sayAll({ blockwise, open, likeliest: output && ((x) => likeliestTokens(place, output.weight, x)) });
+    await sayAll({ blockwise, open, likeliest: output && ((x) => likeliestTokens(place, output, x)) });
     return said;
   }
   // What it will say is not known yet, so which rows of a table it will read is not either.
@@ -90,12 +90,16 @@ export async function generate(
 }
 
 /** The likeliest token of each row [rows, width], the first of equals, a piece of the output layer at a time. */
-async function likeliestTokens(place: OutputPlace, name: string, x: Tensor): Promise<Int32Array> {
+async function likeliestTokens(
+  place: OutputPlace,
+  { weight, cap }: Pick<OutputBlock<unknown>, "weight" | "cap">,
+  x: Tensor,
+): Promise<Int32Array> {
   const best = new Int32Array(x.shape[0] ?? 0);
   const highest = new Float32Array(best.length).fill(-Infinity);
-  await eachPiece(place, name, async (piece, _, [from]) => {
+  await eachPiece(place, weight, async (piece, _, [from]) => {
     const made = tidy((): Tensor[] => {
-      const z = scoresOf(asMatrix(x, "activations"), piece);
+      const z = scoresOf(asMatrix(x, "activations"), piece, cap);
       return [argMax(z, -1), max(z, -1)];
     });
     const [own, high] = [await at(made, 0).data<"int32">(), await at(made, 1).data<"float32">()];

@@ -19,6 +19,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
 import { op, sideBySide, spansOf } from "./ops.js";
+import { capped, throughCap } from "./softcap.js";
 import type { SegmentBias, SegmentShape } from "./types.js";
 
 /** A segment, and its first token among those of all segments. */
@@ -35,20 +36,27 @@ function tokensOfSegment(t: Tensor, { size, length, start }: WithStart<SegmentSh
   return count === t.shape[0] ? t : slice(t, [start, 0], [count, -1]);
 }
 
-/** What a segment keeps for its backward, a head at a time: scaled queries, keys, values, softmax, result. */
+/**
+ * What a segment keeps for its backward, a head at a time: scaled queries, keys, values, softmax, result; scores too
+ * where they are capped.
+ */
 interface Kept {
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
   readonly p: Tensor;
   readonly out: Tensor;
+  readonly capped?: Tensor | undefined;
 }
 
 /** As lists, which is what an op saves. */
-const flattened = (all: readonly Kept[]): Tensor[] => all.flatMap(({ q, k, v, p, out }) => [q, k, v, p, out]);
-const keptOf = (saved: readonly Tensor[], segment: number): Kept => {
-  const field = (i: number) => at(saved, 5 * segment + i);
-  return { q: field(0), k: field(1), v: field(2), p: field(3), out: field(4) };
+const flattened = (all: readonly Kept[]): Tensor[] =>
+  all.flatMap(({ q, k, v, p, out, capped: scores }) => [q, k, v, p, out, ...(scores ? [scores] : [])]);
+/** @param each tensors that a segment kept */
+const keptOf = (saved: readonly Tensor[], segment: number, each = 5): Kept => {
+  const field = (i: number) => at(saved, each * segment + i);
+  const kept = { q: field(0), k: field(1), v: field(2), p: field(3), out: field(4) };
+  return each === 5 ? kept : { ...kept, capped: field(5) };
 };
 
 /**
@@ -160,6 +168,8 @@ export interface AttendOptions {
   readonly heads: number;
   /** What Q Kᵀ is multiplied by. */
   readonly scale: number;
+  /** What scores are capped at (softcap.ts). */
+  readonly cap?: number | undefined;
   readonly relative?: RelativeBias | undefined;
 }
 
@@ -207,17 +217,23 @@ interface AttendInputs {
   readonly table: Tensor2D | undefined;
 }
 
-function attendSegment(heads: Heads, pair: Pair, inputs: AttendInputs, scale: number): Kept {
+function attendSegment(
+  heads: Heads,
+  pair: Pair,
+  inputs: AttendInputs,
+  { scale, cap }: Pick<AttendOptions, "scale" | "cap">,
+): Kept {
   const { query, key, buckets } = pair;
   const queries = heads.split(tokensOfSegment(inputs.q, query), query, heads.queries);
   const q = heads.grouped(mul(queries, scale), query.size);
   const k = heads.split(tokensOfSegment(inputs.k, key), key, heads.keys);
   const v = heads.split(tokensOfSegment(inputs.v, key), key, heads.keys);
-  let scores = heads.apart(matMul(q, k, false, true), query);
+  const raw = capped(matMul(q, k, false, true), cap);
+  let scores = heads.apart(raw, query);
   if (inputs.table && buckets) scores = add(scores, relativeScores(inputs.table, pair, buckets));
   if (key.bias) scores = add(scores, key.bias);
   const p = heads.grouped(softmax(scores), query.size);
-  return { q, k, v, p, out: matMul(p, v) };
+  return { q, k, v, p, out: matMul(p, v), capped: cap === undefined ? undefined : raw };
 }
 
 /**
@@ -231,7 +247,7 @@ function attendSegment(heads: Heads, pair: Pair, inputs: AttendInputs, scale: nu
 export function attend(
   [q, k, v]: readonly [q: Tensor2D, k: Tensor2D, v: Tensor2D],
   segments: AttendSegments,
-  { heads: count, scale, relative }: AttendOptions,
+  { heads: count, scale, cap, relative }: AttendOptions,
 ): Tensor2D {
   const depth = q.shape[1] / count;
   const heads = new Heads(count, k.shape[1] / depth, depth);
@@ -246,17 +262,19 @@ export function attend(
     [q, k, v, ...tables],
     ([allQ, allK, allV, table]) => {
       const inputs = { q: allQ, k: allK, v: allV, table };
-      const kept = pairs.map((pair) => attendSegment(heads, pair, inputs, scale));
+      const kept = pairs.map((pair) => attendSegment(heads, pair, inputs, { scale, cap }));
       const outputs = kept.map(({ out }, s) => heads.join(heads.apart(out, at(pairs, s).query), count));
       return { value: sideBySide(outputs), saved: flattened(kept) };
     },
     (dy, saved) => {
       const each = pairs.map(({ query, buckets }, s) => {
-        const kept = keptOf(saved, s);
+        const kept = keptOf(saved, s, saved.length / pairs.length);
         const d = heads.grouped(heads.split(tokensOfSegment(dy, query), query, count), query.size);
-        const ds = scoresGradient(kept, d);
+        const ofScores = scoresGradient(kept, d);
+        const ds = kept.capped ? throughCap(ofScores, kept.capped, cap) : ofScores;
         return {
-          table: relative && buckets && tableGradient(heads.apart(ds, query), relative.table.shape, buckets),
+          table:
+            relative && buckets && tableGradient(heads.apart(ofScores, query), relative.table.shape, buckets),
           q: heads.join(mul(heads.apart(matMul(ds, kept.k), query), scale), count),
           k: heads.join(matMul(ds, kept.q, true, false), heads.keys),
           v: heads.join(matMul(kept.p, d, true, false), heads.keys),

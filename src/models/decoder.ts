@@ -74,6 +74,8 @@ export interface LastBlock {
   normalise(w: Weights, x: Tensor2D): Tensor2D;
   /** The output layer, [vocabulary, width]: the embedding itself, or one of its own. */
   readonly unembedding: string;
+  /** What its scores are capped at (softcap.ts). */
+  readonly cap?: number | undefined;
 }
 
 /** The last token of every row (or every token of it), normalised. */
@@ -103,15 +105,15 @@ const predictingBlock = <S extends State>(last: LastBlock): Block<S> => ({
 
 /** A score of every row's targets; while text is generated, scores of every row's next token. */
 const outputBlock = <S extends State>(
-  { unembedding }: LastBlock,
+  { unembedding, cap }: LastBlock,
   size: readonly [number, number],
 ): Block<S> => ({
   id: "output",
   shapes: new Map([[unembedding, size]]),
   run(w, state) {
     const out = unembeddingOf(w, unembedding);
-    if (state.cache) return { ...state, x: tokenScores(state.x, out) };
-    return { ...state, x: scoredTargets(state.x, out, predictionsOf(state.batch)) };
+    if (state.cache) return { ...state, x: tokenScores(state.x, out, cap) };
+    return { ...state, x: scoredTargets(state.x, out, predictionsOf(state.batch, cap)) };
   },
 });
 
@@ -133,7 +135,11 @@ export function causalModel<S extends State>(
   return pipeline<S>({
     ...common,
     blocks: [...model.blocks, predictingBlock<S>(last), outputBlock<S>(last, [vocabulary, width])],
-    output: { weight: last.unembedding, predictions: predictionsOf },
+    output: {
+      weight: last.unembedding,
+      cap: last.cap,
+      predictions: (batch) => predictionsOf(batch, last.cap),
+    },
     // A table that the output layer needs whole is no table.
     tables: model.tables.filter((name) => name !== last.unembedding),
     scores: "decoder",

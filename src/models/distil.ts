@@ -30,14 +30,22 @@ import { at } from "../at.js";
 import type { Asked, Comparison, Divergence, Teacher } from "./lesson.js";
 import { sideBySide, spansOf, type Span } from "./ops.js";
 import { scoresOf, type PieceScorer } from "./pieces.js";
+import { throughCap } from "./softcap.js";
 
 /** Stands for log 0. */
 const nothing = -60;
 const smallest = Math.exp(nothing);
 
-/** x Wᵀ / temperature for a piece of W's rows. */
-const softened = (x: Tensor2D, piece: Tensor2D, temperature: number): Tensor2D =>
-  mul(scoresOf(x, piece), 1 / temperature);
+/** How the scores of a piece become what is compared. */
+interface Softening {
+  readonly temperature: number;
+  /** What scores are capped at before (softcap.ts). */
+  readonly cap?: number | undefined;
+}
+
+/** Scores for a piece of the output layer's rows, divided by the temperature. */
+const softened = (x: Tensor2D, piece: Tensor2D, { temperature, cap }: Softening): Tensor2D =>
+  mul(scoresOf(x, piece, cap), 1 / temperature);
 
 /** Each of a row's tokens that a piece holds: where, and 1; of the others somewhere, and 0. */
 interface Places {
@@ -102,15 +110,16 @@ function compared(
 export function teacherScorer(
   teacher: Teacher,
   spans: readonly Span[],
-  { temperature, divergence }: Comparison,
+  { temperature, divergence, cap }: Comparison & Softening,
 ): PieceScorer {
   const rows = teacher.rest.length;
   const count = teacher.ids.length / rows;
+  const softening = { temperature, cap };
   const placesOf = (i: number) => placesIn(teacher.ids, rows, at(spans, i));
   return {
     see([highestBefore, othersBefore, topBefore], x, piece, i) {
       const place = placesOf(i);
-      const z = softened(x, piece, temperature);
+      const z = softened(x, piece, softening);
       const own = max(z, -1, true);
       const highest = highestBefore ? maximum(highestBefore, own) : own;
       const isTop = scattered(place.here, place, z.shape);
@@ -134,10 +143,11 @@ export function teacherScorer(
     gradient(kept, x, piece, { i, dy }) {
       const [total, top, rest] = [at(kept, 0), at(kept, 1), at(kept, 2)];
       const place = placesOf(i);
-      const z = softened(x, piece, temperature);
+      const z = softened(x, piece, softening);
       const isTop = scattered(place.here, place, z.shape);
       const ofOthers = mul(mul(exp(sub(z, total)), sub(1, isTop)), rest);
-      return mul(mul(dy, temperature), add(ofOthers, scattered(top, place, z.shape)));
+      const dz: Tensor2D = mul(mul(dy, temperature), add(ofOthers, scattered(top, place, z.shape)));
+      return cap === undefined ? dz : throughCap(dz, mul(z, temperature), cap);
     },
   };
 }
@@ -146,11 +156,11 @@ export function teacherScorer(
 function likeliestTokens(
   x: Tensor2D,
   pieces: readonly Tensor2D[],
-  { count, temperature }: Asked,
+  { count, ...softening }: Asked & Softening,
 ): { readonly scores: Tensor2D; readonly ids: Tensor2D } {
   const spans = spansOf(pieces.map(({ shape }) => shape[0]));
   const found = pieces.map((piece, i) => {
-    const { values, indices } = topk(softened(x, piece, temperature), Math.min(count, piece.shape[0]));
+    const { values, indices } = topk(softened(x, piece, softening), Math.min(count, piece.shape[0]));
     return { scores: values, ids: add<Tensor2D>(cast(indices, "float32"), at(spans, i).start) };
   });
   const all = sideBySide(
@@ -178,13 +188,13 @@ function likeliestTokens(
  * What a teacher says of every prediction: its `count` likeliest tokens (as numbers), their log-probabilities, and that
  * of all others together: [rows, 2 · count + 1]. No gradient.
  */
-export function taughtBy(x: Tensor2D, pieces: readonly Tensor2D[], asked: Asked): Tensor2D {
+export function taughtBy(x: Tensor2D, pieces: readonly Tensor2D[], asked: Asked & Softening): Tensor2D {
   const { scores, ids } = likeliestTokens(x, pieces, asked);
   const count = ids.shape[1];
   const [peak, last] = [slice(scores, [0, 0], [-1, 1]), slice(scores, [0, count - 1], [-1, 1])];
   const others = pieces.map((piece) =>
     tidy(() => {
-      const z = softened(x, piece, asked.temperature);
+      const z = softened(x, piece, asked);
       const isBelow = cast(less(z, last), "float32");
       const below = sum(mul(exp(sub(z, peak)), isBelow), 1, true);
       // What is as likely as the last of those that were taken, and was not.

@@ -70,6 +70,8 @@ export interface Predictions {
   /** [rows, predictions]: what a prediction counts for in its row's score, 0 in every other. */
   readonly owners: Float32Array;
   readonly rows: number;
+  /** What the scores of all tokens are capped at (softcap.ts). */
+  readonly cap: number | undefined;
   /** What a teacher is asked of them, or has said. */
   readonly lesson: Lesson | undefined;
 }

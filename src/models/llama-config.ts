@@ -35,8 +35,8 @@ interface KinForm {
   readonly depth?: number;
   readonly epsilon?: number;
   readonly isTied?: true;
-  /** Gemma's norms multiply by 1 + w, and stand behind attention and feed-forward too. */
-  readonly gemma?: true;
+  /** Gemma's norms multiply by 1 + w, and stand behind attention and feed-forward too: of which generation. */
+  readonly gemma?: 2 | 3;
   readonly end?: number;
   /** Experts in place of a feed-forward, of the layers that have them. */
   readonly mixture?: (kin: Kin) => Mixture;
@@ -78,6 +78,17 @@ function switchedWindow(kin: Kin): Sights {
     full,
     sliding,
     slidingLayers(json, layers, (i) => i >= first),
+  );
+}
+
+/** Gemma 2: every other layer sees a window, the first among them. */
+function alternatingSights(kin: Kin): Sights {
+  const { json, reader, layers, depth, positions } = kin;
+  const rotations = frequencies(json, depth, positions);
+  return twoSights(
+    { window: Infinity, rotations },
+    { window: reader.size("sliding_window", 1, 1e6, 4096), rotations },
+    slidingLayers(json, layers, (i) => i % 2 === 0),
   );
 }
 
@@ -146,7 +157,8 @@ const forms: Readonly<Record<string, KinForm>> = {
   mixtral: { sights: windowed, mixture: mixtralMixture },
   olmo2: { qkNorm: "all", isPostNorm: true },
   phi3: { isFused: true, sights: windowed },
-  gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: true, end: 1, sights: gemmaSights },
+  gemma2: { depth: 256, isTied: true, gemma: 2, end: 1, sights: alternatingSights },
+  gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: 3, end: 1, sights: gemmaSights },
 };
 
 function headShape(reader: ConfigReader, json: Config, width: number, otherwise: number | undefined) {
@@ -157,11 +169,19 @@ function headShape(reader: ConfigReader, json: Config, width: number, otherwise:
   return { heads: reader.size("num_attention_heads"), depth: reader.size("head_dim", 2, 1e6, otherwise) };
 }
 
-/** What Gemma's configs may ask for that no model of the third generation does. */
-function refuseGemmaOptions({ only }: ConfigReader): void {
-  only<unknown>("attn_logit_softcapping", null, undefined);
-  only<unknown>("final_logit_softcapping", null, undefined);
-  only("use_bidirectional_attention", false);
+/** What Gemma 2 caps scores at: those of attention, and those of tokens. The third generation has none. */
+function capsOf(generation: KinForm["gemma"], { only, positive }: ConfigReader, json: Config) {
+  if (generation === undefined) return { attentionCap: undefined, outputCap: undefined };
+  only<unknown>("use_bidirectional_attention", false, null);
+  const cap = (key: string, usual: number): number | undefined => {
+    if (generation === 2) return json[key] === null ? undefined : positive(key, usual);
+    only<unknown>(key, null, undefined);
+    return undefined;
+  };
+  return {
+    attentionCap: cap("attn_logit_softcapping", 50),
+    outputCap: cap("final_logit_softcapping", 30),
+  };
 }
 
 /** Reads a config. @throws UserError naming the setting that is not supported */
@@ -174,7 +194,6 @@ export function parseLlama(json: Config) {
   const { heads, depth } = headShape(reader, json, width, form.depth);
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
-  if (form.gemma) refuseGemmaOptions(reader);
   only("partial_rotary_factor", 1);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
@@ -184,6 +203,7 @@ export function parseLlama(json: Config) {
   const kin = { json, reader, layers, positions, depth };
   return {
     ...see(kin),
+    ...capsOf(form.gemma, reader, json),
     /** Of each layer, its mixture of experts; undefined where it has one feed-forward. */
     mixtures: mixedLayers(kin).map((isMixed) => (isMixed ? form.mixture?.(kin) : undefined)),
     width,
@@ -202,7 +222,7 @@ export function parseLlama(json: Config) {
     isFused: form.isFused ?? false,
     isPostNorm: form.isPostNorm ?? false,
     /** Norms behind attention and feed-forward, before what they make is added. */
-    isSandwiched: form.gemma ?? false,
+    isSandwiched: form.gemma !== undefined,
     /** Added to the norms' weights. */
     normOffset: form.gemma ? 1 : 0,
     /** What embeddings are multiplied by. */

@@ -67,7 +67,7 @@ function projections({ width, heads, depth, keyHeads, isFused, qkvOptions }: Lla
 
 /** A layer's attention to its own rows. */
 function selfAttention(config: LlamaConfig, layer: string, sight: number) {
-  const { width, heads, depth, keyHeads, scale, qkNorm, outOptions } = config;
+  const { width, heads, depth, keyHeads, scale, attentionCap: cap, qkNorm, outOptions } = config;
   const module: Named = (name) => `${layer}.self_attn.${name}`;
   const [o, qNorm, kNorm] = [module("o_proj"), module("q_norm"), module("k_norm")];
   const project = projections(config, module);
@@ -86,7 +86,7 @@ function selfAttention(config: LlamaConfig, layer: string, sight: number) {
     const made = project.run(w, x);
     const query = rotary(normalisedHeads(w, qNorm, at(made, 0), config), heads, side.angles);
     const key = rotary(normalisedHeads(w, kNorm, at(made, 1), config), keyHeads, side.angles);
-    const attended = attendBack(layer, [query, key, at(made, 2)], { ...side, cache }, { heads, scale });
+    const attended = attendBack(layer, [query, key, at(made, 2)], { ...side, cache }, { heads, scale, cap });
     return dense(w, attended, o, outOptions);
   };
   return { shapes, run };
@@ -185,6 +185,7 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
       shapes: new Map([["norm.weight", [width]]]),
       normalise: (w, x) => normalised(w, "norm", x, config),
       unembedding: unembeddingName(isTied, llamaWords),
+      cap: config.outputCap,
     },
     tables: [llamaWords],
     width,
@@ -214,8 +215,8 @@ const inModernSpelling = (name: string): string =>
   );
 
 /**
- * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, OLMo 2, Phi-3 and 4, Gemma 3's text models, and the
- * mixtures of experts Mixtral and Qwen3 MoE; as a language model, or with a head on the last token (`score`).
+ * Llama 2 and 3 (Touvron et al. 2023), Mistral, Qwen2, Qwen3, OLMo 2, Phi-3 and 4, Gemma 2, Gemma 3's text models, and
+ * the mixtures of experts Mixtral and Qwen3 MoE; as a language model, or with a head on the last token (`score`).
  */
 export const llama: ModelFamily = {
   types: {
@@ -227,6 +228,7 @@ export const llama: ModelFamily = {
     mixtral: { title: "Mixtral", className: "Mixtral" },
     olmo2: { title: "OLMo 2", className: "Olmo2" },
     phi3: { title: "Phi-3", className: "Phi3" },
+    gemma2: { title: "Gemma 2", className: "Gemma2" },
     gemma3_text: { title: "Gemma 3", className: "Gemma3Text" },
   },
   outputLayers: ["score", "pool"],

@@ -3,13 +3,14 @@ import { i32 } from "../at.js";
 import { taughtBy, teacherScorer } from "./distil.js";
 import { joinedLesson, type Predictions } from "./lesson.js";
 import { affine, concatenated, multiplied, op, spansOf } from "./ops.js";
+import { capped, throughCap } from "./softcap.js";
 import { tokenLogProb } from "./losses.js";
 import { overPieces, targetScorer, type PieceScorer } from "./pieces.js";
 import type { TokenBatch, Weights } from "./types.js";
 import { areFrozen, weightMatrix } from "./layers.js";
 
-/** Which tokens of a batch predict its targets: row after row. */
-export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
+/** Which tokens of a batch predict its targets: row after row. @param cap what scores are capped at */
+export function predictionsOf({ rows: given, first }: TokenBatch, cap?: number): Predictions {
   const all = given.flatMap(({ scored = [] }, r) => {
     const start = i32(first, r);
     return scored.map((one) => ({ ...one, first: start + one.first, second: start + one.second }));
@@ -29,7 +30,7 @@ export function predictionsOf({ rows: given, first }: TokenBatch): Predictions {
     n += ids.length;
   }
   const lesson = joinedLesson(all.flatMap((one) => one.lesson ?? []));
-  return { tokens, targets, owners, rows: count, lesson };
+  return { tokens, targets, owners, rows: count, cap, lesson };
 }
 
 /** A number a prediction, [predictions, 1], summed up by row: a product with a matrix of zeros and ones. */
@@ -56,16 +57,34 @@ export const unembeddingOf = (weights: Weights, name: string): Unembedding => ({
 });
 
 /** Scores of every token of the vocabulary, [n, vocabulary], without a gradient for the output layer. */
-export const tokenScores = (x: Tensor2D, { pieces }: Unembedding): Tensor2D =>
-  concatenated(
-    pieces.map((weight) => affine(x, [{ weight, frozen: true }])),
-    1,
+export const tokenScores = (x: Tensor2D, { pieces }: Unembedding, cap?: number): Tensor2D =>
+  withCap(
+    concatenated(
+      pieces.map((weight) => affine(x, [{ weight, frozen: true }])),
+      1,
+    ),
+    cap,
   );
 
+/** Scores through a cap, where there is one. */
+function withCap(scores: Tensor2D, cap: number | undefined): Tensor2D {
+  if (cap === undefined) return scores;
+  return op(
+    [scores],
+    ([z]) => {
+      const value = capped(z, cap);
+      return { value, saved: [value] };
+    },
+    (dy, [value]) => [throughCap(dy, value, cap)],
+  );
+}
+
 /** What predictions are scored by, a piece of the output layer at a time. @param sizes rows of each piece */
-export function scorerOf({ targets, lesson }: Predictions, sizes: readonly number[]): PieceScorer {
+export function scorerOf(predictions: Predictions, sizes: readonly number[]): PieceScorer {
+  const { lesson, cap } = predictions;
   const spans = spansOf(sizes);
-  return lesson?.teacher ? teacherScorer(lesson.teacher, spans, lesson) : targetScorer(targets, spans);
+  if (!lesson?.teacher) return targetScorer(predictions, spans);
+  return teacherScorer(lesson.teacher, spans, { ...lesson, cap });
 }
 
 /** What rows are scored by, from a number a prediction: its log-probability, or what a teacher said otherwise. */
@@ -78,13 +97,13 @@ export const rowScores = (numbers: Tensor2D, predictions: Predictions): Tensor2D
  * @param x [predictions, width]: the activations of the tokens that predict, normalised
  */
 export function scoredTargets(x: Tensor2D, out: Unembedding, predictions: Predictions): Tensor2D {
-  const { targets, lesson } = predictions;
+  const { targets, lesson, cap } = predictions;
   const { pieces, frozen } = out;
-  if (lesson && !lesson.teacher) return taughtBy(x, pieces, lesson.asked);
+  if (lesson && !lesson.teacher) return taughtBy(x, pieces, { ...lesson.asked, cap });
   const [weight, ...others] = pieces;
   // Softmax is kept where it is one tensor, not made twice.
   if (!lesson && weight && others.length === 0)
-    return rowScores(tokenLogProb(affine(x, [{ weight, frozen }]), targets), predictions);
+    return rowScores(tokenLogProb(withCap(affine(x, [{ weight, frozen }]), cap), targets), predictions);
   const sizes = pieces.map(({ shape }) => shape[0]);
   return rowScores(overPieces(x, pieces, frozen, scorerOf(predictions, sizes)), predictions);
 }

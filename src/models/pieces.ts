@@ -24,7 +24,9 @@ import {
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
 import { at } from "../at.js";
+import type { Predictions } from "./lesson.js";
 import { op, type Span } from "./ops.js";
+import { capped, throughCap } from "./softcap.js";
 
 /** A number for every prediction, [predictions, 1], that follows from the scores x Wᵀ of all pieces W. */
 export interface PieceScorer {
@@ -41,8 +43,9 @@ export interface PiecePlace {
   readonly dy: Tensor;
 }
 
-/** x Wᵀ for a piece of W's rows. */
-export const scoresOf = (x: Tensor2D, piece: Tensor2D): Tensor2D => matMul(x, piece, false, true);
+/** x Wᵀ for a piece of W's rows, capped where the model does so. */
+export const scoresOf = (x: Tensor2D, piece: Tensor2D, cap: number | undefined): Tensor2D =>
+  capped(matMul(x, piece, false, true), cap);
 
 /**
  * A scorer's numbers as one op: its forward and its backward go through the pieces one by one.
@@ -91,14 +94,14 @@ const indices = (ids: Int32Array) => tensor1d(ids, "int32");
 const targetsWithin = (targets: Int32Array, { start, size }: Span): Int32Array =>
   targets.map((id) => (id >= start && id < start + size ? id - start : -1));
 
-/** x · w of each row's target, 0 where it is in another piece: [m, 1]. */
-function targetScores(x: Tensor2D, piece: Tensor2D, within: Int32Array): Tensor {
+/** The score of each row's target, 0 where it is in another piece: [m, 1]. */
+function targetScores(x: Tensor2D, piece: Tensor2D, within: Int32Array, cap: number | undefined): Tensor {
   const isHere = tensor2d(
     Float32Array.from(within, (id) => Number(id >= 0)),
     [within.length, 1],
   );
   const weights = gather(piece, indices(within.map((id) => Math.max(0, id))));
-  return mul(sum(mul(x, weights), -1, true), isHere);
+  return mul(capped(sum(mul(x, weights), -1, true), cap), isHere);
 }
 
 /**
@@ -106,13 +109,16 @@ function targetScores(x: Tensor2D, piece: Tensor2D, within: Int32Array): Tensor 
  * each lies below it (kept apart, because their sum as one number would round the softmax made of it), and the target's
  * score.
  */
-export const targetScorer = (targets: Int32Array, spans: readonly Span[]): PieceScorer => ({
+export const targetScorer = (
+  { targets, cap }: Pick<Predictions, "targets" | "cap">,
+  spans: readonly Span[],
+): PieceScorer => ({
   see([highestBefore, sumBefore, foundBefore], x, piece, i) {
-    const z = scoresOf(x, piece);
+    const z = scoresOf(x, piece, cap);
     const own = max(z, -1, true);
     const highest = highestBefore ? maximum(highestBefore, own) : own;
     const here = sum(exp(sub(z, highest)), -1, true);
-    const found = targetScores(x, piece, targetsWithin(targets, at(spans, i)));
+    const found = targetScores(x, piece, targetsWithin(targets, at(spans, i)), cap);
     if (!highestBefore || !sumBefore || !foundBefore) return [highest, here, found];
     const earlier = mul(sumBefore, exp(sub(highestBefore, highest)));
     return [highest, add(here, earlier), add(found, foundBefore)];
@@ -123,10 +129,10 @@ export const targetScorer = (targets: Int32Array, spans: readonly Span[]): Piece
   },
   gradient(kept, x, piece, { i, dy }) {
     const [highest, total] = [at(kept, 0), at(kept, 1)];
-    const z = scoresOf(x, piece);
+    const z = scoresOf(x, piece, cap);
     // 1 at each row's target, where it is among the piece's rows: [m, rows of the piece].
     const within = targetsWithin(targets, at(spans, i));
     const chosen = cast(oneHot(indices(within), piece.shape[0]), "float32");
-    return mul(dy, sub(chosen, div(exp(sub(z, highest)), total)));
+    return throughCap(mul(dy, sub(chosen, div(exp(sub(z, highest)), total))), z, cap);
   },
 });

@@ -119,6 +119,8 @@ export interface Lookup {
 export interface OutputBlock<Batch> {
   /** [vocabulary, width] */
   readonly weight: string;
+  /** What its scores are capped at (softcap.ts). */
+  readonly cap?: number | undefined;
   predictions(batch: Batch): Predictions;
 }
 

@@ -78,7 +78,7 @@ export function limitTests(tolerance: number, slow: boolean): void {
 
   // Away from the device, by blocks: pieces are merged, used and gone, one after the other.
   const { most, cases: texts } = golden<{ most: number; cases: Record<string, Said> }>("generation");
-  const models = slow ? ["qwen3"] : ["llama-llama3", "mistral", "qwen3", "gemma3", "opt"];
+  const models = slow ? ["qwen3"] : ["llama-llama3", "mistral", "qwen3", "gemma2", "gemma3", "opt"];
   const places = slow ? (["disk"] as const) : (["disk", "host"] as const);
   test.each(models.flatMap((name) => places.map((place) => [name, place] as const)))(
     "%s from %s: an output layer that is never all there gives transformers' logits, loss, ∂L/∂w and words",

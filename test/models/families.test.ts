@@ -43,7 +43,7 @@ test.each(modelTypes)(
 
 test("messages name the language models there are", () => {
   expect(languageModels).toBe(
-    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 3, GPT-2, GPT-NeoX, OPT",
+    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 2, Gemma 3, GPT-2, GPT-NeoX, OPT",
   );
 });
 
@@ -70,6 +70,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     mixtral: "Mixtral",
     olmo2: "Olmo2",
     phi3: "Phi3",
+    gemma2: "Gemma2",
     gemma3_text: "Gemma3Text",
     gpt_neox: "GPTNeoX",
     opt: "OPT",
