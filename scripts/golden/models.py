@@ -280,6 +280,9 @@ cases = {
     "bert-relu": lambda n: classified(n, lambda: tf.BertForSequenceClassification(tf.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=24, num_labels=3, hidden_act="relu", **small)), classifier),
     "electra": lambda n: classified(n, lambda: tf.ElectraForSequenceClassification(tf.ElectraConfig(vocab_size=VOCABULARY, embedding_size=10, max_position_embeddings=24, num_labels=3, **small)), classifier, seed=21),
     "electra-choice": lambda n: classified(n, lambda: tf.ElectraForMultipleChoice(tf.ElectraConfig(vocab_size=VOCABULARY, embedding_size=16, max_position_embeddings=24, **small)), summary_head, choice=True, seed=22),
+    # Two layers have one group's weights, the third has another's; a group is two layers.
+    "albert": lambda n: classified(n, lambda: tf.AlbertForSequenceClassification(tf.AlbertConfig(vocab_size=VOCABULARY, embedding_size=10, max_position_embeddings=24, num_labels=3, num_hidden_groups=2, inner_group_num=2, classifier_dropout_prob=0, **{**small, "num_hidden_layers": 3})), classifier, seed=32),
+    "albert-choice": lambda n: classified(n, lambda: tf.AlbertForMultipleChoice(tf.AlbertConfig(vocab_size=VOCABULARY, embedding_size=16, max_position_embeddings=24, hidden_act="gelu", classifier_dropout_prob=0, **small)), classifier, choice=True, seed=33),
     "distilbert": lambda n: classified(n, lambda: tf.DistilBertForSequenceClassification(tf.DistilBertConfig(num_labels=3, **distilbert)), classifiers, seed=23),
     "distilbert-choice": lambda n: classified(n, lambda: tf.DistilBertForMultipleChoice(tf.DistilBertConfig(**distilbert)), classifiers, choice=True, seed=24),
     "modernbert": lambda n: classified(n, lambda: tf.ModernBertForSequenceClassification(modernbert(num_labels=3, classifier_pooling="mean")), classifier, seed=25, lengths=(3, 14)),

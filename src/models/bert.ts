@@ -1,21 +1,34 @@
 import { tanh } from "@tensorflow/tfjs-core";
-import { activationNames, dense, denseShapes, norm, normShapes, lookUpRows } from "./layers.js";
+import {
+  activationNames,
+  dense,
+  denseShapes,
+  lookUpRows,
+  norm,
+  normShapes,
+  type ActivationName,
+} from "./layers.js";
 import { attentionBias } from "./layout.js";
 import { configReader } from "./config.js";
 import { shifted, pipeline, rowOutputs, type State } from "./encoder.js";
 import { headInputs } from "./outputs.js";
 import { plus } from "./ops.js";
-import { postNormLayers } from "./postnorm.js";
+import { postNormLayer, type PostNormNames } from "./postnorm.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, TokenBatch } from "./types.js";
 
-function parseBert(json: Config, type: string) {
+/** @param usual what transformers takes where a config does not say */
+export function parseBert(
+  json: Config,
+  type: string,
+  usual: { readonly embedded?: number; readonly activation?: ActivationName } = {},
+) {
   const { size, positive, only, heads } = configReader(json, type);
   only("position_embedding_type", "absolute");
   const hidden = size("hidden_size");
   return {
     hidden,
-    /** Of the embeddings, which ELECTRA widens to that of the layers. */
-    embedded: type === "electra" ? size("embedding_size", 1, 1e6, hidden) : hidden,
+    /** Of the embeddings, which ELECTRA and ALBERT widen to that of the layers. */
+    embedded: usual.embedded === undefined ? hidden : size("embedding_size", 1, 1e6, usual.embedded),
     layers: size("num_hidden_layers", 1, 1000),
     heads: heads("num_attention_heads", hidden),
     intermediate: size("intermediate_size"),
@@ -23,10 +36,10 @@ function parseBert(json: Config, type: string) {
     positions: size("max_position_embeddings"),
     types: size("type_vocab_size"),
     epsilon: positive("layer_norm_eps", 1e-12),
-    activation: only("hidden_act", "gelu", ...activationNames),
+    activation: only("hidden_act", usual.activation ?? "gelu", ...activationNames),
   };
 }
-type BertConfig = ReturnType<typeof parseBert>;
+export type BertConfig = ReturnType<typeof parseBert>;
 
 const bertTables = {
   words: "embeddings.word_embeddings.weight",
@@ -41,12 +54,11 @@ const bertLookups = (batch: TokenBatch, firstPosition: number) => ({
   types: { name: bertTables.types, ids: batch.types },
 });
 
-/** What widens embeddings. */
-const projection = "embeddings_project";
-
-function bertEmbeddings(config: BertConfig, firstPosition: number): Block<State> {
+function bertEmbeddings(
+  config: BertConfig,
+  { firstPosition, projection }: Pick<BertForm, "firstPosition" | "projection">,
+): Block<State> {
   const { embedded, hidden, epsilon } = config;
-  const isWidened = embedded !== hidden;
   return {
     id: "embeddings",
     shapes: new Map([
@@ -54,14 +66,14 @@ function bertEmbeddings(config: BertConfig, firstPosition: number): Block<State>
       [bertTables.positions, [config.positions, embedded]],
       [bertTables.types, [config.types, embedded]],
       ...normShapes("embeddings.LayerNorm", embedded),
-      ...(isWidened ? denseShapes(projection, hidden, embedded) : []),
+      ...(projection ? denseShapes(projection, hidden, embedded) : []),
     ]),
     run(w, state) {
       const lookups = bertLookups(state.batch, firstPosition);
       const typed = plus(lookUpRows(w, lookups.words), lookUpRows(w, lookups.types));
       const positioned = plus(typed, lookUpRows(w, lookups.positions));
       const x = norm(w, "embeddings.LayerNorm", positioned, epsilon);
-      return { ...state, x: isWidened ? dense(w, x, projection) : x };
+      return { ...state, x: projection ? dense(w, x, projection) : x };
     },
   };
 }
@@ -76,35 +88,35 @@ const bertLayer = {
 };
 
 /** The first token of every row, through a dense layer and tanh. */
-const pooler = (hidden: number): Block<State> => ({
+export const pooler = (module: string, hidden: number): Block<State> => ({
   id: "pooler",
-  shapes: new Map(denseShapes(poolerName, hidden, hidden)),
-  run: (w, state) => ({ ...state, x: tanh(dense(w, headInputs(state), poolerName)) }),
+  shapes: new Map(denseShapes(module, hidden, hidden)),
+  run: (w, state) => ({ ...state, x: tanh(dense(w, headInputs(state), module)) }),
 });
 const poolerName = "pooler.dense";
 
-/** What BERT and RoBERTa do in their own ways. */
+/** What BERT and its kin do in their own ways. */
 interface BertForm {
   readonly padId: number;
   /** The embedding of a row's first token's position. */
   readonly firstPosition: number;
+  /** What widens embeddings. */
+  readonly projection?: string | undefined;
+  readonly names: PostNormNames;
+  /** Of each layer, the module that it is. */
+  readonly layers: readonly string[];
   /** The block behind the layers. */
   readonly last: Block<State>;
 }
 
-function bertModel(config: BertConfig, { padId, firstPosition, last }: BertForm): Model {
-  const { hidden, layers, heads, vocabulary, intermediate, epsilon, activation } = config;
+export function bertModel(config: BertConfig, form: BertForm): Model {
+  const { hidden, heads, vocabulary, intermediate, epsilon, activation } = config;
+  const { padId, firstPosition, names, last } = form;
+  const layer = { width: hidden, inner: intermediate, heads, epsilon, activation, names };
   return pipeline<State>({
     blocks: [
-      bertEmbeddings(config, firstPosition),
-      ...postNormLayers("encoder.layer", layers, {
-        width: hidden,
-        inner: intermediate,
-        heads,
-        epsilon,
-        activation,
-        names: bertLayer,
-      }),
+      bertEmbeddings(config, form),
+      ...form.layers.map((module, i) => postNormLayer(module, layer, `encoder.layer.${i}`)),
       last,
     ],
     tables: Object.values(bertTables),
@@ -118,29 +130,36 @@ function bertModel(config: BertConfig, { padId, firstPosition, last }: BertForm)
   });
 }
 
-const padIdOf = (json: Config, type: string, { vocabulary }: BertConfig, fallback: number): number =>
+/** BERT's layers, each with weights of its own. */
+const ownLayers = ({ layers }: BertConfig) => ({
+  names: bertLayer,
+  layers: Array.from({ length: layers }, (_, i) => `encoder.layer.${i}`),
+});
+
+export const padIdOf = (json: Config, type: string, { vocabulary }: BertConfig, fallback: number): number =>
   configReader(json, type).size("pad_token_id", 0, vocabulary - 1, fallback);
 
 function buildBert(json: Config, { withoutPooler = false }: BuildOptions = {}): Model {
   const config = parseBert(json, "bert");
   const padId = padIdOf(json, "bert", config, 0);
-  const last = withoutPooler ? rowOutputs<State>() : pooler(config.hidden);
-  return bertModel(config, { padId, firstPosition: 0, last });
+  const last = withoutPooler ? rowOutputs<State>() : pooler(poolerName, config.hidden);
+  return bertModel(config, { ...ownLayers(config), padId, firstPosition: 0, last });
 }
 
 function buildRoberta(json: Config): Model {
   const config = parseBert(json, "roberta");
   const padId = padIdOf(json, "roberta", config, 1);
-  return bertModel(config, { padId, firstPosition: padId + 1, last: rowOutputs() });
+  return bertModel(config, { ...ownLayers(config), padId, firstPosition: padId + 1, last: rowOutputs() });
 }
 
 function buildElectra(json: Config): Model {
-  const config = parseBert(json, "electra");
+  const config = parseBert(json, "electra", { embedded: configReader(json, "electra").size("hidden_size") });
   const padId = padIdOf(json, "electra", config, 0);
-  return bertModel(config, { padId, firstPosition: 0, last: rowOutputs() });
+  const projection = config.embedded === config.hidden ? undefined : "embeddings_project";
+  return bertModel(config, { ...ownLayers(config), padId, firstPosition: 0, projection, last: rowOutputs() });
 }
 
-const inModernSpelling = (name: string): string =>
+export const inModernSpelling = (name: string): string =>
   name.replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias");
 
 /** BERT (Devlin et al. 2018) as transformers' `BertModel` with pooler; heads `classifier.*`. */

@@ -1,6 +1,7 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
+import { albert } from "./albert.js";
 import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { deberta } from "./deberta.js";
@@ -20,6 +21,7 @@ export const families: readonly ModelFamily[] = [
   bert,
   roberta,
   electra,
+  albert,
   distilbert,
   deberta,
   modernbert,

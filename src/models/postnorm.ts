@@ -48,11 +48,13 @@ export interface PostNorm<S extends State = State> {
 
 /**
  * One layer with its norms behind: norm(x + attention x), then norm(x + feed-forward x), as the first Transformer had
- * it (Vaswani et al. 2017). BERT, RoBERTa, MPNet, DistilBERT, ELECTRA.
+ * it (Vaswani et al. 2017). BERT, RoBERTa, MPNet, DistilBERT, ELECTRA, ALBERT.
+ * @param layer the module that has its weights
  */
-function postNormLayer<S extends State>(
+export function postNormLayer<S extends State>(
   layer: string,
   { width, inner, heads, epsilon, activation, names, relative, attention: own }: PostNorm<S>,
+  id = layer,
 ): Block<S> {
   const module = (name: string) => `${layer}.${name}`;
   const qkv = names.qkv.map(module);
@@ -67,7 +69,7 @@ function postNormLayer<S extends State>(
   const [out, norm1, norm2] = [module(names.out), module(names.norm1), module(names.norm2)];
   const [up, down] = [module(names.up), module(names.down)];
   return {
-    id: layer,
+    id,
     shapes: new Map([
       ...attending.shapes,
       ...denseShapes(out, width, width),

@@ -55,6 +55,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     bert: "Bert",
     roberta: "Roberta",
     electra: "Electra",
+    albert: "Albert",
     distilbert: "DistilBert",
     "deberta-v2": "DebertaV2",
     modernbert: "ModernBert",
