@@ -255,6 +255,15 @@ def older_gemma(name):
     older_rotations(name, ["sliding", "sliding", "full"], {"sliding_window_pattern": 3}, "rope_theta", "rope_local_base_freq")
 
 
+def as_published(name):
+    """Phi's config as the hub has it: rotations told in three places."""
+    for path in (OUT / name).glob("*/config.json"):
+        config = json.loads(path.read_text())
+        rope = config.pop("rope_parameters")
+        config |= {"rope_theta": rope["rope_theta"], "partial_rotary_factor": rope["partial_rotary_factor"], "rope_scaling": {"type": "longrope", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}}
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def untied_t5():
     model = tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, **t5))
     model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 16))
@@ -313,6 +322,8 @@ cases = {
     "olmo2": lambda n: scored(n, lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(num_key_value_heads=2, pad_token_id=0, max_position_embeddings=64, rope_parameters=rope("default"), **causal, **small)), seed=18),
     "olmo2-head": lambda n: classified(n, lambda: tf.Olmo2ForSequenceClassification(tf.Olmo2Config(num_labels=3, num_key_value_heads=2, pad_token_id=0, rope_parameters=rope("default"), **causal, **small)), score_head, seed=20),
     "phi3": lambda n: scored(n, lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, pad_token_id=0, sliding_window=5, max_position_embeddings=64, original_max_position_embeddings=64, rope_parameters=rope("default"), attn_implementation="eager", **causal, **small)), seed=19),
+    # As Phi-3.5's and Phi-4-mini's: factors for each pair of entries, a part of a head that does not turn.
+    "phi3-long": lambda n: (scored(n, lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, pad_token_id=0, tie_word_embeddings=True, max_position_embeddings=256, original_max_position_embeddings=64, partial_rotary_factor=0.5, rope_scaling=dict(type="longrope", short_factor=[1.1], long_factor=[4.0]), attn_implementation="eager", **{k: v for k, v in causal.items() if k != "tie_word_embeddings"}, **small)), seed=34), as_published(n)),
     "gpt-neox": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, rotary_pct=0.5, **causal, **small)), seed=29),
     "gpt-neox-serial": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, use_parallel_residual=False, rotary_pct=1.0, rotary_emb_base=100, hidden_act="gelu_new", **causal, **small)), seed=30),
     "opt": lambda n: scored(n, lambda: tf.OPTForCausalLM(tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, dropout=0, pad_token_id=1, bos_token_id=2, eos_token_id=2)), seed=4),

@@ -31,6 +31,8 @@ interface KinForm {
   readonly isPostNorm?: true;
   /** Projections to queries, keys and values are one matrix, and so are those to gate and up. */
   readonly isFused?: true;
+  /** A part of a head may turn. */
+  readonly isPartlyTurned?: true;
   /** A head's depth where the config names none; default: the width's part. */
   readonly depth?: number;
   readonly epsilon?: number;
@@ -156,7 +158,7 @@ const forms: Readonly<Record<string, KinForm>> = {
   qwen3_moe: { qkNorm: "head", depth: 128, sights: switchedForAll, mixture: qwenMixture },
   mixtral: { sights: windowed, mixture: mixtralMixture },
   olmo2: { qkNorm: "all", isPostNorm: true },
-  phi3: { isFused: true, sights: windowed },
+  phi3: { isFused: true, isPartlyTurned: true, sights: windowed },
   gemma2: { depth: 256, isTied: true, gemma: 2, end: 1, sights: alternatingSights },
   gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: 3, end: 1, sights: gemmaSights },
 };
@@ -167,6 +169,11 @@ function headShape(reader: ConfigReader, json: Config, width: number, otherwise:
     return { heads, depth: width / heads };
   }
   return { heads: reader.size("num_attention_heads"), depth: reader.size("head_dim", 2, 1e6, otherwise) };
+}
+
+function refusePartialRotation(json: Config): void {
+  for (const section of [json, sectionOf(json, "rope_scaling"), sectionOf(json, "rope_parameters")])
+    configReader(section, String(json["model_type"])).only("partial_rotary_factor", 1);
 }
 
 /** What Gemma 2 caps scores at: those of attention, and those of tokens. The third generation has none. */
@@ -194,7 +201,7 @@ export function parseLlama(json: Config) {
   const { heads, depth } = headShape(reader, json, width, form.depth);
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
-  only("partial_rotary_factor", 1);
+  if (!form.isPartlyTurned) refusePartialRotation(json);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
   const activation = form.gemma

@@ -191,7 +191,7 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
     width,
     heads,
     vocabulary,
-    maxLength: Math.min(positions, 1e6),
+    maxLength: Math.min(positions, 1e6, ...sights.map(({ rotations }) => rotations.positions ?? Infinity)),
     padId: 0,
     lookups: ({ ids }) => [{ name: llamaWords, ids }],
     generates: { ends: endsOf(json, vocabulary, config.end) },

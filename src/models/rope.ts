@@ -10,7 +10,7 @@ import {
   type Tensor2D,
   type Tensor3D,
 } from "@tensorflow/tfjs-core";
-import { f64 } from "../at.js";
+import { at, f64 } from "../at.js";
 import { UserError } from "../errors.js";
 import { configReader, sectionOf } from "./config.js";
 import { op } from "./ops.js";
@@ -20,20 +20,62 @@ import type { Config } from "./types.js";
 export interface Frequencies {
   readonly values: Float64Array;
   readonly factor: number;
+  /** Positions for which these frequencies are meant, where there are others for more. */
+  readonly positions?: number | undefined;
+}
+
+/** Names of LongRoPE's scaling (Ding et al. 2024): Phi-3's first configs call it so. */
+const longNames: readonly unknown[] = ["longrope", "su"];
+
+/**
+ * LongRoPE: every pair of entries has a factor of its own. A config has a second list for texts longer than those that
+ * the model was trained on first; rows are never longer here.
+ */
+function longRope(given: Config, plain: Float64Array, positions: number): Frequencies {
+  const { short_factor: factors } = given;
+  const { positive } = configReader(given, "rope_parameters");
+  const original = positive("original_max_position_embeddings", positions);
+  const isRight = Array.isArray(factors) && factors.length === plain.length;
+  if (!isRight || !factors.every((one): one is number => typeof one === "number" && one > 0))
+    throw new UserError(`config.json: "short_factor" must be ${plain.length} numbers above 0`);
+  const ratio = positive("factor", positions / original);
+  const usual = ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(original));
+  return {
+    values: plain.map((f, i) => f / at(factors, i)),
+    factor: positive("attention_factor", usual),
+    positions: original,
+  };
+}
+
+/** The entries of a head that turn: its first ones, an even number. */
+function turningEntries(depth: number, part: number): number {
+  const turning = Math.floor(depth * part);
+  if (part <= 1 && turning > 0 && turning % 2 === 0) return turning;
+  throw new UserError(
+    `config.json: "partial_rotary_factor" ${part} of a head of ${depth} entries is no even number of them`,
+  );
 }
 
 /**
  * Rotary frequencies of a config, with the scalings that transformers knows by these names: linear,
- * dynamic, llama3, yarn.
+ * dynamic, llama3, yarn, longrope.
+ * @param depth entries of a head, of which the config may let a part turn
  */
 export function frequencies(json: Config, depth: number, positions: number): Frequencies {
-  const given = { ...sectionOf(json, "rope_scaling"), ...sectionOf(json, "rope_parameters") };
+  const { rope_theta, partial_rotary_factor, original_max_position_embeddings } = json;
+  const outside = { rope_theta, partial_rotary_factor, original_max_position_embeddings };
+  const given: Config = {
+    ...outside,
+    ...sectionOf(json, "rope_scaling"),
+    ...sectionOf(json, "rope_parameters"),
+  };
   const type = given["rope_type"] ?? given["type"] ?? "default";
-  const { positive, only } = configReader({ rope_theta: json["rope_theta"], ...given }, "rope_parameters");
-  // A part of each head that turns, as Phi-4-mini's does.
-  only("partial_rotary_factor", 1);
+  const { positive } = configReader(given, "rope_parameters");
+  const turning = turningEntries(depth, positive("partial_rotary_factor", 1));
   const theta = positive("rope_theta", 10000);
-  const plain = Float64Array.from({ length: depth / 2 }, (_, i) => theta ** ((-2 * i) / depth));
+  const plain = Float64Array.from({ length: turning / 2 }, (_, i) => theta ** ((-2 * i) / turning));
+  if (longNames.includes(type) || (type === "yarn" && "short_factor" in given))
+    return longRope(given, plain, positions);
   // Dynamic scaling begins beyond the positions that a row is cut to.
   if (type === "default" || type === "dynamic") return { values: plain, factor: 1 };
   const factor = positive("factor");
@@ -55,9 +97,9 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
   if (type === "yarn") {
     // The pair of entries that makes so many rotations over the positions it was trained on.
     const pairOf = (rotations: number) =>
-      (depth * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+      (turning * Math.log(original / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
     const low = Math.max(0, Math.floor(pairOf(positive("beta_fast", 32))));
-    const high = Math.min(depth - 1, Math.ceil(pairOf(positive("beta_slow", 1))));
+    const high = Math.min(turning - 1, Math.ceil(pairOf(positive("beta_slow", 1))));
     const span = high === low ? 0.001 : high - low;
     return {
       factor: positive("attention_factor", 0.1 * Math.log(factor) + 1),
@@ -69,7 +111,7 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
   }
   throw new UserError(
     `config.json: rotary embeddings scaled by ${JSON.stringify(type)} are not supported, ` +
-      "only linear, dynamic, llama3, yarn",
+      "only linear, dynamic, llama3, yarn, longrope",
   );
 }
 

@@ -12,13 +12,18 @@ const build = (name: string, changes: Record<string, unknown>) => {
 };
 
 const changes: [name: string, change: Record<string, unknown>, says: RegExp][] = [
-  ["phi3", { partial_rotary_factor: 0.75 }, /"partial_rotary_factor": 0.75 is not supported/],
-  ["phi3", { rope_parameters: { partial_rotary_factor: 0.75 } }, /"partial_rotary_factor": 0.75/],
-  [
-    "phi3",
-    { rope_scaling: { type: "longrope", factor: 2 }, rope_parameters: undefined },
-    /"longrope" are not/,
-  ],
+  ["qwen3", { partial_rotary_factor: 0.75 }, /"partial_rotary_factor": 0.75 is not supported/],
+  ["qwen3", { rope_parameters: { partial_rotary_factor: 0.75 } }, /"partial_rotary_factor": 0.75/],
+  // A head of four entries: one and a half pairs.
+  ["phi3-long", { partial_rotary_factor: 0.75 }, /no even number/],
+  ["phi3-long", { partial_rotary_factor: 1.5 }, /no even number/],
+  ["phi3-long", { partial_rotary_factor: 1 }, /"short_factor" must be 2 numbers/],
+  ["phi3-long", { rope_scaling: { type: "longrope", short_factor: ["2"] } }, /"short_factor" must be 1/],
+  ["phi3-long", { rope_scaling: { type: "ntk", factor: 2 } }, /"ntk" are not/],
+  ["gemma2", { use_bidirectional_attention: true }, /"use_bidirectional_attention"/],
+  ["gemma2", { final_logit_softcapping: -1 }, /"final_logit_softcapping" must be a number above 0/],
+  ["gemma3", { final_logit_softcapping: 30 }, /"final_logit_softcapping": 30 is not supported/],
+  ["albert", { num_hidden_groups: 4 }, /"num_hidden_groups" must be a whole number from 1 to 3/],
   ["deberta", { conv_kernel_size: 3 }, /"conv_kernel_size": 3 is not supported/],
   ["deberta", { pos_att_type: ["c2p"] }, /"pos_att_type": \["c2p"\] is not supported/],
   ["deberta", { relative_attention: false }, /"relative_attention": false/],
@@ -33,6 +38,15 @@ const changes: [name: string, change: Record<string, unknown>, says: RegExp][] =
 test.each(changes)("%s with %j is refused", (name, change, says) => {
   expect(() => build(name, {})).not.toThrow();
   expect(() => build(name, change)).toThrow(says);
+});
+
+test("LongRoPE's factors are for texts of the length that a model was trained on first", () => {
+  expect(build("phi3-long", {}).maxLength).toBe(64);
+  // Phi-3's first configs call it "su", and one of them "yarn".
+  const names = ["longrope", "su", "yarn"].map((type) =>
+    build("phi3-long", { rope_scaling: { type, short_factor: [1.1], long_factor: [4] } }),
+  );
+  expect(names.map(({ maxLength }) => maxLength)).toEqual([64, 64, 64]);
 });
 
 test("DeBERTa's kinds of attention may be written in one text", () => {
