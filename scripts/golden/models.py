@@ -231,6 +231,10 @@ def gemma3(**rest):
     return tf.Gemma3TextConfig(**{**causal, **small, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 6, "query_pre_attn_scalar": 5, "sliding_window": 4, "max_position_embeddings": 64, "attn_implementation": "eager", **rest})
 
 
+def falcon(**rest):
+    return tf.FalconConfig(**{**causal, "pad_token_id": 0, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "attn_implementation": "eager", **rest})
+
+
 def modernbert(**rest):
     """Three layers, so that some see the neighbourhood alone."""
     return tf.ModernBertConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=24, local_attention=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="eager"), **small, "num_hidden_layers": 3, **rest})
@@ -326,6 +330,11 @@ cases = {
     "phi3-long": lambda n: (scored(n, lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, pad_token_id=0, tie_word_embeddings=True, max_position_embeddings=256, original_max_position_embeddings=64, partial_rotary_factor=0.5, rope_scaling=dict(type="longrope", short_factor=[1.1], long_factor=[4.0]), attn_implementation="eager", **{k: v for k, v in causal.items() if k != "tie_word_embeddings"}, **small)), seed=34), as_published(n)),
     "gpt-neox": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, rotary_pct=0.5, **causal, **small)), seed=29),
     "gpt-neox-serial": lambda n: scored(n, lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(pad_token_id=0, max_position_embeddings=64, use_parallel_residual=False, rotary_pct=1.0, rotary_emb_base=100, hidden_act="gelu_new", **causal, **small)), seed=30),
+    # 40B's form, 11B's, 7B's, and the first ones'.
+    "falcon": lambda n: scored(n, lambda: tf.FalconForCausalLM(falcon(new_decoder_architecture=True, num_kv_heads=2)), seed=35),
+    "falcon-11b": lambda n: scored(n, lambda: tf.FalconForCausalLM(falcon(new_decoder_architecture=True, num_kv_heads=1, num_ln_in_parallel_attn=1, ffn_hidden_size=20, tie_word_embeddings=False)), seed=36),
+    "falcon-7b": lambda n: scored(n, lambda: tf.FalconForCausalLM(falcon()), seed=37),
+    "falcon-serial": lambda n: scored(n, lambda: tf.FalconForCausalLM(falcon(multi_query=False, parallel_attn=False, bias=True)), seed=38),
     "opt": lambda n: scored(n, lambda: tf.OPTForCausalLM(tf.OPTConfig(vocab_size=VOCABULARY, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=32, dropout=0, pad_token_id=1, bos_token_id=2, eos_token_id=2)), seed=4),
     "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),

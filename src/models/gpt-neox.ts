@@ -1,7 +1,7 @@
-import { pad, reshape, slice, type Tensor2D } from "@tensorflow/tfjs-core";
 import { configReader, sectionOf } from "./config.js";
 import { causalModel, endsOf } from "./decoder.js";
 import type { State } from "./encoder.js";
+import { apart } from "./fused-heads.js";
 import { attendBack } from "./kv-cache.js";
 import {
   activationNames,
@@ -14,7 +14,7 @@ import {
   type NamedShape,
 } from "./layers.js";
 import { causalBiases } from "./layout.js";
-import { op, plus } from "./ops.js";
+import { plus } from "./ops.js";
 import { angles, frequencies, rotary, type Angles } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily } from "./types.js";
 
@@ -34,8 +34,7 @@ function parseNeox(json: Config) {
     "partial_rotary_factor",
     positive("rotary_pct", 0.25),
   );
-  const turning = Math.floor((width / heads) * part);
-  const rope = { ...given, partial_rotary_factor: 1 };
+  const rope = { ...given, partial_rotary_factor: part };
   const theta = json["rope_theta"] ?? json["rotary_emb_base"] ?? 10_000;
   return {
     width,
@@ -48,33 +47,10 @@ function parseNeox(json: Config) {
     activation: only("hidden_act", "gelu", ...activationNames),
     isParallel: flag("use_parallel_residual", true),
     isTied: flag("tie_word_embeddings", false),
-    rotations: frequencies({ ...json, rope_theta: theta, rope_parameters: rope }, turning, positions),
+    rotations: frequencies({ ...json, rope_theta: theta, rope_parameters: rope }, width / heads, positions),
   };
 }
 type NeoxConfig = ReturnType<typeof parseNeox>;
-
-/** Part `i` of every head, where a head's parts stand side by side: [n, heads · parts · depth] → [n, heads · depth]. */
-function headParts(
-  x: Tensor2D,
-  { heads, parts }: { readonly heads: number; readonly parts: number },
-  i: number,
-): Tensor2D {
-  const [n, width] = x.shape;
-  const depth = width / heads / parts;
-  return op(
-    [x],
-    ([input]) => {
-      const split = slice(reshape(input, [n, heads, parts, depth]), [0, 0, i, 0], [-1, -1, 1, -1]);
-      const value: Tensor2D = reshape(split, [n, heads * depth]);
-      return { value, saved: [] };
-    },
-    (dy) => {
-      const zero: [number, number] = [0, 0];
-      const others: [number, number] = [i, parts - i - 1];
-      return [reshape(pad(reshape(dy, [n, heads, 1, depth]), [zero, zero, others, zero]), [n, width])];
-    },
-  );
-}
 
 /** A layer whose attention and feed-forward stand side by side on the same input, or one behind the other. */
 function neoxLayer(config: NeoxConfig, index: number): Block<NeoxState> {
@@ -97,10 +73,9 @@ function neoxLayer(config: NeoxConfig, index: number): Block<NeoxState> {
     ] satisfies NamedShape[]),
     run(w, state) {
       const projected = dense(w, norm(w, norm1, state.x, epsilon), qkv);
-      // A head's query, key and value stand side by side.
-      const part = (i: number): Tensor2D => headParts(projected, { heads, parts: 3 }, i);
-      const turned = (i: number): Tensor2D => rotary(part(i), heads, state.angles);
-      const attended = attendBack(layer, [turned(0), turned(1), part(2)], state, { heads, scale });
+      const [q, k, v] = apart(projected, { groups: heads, queries: 1, depth: width / heads });
+      const turned = [rotary(q, heads, state.angles), rotary(k, heads, state.angles)] as const;
+      const attended = attendBack(layer, [...turned, v], state, { heads, scale });
       const middle = plus(state.x, dense(w, attended, out));
       const entered = norm(w, norm2, isParallel ? state.x : middle, epsilon);
       return { ...state, x: plus(middle, dense(w, activations[activation](dense(w, entered, up)), down)) };

@@ -6,6 +6,7 @@ import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { deberta } from "./deberta.js";
 import { distilbert } from "./distilbert.js";
+import { falcon } from "./falcon.js";
 import { gpt2 } from "./gpt2.js";
 import { gptNeox } from "./gpt-neox.js";
 import { llama } from "./llama.js";
@@ -30,6 +31,7 @@ export const families: readonly ModelFamily[] = [
   llama,
   gpt2,
   gptNeox,
+  falcon,
   opt,
   vit,
   clip,

@@ -43,7 +43,8 @@ test.each(modelTypes)(
 
 test("messages name the language models there are", () => {
   expect(languageModels).toBe(
-    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 2, Gemma 3, GPT-2, GPT-NeoX, OPT",
+    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 2, Gemma 3, GPT-2, GPT-NeoX, " +
+      "Falcon, OPT",
   );
 });
 
@@ -74,6 +75,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     gemma2: "Gemma2",
     gemma3_text: "Gemma3Text",
     gpt_neox: "GPTNeoX",
+    falcon: "Falcon",
     opt: "OPT",
     vit: "ViT",
     // Its head is the task-vector papers', of which transformers has no class.
