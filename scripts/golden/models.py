@@ -235,6 +235,10 @@ def falcon(**rest):
     return tf.FalconConfig(**{**causal, "pad_token_id": 0, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "attn_implementation": "eager", **rest})
 
 
+def dinov2(**rest):
+    return tf.Dinov2Config(patch_size=4, num_labels=3, mlp_ratio=2, layerscale_value=0.7, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, **rest)
+
+
 def modernbert(**rest):
     """Three layers, so that some see the neighbourhood alone."""
     return tf.ModernBertConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=24, local_attention=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="eager"), **small, "num_hidden_layers": 3, **rest})
@@ -340,6 +344,10 @@ cases = {
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),
     "t5-gated": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3, **t5)), seed=1),
     "vit": lambda n: seen(n, lambda: tf.ViTForImageClassification(tf.ViTConfig(image_size=8, patch_size=4, num_labels=3, **small)), classifier, 8),
+    # At the size that its positions are for, and at others.
+    "dinov2": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=8)), classifier, 8),
+    "dinov2-smaller": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=20)), classifier, 12, seed=1),
+    "dinov2-larger": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=8)), classifier, 12, seed=2),
     "clip": lambda n: seen(n, lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(image_size=8, patch_size=4, projection_dim=8, **small)), lambda k: False, 8, head=clip_head),
     "clip-whole": lambda n: seen(n, lambda: tf.CLIPModel(tf.CLIPConfig(**clip_towers)), lambda k: False, 8, seed=1, head=clip_head, others={"input_ids": torch.tensor([[0, 7]])}),
 }

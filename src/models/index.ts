@@ -5,6 +5,7 @@ import { albert } from "./albert.js";
 import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { deberta } from "./deberta.js";
+import { dinov2 } from "./dinov2.js";
 import { distilbert } from "./distilbert.js";
 import { falcon } from "./falcon.js";
 import { gpt2 } from "./gpt2.js";
@@ -34,6 +35,7 @@ export const families: readonly ModelFamily[] = [
   falcon,
   opt,
   vit,
+  dinov2,
   clip,
 ];
 

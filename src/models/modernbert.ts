@@ -1,5 +1,5 @@
-import { tensor2d, zeros, type Tensor2D } from "@tensorflow/tfjs-core";
-import { at, i32 } from "../at.js";
+import { zeros, type Tensor2D } from "@tensorflow/tfjs-core";
+import { at } from "../at.js";
 import { attend } from "./attention.js";
 import { configReader, sectionOf, slidingLayers } from "./config.js";
 import { pipeline, rowOutputs, type State } from "./encoder.js";
@@ -14,8 +14,8 @@ import {
 } from "./layers.js";
 import { attentionBias, windowBias } from "./layout.js";
 import { layerNorm } from "./norms.js";
-import { columns, plus, product, times } from "./ops.js";
-import { headInputs } from "./outputs.js";
+import { columns, plus, times } from "./ops.js";
+import { headInputs, meanOfTokens } from "./outputs.js";
 import { angles, frequencies, rotary, type Angles, type Frequencies } from "./rope.js";
 import type { Block, BuildOptions, Config, Model, ModelFamily, SegmentBias, Weights } from "./types.js";
 
@@ -119,15 +119,8 @@ function modernLayer(config: ModernConfig, index: number): Block<ModernState> {
 
 /** What a head is given of every row: its first token, or the mean of all. Every token, where it is put to each. */
 function pooledTokens(state: State, { pooling }: ModernConfig): Tensor2D {
-  const { x, batch } = state;
-  if (pooling === "cls" || batch.rows.some(({ everyToken }) => everyToken)) return headInputs(state);
-  const [tokens] = x.shape;
-  const shares = new Float32Array(batch.rows.length * tokens);
-  for (const [r, { ids }] of batch.rows.entries()) {
-    const first = r * tokens + i32(batch.first, r);
-    shares.fill(1 / ids.length, first, first + ids.length);
-  }
-  return product(tensor2d(shares, [batch.rows.length, tokens]), x);
+  if (pooling === "cls" || state.batch.rows.some(({ everyToken }) => everyToken)) return headInputs(state);
+  return meanOfTokens(state);
 }
 
 /** The prediction head: dense, activation, norm. Masked language models have it, so that bases and experts do. */

@@ -2,6 +2,7 @@ import { reshape, tensor1d, tensor2d, type Tensor2D } from "@tensorflow/tfjs-cor
 import { at } from "../at.js";
 import type { State } from "./encoder.js";
 import { areFrozen, weightVector, type NamedShape } from "./layers.js";
+import { resizedPositions } from "./resized-positions.js";
 import { affine, concatenated, plus, rows, type Dense } from "./ops.js";
 import type { Block, ImageShape, TokenBatch, TokenRow, Weights } from "./types.js";
 
@@ -66,11 +67,14 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
       const { batch } = state;
       const projected = affine(patchesOf(batch, inputs), [projectionLayer(w, names, [width, inputs])]);
       const all = concatenated([reshape(w(names.classToken), [1, width]), projected], 0);
+      // Images of a batch are of one size, which is the model's unless that may be another.
+      const own = image.resizable ? at(batch.rows, 0).ids.length : tokens;
       // Row 0 is the class token, which every image begins with; then their patches.
-      const from = Int32Array.from({ length: batch.rows.length * tokens }, (_, t) =>
-        t % tokens === 0 ? 0 : Math.floor(t / tokens) * (tokens - 1) + (t % tokens),
+      const from = Int32Array.from({ length: batch.rows.length * own }, (_, t) =>
+        t % own === 0 ? 0 : Math.floor(t / own) * (own - 1) + (t % own),
       );
-      const positions = rows(reshape(w(names.positions), [tokens, width]), tensor1d(batch.ids, "int32"));
+      const table = resizedPositions(reshape(w(names.positions), [tokens, width]), Math.sqrt(own - 1));
+      const positions = rows(table, tensor1d(batch.ids, "int32"));
       return { ...state, x: plus(rows(all, tensor1d(from, "int32")), positions) };
     },
   };

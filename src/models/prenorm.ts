@@ -6,14 +6,16 @@ import {
   denseShapes,
   norm,
   normShapes,
+  weightVector,
   type ActivationName,
+  type NamedShape,
   type DenseOptions,
 } from "./layers.js";
 import { attention } from "./attention.js";
 import type { State } from "./encoder.js";
 import { attendBack } from "./kv-cache.js";
-import { plus } from "./ops.js";
-import type { Block } from "./types.js";
+import { plus, scaled } from "./ops.js";
+import type { Block, Weights } from "./types.js";
 
 /** What a layer calls its modules. */
 export interface PreNormNames {
@@ -24,6 +26,9 @@ export interface PreNormNames {
   readonly norm2: string;
   readonly up: string;
   readonly down: string;
+  /** What each entry of attention's and feed-forward's results is multiplied by (LayerScale: Touvron et al. 2021). */
+  readonly scale1?: string | undefined;
+  readonly scale2?: string | undefined;
 }
 
 export interface PreNorm extends DenseOptions {
@@ -36,8 +41,8 @@ export interface PreNorm extends DenseOptions {
 }
 
 /**
- * One layer with its norms in front: x + attention(norm x), then x + feed-forward(norm x). ViT, CLIP's
- * towers, GPT-2.
+ * One layer with its norms in front: x + attention(norm x), then x + feed-forward(norm x). ViT,
+ * DINOv2, CLIP's towers, GPT-2, OPT.
  */
 function preNormLayer(
   layer: string,
@@ -48,6 +53,9 @@ function preNormLayer(
   const [up, down] = [module(names.up), module(names.down)];
   const qkv = names.qkv.map(module);
   const options = { transposed };
+  const scales = [names.scale1, names.scale2].flatMap((name) => (name === undefined ? [] : [module(name)]));
+  const gained = (w: Weights, name: string | undefined, x: Tensor2D): Tensor2D =>
+    name === undefined ? x : scaled(x, weightVector(w, module(name)));
   /** Of queries, keys and values side by side, [tokens, 3 · width]. */
   const attended = (projected: Tensor2D, state: State): Tensor2D => {
     if (!state.cache) return attention(projected, state.bias, heads);
@@ -66,13 +74,16 @@ function preNormLayer(
       ...normShapes(norm2, width),
       ...denseShapes(up, inner, width, options),
       ...denseShapes(down, width, inner, options),
+      ...scales.map((name): NamedShape => [name, [width]]),
     ]),
     run(w, state) {
       const { x } = state;
       const projected = dense(w, norm(w, norm1, x, epsilon), qkv, options);
-      const middle = plus(x, dense(w, attended(projected, state), out, options));
+      const looked = dense(w, attended(projected, state), out, options);
+      const middle = plus(x, gained(w, names.scale1, looked));
       const wide = dense(w, norm(w, norm2, middle, epsilon), up, options);
-      return { ...state, x: plus(middle, dense(w, activations[activation](wide), down, options)) };
+      const made = dense(w, activations[activation](wide), down, options);
+      return { ...state, x: plus(middle, gained(w, names.scale2, made)) };
     },
   };
 }

@@ -198,6 +198,8 @@ export interface ImageShape {
   readonly size: number;
   readonly patch: number;
   readonly channels: number;
+  /** Images may be of another size, in whole patches: embeddings of positions are interpolated. */
+  readonly resizable?: boolean | undefined;
 }
 
 /** What a family can be asked to make of a row: features for a head (`pool`), or a score of its targets (`score`). */

@@ -6,7 +6,7 @@ import { longestOf, ranked, type AnswerKind, type EncodedExample } from "./batch
 import type { ChatForm } from "./chat.js";
 import { chatExample } from "./chat-rows.js";
 import { pictureOf, type Example } from "./examples.js";
-import { preprocess, type Processor } from "./pixels.js";
+import { imageSize, preprocess, type Processor } from "./pixels.js";
 import type { Prompts } from "./prompts.js";
 import type { Task } from "./registry.js";
 import type { TextTokenizer } from "./tokenize.js";
@@ -45,15 +45,18 @@ export interface Encoder {
  * Pictures for a model that sees: unpacked and prepared whenever a pass reads them, so that a test set
  * takes no memory.
  */
-export const imageRows = (processor: Processor, image: ImageShape): Encoder => ({
-  input: "image",
-  encode(example) {
-    const row = imageRow(() => preprocess(pictureOf(example), processor, image), image);
-    return [ranked("classify", [row], example)];
-  },
-  answering: () => ({ kind: "classify" }),
-  speaks: false,
-});
+export function imageRows(processor: Processor, model: ImageShape): Encoder {
+  const image = { ...model, size: imageSize(processor, model) };
+  return {
+    input: "image",
+    encode(example) {
+      const row = imageRow(() => preprocess(pictureOf(example), processor, image), image);
+      return [ranked("classify", [row], example)];
+    },
+    answering: () => ({ kind: "classify" }),
+    speaks: false,
+  };
+}
 
 /** What conversations are read with. */
 export interface ChatReader {

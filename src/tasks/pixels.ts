@@ -180,7 +180,7 @@ type Size = readonly [height: number, width: number];
 /** A number by itself is the shorter edge where a crop follows (CLIP), else both (ViT). */
 function resizedTo(
   { size, do_center_crop: crops }: Processor,
-  { height, width }: Picture,
+  { height, width }: Pick<Picture, "height" | "width">,
   fallback: number,
 ): Size {
   if (size == null) return [fallback, fallback];
@@ -199,6 +199,20 @@ function cropOf(size: Processor["crop_size"], fallback: number): Size {
   if (typeof size === "object" && "height" in size) return [size.height, size.width];
   const edge = shortestEdge(size);
   return [edge, edge];
+}
+
+/**
+ * The size that a model's images have: its own, or where that may be another, what the processor makes.
+ * @throws UserError where that is not square, or not in whole patches
+ */
+export function imageSize(how: Processor, { size, patch, resizable }: ImageShape): number {
+  if (resizable !== true) return size;
+  const [height, width] =
+    how.do_center_crop === true ? cropOf(how.crop_size, size) : resizedTo(how, { height: 1, width: 1 }, size);
+  if (height === width && height % patch === 0) return height;
+  throw new UserError(
+    `${processorFile}: images of ${height} × ${width} are not squares of whole patches of ${patch} × ${patch}`,
+  );
 }
 
 function centreCrop({ height, width, channels, pixels }: Picture, [toHeight, toWidth]: Size): Picture {

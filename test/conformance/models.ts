@@ -79,14 +79,16 @@ const ofMember = (head: ReturnType<typeof familyOf>["head"], actual: ReadonlyMap
 
 export const rowsOf = (g: Golden, model: Model): TokenRow[] =>
   g.pixels
-    ? g.pixels.map((image) => imageRow(() => Float32Array.from(image.flat(2)), model.image!))
+    ? g.pixels.map((image) =>
+        imageRow(() => Float32Array.from(image.flat(2)), { ...model.image!, size: image[0]!.length }),
+      )
     : g.rows.map(({ ids, targets }) => ({ ids, types: ids.map(() => 0), targets }));
 
 /** Cases that differ from another by a form which a further one has: a slow engine is spared them. */
 const coveredByOthers = new Set(
   (
     "mpnet-choice electra-choice albert-choice distilbert-choice modernbert-choice " +
-    "gpt2-head qwen3-head gemma3-head olmo2-head falcon-11b falcon-serial"
+    "gpt2-head qwen3-head gemma3-head olmo2-head falcon-11b falcon-serial dinov2"
   ).split(" "),
 );
 

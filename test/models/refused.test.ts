@@ -32,6 +32,8 @@ const changes: [name: string, change: Record<string, unknown>, says: RegExp][] =
     { num_ln_in_parallel_attn: 2 },
     /"num_ln_in_parallel_attn" must be a whole number from 1 to 1/,
   ],
+  ["dinov2", { use_swiglu_ffn: true }, /"use_swiglu_ffn": true is not supported/],
+  ["dinov2", { image_size: 10 }, /"image_size": 10 is not supported/],
   ["deberta", { conv_kernel_size: 3 }, /"conv_kernel_size": 3 is not supported/],
   ["deberta", { pos_att_type: ["c2p"] }, /"pos_att_type": \["c2p"\] is not supported/],
   ["deberta", { relative_attention: false }, /"relative_attention": false/],
