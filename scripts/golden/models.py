@@ -348,6 +348,7 @@ cases = {
     "dinov2": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=8)), classifier, 8),
     "dinov2-smaller": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=20)), classifier, 12, seed=1),
     "dinov2-larger": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=8)), classifier, 12, seed=2),
+    "siglip": lambda n: seen(n, lambda: tf.SiglipForImageClassification(tf.SiglipConfig(vision_config=dict(image_size=12, patch_size=4, **small), text_config=dict(vocab_size=8, max_position_embeddings=4, projection_size=16, bos_token_id=0, eos_token_id=7, pad_token_id=1, **small), num_labels=3)), classifier, 12, seed=3),
     "clip": lambda n: seen(n, lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(image_size=8, patch_size=4, projection_dim=8, **small)), lambda k: False, 8, head=clip_head),
     "clip-whole": lambda n: seen(n, lambda: tf.CLIPModel(tf.CLIPConfig(**clip_towers)), lambda k: False, 8, seed=1, head=clip_head, others={"input_ids": torch.tensor([[0, 7]])}),
 }

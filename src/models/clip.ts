@@ -88,8 +88,7 @@ function buildClip(json: Config): Model {
   return pipeline<State>({
     blocks: [
       patchEmbeddings(image, width, {
-        classToken: "vision_model.embeddings.class_embedding",
-        classShape: [width],
+        classToken: ["vision_model.embeddings.class_embedding", [width]],
         projection: "vision_model.embeddings.patch_embedding",
         bias: false,
         positions: "vision_model.embeddings.position_embedding.weight",

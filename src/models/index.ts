@@ -14,6 +14,7 @@ import { llama } from "./llama.js";
 import { modernbert } from "./modernbert.js";
 import { mpnet } from "./mpnet.js";
 import { opt } from "./opt.js";
+import { siglip } from "./siglip.js";
 import { t5 } from "./t5.js";
 import type { CheckpointType, Model, ModelFamily, TokenRow, Weights } from "./types.js";
 import { vit } from "./vit.js";
@@ -37,6 +38,7 @@ export const families: readonly ModelFamily[] = [
   vit,
   dinov2,
   clip,
+  siglip,
 ];
 
 /** Every `model_type` that can be trained, with its family. */

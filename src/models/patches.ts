@@ -6,17 +6,17 @@ import { resizedPositions } from "./resized-positions.js";
 import { affine, concatenated, plus, rows, type Dense } from "./ops.js";
 import type { Block, ImageShape, TokenBatch, TokenRow, Weights } from "./types.js";
 
-/** Tokens of an image: the class token, then one a patch. */
-export const tokensOfImage = ({ size, patch }: ImageShape): number => 1 + (size / patch) ** 2;
+/** Tokens of an image: the class token, where there is one, then one a patch. */
+export const tokensOfImage = ({ size, patch, isBare }: ImageShape): number =>
+  Number(isBare !== true) + (size / patch) ** 2;
 
 export interface PatchNames {
-  /** [width] numbers, whatever shape the file gives them. */
-  readonly classToken: string;
-  readonly classShape: readonly number[];
+  /** [width] numbers, whatever shape the file gives them; none for images without a class token. */
+  readonly classToken?: NamedShape | undefined;
   /** A convolution's, [width, channels, patch, patch]: as large as its step, so a product of every patch. */
   readonly projection: string;
   readonly bias: boolean;
-  /** [1 + patches, width], perhaps with a 1 in front. */
+  /** [tokens, width], perhaps with a 1 in front. */
   readonly positions: string;
   readonly positionShape: readonly number[];
 }
@@ -50,15 +50,25 @@ function projectionLayer(
   return { weight, bias: weightVector(w, bias), frozen: areFrozen(w, name, bias) };
 }
 
-/** A class token and a token a patch, with the embeddings of their positions. */
+/**
+ * Which rows the tokens of so many images are, of the class token and all their patches one below the other: every
+ * image begins with the class token.
+ */
+const withClassToken = (images: number, tokens: number): Int32Array =>
+  Int32Array.from({ length: images * tokens }, (_, t) =>
+    t % tokens === 0 ? 0 : Math.floor(t / tokens) * (tokens - 1) + (t % tokens),
+  );
+
+/** A class token, where there is one, and a token a patch, with the embeddings of their positions. */
 export function patchEmbeddings(image: ImageShape, width: number, names: PatchNames): Block<State> {
   const inputs = image.channels * image.patch ** 2;
   const tokens = tokensOfImage(image);
   const bias: NamedShape[] = [[`${names.projection}.bias`, [width]]];
+  const { classToken } = names;
   return {
     id: "embeddings",
     shapes: new Map<string, readonly number[]>([
-      [names.classToken, names.classShape],
+      ...(classToken ? [classToken] : []),
       [`${names.projection}.weight`, [width, image.channels, image.patch, image.patch]],
       ...bias.filter(() => names.bias),
       [names.positions, names.positionShape],
@@ -66,15 +76,13 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
     run(w, state) {
       const { batch } = state;
       const projected = affine(patchesOf(batch, inputs), [projectionLayer(w, names, [width, inputs])]);
-      const all = concatenated([reshape(w(names.classToken), [1, width]), projected], 0);
       // Images of a batch are of one size, which is the model's unless that may be another.
       const own = image.resizable ? at(batch.rows, 0).ids.length : tokens;
-      // Row 0 is the class token, which every image begins with; then their patches.
-      const from = Int32Array.from({ length: batch.rows.length * own }, (_, t) =>
-        t % own === 0 ? 0 : Math.floor(t / own) * (own - 1) + (t % own),
-      );
       const table = resizedPositions(reshape(w(names.positions), [tokens, width]), Math.sqrt(own - 1));
       const positions = rows(table, tensor1d(batch.ids, "int32"));
+      if (!classToken) return { ...state, x: plus(projected, positions) };
+      const all = concatenated([reshape(w(classToken[0]), [1, width]), projected], 0);
+      const from = withClassToken(batch.rows.length, own);
       return { ...state, x: plus(rows(all, tensor1d(from, "int32")), positions) };
     },
   };

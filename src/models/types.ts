@@ -198,6 +198,8 @@ export interface ImageShape {
   readonly size: number;
   readonly patch: number;
   readonly channels: number;
+  /** There is no class token in front of the patches. */
+  readonly isBare?: boolean | undefined;
   /** Images may be of another size, in whole patches: embeddings of positions are interpolated. */
   readonly resizable?: boolean | undefined;
 }

@@ -42,8 +42,7 @@ function buildVit(json: Config): Model {
   return pipeline<State>({
     blocks: [
       patchEmbeddings(image, width, {
-        classToken: "embeddings.cls_token",
-        classShape: [1, 1, width],
+        classToken: ["embeddings.cls_token", [1, 1, width]],
         projection: "embeddings.patch_embeddings.projection",
         bias: true,
         positions: "embeddings.position_embeddings",

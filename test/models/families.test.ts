@@ -79,6 +79,7 @@ test("a checkpoint whose head is transformers' own says which class it is", () =
     opt: "OPT",
     vit: "ViT",
     dinov2: "Dinov2",
+    siglip: "Siglip",
     // Its head is the task-vector papers', of which transformers has no class.
     clip: undefined,
     clip_vision_model: undefined,
