@@ -2,7 +2,7 @@
 import { rowsBatch } from "../rows-batch.js";
 import { z } from "zod";
 import { at } from "../../src/at.js";
-import { engineNames } from "../../src/backend/index.js";
+import { engineNamed, engineNames } from "../../src/backend/index.js";
 import { openFamily, openMember } from "../../src/checkpoint/family.js";
 import { readJson } from "../../src/checkpoint/files.js";
 import { loadHead, readModel, startFor } from "../../src/inputs/prepare.js";
@@ -74,7 +74,8 @@ export async function loadJob(args: readonly string[]): Promise<BenchJob> {
   const vectors = await loadTaskVectors(
     { base: family.base, columns: family.experts.map(columnOf) },
     [...model.parameters.keys()],
-    { tables: model.tables },
+    // As a run has it that has room.
+    { tables: model.tables, holdsTables: !engineNamed(at(args, 0)).deviceMemory().shared },
   );
   const jobs: StepJob[] = [];
   for (const [i, batch] of batches.entries())

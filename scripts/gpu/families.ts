@@ -81,6 +81,29 @@ export const kinds: Readonly<Record<string, Kind>> = {
     config: decoder(1, 512, 256, 4, 151936),
     tasks: ["rte", "cb"],
   },
+  // Matrices of the sizes of models of today, one layer each.
+  "size-llama": {
+    what: "decoder 1 × 2048, 16 heads, inner 5632",
+    config: decoder(1, 2048, 5632, 16, 1000),
+    tasks: ["rte", "cb"],
+  },
+  "size-qwen3": {
+    what: "Qwen3 1 × 1024, 16 heads, inner 3072",
+    config: { ...decoder(1, 1024, 3072, 16, 1000), model_type: "qwen3" },
+    tasks: ["rte", "cb"],
+  },
+  "size-gemma2": {
+    what: "Gemma 2 1 × 2304, 8 heads of 256, inner 4096",
+    config: {
+      ...decoder(1, 2304, 4096, 8, 1000),
+      model_type: "gemma2",
+      head_dim: 256,
+      hidden_activation: "gelu_pytorch_tanh",
+      query_pre_attn_scalar: 256,
+      sliding_window: 64,
+    },
+    tasks: ["rte", "cb"],
+  },
   "encoder-small": { what: "encoder 2 × 128", config: encoder(2, 128, 4000), tasks: numbered(4) },
   "decoder-small": {
     what: "decoder 2 × 128",

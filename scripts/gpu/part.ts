@@ -135,7 +135,7 @@ export function maxError(actual: readonly number[], expected: readonly number[])
 export const reference = (): Reference =>
   existsSync(referenceFile)
     ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference)
-    : { limits: {}, merges: {} };
+    : { limits: {}, sizes: {}, merges: {} };
 
 export interface Part {
   readonly name: string;

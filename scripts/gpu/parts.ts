@@ -3,15 +3,14 @@ import { existsSync, readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { packageFolder } from "../../src/package.js";
-import { kinds, makeFamily } from "./families.js";
+import { makeFamily } from "./families.js";
+import { limits, sizes } from "./against-cpu.js";
 import { memory } from "./memory.js";
 import {
   benchScripts,
   here,
   lastJson,
-  maxError,
   node,
-  reference,
   run,
   why,
   type Context,
@@ -230,40 +229,6 @@ async function programs(context: Context): Promise<Found> {
   };
 }
 
-interface LimitsAnswer {
-  limit: number;
-  pieces: number;
-  losses: number[];
-  gradient: number[];
-  seconds: number;
-  dispatches: number;
-  submissions: number;
-}
-
-/** An embedding larger than the 128 MiB that may be bound, beside the CPU's numbers. */
-async function limits(context: Context): Promise<Found> {
-  const kind = context.emulated ? "wide-small" : "wide";
-  const args = ["webgpu", kind, join(context.work, kind)];
-  const ended = await node(context, "limits", join(here, "limits.js"), args, {
-    TRAIN_MERGE_WEBGPU_LIMITS: "default",
-  });
-  const answer = lastJson<LimitsAnswer>(ended);
-  if (!answer) return { ok: false, summary: why(ended, "limits") };
-  const expected = reference().limits[kind];
-  const scale = expected ? Math.max(...expected.gradient.map(Math.abs)) : NaN;
-  const error = expected ? maxError(answer.gradient, expected.gradient) / scale : NaN;
-  const lossError = expected ? maxError(answer.losses, expected.losses) : NaN;
-  return {
-    ok: error < 1e-4 && lossError < 1e-4,
-    summary:
-      `${kinds[kind]!.what} in ${answer.pieces} pieces under ${answer.limit / 2 ** 20} MiB: ` +
-      `gradient within ${error.toExponential(1)} of the CPU's, loss within ` +
-      `${lossError.toExponential(1)}; ${answer.dispatches} programs in ${answer.submissions} ` +
-      `submissions, ${answer.seconds.toFixed(1)} s`,
-    data: answer,
-  };
-}
-
 /** TensorFlow on the card, where the machine has it: set up as a user would, then the step. */
 async function nodeGpu(context: Context): Promise<Found> {
   const main = join(here, "..", "..", "src", "cli", "main.js");
@@ -334,6 +299,7 @@ export const parts: readonly Part[] = [
   { name: "step", what: "the training step and its parts, beside PyTorch", limit: 120, run: step },
   { name: "programs", what: "the step's programs by the card's clock", limit: 60, run: programs },
   { name: "limits", what: "an embedding larger than a binding", limit: 90, run: limits },
+  { name: "sizes", what: "layers of sizes of today, on short and long texts", limit: 60, run: sizes },
   { name: "conformance", what: "the conformance suite on webgpu", limit: 90, run: conformance },
   { name: "memory", what: "peaks under a budget, flat, pairwise and in a tree", limit: 100, run: memory },
   { name: "node-gpu", what: "TensorFlow with CUDA, where it is there", limit: 30, run: nodeGpu },

@@ -14,12 +14,15 @@ import { parseArgs } from "node:util";
 import { writeText } from "../../src/checkpoint/files.js";
 import { packageFolder } from "../../src/package.js";
 import type { Outcome, Order } from "./merge-once.js";
+import type { RandomStep } from "./random-step.js";
 
 export const referenceFile = join(packageFolder, "scripts", "gpu", "reference.json");
 
 export interface Reference {
   /** Loss and gradient of limits.ts, by family. */
-  limits: Record<string, { losses: number[]; gradient: number[] }>;
+  limits: Record<string, RandomStep>;
+  /** Those of sizes.ts, by family and tokens. */
+  sizes: Record<string, RandomStep>;
   /** Coefficients by family and way: "encoder flat". */
   merges: Record<string, number[]>;
 }
@@ -37,25 +40,31 @@ function answerOf<T>(script: string, args: string[]): T {
 
 const rounded = (values: readonly number[]): number[] => values.map((value) => Number(value.toPrecision(7)));
 
+const short = ({ losses, gradient }: RandomStep): RandomStep => ({
+  losses: rounded(losses),
+  gradient: rounded(gradient),
+});
+
 async function main(): Promise<void> {
   const { values: o } = parseArgs({
     options: {
       folder: { type: "string" },
-      only: { type: "string", default: "encoder-small,wide-small,wide,encoder,decoder" },
+      only: { type: "string", default: "sizes,encoder-small,wide-small,wide,encoder,decoder" },
     },
   });
   const folder = o.folder ?? (await mkdtemp(join(tmpdir(), "train-merge-gpu-")));
   const reference: Reference = existsSync(referenceFile)
     ? (JSON.parse(readFileSync(referenceFile, "utf8")) as Reference)
-    : { limits: {}, merges: {} };
+    : { limits: {}, sizes: {}, merges: {} };
   for (const name of o.only.split(",")) {
+    if (name === "sizes") {
+      const steps = answerOf<Record<string, RandomStep>>("sizes.js", ["node", join(folder, name)]);
+      reference.sizes = Object.fromEntries(Object.entries(steps).map(([key, step]) => [key, short(step)]));
+      await writeText(referenceFile, `${JSON.stringify(reference)}\n`);
+      continue;
+    }
     if (name.startsWith("wide")) {
-      const { losses, gradient } = answerOf<{ losses: number[]; gradient: number[] }>("limits.js", [
-        "node",
-        name,
-        join(folder, name),
-      ]);
-      reference.limits[name] = { losses: rounded(losses), gradient: rounded(gradient) };
+      reference.limits[name] = short(answerOf<RandomStep>("limits.js", ["node", name, join(folder, name)]));
       await writeText(referenceFile, `${JSON.stringify(reference)}\n`);
       continue;
     }

@@ -58,25 +58,6 @@ export const wasm: Engine<"wasm"> = {
 const lacksVulkan = (): boolean =>
   process.platform === "linux" && !linkerFinds("libvulkan.so.1", linkerList, linkerFolders());
 
-export const webgpu: Engine<"webgpu"> = {
-  name: "webgpu",
-  what: "a card through Vulkan, Metal or D3D12",
-  needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
-  tried:
-    "on an NVIDIA H200 through Vulkan (2026-11-27: the conformance suite, a binding of 128 MiB, the step, " +
-    "the merge op); on SwiftShader, which emulates a card: the suite, a binding of 128 MiB",
-  mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
-  ownHeap: false,
-  deviceMemory: () => guessedMemory("webgpu"),
-  async load() {
-    if (lacksVulkan()) throw noCard();
-    const { loadWebgpu } = await import("./webgpu-load.js");
-    return loadWebgpu();
-  },
-};
-
-const backend = "tensorflow";
-
 /** What nvidia-smi says is free on the first card, in MiB; NaN or 0 where it says nothing. */
 function freeOnCard(): number {
   try {
@@ -91,11 +72,31 @@ function freeOnCard(): number {
   }
 }
 
-function memoryOfCard(): DeviceMemory {
+/** The memory of an NVIDIA card, by its driver's own tool; a guess where there is none. */
+function memoryOfCard(backend: string): DeviceMemory {
   const mebibytes = freeOnCard();
   if (!(mebibytes > 0)) return guessedMemory(backend);
   return { bytes: 0.9 * mebibytes * 2 ** 20, from: "nine tenths of the card's free memory", shared: false };
 }
+
+export const webgpu: Engine<"webgpu"> = {
+  name: "webgpu",
+  what: "a card through Vulkan, Metal or D3D12",
+  needs: "the packages webgpu and @tensorflow/tfjs-backend-webgpu, and a card with its driver",
+  tried:
+    "on an NVIDIA H200 through Vulkan (2026-11-27: the conformance suite, a binding of 128 MiB, the step, " +
+    "the merge op); on SwiftShader, which emulates a card: the suite, a binding of 128 MiB",
+  mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
+  ownHeap: false,
+  deviceMemory: () => memoryOfCard("webgpu"),
+  async load() {
+    if (lacksVulkan()) throw noCard();
+    const { loadWebgpu } = await import("./webgpu-load.js");
+    return loadWebgpu();
+  },
+};
+
+const backend = "tensorflow";
 
 const load = async (packages: readonly string[], device: "gpu" | "cpu") =>
   (await import("./native-load.js")).loadNative(packages, device);
@@ -107,7 +108,7 @@ export const nodeGpu: Engine<"node-gpu"> = {
   tried: "on no card yet",
   mend: "train-merge setup native --gpu",
   ownHeap: false,
-  deviceMemory: memoryOfCard,
+  deviceMemory: () => memoryOfCard(backend),
   load: () => load(["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"], "gpu"),
 };
 

@@ -183,9 +183,36 @@ function deltaProducts(call: WebgpuCall, layout: WordLayout): TensorInfo {
   });
 }
 
+/** Rows of packed deltas [experts, rows, words], word by word: tfjs's gather would make float32 of them on the way. */
+function takeRows(call: WebgpuCall): TensorInfo {
+  const [data, ids] = [call.input("data"), call.input("ids")];
+  const [experts, rows, words] = threeSizes(data);
+  const taken = at(ids.shape, 0);
+  const size = experts * taken * words;
+  return runProgram(call, {
+    name: "takeRows",
+    inputs: [
+      ["data", data],
+      ["ids", ids],
+    ],
+    whole: { size, rows, taken, words },
+    groups: Math.ceil(size / groupSize),
+    outputShape: [experts, taken, words],
+    dtype: "int32",
+    code: `
+  fn main(index : i32) {
+    if (index >= uniforms.size) { return; }
+    let place = index / uniforms.words;
+    let row = (place / uniforms.taken) * uniforms.rows + ids[place % uniforms.taken];
+    result[index] = data[row * uniforms.words + index % uniforms.words];
+  }`,
+  });
+}
+
 /** The merge op and its gradient as WGSL, in every packing, the fused ones, and products that are right. */
 export function registerWebgpuKernels(): void {
   defineProducts();
+  defineKernel("webgpu", "TakeRows", takeRows);
   registerFusedKernels();
   for (const layout of layouts) {
     const define = (op: string, kernel: (call: WebgpuCall, layout: WordLayout) => TensorInfo) =>

@@ -16,7 +16,7 @@ interface WebgpuBackend {
   runWebGPUProgram(
     program: Program,
     inputs: TensorInfo[],
-    dtype: "float32",
+    dtype: "float32" | "int32",
     uniforms: { type: "int32" | "float32"; data: number[] }[],
   ): TensorInfo;
 }
@@ -36,13 +36,15 @@ export interface OwnProgram {
   readonly reals?: Readonly<Record<string, number>>;
   readonly groups: number;
   readonly outputShape: number[];
+  /** Of what it writes. Default: float32. */
+  readonly dtype?: "float32" | "int32" | undefined;
   /** WGSL with fn main(index : i32), which is called once an invocation and writes `result`. */
   readonly code: string;
 }
 
 export function runProgram(
   { backend }: WebgpuCall,
-  { name, inputs, whole = {}, reals = {}, groups, outputShape, code }: OwnProgram,
+  { name, inputs, whole = {}, reals = {}, groups, outputShape, dtype = "float32", code }: OwnProgram,
 ): TensorInfo {
   const declared = (numbers: Readonly<Record<string, number>>, type: string): string =>
     Object.keys(numbers)
@@ -60,7 +62,7 @@ export function runProgram(
       getUserCode: () => code,
     },
     inputs.map(([, tensor]) => tensor),
-    "float32",
+    dtype,
     [
       ...Object.values(whole).map((value) => ({ type: "int32" as const, data: [value] })),
       ...Object.values(reals).map((value) => ({ type: "float32" as const, data: [value] })),

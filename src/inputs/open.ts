@@ -103,6 +103,7 @@ export async function loadVectors(
     density: options.density,
     residency: plan.chosen.residency,
     tables: model.tables,
+    holdsTables: plan.chosen.holdsTables,
     onTensor: (done, of) => hooks.progress("task vectors", done, of),
   });
   resources.add(() => vectors.dispose());

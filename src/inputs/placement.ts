@@ -8,6 +8,7 @@ import {
   choose,
   equation6,
   placements,
+  withTables,
   predict,
   type Budget,
   type PlanOptions,
@@ -179,11 +180,14 @@ export async function planMemory(
 ): Promise<MemoryPlan> {
   const budget = budgetOf(engine, memoryBudget, share);
   const rates = given ?? (await measure());
-  const predictions = placements.map((placement) => predict({ family, step, options, rates }, placement));
+  const workload = { family, step, options, rates };
+  const plain = placements.map((placement) => predict(workload, placement));
   const isNamed = request.residency !== "auto" && request.blocks !== "auto";
   // Who names both knows what they want; a prediction is not a reason to refuse.
-  const chosen = isNamed ? allowed(predictions, request)[0] : choose(predictions, request, budget);
-  if (!chosen) throw noPlacement(allowed(predictions, request), budget);
+  const fitting = isNamed ? allowed(plain, request)[0] : choose(plain, request, budget);
+  if (!fitting) throw noPlacement(allowed(plain, request), budget);
+  const chosen = withTables(workload, fitting, budget);
+  const predictions = plain.map((one) => (one === fitting ? chosen : one));
   const n = sum(family.tensors.map(entries));
   return {
     family,

@@ -1,5 +1,6 @@
 import {
   dispose,
+  gather,
   reshape,
   scatterND,
   tensor1d,
@@ -127,6 +128,20 @@ export function uploadDeltas(
 /** Sparse deltas as float32, [experts · rows · width], by ops that every engine has. */
 export const scatterSparse = ({ data, index, experts, rows, width }: SparseDeltas): Tensor =>
   scatterND(reshape(index, [-1, 1]), data, [experts.length * rows * width]);
+
+/** Rows of [experts, rows, words]: words through the engine's own kernel, where it has one. */
+const takenRows = (data: Tensor, ids: Tensor1D): Tensor =>
+  data.dtype === "int32" && getKernel("TakeRows", getBackend())
+    ? engine().runKernel("TakeRows", { data, ids })
+    : gather(data, ids, 1);
+
+/** Some rows of deltas, in the order in which they are asked for; the caller's. Sparse ones have none to take. */
+export function deltaRows(deltas: Exclude<Deltas, SparseDeltas>, ids: Tensor1D): Deltas {
+  const shape = { experts: deltas.experts, rows: ids.size, width: deltas.width };
+  const data = takenRows(deltas.data, ids);
+  if (deltas.packing !== "int8") return { ...shape, packing: deltas.packing, data };
+  return { ...shape, packing: deltas.packing, data, scales: gather(deltas.scales, ids, 1) };
+}
 
 export function disposeDeltas(deltas: Deltas): void {
   dispose(deltas.data);

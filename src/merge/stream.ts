@@ -1,7 +1,7 @@
-import { tensor2d, type Tensor } from "@tensorflow/tfjs-core";
+import { tensor1d, tensor2d, type Tensor } from "@tensorflow/tfjs-core";
 import { lookUp } from "../at.js";
 import { rowCount, runsOf, type RowRun } from "../checkpoint/family.js";
-import { disposeDeltas, uploadDeltas, type Deltas } from "./op.js";
+import { deltaRows, disposeDeltas, uploadDeltas, type Deltas } from "./op.js";
 import { baseValues, type HeldBase } from "./packed-base.js";
 import { partBytes } from "./residency.js";
 import type { FamilyTensor, ReadRows } from "./source.js";
@@ -98,9 +98,22 @@ function rowsToRead({ ids, run }: Request, { rows, width, experts }: FamilyTenso
   return cutRuns(runs, most).map((part) => ({ runs: part, rows: rowCount(part) }));
 }
 
+/** Some rows of what is held of a table. */
+function rowsOfDeltas(deltas: Deltas | undefined, local: Int32Array): Deltas | undefined {
+  if (!deltas) return undefined;
+  if (deltas.packing === "sparse")
+    throw new Error("sparse task vectors of a table are read from host memory");
+  const ids = tensor1d(local, "int32");
+  try {
+    return deltaRows(deltas, ids);
+  } finally {
+    ids.dispose();
+  }
+}
+
 /**
- * A held part. Of a table on the device (one that nobody changed) only the rows that were asked for are taken; what is
- * packed is float32 while it is in use.
+ * A held part. Of a table on the device only the rows that were asked for are taken; what is packed of the base is
+ * float32 while it is in use.
  */
 async function* heldPart(
   part: Omit<StreamedPart, "base" | "deltas">,
@@ -112,10 +125,12 @@ async function* heldPart(
     return;
   }
   const base = baseValues(held.base, local);
+  const deltas = local ? rowsOfDeltas(held.deltas, local) : held.deltas;
   try {
-    yield { ...part, base, deltas: held.deltas };
+    yield { ...part, base, deltas };
   } finally {
     base.dispose();
+    if (local && deltas) disposeDeltas(deltas);
   }
 }
 

@@ -65,6 +65,8 @@ export interface VectorOptions extends ScanOptions {
   readonly basePacking?: BasePacking | undefined;
   /** Tensors that are only ever read by rows. */
   readonly tables: ReadonlySet<string>;
+  /** Those live on the device too, where task vectors do (but for sparse ones). */
+  readonly holdsTables?: boolean | undefined;
 }
 
 /** The rows of a tensor, in pieces of {@link rowsTogether}: what the device holds together. */
@@ -145,7 +147,7 @@ function assemble(family: ColumnFamily, scan: Scan, holding: Holding): TaskVecto
  * Reads a family once (scanFamily) and leaves its task vectors where `residency` says. Held afterwards:
  * - device: 4 bytes an entry of the base (or what `basePacking` takes) and the packing's bytes an entry and changed
  *   expert, on the device; but tables that an expert changed stay in host memory, and only the rows that are asked for
- *   travel;
+ *   travel, unless `holdsTables`;
  * - host: the base as its file has it and the packed task vectors, in host memory;
  * - disk: nothing but open files.
  * @param names canonical names, all present and of one shape (checked before)
@@ -156,6 +158,7 @@ export async function loadTaskVectors(
   options: VectorOptions,
 ): Promise<TaskVectors> {
   const { residency = "device", packing = "f32", basePacking = "f32", tables } = options;
+  const areTablesHeld = options.holdsTables === true && packing !== "sparse";
   const resident = new Map<string, Resident[]>();
   const kept = new Map<string, ScannedTensor>();
   let [norm, error] = [0, 0];
@@ -167,7 +170,8 @@ export async function loadTaskVectors(
     }
     const scan = await scanFamily(family, names, options, (scanned) => {
       const { name, vectors } = scanned;
-      if (residency === "host" || (tables.has(name) && vectors.length)) kept.set(name, scanned);
+      const isApart = tables.has(name) && vectors.length > 0 && !areTablesHeld;
+      if (residency === "host" || isApart) kept.set(name, scanned);
       else {
         resident.set(name, toDevice(scanned, basePacking));
         const energy = baseEnergy(scanned.base, basePacking);

@@ -8,6 +8,8 @@ import { entries, sum, type FamilyShape, type StepShape, type TensorDescription 
 export interface Placement {
   readonly residency: Residency;
   readonly blockwise: boolean;
+  /** Embeddings that an expert changed live on the device with all other task vectors, not in host memory. */
+  readonly holdsTables?: boolean | undefined;
 }
 
 /** What a placement would take. Bytes; seconds a step. */
@@ -71,6 +73,8 @@ function totals(
   return {
     n: sum(plain.map(entries)),
     nTables: sum(tables.map(entries)),
+    /** Of them, those in a step's rows. */
+    nRows: sum(tables.map(made)),
     fileBytes: sum(plain.map((t) => entries(t) * t.bytes)),
     allFileBytes: sum(family.tensors.map((t) => entries(t) * t.bytes)),
     whole: sum(blocks),
@@ -119,8 +123,12 @@ function workingBytes(t: Totals, { blockwise, residency }: Placement, workload: 
 }
 
 /** Bytes of base and task vectors on the device, where they live there, else of one part of them. */
-function residentBytes(t: Totals, { residency, blockwise }: Placement, k: number): number {
-  if (residency === "device") return t.packed * k * t.n + t.base + t.baseTables + t.unpackedBase;
+function residentBytes(t: Totals, { residency, blockwise, holdsTables }: Placement, k: number): number {
+  if (residency === "device") {
+    // Tables, and the rows that are taken out of them.
+    const tables = holdsTables === true ? t.packed * k * (t.nTables + t.nRows) : 0;
+    return t.packed * k * t.n + tables + t.base + t.baseTables + t.unpackedBase;
+  }
   if (blockwise && t.streamed) return t.part + 4 * t.streamed.largestTensor;
   return t.part + 4 * t.largestTensor;
 }
@@ -132,11 +140,12 @@ function unpackedBytes(t: Totals, residency: Residency, { family, options }: Wor
 }
 
 /** Bytes in host memory. */
-function hostBytes(t: Totals, { family }: Workload, { residency, blockwise }: Placement): number {
+function hostBytes(t: Totals, { family }: Workload, placement: Placement): number {
+  const { residency, blockwise, holdsTables } = placement;
   const k = family.experts;
   const files = family.files ?? k;
   const held = {
-    device: t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes),
+    device: holdsTables === true ? 0 : t.packed * k * t.nTables + (t.allFileBytes - t.fileBytes),
     host: t.packed * k * (t.n + t.nTables) + t.allFileBytes,
     disk: 0,
   }[residency];
@@ -209,6 +218,19 @@ export function fitsBudget({ device, host }: Prediction, budget: Budget): boolea
   if (device > budget.device) return false;
   if (!budget.shared) return host <= budget.host;
   return device + host <= Math.max(budget.host, budget.device);
+}
+
+/**
+ * A placement with tables on the device too, where that has memory of its own and the room: of them nothing travels.
+ * (Sparse rows cannot be taken out of what is on the device, and a base that is rounded there is exact elsewhere.)
+ */
+export function withTables(workload: Workload, chosen: Prediction, budget: Budget): Prediction {
+  const { residency, blockwise } = chosen;
+  const { packing, basePacking = "f32" } = workload.options;
+  const isRounded = basePacking !== "f32" && basePacking !== "file";
+  if (budget.shared || residency !== "device" || packing === "sparse" || isRounded) return chosen;
+  const held = predict(workload, { residency, blockwise, holdsTables: true });
+  return fitsBudget(held, budget) ? held : chosen;
 }
 
 /** What the user asked for; `auto` leaves it open. */

@@ -6,6 +6,7 @@ import { textIf } from "./caption.js";
 export interface PlacementRow {
   readonly residency: string;
   readonly blockwise: boolean;
+  readonly holdsTables?: boolean | undefined;
   readonly device: number;
   readonly host: number;
   readonly disk: number;
@@ -44,8 +45,9 @@ export function duration(seconds: number): string {
 export const placementText = ({
   residency,
   blockwise,
-}: Pick<PlacementRow, "residency" | "blockwise">): string =>
-  `${residency}${textIf(blockwise, ", by blocks")}`;
+  holdsTables = false,
+}: Pick<PlacementRow, "residency" | "blockwise" | "holdsTables">): string =>
+  `${residency}${textIf(holdsTables, ", embeddings too")}${textIf(blockwise, ", by blocks")}`;
 
 /** The placement of a run, in a line. */
 export const placedText = (chosen: PlacementRow): string =>

@@ -19,6 +19,7 @@ import { mergeTests } from "./merge.js";
 import { modelTests } from "./models.js";
 import { opTests } from "./ops.js";
 import { productTests } from "./products.js";
+import { tableTests } from "./tables.js";
 import { statisticsTests } from "./statistics.js";
 import { trainerTests } from "./trainer.js";
 
@@ -55,6 +56,7 @@ export async function conformance(
         describe("products", () => productTests(1e-5));
         describe("merge", mergeTests);
         describe("a base in fewer bits", baseTests);
+        describe("embeddings on the device", () => tableTests(1e-5, slow));
         describe("the family that ships", () => {
           let mini: Loaded;
           beforeAll(async () => {

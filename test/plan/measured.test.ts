@@ -17,19 +17,25 @@ beforeAll(async () => {
 const constant = 64 * 2 ** 20;
 
 const cases = [
-  ...placements.map((placement) => ({ ...placement, basePacking: "f32" as const })),
-  { residency: "device", blockwise: true, basePacking: "int8" },
-  { residency: "device", blockwise: false, basePacking: "int4" },
+  ...placements.map((placement) => ({ ...placement, basePacking: "f32" as const, holdsTables: false })),
+  { residency: "device", blockwise: false, basePacking: "f32", holdsTables: true },
+  { residency: "device", blockwise: true, basePacking: "int8", holdsTables: false },
+  { residency: "device", blockwise: false, basePacking: "int4", holdsTables: false },
 ] as const;
 
 test.each(cases)(
-  "a step on $residency, by blocks: $blockwise, base as $basePacking, stays within its plan, and that is not idle",
-  async ({ residency, blockwise, basePacking }) => {
+  "a step on $residency, by blocks: $blockwise, base as $basePacking, embeddings too: $holdsTables: " +
+    "within its plan, and that is not idle",
+  async ({ residency, blockwise, basePacking, holdsTables }) => {
     const folder = join(packageFolder, "checkpoints", "mini");
     const memory = watchMemory();
     memory.reset();
     const before = memory.live();
-    const { model, vectors, heads, golden, dispose } = await load(folder, "mini", { residency, basePacking });
+    const { model, vectors, heads, golden, dispose } = await load(folder, "mini", {
+      residency,
+      basePacking,
+      holdsTables,
+    });
     const jobs = golden.batches.map((g, i) => ({ head: heads[i]!, batch: toBatch(g), weight: 1 }));
     const rows = jobs.flatMap(({ batch }) => batch.rows);
     const family: FamilyShape = {
@@ -66,7 +72,7 @@ test.each(cases)(
           options: { packing: "f32", basePacking, density: 1 },
           rates: { flops: 1, merge: 1, upload: 1, read: 1 },
         },
-        { residency, blockwise },
+        { residency, blockwise, holdsTables },
       ).device - constant;
     expect(peak).toBeLessThanOrEqual(planned);
     expect(planned).toBeLessThan(2.5 * peak);
