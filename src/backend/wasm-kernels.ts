@@ -1,12 +1,20 @@
-import { backend_util, getKernel, util, type KernelFunc, type TensorInfo } from "@tensorflow/tfjs-core";
+import {
+  backend_util,
+  findBackend,
+  getKernel,
+  util,
+  type KernelFunc,
+  type TensorInfo,
+} from "@tensorflow/tfjs-core";
 import { at, f32, i32 } from "../at.js";
 import { defineKernel, matrixSizes, runKernel, type KernelCall } from "./kernels.js";
+import { guardMemory, reserveMemory, type WasmMemory } from "./wasm-memory.js";
 import { registerUnpackKernels, typedReaders, type HostMemory } from "./packed.js";
 
 /** The parts of tfjs's WASM back end that our kernels touch. */
 interface WasmBackend {
   dataIdMap: { get(id: object): { id: number; memoryOffset: number }; delete(id: object): void };
-  wasm: {
+  wasm: WasmMemory & {
     cwrap(name: string, result: null, parameters: string[]): (...values: unknown[]) => void;
     tfjs: { disposeData(id: number): void };
   };
@@ -138,6 +146,8 @@ function productSizes(a: TensorInfo, b: TensorInfo) {
 function multiplyStacks(backend: WasmBackend, a: TensorInfo, b: TensorInfo): TensorInfo {
   const { rows, inner, columns, outer, batch, batchA, batchB } = productSizes(a, b);
   const out = backend.makeOutput([...outer, rows, columns], "float32");
+  // XNNPACK packs the second matrix in memory of its own.
+  reserveMemory(backend.wasm, 4.2 * inner * columns + 2 ** 20);
   const matrix = ["number", "array", "number"];
   multiply ??= backend.wasm.cwrap("BatchMatMul", null, [...matrix, ...matrix, "number", "number", "number"]);
   for (let i = 0; i < batch; i++) {
@@ -194,6 +204,8 @@ function unsortedSegmentSum(call: WasmCall): TensorInfo {
 
 /** Adds what training needs and the WASM back end lacks or does slowly. Call once, after the back end is ready. */
 export function registerWasmKernels(): void {
+  const backend: object = findBackend("wasm");
+  guardMemory((backend as WasmBackend).wasm);
   defineKernel("wasm", "Transpose", transposeWith(getKernel("Transpose", "wasm").kernelFunc));
   defineKernel("wasm", "BatchMatMul", batchMatMul);
   defineKernel("wasm", "UnsortedSegmentSum", unsortedSegmentSum);

@@ -48,33 +48,31 @@ function workersOfBuild(): typeof workerThreads.Worker {
   };
 }
 
+async function startWasm(): Promise<void> {
+  await setBackend("wasm");
+  await ready();
+}
+
 /**
  * Starts the WASM back end with a thread a core. tfjs switches threads off in Node (its issue 3830), because its
  * workers do not start there; here they do.
  *
  * TRAIN_MERGE_THREADS sets their number.
- * @returns the number of threads; 1 where nothing was done
+ * @returns the number of threads
  */
 export async function startWasmThreads(
   setThreadsCount: (n: number) => void,
   wanted = os.availableParallelism(),
 ): Promise<number> {
   const threads = Number(process.env["TRAIN_MERGE_THREADS"]) || wanted;
-  if (threads < 2) return 1;
+  if (threads < 2) {
+    await startWasm();
+    return 1;
+  }
   env().set("WASM_HAS_MULTITHREAD_SUPPORT", true);
   setThreadsCount(threads);
   // tfjs takes half of the cores at most.
   const cores = [...os.cpus(), ...os.cpus()];
-  await during(workerThreads, "Worker", workersOfBuild(), () =>
-    during(
-      os,
-      "cpus",
-      () => cores,
-      async () => {
-        await setBackend("wasm");
-        await ready();
-      },
-    ),
-  );
+  await during(workerThreads, "Worker", workersOfBuild(), () => during(os, "cpus", () => cores, startWasm));
   return threads;
 }
