@@ -56,7 +56,7 @@ def case(name):
 
 
 if __name__ == "__main__":
-    names = ["gpt2", "gpt2-untied", "llama-linear", "llama-llama3", "mistral", "qwen2", "qwen2-windows", "qwen3", "qwen3-windows", "qwen3-moe", "qwen3-moe-plain", "mixtral", "gemma2", "gemma3", "gemma3-older", "olmo2", "phi3", "phi3-long", "gpt-neox", "gpt-neox-serial", "falcon", "falcon-11b", "falcon-7b", "falcon-serial", "opt", "t5", "t5-gated", "t5-untied"]
+    names = ["gpt2", "gpt2-untied", "llama-linear", "llama-llama3", "mistral", "qwen2", "qwen2-windows", "qwen3", "qwen3-windows", "qwen3-moe", "qwen3-moe-plain", "mixtral", "gemma2", "gemma3", "gemma3-older", "olmo2", "phi3", "phi3-long", "gpt-neox", "gpt-neox-serial", "falcon", "falcon-11b", "falcon-7b", "falcon-serial", "opt", "t5", "t5-gated", "t5-untied", "bart", "bart-relu"]
     texts = ["The Cat.", "a  dog,\tan ant", "Anna's theory", "U.S.A.", "  ", "the-end", "A, the!", "naïve Œuvre – 3.5%", "thean a nthe"]
     out = {"most": MOST, "cases": {name: case(name) for name in names}, "normalised": [[text, normalise(text)] for text in texts]}
     (ROOT / "test" / "golden" / "generation.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")

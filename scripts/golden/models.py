@@ -239,6 +239,10 @@ def dinov2(**rest):
     return tf.Dinov2Config(patch_size=4, num_labels=3, mlp_ratio=2, layerscale_value=0.7, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, **rest)
 
 
+def bart(**rest):
+    return tf.BartConfig(**{**dict(vocab_size=VOCABULARY, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=48, dropout=0, pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None), **rest})
+
+
 def modernbert(**rest):
     """Three layers, so that some see the neighbourhood alone."""
     return tf.ModernBertConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=24, local_attention=6, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="eager"), **small, "num_hidden_layers": 3, **rest})
@@ -343,6 +347,8 @@ cases = {
     "t5": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(**t5))),
     "t5-untied": lambda n: (answered(n, untied_t5, seed=2), classic(n)),
     "t5-gated": lambda n: answered(n, lambda: tf.T5ForConditionalGeneration(tf.T5Config(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=3, **t5)), seed=1),
+    "bart": lambda n: answered(n, lambda: tf.BartForConditionalGeneration(bart(scale_embedding=True, encoder_layers=3)), seed=3),
+    "bart-relu": lambda n: answered(n, lambda: tf.BartForConditionalGeneration(bart(activation_function="relu", decoder_attention_heads=2, decoder_ffn_dim=20)), seed=4),
     "vit": lambda n: seen(n, lambda: tf.ViTForImageClassification(tf.ViTConfig(image_size=8, patch_size=4, num_labels=3, **small)), classifier, 8),
     # At the size that its positions are for, and at others.
     "dinov2": lambda n: seen(n, lambda: tf.Dinov2ForImageClassification(dinov2(image_size=8)), classifier, 8),

@@ -29,8 +29,9 @@ export function generativeModel(model: Model): GenerativeModel {
 /** The last place that a token can stand at. */
 const placesIn = ({ scores, maxLength }: Model): number => (scores === "decoder" ? maxLength : Infinity);
 
-/** How many tokens a model can say behind a row before its places end. */
-export const roomBehind = (model: Model, { ids }: TokenRow): number => placesIn(model) - ids.length + 1;
+/** How many tokens a model can say behind a row before its places end: a decoder behind an encoder begins anew. */
+export const roomBehind = ({ scores, maxLength }: Model, { ids }: TokenRow): number =>
+  scores === "decoder" ? maxLength - ids.length + 1 : maxLength;
 
 /**
  * Rows, in order, that are read and said together: no more tokens than `microBatch`, or one row. A row

@@ -11,6 +11,7 @@ import { finetuneFile, fileNames } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
 import { checkVocabulary } from "../inputs/models.js";
 import { encoderFor } from "../inputs/encoder.js";
+import { checkZeros } from "../inputs/models.js";
 import { buildModel, readFamily, startFor } from "../inputs/prepare.js";
 import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
@@ -196,6 +197,7 @@ async function run(
   const outputLayer = at(family.outputLayers, 0);
   const { head, withoutPooler } = freshHeadForm(family, base, named);
   const plain = buildModel(base, outputLayer, withoutPooler);
+  await checkZeros(family, [base]);
   const adapter = freshAdapter(plain, options);
   const model = withAdapters(plain, adapter.adapterModules);
   const encoder = await encoderFor(options.base, model, options);

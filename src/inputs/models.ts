@@ -9,7 +9,7 @@ import {
 } from "../checkpoint/family.js";
 import { entryOf } from "../checkpoint/folder.js";
 import { UserError } from "../errors.js";
-import type { HeadNames, Model } from "../models/types.js";
+import type { HeadNames, Model, ModelFamily } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
 import type { Task } from "../tasks/registry.js";
 import { checkTogether } from "../checkpoint/belonging.js";
@@ -56,6 +56,20 @@ function checkTensor(member: Member, name: string, expected: readonly number[], 
     throw new UserError(
       `${folder} (${label}): "${stored}" is ${found.dtype}; a weight must be F32, F16 or BF16`,
     );
+}
+
+/** @throws UserError for a tensor that a family's forward leaves out as 0, and that is not */
+export async function checkZeros({ zeros = [] }: ModelFamily, members: readonly Member[]): Promise<void> {
+  for (const { actual, checkpoint, weights } of members) {
+    for (const name of zeros.filter((one) => actual.has(one))) {
+      const { values } = await weights(name);
+      if (values.some((value) => value !== 0))
+        throw new UserError(
+          `${checkpoint.folder}: "${name}" is not 0, and what it adds is not supported; train-merge merge merges it ` +
+            "without training",
+        );
+    }
+  }
 }
 
 /**
@@ -180,6 +194,7 @@ export async function openModels({
     hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);
   const plain = buildModel(family.base, outputLayer, withoutPooler);
   checkFamily(family, plain);
+  await checkZeros(modelFamily, [family.base, ...experts]);
   const together = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
   const notes = [...ofTokens, ...together];
   notes.forEach(hooks.note);

@@ -2,6 +2,7 @@ import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { UserError } from "../errors.js";
 import { nearest } from "../nearest.js";
 import { albert } from "./albert.js";
+import { bart } from "./bart.js";
 import { bert, electra, roberta } from "./bert.js";
 import { clip } from "./clip.js";
 import { deberta } from "./deberta.js";
@@ -30,6 +31,7 @@ export const families: readonly ModelFamily[] = [
   modernbert,
   mpnet,
   t5,
+  bart,
   llama,
   gpt2,
   gptNeox,

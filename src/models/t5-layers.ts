@@ -1,12 +1,17 @@
-import { tensor1d, type Tensor2D } from "@tensorflow/tfjs-core";
-import { attend } from "./attention.js";
-import { withoutBias } from "./layout.js";
+import type { Tensor2D } from "@tensorflow/tfjs-core";
 import { dense, denseShapes, rms, weightMatrix, type NamedShape } from "./layers.js";
-import { attendBack } from "./kv-cache.js";
-import { plus, rows, times } from "./ops.js";
-import { decoded, reused, type T5State, type T5Tower } from "./t5-batch.js";
+import { attendBack, type SelfAttentionState } from "./kv-cache.js";
+import { plus, times } from "./ops.js";
+import { decoded, lookAtEncoder, type Seq2SeqState } from "./seq2seq.js";
 import type { T5Config } from "./t5-config.js";
 import type { Block, Weights } from "./types.js";
+
+/** What all layers of an encoder or a decoder share: its segments, and the buckets of their relative positions. */
+export interface T5Tower extends SelfAttentionState {
+  readonly buckets: readonly Int32Array[];
+}
+
+type T5State = Seq2SeqState<T5Tower>;
 
 const bare = { bare: true };
 
@@ -44,27 +49,14 @@ function selfAttention(config: T5Config, tower: "encoder" | "decoder", index: nu
   return { shapes: [...shapes, tableShape], run };
 }
 
-/**
- * The decoder's look at the encoder: keys and values are made once an encoder token, and handed out to
- * the rows that look at it.
- */
+/** The decoder's look at the encoder. */
 function crossAttention(config: T5Config, index: number) {
   const { heads, epsilon } = config;
   const sublayer = `decoder.block.${index}.layer.1`;
   const { q, k, v, o, norm, shapes } = attentionModules(sublayer, "EncDecAttention", config);
-  const run = (w: Weights, y: Tensor2D, { x, decoder, cache, crossKeys }: T5State): Tensor2D => {
-    const ofEncoder = (module: string) =>
-      rows(
-        reused(cache, module, () => dense(w, x, module, bare)),
-        tensor1d(crossKeys.ids, "int32"),
-      );
-    const [key, value] = [ofEncoder(k), ofEncoder(v)];
+  const run = (w: Weights, y: Tensor2D, state: T5State): Tensor2D => {
     const query = dense(w, rms(w, norm, y, epsilon), q, bare);
-    const attended = attend(
-      [query, key, value],
-      { queries: decoder.bias.map(withoutBias), keys: crossKeys.segments },
-      { heads, scale: 1 },
-    );
+    const attended = lookAtEncoder(w, { query, k, v }, state, { ...bare, heads, scale: 1 });
     return plus(y, dense(w, attended, o, bare));
   };
   return { shapes, run };

@@ -1,13 +1,14 @@
-import { tensor1d } from "@tensorflow/tfjs-core";
 import { endsOf, unembeddingName } from "./decoder.js";
-import { rms, shapesOfBlocks, asMatrix, lookUpRows } from "./layers.js";
-import { layout } from "./layout.js";
-import { multiplied, rows } from "./ops.js";
-import { predictionsOf, scoredTargets, tokenScores, unembeddingOf } from "./output-layer.js";
-import { decoded, prepareT5, reused, startT5, type T5Batch, type T5State } from "./t5-batch.js";
+import type { SelfAttentionState } from "./kv-cache.js";
+import { lookUpRows, rms } from "./layers.js";
+import { multiplied } from "./ops.js";
+import { decoderBuckets, encoderBuckets } from "./relative-positions.js";
+import { reused, scoreBlock, seq2seqModel, type Seq2SeqState } from "./seq2seq.js";
 import { parseT5, type T5Config } from "./t5-config.js";
-import { t5DecoderLayer, t5EncoderLayer } from "./t5-layers.js";
-import type { Block, BuildOptions, Config, Model, ModelFamily, Weights } from "./types.js";
+import { t5DecoderLayer, t5EncoderLayer, type T5Tower } from "./t5-layers.js";
+import type { Block, BuildOptions, Config, Model, ModelFamily, SegmentBias } from "./types.js";
+
+type T5State = Seq2SeqState<T5Tower>;
 
 /** The embedding of both towers. */
 const t5Words = "shared.weight";
@@ -35,76 +36,49 @@ const beginDecoder = ({ vocabulary, width, epsilon }: T5Config): Block<T5State> 
 });
 
 /** The decoder's last norm, and the scores of targets. */
-function scoreTargets(config: T5Config, unembedding: string): Block<T5State> {
-  const { vocabulary, width, epsilon, scales } = config;
-  const normalised = (w: Weights, state: T5State, tokens: Int32Array) => {
-    const y = rms(w, decoderNorm, rows(decoded(state), tensor1d(tokens, "int32")), epsilon);
-    return scales ? multiplied(y, width ** -0.5) : y;
-  };
-  return {
-    id: decoderNorm,
-    shapes: new Map([
-      [`${decoderNorm}.weight`, [width]],
-      [unembedding, [vocabulary, width]],
-    ]),
-    run(w, state) {
-      const out = unembeddingOf(w, unembedding);
-      const { decoder } = state.batch;
-      if (state.cache) return { ...state, y: tokenScores(normalised(w, state, decoder.first), out) };
-      const predictions = predictionsOf(decoder);
-      return { ...state, y: scoredTargets(normalised(w, state, predictions.tokens), out, predictions) };
+const scoreTargets = ({ vocabulary, width, epsilon, scales }: T5Config, unembedding: string) =>
+  scoreBlock<T5Tower>(
+    {
+      id: decoderNorm,
+      shapes: new Map([[`${decoderNorm}.weight`, [width]]]),
+      normalise(w, y) {
+        const normal = rms(w, decoderNorm, y, epsilon);
+        return scales ? multiplied(normal, width ** -0.5) : normal;
+      },
     },
-  };
-}
+    [unembedding, [vocabulary, width]],
+  );
 
 function buildT5(json: Config, { has }: BuildOptions = {}): Model {
   const config = parseT5(json, has);
-  const { width, vocabulary, layers, decoderLayers, isTied, heads, padId } = config;
+  const { width, vocabulary, layers, decoderLayers, isTied, heads, padId, start } = config;
   const unembedding = unembeddingName(isTied, t5Words);
-  const encoder = [
-    embedTexts(config),
-    ...Array.from({ length: layers }, (_, i) => t5EncoderLayer(config, i)),
-  ];
-  const decoder = [
-    beginDecoder(config),
-    ...Array.from({ length: decoderLayers }, (_, i) => t5DecoderLayer(config, i)),
-    scoreTargets(config, unembedding),
-  ];
-  const blocks = [...encoder, ...decoder];
-  const model: Model<T5State, T5Batch> = {
-    blocks,
-    parameters: shapesOfBlocks(blocks),
+  return seq2seqModel<T5Tower>({
+    encoder: [embedTexts(config), ...Array.from({ length: layers }, (_, i) => t5EncoderLayer(config, i))],
+    decoder: [
+      beginDecoder(config),
+      ...Array.from({ length: decoderLayers }, (_, i) => t5DecoderLayer(config, i)),
+      scoreTargets(config, unembedding),
+    ],
     width,
     heads,
     vocabulary,
     maxLength: 1e6,
-    scores: "encoder-decoder",
+    padId,
+    start,
+    ends: endsOf(json, vocabulary, 1),
     // A table that the output layer needs whole is no table.
-    tables: new Set([t5Words].filter((name) => name !== unembedding)),
-    prepare: (given) => prepareT5(given, config),
+    tables: [t5Words].filter((name) => name !== unembedding),
     lookups: (batch) => [
       { name: t5Words, ids: batch.encoder.ids },
       { name: t5Words, ids: batch.decoder.ids },
     ],
-    generation: {
-      firstBlock: encoder.length,
-      ends: endsOf(json, vocabulary, 1),
-      cachedRows: (batch) => batch.decoder,
-      nextBatch: (batch, tokens) => {
-        const next = tokens.map((id) => ({ ids: [id], types: [] }));
-        return { ...batch, decoder: layout(next, padId, width) };
-      },
-    },
-    start: (batch, cache) => startT5(batch, config, cache),
-    carried: ({ x, y }) => [x, y].filter((t) => t !== undefined),
-    carry: (start, [x, y]) => ({
-      ...start,
-      x: asMatrix(x, "the encoder's activations"),
-      y: y && asMatrix(y, "the decoder's activations"),
+    encoderSide: (bias) => ({ bias, buckets: encoderBuckets(bias, config) }),
+    decoderSide: (own: SelfAttentionState, keys: readonly SegmentBias[]) => ({
+      ...own,
+      buckets: decoderBuckets(own.bias, keys, config),
     }),
-    features: decoded,
-  };
-  return model;
+  });
 }
 
 /** T5 (Raffel et al. 2020), v1.0 and v1.1, T0, Flan-T5: scores of targets given a text. */

@@ -247,6 +247,8 @@ export interface ModelFamily {
   readonly outputLayers: readonly OutputLayer[];
   /** Tensors that an expert may lack: then they are the base's. */
   readonly inherited?: readonly string[] | undefined;
+  /** Tensors that the forward leaves out, because they are 0 in every model that is known: others are refused. */
+  readonly zeros?: readonly string[] | undefined;
   /** A checkpoint's tensor name without its prefix, in its modern spelling. */
   canonical(name: string): string;
   /** @throws UserError naming the setting that is not supported. */

@@ -88,7 +88,7 @@ export const rowsOf = (g: Golden, model: Model): TokenRow[] =>
 const coveredByOthers = new Set(
   (
     "mpnet-choice electra-choice albert-choice distilbert-choice modernbert-choice " +
-    "gpt2-head qwen3-head gemma3-head olmo2-head falcon-11b falcon-serial dinov2"
+    "gpt2-head qwen3-head gemma3-head olmo2-head falcon-11b falcon-serial dinov2 bart-relu"
   ).split(" "),
 );
 

@@ -43,7 +43,7 @@ test.each(modelTypes)(
 
 test("messages name the language models there are", () => {
   expect(languageModels).toBe(
-    "T5, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 2, Gemma 3, GPT-2, GPT-NeoX, " +
+    "T5, BART, Llama, Mistral, Qwen2, Qwen3, Qwen3 MoE, Mixtral, OLMo 2, Phi-3, Gemma 2, Gemma 3, GPT-2, GPT-NeoX, " +
       "Falcon, OPT",
   );
 });

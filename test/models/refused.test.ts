@@ -34,6 +34,7 @@ const changes: [name: string, change: Record<string, unknown>, says: RegExp][] =
   ],
   ["dinov2", { use_swiglu_ffn: true }, /"use_swiglu_ffn": true is not supported/],
   ["dinov2", { image_size: 10 }, /"image_size": 10 is not supported/],
+  ["bart", { tie_word_embeddings: false }, /"tie_word_embeddings": false is not supported/],
   ["deberta", { conv_kernel_size: 3 }, /"conv_kernel_size": 3 is not supported/],
   ["deberta", { pos_att_type: ["c2p"] }, /"pos_att_type": \["c2p"\] is not supported/],
   ["deberta", { relative_attention: false }, /"relative_attention": false/],
