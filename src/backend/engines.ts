@@ -73,11 +73,14 @@ function freeOnCard(): number {
 }
 
 /** The memory of an NVIDIA card, by its driver's own tool; a guess where there is none. */
-function memoryOfCard(backend: string): DeviceMemory {
-  const mebibytes = freeOnCard();
+function memoryOfCard(backend: string, isNvidia = true): DeviceMemory {
+  const mebibytes = isNvidia ? freeOnCard() : 0;
   if (!(mebibytes > 0)) return guessedMemory(backend);
   return { bytes: 0.9 * mebibytes * 2 ** 20, from: "nine tenths of the card's free memory", shared: false };
 }
+
+/** Whether the card that WebGPU runs on is NVIDIA's: another one's memory is not what nvidia-smi tells. */
+let isNvidiaBehindWebgpu = false;
 
 export const webgpu: Engine<"webgpu"> = {
   name: "webgpu",
@@ -88,11 +91,13 @@ export const webgpu: Engine<"webgpu"> = {
     "the merge op); on SwiftShader, which emulates a card: the suite, a binding of 128 MiB",
   mend: "npm install webgpu@0.6.2 @tensorflow/tfjs-backend-webgpu@4.22.0",
   ownHeap: false,
-  deviceMemory: () => memoryOfCard("webgpu"),
+  deviceMemory: () => memoryOfCard("webgpu", isNvidiaBehindWebgpu),
   async load() {
     if (lacksVulkan()) throw noCard();
     const { loadWebgpu } = await import("./webgpu-load.js");
-    return loadWebgpu();
+    const { vendor, ...loaded } = await loadWebgpu();
+    isNvidiaBehindWebgpu = vendor === "nvidia" && !loaded.emulated;
+    return loaded;
   },
 };
 

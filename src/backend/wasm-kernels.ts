@@ -8,7 +8,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { at, f32, i32 } from "../at.js";
 import { defineKernel, matrixSizes, runKernel, type KernelCall } from "./kernels.js";
-import { guardMemory, reserveMemory, type WasmMemory } from "./wasm-memory.js";
+import { guardMemory, packedBytes, reserveMemory, type WasmMemory } from "./wasm-memory.js";
 import { registerUnpackKernels, typedReaders, type HostMemory } from "./packed.js";
 
 /** The parts of tfjs's WASM back end that our kernels touch. */
@@ -147,7 +147,7 @@ function multiplyStacks(backend: WasmBackend, a: TensorInfo, b: TensorInfo): Ten
   const { rows, inner, columns, outer, batch, batchA, batchB } = productSizes(a, b);
   const out = backend.makeOutput([...outer, rows, columns], "float32");
   // XNNPACK packs the second matrix in memory of its own.
-  reserveMemory(backend.wasm, 4.2 * inner * columns + 2 ** 20);
+  reserveMemory(backend.wasm, packedBytes(inner, columns));
   const matrix = ["number", "array", "number"];
   multiply ??= backend.wasm.cwrap("BatchMatMul", null, [...matrix, ...matrix, "number", "number", "number"]);
   for (let i = 0; i < batch; i++) {

@@ -32,6 +32,13 @@ export function guardMemory(wasm: WasmMemory): void {
   };
 }
 
+/** Columns that XNNPACK packs side by side. */
+const packedColumns = 8;
+
+/** What XNNPACK packs the second matrix of a product into: a bias and `inner` entries a column, in whole groups. */
+export const packedBytes = (inner: number, columns: number): number =>
+  4 * (inner + 1) * packedColumns * Math.ceil(columns / packedColumns) + 2 ** 20;
+
 /**
  * Sees to it that a kernel finds so many bytes for itself. XNNPACK, which finds none, leaves its result as it was and
  * only says so on the terminal. Asked only where the memory cannot grow by as much any more.

@@ -115,7 +115,7 @@ async function openDevice(adapter: GpuAdapter): Promise<GpuDevice> {
  * Registers tfjs's WebGPU back end on Dawn's Node binding, with the card's own limits and the merge op's kernels.
  * @throws Error where a package or a card is missing
  */
-export async function loadWebgpu(): Promise<Loaded> {
+export async function loadWebgpu(): Promise<Loaded & { readonly vendor: string }> {
   const dawn = await importOptional<Dawn>("webgpu");
   const { WebGPUBackend } = await importOptional<TfjsWebgpu>("@tensorflow/tfjs-backend-webgpu");
   Object.assign(globalThis, dawn.globals);
@@ -132,6 +132,7 @@ export async function loadWebgpu(): Promise<Loaded> {
   registerWebgpuKernels();
   return {
     backend: "webgpu",
+    vendor: adapter.info.vendor.toLowerCase(),
     text: adapter.info.description || adapter.info.architecture || adapter.info.vendor,
     emulated: isSoftware(adapter),
   };

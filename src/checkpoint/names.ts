@@ -178,6 +178,9 @@ export const isOptional = (name: string): boolean =>
 const outputLayer = /^(?:[\w-]+\.)*(?:lm_head|embed_out)\.weight$/;
 const inputTable = /(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|shared)\.weight$/;
 
+/** Whether a tensor of this name may be the table of embeddings once more. */
+export const isTableCopy = (name: string): boolean => outputLayer.test(name) || sharedTable.test(name);
+
 export const isOutputLayer = (name: string): boolean => outputLayer.test(name);
 export const isInputTable = (name: string): boolean => inputTable.test(name) && !isOptional(name);
 

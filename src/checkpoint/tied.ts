@@ -4,7 +4,7 @@ import { UserError } from "../errors.js";
 import { dtypeBytes, elements } from "../tensor/dtype.js";
 import { member, type Member } from "./family.js";
 import { entryOf } from "./folder.js";
-import { isInputTable, isOutputLayer, scoresTokens } from "./names.js";
+import { isInputTable, isOutputLayer, isTableCopy, scoresTokens } from "./names.js";
 
 const outputLayerIn = ({ actual }: Member): string | undefined => [...actual.keys()].find(isOutputLayer);
 
@@ -46,6 +46,37 @@ async function withoutCopy(one: Member): Promise<Member> {
   const canonical = canonicalOf(one);
   const names = one.checkpoint.names.filter((stored) => canonical(stored) !== head);
   return member(one.label, { ...one.checkpoint, names }, canonical);
+}
+
+/**
+ * Models without second copies of their table of embeddings: tensors that a forward does not read, because it takes
+ * the table. A merge would leave them behind as they were in the base, and transformers would read them.
+ * @param isRead whether the forward reads a tensor, by its canonical name
+ * @throws UserError where one differs from the table
+ */
+export async function withoutTableCopies(
+  members: readonly Member[],
+  isRead: (name: string) => boolean,
+): Promise<Member[]> {
+  const plain: Member[] = [];
+  for (const one of members) {
+    const copies = [...one.actual].filter(([name]) => isTableCopy(name) && !isRead(name));
+    const [, table] = [...one.actual].find(([name]) => isInputTable(name) && isRead(name)) ?? [];
+    if (copies.length === 0 || table === undefined) {
+      plain.push(one);
+      continue;
+    }
+    for (const [, stored] of copies)
+      if (!(await areSame(one, stored, table)))
+        throw new UserError(
+          `${one.checkpoint.folder} (${one.label}): "${stored}" differs from "${table}", and its config.json ` +
+            "says that they are one; write it with the tie_word_embeddings that it has",
+        );
+    const dropped = new Set(copies.map(([, stored]) => stored));
+    const names = one.checkpoint.names.filter((stored) => !dropped.has(stored));
+    plain.push(member(one.label, { ...one.checkpoint, names }, canonicalOf(one)));
+  }
+  return plain;
 }
 
 /** A tied model's output layer is its table of embeddings, where another's is a tensor of its own. */

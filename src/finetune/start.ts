@@ -53,8 +53,8 @@ function normal(size: number, deviation: number, seed: string): Float32Array {
   );
 }
 
-/** BERT's layer behind its last block: an adapter stands in blocks. */
-const isPooler = (module: string): boolean => /(^|\.)pooler\.dense$/.test(module);
+/** BERT's and ALBERT's dense layer behind all others, which may be the heads': no adapter stands beside it. */
+const isPooler = (module: string): boolean => /(^|\.)pooler(\.dense)?$/.test(module);
 
 /** Linear layers in a model's blocks that adapters may stand beside. */
 interface LinearModule {
@@ -83,8 +83,10 @@ function linearModules(model: Model): LinearModule[] {
 }
 
 /** (IA)³: what comes out of keys and values, what goes into the second layer of a feed-forward (Liu et al. 2022). */
-const scaledOut = /(^|[._])(key|value|k|v|k_proj|v_proj|c_attn)$/;
-const scaledIn = /(^|\.)(DenseReluDense\.wo|down_proj|fc2|mlp\.c_proj|\d+\.output\.dense)$/;
+const scaledOut =
+  /(^|[._])(key|value|k|v|k_proj|v_proj|key_proj|value_proj|k_lin|v_lin|c_attn|query_key_value)$/;
+const scaledIn =
+  /(^|\.)(DenseReluDense\.wo|down_proj|fc2|ffn_output|lin2|dense_4h_to_h|mlp\.c_proj|\d+\.output\.dense)$/;
 
 /** Which side of a linear layer (IA)³ scales: what comes out, what goes in, or neither. */
 function scaledSide(module: string): "out" | "in" | undefined {

@@ -13,6 +13,7 @@ import type { HeadNames, Model, ModelFamily } from "../models/types.js";
 import { isFloat } from "../tensor/dtype.js";
 import type { Task } from "../tasks/registry.js";
 import { checkTogether } from "../checkpoint/belonging.js";
+import { withoutTableCopies } from "../checkpoint/tied.js";
 import { withOneVocabulary } from "../checkpoint/vocabulary.js";
 import { adapterForm } from "../checkpoint/write-form.js";
 import { factoredFamily, type FactoredFamily } from "../merge/factored.js";
@@ -70,6 +71,17 @@ export async function checkZeros({ zeros = [] }: ModelFamily, members: readonly 
         );
     }
   }
+}
+
+/**
+ * The base without second copies of its table of embeddings, where that is the output layer too.
+ * @throws UserError where the base, or an expert that is a whole model, has another output layer there
+ */
+async function leanBase({ base, experts }: Family, { parameters, scores }: Model): Promise<Member> {
+  if (!scores) return base;
+  const whole = experts.filter((one) => adapterOf(one) === undefined);
+  const [lean = base] = await withoutTableCopies([base, ...whole], (name) => parameters.has(name));
+  return lean;
 }
 
 /**
@@ -184,15 +196,16 @@ export async function openModels({
   resources.add(opened.close);
   const inherit = opened.experts.map((expert) => inheriting(expert, opened.base, inherited, canonical));
   const { members: experts, notes: ofTokens } = await withOneVocabulary(inherit, opened.base);
-  const family = { ...opened, experts };
+  const given = { ...opened, experts };
   const embedded = areEmbedded(tasks, outputLayers);
-  const outputLayer = embedded ? "pool" : outputLayerOf(outputLayers, names, family, locations);
+  const outputLayer = embedded ? "pool" : outputLayerOf(outputLayers, names, given, locations);
   const hasHead = outputLayer !== "score" && !embedded;
-  const head = hasHead ? await headForm(modelFamily, family, { ...locations, tasks }) : undefined;
+  const head = hasHead ? await headForm(modelFamily, given, { ...locations, tasks }) : undefined;
   const withoutPooler = embedded || head?.dense !== undefined;
   if (head && head.dense !== undefined && head.dense === modelFamily.pooler)
     hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);
-  const plain = buildModel(family.base, outputLayer, withoutPooler);
+  const plain = buildModel(opened.base, outputLayer, withoutPooler);
+  const family = { ...given, base: await leanBase(given, plain) };
   checkFamily(family, plain);
   await checkZeros(modelFamily, [family.base, ...experts]);
   const together = await checkTogether({ first: family.base, members: experts, base: family.base }, options);

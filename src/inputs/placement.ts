@@ -103,6 +103,7 @@ export function shapeOf(model: Model, base: Member, experts: number): FamilyShap
     experts,
     width: model.width,
     heads: model.heads,
+    keptScores: model.keptScores,
     coefficients: model.parameters.size * experts,
     output: model.output?.weight,
     tensors: [...model.parameters].map(([name, shape]) => ({
@@ -122,6 +123,7 @@ export function shapeWithModel(described: FamilyShape, model: Model): FamilyShap
   return {
     ...described,
     output: model.output?.weight,
+    keptScores: model.keptScores,
     tensors: described.tensors.map((one) => ({ ...one, table: model.tables.has(one.name) })),
     blocks: model.blocks.map(({ id, shapes }) => ({ id, names: [...shapes.keys()] })),
   };

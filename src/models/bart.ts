@@ -1,5 +1,4 @@
 import type { Tensor2D } from "@tensorflow/tfjs-core";
-import { UserError } from "../errors.js";
 import { attend } from "./attention.js";
 import { configReader } from "./config.js";
 import { endsOf } from "./decoder.js";
@@ -17,16 +16,7 @@ import {
 } from "./layers.js";
 import { multiplied, plus } from "./ops.js";
 import { decoded, lookAtEncoder, scoreBlock, seq2seqModel, type Seq2SeqState } from "./seq2seq.js";
-import type {
-  Block,
-  BuildOptions,
-  Config,
-  Lookup,
-  Model,
-  ModelFamily,
-  TokenBatch,
-  Weights,
-} from "./types.js";
+import type { Block, Config, Lookup, Model, ModelFamily, TokenBatch, Weights } from "./types.js";
 
 type Tower = "encoder" | "decoder";
 
@@ -166,13 +156,9 @@ function decoderLayer(config: BartConfig, index: number): Block<Seq2SeqState> {
   };
 }
 
-function buildBart(json: Config, { has }: BuildOptions = {}): Model {
+function buildBart(json: Config): Model {
   const config = parseBart(json);
   const { width, vocabulary, positions, padId, start } = config;
-  if (has?.("lm_head.weight"))
-    throw new UserError(
-      "config.json: an output layer of its own is not supported for bart, only the embedding",
-    );
   const [texts, answers] = [embedding(config, "encoder"), embedding(config, "decoder")];
   return seq2seqModel<SelfAttentionState>({
     encoder: [

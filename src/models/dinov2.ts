@@ -22,7 +22,7 @@ const dinoLayer = {
 const finalNorm = "layernorm";
 
 function buildDino(json: Config): Model {
-  const { size, positive, only, heads: headsOf } = configReader(json, "dinov2");
+  const { size, positive, only, unsupported, heads: headsOf } = configReader(json, "dinov2");
   only("qkv_bias", true);
   only("use_swiglu_ffn", false);
   const patch = size("patch_size", 1, 1e6, 14);
@@ -32,7 +32,7 @@ function buildDino(json: Config): Model {
     channels: size("num_channels", 1, 1000, 3),
     resizable: true,
   } as const;
-  only("image_size", ...[image.size].filter(() => image.size % patch === 0), patch);
+  if (image.size % patch !== 0) throw unsupported("image_size", [`multiples of ${patch}`]);
   const width = size("hidden_size");
   const heads = headsOf("num_attention_heads", width);
   const epsilon = positive("layer_norm_eps", 1e-6);

@@ -90,7 +90,16 @@ export interface State {
 /** What a family says of itself beside its blocks. */
 export type Pipeline<S extends State> = Pick<
   Model<S, TokenBatch>,
-  "width" | "heads" | "vocabulary" | "maxLength" | "transposed" | "scores" | "image" | "lookups" | "output"
+  | "width"
+  | "heads"
+  | "vocabulary"
+  | "maxLength"
+  | "transposed"
+  | "scores"
+  | "image"
+  | "lookups"
+  | "output"
+  | "keptScores"
 > & {
   readonly blocks: readonly Block<S>[];
   readonly tables: readonly string[];

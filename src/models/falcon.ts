@@ -44,6 +44,7 @@ function headsOf(json: Config, isNew: boolean, width: number): FusedHeads & { re
 function parseFalcon(json: Config) {
   const { size, positive, only, flag } = configReader(json, "falcon");
   only("alibi", false);
+  only("partial_rotary_factor", 1);
   const width = size("hidden_size");
   const isNew = flag("new_decoder_architecture", false);
   const isParallel = isNew || flag("parallel_attn", true);

@@ -34,7 +34,6 @@ function parseNeox(json: Config) {
     "partial_rotary_factor",
     positive("rotary_pct", 0.25),
   );
-  const rope = { ...given, partial_rotary_factor: part };
   const theta = json["rope_theta"] ?? json["rotary_emb_base"] ?? 10_000;
   return {
     width,
@@ -47,7 +46,9 @@ function parseNeox(json: Config) {
     activation: only("hidden_act", "gelu", ...activationNames),
     isParallel: flag("use_parallel_residual", true),
     isTied: flag("tie_word_embeddings", false),
-    rotations: frequencies({ ...json, rope_theta: theta, rope_parameters: rope }, width / heads, positions),
+    rotations: frequencies({ ...json, rope_theta: theta, rope_parameters: given }, width / heads, positions, {
+      part,
+    }),
   };
 }
 type NeoxConfig = ReturnType<typeof parseNeox>;

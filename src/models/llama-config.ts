@@ -1,7 +1,7 @@
 /** What Llama's kin have in common, and what each does in its own way: from config.json. */
 import { configReader, sectionOf, slidingLayers, type ConfigReader } from "./config.js";
 import { activationNames, activations } from "./layers.js";
-import { frequencies, type Frequencies } from "./rope.js";
+import { frequencies, rotarySettings, type Frequencies, type RotaryForm } from "./rope.js";
 import type { Mixture } from "./mixture.js";
 import type { Config } from "./types.js";
 
@@ -59,14 +59,23 @@ function twoSights(full: Sight, sliding: Sight, isSliding: readonly boolean[]): 
   return { sights: [full, sliding], sightOf: isSliding.map(Number) };
 }
 
-function oneSight({ json, depth, positions, layers }: Kin, window: number): Sights {
-  const rotations = frequencies(json, depth, positions);
+function oneSight({ json, depth, positions, layers }: Kin, window: number, form?: RotaryForm): Sights {
+  const rotations = frequencies(json, depth, positions, form);
   return { sights: [{ window, rotations }], sightOf: Array<number>(layers).fill(0) };
 }
 
 /** Mistral's layers all see a window. */
 const windowed = (kin: Kin): Sights =>
   oneSight(kin, isAbsent(kin.json, "sliding_window") ? Infinity : kin.reader.size("sliding_window"));
+
+/** Phi-3's kin: a part of a head may turn, and LongRoPE's factors are known. */
+function partlyTurned(kin: Kin): Sights {
+  const { json, reader } = kin;
+  const settings = { partial_rotary_factor: json["partial_rotary_factor"], ...rotarySettings(json) };
+  const part = configReader(settings, "phi3").positive("partial_rotary_factor", 1);
+  const window = isAbsent(json, "sliding_window") ? Infinity : reader.size("sliding_window");
+  return oneSight(kin, window, { part, isLong: true });
+}
 
 /** Qwen's configs name a window even where none is used; where it is, the last layers have it. */
 function switchedWindow(kin: Kin): Sights {
@@ -158,7 +167,7 @@ const forms: Readonly<Record<string, KinForm>> = {
   qwen3_moe: { qkNorm: "head", depth: 128, sights: switchedForAll, mixture: qwenMixture },
   mixtral: { sights: windowed, mixture: mixtralMixture },
   olmo2: { qkNorm: "all", isPostNorm: true },
-  phi3: { isFused: true, isPartlyTurned: true, sights: windowed },
+  phi3: { isFused: true, isPartlyTurned: true, sights: partlyTurned },
   gemma2: { depth: 256, isTied: true, gemma: 2, end: 1, sights: alternatingSights },
   gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: 3, end: 1, sights: gemmaSights },
 };
@@ -169,11 +178,6 @@ function headShape(reader: ConfigReader, json: Config, width: number, otherwise:
     return { heads, depth: width / heads };
   }
   return { heads: reader.size("num_attention_heads"), depth: reader.size("head_dim", 2, 1e6, otherwise) };
-}
-
-function refusePartialRotation(json: Config): void {
-  for (const section of [json, sectionOf(json, "rope_scaling"), sectionOf(json, "rope_parameters")])
-    configReader(section, String(json["model_type"])).only("partial_rotary_factor", 1);
 }
 
 /** What Gemma 2 caps scores at: those of attention, and those of tokens. The third generation has none. */
@@ -201,7 +205,7 @@ export function parseLlama(json: Config) {
   const { heads, depth } = headShape(reader, json, width, form.depth);
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
-  if (!form.isPartlyTurned) refusePartialRotation(json);
+  if (!form.isPartlyTurned) only("partial_rotary_factor", 1);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
   const activation = form.gemma

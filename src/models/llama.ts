@@ -190,6 +190,8 @@ function buildLlama(json: Config, { outputLayer = "score" }: BuildOptions = {}):
     tables: [llamaWords],
     width,
     heads,
+    // Capped scores are kept beside their softmax.
+    keptScores: config.attentionCap === undefined ? 1 : 2,
     vocabulary,
     maxLength: Math.min(positions, 1e6, ...sights.map(({ rotations }) => rotations.positions ?? Infinity)),
     padId: 0,

@@ -7,8 +7,8 @@ import { affine, concatenated, plus, rows, type Dense } from "./ops.js";
 import type { Block, ImageShape, TokenBatch, TokenRow, Weights } from "./types.js";
 
 /** Tokens of an image: the class token, where there is one, then one a patch. */
-export const tokensOfImage = ({ size, patch, isBare }: ImageShape): number =>
-  Number(isBare !== true) + (size / patch) ** 2;
+export const tokensOfImage = ({ size, patch, hasNoClassToken }: ImageShape): number =>
+  Number(hasNoClassToken !== true) + Math.floor(size / patch) ** 2;
 
 export interface PatchNames {
   /** [width] numbers, whatever shape the file gives them; none for images without a class token. */
@@ -78,7 +78,8 @@ export function patchEmbeddings(image: ImageShape, width: number, names: PatchNa
       const projected = affine(patchesOf(batch, inputs), [projectionLayer(w, names, [width, inputs])]);
       // Images of a batch are of one size, which is the model's unless that may be another.
       const own = image.resizable ? at(batch.rows, 0).ids.length : tokens;
-      const table = resizedPositions(reshape(w(names.positions), [tokens, width]), Math.sqrt(own - 1));
+      const ofModel: Tensor2D = reshape(w(names.positions), [tokens, width]);
+      const table = image.resizable ? resizedPositions(ofModel, Math.sqrt(own - 1)) : ofModel;
       const positions = rows(table, tensor1d(batch.ids, "int32"));
       if (!classToken) return { ...state, x: plus(projected, positions) };
       const all = concatenated([reshape(w(classToken[0]), [1, width]), projected], 0);
@@ -100,8 +101,8 @@ export const imageRow = (pixels: () => Float32Array, image: ImageShape): TokenRo
 
 /** An image's patches from the upper left, a line at a time. */
 function cut(pixels: Float32Array, { size, patch, channels }: ImageShape): Float32Array {
-  const across = size / patch;
-  const patches = new Float32Array(channels * size * size);
+  const across = Math.floor(size / patch);
+  const patches = new Float32Array(channels * (across * patch) ** 2);
   let filled = 0;
   for (let p = 0; p < across * across; p++) {
     const [top, left] = [Math.floor(p / across) * patch, (p % across) * patch];

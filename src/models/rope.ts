@@ -24,17 +24,16 @@ export interface Frequencies {
   readonly positions?: number | undefined;
 }
 
-/** Names of LongRoPE's scaling (Ding et al. 2024): Phi-3's first configs call it so. */
-const longNames: readonly unknown[] = ["longrope", "su"];
-
 /**
- * LongRoPE: every pair of entries has a factor of its own. A config has a second list for texts longer than those that
- * the model was trained on first; rows are never longer here.
+ * LongRoPE (Ding et al. 2024): every pair of entries has a factor of its own. A config has a second list for texts
+ * longer than those that the model was trained on first; rows are never longer here.
  */
-function longRope(given: Config, plain: Float64Array, positions: number): Frequencies {
-  const { short_factor: factors } = given;
-  const { positive } = configReader(given, "rope_parameters");
-  const original = positive("original_max_position_embeddings", positions);
+function longRope(given: Config, plain: Float64Array, positions: number, outside: unknown): Frequencies {
+  const { short_factor: factors, original_max_position_embeddings: inside } = given;
+  const settings = { ...given, original_max_position_embeddings: outside ?? inside };
+  const { positive } = configReader(settings, "rope_parameters");
+  // Phi-3's, where a config does not say.
+  const original = positive("original_max_position_embeddings", 4096);
   const isRight = Array.isArray(factors) && factors.length === plain.length;
   if (!isRight || !factors.every((one): one is number => typeof one === "number" && one > 0))
     throw new UserError(`config.json: "short_factor" must be ${plain.length} numbers above 0`);
@@ -56,26 +55,42 @@ function turningEntries(depth: number, part: number): number {
   );
 }
 
+/** What some families do that others do not: a config that asks it of them is refused. */
+export interface RotaryForm {
+  /** The part of a head that turns. Default: all of it. */
+  readonly part?: number;
+  /** LongRoPE's scaling: the family heeds {@link Frequencies.positions}. */
+  readonly isLong?: boolean;
+}
+
+/** Rotary settings of a config, whichever of two sections has them. */
+export const rotarySettings = (json: Config): Config => ({
+  rope_theta: json["rope_theta"],
+  ...sectionOf(json, "rope_scaling"),
+  ...sectionOf(json, "rope_parameters"),
+});
+
 /**
  * Rotary frequencies of a config, with the scalings that transformers knows by these names: linear,
  * dynamic, llama3, yarn, longrope.
- * @param depth entries of a head, of which the config may let a part turn
+ * @param depth entries of a head
  */
-export function frequencies(json: Config, depth: number, positions: number): Frequencies {
-  const { rope_theta, partial_rotary_factor, original_max_position_embeddings } = json;
-  const outside = { rope_theta, partial_rotary_factor, original_max_position_embeddings };
-  const given: Config = {
-    ...outside,
-    ...sectionOf(json, "rope_scaling"),
-    ...sectionOf(json, "rope_parameters"),
-  };
+export function frequencies(
+  json: Config,
+  depth: number,
+  positions: number,
+  { part, isLong = false }: RotaryForm = {},
+): Frequencies {
+  const given = rotarySettings(json);
   const type = given["rope_type"] ?? given["type"] ?? "default";
-  const { positive } = configReader(given, "rope_parameters");
-  const turning = turningEntries(depth, positive("partial_rotary_factor", 1));
+  const { positive, only } = configReader(given, "rope_parameters");
+  if (part === undefined) only("partial_rotary_factor", 1);
+  const turning = turningEntries(depth, part ?? 1);
   const theta = positive("rope_theta", 10000);
   const plain = Float64Array.from({ length: turning / 2 }, (_, i) => theta ** ((-2 * i) / turning));
-  if (longNames.includes(type) || (type === "yarn" && "short_factor" in given))
-    return longRope(given, plain, positions);
+  // Phi-3's first configs call it by other names.
+  if (isLong && (type === "longrope" || type === "su" || (type === "yarn" && "short_factor" in given)))
+    return longRope(given, plain, positions, json["original_max_position_embeddings"]);
   // Dynamic scaling begins beyond the positions that a row is cut to.
   if (type === "default" || type === "dynamic") return { values: plain, factor: 1 };
   const factor = positive("factor");
@@ -111,7 +126,7 @@ export function frequencies(json: Config, depth: number, positions: number): Fre
   }
   throw new UserError(
     `config.json: rotary embeddings scaled by ${JSON.stringify(type)} are not supported, ` +
-      "only linear, dynamic, llama3, yarn, longrope",
+      `only linear, dynamic, llama3, yarn${isLong ? ", longrope" : ""}`,
   );
 }
 

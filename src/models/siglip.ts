@@ -19,19 +19,15 @@ const siglipLayer = {
 const finalNorm = "post_layernorm";
 
 function buildSiglip(json: Config): Model {
-  const {
-    size,
-    positive,
-    only,
-    heads: headsOf,
-  } = configReader(sectionOrAll(json, "vision_config"), "siglip");
+  // transformers writes only what is other than its defaults.
+  const settings = { num_attention_heads: 12, ...sectionOrAll(json, "vision_config") };
+  const { size, positive, only, heads: headsOf } = configReader(settings, "siglip");
   const image = {
     size: size("image_size", 1, 1e6, 224),
     patch: size("patch_size", 1, 1e6, 16),
     channels: size("num_channels", 1, 1000, 3),
-    isBare: true,
+    hasNoClassToken: true,
   } as const;
-  only("image_size", ...[image.size].filter(() => image.size % image.patch === 0), image.patch);
   const width = size("hidden_size", 1, 1e6, 768);
   const heads = headsOf("num_attention_heads", width);
   const epsilon = positive("layer_norm_eps", 1e-6);

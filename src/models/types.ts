@@ -142,6 +142,8 @@ export interface Model<State = unknown, Batch = unknown> {
   readonly transposed?: ReadonlySet<string> | undefined;
   /** Features are [rows, 1], the log-probability of each row's targets: it needs no head. */
   readonly scores?: "decoder" | "encoder-decoder" | undefined;
+  /** Arrays of attention's scores that a layer keeps for its backward. Default: one. */
+  readonly keptScores?: number | undefined;
   /** Its output layer, where that is the last block alone: it may be run in pieces (stages/output.ts). */
   readonly output?: OutputBlock<Batch> | undefined;
   /** How it generates text, where it can. */
@@ -195,11 +197,12 @@ export interface KvCache {
 }
 
 export interface ImageShape {
+  /** Of a side. What is beyond the last whole patch is not looked at. */
   readonly size: number;
   readonly patch: number;
   readonly channels: number;
   /** There is no class token in front of the patches. */
-  readonly isBare?: boolean | undefined;
+  readonly hasNoClassToken?: boolean | undefined;
   /** Images may be of another size, in whole patches: embeddings of positions are interpolated. */
   readonly resizable?: boolean | undefined;
 }

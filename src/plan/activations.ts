@@ -20,7 +20,7 @@ export function activationFloats(
       .filter(({ name, shape, table }) => inside.has(name) && shape.length === 2 && !table)
       .map(({ shape }) => at(shape, 0)),
   );
-  return 5.4 * outs + family.heads * length;
+  return 5.4 * outs + (family.keptScores ?? 1) * family.heads * length;
 }
 
 /**

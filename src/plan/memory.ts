@@ -77,7 +77,8 @@ function totals(
     nRows: sum(tables.map(made)),
     fileBytes: sum(plain.map((t) => entries(t) * t.bytes)),
     allFileBytes: sum(family.tensors.map((t) => entries(t) * t.bytes)),
-    whole: sum(blocks),
+    // Two blocks may read one tensor, or many: it is made once.
+    whole: weights([...new Set(family.blocks.flatMap(({ names }) => names))]),
     largestBlock: Math.max(...blocks),
     streamed: streamed(family, step),
     activations: sum(kept) + transient,
@@ -222,13 +223,14 @@ export function fitsBudget({ device, host }: Prediction, budget: Budget): boolea
 
 /**
  * A placement with tables on the device too, where that has memory of its own and the room: of them nothing travels.
- * (Sparse rows cannot be taken out of what is on the device, and a base that is rounded there is exact elsewhere.)
+ * (Sparse rows cannot be taken out of what is on the device; a packed base would be unpacked whole there for its rows,
+ * or rounded, which it is not elsewhere.)
  */
 export function withTables(workload: Workload, chosen: Prediction, budget: Budget): Prediction {
   const { residency, blockwise } = chosen;
   const { packing, basePacking = "f32" } = workload.options;
-  const isRounded = basePacking !== "f32" && basePacking !== "file";
-  if (budget.shared || residency !== "device" || packing === "sparse" || isRounded) return chosen;
+  const isPacked = basePacking !== "f32";
+  if (budget.shared || residency !== "device" || packing === "sparse" || isPacked) return chosen;
   const held = predict(workload, { residency, blockwise, holdsTables: true });
   return fitsBudget(held, budget) ? held : chosen;
 }

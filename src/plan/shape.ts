@@ -16,6 +16,8 @@ export interface FamilyShape {
   /** Width of the activations between blocks. */
   readonly width: number;
   readonly heads: number;
+  /** Arrays of attention's scores that a layer keeps for its backward. Default: one. */
+  readonly keptScores?: number | undefined;
 }
 
 export interface TensorDescription {

@@ -25,6 +25,22 @@ const changes: [name: string, change: Record<string, unknown>, says: RegExp][] =
   ["gemma3", { final_logit_softcapping: 30 }, /"final_logit_softcapping": 30 is not supported/],
   ["albert", { num_hidden_groups: 4 }, /"num_hidden_groups" must be a whole number from 1 to 3/],
   ["falcon", { alibi: true }, /"alibi": true is not supported/],
+  ["falcon", { partial_rotary_factor: 0.5 }, /"partial_rotary_factor": 0.5 is not supported/],
+  [
+    "falcon",
+    { rope_parameters: { rope_theta: 10, partial_rotary_factor: 0.5 } },
+    /"partial_rotary_factor": 0.5/,
+  ],
+  [
+    "falcon",
+    { rope_parameters: { rope_type: "longrope", factor: 2, short_factor: [1, 1] } },
+    /"longrope" are not supported/,
+  ],
+  [
+    "modernbert",
+    { rope_parameters: { full_attention: { rope_theta: 10, partial_rotary_factor: 0.5 } } },
+    /"partial_rotary_factor": 0.5/,
+  ],
   ["falcon", { num_kv_heads: 3 }, /"num_kv_heads": 3/],
   ["falcon", { parallel_attn: false }, /"parallel_attn": false/],
   [
@@ -33,7 +49,7 @@ const changes: [name: string, change: Record<string, unknown>, says: RegExp][] =
     /"num_ln_in_parallel_attn" must be a whole number from 1 to 1/,
   ],
   ["dinov2", { use_swiglu_ffn: true }, /"use_swiglu_ffn": true is not supported/],
-  ["dinov2", { image_size: 10 }, /"image_size": 10 is not supported/],
+  ["dinov2", { image_size: 10 }, /"image_size": 10 is not supported for dinov2, only "multiples of 4"/],
   ["bart", { tie_word_embeddings: false }, /"tie_word_embeddings": false is not supported/],
   ["deberta", { conv_kernel_size: 3 }, /"conv_kernel_size": 3 is not supported/],
   ["deberta", { pos_att_type: ["c2p"] }, /"pos_att_type": \["c2p"\] is not supported/],
@@ -62,4 +78,13 @@ test("LongRoPE's factors are for texts of the length that a model was trained on
 
 test("DeBERTa's kinds of attention may be written in one text", () => {
   expect(() => build("deberta", { pos_att_type: "p2c|c2p" })).not.toThrow();
+});
+
+test("SigLIP's configs say only what is other than transformers' defaults", () => {
+  const named = { model_type: "siglip", vision_config: { model_type: "siglip_vision_model" } };
+  const { image, width, heads } = familyOf(named, "siglip").build(named);
+  expect([image?.size, image?.patch, width, heads]).toEqual([224, 16, 768, 12]);
+  // What is beyond the last whole patch is not looked at: 27 × 27 of them.
+  const large = { ...named, vision_config: { image_size: 384, patch_size: 14 } };
+  expect(familyOf(large, "siglip").build(large).maxLength).toBe(729);
 });

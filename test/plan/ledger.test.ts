@@ -7,6 +7,7 @@ import {
   placements,
   predict,
   requestFor,
+  withTables,
   type Placement,
   type PlanOptions,
   type Prediction,
@@ -260,4 +261,31 @@ test("a placement as a request is granted as itself alone", () => {
   const all = placements.map((placement) => ({ ...prediction(1, 1), ...placement }));
   for (const one of all) expect(allowed(all, requestFor(one))).toEqual([one]);
   expect(requestFor({ residency: "host", blockwise: false })).toEqual({ residency: "host", blocks: "off" });
+});
+
+test("tables live on a card that has the room, and nowhere else", () => {
+  const workload = { family, step, options: plain, rates: idle };
+  const chosen = predict(workload, { residency: "device", blockwise: false });
+  const held = predict(workload, { residency: "device", blockwise: false, holdsTables: true });
+  expect(held.device).toBeGreaterThan(chosen.device);
+  expect(held.host).toBeLessThan(chosen.host);
+  const roomy = { device: held.device, host: 1e12, shared: false };
+  expect(withTables(workload, chosen, roomy)).toEqual(held);
+  expect(withTables(workload, chosen, { ...roomy, device: held.device - 1 })).toBe(chosen);
+  expect(withTables(workload, chosen, { ...roomy, shared: true })).toBe(chosen);
+  for (const other of [{ packing: "sparse" }, { basePacking: "file" }, { basePacking: "int8" }] as const)
+    expect(withTables({ ...workload, options: { ...plain, ...other } }, chosen, roomy)).toBe(chosen);
+  const away = predict(workload, { residency: "host", blockwise: false });
+  expect(withTables(workload, away, roomy)).toBe(away);
+});
+
+test("a weight that many blocks read is made once", () => {
+  const large = [...family.tensors, tensor("2.w", [3000, 3000])];
+  const blocks = [...family.blocks, { id: "2", names: ["2.w"] }];
+  const again = ["3", "4", "5"].map((id) => ({ id, names: ["2.w"] }));
+  const [once, often] = [blocks, [...blocks, ...again]].map(
+    (all) => of("disk", false, { shape: { ...family, tensors: large, blocks: all } }).device,
+  );
+  // Activations of three blocks more, a few numbers for each of 40 tokens and 3,000 columns; the weight has 36 MB.
+  expect(often! - once!).toBeLessThan(12e6);
 });
