@@ -44,7 +44,8 @@ interface MergePart {
 }
 
 const merges: readonly MergePart[] = [
-  { part: "compare", args: ["compare", "--methods", o.methods] },
+  // AdaMerging's own number is 500.
+  { part: "compare", args: ["compare", "--methods", o.methods, "--steps", "100"] },
   { part: "pairwise", args: ["tree", "--pairwise"], method: "supermerge, pairwise" },
   { part: "threes", args: ["tree", "--fan-in", "3"], method: "supermerge, tree of threes" },
 ];
