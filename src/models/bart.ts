@@ -88,9 +88,8 @@ function sublayers({ width, activation }: BartConfig, tower: Tower, index: numbe
   const layer = `${tower}.layers.${index}`;
   const module = (name: string) => `${layer}.${name}`;
   const attentionOf = (kind: string) => {
-    const [q, k, v, out] = ["q_proj", "k_proj", "v_proj", "out_proj"].map((name) =>
-      module(`${kind}.${name}`),
-    ) as [string, string, string, string];
+    const part = (name: string) => module(`${kind}.${name}`);
+    const [q, k, v, out] = [part("q_proj"), part("k_proj"), part("v_proj"), part("out_proj")];
     const normed = module(`${kind}_layer_norm`);
     return {
       q,

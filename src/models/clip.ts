@@ -1,14 +1,15 @@
 import { activationNames, dense, denseShapes, norm, normShapes } from "./layers.js";
-import { causalBias, withoutBias } from "./layout.js";
+import { imageModel, imageShape } from "./image-model.js";
+import { causalBias } from "./layout.js";
 import { configReader, sectionOrAll } from "./config.js";
 import { positionedTokens, pipeline, type State } from "./encoder.js";
 import { headInputs } from "./outputs.js";
 import { unitRows } from "./ops.js";
-import { patchEmbeddings, tokensOfImage } from "./patches.js";
 import { preNormLayers } from "./prenorm.js";
 import type { Block, Config, Model, ModelFamily, TokenRow } from "./types.js";
 
-const clipLayer = {
+/** A layer of either tower, and of SigLIP's. */
+export const clipLayer = {
   norm1: "layer_norm1",
   qkv: ["q_proj", "k_proj", "v_proj"].map((name) => `self_attn.${name}`),
   out: "self_attn.out_proj",
@@ -73,40 +74,25 @@ const preNorm = "vision_model.pre_layrnorm";
 function buildClip(json: Config): Model {
   const tower = parseTower(json, "vision_config");
   const { size, projected, layers, form } = tower;
-  const { width, epsilon, heads } = form;
-  const image = {
-    size: size("image_size"),
-    patch: size("patch_size"),
-    channels: size("num_channels", 1, 1000, 3),
-  };
-  const tokens = tokensOfImage(image);
-  const before: Block<State> = {
-    id: preNorm,
-    shapes: new Map(normShapes(preNorm, width)),
-    run: (w, state) => ({ ...state, x: norm(w, preNorm, state.x, epsilon) }),
-  };
-  return pipeline<State>({
-    blocks: [
-      patchEmbeddings(image, width, {
-        classToken: ["vision_model.embeddings.class_embedding", [width]],
-        projection: "vision_model.embeddings.patch_embedding",
-        bias: false,
-        positions: "vision_model.embeddings.position_embedding.weight",
-        positionShape: [tokens, width],
-      }),
-      before,
-      ...preNormLayers("vision_model.encoder.layers", layers, form),
-      projectionBlock(tower, { last: "vision_model.post_layernorm", projection: "visual_projection" }),
+  const { width, epsilon } = form;
+  return imageModel({
+    image: imageShape({ size }),
+    embeddings: {
+      classToken: ["vision_model.embeddings.class_embedding", [width]],
+      projection: "vision_model.embeddings.patch_embedding",
+      bias: false,
+      positions: "vision_model.embeddings.position_embedding.weight",
+    },
+    before: [
+      {
+        id: preNorm,
+        shapes: new Map(normShapes(preNorm, width)),
+        run: (w, state) => ({ ...state, x: norm(w, preNorm, state.x, epsilon) }),
+      },
     ],
-    tables: [],
+    layers: { prefix: "vision_model.encoder.layers", count: layers, form },
+    last: projectionBlock(tower, { last: "vision_model.post_layernorm", projection: "visual_projection" }),
     width: projected,
-    heads,
-    vocabulary: tokens,
-    maxLength: tokens,
-    padId: 0,
-    image,
-    lookups: () => [],
-    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(withoutBias) }),
   });
 }
 

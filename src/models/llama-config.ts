@@ -31,8 +31,6 @@ interface KinForm {
   readonly isPostNorm?: true;
   /** Projections to queries, keys and values are one matrix, and so are those to gate and up. */
   readonly isFused?: true;
-  /** A part of a head may turn. */
-  readonly isPartlyTurned?: true;
   /** A head's depth where the config names none; default: the width's part. */
   readonly depth?: number;
   readonly epsilon?: number;
@@ -65,16 +63,13 @@ function oneSight({ json, depth, positions, layers }: Kin, window: number, form?
 }
 
 /** Mistral's layers all see a window. */
-const windowed = (kin: Kin): Sights =>
-  oneSight(kin, isAbsent(kin.json, "sliding_window") ? Infinity : kin.reader.size("sliding_window"));
+const windowed = (kin: Kin, form?: RotaryForm): Sights =>
+  oneSight(kin, isAbsent(kin.json, "sliding_window") ? Infinity : kin.reader.size("sliding_window"), form);
 
 /** Phi-3's kin: a part of a head may turn, and LongRoPE's factors are known. */
 function partlyTurned(kin: Kin): Sights {
-  const { json, reader } = kin;
-  const settings = { partial_rotary_factor: json["partial_rotary_factor"], ...rotarySettings(json) };
-  const part = configReader(settings, "phi3").positive("partial_rotary_factor", 1);
-  const window = isAbsent(json, "sliding_window") ? Infinity : reader.size("sliding_window");
-  return oneSight(kin, window, { part, isLong: true });
+  const part = configReader(rotarySettings(kin.json), "phi3").positive("partial_rotary_factor", 1);
+  return windowed(kin, { part, isLong: true });
 }
 
 /** Qwen's configs name a window even where none is used; where it is, the last layers have it. */
@@ -108,9 +103,15 @@ function gemmaSights(kin: Kin): Sights {
   const { json, reader, layers, depth, positions } = kin;
   const pattern = reader.size("sliding_window_pattern", 1, 1000, 6);
   const given = sectionOf(json, "rope_parameters");
+  const { partial_rotary_factor } = json;
   const rotations = (kind: string, theta: unknown, scaling: unknown) =>
     frequencies(
-      { rope_theta: theta, rope_scaling: scaling, rope_parameters: sectionOf(given, kind) },
+      {
+        partial_rotary_factor,
+        rope_theta: theta,
+        rope_scaling: scaling,
+        rope_parameters: sectionOf(given, kind),
+      },
       depth,
       positions,
     );
@@ -167,7 +168,7 @@ const forms: Readonly<Record<string, KinForm>> = {
   qwen3_moe: { qkNorm: "head", depth: 128, sights: switchedForAll, mixture: qwenMixture },
   mixtral: { sights: windowed, mixture: mixtralMixture },
   olmo2: { qkNorm: "all", isPostNorm: true },
-  phi3: { isFused: true, isPartlyTurned: true, sights: partlyTurned },
+  phi3: { isFused: true, sights: partlyTurned },
   gemma2: { depth: 256, isTied: true, gemma: 2, end: 1, sights: alternatingSights },
   gemma3_text: { qkNorm: "head", depth: 256, isTied: true, gemma: 3, end: 1, sights: gemmaSights },
 };
@@ -205,7 +206,6 @@ export function parseLlama(json: Config) {
   const { heads, depth } = headShape(reader, json, width, form.depth);
   const layers = size("num_hidden_layers", 1, 1000);
   const positions = size("max_position_embeddings", 1, 1e8);
-  if (!form.isPartlyTurned) only("partial_rotary_factor", 1);
   const see = form.sights ?? ((kin: Kin) => oneSight(kin, Infinity));
   const bare = !flag("attention_bias", false);
   const activation = form.gemma

@@ -63,9 +63,10 @@ export interface RotaryForm {
   readonly isLong?: boolean;
 }
 
-/** Rotary settings of a config, whichever of two sections has them. */
-export const rotarySettings = (json: Config): Config => ({
-  rope_theta: json["rope_theta"],
+/** Rotary settings of a config, whether it has them itself or in one of two sections. */
+export const rotarySettings = ({ rope_theta, partial_rotary_factor, ...json }: Config): Config => ({
+  rope_theta,
+  partial_rotary_factor,
   ...sectionOf(json, "rope_scaling"),
   ...sectionOf(json, "rope_parameters"),
 });

@@ -1,11 +1,8 @@
-import { activationNames, norm, normShapes } from "./layers.js";
-import { withoutBias } from "./layout.js";
 import { configReader } from "./config.js";
-import { pipeline, type State } from "./encoder.js";
+import { imageModel, imageShape, type ImageModel } from "./image-model.js";
+import { activationNames, norm, normShapes } from "./layers.js";
 import { headInputs } from "./outputs.js";
-import { patchEmbeddings, tokensOfImage } from "./patches.js";
-import { preNormLayers } from "./prenorm.js";
-import type { Block, Config, Model, ModelFamily } from "./types.js";
+import type { Config, Model, ModelFamily } from "./types.js";
 
 const vitLayer = {
   norm1: "layernorm_before",
@@ -16,57 +13,41 @@ const vitLayer = {
   down: "output.dense",
 };
 
+/** ViT's embeddings, and DINOv2's. */
+export const vitEmbeddings = (width: number): ImageModel["embeddings"] => ({
+  classToken: ["embeddings.cls_token", [1, 1, width]],
+  projection: "embeddings.patch_embeddings.projection",
+  bias: true,
+  positions: "embeddings.position_embeddings",
+  hasBatchAxis: true,
+});
+
+const finalNorm = "layernorm";
+
 function buildVit(json: Config): Model {
-  const { size, positive, only, heads: headsOf } = configReader(json, "vit");
+  const reader = configReader(json, "vit");
+  const { size, positive, only, heads } = reader;
   only("qkv_bias", true);
-  const image = {
-    size: size("image_size"),
-    patch: size("patch_size"),
-    channels: size("num_channels", 1, 1000, 3),
-  };
+  const image = imageShape(reader);
   only("patch_size", ...[image.patch].filter(() => image.size % image.patch === 0), image.size);
-  const [width, inner, layers] = [
-    size("hidden_size"),
-    size("intermediate_size"),
-    size("num_hidden_layers", 1, 1000),
-  ];
-  const heads = headsOf("num_attention_heads", width);
-  const epsilon = positive("layer_norm_eps", 1e-12);
-  const activation = only("hidden_act", "gelu", ...activationNames);
-  const tokens = tokensOfImage(image);
-  const final: Block<State> = {
-    id: "layernorm",
-    shapes: new Map(normShapes("layernorm", width)),
-    run: (w, state) => ({ ...state, x: norm(w, "layernorm", headInputs(state), epsilon) }),
-  };
-  return pipeline<State>({
-    blocks: [
-      patchEmbeddings(image, width, {
-        classToken: ["embeddings.cls_token", [1, 1, width]],
-        projection: "embeddings.patch_embeddings.projection",
-        bias: true,
-        positions: "embeddings.position_embeddings",
-        positionShape: [1, tokens, width],
-      }),
-      ...preNormLayers("encoder.layer", layers, {
-        width,
-        inner,
-        heads,
-        epsilon,
-        activation,
-        names: vitLayer,
-      }),
-      final,
-    ],
-    tables: [],
+  const width = size("hidden_size");
+  const form = {
     width,
-    heads,
-    vocabulary: tokens,
-    maxLength: tokens,
-    padId: 0,
+    inner: size("intermediate_size"),
+    heads: heads("num_attention_heads", width),
+    epsilon: positive("layer_norm_eps", 1e-12),
+    activation: only("hidden_act", "gelu", ...activationNames),
+    names: vitLayer,
+  };
+  return imageModel({
     image,
-    lookups: () => [],
-    start: (initial) => ({ ...initial, bias: initial.batch.segments.map(withoutBias) }),
+    embeddings: vitEmbeddings(width),
+    layers: { prefix: "encoder.layer", count: size("num_hidden_layers", 1, 1000), form },
+    last: {
+      id: finalNorm,
+      shapes: new Map(normShapes(finalNorm, width)),
+      run: (w, state) => ({ ...state, x: norm(w, finalNorm, headInputs(state), form.epsilon) }),
+    },
   });
 }
 

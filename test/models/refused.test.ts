@@ -14,6 +14,7 @@ const build = (name: string, changes: Record<string, unknown>) => {
 const changes: [name: string, change: Record<string, unknown>, says: RegExp][] = [
   ["qwen3", { partial_rotary_factor: 0.75 }, /"partial_rotary_factor": 0.75 is not supported/],
   ["qwen3", { rope_parameters: { partial_rotary_factor: 0.75 } }, /"partial_rotary_factor": 0.75/],
+  ["gemma3", { partial_rotary_factor: 0.75 }, /"partial_rotary_factor": 0.75 is not supported/],
   // A head of four entries: one and a half pairs.
   ["phi3-long", { partial_rotary_factor: 0.75 }, /no even number/],
   ["phi3-long", { partial_rotary_factor: 1.5 }, /no even number/],
