@@ -11,7 +11,7 @@ import { finetuneFile, fileNames } from "../folder/files.js";
 import { clearMerge, openOutput } from "../folder/output.js";
 import { checkVocabulary } from "../inputs/models.js";
 import { encoderFor } from "../inputs/encoder.js";
-import { checkZeros } from "../inputs/models.js";
+import { withoutUnread } from "../inputs/models.js";
 import { buildModel, readFamily, startFor } from "../inputs/prepare.js";
 import { dataHash } from "../inputs/data.js";
 import { withAdapters } from "../models/adapters.js";
@@ -192,12 +192,12 @@ async function run(
 ): Promise<readonly EpochScore[] | undefined> {
   const { out } = options;
   const family = await readFamily(options.base);
-  const base = await openMember("base", options.base, family.canonical);
-  resources.add(() => base.checkpoint.close());
+  const opened = await openMember("base", options.base, family.canonical);
+  resources.add(() => opened.checkpoint.close());
   const outputLayer = at(family.outputLayers, 0);
-  const { head, withoutPooler } = freshHeadForm(family, base, named);
-  const plain = buildModel(base, outputLayer, withoutPooler);
-  await checkZeros(family, [base]);
+  const { head, withoutPooler } = freshHeadForm(family, opened, named);
+  const plain = buildModel(opened, outputLayer, withoutPooler);
+  const [base = opened] = await withoutUnread(family, plain, [opened]);
   const adapter = freshAdapter(plain, options);
   const model = withAdapters(plain, adapter.adapterModules);
   const encoder = await encoderFor(options.base, model, options);

@@ -59,8 +59,16 @@ function checkTensor(member: Member, name: string, expected: readonly number[], 
     );
 }
 
-/** @throws UserError for a tensor that a family's forward leaves out as 0, and that is not */
-export async function checkZeros({ zeros = [] }: ModelFamily, members: readonly Member[]): Promise<void> {
+/**
+ * Models without what a family's forward leaves out: second copies of the table of embeddings, where that is the output
+ * layer too; what is 0 stays.
+ * @throws UserError where what is left out is not what the forward takes it for
+ */
+export async function withoutUnread(
+  { zeros = [] }: ModelFamily,
+  { parameters, scores }: Model,
+  members: readonly Member[],
+): Promise<Member[]> {
   for (const { actual, checkpoint, weights } of members) {
     for (const name of zeros.filter((one) => actual.has(one))) {
       const { values } = await weights(name);
@@ -71,17 +79,7 @@ export async function checkZeros({ zeros = [] }: ModelFamily, members: readonly 
         );
     }
   }
-}
-
-/**
- * The base without second copies of its table of embeddings, where that is the output layer too.
- * @throws UserError where the base, or an expert that is a whole model, has another output layer there
- */
-async function leanBase({ base, experts }: Family, { parameters, scores }: Model): Promise<Member> {
-  if (!scores) return base;
-  const whole = experts.filter((one) => adapterOf(one) === undefined);
-  const [lean = base] = await withoutTableCopies([base, ...whole], (name) => parameters.has(name));
-  return lean;
+  return scores ? withoutTableCopies(members, (name) => parameters.has(name)) : [...members];
 }
 
 /**
@@ -205,9 +203,11 @@ export async function openModels({
   if (head && head.dense !== undefined && head.dense === modelFamily.pooler)
     hooks.note(`${head.dense} is each task's own, as its head is: not every model has one`);
   const plain = buildModel(opened.base, outputLayer, withoutPooler);
-  const family = { ...given, base: await leanBase(given, plain) };
+  // An adapter has its base's.
+  const whole = experts.filter((one) => adapterOf(one) === undefined);
+  const [base = opened.base] = await withoutUnread(modelFamily, plain, [opened.base, ...whole]);
+  const family = { ...given, base };
   checkFamily(family, plain);
-  await checkZeros(modelFamily, [family.base, ...experts]);
   const together = await checkTogether({ first: family.base, members: experts, base: family.base }, options);
   const notes = [...ofTokens, ...together];
   notes.forEach(hooks.note);

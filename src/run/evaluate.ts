@@ -18,7 +18,7 @@ import type { Merge } from "../evaluate/merge.js";
 import { generations, type GeneratedText } from "../evaluate/generations.js";
 import { fileNames, resultsFile, runFile } from "../folder/files.js";
 import { headFolder, headPath } from "../folder/places.js";
-import { checkFamily, checkHead, checkVocabulary, checkZeros } from "../inputs/models.js";
+import { checkFamily, checkHead, checkVocabulary, withoutUnread } from "../inputs/models.js";
 import { hasHead } from "../models/layers.js";
 import { encoderFor, type EncoderOptions } from "../inputs/encoder.js";
 import {
@@ -230,7 +230,7 @@ export async function evaluateFolder(
     const head = outputLayer === "pool" && !embedded ? form : undefined;
     const model = buildModel(merged, outputLayer, embedded || head?.dense !== undefined);
     checkFamily({ base: merged, experts: [], close: merged.checkpoint.close }, model);
-    await checkZeros(family, [merged]);
+    await withoutUnread(family, model, [merged]);
     // An expert may be saved without its tokenizer, which is its base's.
     let words = home;
     if (!keepsHeads(folder)) words = options.base ?? home;
