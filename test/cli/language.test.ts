@@ -1,6 +1,7 @@
 import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
+import { openCheckpoint } from "../../src/checkpoint/folder.js";
 import { writeSafetensors, type TensorSource } from "../../src/checkpoint/write.js";
 import { gpt2 } from "../../src/models/gpt2.js";
 import { packageFolder } from "../../src/package.js";
@@ -48,8 +49,12 @@ async function model(path: string, seed: number): Promise<void> {
         "F32",
       ),
   }));
+  // As many tied models are published: the base's table stands there once more.
+  const copies = sources
+    .filter(({ name }) => seed === 0 && name.endsWith("wte.weight"))
+    .map((table) => ({ ...table, name: "lm_head.weight" }));
   await mkdir(path, { recursive: true });
-  await writeSafetensors(join(path, "model.safetensors"), sources);
+  await writeSafetensors(join(path, "model.safetensors"), [...sources, ...copies]);
   await writeFile(join(path, "config.json"), JSON.stringify(config));
   await cp(join(mini, "tokenizer.json"), join(path, "tokenizer.json"));
 }
@@ -86,6 +91,11 @@ describe("a language model", () => {
   test("is merged by training and by methods, without heads, and evaluates as it was measured", async () => {
     expect(await cli(...given, "--out", "out")).toMatchObject({ code: 0 });
     expect(await readdir(join(folder, "out", "heads", "rte"))).toEqual(["config.json"]);
+    // The merge's table is another than the base's: a copy of that is not left behind.
+    const written = await openCheckpoint(join(folder, "out"));
+    expect(written.names).toContain("transformer.wte.weight");
+    expect(written.names).not.toContain("lm_head.weight");
+    await written.close();
     const { rows } = await json<{ rows: { method: string; task: string; value: number }[] }>(
       join(folder, "out", "results.json"),
     );
