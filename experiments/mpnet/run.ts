@@ -4,8 +4,9 @@
  *
  *   node dist/experiments/mpnet/run.js --data DATA [--seed 0] [--tasks rte,cb,copa] [--parts experts,compare,…]
  *
- * A seed draws the experts' training order, the validation examples and the batches. Nothing that is finished is run
- * again (checkpoints/mpnet and merged/mpnet hold it): Ctrl-C, and the same command goes on.
+ * A seed draws the validation examples and the batches; the experts are those of seed 0 (`--experts-seed` makes and
+ * merges others). Nothing that is finished is run again (checkpoints/mpnet and merged/mpnet hold it): Ctrl-C, and the
+ * same command goes on.
  */
 import { execFileSync } from "node:child_process";
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
@@ -17,6 +18,7 @@ const { values: o } = parseArgs({
   options: {
     data: { type: "string" },
     seed: { type: "string", default: "0" },
+    "experts-seed": { type: "string", default: "0" },
     tasks: { type: "string", default: "rte,cb,copa" },
     family: { type: "string", default: "checkpoints/mpnet" },
     parts: { type: "string" },
@@ -50,10 +52,11 @@ const merges: readonly MergePart[] = [
   { part: "threes", args: ["tree", "--fan-in", "3"], method: "supermerge, tree of threes" },
 ];
 
-const experts = seed === "0" ? "experts" : `experts-${seed}`;
+const expertsSeed = o["experts-seed"];
+const experts = expertsSeed === "0" ? "experts" : `experts-${expertsSeed}`;
 
 function fineTune(): void {
-  const env = { ...process.env, SEED: seed, TASKS: tasks.replaceAll(",", " "), LORA: "" };
+  const env = { ...process.env, SEED: expertsSeed, TASKS: tasks.replaceAll(",", " "), LORA: "" };
   execFileSync("bash", ["scripts/families/mpnet.sh", data!, o.family], { stdio: "inherit", env });
 }
 

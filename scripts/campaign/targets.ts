@@ -275,7 +275,7 @@ export async function targetsOf(): Promise<Target[]> {
           rte,
         );
         if (!example) throw new Error("no example");
-        for (const render of (await loadPrompts(folder)).of(rte)) render(example);
+        for (const template of (await loadPrompts(folder)).of(rte)) template.put(example);
       },
     ),
     ofFolders(

@@ -96,6 +96,8 @@ async function runFinetune(options: FinetuneFlags): Promise<void> {
       most,
       maxLength: chosen.maxLength,
       prompts: chosen.prompts,
+      // What is customary is none of the run's identity.
+      split: chosen.split === "files" ? undefined : chosen.split,
       chatTemplate: chosen.chatTemplate,
       seed: chosen.seed,
       order,
@@ -168,6 +170,7 @@ export function addFinetune(program: Command): void {
     .addOption(settingOption("columns"));
   addTraining(command);
   command
+    .addOption(settingOption("split"))
     .addOption(settingOption("maxLength"))
     .addOption(settingOption("prompts"))
     .addOption(settingOption("chatTemplate"))

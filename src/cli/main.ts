@@ -32,6 +32,7 @@ const commands = new Map<string, () => Promise<(program: Command) => void>>([
   ["verify", async () => (await import("./verify.js")).addVerify],
   ["reproduce", async () => (await import("./reproduce.js")).addReproduce],
   ["tasks", async () => (await import("./tasks.js")).addTasks],
+  ["prompts", async () => (await import("./prompts.js")).addPrompts],
   ["doctor", async () => (await import("./doctor.js")).addDoctor],
   ["setup", async () => (await import("./setup.js")).addSetup],
 ]);

@@ -52,8 +52,9 @@ export const inputSettings = {
     argument: "<name>",
     schema: z.enum(splitNames).default("files"),
     help:
-      "which examples are which: as the files say, or one published set cut as the papers do " +
-      "(paper: Python's shuffle with seed 42)",
+      "which examples are which: as the files say; paper: as SuperMerge and TIES draw them from the published " +
+      "validation set (Python's shuffle with seed 42), tested on the published test set, or on the rest where that " +
+      "hides its labels; tenth: a tenth of the training examples, which `finetune --split tenth` does not train on",
   },
   valPerTask: {
     argument: "<n>",

@@ -160,7 +160,8 @@ function medianScore(scores: readonly TaskScore[]): TaskScore {
       names.map((name) => [name, median(scores.map(({ metrics }) => metrics[name] ?? NaN))]),
     ),
     loss: median(scores.map(({ loss }) => loss)),
-    n: at(scores, 0).n,
+    // Templates may leave examples out.
+    n: Math.max(...scores.map(({ n }) => n)),
   };
 }
 

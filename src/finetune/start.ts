@@ -1,4 +1,5 @@
 import seedrandom from "seedrandom";
+import type { SplitName } from "../tasks/split.js";
 import type { EngineName } from "../backend/index.js";
 import { UserError } from "../errors.js";
 import { isNoLinearLayer, type AdapterModules, type ShapedAdapterModule } from "../adapter-modules.js";
@@ -29,6 +30,8 @@ export interface FinetuneOptions {
   readonly prompts?: string | undefined;
   /** `--chat-template`. */
   readonly chatTemplate?: string | undefined;
+  /** `tenth`: a tenth of the training examples is kept for merges, and chooses the epoch. */
+  readonly split?: SplitName | undefined;
   readonly seed: number;
   /** Draws the order of the examples alone (default: the seed does). */
   readonly order?: number | undefined;

@@ -63,8 +63,8 @@ async function trainingTask(
   generates: boolean,
 ): Promise<TrainingTask> {
   checkKind(task, encoder);
-  const { data, seed, most, batchSize } = options;
-  const { train, judge, sources } = await trainingData(data, task, seed);
+  const { data, seed, most, batchSize, split } = options;
+  const { train, judge, sources } = await trainingData(data, task, seed, split);
   const drawn = most === undefined ? train : shuffled(train, `${seed}/finetune/${task.id}`).slice(0, most);
   if (drawn.length === 0) throw new UserError(`${data}/${task.id}: there is nothing to train on`);
   const encoded = encodeMixed(drawn, encoder, task, false).filter(isAsked);

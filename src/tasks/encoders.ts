@@ -28,8 +28,11 @@ export interface Encoder {
   readonly input: "image" | "text";
   /** Tokens that it knows; undefined where there are none to know. */
   readonly vocabulary?: number | undefined;
-  /** An example, once for each prompt template (once where there are none). */
-  encode(example: Example, task: Task): readonly EncodedExample[];
+  /**
+   * An example, once for each prompt template (once where there are none); undefined where it is none of a template's
+   * examples.
+   */
+  encode(example: Example, task: Task): readonly (EncodedExample | undefined)[];
   /** The files of the prompt templates that tasks are put in. */
   prompts?(tasks: readonly Task[]): string[];
   /** What conversations are put into words by, where there is one such template. */
@@ -162,9 +165,11 @@ export function promptRows(options: PromptOptions): Encoder {
         return [chatExample(example, { chat: options.chat.form(), maxLength: options.maxLength, room })];
       }
       return prompts.of(task).map((template) => {
-        const { prompt, answers } = template(example);
+        const put = template.put(example);
+        if (!put) return undefined;
+        const { prompt, answers, label } = put;
         if (example.kind !== "generate")
-          return ranked("choose", answerRows(options, prompt, answers), example);
+          return ranked("choose", answerRows(options, prompt, answers), { label });
         const rows = [generateRow(options, prompt, at(answers, 0), task.max_new_tokens)];
         return {
           kind: "generate",
@@ -189,14 +194,20 @@ export function promptRows(options: PromptOptions): Encoder {
   };
 }
 
-/** Examples in every template: [templates][examples]. */
+/** Examples in every template that takes any: [templates][examples that it takes], those that take most first. */
 export function encodeVariants(
   examples: readonly Example[],
   encoder: Encoder,
   task: Task,
 ): EncodedExample[][] {
   const all = examples.map((example) => encoder.encode(example, task));
-  return Array.from({ length: all[0]?.length ?? 1 }, (_, t) => all.map((variants) => at(variants, t)));
+  const templates = Array.from({ length: all[0]?.length ?? 1 }, (_, t) =>
+    all.map((variants) => at(variants, t)).filter((one) => one !== undefined),
+  );
+  const taken = templates.filter((encoded) => encoded.length > 0);
+  // The first stands for the task where one is enough.
+  if (taken.length > 0) return taken.toSorted((a, b) => b.length - a.length);
+  return [[]];
 }
 
 /** A row whose patches are kept once they are made. */
@@ -217,8 +228,9 @@ export const encodeMixed = (
   task: Task,
   keep = true,
 ): EncodedExample[] =>
-  examples.map((example, i) => {
-    const variants = encoder.encode(example, task);
+  examples.flatMap((example, i) => {
+    const variants = encoder.encode(example, task).filter((one) => one !== undefined);
+    if (variants.length === 0) return [];
     const chosen = at(variants, i % variants.length);
     if (!keep) return chosen;
     return { ...chosen, rows: chosen.rows.map(kept) };

@@ -126,7 +126,7 @@ const splitStems = {
   validation: ["validation", "val", "dev", "dev_matched"],
   test: ["test", "msr_paraphrase_test"],
 } as const;
-const fileSplits = ["train", "validation", "test"] as const;
+export const fileSplits = ["train", "validation", "test"] as const;
 export type FileSplit = (typeof fileSplits)[number];
 const extensions = [".jsonl", ".tsv", ".csv", ".txt", ".parquet", ".arrow"];
 

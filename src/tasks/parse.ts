@@ -3,6 +3,7 @@ import { UserError } from "../errors.js";
 import { parseMessages } from "./chat.js";
 import { aliases, classOf, isObject, listUnder, mapped, pick, textIn, type Row } from "./columns.js";
 import type { Example, SpanAnswer } from "./examples.js";
+import { inParts } from "./published.js";
 import type { ClassTask, Task } from "./registry.js";
 
 type ExampleOf<Kind extends Example["kind"]> = Extract<Example, { readonly kind: Kind }>;
@@ -216,6 +217,12 @@ function parseMatch(row: Row): Example {
  */
 export function parseExample(given: Row, task: Task, mayLack = false): Example | undefined {
   const row = mapped(given, task);
+  const example = exampleOf(inParts(row, task), task, mayLack);
+  // Templates are written for the columns as they stand in the file.
+  return example && "fields" in example ? { ...example, fields: row.fields } : example;
+}
+
+function exampleOf(row: Row, task: Task, mayLack: boolean): Example | undefined {
   const { fields } = row;
   if (task.kind === "regression") {
     const label = parseNumber(row, task);

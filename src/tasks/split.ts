@@ -7,7 +7,7 @@ import { imageSplits, type ReadSplit, type SplitReader } from "./images.js";
 import { pythonBelow } from "./mersenne.js";
 import type { Task } from "./registry.js";
 
-export const splitNames = ["files", "paper"] as const;
+export const splitNames = ["files", "paper", "tenth"] as const;
 export type SplitName = (typeof splitNames)[number];
 
 /** How a task's examples are drawn. */
@@ -75,16 +75,28 @@ async function splitReader(dataFolder: string, task: Task, mayLack = false): Pro
   };
 }
 
+/** A training set without a tenth of it, and that tenth: the same for whoever fine-tunes and whoever merges. */
+function withoutTenth(train: readonly Example[], order: string): { rest: Example[]; tenth: Example[] } {
+  const drawn = shuffled(train, order);
+  const count = Math.max(1, Math.floor(drawn.length / 10));
+  return { rest: drawn.slice(count), tenth: drawn.slice(0, count) };
+}
+
+/** A tenth that no seed draws: experts of any seed are kept from it. */
+const tenthOf = ({ id }: Pick<Task, "id">): string => `tenth/${id}`;
+
 /**
  * What a task is fine-tuned on, and what the epoch is chosen by. Nothing that {@link loadTaskData}
  * tests on: where the test file's labels are hidden, merges are tested on the development file, so a
- * tenth of the training examples, drawn by the seed, chooses.
+ * tenth of the training examples, drawn by the seed, chooses. With the split `tenth` a tenth chooses that no seed
+ * draws, whatever files there are: merges with that split have it for validation.
  * @throws UserError where there is no training file, or nothing beside it
  */
 export async function trainingData(
   dataFolder: string,
   task: Task,
   seed: number,
+  split: SplitName = "files",
 ): Promise<{ train: Example[]; judge: Example[]; sources: DataFiles[] }> {
   const read = await splitReader(dataFolder, task);
   const train = await read("train");
@@ -99,11 +111,11 @@ export async function trainingData(
       `${dataFolder}/${task.id}: there is a training file alone, which merges are tested on a ` +
         "part of; put a test or validation file beside it",
     );
-  if (tested && judge)
+  if (tested && judge && split !== "tenth")
     return { train: train.examples, judge: judge.examples, sources: [train.source, judge.source] };
-  const order = shuffled(train.examples, `${seed}/judge/${task.id}`);
-  const count = Math.max(1, Math.floor(order.length / 10));
-  return { train: order.slice(count), judge: order.slice(0, count), sources: [train.source] };
+  const order = split === "tenth" ? tenthOf(task) : `${seed}/judge/${task.id}`;
+  const { rest, tenth } = withoutTenth(train.examples, order);
+  return { train: rest, judge: tenth, sources: [train.source] };
 }
 
 /** One set, cut in two. @throws UserError where nothing is left to test on */
@@ -120,14 +132,48 @@ function cutInTwo({ source, examples }: ReadSplit, order: readonly Example[], co
   };
 }
 
-/** The published validation set (perhaps named test), in the order of Python's shuffle with seed 42, cut in two. */
+/**
+ * As SuperMerge and TIES draw: from the published validation set, in the order of Python's shuffle with seed 42. Where
+ * the published test set has labels it is the test, whole; where it hides them, the rest of the validation set is.
+ */
 async function paperData(read: SplitReader, count: number, where: string): Promise<TaskData> {
-  const published = (await read("test")) ?? (await read("validation"));
+  const test = await read("test");
+  const validation = await read("validation");
+  // Where a published validation set lies alone it may be called a test set.
+  const published = validation ?? test;
   if (!published)
     throw new UserError(
-      `${where}: --split paper cuts the published validation set, and there is none with labels`,
+      `${where}: --split paper draws from the published validation set, and there is none with labels`,
     );
-  return cutInTwo(published, fisherYates(published.examples, pythonBelow(42)), count);
+  const order = fisherYates(published.examples, pythonBelow(42));
+  if (!validation || !test) return cutInTwo(published, order, count);
+  return {
+    validation: order.slice(0, count),
+    test: test.examples,
+    sources: { validation: validation.source, test: test.source },
+  };
+}
+
+/** The tenth of the training examples that fine-tuning is kept from, and the published test (or development) set. */
+async function tenthData(
+  read: SplitReader,
+  task: Task,
+  { valPerTask: count, seed }: DrawOptions,
+  where: string,
+): Promise<TaskData> {
+  const train = await read("train");
+  const test = (await read("test")) ?? (await read("validation"));
+  if (!train || !test)
+    throw new UserError(
+      `${where}: --split tenth takes a tenth of the training examples, and tests on others; there is no ` +
+        `${train ? "test or validation" : "training"} file with labels`,
+    );
+  const { tenth } = withoutTenth(train.examples, tenthOf(task));
+  return {
+    validation: shuffled(tenth, `${seed}/draw/${task.id}`).slice(0, count),
+    test: test.examples,
+    sources: { validation: train.source, test: test.source },
+  };
 }
 
 /**
@@ -135,7 +181,8 @@ async function paperData(read: SplitReader, count: number, where: string): Promi
  * With a labelled test file: test is that file, validation is drawn from the validation file, else from train.
  * Without (published test sets hide their labels): test is the published development file and validation is
  * drawn from train; with a development file alone, it is shuffled and cut.
- * @param split `paper` cuts one set in two as the papers do, the first `count` for validation, the rest for the test
+ * @param split `paper` draws as SuperMerge and TIES do; `tenth` from a tenth of the training examples, which
+ *   {@link trainingData} with that split keeps fine-tuning from
  */
 export async function loadTaskData(dataFolder: string, task: Task, options: DrawOptions): Promise<TaskData> {
   const drawn = await drawnData(dataFolder, task, options);
@@ -148,14 +195,12 @@ async function unanswered(dataFolder: string, task: Task): Promise<ReadSplit | u
   return (await read("validation")) ?? (await read("train"));
 }
 
-async function drawnData(
-  dataFolder: string,
-  task: Task,
-  { valPerTask: count, seed, split = "files", mayLackAnswers }: DrawOptions,
-): Promise<TaskData> {
+async function drawnData(dataFolder: string, task: Task, options: DrawOptions): Promise<TaskData> {
+  const { valPerTask: count, seed, split = "files", mayLackAnswers } = options;
   const read = await splitReader(dataFolder, task);
   const where = `${dataFolder}/${task.id}`;
   if (split === "paper") return paperData(read, count, where);
+  if (split === "tenth") return tenthData(read, task, options, where);
   const draw = (examples: readonly Example[]) => shuffled(examples, `${seed}/draw/${task.id}`);
   const labelledTest = await read("test");
   const development = await read("validation");

@@ -90,7 +90,7 @@ async function openKinds(name: string) {
   for (const [expert, id] of zip(family.experts, golden.tasks)) {
     const task = tasks[id]!;
     const examples = golden.examples[id]!.flatMap((one) => [
-      ...encoder.encode(parseExample({ fields: fieldsOf[id]!(one as never[]), where: id }, task)!, task),
+      encoder.encode(parseExample({ fields: fieldsOf[id]!(one as never[]), where: id }, task)!, task)[0]!,
     ]);
     jobs.push({ id, task, examples, expert, head: await loadHead(expert, head, headKind(task)) });
   }

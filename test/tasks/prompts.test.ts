@@ -19,7 +19,7 @@ const bare: TextTokenizer = { ...tokenizer, whole: (text) => text.trim().split("
 const task = { id: "t", kind: "pair", labels: ["a", "b"] } as unknown as Task;
 const example = { texts: [["x"]], label: 0 } as never;
 const prompts = {
-  of: () => [() => ({ prompt: "1 2 3 4 5 6 7 8", answers: ["91", "92 93"] })],
+  of: () => [{ name: "one", put: () => ({ prompt: "1 2 3 4 5 6 7 8", answers: ["91", "92 93"], label: 0 }) }],
   fileOf: () => "prompts.yaml",
 };
 const rowsOf = (scores: "decoder" | "encoder-decoder", encoder: TextTokenizer, maxLength: number) =>

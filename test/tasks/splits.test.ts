@@ -111,24 +111,60 @@ const order = golden<{ count: number; seed: number; order: number[] }[]>("shuffl
 
 test("the papers' split cuts the published validation set in Python's order with seed 42", async () => {
   const published = order.find(({ count, seed }) => count === 56 && seed === 42)!;
-  for (const [files, name, first] of [
-    [{ train: 9, validation: 56 }, "validation", 100],
-    [{ train: 9, validation: 9, test: 56 }, "test", 200],
+  for (const [files, hidden, name, first] of [
+    [{ train: 9, validation: 56 }, [], "validation", 100],
+    [{ train: 9, validation: 56, test: 9 }, ["test"], "validation", 100],
+    // Alone it may be called a test set.
+    [{ train: 9, test: 56 }, [], "test", 200],
+    [{ train: 9, validation: 9, test: 56 }, ["validation"], "test", 200],
   ] as const) {
-    const data = await dataOf(files);
+    const data = await dataOf(files, { hidden });
     const found = await loadTaskData(data, rte, { valPerTask: 50, seed: 5, split: "paper" });
     expect(numbers([...found.validation, ...found.test])).toEqual(published.order.map((n) => first + n));
     expect(found.validation).toHaveLength(50);
     expect(found.sources.validation.name).toBe(join(data, "rte", `${name}.jsonl`));
     expect(found.sources.test).toBe(found.sources.validation);
   }
-  // With labels hidden in the test file, the validation file is what was published.
-  const hidden = await dataOf({ validation: 7, test: 7 }, { hidden: ["test"] });
-  expect(
-    sorted(
-      numbers((await loadTaskData(hidden, rte, { valPerTask: 6, seed: 0, split: "paper" })).validation),
-    )[0],
-  ).toBeGreaterThan(99);
+});
+
+test("where the published test set has labels, the papers test on all of it", async () => {
+  const published = order.find(({ count, seed }) => count === 56 && seed === 42)!;
+  const data = await dataOf({ train: 9, validation: 56, test: 40 });
+  const found = await loadTaskData(data, rte, { valPerTask: 50, seed: 5, split: "paper" });
+  expect(numbers(found.validation)).toEqual(published.order.slice(0, 50).map((n) => 100 + n));
+  expect(numbers(found.test)).toEqual(range(200, 40));
+  expect(found.sources.test.name).toBe(join(data, "rte", "test.jsonl"));
+  // More than there are is all of them: nothing is cut.
+  const all = await loadTaskData(data, rte, { valPerTask: 500, seed: 5, split: "paper" });
+  expect(all.validation).toHaveLength(56);
+});
+
+test("a tenth of the training examples is for merges, whatever the seeds: experts are not trained on it", async () => {
+  for (const files of [
+    { train: 95, validation: 20 },
+    { train: 95, validation: 20, test: 10 },
+  ]) {
+    const data = await dataOf(files);
+    const drawn = (seed: number, valPerTask = 100) =>
+      loadTaskData(data, rte, { valPerTask, seed, split: "tenth" });
+    const tenth = sorted(numbers((await drawn(0)).validation));
+    expect(tenth).toHaveLength(9);
+    expect(sorted(numbers((await drawn(1)).validation))).toEqual(tenth);
+    expect(numbers((await drawn(1, 4)).validation)).toEqual(numbers((await drawn(1)).validation).slice(0, 4));
+    expect(numbers((await drawn(1)).validation)).not.toEqual(numbers((await drawn(0)).validation));
+    const tests = "test" in files ? range(200, 10) : range(100, 20);
+    expect(numbers((await drawn(0)).test)).toEqual(tests);
+    for (const seed of [0, 7]) {
+      const { train, judge, sources } = await trainingData(data, rte, seed, "tenth");
+      expect(sorted(numbers(judge))).toEqual(tenth);
+      expect(sorted([...numbers(train), ...tenth])).toEqual(range(0, 95));
+      expect(sources.map(({ name }) => name)).toEqual([join(data, "rte", "train.jsonl")]);
+    }
+  }
+  const refused = async (files: Parameters<typeof dataOf>[0]) =>
+    loadTaskData(await dataOf(files), rte, { valPerTask: 1, seed: 0, split: "tenth" });
+  await expect(refused({ train: 20 })).rejects.toThrow("there is no test or validation file with labels");
+  await expect(refused({ test: 20 })).rejects.toThrow("there is no training file with labels");
 });
 
 test("the papers' split is refused where nothing would be left, or nothing was published", async () => {
@@ -143,7 +179,7 @@ test("the papers' split is refused where nothing would be left, or nothing was p
   const none = await dataOf({ train: 50 });
   const unpublished = loadTaskData(none, rte, { valPerTask: 7, seed: 0, split: "paper" });
   await expect(unpublished).rejects.toThrow(
-    `${none}/rte: --split paper cuts the published validation set, and there is none with labels`,
+    `${none}/rte: --split paper draws from the published validation set, and there is none with labels`,
   );
   await expect(unpublished).rejects.toBeInstanceOf(UserError);
 });

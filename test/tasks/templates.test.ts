@@ -11,7 +11,7 @@ import { temporaryFolder } from "../helpers.js";
 /** What a template makes of an example, and which templates a task gets. */
 const folder = await temporaryFolder();
 const task = (id: string, kind: Task["kind"], labels: string[] | null = ["yes", "no"]): Task =>
-  ({ id, kind, labels, max_new_tokens: 8, synthetic: false, what: "" }) as Task;
+  ({ id, kind, labels, metrics: ["accuracy"], max_new_tokens: 8, synthetic: false, what: "" }) as Task;
 /** A text with a class, or several with an ending each. */
 const textExample = (texts: Example["texts"], label: number, fields = {}): Example => ({
   kind: "text",
@@ -61,7 +61,7 @@ async function folderOf(tasks: Readonly<Record<string, readonly Entry[] | string
 /** What one template makes of an example. */
 async function made1(entry: Entry, of: Task, example: Example) {
   const prompts = await loadPrompts(await folderOf({ [of.id]: [entry] }));
-  return prompts.of(of)[0]!(example);
+  return prompts.of(of)[0]!.put(example)!;
 }
 
 test("what stands before ||| is given, without the spaces around it; the answers are its choices", async () => {
@@ -72,6 +72,7 @@ test("what stands before ||| is given, without the spaces around it; the answers
   expect(await made1(entry, rte, pair)).toEqual({
     prompt: "A man sleeps. So: He is awake.",
     answers: ["Yes", "No"],
+    label: 1,
   });
 });
 
@@ -113,6 +114,7 @@ test("of a choice, the endings are its choices, and by their numbers choice1, ch
   expect(await made1({ jinja, answer_choices: "{{choices | join(' ||| ')}}" }, choice, endings)).toEqual({
     prompt: "It fell. It broke. It sang. It broke./It sang.",
     answers: ["It broke.", "It sang."],
+    label: 0,
   });
   const plain = { jinja: "{% if choices is defined %}choices{% endif %}-", answer_choices: "a ||| b" };
   expect((await made1(plain, rte, pair)).prompt).toBe("-");
@@ -123,9 +125,10 @@ test("a text to be said: the template's, else the first that is right", async ()
   expect(await of(" {{text_a}} {{answers | join('+')}} {{answer}} ||| {{answers[1]}} ")).toEqual({
     prompt: "Who? Me.+Myself. Me.",
     answers: ["Myself."],
+    label: 0,
   });
-  expect(await of("{{text_a}}")).toEqual({ prompt: "Who?", answers: ["Me."] });
-  expect(await of("{{text_a}} |||  ")).toEqual({ prompt: "Who?", answers: ["Me."] });
+  expect(await of("{{text_a}}")).toEqual({ prompt: "Who?", answers: ["Me."], label: 0 });
+  expect(await of("{{text_a}} |||  ")).toEqual({ prompt: "Who?", answers: ["Me."], label: 0 });
   const { prompt } = await made1(
     { jinja: "{% if answer is defined %}a{% endif %}-", answer_choices: "a ||| b" },
     rte,
@@ -142,8 +145,8 @@ test("templates that rank answers are for what competes, the others for what is 
   ];
   const root = await folderOf({ rte: entries, squad: entries });
   const prompts = await loadPrompts(root);
-  expect(prompts.of(rte).map((template) => template(pair).prompt)).toEqual(["ranked"]);
-  expect(prompts.of(asked).map((template) => template(question).prompt)).toEqual(["said", "said too"]);
+  expect(prompts.of(rte).map((template) => template.put(pair)?.prompt)).toEqual(["ranked"]);
+  expect(prompts.of(asked).map((template) => template.put(question)?.prompt)).toEqual(["said", "said too"]);
   expect(prompts.of(rte), "compiled once").toBe(prompts.of(rte));
   expect(prompts.fileOf(rte)).toBe(join(root, "rte", "templates.yaml"));
 });
@@ -182,7 +185,7 @@ test.each([
   const entry = { jinja: "from there", answer_choices: "a ||| b" };
   const root = await folderOf({ [`some/where/${name}`]: [entry] });
   const prompts = await loadPrompts(root);
-  expect(prompts.of(task(id, "pair"))[0]!(pair).prompt).toBe("from there");
+  expect(prompts.of(task(id, "pair"))[0]!.put(pair)!.prompt).toBe("from there");
   expect(prompts.fileOf(task(id, "pair"))).toBe(join(root, "some/where", name, "templates.yaml"));
 });
 
@@ -191,7 +194,7 @@ test("a folder of the task's own name comes before promptsource's", async () => 
   const prompts = await loadPrompts(
     await folderOf({ "a/winogrande_xl": entry("theirs"), "b/winogrande": entry("own") }),
   );
-  expect(prompts.of(task("winogrande", "pair"))[0]!(pair).prompt).toBe("own");
+  expect(prompts.of(task("winogrande", "pair"))[0]!.put(pair)!.prompt).toBe("own");
 });
 
 test("only files called templates.yaml are read", async () => {
@@ -206,7 +209,7 @@ test("promptsource's own tags are read without a word", async () => {
   const text =
     'dataset: rte\ntemplates:\n  one: !Template\n    name: n\n    jinja: "x"\n    answer_choices: a ||| b\n';
   const prompts = await loadPrompts(await folderOf({ rte: text }));
-  expect(prompts.of(rte)[0]!(pair)).toEqual({ prompt: "x", answers: ["a", "b"] });
+  expect(prompts.of(rte)[0]!.put(pair)!).toEqual({ prompt: "x", answers: ["a", "b"], label: 1 });
   expect(warned).not.toHaveBeenCalled();
   warned.mockRestore();
 });
@@ -240,11 +243,11 @@ test("a template that fails says where it stands, and for which task", async () 
   expect(() => prompts.of(rte)).toThrow(`${root}/rte/templates.yaml: template "n0" of rte: `);
   expect(() => prompts.of(rte)).toThrow(UserError);
   const [short] = prompts.of(task("cb", "pair"));
-  expect(short!({ ...pair, label: 0 }).answers).toEqual(["only"]);
-  expect(() => short!(pair)).toThrow(
+  expect(short!.put({ ...pair, label: 0 })!.answers).toEqual(["only"]);
+  expect(() => short!.put(pair)).toThrow(
     `${root}/cb/templates.yaml: template "short" of cb: it gives 1 answers, the example's is number 1`,
   );
-  expect(() => short!(pair)).toThrow(UserError);
+  expect(() => short!.put(pair)).toThrow(UserError);
 });
 
 test("the templates that ship: every answer of a task, and none for a task without any", async () => {
@@ -254,19 +257,24 @@ test("the templates that ship: every answer of a task, and none for a task witho
   const templates = prompts.of(rte);
   expect(templates.length).toBeGreaterThan(1);
   for (const template of templates) {
-    const { prompt, answers } = template(pair);
+    const { prompt, answers } = template.put(pair)!;
     expect(prompt).toContain("A man sleeps.");
     expect(answers).toHaveLength(2);
   }
-  expect(prompts.of(choice)[0]!(endings).answers).toEqual(["It broke.", "It sang."]);
+  expect(prompts.of(choice)[0]!.put(endings)!.answers).toEqual(["It broke.", "It sang."]);
   // One that ships without answers of its own: the endings compete, or the classes' names.
+  const columns = { background: "b", situation: "s", question: "q", answer: "It broke." };
   const bare = (kind: "choice" | "pair", labels: string[] | null, example: Example) =>
-    prompts.of(task("ropes", kind, labels))[0]!(example).answers;
+    prompts.of(task("ropes", kind, labels))[0]!.put({ ...example, fields: columns } as Example)!.answers;
   expect(bare("choice", null, endings)).toEqual(["It broke.", "It sang."]);
-  const classes = (await loadPrompts()).of(task("ropes", "pair", ["yes", "no"]))[0]!(pair).answers;
+  const classes = (await loadPrompts())
+    .of(task("ropes", "pair", ["yes", "no"]))[0]!
+    .put({ ...pair, fields: { ...columns, answer: "yes" } } as Example)!.answers;
   expect(classes).toEqual(["yes", "no"]);
   const nameless = (await loadPrompts()).of(task("ropes", "generate", null))[0]!;
-  expect(() => nameless({ ...pair, label: 0 })).toThrow("it gives 0 answers, the example's is number 0");
+  expect(() => nameless.put({ ...pair, label: 0, fields: columns } as Example)).toThrow(
+    'it calls "It broke." right, which is none of its answers',
+  );
   const without = () => prompts.of(task("nothing", "pair"));
   expect(without).toThrow(
     "there is no prompt for task nothing; give a file like data/prompts.yaml, or a folder of promptsource's templates",
@@ -289,9 +297,10 @@ test("templates of one's own stand in a file of the form that ships, or in a fol
     const prompts = await loadPrompts(given);
     expect(prompts.fileOf(mood)).toBe(path);
     const [template] = prompts.of(mood);
-    expect(template!(textExample([["It rains."]], 0))).toEqual({
+    expect(template!.put(textExample([["It rains."]], 0))).toEqual({
       prompt: "It rains. How?",
       answers: ["sad", "glad"],
+      label: 0,
     });
   }
   await writeFile(path, "mood: 3\n");
