@@ -38,7 +38,8 @@ export async function zeroShotHead(
 ): Promise<Member> {
   const { checkpoint } = base;
   const { labels } = task;
-  if (!labels || labels.every((label) => /^\d+$/.test(label)))
+  // A digit may be a name, where captions say what it is of.
+  if (!labels || (!task.prompts && labels.every((label) => /^\d+$/.test(label))))
     throw new UserError(
       `${task.id}: a head is made from the names of its classes, and it has numbers alone; ` +
         `name them ("labels" in the data folder's tasks.json), or give experts with a head ` +
