@@ -1,6 +1,6 @@
 import { Option, type Command } from "commander";
 import { writeText } from "../checkpoint/files.js";
-import { loadSettings } from "../config/load.js";
+import { loadSettings, readSettingsFile } from "../config/load.js";
 import { wholeNumber } from "../config/numbers.js";
 import { settings } from "../config/settings.js";
 import type { GeneratedText } from "../evaluate/generations.js";
@@ -38,23 +38,27 @@ const answerLines = (answers: Evaluation["answers"]): string =>
 
 interface EvaluateFlags extends Given {
   answers?: string;
+  config?: string;
   show?: number;
   json?: boolean;
 }
 
 async function runEvaluate(
   folder: string,
-  { show, json, answers: file, ...options }: EvaluateFlags,
+  { show, json, config, answers: file, ...options }: EvaluateFlags,
 ): Promise<void> {
   // The tasks a folder holds are not known yet; any name stands in, so that the other options are checked.
-  const chosen = await loadSettings({ tasks: "all", ...options });
+  const inFile = config === undefined ? {} : await readSettingsFile(config);
+  const chosen = await loadSettings({ ...("tasks" in inFile ? {} : { tasks: "all" }), ...options }, config);
   const { readModel, startFor } = await import("../inputs/prepare.js");
   const { evaluateFolder, homeOf } = await import("../run/evaluate.js");
   const { base } = await fetchNamed({ base: chosen.base }, startCommand());
   await startFor((await readModel(await homeOf({ folder, base }))).model, chosen.backend);
   // What the user did not give is as in the run that wrote the folder.
-  const { tasks, seed, maxLength, valPerTask } = chosen;
-  const given = Object.entries({ tasks, seed, maxLength, valPerTask }).filter(([key]) => key in options);
+  const { tasks, seed, maxLength, valPerTask, testPerTask, split, score } = chosen;
+  const given = Object.entries({ tasks, seed, maxLength, valPerTask, testPerTask, split, score }).filter(
+    ([key]) => key in options || key in inFile,
+  );
   const { rows, synthetic, said, classes, answers } = await evaluateFolder({
     folder,
     base,
@@ -104,6 +108,9 @@ export function addEvaluate(program: Command): void {
         "validation examples a task: a task with a single file is tested on the rest (default: as the run)",
       ),
     )
+    .addOption(settingOption("testPerTask", "test examples a task, drawn by the seed (default: as the run)"))
+    .addOption(settingOption("split", `${settings.split.help} (default: as the run)`))
+    .addOption(settingOption("score", `${settings.score.help} (default: as the run)`))
     .addOption(settingOption("seed", "draws those examples (default: as the run)"))
     .addOption(settingOption("backend", `${settings.backend.help} (default: auto)`))
     .addOption(
@@ -114,6 +121,7 @@ export function addEvaluate(program: Command): void {
         wholeNumber(),
       ),
     )
+    .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
     .option("--answers <file>", "write what is said to every test example, a line of JSON each")
     .option("--json", "print the rows as JSON")
     .addHelpText(

@@ -11,18 +11,21 @@ const explainHelp = `
 Examples:
   $ train-merge explain --tasks rte,cb,copa
   $ train-merge explain --tasks rte,cb --base base --experts experts --memory-budget 2GB
+  $ train-merge explain --config merge.yaml
   $ train-merge explain --shape experiments/t0-3b --count 11 --batch-size 8 --memory-budget 4GB`;
 
 interface ExplainFlags extends Given {
+  config?: string;
   shape?: string;
   count?: number;
   json?: boolean;
 }
 
-async function runExplain({ shape, count, json, ...options }: ExplainFlags): Promise<void> {
-  if (shape !== undefined && count === undefined && options["tasks"] === undefined)
+async function runExplain({ shape, count, json, config, ...options }: ExplainFlags): Promise<void> {
+  if (shape !== undefined && count === undefined && options["tasks"] === undefined && config === undefined)
     throw new UsageError("--shape needs --count, the number of experts");
-  const chosen = await loadSettings(shape === undefined ? options : { tasks: "experts", ...options });
+  const asked = shape === undefined || config !== undefined ? options : { tasks: "experts", ...options };
+  const chosen = await loadSettings(asked, config);
   const { explainMemory } = await import("../run/explain.js");
   const plan = await explainMemory({ ...(await fetchNamed(chosen, startCommand())), shape, count });
   const { what, engine, step, budget, rates, predictions, equation6 } = plan;
@@ -45,6 +48,7 @@ export function addExplain(program: Command): void {
   // Every setting of a merge: a command line that merges is explained as it stands.
   addSettings(command);
   command
+    .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
     .option(
       "--shape <folder>",
       "a folder with config.json and safetensors files, or with config.json and header.json (a " +

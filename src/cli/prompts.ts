@@ -7,6 +7,7 @@ import { checkedOption, printJson, settingOption, type Given } from "./options.j
 import { startCommand } from "./running.js";
 
 interface PromptFlags extends Given {
+  config?: string;
   show: number;
   json?: boolean;
 }
@@ -39,6 +40,7 @@ export function addPrompts(program: Command): void {
     .addOption(settingOption("datasets"))
     .addOption(settingOption("columns"))
     .addOption(settingOption("prompts"))
+    .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
     .addOption(checkedOption("--show <n>", "examples that are shown", wholeNumber()).default(1))
     .option("--json", "print them as JSON")
     .addHelpText(
@@ -46,8 +48,8 @@ export function addPrompts(program: Command): void {
       "\nExamples:\n  $ train-merge prompts rte\n" +
         "  $ train-merge prompts copa --data data/text --prompts promptsource/templates --show 3",
     )
-    .action(async (task: string, { show, json, ...options }: PromptFlags) => {
-      const chosen = await loadSettings({ ...options, tasks: task });
+    .action(async (task: string, { show, json, config, ...options }: PromptFlags) => {
+      const chosen = await loadSettings({ ...options, tasks: task }, config);
       const { data = shippedData } = await fetchNamed(chosen, startCommand());
       const { showPrompts } = await import("../run/prompts.js");
       const { prompts, columns } = chosen;
