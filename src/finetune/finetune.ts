@@ -37,7 +37,7 @@ async function finetuneIdentity(
   encoder: Encoder,
   tasks: readonly TrainingTask[],
 ): Promise<string> {
-  const inFolder = ["tokenizer.json", "preprocessor_config.json"]
+  const inFolder = ["tokenizer.json", "spiece.model", "preprocessor_config.json"]
     .map((file) => join(options.base, file))
     .filter(existsSync);
   const files = [

@@ -203,7 +203,12 @@ function hashedFiles({
       const config = join(headFolder(folder, task), fileNames.config);
       files.push({ role, path: headPath(folder, task) }, { role, path: config });
     }
-  for (const file of ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"]) {
+  for (const file of [
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+  ]) {
     const path = join(base.checkpoint.folder, file);
     if (existsSync(path)) files.push({ role: base.label, path });
   }

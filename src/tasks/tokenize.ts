@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { readJson } from "../checkpoint/files.js";
+import { readSentencePiece } from "../checkpoint/sentencepiece.js";
 import { messageOf, UserError } from "../errors.js";
 import { charactersOf, type Spelling } from "./characters.js";
 import { isObject } from "./columns.js";
@@ -77,7 +78,11 @@ async function readObject(path: string): Promise<Readonly<Record<string, unknown
 
 /** The tokenizer of a folder's files, and what it puts around texts. */
 interface ReadTokenizer {
+  /** The file that it is read from. */
+  readonly path: string;
   readonly tokenizer: Tokenizer;
+  /** What is done to a text before. */
+  prepare(text: string): string;
   readonly form: Template;
   readonly spelling: Spelling;
   /** Whether words are given to it with the space in front of each: GPT-2 and RoBERTa. */
@@ -93,21 +98,42 @@ const specialsIn = (added: unknown): string[] =>
       : [],
   );
 
-async function readTokenizer(folder: string, path: string): Promise<ReadTokenizer> {
-  const json = await readObject(path);
+/** SentencePiece's own file, where a tokenizer was never saved as a fast one. */
+const sentencePieceFile = "spiece.model";
+/** As many as T5 has where its config does not say. */
+const customaryExtra = 100;
+
+/** What a folder says of its tokenizer, and what is done to a text before. @throws UserError where it says nothing */
+async function tokenizerFiles(folder: string, config: Readonly<Record<string, unknown>>) {
+  const path = join(folder, "tokenizer.json");
+  if (existsSync(path)) return { path, json: await readObject(path), prepare: (text: string) => text };
+  const model = join(folder, sentencePieceFile);
+  if (!existsSync(model))
+    throw new UserError(
+      `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained), ` +
+        "or name the base that has one with --base",
+    );
+  const { extra_ids: extra = customaryExtra } = config;
+  if (typeof extra !== "number" || extra < 0 || extra > 10_000)
+    throw new UserError(`${folder}: tokenizer_config.json: extra_ids must be a number`);
+  return { path: model, ...(await readSentencePiece(model, extra)) };
+}
+
+async function readTokenizer(folder: string): Promise<ReadTokenizer> {
+  const configPath = join(folder, "tokenizer_config.json");
+  const config = existsSync(configPath) ? await readObject(configPath) : {};
+  const { path, json, prepare } = await tokenizerFiles(folder, config);
   const steps = preTokenizersIn(json["pre_tokenizer"]);
   const isByteLevel = steps.some((step) => isObject(step) && step["type"] === "ByteLevel");
   let spelling: Spelling = "letters";
   if (isObject(json["model"]) && json["model"]["type"] === "WordPiece") spelling = "words";
   if (isByteLevel) spelling = "bytes";
   const form = readTemplate(json["post_processor"], path);
-  const configPath = join(folder, "tokenizer_config.json");
-  const config = existsSync(configPath) ? await readObject(configPath) : {};
   try {
     // Later models have a step in front of it.
     const spaced = isByteLevel && steps.length === 1;
     const specials = specialsIn(json["added_tokens"]);
-    return { tokenizer: new Tokenizer(json, config), form, spelling, spaced, specials };
+    return { path, tokenizer: new Tokenizer(json, config), prepare, form, spelling, spaced, specials };
   } catch (error) {
     throw new UserError(`${path}: ${messageOf(error)}`);
   }
@@ -168,24 +194,18 @@ function windowsOf(
 }
 
 /**
- * Reads `tokenizer.json` of a folder. Truncates to `maxLength` (longest first); pads nothing: a batch pads
- * itself to its longest row, whatever padding the file asks for.
+ * Reads `tokenizer.json` of a folder, or SentencePiece's `spiece.model` where there is none. Truncates to `maxLength`
+ * (longest first); pads nothing: a batch pads itself to its longest row, whatever padding the file asks for.
  */
 export async function loadTokenizer(folder: string, maxLength: number): Promise<TextTokenizer> {
-  const path = join(folder, "tokenizer.json");
-  if (!existsSync(path))
-    throw new UserError(
-      `${folder}: there is no tokenizer.json; save the tokenizer beside the model (a fast one, save_pretrained), ` +
-        "or name the base that has one with --base",
-    );
-  const read = await readTokenizer(folder, path);
-  const { tokenizer, form } = read;
+  const read = await readTokenizer(folder);
+  const { path, tokenizer, prepare, form } = read;
   const roomIn = (pieces: readonly TemplatePiece[]) =>
     maxLength - fillTemplate(form, pieces, noTexts).ids.length;
   const room = { single: roomIn(form.single), pair: roomIn(form.pair) };
   if (Math.min(room.single, room.pair) < 2)
     throw new UserError(`${path}: its special tokens leave no room for text in ${maxLength} tokens`);
-  const tokens = (text: string) => [...tokenizer.encode(text, { add_special_tokens: false }).ids];
+  const tokens = (text: string) => [...tokenizer.encode(prepare(text), { add_special_tokens: false }).ids];
   const words: WordReader = { ...read, room, tokens };
   return {
     vocabulary: tokenizer.get_vocab(true).size,
