@@ -175,8 +175,8 @@ export async function readSentencePiece(path: string, extra: number): Promise<Se
   const isOther = pieces.some(({ text, type }) => type === kinds.byte || /^(<cls>|\[CLS\])$/.test(text));
   if (modelType !== 1 || end < 0 || unknown < 0 || isOther)
     throw new UserError(
-      `${path}: it is not of T5's kind (unigrams, with an end and an unknown token); save the tokenizer as a fast one ` +
-        "(save_pretrained, tokenizer.json)",
+      `${path}: it is not of T5's kind (unigrams, with an end and an unknown token); save the tokenizer as a fast ` +
+        "one (save_pretrained, tokenizer.json)",
     );
   const special = pieces.flatMap(({ text, type }, id) =>
     type === kinds.control || type === kinds.unknown ? [{ id, content: text }] : [],

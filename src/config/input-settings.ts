@@ -39,7 +39,9 @@ export const inputSettings = {
   datasets: {
     argument: "<pairs>",
     schema: namedTexts.optional(),
-    help: "datasets of the hub as data: mood=org/name, or org/name:config, each with @revision behind it if need be",
+    help:
+      "datasets of the hub as data: mood=org/name, org/name:config, or org/name:config/part where a split has several," +
+      " each with @revision behind it if need be",
   },
   columns: {
     argument: "<pairs>",

@@ -6,19 +6,26 @@ import { digest } from "../checkpoint/files.js";
 import { errorCode, UserError } from "../errors.js";
 import { fetchRepository, hubId, staysInside, type HubHooks, type HubId, type Wanted } from "./hub.js";
 
-/** A dataset by its id, and which of its configurations. */
+/** A dataset by its id, which of its configurations, and which part of it where a split has several. */
 export interface DatasetId extends HubId {
   readonly config: string | undefined;
+  readonly part: string | undefined;
 }
 
-/** "org/name", "org/name:config", each with "@revision" behind it. @throws UserError for anything else */
+/**
+ * "org/name", "org/name:config", "org/name:config/part" (facebook/anli:plain_text/r1, nyu-mll/glue:mnli/matched), each
+ * with "@revision" behind it.
+ * @throws UserError for anything else
+ */
 export function datasetId(text: string): DatasetId {
-  const [, name = "", config, revision = ""] =
-    /^([\w.-]+\/[\w.-]+)(?::([\w.-]+))?(@[\w./-]+)?$/.exec(text) ?? [];
+  const [, name = "", config, part, revision = ""] =
+    /^([\w.-]+\/[\w.-]+)(?::([\w.-]+)(?:\/([\w.-]+))?)?(@[\w./-]+)?$/.exec(text) ?? [];
   const id = hubId(name + revision);
   if (!id)
-    throw new UserError(`${text}: a dataset of the hub is named org/name, org/name:config or …@revision`);
-  return { ...id, config };
+    throw new UserError(
+      `${text}: a dataset of the hub is named org/name, org/name:config, org/name:config/part or …@revision`,
+    );
+  return { ...id, config, part };
 }
 
 const splits = ["train", "validation", "test"] as const;
@@ -106,15 +113,25 @@ async function dataFiles(folder: string): Promise<string[]> {
     .sort();
 }
 
+/** A file's name without its number among others: of an only file, without its ending. */
+const stemOf = (path: string): string => path.replace(/-\d{5}-of-\d{5}\.\w+$|[-_/]\d+\.\w+$|\.\w+$/, "");
+
+/** The files of a split that are of the part which is asked for, where there are several. @throws UserError */
+function ofPart(split: Split, files: readonly string[], asked: string): readonly string[] {
+  const stems = [...new Set(files.map(stemOf))];
+  const { part } = datasetId(asked);
+  if (stems.length <= 1) return files;
+  const chosen = stems.filter((stem) => part !== undefined && basename(stem).split(/[-_.]/).includes(part));
+  if (chosen.length === 1) return files.filter((path) => chosen.includes(stemOf(path)));
+  throw new UserError(
+    `${asked}: its ${split} split is of several parts (${stems.map((stem) => basename(stem)).join(", ")}); name one: ` +
+      "org/name:config/part, such as facebook/anli:plain_text/r1",
+  );
+}
+
 /** What a split's files are called in a data folder. @throws UserError where several are of a form that is one file */
 function namesFor(split: Split, files: readonly string[], asked: string): string[] {
   if (files.length === 0) return [];
-  const stems = new Set(files.map((path) => path.replace(/[-_]?\d+(-of-\d+)?\.\w+$/, "")));
-  if (stems.size > 1)
-    throw new UserError(
-      `${asked}: its ${split} split is of several kinds (${[...stems].map((stem) => basename(stem)).join(", ")}); ` +
-        "copy the files of one into a data folder",
-    );
   const kind = extname(files[0] ?? "").replace(/^\.json$/, ".jsonl");
   if (files.length === 1) return [`${split}${kind}`];
   if (kind !== ".parquet" && kind !== ".arrow")
@@ -168,7 +185,8 @@ export async function dataFromHub(
       datasetId(asked),
     ).map(({ path }) => path);
     for (const split of splits) {
-      const ofSplit = files.filter((path) => splitOf(path) === split);
+      const named = files.filter((path) => splitOf(path) === split);
+      const ofSplit = ofPart(split, named, asked);
       for (const [i, name] of namesFor(split, ofSplit, asked).entries()) {
         const file = ofSplit[i];
         if (file !== undefined) await linkTo(join(from, file), join(folder, task, name));

@@ -33,6 +33,16 @@ await put("me/many", "en/train.jsonl", "en/test.jsonl", "de/train.jsonl", "de/te
 await put("me/folders", "sst/train/0000.parquet", "sst/validation/0000.parquet");
 await put("me/parts", "train-1.csv", "train-2.csv");
 await put("me/script", "load.py");
+const shard = "00000-of-00001.parquet";
+await put(
+  "me/rounds",
+  ...["train", "dev", "test"].flatMap((split) => [1, 2].map((n) => `plain_text/${split}_r${n}-${shard}`)),
+);
+await put(
+  "me/glue",
+  `mnli/train-${shard}`,
+  ...["matched", "mismatched"].map((part) => `mnli/validation_${part}-${shard}`),
+);
 
 const hooks = { note: () => {}, progress: () => {} };
 const made = (datasets: Record<string, string>, data?: string) =>
@@ -70,6 +80,24 @@ test("a configuration is named, and asked for where there are several; a split m
   expect(Object.keys(await held(folders.folder, "mood"))).toEqual(["train.parquet", "validation.parquet"]);
 });
 
+test("of a split in several parts one is named; what has one part is that", async () => {
+  const rounds = await made({ anli: "me/rounds:plain_text/r2" });
+  expect(await held(rounds.folder, "anli")).toEqual({
+    "train.parquet": `plain_text/train_r2-${shard}`,
+    "validation.parquet": `plain_text/dev_r2-${shard}`,
+    "test.parquet": `plain_text/test_r2-${shard}`,
+  });
+  const { folder } = await made({ mnli: "me/glue:mnli/matched" });
+  expect(await held(folder, "mnli")).toEqual({
+    "train.parquet": `mnli/train-${shard}`,
+    "validation.parquet": `mnli/validation_matched-${shard}`,
+  });
+  for (const asked of ["me/rounds:plain_text", "me/rounds:plain_text/r3"])
+    await expect(made({ anli: asked })).rejects.toThrow(
+      `${asked}: its train split is of several parts (train_r1, train_r2); name one: org/name:config/part`,
+    );
+});
+
 test("other tasks stand beside, as they are in the data folder; the same again is the same folder", async () => {
   const data = join(root, "data");
   await mkdir(join(data, "own"), { recursive: true });
@@ -83,7 +111,12 @@ test("other tasks stand beside, as they are in the data folder; the same again i
 
 test("what is none, and what cannot be read as one, is refused in a line", async () => {
   expect(() => datasetId("plain")).toThrow("plain: a dataset of the hub is named org/name");
-  expect(datasetId("me/one:de@main")).toEqual({ name: "me/one", revision: "main", config: "de" });
+  expect(datasetId("me/one:de@main")).toEqual({
+    name: "me/one",
+    revision: "main",
+    config: "de",
+    part: undefined,
+  });
   await expect(made({ mood: "me/parts" })).rejects.toThrow(
     "its train split is 2 files (train-1.csv, train-2.csv …)",
   );
