@@ -40,8 +40,8 @@ export const inputSettings = {
     argument: "<pairs>",
     schema: namedTexts.optional(),
     help:
-      "datasets of the hub as data: mood=org/name, org/name:config, or org/name:config/part where a split has several," +
-      " each with @revision behind it if need be",
+      "datasets of the hub as data: mood=org/name, org/name:config, or …:config/part where a split has several, " +
+      "each with @revision behind it if need be",
   },
   columns: {
     argument: "<pairs>",
