@@ -5,7 +5,7 @@ import { loadSettings, readSettingsFile } from "../config/load.js";
 import { above, wholeNumber, commaSeparated } from "../config/numbers.js";
 import type { Settings } from "../config/schema.js";
 import { kebab, missedCode, UsageError } from "../errors.js";
-import { dataOf, fetchNamed } from "../inputs/locate.js";
+import { dataOf, fetchNamed, inOneFolder } from "../inputs/locate.js";
 import { textOf, toText } from "../report/table.js";
 import type { Experiment } from "../reproduce/types.js";
 import { startCommand } from "./running.js";
@@ -147,7 +147,12 @@ async function runReproduce(
   const made = await reproduce(
     experiment,
     {
-      options: { ...fetched, data: await dataOf(fetched) },
+      options: {
+        ...fetched,
+        data: await dataOf(fetched),
+        // Experiments merge some of the experts, and take heads of others.
+        ...(fetched.experts && { experts: await inOneFolder(fetched.experts) }),
+      },
       heldOut,
       seeds: options.seeds,
       finetuning,

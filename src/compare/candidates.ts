@@ -140,6 +140,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
     shardSize: options.shardSize,
     threads: context.threads,
     statistics: await statisticsFor(method, { model, hashes, subjects }, hooks),
+    reads: model.parameters,
     heads: { members: heads, names: head },
   };
   const found: { search?: GridPoint[] } = {};

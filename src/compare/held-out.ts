@@ -8,10 +8,13 @@ import type { InputHash } from "../report/card.js";
 import { writeHead } from "../folder/output.js";
 import { locate } from "../inputs/locate.js";
 import type { Inputs } from "../inputs/open.js";
+import { startFor } from "../inputs/prepare.js";
+import { hasTextTower, zeroShotHead } from "../inputs/zero-shot.js";
+import { hasHead } from "../models/layers.js";
 import { dataHash } from "../inputs/data.js";
 import type { ResultRow } from "../report/rows.js";
 import { evaluateFolder } from "../run/evaluate.js";
-import { loadTasks, pickTasks } from "../tasks/registry.js";
+import { loadTasks, pickTasks, type Task } from "../tasks/registry.js";
 import { loadTaskData } from "../tasks/split.js";
 import { modelFolder, type CompareContext } from "./candidates.js";
 
@@ -59,15 +62,30 @@ export async function heldOutHashes(
   return found;
 }
 
+/** An expert that has its task's head; where it is a tower alone, the head that the base's text tower makes. */
+async function headOf(
+  expert: Member,
+  task: Task,
+  { family: { base }, head, canonical, plain }: Inputs,
+  { backend }: MergeOptions,
+): Promise<Member> {
+  if (!head || hasHead(head, (name) => expert.actual.has(name)) || !hasTextTower(base)) return expert;
+  await startFor(plain, backend);
+  return zeroShotHead(base, task, head, canonical);
+}
+
 /** Scores of a written merge on the tasks; a model with heads is given those of the tasks' own experts. */
 export async function measureHeldOut(
   { out, inputs, options }: CompareContext,
   method: string,
   tasks: readonly string[],
 ): Promise<ResultRow[]> {
-  const { head, data, plan, locations } = inputs;
+  const { data, plan, locations } = inputs;
   const folder = modelFolder({ out }, method);
-  await withExpert(inputs, options, tasks, (expert) => writeHead(folder, expert, head));
+  const known = pickTasks(await loadTasks(data), tasks);
+  await withExpert(inputs, options, tasks, async (expert, i) =>
+    writeHead(folder, await headOf(expert, at(known, i), inputs, options), inputs.head),
+  );
   const settings = { ...options, folder, base: locations.base, data, tasks, placement: plan.chosen };
   return (await evaluateFolder(settings, method)).rows;
 }

@@ -28,6 +28,8 @@ export interface Partners {
   readonly kept: readonly Unmerged[];
   /** Canonical names that the result has not, but some input. */
   readonly left: readonly string[];
+  /** Canonical names that the model reads, where that is known. */
+  readonly reads?: ReadonlyMap<string, unknown> | undefined;
 }
 
 /**
@@ -36,9 +38,14 @@ export interface Partners {
  * @returns what is left as it is, a line each
  * @throws UserError naming the first tensors without a partner, unless `allow`
  */
-export function checkPartners({ total, kept, left }: Partners, first: string, allow: boolean): string[] {
-  const lacking = kept.filter(({ canonical, isOther }) => !isOther && !isOptional(canonical));
-  const extra = left.filter((name) => !isOptional(name));
+export function checkPartners(
+  { total, kept, left, reads }: Partners,
+  first: string,
+  allow: boolean,
+): string[] {
+  const isNeeded = (name: string) => !isOptional(name) && (reads?.has(name) ?? true);
+  const lacking = kept.filter(({ canonical, isOther }) => !isOther && isNeeded(canonical));
+  const extra = left.filter(isNeeded);
   const problems: string[] = [];
   if (lacking.length) {
     const named = someOf(lacking.map(({ name, why }) => `"${name}" (${why})`));

@@ -7,7 +7,7 @@ import type { MergePlan } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { headTensors } from "../models/layers.js";
-import type { HeadNames } from "../models/types.js";
+import type { HeadNames, Model } from "../models/types.js";
 import { chosenDType, type FloatDType } from "../tensor/dtype.js";
 import type { MergeHooks } from "../config/options.js";
 import { writeAround, writeHead } from "./output.js";
@@ -23,6 +23,11 @@ export interface DiskMerge {
   /** Goes on where tensors of the backbone have no partner. */
   readonly allowPartial?: boolean | undefined;
   readonly statistics?: CompileOptions["statistics"];
+  /**
+   * What the model reads, where it is known to be run afterwards: what else the base has (a CLIP's text tower beside
+   * experts that are vision towers) is copied without asking.
+   */
+  readonly reads?: Model["parameters"] | undefined;
   /** Where the inputs are experts of tasks: their heads, which are never merged, and what they are called. */
   readonly heads?: { readonly members: readonly Member[]; readonly names: HeadNames | undefined } | undefined;
 }
@@ -38,14 +43,14 @@ export interface PlannedMerge {
 
 /** Plans a merge from headers. @throws UserError where it would be none */
 export function planMerge(merge: DiskMerge): PlannedMerge {
-  const { method, values, base, inputs, statistics, heads } = merge;
+  const { method, values, base, inputs, statistics, heads, reads } = merge;
   const without = heads ? headTensors(heads.names) : [];
   const dtype = chosenDType(merge.dtype);
   const options = { method: method.name, values, dtype, without, statistics };
   const { plan, kept, left } = compileMerge({ base, inputs }, options);
   const reference = base ?? at(inputs, 0);
   const notes = checkPartners(
-    { total: plan.tensors.length, kept, left },
+    { total: plan.tensors.length, kept, left, reads },
     base ? "the base" : reference.label,
     merge.allowPartial ?? false,
   );

@@ -2,11 +2,12 @@ import { cacheFolder } from "../backend/index.js";
 import { dataFromHub } from "../hub/datasets.js";
 import { fetchModel, hubId, type HubHooks } from "../hub/hub.js";
 import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir, symlink } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeOptions } from "../config/options.js";
-import { UserError } from "../errors.js";
+import { digest } from "../checkpoint/files.js";
+import { errorCode, UserError } from "../errors.js";
 import type { Column } from "../merge/source.js";
 import { nearest } from "../nearest.js";
 import { packageFolder } from "../package.js";
@@ -174,6 +175,25 @@ export async function recipeOf(options: MergeOptions): Promise<Recipe> {
   const locations = await locate(options);
   const { family = options.base === undefined ? shippedFamily : locations.base } = options;
   return { locations, name: `${basename(family)}-${options.tasks.join("+")}` };
+}
+
+/**
+ * Experts that are named one by one (task=FOLDER) as one folder that holds a folder a task: links, in the cache.
+ * Whoever merges some of the tasks after others finds them there.
+ */
+export async function inOneFolder(experts: readonly string[]): Promise<string[]> {
+  const named = experts.map((expert) => /^(\w[\w.-]*)=(.+)$/.exec(expert));
+  if (!named.every((one) => one !== null)) return [...experts];
+  const pairs = named.map(([, task = "", folder = ""]) => [task, resolve(folder)] as const);
+  const folder = join(cacheFolder(), "experts", digest(pairs).slice(0, 20));
+  await mkdir(folder, { recursive: true });
+  for (const [task, target] of pairs) {
+    if (!isFolder(target)) throw new UserError(`${target}: there is no expert for task ${task}`);
+    await symlink(target, join(folder, task), "junction").catch((error: unknown) => {
+      if (errorCode(error) !== "EEXIST") throw error;
+    });
+  }
+  return [folder];
 }
 
 interface Named {

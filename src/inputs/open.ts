@@ -40,8 +40,9 @@ export interface Columns {
 /** Treats the experts' task vectors where that is asked for, and makes the table's columns of them. */
 export async function makeColumns(
   { recipe, options, out, hooks, resources }: RunOpening,
-  { family, factored, canonical }: OpenedModels,
+  opened: OpenedModels,
 ): Promise<Columns> {
+  const { family, factored } = opened;
   const make = (members: readonly Member[]): readonly Column[] =>
     recipe.columns?.(members) ?? members.map(columnOf);
   const { base } = family;
@@ -52,7 +53,7 @@ export async function makeColumns(
   }
   // Only here: it brings every method and the threads with it.
   const { treatExperts } = await import("./treat.js");
-  const treated = await treatExperts(out, family, options, { canonical, progress: hooks.progress });
+  const treated = await treatExperts(out, opened, options, hooks);
   resources.add(async () => {
     for (const { checkpoint } of treated) await checkpoint.close();
     await rm(join(out, fileNames.treated), { recursive: true, force: true });

@@ -1,10 +1,11 @@
 import { join } from "node:path";
-import { openMember, type Family, type Member } from "../checkpoint/family.js";
+import { openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { treatedMethod } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
 import { writeMerge } from "../folder/merge.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
+import type { OpenedModels } from "./models.js";
 
 /**
  * Writes every expert with its task vector treated, in float32, to treated/<task> in the output folder,
@@ -12,9 +13,9 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
  */
 export async function treatExperts(
   out: string,
-  { base, experts }: Family,
+  { family: { base, experts }, plain, canonical }: OpenedModels,
   { treat, trim, dareP, seed, shardSize }: MergeOptions,
-  { canonical, progress }: { canonical(name: string): string; progress: MergeHooks["progress"] },
+  { progress }: Pick<MergeHooks, "progress">,
 ): Promise<Member[]> {
   const opened: Member[] = [];
   try {
@@ -27,7 +28,15 @@ export async function treatExperts(
       );
       await writeMerge(
         folder,
-        { method: treatedMethod, values, base, inputs: experts, dtype: "F32", shardSize },
+        {
+          method: treatedMethod,
+          values,
+          base,
+          inputs: experts,
+          dtype: "F32",
+          shardSize,
+          reads: plain.parameters,
+        },
         { progress, note: () => {}, stopping: () => false },
       );
       await writeText(join(folder, "config.json"), checkpoint.config);

@@ -202,7 +202,7 @@ export function encodeVariants(
 ): EncodedExample[][] {
   const all = examples.map((example) => encoder.encode(example, task));
   const templates = Array.from({ length: all[0]?.length ?? 1 }, (_, t) =>
-    all.map((variants) => at(variants, t)).filter((one) => one !== undefined),
+    all.map((variants) => variants[t]).filter((one) => one !== undefined),
   );
   const taken = templates.filter((encoded) => encoded.length > 0);
   // The first stands for the task where one is enough.

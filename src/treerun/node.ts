@@ -202,6 +202,7 @@ async function mergeByMethod({
       values: resolveValues(method, { seed: options.seed }, children.length),
       base: family.base,
       inputs: family.experts,
+      reads: inputs.plain.parameters,
       heads: { members: heads, names: head },
     },
     hooks,
