@@ -271,15 +271,17 @@ def rankmean(module, weigh):
     block = lambda n: n.split(".dense")[0] if n.startswith("encoder.layer.") else None
     linear = lambda n: n.rsplit(".", 1)[0] if n.startswith("encoder.layer.") else None
     of = block if module == "block" else linear
-    modules = list(dict.fromkeys(m for m in map(of, NAMES) if m))
-    norms = [[math.sqrt(sum(float(((T[n][i + 1] - T[n][0]).double() ** 2).sum()) for n in NAMES if of(n) == m)) for m in modules] for i in range(len(LABELS))]
+    # Finer-grained: weights of linear layers, so matrices alone.
+    counts = lambda n: of(n) and (module == "block" or T[n][0].dim() == 2)
+    modules = list(dict.fromkeys(of(n) for n in NAMES if counts(n)))
+    norms = [[math.sqrt(sum(float(((T[n][i + 1] - T[n][0]).double() ** 2).sum()) for n in NAMES if of(n) == m and counts(n))) for m in modules] for i in range(len(LABELS))]
     ranks = [np.argsort(np.argsort(row, kind="stable"), kind="stable") + 1 for row in norms]
     n = len(modules)
     weights = {"rank": lambda r: r, "printed": lambda r: 1 / (1 + n - r), "reversed": lambda r: 1 + n - r}[weigh]
     out = {}
     for name in NAMES:
         m = of(name)
-        ws = [weights(r[modules.index(m)]) for r in ranks] if m else [1] * len(LABELS)
+        ws = [weights(r[modules.index(m)]) for r in ranks] if m in modules else [1] * len(LABELS)
         out[name] = sum(float(w) / float(sum(ws)) * x.double() for w, x in zip(ws, T[name][1:]))
     return out
 

@@ -50,7 +50,9 @@ export function addPrompts(program: Command): void {
     )
     .action(async (task: string, { show, json, config, ...options }: PromptFlags) => {
       const chosen = await loadSettings({ ...options, tasks: task }, config);
-      const { data = shippedData } = await fetchNamed(chosen, startCommand());
+      // The models that a settings file names are not needed.
+      const { data: given, datasets } = chosen;
+      const { data = shippedData } = await fetchNamed({ data: given, datasets }, startCommand());
       const { showPrompts } = await import("../run/prompts.js");
       const { prompts, columns } = chosen;
       const shown = await showPrompts({ task, data, prompts, columns, show });

@@ -48,12 +48,14 @@ function squaresOfModules(tensors: readonly (readonly [string, number[]])[], val
 /**
  * RankMean (Perin et al. 2024): in each model the modules are ranked by how far they moved, 1 for the
  * least; a module is the mean of the models', weighted by its rank in each. The paper's control,
- * "reversed", is printed as 1 / (1 + n − rank), which still grows with the rank; `reversed` here is 1 +
- * n − rank.
+ * "reversed", is 1 / (1 + n − rank) in print and, for two models, in its authors' code, which still grows with the
+ * rank: here `printed`. `reversed` is 1 + n − rank, under which the least changed weighs most.
  */
 const rankModules: SurveyPass<Ranking, Squares, Ranked> = {
   start: () => new Map(),
-  visit(state, tensor) {
+  visit(state, tensor, { module }) {
+    // Finer-grained, the paper ranks weights of linear layers: biases go with theirs, norms are averaged.
+    if (module === "linear" && tensor.rows === 1) return;
     let squares = tensor.labels.map(() => 0);
     for (const { inputs } of tensor.parts()) squares = addSquares(squares, inputs);
     state.set(tensor.name, squares);
@@ -83,12 +85,12 @@ export const rankmeanMethod = method({
     module: parameter.choice(
       "block",
       ["block", "linear"],
-      "what is ranked: transformer blocks, or each layer in them (the paper's finer-grained)",
+      "what is ranked: transformer blocks, or each linear layer in them, by its weight matrix (finer-grained)",
     ),
     weigh: parameter.choice(
       "rank",
       ["rank", "printed", "reversed"],
-      "by rank, by the paper's control as printed (1 / (1 + n − rank)), or the least changed most",
+      "by rank, by the paper's reversed control (1 / (1 + n − rank)), or the least changed most",
     ),
   },
   survey: [rankModules],

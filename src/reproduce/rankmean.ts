@@ -7,9 +7,13 @@ import type { Experiment, Lab, Produced } from "./types.js";
 
 const rankmeanCandidates = [
   "average",
+  // DARE as the paper has it beside: nine tenths dropped, then averaged.
+  given("dare, averaged", "dare", { dareP: 0.9, lambda: 0.5 }),
   given("rankmean", "rankmean", {}),
   given("rankmean, finer-grained", "rankmean", { module: "linear" }),
-  given("rankmean, reversed", "rankmean", { weigh: "reversed" }),
+  // What the authors print and ran; under it the most changed still weighs most.
+  given("rankmean, reversed", "rankmean", { weigh: "printed" }),
+  given("rankmean, the least changed most", "rankmean", { weigh: "reversed" }),
 ];
 
 const apart = "largest over smallest part of an expert's own mean, of one module";
@@ -99,7 +103,7 @@ async function magnitudes(lab: Lab): Promise<Produced> {
 export const rankmeanExperiments: readonly Experiment[] = [
   {
     id: "rankmean/pairs",
-    what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average",
+    what: "pairs merged by RankMean, finer-grained and reversed, beside the plain average and DARE",
     minutes: [1, 4],
     run: (lab) => everyPair(lab, rankmeanCandidates),
     claims: [

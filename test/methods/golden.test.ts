@@ -168,3 +168,21 @@ describe("properties", () => {
     },
   );
 });
+
+test("rankmean ranks linear layers by their matrices: how far a bias moved changes nothing but the bias", () => {
+  const method = everyMethod.find(({ name }) => name === "rankmean")!;
+  const merged = (module: string) => run(method, resolveValues(method, { module }, 3), [0, 1, 2], 2);
+  const name = "encoder.layer.0.dense.bias";
+  const { base, inputs } = g.tensors[name]!;
+  const matrices = (found: ReadonlyMap<string, Float32Array>) =>
+    [...found].filter(([one]) => one.startsWith("encoder.layer") && one.endsWith("weight"));
+  const before = { linear: matrices(merged("linear")), block: matrices(merged("block")) };
+  const kept = inputs[0]!;
+  inputs[0] = base.map((value, i) => value + 1000 * (1 + i));
+  try {
+    expect(matrices(merged("linear"))).toEqual(before.linear);
+    expect(matrices(merged("block"))).not.toEqual(before.block);
+  } finally {
+    inputs[0] = kept;
+  }
+});

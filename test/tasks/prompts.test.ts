@@ -1,5 +1,8 @@
 import { expect, test } from "vitest";
-import { promptRows } from "../../src/tasks/encoders.js";
+import type { EncodedExample } from "../../src/tasks/batches.js";
+import { encodeMixed, encodeVariants, promptRows } from "../../src/tasks/encoders.js";
+import type { Example } from "../../src/tasks/examples.js";
+import type { Prompts } from "../../src/tasks/prompts.js";
 import type { Task } from "../../src/tasks/registry.js";
 import type { TextTokenizer } from "../../src/tasks/tokenize.js";
 
@@ -48,4 +51,35 @@ test("in front of a decoder it loses its beginning: the answer follows on its en
 test("a prompt that fits is whole", () => {
   expect(rowsOf("decoder", bare, 20)[0]!.ids).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   expect(rowsOf("encoder-decoder", tokenizer, 9)[0]!.ids).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0]);
+});
+
+test("a template leaves out what is none of its examples, which are learned in another", () => {
+  const put = (prompt: string) => ({ prompt, answers: ["91", "92"], label: 1 });
+  const isOdd = ({ label }: Example) => label % 2 === 1;
+  const partial: Prompts = {
+    of: () => [
+      { name: "odd", put: (one) => (isOdd(one) ? put("1") : undefined) },
+      { name: "all", put: () => put("2") },
+      { name: "none", put: () => undefined },
+    ],
+    fileOf: () => "prompts.yaml",
+  };
+  const encoder = promptRows({
+    tokenizer,
+    prompts: partial,
+    model: { scores: "encoder-decoder", generation: undefined },
+    maxLength: 9,
+    mean: false,
+    chat: { form: () => expect.unreachable(), template: undefined },
+  });
+  const examples = [0, 1, 2, 3].map((label) => ({ texts: [["x"]], label }) as never);
+  const said = (encoded: readonly EncodedExample[]) => encoded.map(({ rows }) => rows[0]!.ids[0]);
+  // The one that takes them all stands first, and stands for the task.
+  expect(encodeVariants(examples, encoder, task).map(said)).toEqual([
+    [2, 2, 2, 2],
+    [1, 1],
+  ]);
+  expect(said(encodeMixed(examples, encoder, task))).toEqual([2, 2, 2, 2]);
+  // The right answer is the template's.
+  expect(encodeMixed(examples, encoder, task).map(({ label }) => label)).toEqual([1, 1, 1, 1]);
 });
