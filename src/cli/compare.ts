@@ -6,6 +6,7 @@ import { stoppedCode } from "../errors.js";
 import { fetchNamed } from "../inputs/locate.js";
 import { methods } from "../methods/index.js";
 import { comparisonTable } from "../report/comparison.js";
+import { withoutMarks } from "../report/rows.js";
 import { toText } from "../report/table.js";
 import { tableCaption } from "../report/caption.js";
 import { startCommand } from "./running.js";
@@ -50,7 +51,7 @@ async function runCompare(options: CompareFlags): Promise<void> {
   if (!made.finished) {
     job.note(`stopped; the same command goes on from ${made.out}`);
     process.exitCode = stoppedCode;
-  } else if (json) printJson(made);
+  } else if (json) printJson({ ...made, rows: withoutMarks(made.rows) });
   else {
     const caption = tableCaption(made.rows, made.synthetic, chosen.valPerTask);
     const table = toText(comparisonTable(made.rows, made.times));

@@ -7,6 +7,7 @@ import type { GeneratedText } from "../evaluate/generations.js";
 import type { Evaluation } from "../run/evaluate.js";
 import { fetchNamed } from "../inputs/locate.js";
 import type { ClassScore } from "../evaluate/shown.js";
+import { withoutMarks } from "../report/rows.js";
 import { resultTable, toText } from "../report/table.js";
 import { furtherMetrics, percent, scoresText } from "../report/caption.js";
 import { startCommand } from "./running.js";
@@ -71,7 +72,7 @@ async function runEvaluate(
   });
   if (file !== undefined) await writeText(file, answerLines(answers));
   if (json) {
-    printJson({ folder, synthetic, rows, classes, ...(show !== undefined && { said }) });
+    printJson({ folder, synthetic, rows: withoutMarks(rows), classes, ...(show !== undefined && { said }) });
     return;
   }
   const parts = [

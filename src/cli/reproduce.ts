@@ -6,7 +6,9 @@ import { above, wholeNumber, commaSeparated } from "../config/numbers.js";
 import type { Settings } from "../config/schema.js";
 import { kebab, missedCode, UsageError } from "../errors.js";
 import { dataOf, fetchNamed, inOneFolder } from "../inputs/locate.js";
+import { withoutMarks } from "../report/rows.js";
 import { textOf, toText } from "../report/table.js";
+import { surenessText, type ToldClaim } from "../reproduce/claims.js";
 import type { Experiment } from "../reproduce/types.js";
 import { startCommand } from "./running.js";
 import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
@@ -41,13 +43,10 @@ const seedList = z.preprocess(
 /** A word as a shell reads it. */
 const shellWord = (word: string): string => (/^[\w./,=@:+-]+$/.test(word) ? word : `'${word}'`);
 
-const verdicts = new Map([
-  [undefined, "?   "],
-  [true, "yes "],
-  [false, "no  "],
-]);
-const claimLine = ({ text, holds }: { text: string; holds: boolean | undefined }): string =>
-  `${verdicts.get(holds)} ${text}`;
+const claimLine = (claim: ToldClaim): string => {
+  const sure = surenessText(claim);
+  return `${claim.verdict.padEnd(11)} ${claim.text}${sure && `\n            (${sure})`}`;
+};
 
 /** What the shipped family is asked, where nobody says. */
 const shipped = { tasks: "rte,cb,copa", heldOut: "sst2,trec6" };
@@ -166,7 +165,7 @@ async function runReproduce(
   );
   job.end();
   const { found, claims, missed, numbers, minutes } = made;
-  if (options.json) printJson({ out, numbers, claims, missed, rows: found.rows });
+  if (options.json) printJson({ out, numbers, claims, missed, rows: withoutMarks(found.rows) });
   else {
     for (const { name, caption, table } of found.tables) {
       const body = table.body.map((line) => line.map(textOf));

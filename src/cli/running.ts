@@ -2,6 +2,7 @@
 import { stoppedCode } from "../errors.js";
 import type { MergeHooks, MergeResult } from "../config/options.js";
 import type { TrainRecord } from "../train/loop.js";
+import { withoutMarks } from "../report/rows.js";
 import { resultTable, toText } from "../report/table.js";
 import { tableCaption, timeText } from "../report/caption.js";
 import { printJson } from "./options.js";
@@ -115,7 +116,7 @@ export function printOutcome(
   if (!finished) {
     note(`stopped; ${options.goOn} goes on from ${out}`);
     process.exitCode = stoppedCode;
-  } else if (options.json) printJson({ out, synthetic, rows });
+  } else if (options.json) printJson({ out, synthetic, rows: withoutMarks(rows) });
   else {
     const caption = tableCaption(rows, synthetic, options.valPerTask);
     process.stdout.write(

@@ -220,3 +220,10 @@ export const measure = (
   names: AnswerNames,
 ): Partial<Record<MetricName, number>> =>
   Object.fromEntries(names.metrics.map((name) => [name, measures[name](answered, names)]));
+
+/** Of each example, 1 where its one class or answer is right; undefined where answers are of another kind. */
+export function rightMarks(answered: readonly Answered[]): string | undefined {
+  const isClass = ({ kind }: EncodedExample) => kind === "classify" || kind === "choose";
+  if (answered.length === 0 || !answered.every(({ example }) => isClass(example))) return undefined;
+  return answered.map(({ example, answer }) => Number(answer === example.label)).join("");
+}

@@ -23,7 +23,7 @@ export function toRows(
   seed: number,
 ): ResultRow[] {
   return tasks.map(({ id, metrics: [metric = "accuracy", ...others] }, i) => {
-    const { accuracy, metrics, n } = at(scores, i);
+    const { accuracy, metrics, n, right } = at(scores, i);
     const also = Object.fromEntries(others.map((name) => [name, metrics[name] ?? NaN]));
     return {
       method,
@@ -34,6 +34,7 @@ export function toRows(
       ...(others.length > 0 && { also }),
       n,
       seed,
+      ...(metric === "accuracy" && right !== undefined && { right }),
     };
   });
 }

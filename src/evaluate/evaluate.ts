@@ -21,6 +21,7 @@ import { median } from "../report/rows.js";
 import {
   emptyTally,
   mayLackAnswers,
+  rightMarks,
   measure,
   settle,
   tally,
@@ -55,6 +56,8 @@ export interface TaskScore {
   /** Mean cross-entropy in nats of a decision (tasks/decisions.ts), or of a token to be said; of numbers, squared. */
   readonly loss: number;
   readonly n: number;
+  /** Of test examples whose answers are classes: 1 where right; of several templates, each one's, by |. */
+  readonly right?: string | undefined;
 }
 
 /** Examples that run through the model together, and the head that scores them. */
@@ -160,6 +163,7 @@ function medianScore(scores: readonly TaskScore[]): TaskScore {
       names.map((name) => [name, median(scores.map(({ metrics }) => metrics[name] ?? NaN))]),
     ),
     loss: median(scores.map(({ loss }) => loss)),
+    ...(first?.right !== undefined && { right: scores.map(({ right }) => right).join("|") }),
     // Templates may leave examples out.
     n: Math.max(...scores.map(({ n }) => n)),
   };
@@ -182,7 +186,9 @@ async function evaluateEach(
   const tallies = await answersOfEach(merge, tasks, split);
   return tasks.map((task, i) => {
     const sum = at(tallies, i);
-    return { score: scoreOf(task, sum, task[split].length), answered: sum.answered };
+    const right = split === "test" ? rightMarks(sum.answered) : undefined;
+    const score = { ...scoreOf(task, sum, task[split].length), ...(right !== undefined && { right }) };
+    return { score, answered: sum.answered };
   });
 }
 

@@ -53,8 +53,17 @@ export const resultRow = z.object({
   /** Examples it was measured on. */
   n: z.number(),
   seed: z.number(),
+  /** Of accuracy: 1 where an example is answered rightly, example by example; in several templates, each, by |. */
+  right: z
+    .string()
+    .regex(/^[01|]*$/)
+    .optional(),
 });
 export type ResultRow = Readonly<z.infer<typeof resultRow>>;
+
+/** Rows without the marks of every example: for people and programs that read numbers. */
+export const withoutMarks = (rows: readonly ResultRow[]): ResultRow[] =>
+  rows.map((row) => ({ ...row, right: undefined }));
 
 export const distinct = <T>(items: readonly T[]): T[] => [...new Set(items)];
 

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { readJson, digest } from "../checkpoint/files.js";
 import { packageFolder } from "../package.js";
 import type { InputHash } from "../report/card.js";
+import { verdicts } from "./claims.js";
 import type { Experiment } from "./types.js";
 
 /** What a paper printed. */
@@ -32,7 +33,17 @@ const expected = z.object({
        * none), and what the paper says of it.
        */
       minutes: z.number().optional(),
-      claims: z.array(z.object({ text: z.string(), holds: z.boolean().optional() })).optional(),
+      claims: z
+        .array(
+          z.object({
+            text: z.string(),
+            holds: z.boolean().optional(),
+            /** How sure it is, where every test example's answer was kept (rows.csv.gz). */
+            sureness: z.object({ share: z.number(), examples: z.number() }).optional(),
+            verdict: z.enum(verdicts).optional(),
+          }),
+        )
+        .optional(),
     }),
   ),
 });

@@ -8,7 +8,8 @@ import { openOutput } from "../folder/output.js";
 import { openLabs } from "./lab.js";
 import type { LabOptions } from "./lab-context.js";
 import { isOf, readExpected, readPaper, type Expected } from "./papers.js";
-import type { Experiment } from "./types.js";
+import { verdictOf } from "./claims.js";
+import type { Experiment, Lab, Produced } from "./types.js";
 import { writeExperiment, type Reproduction } from "./write.js";
 
 export interface ReproduceOptions extends Omit<LabOptions, "runs"> {
@@ -76,10 +77,25 @@ export async function reproduce(
     minutes: (performance.now() - started) / 60_000,
     worked: worked(),
     paper: await readPaper(experiment),
-    claims: experiment.claims.map(({ text, holds }) => ({ text, holds: holds(found, lab) })),
+    claims: tellClaims(experiment, found, lab),
   };
   await writeExperiment(out, record);
   return record;
+}
+
+/** What is said of an experiment's claims. */
+export function tellClaims(
+  { claims }: Pick<Experiment, "claims">,
+  found: Produced,
+  lab: Lab,
+): Reproduction["claims"] {
+  const each = claims.map((one) => ({
+    text: one.text,
+    holds: one.holds(found, lab),
+    sureness: one.sureness(found, lab),
+  }));
+  const of = each.filter(({ sureness }) => sureness !== undefined).length;
+  return each.map((one) => ({ ...one, verdict: verdictOf(one.holds, one.sureness, of) }));
 }
 
 /** Each method's average over the tasks that it was tested on, by what the number is called. */

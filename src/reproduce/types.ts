@@ -113,10 +113,20 @@ export interface Produced {
   readonly seeds?: readonly number[];
 }
 
+/** How sure a claim is that was measured on examples (worlds.ts). */
+export interface Sureness {
+  /** The part of the worlds in which it holds. */
+  readonly share: number;
+  /** Test examples of all tasks together. */
+  readonly examples: number;
+}
+
 /** Something that the paper says, and whether what was found says so too; undefined where it cannot be told. */
 export interface Claim {
   readonly text: string;
   holds(found: Produced, lab: Lab): boolean | undefined;
+  /** Undefined where it is of other numbers than averages, or the examples are not known. */
+  sureness(found: Produced, lab: Lab): Sureness | undefined;
 }
 
 /** A table or figure of a paper. */

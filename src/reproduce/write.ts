@@ -1,10 +1,13 @@
 import { join } from "node:path";
 import { atomicFile, writeText } from "../checkpoint/files.js";
 import { figureSvg, svgToPng } from "../report/figure.js";
+import { withoutMarks } from "../report/rows.js";
 import { csvLine, toCsv, toHtml, toLatex, toMarkdown, textOf, type TextTable } from "../report/table.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
 import type { InputHash } from "../report/card.js";
 import type { Paper } from "./papers.js";
+import { surenessText, type ToldClaim } from "./claims.js";
+import { packRows, rowsFile } from "./kept-rows.js";
 import type { CaptionedTable, Experiment, Figure, Produced } from "./types.js";
 
 /** What is written of an experiment: what it found, and all that a reader needs to check it. */
@@ -12,7 +15,7 @@ export interface Reproduction {
   readonly experiment: Experiment;
   readonly found: Produced;
   readonly paper: Paper | undefined;
-  readonly claims: readonly { readonly text: string; readonly holds: boolean | undefined }[];
+  readonly claims: readonly ToldClaim[];
   readonly numbers: Readonly<Record<string, number>>;
   /** What is outside its expected range. */
   readonly missed: readonly string[];
@@ -30,11 +33,6 @@ export interface Reproduction {
   readonly tasks: readonly string[];
   readonly heldOut: readonly string[];
   readonly seeds: readonly number[];
-}
-
-function verdict(holds: boolean | undefined): string {
-  if (holds === undefined) return "cannot be told";
-  return holds ? "yes" : "no";
 }
 
 const tableCsv = ({ head, body }: TextTable): string =>
@@ -74,9 +72,12 @@ function claimsPart({ claims, paper }: Reproduction): ReportPart[] {
   // An ablation of our own has no paper.
   const whose = paper ? "the paper says" : "one would expect";
   const title = `What ${whose}, and what was found`;
-  const note = "Where a claim has a number, such as two points or a tenth, the number is ours.";
-  const head = [`what ${whose}`, "here"];
-  const table = { head, body: claims.map(({ text, holds }) => [text, verdict(holds)]) };
+  const note =
+    "Where a claim has a number, such as two points or a tenth, the number is ours. A claim about averages is " +
+    "settled where it holds (or does not) in as many draws of the test examples and seeds, paired, as an interval of " +
+    "95 % asks for, corrected for the number of claims, over 1,000 examples at least.";
+  const head = [`what ${whose}`, "here", "how sure"];
+  const table = { head, body: claims.map((one) => [one.text, one.verdict, surenessText(one)]) };
   return [
     {
       lines: [`## ${title}`, note, "", toMarkdown(table), ""],
@@ -135,8 +136,10 @@ export async function writeExperiment(out: string, record: Reproduction): Promis
   for (const table of found.tables) parts.push(await tablePart(out, table));
   for (const figure of found.figures) parts.push(await figurePart(out, figure));
   parts.push(...claimsPart(record), ...paperPart(record), inputsPart(record));
-  if (found.rows.length)
+  if (found.rows.length) {
     await writeText(join(out, "rows.csv"), `${toCsv(found.rows, { command, inputs: inputsHash })}\n`);
+    await atomicFile(join(out, rowsFile), (write) => write(packRows(found.rows)));
+  }
   const head = [`# ${title}`, "", made, ...(warning ? ["", `**${warning}**`] : []), ""];
   await writeText(join(out, "report.md"), [...head, ...parts.flatMap(({ lines }) => lines)].join("\n"));
   await writeText(
@@ -171,7 +174,7 @@ async function writeResults(
     numbers,
     missed,
     // Each row by itself says what made it.
-    rows: found.rows.map((row) => ({ ...row, command, inputs: inputsHash })),
+    rows: withoutMarks(found.rows).map((row) => ({ ...row, command, inputs: inputsHash })),
     inputs,
     search: {},
     settings,
