@@ -2,10 +2,12 @@ import { at, f32, f64 } from "../at.js";
 import { linesSpec } from "../report/lines.js";
 import type { ResultRow } from "../report/rows.js";
 import { averageAccuracy, claim, type Findings } from "./claims.js";
-import { behindDare, dareRates, everyPair, given, rateOf, resultsTable } from "./shared.js";
+import type { Candidate } from "../compare/candidates.js";
+import type { Method } from "../methods/types.js";
+import { behindDare, dareRates, everyPair, given, rateOf, resultsTable, unitLambdas } from "./shared.js";
 import type { Claim, Experiment, Lab, Produced } from "./types.js";
 
-const dropRates = [0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99];
+const dropRates = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99];
 const droppers = {
   dare: { method: "dare", parameter: "dareP", values: { rescale: "inverse" } },
   "drop only": { method: "dare", parameter: "dareP", values: { rescale: "none" } },
@@ -158,9 +160,13 @@ const dareNames = {
 const customaryValues: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   regmean: { alpha: 0.9 },
 };
-const pairCandidates = Object.entries(dareNames).flatMap(([method, withDare]) => [
-  given(method, method, customaryValues[method]),
-  behindDare(withDare, method, customaryValues[method]),
+// As the paper searches TIES: λ to 1, and the part that is kept.
+const searches: Readonly<Record<string, Method["grid"]>> = {
+  ties: { ...unitLambdas, density: [0.1, 0.2, 0.3] },
+};
+const pairCandidates = Object.entries(dareNames).flatMap(([method, withDare]): Candidate[] => [
+  { ...given(method, method, customaryValues[method]), grid: searches[method] },
+  behindDare(withDare, method, customaryValues[method], searches[method]),
 ]);
 
 /** Table 1 and figure 5: pairs, with DARE and without. */

@@ -1,5 +1,6 @@
 import { UserError } from "../errors.js";
 import { findMethod } from "../methods/index.js";
+import type { Method } from "../methods/types.js";
 import { averageOf, distinct, type ResultRow } from "../report/rows.js";
 import { percentOf, resultTable } from "../report/table.js";
 import { tableCaption } from "../report/caption.js";
@@ -12,6 +13,14 @@ export const given = (
   method: string,
   values?: Readonly<Record<string, unknown>>,
 ): Candidate => ({ name, method: findMethod(method), given: values });
+/** A method whose parameters are searched where a paper searches them, not where its own does. */
+export const searchedOver = (name: string, method: string, grid: NonNullable<Method["grid"]>): Candidate => ({
+  name,
+  method: findMethod(method),
+  grid,
+});
+/** λ from 0.1 to 1, as SuperMerge's and DARE's papers search it for every method. */
+export const unitLambdas = { lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1] };
 /** SuperMerge with some settings changed. */
 export const superMergeWith = (name: string, settings: Readonly<Record<string, unknown>>): Candidate => ({
   name,
@@ -31,7 +40,8 @@ export const behindDare = (
   name: string,
   method: string,
   values?: Readonly<Record<string, unknown>>,
-): Candidate => ({ name, method: findMethod(method), given: values, grid: { dareP: dareRates } });
+  grid?: NonNullable<Method["grid"]>,
+): Candidate => ({ name, method: findMethod(method), given: values, grid: { ...grid, dareP: dareRates } });
 
 /** The p that was found for such a method, seed by seed. @throws UserError where none was */
 export const rateOf = (outcome: Outcome, name: string, { seeds }: Pick<Lab, "seeds">): number[] =>

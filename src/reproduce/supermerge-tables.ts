@@ -2,26 +2,52 @@
 import { averageRanks } from "../report/table.js";
 import type { Candidate } from "../compare/candidates.js";
 import { bestOf, claim } from "./claims.js";
-import { behindDare, onTasks, pretrained, rateOf, resultsTable, superMergeWith } from "./shared.js";
+import {
+  behindDare,
+  given,
+  onTasks,
+  pretrained,
+  rateOf,
+  resultsTable,
+  searchedOver,
+  superMergeWith,
+  unitLambdas,
+} from "./shared.js";
 import type { Experiment, Lab, Outcome, Produced } from "./types.js";
 
 type Candidates = readonly (string | Candidate)[];
 
+/**
+ * SuperMerge by what the paper says alone: all validation examples are trained on, the last step is kept, and every
+ * coefficient starts from 0.3 (the paper names no start).
+ */
+const plainSuperMerge = superMergeWith("supermerge, all examples", { holdout: 0, init: 0.3 });
+
 const languageMethods: Candidates = [
   "task-arithmetic",
   behindDare("dare", "task-arithmetic"),
-  "ties",
-  behindDare("dare-ties", "ties"),
+  searchedOver("ties", "ties", unitLambdas),
+  behindDare("dare-ties", "ties", undefined, unitLambdas),
+  // TIES's own paper searches λ from 0.8 to 2.5.
+  given("ties, its own search", "ties"),
   "supermerge",
+  plainSuperMerge,
   "hierarchical",
 ];
-const visionMethods: Candidates = ["task-arithmetic", "ties", "adamerging++", "supermerge", "hierarchical"];
+const visionMethods: Candidates = [
+  "task-arithmetic",
+  searchedOver("ties", "ties", unitLambdas),
+  "adamerging++",
+  "supermerge",
+  plainSuperMerge,
+  "hierarchical",
+];
 
 /** What the search found for DARE's p; nothing where no candidate searches it. */
 function ratesNote(outcome: Outcome, candidates: Candidates, lab: Lab): string {
   const found: string[] = [];
   for (const one of candidates)
-    if (typeof one !== "string" && "grid" in one)
+    if (typeof one !== "string" && "grid" in one && one.grid && "dareP" in one.grid)
       found.push(`${rateOf(outcome, one.name, lab).join(", ")} (${one.name})`);
   if (found.length === 0) return "";
   const bySeed = lab.seeds.length > 1 ? ", seed by seed" : "";
