@@ -5,12 +5,8 @@ import type { CaptionedTable, Figure, Lab, Produced } from "./types.js";
 
 /** Tasks that were merged, or that had no part in it; and what a merge's accuracy on them is divided by. */
 const taskGroups = {
-  "held-in": { over: "the expert's", title: "Held-in, over the expert", note: "" },
-  "held-out": {
-    over: "the base's",
-    title: "Held-out, over the base",
-    note: "; with more experts, fewer tasks are left",
-  },
+  "held-in": { over: "the expert's", title: "Held-in, over the expert" },
+  "held-out": { over: "the base's", title: "Held-out, over the base" },
 } as const;
 type TaskGroup = keyof typeof taskGroups;
 
@@ -69,7 +65,7 @@ function groupTable(
   found: readonly Measured[],
   { seeds, counts }: { readonly seeds: readonly number[]; readonly counts: readonly number[] },
 ): CaptionedTable {
-  const { over, note } = taskGroups[group];
+  const { over } = taskGroups[group];
   const methods = called === "family" ? ", methods" : "";
   const intervals = seeds.length > 1 ? ", ± 95 % intervals over the seeds" : "";
   const cells = new Map(found.map(({ name, k, of }) => [`${name}\n${k}`, cellOf(of)]));
@@ -77,7 +73,7 @@ function groupTable(
     name: group,
     caption:
       `${group} accuracy over ${over}, mean over tasks${methods} and seeds ` +
-      `${seeds.join(", ")}${intervals}${note}`,
+      `${seeds.join(", ")}${intervals}`,
     table: {
       head: [called, ...counts.map((k) => `${k} experts`)],
       body: Object.keys(series).map((name) => [

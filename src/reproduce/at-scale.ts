@@ -29,10 +29,10 @@ const relativeScore = (
 ): number =>
   mean(tasks.map((task) => averageAccuracy(rows, method, [task]) / averageAccuracy(rows, reference, [task])));
 
-/** Merges k experts, drawn by the seed; the tasks that are left are held out. */
+/** Merges k experts, drawn by the seed. What is held out is never merged, and the same for every k, as in the paper. */
 async function mergeSome(lab: Lab, k: number, seed: number): Promise<Growth> {
-  const order = shuffled([...lab.tasks, ...lab.heldOut], `${seed}/experts`);
-  const [tasks, heldOut] = [order.slice(0, k), order.slice(k)];
+  const tasks = shuffled(lab.tasks, `${seed}/experts`).slice(0, k);
+  const { heldOut } = lab;
   const { rows } = await lab.compare(`k${k}-seed${seed}`, scaleCandidates, { tasks, heldOut, seeds: [seed] });
   const points = mergeMethods.flatMap((method): Point[] => {
     const point = { k, seed, method };
@@ -55,7 +55,7 @@ async function mergeSome(lab: Lab, k: number, seed: number): Promise<Growth> {
 
 /** Merges more and more of a family's experts, at every seed. */
 async function mergeMoreAndMore(lab: Lab): Promise<Growth> {
-  const most = lab.tasks.length + lab.heldOut.length;
+  const most = lab.tasks.length;
   const points: Point[] = [];
   const rows: ResultRow[] = [];
   for (const seed of lab.seeds) {
