@@ -5,7 +5,8 @@
  *
  *   node dist/scripts/families/stand-ins/make.js OUT [--settings t0,clip,glue] [--layers 24]
  *
- * Each setting is a folder with base, experts and data (t0 also with promptsource), for the options of those names:
+ * Each setting is a folder with base, experts and data (t0 also with promptsource), for the options of those names
+ * (all.sh runs every experiment on them):
  * train-merge reproduce supermerge/table-1 --config experiments/supermerge-table-1/config.yaml --base OUT/t0/base …
  */
 import { mkdir } from "node:fs/promises";
