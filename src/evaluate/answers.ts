@@ -11,6 +11,7 @@ import {
   type Decided,
 } from "../tasks/decisions.js";
 import type { MetricName } from "../tasks/metrics.js";
+import { isRightExpression, isRightNumber } from "./maths.js";
 import * as metrics from "./metrics.js";
 import { search, type Embedded } from "./vectors.js";
 
@@ -209,6 +210,8 @@ const measures: Readonly<Record<MetricName, Measure>> = {
   rouge1: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 1)),
   rouge2: (answered) => ofTexts(answered, (said, answers) => metrics.rouge(said, answers, 2)),
   rougeL: (answered) => ofTexts(answered, metrics.rougeL),
+  gsm8k: (answered) => ofTexts(answered, (said, answers) => Number(isRightNumber(said, answers))),
+  math: (answered) => ofTexts(answered, (said, answers) => Number(isRightExpression(said, answers))),
   "ndcg@10": (answered) => metrics.ndcg(ranksOf(answered), 10),
   "mrr@10": (answered) => metrics.reciprocalRank(ranksOf(answered), 10),
   "accuracy@1": (answered) => metrics.foundWithin(ranksOf(answered), 1),

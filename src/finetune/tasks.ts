@@ -67,13 +67,13 @@ async function trainingTask(
   const { train, judge, sources } = await trainingData(data, task, seed, split);
   const drawn = most === undefined ? train : shuffled(train, `${seed}/finetune/${task.id}`).slice(0, most);
   if (drawn.length === 0) throw new UserError(`${data}/${task.id}: there is nothing to train on`);
-  const encoded = encodeMixed(drawn, encoder, task, false).filter(isAsked);
+  const encoded = encodeMixed(drawn, encoder, task, { keep: false }).filter(isAsked);
   const fit = generates ? encoded.map(asGeneration) : encoded;
   return {
     task,
     sources,
     fit,
-    judge: encodeMixed(judge, encoder, task, false).filter(isAsked),
+    judge: encodeMixed(judge, encoder, task, { keep: false }).filter(isAsked),
     kind: encoder.answering(task).kind,
     names: { metrics: task.metrics, classes: task.labels ?? undefined },
     prefix: `head/${task.id}/`,

@@ -19,7 +19,7 @@ import { isAsked } from "../tasks/decisions.js";
 import { renumbered } from "../tasks/examples.js";
 import { isEmbedded } from "../tasks/head-rows.js";
 import type { Task } from "../tasks/registry.js";
-import { loadTaskData, type DrawOptions, type TaskData } from "../tasks/split.js";
+import { loadTaskData, shotsOf, type DrawOptions, type TaskData } from "../tasks/split.js";
 import type { Locations } from "./locate.js";
 
 /** Kinds of task that are put to a language model as prompts. */
@@ -244,8 +244,9 @@ export async function prepareTask(
   const order = head && labelOrder(config, task);
   const inOrder = (examples: typeof test) =>
     order ? examples.map((example) => renumbered(example, order)) : examples;
-  const tests = encodeVariants(inOrder(test), encoder, task);
-  const drawn = [encodeMixed(inOrder(validation), encoder, task), at(tests, 0)];
+  const shots = await shotsOf(options.data, task);
+  const tests = encodeVariants(inOrder(test), encoder, task, shots);
+  const drawn = [encodeMixed(inOrder(validation), encoder, task, { shots }), at(tests, 0)];
   const [learned = [], asked = []] = drawn.map((examples) => examples.filter(isAsked));
   if (learned.length === 0 || asked.length === 0)
     throw new UserError(

@@ -7,6 +7,7 @@ import type { ChatForm } from "./chat.js";
 import { chatExample } from "./chat-rows.js";
 import { pictureOf, type Example } from "./examples.js";
 import { imageSize, preprocess, type Processor } from "./pixels.js";
+import type { Template } from "./prompt.js";
 import type { Prompts } from "./prompts.js";
 import type { Task } from "./registry.js";
 import type { TextTokenizer } from "./tokenize.js";
@@ -30,9 +31,9 @@ export interface Encoder {
   readonly vocabulary?: number | undefined;
   /**
    * An example, once for each prompt template (once where there are none); undefined where it is none of a template's
-   * examples.
+   * examples. @param shots solved examples that stand before it
    */
-  encode(example: Example, task: Task): readonly (EncodedExample | undefined)[];
+  encode(example: Example, task: Task, shots?: readonly Example[]): readonly (EncodedExample | undefined)[];
   /** The files of the prompt templates that tasks are put in. */
   prompts?(tasks: readonly Task[]): string[];
   /** What conversations are put into words by, where there is one such template. */
@@ -141,6 +142,17 @@ function answerRows(options: PromptOptions, prompt: string, answers: readonly st
   return sharing(answers.map((answer) => decoderRow(options, prompt, answer)));
 }
 
+/** Examples with their right answers, as a template puts them, an empty line behind each. */
+const solved = (template: Template, shots: readonly Example[]): string =>
+  shots
+    .flatMap((shot) => template.put(shot) ?? [])
+    .map(({ prompt, answers, label }) => `${prompt} ${at(answers, label)}\n\n`)
+    .join("");
+
+/** A text up to what ends it. */
+const upTo = (text: string, stops: readonly string[]): string =>
+  stops.reduce((rest, stop) => rest.split(stop)[0] ?? "", text);
+
 /** Rows of one text hold one array of it, by which they are known. */
 function sharing(rows: readonly TokenRow[]): TokenRow[] {
   const { ids } = at(rows, 0);
@@ -159,7 +171,7 @@ export function promptRows(options: PromptOptions): Encoder {
   return {
     input: "text",
     vocabulary: tokenizer.vocabulary,
-    encode(example, task) {
+    encode(example, task, shots = []) {
       if (example.kind === "chat") {
         const room = task.max_new_tokens;
         return [chatExample(example, { chat: options.chat.form(), maxLength: options.maxLength, room })];
@@ -167,7 +179,8 @@ export function promptRows(options: PromptOptions): Encoder {
       return prompts.of(task).map((template) => {
         const put = template.put(example);
         if (!put) return undefined;
-        const { prompt, answers, label } = put;
+        const { answers, label } = put;
+        const prompt = solved(template, shots) + put.prompt;
         if (example.kind !== "generate")
           return ranked("choose", answerRows(options, prompt, answers), { label });
         const rows = [generateRow(options, prompt, at(answers, 0), task.max_new_tokens)];
@@ -180,8 +193,8 @@ export function promptRows(options: PromptOptions): Encoder {
         };
       });
     },
-    answering({ kind, max_new_tokens: most }) {
-      const generation = { most, text: tokenizer.text };
+    answering({ kind, max_new_tokens: most, stop = [] }) {
+      const generation = { most, text: (ids: readonly number[]) => upTo(tokenizer.text(ids), stop) };
       if (kind === "generate" || kind === "chat") return { kind: "generate", generation };
       return { kind: "choose", generation };
     },
@@ -199,8 +212,9 @@ export function encodeVariants(
   examples: readonly Example[],
   encoder: Encoder,
   task: Task,
+  shots: readonly Example[] = [],
 ): EncodedExample[][] {
-  const all = examples.map((example) => encoder.encode(example, task));
+  const all = examples.map((example) => encoder.encode(example, task, shots));
   const templates = Array.from({ length: all[0]?.length ?? 1 }, (_, t) =>
     all.map((variants) => variants[t]).filter((one) => one !== undefined),
   );
@@ -218,18 +232,23 @@ function kept(row: TokenRow): TokenRow {
   return { ...row, patches: () => (made ??= patches()) };
 }
 
-/**
- * Examples with a template each, in turn: what is trained on. @param keep a picture that is made once
- * is kept: for few, that are seen step after step
- */
+/** How examples are encoded. */
+export interface MixedOptions {
+  /** A picture that is made once is kept: for few, that are seen step after step. Default: yes. */
+  readonly keep?: boolean;
+  /** Solved examples that stand before each. */
+  readonly shots?: readonly Example[];
+}
+
+/** Examples with a template each, in turn: what is trained on. */
 export const encodeMixed = (
   examples: readonly Example[],
   encoder: Encoder,
   task: Task,
-  keep = true,
+  { keep = true, shots = [] }: MixedOptions = {},
 ): EncodedExample[] =>
   examples.flatMap((example, i) => {
-    const variants = encoder.encode(example, task).filter((one) => one !== undefined);
+    const variants = encoder.encode(example, task, shots).filter((one) => one !== undefined);
     if (variants.length === 0) return [];
     const chosen = at(variants, i % variants.length);
     if (!keep) return chosen;

@@ -13,6 +13,8 @@ export const metricNames = [
   "rouge1",
   "rouge2",
   "rougeL",
+  "gsm8k",
+  "math",
   "ndcg@10",
   "mrr@10",
   "accuracy@1",
@@ -27,14 +29,14 @@ export const metricsOfKind = {
   pair: ofClasses,
   image: ofClasses,
   choice: ["accuracy"],
-  generate: ["exact-match", "span-f1", "rouge1", "rouge2", "rougeL"],
+  generate: ["exact-match", "span-f1", "rouge1", "rouge2", "rougeL", "gsm8k", "math"],
   regression: ["pearson", "spearman"],
   "multi-label": ["f1-micro", "f1-macro", "exact-match"],
   tokens: ["entity-f1", "accuracy", "f1-macro", "f1-micro"],
   span: ["span-f1", "exact-match"],
   similarity: ["spearman", "pearson"],
   retrieval: ["ndcg@10", "mrr@10", "accuracy@1"],
-  chat: ["rougeL", "rouge1", "rouge2", "exact-match", "span-f1"],
+  chat: ["rougeL", "rouge1", "rouge2", "exact-match", "span-f1", "gsm8k", "math"],
 } as const satisfies Readonly<Record<string, readonly MetricName[]>>;
 
 export type TaskKind = keyof typeof metricsOfKind;

@@ -216,6 +216,8 @@ const forms: Readonly<Record<string, Form>> = {
   },
   cnn_dailymail: summary("article", "highlights"),
   xsum: summary("document", "summary"),
+  gsm8k: summary("question", "answer"),
+  math: summary("problem", "solution"),
   sciq: { columns: ["question", "correct_answer", "distractor1", "distractor3"], parts: sciq },
 };
 

@@ -72,6 +72,10 @@ const entryShape = z.object({
   columns: z.partialRecord(z.enum(columnRoles), z.string()).optional(),
   /** Of `generate` and `chat`: after how many tokens a model is stopped. Default: 32, and 128. */
   max_new_tokens: z.number().int().min(1).max(10_000).optional(),
+  /** Of `generate`: so many examples of the training file stand solved before what is asked (few-shot); default 0. */
+  shots: z.number().int().min(0).max(100).optional(),
+  /** Of `generate`: what ends a text wherever it is said. */
+  stop: z.array(z.string().min(1)).optional(),
   /** Of an image task: what a class is called in a caption, {} being its name, for heads made from text. */
   prompts: z.array(z.string().includes("{}")).min(1).optional(),
   /** The examples were written by a program; said wherever the task's numbers stand. */
@@ -89,6 +93,12 @@ const registryEntry = entryShape.transform((read, context) => {
       code: "custom",
       path: ["metrics"],
       message: `${wrong} is none of a task of kind ${kind}${wrong === "f1" ? " that has not two labels" : ""}`,
+    });
+  if (kind !== "generate" && (read.shots !== undefined || read.stop !== undefined))
+    context.addIssue({
+      code: "custom",
+      path: [read.shots === undefined ? "stop" : "shots"],
+      message: "only of a task of the kind generate",
     });
   const own = { ...read, metrics, max_new_tokens: read.max_new_tokens ?? (kind === "chat" ? 128 : 32) };
   // One by one, so that each is a kind of its own to the compiler.

@@ -118,6 +118,18 @@ export async function trainingData(
   return { train: rest, judge: tenth, sources: [train.source] };
 }
 
+/** The first examples of a task's training file, which stand solved before what is asked. @throws UserError */
+export async function shotsOf(dataFolder: string, task: Task): Promise<readonly Example[]> {
+  const { shots: count = 0 } = task;
+  if (count === 0) return [];
+  const train = await (await splitReader(dataFolder, task))("train");
+  if (train && train.examples.length >= count) return train.examples.slice(0, count);
+  throw new UserError(
+    `${dataFolder}/${task.id}: the task asks with ${count} solved examples before it, and its training file has ` +
+      `${train?.examples.length ?? 0}`,
+  );
+}
+
 /** One set, cut in two. @throws UserError where nothing is left to test on */
 function cutInTwo({ source, examples }: ReadSplit, order: readonly Example[], count: number): TaskData {
   if (examples.length <= count)

@@ -83,3 +83,36 @@ test("a template leaves out what is none of its examples, which are learned in a
   // The right answer is the template's.
   expect(encodeMixed(examples, encoder, task).map(({ label }) => label)).toEqual([1, 1, 1, 1]);
 });
+
+test("solved examples stand before what is asked, and what is said ends where the task says", () => {
+  const asked: Prompts = {
+    of: () => [
+      { name: "one", put: ({ label }) => ({ prompt: String(label), answers: [`9${label}`], label: 0 }) },
+    ],
+    fileOf: () => "prompts.yaml",
+  };
+  const given: string[] = [];
+  const noting: TextTokenizer = {
+    ...tokenizer,
+    whole: (text) => {
+      given.push(text);
+      return [1, 2];
+    },
+  };
+  const encoder = promptRows({
+    tokenizer: noting,
+    prompts: asked,
+    model: { scores: "encoder-decoder", generation: undefined },
+    maxLength: 9,
+    mean: false,
+    chat: { form: () => expect.unreachable(), template: undefined },
+  });
+  const example = (label: number) => ({ kind: "generate", texts: [["x"]], label, answers: ["y"] }) as never;
+  const said = { ...task, kind: "generate", max_new_tokens: 4, stop: ["7", "5"] } as Task;
+  encoder.encode(example(3), said, [example(1), example(2)]);
+  expect(given).toContain("1 91\n\n2 92\n\n3");
+  // The tokenizer says a token's number.
+  const { generation } = encoder.answering(said);
+  expect(generation!.text([1, 5, 2, 7])).toBe("1 ");
+  expect(generation!.text([1, 2])).toBe("1 2");
+});

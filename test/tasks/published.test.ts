@@ -219,6 +219,13 @@ test.each([
     ["Ann is."],
   ],
   ["cnn_dailymail", { article: "Long.", highlights: "Short.", id: "1" }, "Long.", ["Short."]],
+  ["gsm8k", { question: "Two and two?", answer: "2 + 2 = 4\n#### 4" }, "Two and two?", ["2 + 2 = 4\n#### 4"]],
+  [
+    "math",
+    { problem: "Half?", solution: "It is $\\boxed{\\frac12}$.", level: "1" },
+    "Half?",
+    ["It is $\\boxed{\\frac12}$."],
+  ],
   ["xsum", { document: "Long.", summary: "Short." }, "Long.", ["Short."]],
 ] as const)("%s", (id, fields, text, answers) => {
   const example = read(id, fields)!;

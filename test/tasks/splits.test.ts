@@ -5,7 +5,7 @@ import { UserError } from "../../src/errors.js";
 import { golden, rte, temporaryFolder } from "../helpers.js";
 import { pictureOf, type Example } from "../../src/tasks/examples.js";
 import type { Task } from "../../src/tasks/registry.js";
-import { loadTaskData, shuffled, trainingData } from "../../src/tasks/split.js";
+import { loadTaskData, shotsOf, shuffled, trainingData } from "../../src/tasks/split.js";
 
 /** Which examples train, choose and test, on files of texts that are known by a number each. */
 const folder = await temporaryFolder();
@@ -255,4 +255,15 @@ test("an image task is read as pictures: two arrays of bytes", async () => {
     [0, [2, 3]],
   ]);
   expect(found.validation.map(({ label }) => label)).toEqual([1, 1]);
+});
+
+test("solved examples are the first of the training file; too few are refused", async () => {
+  const data = await dataOf({ train: 4, test: 9 });
+  expect(numbers(await shotsOf(data, { ...rte, shots: 3 }))).toEqual([0, 1, 2]);
+  expect(await shotsOf(data, rte)).toEqual([]);
+  await expect(shotsOf(data, { ...rte, shots: 5 })).rejects.toThrow(
+    "asks with 5 solved examples before it, and its training file has 4",
+  );
+  const none = await dataOf({ test: 9 });
+  await expect(shotsOf(none, { ...rte, shots: 1 })).rejects.toThrow(UserError);
 });
