@@ -62,6 +62,7 @@ const options = toyOptions({ valPerTask: 2, experts: [join(root, "experts")], ba
 let open: string[] = [];
 const expertOf = (label: string) => ({
   label,
+  actual: { has: () => true },
   checkpoint: {
     folder: join(root, "experts", label),
     files: ["config.json", "model.safetensors"],
