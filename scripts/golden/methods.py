@@ -286,6 +286,37 @@ def rankmean(module, weigh):
     return out
 
 
+def iso_c(b, ds, scale):
+    """Marczak et al. 2025; fusion_bench's iso_c."""
+    if b.dim() != 2 or 0 in b.shape:
+        return b + scale * sum(ds) / len(ds)
+    u, s, v = torch.linalg.svd(sum(ds).double(), full_matrices=False)
+    return b + scale * (u @ (s.mean() * v))
+
+
+def tsv_m(b, ds, scale):
+    """Gargiulo et al. 2025; fusion_bench's compute_and_sum_svd_mem_reduction. Directions without a value are none of a task's."""
+    if b.dim() != 2 or 0 in b.shape:
+        return b + scale * sum(ds) / len(ds)
+    share = min(b.shape) // len(ds)
+    us, ss, vs = [], [], []
+    for d in ds:
+        u, s, v = torch.linalg.svd(d.double(), full_matrices=False)
+        count = min(share, int((s > 1e-7 * s[0]).sum()) if s[0] > 0 else 0)
+        us.append(u[:, :count]), ss.append(s[:count]), vs.append(v[:count])
+    u, s, v = torch.cat(us, 1), torch.cat(ss), torch.cat(vs, 0)
+    if s.numel() == 0:
+        return b.clone()
+
+    def near(m):
+        p, q, r = torch.linalg.svd(m, full_matrices=False)
+        # Directions that tasks share exactly are one: what is left of them is any.
+        count = int((q > 1e-7 * q[0]).sum())
+        return p[:, :count] @ r[:count]
+
+    return b + scale * (near(u) * s) @ near(v)
+
+
 def statistics():
     g = torch.Generator().manual_seed(11)
     fisher, gram = {}, {}
@@ -414,6 +445,9 @@ def main():
     for epsilon in (1e-5, 0.04):
         case("ram", {"epsilon": epsilon}, each(lambda n, b, xs: ram(b, deltas(b, xs), epsilon)))
         case("ramplus-tl", {"epsilon": epsilon, "r": 0.3}, each(lambda n, b, xs: ram(b, deltas(b, xs), epsilon, 0.3, 0.2)))
+    for scale in (1.0, 0.4):
+        case("iso-c", {"lambda": scale}, each(lambda n, b, xs: iso_c(b, deltas(b, xs), scale)))
+        case("tsv-m", {"lambda": scale}, each(lambda n, b, xs: tsv_m(b, deltas(b, xs), scale)))
     case("arcee-fusion", {}, each(lambda n, b, xs: fuse(b, xs[0])), [0])
     case("passthrough", {"scale": 0.5}, each(lambda n, b, xs: 0.5 * xs[1]), [1])
     plain = lambda ts: [t.flatten().tolist() for t in ts]

@@ -121,6 +121,7 @@ export function plannedReader(
     labels,
     rows,
     width,
+    axes: tensor.shape.length,
     transposed: tensor.transposed,
     *parts(): Generator<Part> {
       for (let start = 0; start < size; start += step) yield readPart(start);

@@ -20,6 +20,7 @@ import { ramMethod, ramPlusMethod } from "./ram.js";
 import { rankmeanMethod } from "./rankmean.js";
 import { regmeanMethod } from "./regmean.js";
 import { sceMethod } from "./sce.js";
+import { isoCMethod, tsvMMethod } from "./singular.js";
 import { nuslerpMethod, slerpMethod } from "./slerp.js";
 import { tiesMethod } from "./ties.js";
 import { treatedMethod } from "./treated.js";
@@ -49,6 +50,8 @@ export const methods: readonly Method[] = [
   multislerpMethod,
   ramMethod,
   ramPlusMethod,
+  tsvMMethod,
+  isoCMethod,
   arceeFusionMethod,
   passthroughMethod,
 ];

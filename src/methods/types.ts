@@ -34,6 +34,8 @@ export interface TensorReader {
   parts(): Iterable<Part>;
   /** An input's square statistic, [n, n] in rows, where the method needs `gram` and the tensor has one. */
   gram?(input: number): Float32Array | undefined;
+  /** How many axes the tensor has; of a matrix, where it is not said, 2. */
+  readonly axes?: number | undefined;
   /** Stored [in, out] and not [out, in]. */
   readonly transposed?: boolean | undefined;
 }
