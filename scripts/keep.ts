@@ -150,6 +150,6 @@ ${toMarkdown({ head, body }).replaceAll("---:", "---")}
 What the ablations say of the defaults: [defaults.md](defaults.md). The other folders are experiments of our
 own: [methods](methods), [real-family](real-family), [vit](vit), [decoder](decoder),
 [lora](lora), [tree](tree), [packing](packing), [memory](memory), [disk](disk), [t0-3b](t0-3b),
-[qwen3-1.7b](qwen3-1.7b), [qwen3-8b](qwen3-8b), [mpnet](mpnet), [gpu](gpu).
+[qwen3-1.7b](qwen3-1.7b), [qwen3-8b](qwen3-8b), [clip-vit-b32](clip-vit-b32), [mpnet](mpnet), [gpu](gpu).
 `,
 );

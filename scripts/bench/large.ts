@@ -23,6 +23,7 @@ import { traffic } from "../../src/checkpoint/safetensors.js";
 import { columnOf } from "../../src/merge/source.js";
 import { applyGate, makeTable, throughGate } from "../../src/merge/table.js";
 import { loadTaskVectors } from "../../src/merge/vectors.js";
+import { clip } from "../../src/models/clip.js";
 import { llama } from "../../src/models/llama.js";
 import { t5 } from "../../src/models/t5.js";
 import type { Config, ModelFamily, TokenRow } from "../../src/models/types.js";
@@ -106,6 +107,25 @@ const publishedShapes: Readonly<Record<string, Shape>> = {
       num_hidden_layers: 28,
       num_attention_heads: 16,
       tie_word_embeddings: true,
+    },
+  },
+  // openai/clip-vit-base-patch32: the vision tower, 87 million parameters, for plans.
+  "clip-vit-b32": {
+    title: "CLIP ViT-B/32's vision tower",
+    family: clip,
+    dtype: "F32",
+    kind: "choose",
+    config: {
+      model_type: "clip_vision_model",
+      architectures: ["CLIPVisionModelWithProjection"],
+      hidden_size: 768,
+      intermediate_size: 3072,
+      num_attention_heads: 12,
+      num_hidden_layers: 12,
+      image_size: 224,
+      patch_size: 32,
+      projection_dim: 512,
+      vocab_size: 49408,
     },
   },
   // Qwen/Qwen3-8B: 8.19 billion parameters, for plans.

@@ -27,7 +27,9 @@ async function runExplain({ shape, count, json, config, ...options }: ExplainFla
   const asked = shape === undefined || config !== undefined ? options : { tasks: "experts", ...options };
   const chosen = await loadSettings(asked, config);
   const { explainMemory } = await import("../run/explain.js");
-  const plan = await explainMemory({ ...(await fetchNamed(chosen, startCommand())), shape, count });
+  // A shape stands for the models: nothing is fetched.
+  const named = shape === undefined ? await fetchNamed(chosen, startCommand()) : chosen;
+  const plan = await explainMemory({ ...named, shape, count });
   const { what, engine, step, budget, rates, predictions, equation6 } = plan;
   if (json) {
     printJson({ what, engine, step, budget, rates, predictions, chosen: plan.chosen, equation6 });
