@@ -2,7 +2,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
+import { loadSettings } from "../src/config/load.js";
 import { packageFolder } from "../src/package.js";
+import { loadTasks } from "../src/tasks/registry.js";
 import { cliIn } from "./cli/cli.js";
 
 /** What people read first: short enough to be read, and nothing in it that is not there. */
@@ -41,4 +43,20 @@ test("every command that the documents name is one", async () => {
   );
   expect(code.length).toBeGreaterThan(20);
   expect([...new Set(code)].filter((name) => !commands.has(name))).toEqual([]);
+});
+
+test("every config that ships is one, and names tasks that are known and have templates or heads", async () => {
+  const folders = await readdir(join(packageFolder, "experiments"));
+  const configs = folders
+    .map((name) => join(packageFolder, "experiments", name, "config.yaml"))
+    .filter((path) => existsSync(path));
+  expect(configs.length).toBeGreaterThan(12);
+  const registry = await loadTasks();
+  for (const path of configs) {
+    const { tasks } = await loadSettings({}, path);
+    expect(
+      tasks.filter((task) => !registry.has(task)),
+      path,
+    ).toEqual([]);
+  }
 });

@@ -14,7 +14,8 @@ const isLayer = ({ rows, width, axes = 2 }: TensorReader): boolean =>
 /** Every input's task vector, whole. */
 function wholeDeltas(tensor: TensorReader): Float64Array[] {
   const all = tensor.labels.map(() => new Float64Array(tensor.rows * tensor.width));
-  for (const { start, inputs } of tensor.parts()) for (const [x, whole] of zip(inputs, all)) whole.set(x, start);
+  for (const { start, inputs } of tensor.parts())
+    for (const [x, whole] of zip(inputs, all)) whole.set(x, start);
   return all;
 }
 
