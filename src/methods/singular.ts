@@ -1,6 +1,6 @@
 /** Methods that merge the singular vectors of task vectors: a linear layer's matrix as a whole. */
 import { at, f32, f64 } from "../at.js";
-import { nearestOrthonormal, product, singular } from "../tensor/svd.js";
+import { leading, nearestOrthonormal, product, singular } from "../tensor/svd.js";
 import { weightedSum } from "./arrays.js";
 import { lambdaParameter } from "./consensus.js";
 import { zip } from "./inputs.js";
@@ -67,8 +67,8 @@ export const isoCMethod = method({
  */
 function taskSingularVectors(deltas: readonly Float64Array[], { rows, width }: TensorReader): Float64Array {
   const share = Math.floor(Math.min(rows, width) / deltas.length);
-  const kept = deltas.map((delta) => singular(delta, rows, width));
-  const counts = kept.map(({ values }) => Math.min(share, values.length));
+  const kept = deltas.map((delta) => leading(delta, rows, width, share));
+  const counts = kept.map(({ values }) => values.length);
   const inner = counts.reduce((sum, count) => sum + count, 0);
   if (inner === 0) return new Float64Array(rows * width);
   const [left, right] = [new Float64Array(rows * inner), new Float64Array(inner * width)];
