@@ -37,6 +37,8 @@ function merging(
 
 const parameters = { lambda: lambdaParameter(1) };
 const grid = { lambda: [0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.6, 1.8, 2] };
+/** Equal singular values make a shorter sum. */
+const widerGrid = { lambda: [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6] };
 
 /** The sum of task vectors with all its singular values made equal: their mean. */
 function isotropic(deltas: readonly Float64Array[], { rows, width }: TensorReader): Float64Array {
@@ -55,7 +57,7 @@ export const isoCMethod = method({
   about: "the sum of task vectors with equal singular values (Marczak et al. 2025)",
   works: "deltas",
   scaled: true,
-  grid,
+  grid: widerGrid,
   parameters,
   changesEqual: () => true,
   merge: (tensor, { lambda }) => merging(tensor, lambda, (deltas) => isotropic(deltas, tensor)),
