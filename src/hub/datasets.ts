@@ -116,12 +116,24 @@ async function dataFiles(folder: string): Promise<string[]> {
 /** A file's name without its number among others: of an only file, without its ending. */
 const stemOf = (path: string): string => path.replace(/-\d{5}-of-\d{5}\.\w+$|[-_/]\d+\.\w+$|\.\w+$/, "");
 
+/** What names the parts that a stem is of: train_r1 is of "train" and of "r1". */
+const partsIn = (stem: string): string[] => basename(stem).split(/[-_.]/);
+
+/** @throws UserError where no file is of the part that is asked for */
+function checkPart(files: readonly string[], asked: string): void {
+  const { part } = datasetId(asked);
+  const stems = [...new Set(files.map(stemOf))];
+  if (part === undefined || stems.some((stem) => partsIn(stem).includes(part))) return;
+  const names = stems.map((stem) => basename(stem)).join(", ");
+  throw new UserError(`${asked}: none of its files is of a part "${part}"; there are ${names}`);
+}
+
 /** The files of a split that are of the part which is asked for, where there are several. @throws UserError */
 function ofPart(split: Split, files: readonly string[], asked: string): readonly string[] {
   const stems = [...new Set(files.map(stemOf))];
   const { part } = datasetId(asked);
   if (stems.length <= 1) return files;
-  const chosen = stems.filter((stem) => part !== undefined && basename(stem).split(/[-_.]/).includes(part));
+  const chosen = stems.filter((stem) => part !== undefined && partsIn(stem).includes(part));
   if (chosen.length === 1) return files.filter((path) => chosen.includes(stemOf(path)));
   throw new UserError(
     `${asked}: its ${split} split is of several parts (${stems.map((stem) => basename(stem)).join(", ")}); name one: ` +
@@ -184,14 +196,16 @@ export async function dataFromHub(
       (await dataFiles(from)).map((path) => ({ path })),
       datasetId(asked),
     ).map(({ path }) => path);
-    for (const split of splits) {
-      const named = files.filter((path) => splitOf(path) === split);
-      const ofSplit = ofPart(split, named, asked);
+    const chosen = splits.map((split) => {
+      const ofSplit = files.filter((path) => splitOf(path) === split);
+      return { split, ofSplit: ofPart(split, ofSplit, asked) };
+    });
+    checkPart(files, asked);
+    for (const { split, ofSplit } of chosen)
       for (const [i, name] of namesFor(split, ofSplit, asked).entries()) {
         const file = ofSplit[i];
         if (file !== undefined) await linkTo(join(from, file), join(folder, task, name));
       }
-    }
   }
   if (own !== undefined && existsSync(own))
     for (const name of await readdir(own))

@@ -1,5 +1,6 @@
 /** What every method answered to every test example, as it is kept beside a report: rows.csv.gz. */
 import { gunzipSync, gzipSync } from "node:zlib";
+import { parse } from "csv-parse/sync";
 import { z } from "zod";
 import { resultRow, type ResultRow } from "../report/rows.js";
 import { csvLine } from "../report/table.js";
@@ -15,20 +16,22 @@ export function packRows(rows: readonly ResultRow[]): Uint8Array {
   return gzipSync(`${[csvLine([...columns]), ...lines].join("\n")}\n`, { level: 9 });
 }
 
-/** A line of what {@link packRows} writes: a field may stand in quotation marks. */
-const fieldsOf = (line: string): string[] =>
-  [...line.matchAll(/("(?:[^"]|"")*"|[^,]*)(?:,|$)/g)]
-    .slice(0, columns.length)
-    .map(([, field = ""]) => (field.startsWith('"') ? field.slice(1, -1).replaceAll('""', '"') : field));
+/** A line of the table, every field a text. */
+const keptRow = z.object({
+  method: z.string(),
+  task: z.string(),
+  metric: z.string(),
+  value: z.coerce.number(),
+  n: z.coerce.number(),
+  seed: z.coerce.number(),
+  right: z.string(),
+});
 
-/** Rows that were kept. @throws ZodError where they are damaged */
+/** Rows that were kept. @throws Error where they are damaged */
 export function unpackRows(bytes: Uint8Array): ResultRow[] {
-  const [, ...lines] = gunzipSync(bytes).toString("utf8").trimEnd().split("\n");
+  const lines: unknown[] = parse(gunzipSync(bytes), { columns: true });
   return lines.map((line) => {
-    const [method, task, metric, value, n, seed, right = ""] = fieldsOf(line);
-    const numbers = z.array(z.coerce.number()).parse([value, n, seed]);
-    const [score, count, drawn] = numbers;
-    const row = { method, task, split: "test", metric, value: score, n: count, seed: drawn };
-    return resultRow.parse(right === "" ? row : { ...row, right });
+    const { right, ...row } = keptRow.parse(line);
+    return resultRow.parse({ ...row, split: "test", ...(right !== "" && { right }) });
   });
 }

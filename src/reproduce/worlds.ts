@@ -61,7 +61,9 @@ export function worldsOf(rows: readonly ResultRow[]): Worlds | undefined {
       for (const { row, marks } of marked) {
         if (!drawnSeeds.includes(row.seed)) continue;
         const value = median(marks.map((one) => share(one, times(row, one.length))));
-        bySeed.set(row.seed, [...(bySeed.get(row.seed) ?? []), { ...row, value }]);
+        const atSeed = bySeed.get(row.seed) ?? [];
+        atSeed.push({ ...row, value });
+        bySeed.set(row.seed, atSeed);
       }
       // A seed that is drawn twice is two seeds.
       return seeds.flatMap((seed, i) =>

@@ -37,11 +37,12 @@ function valuesBy(names: readonly string[], value: unknown): Record<string, unkn
   return Object.fromEntries(names.filter((name) => /^\w+$/.test(name)).map((name) => [name, value]));
 }
 
-/** The endings of a choice by the names that templates have for them. */
-function namedChoices(texts: Example["texts"]): Record<string, unknown> {
-  const choices = texts.map(([, ending]) => ending);
-  return { choices, ...Object.fromEntries(choices.map((choice, i) => [`choice${i + 1}`, choice])) };
-}
+/** The endings of a choice. */
+const endingsOf = ({ texts }: Example): unknown[] => texts.map(([, ending]) => ending);
+
+/** The endings by the names that templates have for each: choice1, choice2, … */
+const numberedEndings = (example: Example): Record<string, unknown> =>
+  Object.fromEntries(endingsOf(example).map((ending, i) => [`choice${i + 1}`, ending]));
 
 /** The parts of an example by the names that are ours. */
 function partsOfExample(example: Example, { kind }: Task): Record<string, unknown> {
@@ -49,7 +50,7 @@ function partsOfExample(example: Example, { kind }: Task): Record<string, unknow
   const [first, second] = texts[0] ?? [];
   return {
     ...valuesBy(["text_a"], first),
-    ...(kind === "choice" ? { choices: namedChoices(texts)["choices"] } : valuesBy(["text_b"], second)),
+    ...(kind === "choice" ? { choices: endingsOf(example) } : valuesBy(["text_b"], second)),
     ...(example.kind === "generate" && { answers: example.answers, answer: example.answers[0] }),
     label,
   };
@@ -70,7 +71,7 @@ function context(example: Example, task: Task, style: Style): Record<string, unk
     style === "ours" || task.kind !== "choice" ? aliases.first : aliases.first.filter(isNoQuestion);
   const others = {
     ...valuesBy(names, first),
-    ...(task.kind === "choice" ? namedChoices(example.texts) : valuesBy(aliases.second, second)),
+    ...(task.kind === "choice" ? numberedEndings(example) : valuesBy(aliases.second, second)),
   };
   if (style === "ours") return { ...others, ...fields, ...parts };
   return { ...others, ...parts, ...fields, ...(!isNumber(fields["label"]) && { label: example.label }) };
@@ -132,10 +133,13 @@ export function compileTemplate(
   const choices = told(() => (listed == null ? undefined : compilePrompt(listed)));
   const put = (example: Example): Prompted | undefined => {
     const values = { ...context(example, task, style), answer_choices: [] as readonly string[] };
-    // What a template draws is an example's own: the same in every run.
-    const random = seedrandom(
-      `${task.id}/${name}/${JSON.stringify("fields" in example ? example.fields : example.texts)}`,
-    );
+    // What a template draws is an example's own: the same in every run. Few draw anything.
+    let drawn: (() => number) | undefined;
+    const random = () => {
+      const own = "fields" in example ? example.fields : example.texts;
+      drawn ??= seedrandom(`${task.id}/${name}/${JSON.stringify(own)}`);
+      return drawn();
+    };
     if (choices) checkNeeds(choices, values, example);
     if (example.kind !== "generate")
       values.answer_choices = choices ? partsOf(choices.render(values, random)) : answersOf(values, task);

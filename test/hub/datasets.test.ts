@@ -96,6 +96,9 @@ test("of a split in several parts one is named; what has one part is that", asyn
     await expect(made({ anli: asked })).rejects.toThrow(
       `${asked}: its train split is of several parts (train_r1, train_r2); name one: org/name:config/part`,
     );
+  await expect(made({ mood: "me/many:de/r3" })).rejects.toThrow(
+    'me/many:de/r3: none of its files is of a part "r3"; there are test, train',
+  );
 });
 
 test("other tasks stand beside, as they are in the data folder; the same again is the same folder", async () => {
