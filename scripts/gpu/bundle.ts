@@ -1,8 +1,11 @@
 /**
  * Makes the bundle: one file that unpacks and runs on a bare Linux machine (x64, glibc 2.28), without a network.
  *
- *   node dist/scripts/gpu/bundle.js [--out train-merge-gpu.sh]
+ *   node dist/scripts/gpu/bundle.js [--out train-merge-gpu.sh] [--without-sources]
  *   sh train-merge-gpu.sh [--parts op,step] [--out gpu-results] …        on the machine with the card
+ *
+ * --without-sources leaves out what a clone of the project has (10 MB): where one is on the machine already, `--clone
+ * FOLDER` (first, or after --unpack) takes it from there.
  *
  * It holds Node (stripped), this build with its sources and conformance suite, the packages that these
  * need, Dawn, the Vulkan loader, and the libraries of X that NVIDIA's driver asks for where a machine
@@ -89,12 +92,13 @@ async function copyPackages(app: string): Promise<void> {
   for (const font of await readdir(fonts)) if (font !== "DejaVuSans.ttf") await rm(join(fonts, font));
 }
 
-async function copyProject(app: string): Promise<void> {
-  for (const path of copied)
+async function copyProject(app: string, withSources: boolean): Promise<void> {
+  for (const path of withSources ? copied : copied.filter((path) => path.startsWith("dist/")))
     await cp(join(packageFolder, path), join(app, path), {
       recursive: true,
       filter: (file) => !/\.(map|d\.ts)$/.test(file),
     });
+  if (!withSources) return;
   // What the conformance suite reads.
   const golden = join(packageFolder, "test", "golden");
   const others = new Set(
@@ -149,13 +153,17 @@ function strip(path: string): void {
     process.stderr.write(`strip is not here (binutils): ${basename(path)} stays as large as it is\n`);
 }
 
+/** What a clone has of all that is copied. */
+const besideClone = [...copied.filter((path) => !path.startsWith("dist/")), "test/golden"];
+
 /**
  * What stands in front of the archive: it needs a shell and coreutils, and xz with tar or python3.
  * @param start where the archive begins in the file, in bytes from 1
  */
 const launcherFor = (start: string): string => `#!/bin/sh
 # train-merge on a card: unpacks itself and runs. Options are those of scripts/gpu/main.ts; --unpack FOLDER,
-# the first of them, says where to (default: a new folder under TMPDIR, which is removed afterwards).
+# the first of them, says where to (default: a new folder under TMPDIR, which is removed afterwards); --clone FOLDER,
+# the next, takes what a clone of the project has from there.
 set -eu
 self=$0
 start=${start}
@@ -169,7 +177,11 @@ if [ -z "$folder" ]; then
   trap 'rm -rf "$folder"' EXIT
   trap 'exit 130' INT TERM
 fi
-mkdir -p "$folder"
+mkdir -p "$folder/app"
+if [ "\${1:-}" = "--clone" ]; then
+  (cd "$2" && cp -R --parents ${besideClone.join(" ")} "$folder/app")
+  shift 2
+fi
 if [ ! -e "$folder/unpacked" ]; then
   if command -v xz > /dev/null 2>&1 && command -v tar > /dev/null 2>&1; then
     tail -c +$start "$self" | xz -d | tar -x -C "$folder"
@@ -199,14 +211,19 @@ function launcher(): string {
 const megabytes = async (path: string): Promise<string> => `${((await stat(path)).size / 1e6).toFixed(1)} MB`;
 
 async function main(): Promise<void> {
-  const { values: o } = parseArgs({ options: { out: { type: "string", default: "train-merge-gpu.sh" } } });
+  const { values: o } = parseArgs({
+    options: {
+      out: { type: "string", default: "train-merge-gpu.sh" },
+      "without-sources": { type: "boolean", default: false },
+    },
+  });
   if (process.platform !== "linux" || process.arch !== "x64")
     throw new Error("the bundle is for Linux on x64 and is made there");
   const staging = await mkdtemp(join(tmpdir(), "train-merge-bundle-"));
   try {
     for (const folder of ["app", "bin", "lib"]) await mkdir(join(staging, folder));
     await cp(process.execPath, join(staging, "bin", "node"));
-    await copyProject(join(staging, "app"));
+    await copyProject(join(staging, "app"), !o["without-sources"]);
     await copyPackages(join(staging, "app"));
     strip(join(staging, "bin", "node"));
     strip(join(staging, "app", "node_modules", "webgpu", "dist", "linux-x64", "dawn.node"));
