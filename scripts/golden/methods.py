@@ -11,6 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fusion_bench.method.isotropic_merging.iso_utils import iso_c as fusion_iso_c, iso_cts as fusion_iso_cts
+from fusion_bench.method.knots.knots_utils import subspace_alignment
+from fusion_bench.method.tall_mask.task_arithmetic import generate_task_masks as fusion_mask
+from fusion_bench.method.task_singular_vector.utils.TSVM_utils import compute_and_sum_svd_mem_reduction as fusion_tsv
+from fusion_bench.method.wudi.wudi import wudi_merging as fusion_wudi
 
 from draws import draws
 
@@ -288,7 +293,7 @@ def rankmean(module, weigh):
 
 def iso_c(b, ds, scale):
     """Marczak et al. 2025; fusion_bench's iso_c."""
-    if b.dim() != 2 or 0 in b.shape:
+    if not has_directions(b):
         return b + scale * sum(ds) / len(ds)
     u, s, v = torch.linalg.svd(sum(ds).double(), full_matrices=False)
     return b + scale * (u @ (s.mean() * v))
@@ -296,25 +301,135 @@ def iso_c(b, ds, scale):
 
 def tsv_m(b, ds, scale):
     """Gargiulo et al. 2025; fusion_bench's compute_and_sum_svd_mem_reduction. Directions without a value are none of a task's."""
-    if b.dim() != 2 or 0 in b.shape:
+    if not has_directions(b):
         return b + scale * sum(ds) / len(ds)
     share = min(b.shape) // len(ds)
-    us, ss, vs = [], [], []
-    for d in ds:
-        u, s, v = torch.linalg.svd(d.double(), full_matrices=False)
-        count = min(share, int((s > 1e-7 * s[0]).sum()) if s[0] > 0 else 0)
-        us.append(u[:, :count]), ss.append(s[:count]), vs.append(v[:count])
+    us, ss, vs = zip(*(ranked(d, share) for d in ds))
     u, s, v = torch.cat(us, 1), torch.cat(ss), torch.cat(vs, 0)
-    if s.numel() == 0:
-        return b.clone()
+    return b + scale * (near(u) * s) @ near(v) if s.numel() else b.clone()
 
-    def near(m):
-        p, q, r = torch.linalg.svd(m, full_matrices=False)
-        # Directions that tasks share exactly are one: what is left of them is any.
-        count = int((q > 1e-7 * q[0]).sum())
-        return p[:, :count] @ r[:count]
 
-    return b + scale * (near(u) * s) @ near(v)
+def has_directions(b):
+    return b.dim() == 2 and 0 not in b.shape
+
+
+def ranked(m, most):
+    """Leading singular vectors; directions without a value are none."""
+    u, s, v = torch.linalg.svd(m.double(), full_matrices=False)
+    count = min(most, int((s > 1e-7 * s[0]).sum()) if s[0] > 0 else 0)
+    return u[:, :count], s[:count], v[:count]
+
+
+def near(m):
+    """The nearest orthonormal matrix. Directions that tasks share exactly are one: what is left of them is any."""
+    p, q, r = torch.linalg.svd(m, full_matrices=False)
+    count = int((q > 1e-7 * q[0]).sum()) if q.numel() else 0
+    return p[:, :count] @ r[:count]
+
+
+def iso_cts(b, ds, scale, common):
+    """Marczak et al. 2025; fusion_bench's iso_cts."""
+    if not has_directions(b):
+        return b + scale * sum(ds) / len(ds)
+    least = min(b.shape)
+    share = round((least - int(least * common)) / len(ds))
+    cu, cs, cv = ranked(sum(ds), least - share * len(ds))
+    own = [ranked(d.double() - cu @ cu.T @ d.double(), share) for d in ds]
+    us, ss, vs = zip(*own, (cu, cs, cv))
+    return b + scale * (torch.cat(ss).sum() / least) * near(torch.cat(us, 1)) @ near(torch.cat(vs, 0))
+
+
+def cart(b, ds, scale, rank):
+    """Choi et al. 2024, as AdaRank's authors run it: the average, and what each differs from it by, truncated."""
+    mean = sum(d.double() for d in ds) / len(ds)
+    if not has_directions(b):
+        return b + mean
+    most = 0 if rank == 0 else max(1, int(rank * min(b.shape)))
+    parts = [ranked(d.double() - mean, most) for d in ds]
+    return b + mean + scale * sum((u * s) @ v for u, s, v in parts)
+
+
+def wudi(b, ds, scale):
+    """Cheng et al. 2025: what the sum of (D - d) d.T squared over d's own square is least for."""
+    if not has_directions(b):
+        return b + scale * sum(ds) / len(ds)
+    ds = [d.double() for d in ds]
+    grams = [d.T @ d / (d**2).sum() if d.any() else 0 * d.T @ d for d in ds]
+    return b + scale * sum(d @ g for d, g in zip(ds, grams)) @ torch.linalg.pinv(sum(grams), rtol=1e-9, hermitian=True)
+
+
+def wudi_descent(b, ds, scale, steps, rate):
+    """fusion_bench's wudi_merging in float64, at another learning rate where asked."""
+    if not has_directions(b):
+        return b + scale * sum(ds) / len(ds)
+    moved = [d.double() for d in ds if d.any()]
+    adam, torch.optim.Adam = torch.optim.Adam, lambda ps, lr, weight_decay: adam(ps, lr=rate, weight_decay=weight_decay)
+    found = fusion_wudi([{"x": d} for d in moved], "cpu", steps)["x"].detach()
+    torch.optim.Adam = adam
+    return b + scale * found
+
+
+def consensus_ta(b, ds, scale, mask, least):
+    """Wang et al. 2024, their generate_task_masks and construct_consensus_mask."""
+    total = sum(ds)
+    held = sum((d.abs() > (total - d).abs() * m).float() for d, m in zip(ds, mask))
+    return b + scale * total * (held >= least)
+
+
+def knots(scale, density):
+    """Stoica et al. 2025: TIES of all layers' aligned task vectors; other tensors by their mean."""
+    layers = [n for n in NAMES if has_directions(T[n][0])]
+    left, rows = {}, {n: [] for n in layers}
+    for n in layers:
+        ds = deltas(T[n][0], T[n][1:])
+        u, s, v = ranked(torch.cat(ds, 1), min(T[n][0].shape[0], 10**9))
+        left[n] = u
+        # Of a task vector that is 0 there is nothing, not its rounding.
+        rows[n] = [(s.unsqueeze(1) * part * (d != 0).any()).float() for d, part in zip(ds, torch.split(v, T[n][0].shape[1], dim=1))]
+    flat = torch.stack([torch.cat([rows[n][i].flatten() for n in layers]) for i in range(len(LABELS))])
+    kept = flat.shape[1] - int(flat.shape[1] * density)
+    trimmed = flat * (flat.abs() >= (flat.abs().kthvalue(kept, dim=1, keepdim=True).values if kept else 0))
+    sign = torch.sign(trimmed.sum(0))
+    sign[sign == 0] = torch.sign(sign.sum())
+    agree = trimmed * torch.where(sign > 0, trimmed > 0, trimmed < 0)
+    merged = agree.sum(0) / (agree != 0).sum(0).clamp(min=1)
+    out, at = {}, 0
+    for n in NAMES:
+        b, xs = T[n][0], T[n][1:]
+        if n not in left:
+            out[n] = b + scale * sum(deltas(b, xs)) / len(xs)
+            continue
+        size = rows[n][0].numel()
+        out[n] = b + scale * left[n] @ merged[at : at + size].reshape(rows[n][0].shape).double()
+        at += size
+    return out
+
+
+def depth(name, last):
+    """LiNeS: 1 in the first block, `last` in the last."""
+    blocks = [int(n.split(".")[2]) for n in NAMES if n.startswith("encoder.layer.")]
+    return 1 + (last - 1) * int(name.split(".")[2]) / max(blocks) if name.startswith("encoder.layer.") else 1
+
+
+def as_fusion_bench_has_them():
+    """Ours beside fusion_bench's, on tensors whose task vectors have every direction."""
+    names = [n for n in NAMES if n.endswith("dense.weight")]
+    for n in names:
+        b, ds = T[n][0].double(), [d.double() for d in deltas(T[n][0], T[n][1:])]
+        vectors = [{n: d} for d in ds]
+        pairs = {
+            "iso_c": (iso_c(b, ds, 1.0), fusion_iso_c([dict(v) for v in vectors], "cpu")),
+            "iso_cts": (iso_cts(b, ds, 1.0, 0.8), fusion_iso_cts([dict(v) for v in vectors], 0.8, "cpu")),
+            "tsv_m": (tsv_m(b, ds, 1.0), fusion_tsv([dict(v) for v in vectors], accelerator="cpu")),
+        }
+        for name, (own, theirs) in pairs.items():
+            error = float((own - b - theirs[n]).abs().max())
+            assert error < 1e-9, (n, name, error)
+        u, s, vs = subspace_alignment(ds)
+        assert len(vs) == len(ds) and float((u @ (s.unsqueeze(1) * vs[0]) - ds[0]).abs().max()) < 1e-9
+        masks = [fusion_mask({n: b + sum(ds)}, {n: b + d}, {n: b}, 0.4)[n] for d in ds]
+        own = consensus_ta(b, ds, 1.0, [0.4] * 3, 2) - b
+        assert float((own - sum(ds) * (sum(masks) >= 2)).abs().max()) < 1e-9
 
 
 def statistics():
@@ -391,8 +506,8 @@ def fuse(b, x):
 def main():
     cases = []
 
-    def case(method, values, out, inputs=None):
-        cases.append({"method": method, "values": values, "inputs": inputs or [0, 1, 2], "out": {n: out[n].float().flatten().tolist() for n in NAMES}})
+    def case(method, values, out, inputs=None, but=()):
+        cases.append({"method": method, "values": values, "inputs": inputs or [0, 1, 2], "out": {n: out[n].float().flatten().tolist() for n in NAMES if n not in but}})
 
     case("average", {}, each(lambda n, b, xs: sum(x.double() for x in xs) / 3))
     case("linear", {"weight": [1, 2, -0.5]}, each(lambda n, b, xs: (xs[0] + 2 * xs[1] - 0.5 * xs[2]) / 2.5))
@@ -448,6 +563,27 @@ def main():
     for scale in (1.0, 0.4):
         case("iso-c", {"lambda": scale}, each(lambda n, b, xs: iso_c(b, deltas(b, xs), scale)))
         case("tsv-m", {"lambda": scale}, each(lambda n, b, xs: tsv_m(b, deltas(b, xs), scale)))
+    as_fusion_bench_has_them()
+    for scale, common in ((1.0, 0.8), (0.4, 0.5)):
+        case("iso-cts", {"lambda": scale, "common": common}, each(lambda n, b, xs: iso_cts(b, deltas(b, xs), scale, common)))
+    # Halves are rounded to even there: a share of 2.5 directions is 2.
+    case("iso-cts", {"common": 0.2}, each(lambda n, b, xs: iso_cts(b, deltas(b, xs[:2]), 1.0, 0.2)), [0, 1])
+    for scale, rank in ((1.0, 0.16), (2.3, 0.5), (1.5, 1), (1.5, 0)):
+        case("cart", {"lambda": scale, "rankRatio": rank}, each(lambda n, b, xs: cart(b, deltas(b, xs), scale, rank)))
+    for scale in (1.0, 0.4):
+        case("wudi", {"lambda": scale}, each(lambda n, b, xs: wudi(b, deltas(b, xs), scale)))
+    # Where task vectors cancel, the gradient is rounding, and Adam makes steps of it.
+    for steps, rate in ((300, 1e-5), (60, 1e-3)):
+        case("wudi", {"by": "descent", "steps": steps, "rate": rate}, each(lambda n, b, xs: wudi_descent(b, deltas(b, xs), 1.0, steps, rate)), but=["opposed.weight"])
+    for mask, least in (([0.4] * 3, 2), ([0.2, 0.6, 1.5], 1), ([1.0] * 3, 3)):
+        case("consensus-ta", {"lambda": 0.4, "mask": mask, "least": least}, each(lambda n, b, xs: consensus_ta(b, deltas(b, xs), 0.4, mask, least)))
+    for scale, density in ((1.0, 0.2), (0.6, 0.5), (1.0, 1.0)):
+        # Where task vectors cancel, the rounding of their singular vectors elects the signs.
+        case("knots", {"lambda": scale, "density": density}, knots(scale, density), but=["opposed.weight"])
+    for last in (3, 0.5):
+        case("lines", {"lambda": 0.3, "lines": last}, each(lambda n, b, xs: b + 0.3 * depth(n, last) * sum(deltas(b, xs))))
+    case("ties", {"density": 0.2, "lines": 2}, (lambda plain: {n: T[n][0] + depth(n, 2) * (plain[n] - T[n][0]) for n in NAMES})(ties_original(0.2, "mean", 1.0)[0]))
+    case("average", {"lines": 2, "dareP": 0.5, "seed": 5}, each(lambda n, b, xs: b + depth(n, 2) * sum(dare(d, n, l, 0.5, seed=5) for d, l in zip(deltas(b, xs), LABELS)) / 3))
     case("arcee-fusion", {}, each(lambda n, b, xs: fuse(b, xs[0])), [0])
     case("passthrough", {"scale": 0.5}, each(lambda n, b, xs: 0.5 * xs[1]), [1])
     plain = lambda ts: [t.flatten().tolist() for t in ts]

@@ -3,7 +3,7 @@ import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
 import type { Member } from "../checkpoint/family.js";
 import type { MergeHooks } from "../config/options.js";
 import type { DiskMerge } from "../folder/merge.js";
-import type { ParameterValues } from "../methods/types.js";
+import { isTreated } from "../methods/pipeline.js";
 import { chosenDType } from "../tensor/dtype.js";
 import { headsAlike, mergeHeads } from "./heads.js";
 import { mergeIa3, writeLinearIa3 } from "./ia3.js";
@@ -20,11 +20,6 @@ export type CoefficientsOf = (weight: string) => Float64Array;
 export async function writeLinearAdapter(result: AdapterResult, coefficients: CoefficientsOf): Promise<void> {
   if (at(result.adapters, 0).adapter.kind === "lora") await writeLinearLora(result, coefficients);
   else await writeLinearIa3(result, coefficients);
-}
-
-/** Whether entries of task vectors are dropped before the method sees them. */
-export function dropsEntries({ dareP }: ParameterValues): boolean {
-  return Array.isArray(dareP) && dareP.some((p) => Number(p) > 0);
 }
 
 /**
@@ -50,7 +45,7 @@ export async function mergeAdapters(
     await mergeIa3(result, use, disk);
     return undefined;
   }
-  if (method.linear && !dropsEntries(values) && merge.rank === undefined) {
+  if (method.linear && !isTreated(values) && merge.rank === undefined) {
     await mergeStackedLora(result, use);
     return undefined;
   }

@@ -14,7 +14,8 @@ import { withoutPlaces } from "../folder/places.js";
 import { openOutput } from "../folder/output.js";
 import type { Method, ParameterValues } from "../methods/types.js";
 import { resolveValues } from "../methods/values.js";
-import { dropsEntries, mergeAdapters } from "./adapters.js";
+import { isTreated } from "../methods/pipeline.js";
+import { mergeAdapters } from "./adapters.js";
 import { headsAlike } from "./heads.js";
 import { withMembers, type NamedFolder } from "./members.js";
 import { writeRecorded } from "./output.js";
@@ -61,9 +62,9 @@ function checkedValues({ method, given, base, models }: ModelsMerge): ParameterV
       `${method.name} needs data to run the models on: train-merge compare --methods ${method.name} --tasks … --data …`,
     );
   const values = resolveValues(method, given, models.length);
-  if (base === undefined && dropsEntries(values))
+  if (base === undefined && isTreated(values))
     throw new UserError(
-      "--dare-p drops entries of task vectors: name the base they are taken against with --base",
+      "--dare-p and --lines change task vectors: name the base they are taken against with --base",
     );
   return values;
 }

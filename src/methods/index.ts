@@ -9,7 +9,9 @@ import {
 } from "./consensus.js";
 import { fisherMethod } from "./fisher.js";
 import { karcherMethod } from "./karcher.js";
+import { knotsMethod } from "./knots.js";
 import { averageMethod, linearMethod } from "./linear.js";
+import { linesMethod } from "./lines.js";
 import { modelStockMethod } from "./model-stock.js";
 import { multislerpMethod } from "./multislerp.js";
 import { nearswapMethod } from "./nearswap.js";
@@ -20,11 +22,13 @@ import { ramMethod, ramPlusMethod } from "./ram.js";
 import { rankmeanMethod } from "./rankmean.js";
 import { regmeanMethod } from "./regmean.js";
 import { sceMethod } from "./sce.js";
-import { isoCMethod, tsvMMethod } from "./singular.js";
+import { cartMethod, isoCMethod, isoCtsMethod, tsvMMethod } from "./singular.js";
 import { nuslerpMethod, slerpMethod } from "./slerp.js";
+import { consensusTaMethod } from "./tall.js";
 import { tiesMethod } from "./ties.js";
 import { treatedMethod } from "./treated.js";
 import type { Method } from "./types.js";
+import { wudiMethod } from "./wudi.js";
 
 export const methods: readonly Method[] = [
   averageMethod,
@@ -52,6 +56,12 @@ export const methods: readonly Method[] = [
   ramPlusMethod,
   tsvMMethod,
   isoCMethod,
+  isoCtsMethod,
+  cartMethod,
+  wudiMethod,
+  knotsMethod,
+  consensusTaMethod,
+  linesMethod,
   arceeFusionMethod,
   passthroughMethod,
 ];

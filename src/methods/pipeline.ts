@@ -1,4 +1,5 @@
 import { addScaled } from "./arrays.js";
+import { linesParameters, linesTreatment } from "./lines.js";
 import { dareParameters } from "./pruning.js";
 import { dareTreatment, rescales } from "./sparsify.js";
 import type {
@@ -11,9 +12,10 @@ import type {
   Treatment,
 } from "./types.js";
 
-/** All parameters of a method: its own, and DARE's, which goes in front of any. */
+/** All parameters of a method: its own, and DARE's and LiNeS's, which go with any. */
 export const acceptedParameters = ({ parameters }: Method): Parameters => ({
   ...dareParameters,
+  ...linesParameters,
   ...parameters,
 });
 
@@ -25,10 +27,22 @@ function dareOf({ dareP, rescale, seed }: ParameterValues): Treatment[] {
   return [dareTreatment({ dareP, rescale: how, seed })];
 }
 
-/** What happens to the task vectors, in order, before the method sees them. */
+/** LiNeS, where values ask for it. */
+const linesOf = ({ lines }: ParameterValues): Treatment[] =>
+  typeof lines === "number" && lines !== 1 ? [linesTreatment(lines)] : [];
+
+/** Whether task vectors are changed, whatever the method is. */
+export const isTreated = (values: ParameterValues): boolean =>
+  dareOf(values).length + linesOf(values).length > 0;
+
+/**
+ * What happens to the task vectors, in order, before the method sees them. LiNeS is last: a factor a tensor there is a
+ * factor of what is merged, and moves no threshold.
+ */
 export const treatmentsOf = (method: Method, values: ParameterValues): readonly Treatment[] => [
   ...dareOf(values),
   ...(method.treatments?.(values) ?? []),
+  ...linesOf(values),
 ];
 
 /** The passes over all tensors that a method needs first: each with the number of treatments that stand before it. */

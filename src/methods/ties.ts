@@ -13,7 +13,7 @@ import { method, parameter, type MergePart, type SurveyPass, type Treatment } fr
  */
 
 /** Rank, from the largest, of the entry that is the threshold: the authors keep |τ| ≥ the (d − ⌊d ρ⌋)-th smallest. */
-const thresholdRank = (size: number, density: number): number =>
+export const thresholdRank = (size: number, density: number): number =>
   Math.min(size, Math.floor(size * density) + 1);
 
 interface Density {
@@ -43,7 +43,7 @@ function sumOf(inputs: readonly Float32Array[], out: Float32Array): Float32Array
  * The sign of most places: what a sum of exactly 0 takes. Where there are as many of either, the
  * negative (as the authors' code).
  */
-const majority: SurveyPass<unknown, { signs: number }, number> = {
+export const majority: SurveyPass<unknown, { signs: number }, number> = {
   start: () => ({ signs: 0 }),
   visit(state, tensor) {
     const sumsOf = scratchFloats();
@@ -80,7 +80,7 @@ const addSum =
   };
 
 /** base + λ times the mean, in each place, of the task vectors that are not 0 there. */
-function addDisjointMean(lambda: number): MergePart {
+export function addDisjointMean(lambda: number): MergePart {
   const countsOf = scratchFloats();
   return ({ base, inputs }, out) => {
     sumOf(inputs, out);

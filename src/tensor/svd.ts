@@ -49,8 +49,17 @@ export function product(
   return out;
 }
 
+/** Every row i of a matrix in rows times factor i. */
+export function scaledRows(matrix: Float64Array, factors: readonly number[]): Float64Array {
+  const width = matrix.length / factors.length;
+  const out = new Float64Array(matrix.length);
+  for (const [r, factor] of factors.entries())
+    for (let i = r * width; i < (r + 1) * width; i++) out[i] = factor * f64(matrix, i);
+  return out;
+}
+
 /** [rows, width] → [width, rows]. */
-function flipped(matrix: Float64Array, rows: number, width: number): Float64Array {
+export function flipped(matrix: Float64Array, rows: number, width: number): Float64Array {
   const out = new Float64Array(matrix.length);
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < width; c++) out[c * rows + r] = f64(matrix, r * width + c);

@@ -4,7 +4,7 @@
  */
 import { at, f32, f64 } from "../at.js";
 import { coinsOf } from "./draws.js";
-import { dropsAny, numbersOf, type Values } from "./sums.js";
+import { dropsAny, numbersOf, scalesBlocks, type Values } from "./sums.js";
 
 /** What an entry of a result must be: one of these, where a rounding decides which. */
 export interface ExpectedEntry {
@@ -274,6 +274,7 @@ const reworkedSums = new Set(["dare", "task-arithmetic"]);
 
 /** How a method is worked out again; undefined where it is not. */
 export function reworkOf(method: string, values: Values, count: number): Rework | undefined {
+  if (scalesBlocks(values)) return undefined;
   const drops = dropsAny(values, count);
   if (drops && reworkedSums.has(method)) return dareSum;
   const isTies = method === "ties" && values["variant"] === "mergekit";

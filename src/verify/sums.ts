@@ -26,9 +26,12 @@ export function numbersOf(values: Values, key: string, count: number): number[] 
 export const dropsAny = (values: Values, count: number): boolean =>
   "dareP" in values && numbersOf(values, "dareP", count).some((p) => p > 0);
 
+/** Whether later blocks count for more (LiNeS): that is not worked out again. */
+export const scalesBlocks = (values: Values): boolean => Number(values["lines"] ?? 1) !== 1;
+
 /** What a method without training does; undefined where sums do not say it. */
 export function methodWeights(method: string, values: Values, count: number): SumWeights | undefined {
-  if (dropsAny(values, count)) return undefined;
+  if (dropsAny(values, count) || scalesBlocks(values)) return undefined;
   const weight = numbersOf(values, "weight", count);
   const total = weight.reduce((sum, one) => sum + one, 0);
   let divisor = 1;

@@ -90,10 +90,11 @@ function worst(
   expected: Record<string, number[]>,
 ): { at: string; error: number } {
   let found = { at: "", error: 0 };
-  for (const [name, values] of out) {
+  for (const [name, right] of Object.entries(expected)) {
+    const values = out.get(name)!;
     values.forEach((x, i) => {
-      const error = Math.abs(x - expected[name]![i]!) / Math.max(1, Math.abs(expected[name]![i]!));
-      if (!(error <= found.error)) found = { at: `${name}[${i}]: ${x} for ${expected[name]![i]}`, error };
+      const error = Math.abs(x - right[i]!) / Math.max(1, Math.abs(right[i]!));
+      if (!(error <= found.error)) found = { at: `${name}[${i}]: ${x} for ${right[i]}`, error };
     });
   }
   return found;
@@ -114,15 +115,11 @@ describe("every method equals its reference to 1e-6, whatever the parts", () => 
       const whole = run(method, resolved, inputs, 1000);
       expect(worst(whole, out)).toEqual({ at: expect.any(String), error: expect.closeTo(0, 6) });
       expect(worst(whole, out).error).toBeLessThan(1e-6);
-      const rowByRow = run(method, resolved, inputs, 1);
-      for (const [tensor, values_] of rowByRow)
-        expect(
-          worst(
-            new Map([[tensor, values_]]),
-            Object.fromEntries([...whole].map(([n, v]) => [n, Array.from(v)])),
-          ).error,
-          tensor,
-        ).toBeLessThan(1e-6);
+      const asLists = Object.fromEntries([...whole].map(([n, v]) => [n, Array.from(v)]));
+      expect(worst(run(method, resolved, inputs, 1), asLists)).toEqual({
+        at: expect.any(String),
+        error: expect.closeTo(0, 6),
+      });
     },
   );
 });
@@ -185,4 +182,109 @@ test("rankmean ranks linear layers by their matrices: how far a bias moved chang
   } finally {
     inputs[0] = kept;
   }
+});
+
+describe("the frontier's methods", () => {
+  const found = (name: string) => everyMethod.find((method) => method.name === name)!;
+
+  test("wudi is where its descent goes, and regmean with the task vectors' squares", () => {
+    const solved = run(found("wudi"), resolveValues(found("wudi"), {}, 3), [0, 1, 2], 2);
+    const values = resolveValues(found("wudi"), { by: "descent", steps: 4000, rate: 1e-3 }, 3);
+    const gone = run(found("wudi"), values, [0, 1, 2], 2);
+    for (const name of ["encoder.layer.0.dense.weight", "encoder.layer.1.dense.weight"]) {
+      const [a, b, sum] = [
+        solved,
+        gone,
+        run(
+          found("task-arithmetic"),
+          resolveValues(found("task-arithmetic"), { lambda: 1 }, 3),
+          [0, 1, 2],
+          2,
+        ),
+      ].map((all) => Array.from(all.get(name)!));
+      const apart = (x: number[], y: number[]) => Math.hypot(...x.map((value, i) => value - y[i]!));
+      expect(apart(a!, b!)).toBeLessThan(0.05 * apart(a!, sum!));
+    }
+    const reader = readerIn("encoder.layer.0.dense.weight", [0, 1, 2], 1, undefined);
+    const { rows, width } = reader;
+    const deltas: number[][] = [[], [], []];
+    for (const { base, inputs } of reader.parts())
+      for (const [i, x] of inputs.entries())
+        x.forEach((value, at) => deltas[i]!.push(Math.fround(value - base[at]!)));
+    const gram = (i: number) => {
+      const delta = deltas[i]!;
+      const square = delta.reduce((sum, x) => sum + x * x, 0);
+      return Float32Array.from({ length: width * width }, (_, place) => {
+        const [p, q] = [Math.floor(place / width), place % width];
+        let sum = 0;
+        for (let r = 0; r < rows; r++) sum += delta[r * width + p]! * delta[r * width + q]!;
+        return sum / square;
+      });
+    };
+    const alone = resolveValues(found("regmean"), { alpha: 1 }, 3);
+    const merge = found("regmean").merge({ ...reader, gram }, alone, undefined);
+    const out = new Float32Array(rows * width);
+    for (const part of reader.parts()) merge(part, out.subarray(part.start, part.start + part.base.length));
+    out.forEach((x, i) => expect(x).toBeCloseTo(solved.get("encoder.layer.0.dense.weight")![i]!, 4));
+  });
+
+  test.each(["wudi", "knots"])(
+    "%s: a matrix stored the other way round is merged as the same layer",
+    (name) => {
+      const reader = readerIn("encoder.layer.1.dense.weight", [0, 1, 2], 100, undefined);
+      const { rows, width } = reader;
+      const turn = (x: Float32Array) =>
+        Float32Array.from(x, (_, at) => x[(at % rows) * width + Math.floor(at / rows)]!);
+      const [part] = [...reader.parts()] as [Part];
+      const turned = () => ({ start: 0, base: turn(part.base), inputs: part.inputs.map(turn) });
+      const other = { ...reader, rows: width, width: rows, transposed: true, parts: () => [turned()] };
+      const values = resolveValues(found(name), {}, 3);
+      const [straight, across] = [reader, other].map((tensor) => {
+        const deltas = readerFor(found(name), values, tensor, { found: [] });
+        const survey = { thresholds: [0.1, 0.1, 0.1], size: rows * width, majority: 1 };
+        const merge = found(name).merge(deltas, values, survey);
+        const out = new Float32Array(rows * width);
+        for (const one of deltas.parts()) merge(one, out);
+        return out;
+      });
+      expect(Array.from(turn(straight!))).toEqual(Array.from(across!, (x) => expect.closeTo(x, 5)));
+    },
+  );
+
+  test("lines: nothing outside of blocks, each block by its place in its own stack", () => {
+    const values = resolveValues(found("task-arithmetic"), { lambda: 1, lines: 3 }, 1);
+    const names = [
+      "embed.weight",
+      "enc.0.w",
+      "enc.1.w",
+      "enc.4.w",
+      "dec.0.w",
+      "dec.2.experts.7.w",
+      "solo.0.w",
+    ];
+    const [{ pass }] = surveyPasses(found("task-arithmetic"), values) as [
+      ReturnType<typeof surveyPasses>[number],
+    ];
+    const readers = names.map((name): TensorReader => ({
+      name,
+      rows: 1,
+      width: 1,
+      labels: ["one"],
+      parts: () => [{ start: 0, base: Float32Array.of(1), inputs: [Float32Array.of(2)] }],
+    }));
+    const states = readers.map((reader) => {
+      const state = pass.start(1);
+      pass.visit(state, reader, values, undefined);
+      return state;
+    });
+    const depths = pass.join(states, values, undefined);
+    const factors = readers.map((reader) => {
+      const treated = readerFor(found("task-arithmetic"), values, reader, { found: [depths] });
+      const out = new Float32Array(1);
+      for (const part of treated.parts())
+        found("task-arithmetic").merge(treated, values, undefined)(part, out);
+      return out[0]! - 1;
+    });
+    expect(factors).toEqual([1, 1, 1.5, 3, 1, 3, 1]);
+  });
 });
