@@ -432,6 +432,16 @@ def as_fusion_bench_has_them():
         assert float((own - sum(ds) * (sum(masks) >= 2)).abs().max()) < 1e-9
 
 
+def tsv_part(b, ds, which, scale):
+    """A task's part of tsv_m: its own values, 0 for the others'."""
+    if not has_directions(b):
+        return b + scale * ds[which] / len(ds)
+    parts = [ranked(d, min(b.shape) // len(ds)) for d in ds]
+    us, ss, vs = zip(*parts)
+    s = torch.cat([s if i == which else 0 * s for i, s in enumerate(ss)])
+    return b + scale * (near(torch.cat(us, 1)) * s) @ near(torch.cat(vs, 0)) if s.numel() else b.clone()
+
+
 def statistics():
     g = torch.Generator().manual_seed(11)
     fisher, gram = {}, {}
@@ -518,6 +528,8 @@ def main():
         case("ties", {"combine": combine, "lambda": scale, "density": density}, ties_original(density, combine, scale)[0])
     for which in range(3):
         case("treated", {"which": which, "by": "ties", "density": 0.2}, {n: xs[which] for n, xs in ties_original(0.2, "sum", 1.0)[1].items()})
+    for which in range(3):
+        case("treated", {"which": which, "by": "tsv-m", "scale": 2}, each(lambda n, b, xs: tsv_part(b, deltas(b, xs), which, 2)))
     case("treated", {"which": 1, "by": "dare", "dareP": 0.7, "seed": 3}, each(lambda n, b, xs: b + dare(xs[1] - b, n, "bee", 0.7, seed=3)))
     for density, weights, normalize in [(0.2, None, True), (0.5, [1, 0.5, 2], True), (0.5, [1, 0.5, 2], False), (1.0, None, True)]:
         case("ties", {"variant": "mergekit", "density": density, "normalize": normalize, **({"weight": weights} if weights else {})},

@@ -41,7 +41,7 @@ export const settings = {
     schema: z.enum(treatments).default("none"),
     help:
       "what is done to the task vectors before coefficients are trained: none, ties (trimmed, " +
-      "of the elected signs), dare",
+      "of the elected signs), dare, tsv-m (each task's singular vectors, orthogonal to the others', times 2)",
   },
   trim: {
     argument: "<x>",

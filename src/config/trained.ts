@@ -1,7 +1,7 @@
 /** The merges that are trained, by what is other in them than in SuperMerge. */
 export const trainedMethods = ["supermerge", "adamerging", "adamerging++"] as const;
 export const variants = ["original", "fusion_bench"] as const;
-export const treatments = ["none", "ties", "dare"] as const;
+export const treatments = ["none", "ties", "dare", "tsv-m"] as const;
 
 /** What `compare` calls them. `@test`: adapted on the test inputs, without labels. */
 export const trainedPresets: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
@@ -16,4 +16,5 @@ export const trainedPresets: Readonly<Record<string, Readonly<Record<string, unk
   "supermerge-distillation": { loss: "distillation" },
   "supermerge-ties": { treat: "ties" },
   "supermerge-dare": { treat: "dare" },
+  "supermerge-tsv-m": { treat: "tsv-m" },
 };

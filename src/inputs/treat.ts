@@ -8,6 +8,12 @@ import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { OpenedModels } from "./models.js";
 
 /**
+ * TSV-M's sums are at their best at one to two times themselves, and coefficients stay below 1: task vectors that went
+ * through it are kept at twice their size.
+ */
+const scales: Partial<Record<MergeOptions["treat"], number>> = { "tsv-m": 2 };
+
+/**
  * Writes every expert with its task vector treated, in float32, to treated/<task> in the output folder,
  * and opens them: what coefficients are then trained on, with every residency.
  */
@@ -23,7 +29,14 @@ export async function treatExperts(
       const folder = join(out, "treated", label);
       const values = resolveValues(
         treatedMethod,
-        { which, by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, seed },
+        {
+          which,
+          by: treat,
+          density: trim,
+          dareP: treat === "dare" ? dareP : 0,
+          scale: scales[treat] ?? 1,
+          seed,
+        },
         experts.length,
       );
       await writeMerge(

@@ -1,9 +1,10 @@
 /** Methods that merge the singular vectors of task vectors. */
-import { f64 } from "../at.js";
+import { at, f64 } from "../at.js";
 import { leading, nearestOrthonormal, product, scaledRows, singular, type Singular } from "../tensor/svd.js";
+import { weightedSum } from "./arrays.js";
 import { lambdaParameter } from "./consensus.js";
-import { mergeLayers, sumOf } from "./layers.js";
-import { method, parameter, type TensorReader } from "./types.js";
+import { isLayer, mergeLayers, sumOf } from "./layers.js";
+import { method, parameter, type MergePart, type TensorReader } from "./types.js";
 
 type Size = Pick<TensorReader, "rows" | "width">;
 
@@ -61,15 +62,32 @@ function madeOrthogonal({ values, left, right }: Singular, { rows, width }: Size
   };
 }
 
-/**
- * Each task's leading singular vectors, as many as its share of the layer's dimensions, made orthogonal to each other,
- * with their own singular values.
- */
-function taskSingularVectors(deltas: readonly Float64Array[], size: Size): Float64Array {
-  const { rows, width } = size;
+/** Each task's leading singular vectors, as many as its share of the layer's dimensions. */
+function shareOfEach(deltas: readonly Float64Array[], { rows, width }: Size): Singular[] {
   const share = Math.floor(Math.min(rows, width) / deltas.length);
-  const kept = deltas.map((delta) => leading(delta, rows, width, share));
-  return restored(madeOrthogonal(sideBySide(kept, size), size), size);
+  return deltas.map((delta) => leading(delta, rows, width, share));
+}
+
+/** Those of all tasks, made orthogonal to each other, with their own singular values. */
+const taskSingularVectors = (deltas: readonly Float64Array[], size: Size): Float64Array =>
+  restored(madeOrthogonal(sideBySide(shareOfEach(deltas, size), size), size), size);
+
+/**
+ * What one task has in {@link tsvMMethod}: its own singular vectors after they were made orthogonal to the others'; of
+ * what is no layer's matrix, its share of the mean. All tasks' parts add up to that method's task vector.
+ */
+export function mergeTaskPart(tensor: TensorReader, which: number, scale: number): MergePart {
+  const { labels } = tensor;
+  if (!isLayer(tensor))
+    return ({ base, inputs }, out) => weightedSum([at(inputs, which)], [scale / labels.length], out, base);
+  return mergeLayers(tensor, { lambda: scale }, (deltas) => {
+    const each = shareOfEach(deltas, tensor);
+    const all = madeOrthogonal(sideBySide(each, tensor), tensor);
+    const counts = each.map(({ values }) => values.length);
+    const from = counts.slice(0, which).reduce((sum, count) => sum + count, 0);
+    const isOwn = (i: number) => i >= from && i < from + at(counts, which);
+    return restored({ ...all, values: all.values.map((value, i) => (isOwn(i) ? value : 0)) }, tensor);
+  });
 }
 
 export const tsvMMethod = method({

@@ -228,6 +228,21 @@ describe("the frontier's methods", () => {
     out.forEach((x, i) => expect(x).toBeCloseTo(solved.get("encoder.layer.0.dense.weight")![i]!, 4));
   });
 
+  test("the parts that tasks have in tsv-m add up to it", () => {
+    const whole = run(found("tsv-m"), resolveValues(found("tsv-m"), {}, 3), [0, 1, 2], 3);
+    const parts = [0, 1, 2].map((which) => {
+      const values = resolveValues(found("treated"), { which, by: "tsv-m" }, 3);
+      return run(found("treated"), values, [0, 1, 2], 3);
+    });
+    for (const [name, right] of whole) {
+      const base = g.tensors[name]!.base;
+      right.forEach((x, i) => {
+        const sum = parts.reduce((total, part) => total + part.get(name)![i]! - base[i]!, base[i]!);
+        expect(sum).toBeCloseTo(x, 5);
+      });
+    }
+  });
+
   test.each(["wudi", "knots"])(
     "%s: a matrix stored the other way round is merged as the same layer",
     (name) => {
