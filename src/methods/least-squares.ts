@@ -1,5 +1,5 @@
 import { at, f64 } from "../at.js";
-import { flipped } from "../tensor/svd.js";
+import { addProduct, flipped } from "../tensor/svd.js";
 import { solveRows } from "./solve.js";
 import type { TensorReader } from "./types.js";
 
@@ -69,31 +69,9 @@ function nearestOutputs(
     for (const { gram, weight } of layers) {
       const g = shrunk(gram(), size, { alpha, ridge });
       for (let i = 0; i < left.length; i++) left[i] = f64(left, i) + f64(g, i);
-      addProduct(right, weight, g, size);
+      addProduct(right, weight, g, { rows: weight.length / size, inner: size, width: size });
     }
     if (solveRows(left, right, size)) return right;
   }
   return undefined;
-}
-
-/** out += x G for x of rows of `size`: four rows of G at a time, read once for eight rows of x. */
-export function addProduct(out: Float64Array, x: Float64Array, g: Float64Array, size: number): void {
-  const rows = x.length / size;
-  const lines = Array.from({ length: size }, (_, p) => g.subarray(p * size, (p + 1) * size));
-  for (let from = 0; from < rows; from += 8) {
-    const to = Math.min(rows, from + 8);
-    for (let p = 0; p < size; p += 4) {
-      const g0 = at(lines, p);
-      const [g1 = g0, g2 = g0, g3 = g0] = lines.slice(p + 1, p + 4);
-      for (let r = from; r < to; r++) {
-        const row = r * size;
-        // Lines beyond the last count nothing.
-        const factor = (q: number) => (q < size ? f64(x, row + q) : 0);
-        const [f0, f1, f2, f3] = [factor(p), factor(p + 1), factor(p + 2), factor(p + 3)];
-        const target = out.subarray(row, row + size);
-        for (let c = 0; c < size; c++)
-          target[c] = target[c]! + (f0 * g0[c]! + f1 * g1[c]! + (f2 * g2[c]! + f3 * g3[c]!));
-      }
-    }
-  }
 }

@@ -1,18 +1,5 @@
 import { at, f64 } from "../at.js";
-
-/** Σ a_i b_i over the first n, four sums at a time. */
-function leadingDot(a: Float64Array, b: Float64Array, n: number): number {
-  let [p, q, r, s] = [0, 0, 0, 0];
-  const whole = n & ~3;
-  for (let i = 0; i < whole; i += 4) {
-    p += a[i]! * b[i]!;
-    q += a[i + 1]! * b[i + 1]!;
-    r += a[i + 2]! * b[i + 2]!;
-    s += a[i + 3]! * b[i + 3]!;
-  }
-  for (let i = whole; i < n; i++) p += a[i]! * b[i]!;
-  return p + q + (r + s);
-}
+import { innerProduct } from "../tensor/svd.js";
 
 /**
  * Cholesky's decomposition in place: the lower half of the rows becomes the factor.
@@ -21,8 +8,8 @@ function leadingDot(a: Float64Array, b: Float64Array, n: number): number {
 function decompose(lines: readonly Float64Array[]): boolean {
   for (const [r, line] of lines.entries()) {
     for (const [c, above] of lines.slice(0, r).entries())
-      line[c] = (f64(line, c) - leadingDot(line, above, c)) / f64(above, c);
-    const pivot = f64(line, r) - leadingDot(line, line, r);
+      line[c] = (f64(line, c) - innerProduct(line, above, c)) / f64(above, c);
+    const pivot = f64(line, r) - innerProduct(line, line, r);
     if (!(pivot > 0)) return false;
     line[r] = Math.sqrt(pivot);
   }
@@ -47,7 +34,7 @@ export function solveRows(a: Float64Array, b: Float64Array, size: number): boole
   for (let from = 0; from < count; from += 8) {
     const xs = rowsOf(b, from, Math.min(from + 8, count));
     for (const [r, line] of lines.entries())
-      for (const x of xs) x[r] = (f64(x, r) - leadingDot(line, x, r)) / f64(line, r);
+      for (const x of xs) x[r] = (f64(x, r) - innerProduct(line, x, r)) / f64(line, r);
     for (let r = size - 1; r >= 0; r--) {
       const line = at(lines, r);
       for (const x of xs) {

@@ -1,8 +1,8 @@
 import { at, f64 } from "../at.js";
-import { flipped, product } from "../tensor/svd.js";
+import { addProduct, flipped, product } from "../tensor/svd.js";
 import { lambdaParameter } from "./consensus.js";
 import { mergeLayers, sumOf } from "./layers.js";
-import { addProduct, leastSquares, type LinearLayer } from "./least-squares.js";
+import { leastSquares, type LinearLayer } from "./least-squares.js";
 import { method, parameter, type TensorReader } from "./types.js";
 
 /**
@@ -39,14 +39,14 @@ const [firstDecay, secondDecay, epsilon] = [0.9, 0.999, 1e-8];
 /** The descent on that sum from Σ τ_i, which its gradient 2 (Δ H − B) is all there is to know of. */
 function descend(deltas: readonly Float64Array[], size: number, { steps, rate }: Descent): Float64Array {
   const grams = deltas.map((delta) => ownGram(delta, size));
+  const whole = { rows: at(deltas, 0).length / size, inner: size, width: size };
   const target = new Float64Array(at(deltas, 0).length);
-  for (const [i, delta] of deltas.entries()) addProduct(target, delta, at(grams, i), size);
+  for (const [i, delta] of deltas.entries()) addProduct(target, delta, at(grams, i), whole);
   const gram = sumOf(grams);
   const found = sumOf(deltas);
   const [first, second] = [new Float64Array(found.length), new Float64Array(found.length)];
   for (let step = 1; step <= steps; step++) {
-    const sum = new Float64Array(found.length);
-    addProduct(sum, found, gram, size);
+    const sum = product(found, gram, whole);
     for (let i = 0; i < found.length; i++) {
       const g = 2 * (f64(sum, i) - f64(target, i));
       const [m, v] = [

@@ -31,22 +31,45 @@ export function singular(matrix: Float64Array, rows: number, width: number): Sin
   };
 }
 
-/** A B for A of [rows, inner] and B of [inner, width], in rows. */
-export function product(
+interface ProductSize {
+  readonly rows: number;
+  readonly inner: number;
+  readonly width: number;
+}
+
+/** out += A B for A of [rows, inner] and B of [inner, width], in rows. */
+export function addProduct(
+  out: Float64Array,
   a: Float64Array,
   b: Float64Array,
-  { rows, inner, width }: { readonly rows: number; readonly inner: number; readonly width: number },
-): Float64Array {
-  const out = new Float64Array(rows * width);
-  for (let r = 0; r < rows; r++) {
-    const target = out.subarray(r * width, (r + 1) * width);
-    for (let i = 0; i < inner; i++) {
-      const factor = f64(a, r * inner + i);
-      const line = b.subarray(i * width, (i + 1) * width);
-      for (let c = 0; c < width; c++) target[c] = target[c]! + factor * line[c]!;
+  { rows, inner, width }: ProductSize,
+): void {
+  const lines = Array.from({ length: inner }, (_, i) => b.subarray(i * width, (i + 1) * width));
+  // Four rows of B are read once for eight rows of A.
+  for (let from = 0; from < rows; from += 8)
+    for (let i = 0; i < inner; i += 4) {
+      const four = lines.slice(i, i + 4);
+      for (let r = from; r < Math.min(rows, from + 8); r++)
+        addLines(out.subarray(r * width, (r + 1) * width), a.subarray(r * inner + i, (r + 1) * inner), four);
     }
-  }
+}
+
+/** A B. */
+export function product(a: Float64Array, b: Float64Array, size: ProductSize): Float64Array {
+  const out = new Float64Array(size.rows * size.width);
+  addProduct(out, a, b, size);
   return out;
+}
+
+/** out += Σ factor_i · line_i over up to four lines. */
+function addLines(out: Float64Array, factors: Float64Array, lines: readonly Float64Array[]): void {
+  const first = at(lines, 0);
+  const [, second = first, third = first, fourth = first] = lines;
+  // Lines that are not there count nothing.
+  const factor = (i: number) => (i < lines.length ? f64(factors, i) : 0);
+  const [f, g, h, k] = [factor(0), factor(1), factor(2), factor(3)];
+  for (let c = 0; c < out.length; c++)
+    out[c] = out[c]! + (f * first[c]! + g * second[c]! + (h * third[c]! + k * fourth[c]!));
 }
 
 /** Every row i of a matrix in rows times factor i. */
@@ -66,14 +89,27 @@ export function flipped(matrix: Float64Array, rows: number, width: number): Floa
   return out;
 }
 
+/** Σ a_i b_i over the first n, four sums at a time. */
+export function innerProduct(a: Float64Array, b: Float64Array, n: number): number {
+  let [p, q, r, s] = [0, 0, 0, 0];
+  const whole = n & ~3;
+  for (let i = 0; i < whole; i += 4) {
+    p += a[i]! * b[i]!;
+    q += a[i + 1]! * b[i + 1]!;
+    r += a[i + 2]! * b[i + 2]!;
+    s += a[i + 3]! * b[i + 3]!;
+  }
+  for (let i = whole; i < n; i++) p += a[i]! * b[i]!;
+  return p + q + (r + s);
+}
+
 /** M Mᵀ of a matrix in rows. */
 function outerGram(matrix: Float64Array, rows: number, width: number): Float64Array {
   const out = new Float64Array(rows * rows);
   const lines = Array.from({ length: rows }, (_, r) => matrix.subarray(r * width, (r + 1) * width));
   for (const [i, a] of lines.entries())
     for (const [j, b] of lines.slice(0, i + 1).entries()) {
-      let sum = 0;
-      for (let c = 0; c < width; c++) sum += a[c]! * b[c]!;
+      const sum = innerProduct(a, b, width);
       out[i * rows + j] = sum;
       out[j * rows + i] = sum;
     }
