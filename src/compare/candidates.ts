@@ -22,6 +22,8 @@ import type { Recipe } from "../inputs/locate.js";
 import { trainMerge } from "../run/merge.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { bestPoint } from "../evaluate/baselines.js";
+import type { Seen } from "../report/comparison.js";
+import { usesLabels } from "../train/passes.js";
 import { searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "../mergers/statistics.js";
 import { plainTree, type TreeOptions } from "../treerun/plan.js";
@@ -112,6 +114,28 @@ export function settingsOf(
   );
 }
 
+/** Whether a grid is searched: some of its parameters were not given. */
+const isSearched = (
+  search: boolean,
+  grid: Method["grid"],
+  given: Readonly<Record<string, unknown>>,
+): boolean => search && Object.keys(grid ?? {}).some((key) => !(key in given));
+
+/** What of the data a candidate sees: a search scores the validation examples. */
+export function seenBy(
+  candidate: Candidate,
+  context: Pick<CompareContext, "options" | "given" | "search">,
+): Seen {
+  if ("method" in candidate) {
+    const grid = { ...candidate.method.grid, ...candidate.grid };
+    if (isSearched(context.search, grid, candidate.given ?? {})) return "labels, to search";
+    return candidate.method.needs ? "inputs" : "nothing";
+  }
+  const { loss, adaptOn } = { ...context.options, ...settingsOf(candidate, context) };
+  if (usesLabels(loss)) return "labels";
+  return adaptOn === "test" ? "test inputs" : "inputs";
+}
+
 /** Where a candidate's model is written. */
 export const modelFolder = ({ out }: Pick<CompareContext, "out">, name: string): string =>
   join(out, fileNames.models, name);
@@ -144,7 +168,7 @@ async function tryMethod(context: CompareContext, candidate: Candidate & Plain):
     heads: { members: heads, names: head },
   };
   const found: { search?: GridPoint[] } = {};
-  if (context.search && Object.keys(method.grid).some((key) => !(key in given)))
+  if (isSearched(context.search, method.grid, given))
     found.search = await searchGrid(join(context.out, "trying"), { method, given, merge }, inputs, hooks);
   const best = found.search && bestPoint(found.search).values;
   const values = resolveValues(method, { ...given, ...best }, family.experts.length);

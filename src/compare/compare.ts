@@ -20,6 +20,7 @@ import {
   candidatesOf,
   modelFolder,
   runCandidate,
+  seenBy,
   settingsOf,
   type Candidate,
   type CompareContext,
@@ -166,6 +167,17 @@ function doneText(
   );
 }
 
+/** What every method took, and what it saw. */
+const timesOf = (
+  found: ReadonlyMap<string, MethodResult>,
+  chosen: readonly Candidate[],
+  settings: Pick<CompareContext, "options" | "given" | "search">,
+): Timed[] =>
+  chosen.flatMap((candidate) => {
+    const result = found.get(candidate.name);
+    return result ? [{ method: candidate.name, seen: seenBy(candidate, settings), ...result.seconds }] : [];
+  });
+
 /** Makes the output folder ready. What is finished in it is guarded method by method. */
 async function openComparison(
   out: string,
@@ -195,7 +207,7 @@ export async function runComparison(options: CompareOptions, hooks: MergeHooks):
   const compared = (finished: boolean): Compared => ({
     out,
     rows: [...references, ...[...found.values()].flatMap(({ rows }) => rows)],
-    times: [...found].map(([method, { seconds }]) => ({ method, ...seconds })),
+    times: timesOf(found, chosen, { options: plain, given, search }),
     values: Object.fromEntries([...found].map(([name, { values }]) => [name, values])),
     synthetic: inputs.tasks.some((task) => task.synthetic),
     finished,

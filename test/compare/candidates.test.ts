@@ -7,6 +7,7 @@ import {
   candidatesOf,
   modelFolder,
   runCandidate,
+  seenBy,
   settingsOf,
   type Candidate,
   type CompareContext,
@@ -372,4 +373,23 @@ test("a method's own settings give way to what the user gave, and to the candida
   expect(settingsFor({ method: "adamerging" }, { lr: 0.1 })).not.toHaveProperty("lr");
   expect(settingsFor({ method: "adamerging", gate: "tanh" })).not.toHaveProperty("gate");
   expect(settingsFor({ method: "adamerging", variant: "fusion_bench" })).toMatchObject({ gate: "identity" });
+});
+
+test("what a candidate sees of the data: labels where a grid is searched, else what it learns from", () => {
+  const named = (name: string) => candidates.find((one) => one.name === name)!;
+  const seen = (candidate: Candidate, search = true) =>
+    seenBy(candidate, {
+      options: toyOptions({ loss: "cross-entropy", adaptOn: "validation" }),
+      given: {},
+      search,
+    });
+  const ties = named("ties");
+  expect([seen(ties), seen(ties, false)]).toEqual(["labels, to search", "nothing"]);
+  expect(seen({ name: "fixed", method: findMethod("ties"), given: { lambda: 1 } })).toBe("nothing");
+  expect(seen(named("average"))).toBe("nothing");
+  expect([seen(named("regmean")), seen(named("regmean"), false)]).toEqual(["labels, to search", "inputs"]);
+  expect(seen(named("fisher"))).toBe("inputs");
+  expect(seen(named("supermerge"))).toBe("labels");
+  expect(seen(named("supermerge-distillation"))).toBe("inputs");
+  expect([seen(named("adamerging")), seen(named("adamerging@test"))]).toEqual(["inputs", "test inputs"]);
 });

@@ -129,7 +129,9 @@ test("rows: every expert on its own task and the base first, then the methods as
   ]);
   expect(rows[0]!.seed).toBe(3);
   expect(ran).toEqual(["ties", "average"]);
-  expect(times).toEqual(["ties", "average"].map((method) => ({ method, total: 2.25, merge: 1 })));
+  expect(times).toEqual(
+    ["ties", "average"].map((method) => ({ method, seen: "nothing", total: 2.25, merge: 1 })),
+  );
   expect(values).toEqual({ ties: { lambda: 0.3 }, average: { lambda: 0.3 } });
   expect([finished, synthetic, disposed]).toEqual([true, true, 1]);
   expect(vi.mocked(openOutput)).toHaveBeenCalledWith(out, ["/base", "/a", "/b"], false);
