@@ -55,11 +55,15 @@ const placeholders: Readonly<Record<Parameter["kind"], string>> = {
   choice: "<name>",
 };
 
-/** The method of that name. @throws UsageError, with the nearest name, where there is none */
-export function chosenMethod(name: string, asked = "--method "): Method {
+/**
+ * The method of that name.
+ * @param others names that would have been known too
+ * @throws UsageError, with the nearest name, where there is none
+ */
+export function chosenMethod(name: string, asked = "--method ", others: readonly string[] = []): Method {
   const found = methods.find((method) => method.name === name);
   if (found) return found;
-  const names = methods.map((method) => method.name);
+  const names = [...methods.map((method) => method.name), ...others];
   throw new UsageError(
     `${asked}${name}: there is no such method${nearest(name, names)}; there are ${names.join(", ")}`,
   );
@@ -69,9 +73,10 @@ export function chosenMethod(name: string, asked = "--method "): Method {
 function addParameters(command: Command): void {
   for (const [key, parameter] of allParameters()) {
     const of = methods.filter((method) => Object.hasOwn(method.parameters, key)).map(({ name }) => name);
-    const whose = of.length ? ` (${of.join(", ")})` : "";
+    const isOfAny = methods.every((method) => Object.hasOwn(acceptedParameters(method), key));
+    const whose = isOfAny ? "any method" : of.join(", ");
     command.addOption(
-      new Option(`--${kebab(key)} ${placeholders[parameter.kind]}`, `${parameter.about}${whose}`),
+      new Option(`--${kebab(key)} ${placeholders[parameter.kind]}`, `${parameter.about} (${whose})`),
     );
   }
 }

@@ -1,5 +1,7 @@
 import { kebab } from "../errors.js";
 import type { Command } from "commander";
+import { presetOf } from "../config/load.js";
+import { trainedPresets, type TrainedPreset } from "../config/trained.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
 import type { Method, Parameter } from "../methods/types.js";
@@ -7,10 +9,48 @@ import { toText } from "../report/table.js";
 import { chosenMethod } from "./merge.js";
 import { printJson } from "./options.js";
 
+/** What of the data a method needs, beside what a search of its parameters would look at. */
+const needed = ({ needs }: Method): string => (needs ? "inputs" : "none");
+
+/** The settings of a trained merge as a command line has them. */
+const flagsOf = ({ settings }: TrainedPreset): string =>
+  Object.entries(settings)
+    .map(([key, value]) => `--${kebab(key)} ${value}`)
+    .join(" ");
+
+function presetNeeds({ settings }: TrainedPreset): string {
+  const chosen = { ...presetOf(settings["method"], settings["variant"]), ...settings };
+  if (settings["adaptOn"] === "test") return "test inputs";
+  return "loss" in chosen ? "inputs" : "labels";
+}
+
 function methodList(): string {
-  const body = methods.map((method) => [method.name, method.about]);
-  const table = toText({ head: ["method", "what it does"], body }, ["left", "left"]);
-  return `${table}\n\n\`train-merge methods NAME\` shows its parameters.\n`;
+  const plain = methods.map((method) => [method.name, needed(method), method.about]);
+  const trained = Object.entries(trainedPresets).map(([name, preset]) => [
+    name,
+    presetNeeds(preset),
+    preset.about,
+  ]);
+  const table = (body: string[][]) =>
+    toText({ head: ["method", "data", "what it does"], body }, ["left", "left", "left"]);
+  return `Nothing is trained: train-merge merge --method NAME (those that need inputs: train-merge compare)
+
+${table(plain)}
+
+Coefficients are trained: train-merge compare --methods NAME, or train-merge with what \`methods NAME\` says
+
+${table(trained)}
+
+\`train-merge methods NAME\` shows a method's parameters. \`train-merge compare\` runs them side by side on your models.
+`;
+}
+
+/** A trained merge: what it is, and the command that makes it. */
+function presetText(preset: TrainedPreset): string {
+  const flags = flagsOf(preset);
+  const command = `train-merge --tasks … --base … --experts … --data …${flags && ` ${flags}`}`;
+  const more = "`train-merge --help all` has every setting of a training.";
+  return `${preset.about}\ndata: ${presetNeeds(preset)}\n\n${command}\n\n${more}\n`;
 }
 
 function parameterText(parameter: Parameter): string {
@@ -25,25 +65,44 @@ function methodText(method: Method): string {
     parameterText(parameter),
   ]);
   const table = toText({ head: ["parameter", "default", "what it is"], body }, ["left", "left", "left"]);
-  return `${method.about}\n\n${table}\n`;
+  return `${method.about}\ndata: ${needed(method)}\n\n${table}\n`;
 }
+
+const methodJson = (method: Method) => ({
+  name: method.name,
+  about: method.about,
+  needs: method.needs,
+  data: needed(method),
+  parameters: acceptedParameters(method),
+});
+const presetJson = (name: string, preset: TrainedPreset) => ({
+  name,
+  about: preset.about,
+  data: presetNeeds(preset),
+  settings: preset.settings,
+});
 
 export function addMethods(program: Command): void {
   program
     .command("methods [name]")
-    .description("list the methods that train nothing, or one with its parameters")
+    .description("list the methods, or one with its parameters")
     .option("--json", "print them as JSON")
     .action((name: string | undefined, { json }: { json?: boolean }) => {
-      const listed = name === undefined ? methods : [chosenMethod(name, "methods ")];
-      if (json)
-        printJson(
-          listed.map((method) => ({
-            name: method.name,
-            about: method.about,
-            needs: method.needs,
-            parameters: acceptedParameters(method),
-          })),
-        );
-      else process.stdout.write(name === undefined ? methodList() : listed.map(methodText).join(""));
+      const preset = name === undefined ? undefined : trainedPresets[name];
+      if (name === undefined) {
+        const all = [
+          ...methods.map(methodJson),
+          ...Object.entries(trainedPresets).map(([one, it]) => presetJson(one, it)),
+        ];
+        if (json) printJson(all);
+        else process.stdout.write(methodList());
+      } else if (preset) {
+        if (json) printJson([presetJson(name, preset)]);
+        else process.stdout.write(presetText(preset));
+      } else {
+        const method = chosenMethod(name, "methods ", Object.keys(trainedPresets));
+        if (json) printJson([methodJson(method)]);
+        else process.stdout.write(methodText(method));
+      }
     });
 }

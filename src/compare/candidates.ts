@@ -54,7 +54,7 @@ function takesModels({ inputs: [least, most] = [1, Infinity] }: Method, models: 
 /** What `compare` knows by name. */
 export const candidates: readonly Candidate[] = [
   ...methods.map((method) => ({ name: method.name, method })),
-  ...Object.entries(trainedPresets).map(([name, settings]) => ({ name, settings })),
+  ...Object.entries(trainedPresets).map(([name, { settings }]) => ({ name, settings })),
   { name: "hierarchical", tree: {} },
 ];
 

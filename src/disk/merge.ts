@@ -1,4 +1,5 @@
-import { reserveWeights } from "../checkpoint/write.js";
+import { at } from "../at.js";
+import { reserveWeights, type ReservedWeights } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
 import { surveyPasses } from "../methods/pipeline.js";
 import type { MergePlan } from "./plan.js";
@@ -44,33 +45,41 @@ async function survey(pool: Pool, plan: MergePlan, { progress, stopping }: DiskO
  * @returns the names of the weight files
  */
 export async function mergeOnDisk(plan: MergePlan, folder: string, options: DiskOptions): Promise<string[]> {
+  return at(await mergeEachOnDisk(plan, [folder], options), 0);
+}
+
+/** The same where every input has a result of its own, in a folder of its own: all are made in one going over. */
+export async function mergeEachOnDisk(
+  plan: MergePlan,
+  folders: readonly string[],
+  options: DiskOptions,
+): Promise<string[][]> {
   const began = performance.now();
   const pool = openPool(options.threads);
+  const results: ReservedWeights[] = [];
   try {
     const found = await survey(pool, plan, options);
-    const weights = await reserveWeights(
-      folder,
-      plan.tensors,
-      options.file === undefined ? options.shardBytes : Infinity,
-      options.file,
-    );
+    const shardBytes = options.file === undefined ? options.shardBytes : Infinity;
+    for (const folder of folders)
+      results.push(await reserveWeights(folder, plan.tensors, shardBytes, options.file));
+    const job: DiskJob = { ...plan, found, slots: results.map(({ slots }) => slots) };
+    // What is written goes to the disk while more is made.
+    const flushing = setInterval(() => results.forEach(({ flush }) => flush()), 50);
     try {
-      const job: DiskJob = { ...plan, found, slots: weights.slots };
-      // What is written goes to the disk while more is made.
-      const flushing = setInterval(weights.flush, 50);
-      try {
-        await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);
-      } finally {
-        clearInterval(flushing);
-      }
-      await checkPlanned([...new Set(weights.slots.map(({ path }) => path))], plan, began);
-      return await weights.commit();
-    } catch (error) {
-      // Threads that are still at work must not write into what is removed.
-      await pool.close();
-      await weights.abort();
-      throw error;
+      await pool.run(job, (done, of) => options.progress?.(plan.method, done, of), options.stopping);
+    } finally {
+      clearInterval(flushing);
     }
+    for (const { slots } of results)
+      await checkPlanned([...new Set(slots.map(({ path }) => path))], plan, began);
+    const names: string[][] = [];
+    for (const weights of results) names.push(await weights.commit());
+    return names;
+  } catch (error) {
+    // Threads that are still at work must not write into what is removed.
+    await pool.close();
+    for (const weights of results) await weights.abort();
+    throw error;
   } finally {
     await pool.close();
   }

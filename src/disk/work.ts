@@ -3,6 +3,7 @@ import { at } from "../at.js";
 import { firstNotFinite, refuseWorthless } from "../checkpoint/numbers.js";
 import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
+import type { EachPart, MergePart } from "../methods/types.js";
 import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
 import { encodeHalves } from "../halves.js";
 import { rowShape, dtypeBytes, elements, type FloatDType } from "../tensor/dtype.js";
@@ -20,8 +21,8 @@ export interface DiskJob {
   readonly found: readonly unknown[];
   /** Which of the method's passes; undefined merges. */
   readonly pass?: number | undefined;
-  /** Where each tensor goes, when they are merged. */
-  readonly slots?: readonly Slot[] | undefined;
+  /** Where each tensor goes, when they are merged: of every result. */
+  readonly slots?: readonly (readonly Slot[])[] | undefined;
 }
 
 /** The values that decide which stages there are: the same for every tensor. */
@@ -96,16 +97,20 @@ function writeEntries(
   };
 }
 
-/** Makes one tensor of the result and writes it where it belongs. */
-function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, write: Write): void {
-  const { dtype, copy, values } = tensor;
+/** Takes one tensor over as it is, into every result. */
+function copyTensor(
+  files: FileReader,
+  tensor: PlannedTensor & { readonly copy: Ref },
+  writes: readonly Write[],
+): void {
+  const { dtype, copy } = tensor;
   const size = elements(tensor.shape);
-  if (copy && copy.dtype === dtype && !copy.adapted && !copy.packed && !copy.moved) {
-    copyBytes(files, copy, size, write);
-    return;
-  }
-  const encode = writeEntries(files, tensor, write);
-  if (copy) {
+  for (const write of writes) {
+    if (copy.dtype === dtype && !copy.adapted && !copy.packed && !copy.moved) {
+      copyBytes(files, copy, size, write);
+      continue;
+    }
+    const encode = writeEntries(files, tensor, write);
     // Whole rows: what an adapter does may need them.
     const { width } = rowShape(tensor.shape, size);
     const step = Math.max(1, Math.floor((1 << 17) / Math.max(1, width))) * Math.max(1, width);
@@ -114,17 +119,35 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
       readEntries(files, copy, from, out);
       encode({ values: out, from, infinite: takeCopied(out) });
     }
+  }
+}
+
+/** Makes one tensor of every result and writes it where it belongs. */
+function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writes: readonly Write[]): void {
+  const { copy, values } = tensor;
+  if (copy) {
+    copyTensor(files, { ...tensor, copy }, writes);
     return;
   }
   const method = findMethod(job.method);
   const reader = readerFor(method, values, plannedReader(tensor, job.labels, files), { found: job.found });
-  const merge = method.merge(reader, values, job.found[treatmentsOf(method, values).length]);
+  const own = job.found[treatmentsOf(method, values).length];
+  const each = writes.length > 1 ? method.mergeEach?.(reader, values, own) : undefined;
+  const merge = each ?? onlyOne(method.merge(reader, values, own));
+  const encoders = writes.map((write) => writeEntries(files, tensor, write));
   for (const part of reader.parts()) {
-    const out = files.floats("out", part.base.length);
-    merge(part, out);
-    encode({ values: out, from: part.start, infinite: part.infinite });
+    const outs = writes.map((_, i) => files.floats(`out ${i}`, part.base.length));
+    merge(part, outs);
+    for (const [i, encode] of encoders.entries())
+      encode({ values: at(outs, i), from: part.start, infinite: part.infinite });
   }
 }
+
+/** A merge of all inputs, whose results are one. */
+const onlyOne =
+  (merge: MergePart): EachPart =>
+  (part, outs) =>
+    merge(part, at(outs, 0));
 
 /** What is done with each tensor, and what it adds up to. */
 interface Work {
@@ -137,7 +160,10 @@ function merging(job: DiskJob, files: FileReader, handles: Map<string, number>):
   const { slots = [] } = job;
   return {
     state: undefined,
-    visit: (tensor, place) => makeTensor(job, tensor, files, writerAt(at(slots, place), handles)),
+    visit(tensor, place) {
+      const writes = slots.map((result) => writerAt(at(result, place), handles));
+      makeTensor(job, tensor, files, writes);
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 import { at } from "../at.js";
 import type { Member } from "../checkpoint/family.js";
 import { compileMerge, type CompileOptions } from "../disk/compile.js";
-import { mergeOnDisk } from "../disk/merge.js";
+import { mergeEachOnDisk, mergeOnDisk } from "../disk/merge.js";
 import { checkPartners } from "../disk/partners.js";
 import type { MergePlan } from "../disk/plan.js";
 import { UserError } from "../errors.js";
@@ -69,6 +69,19 @@ export async function writePlanned(
   await mergeOnDisk(plan, out, { shardBytes: shardSize, threads, progress, stopping });
   await writeAround(out, reference, chosenDType(dtype));
   if (heads) for (const member of heads.members) await writeHead(out, member, heads.names);
+}
+
+/** Writes a result for each input, each as a folder of its own, in one going over. */
+export async function writeEach(
+  outs: readonly string[],
+  merge: DiskMerge,
+  { note, progress, stopping }: Pick<MergeHooks, "note" | "progress" | "stopping">,
+): Promise<void> {
+  const { plan, reference, notes } = planMerge(merge);
+  notes.forEach(note);
+  const { shardSize: shardBytes, threads } = merge;
+  await mergeEachOnDisk(plan, outs, { shardBytes, threads, progress, stopping });
+  for (const out of outs) await writeAround(out, reference, chosenDType(merge.dtype));
 }
 
 /** Merges models with a method that trains nothing (adapters are seen as models), and says what is not merged. */

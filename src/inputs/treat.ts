@@ -1,9 +1,12 @@
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { at } from "../at.js";
 import { openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { treatedMethod } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
-import { writeMerge } from "../folder/merge.js";
+import { writeEach } from "../folder/merge.js";
+import { fileNames } from "../folder/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { OpenedModels } from "./models.js";
 
@@ -21,43 +24,27 @@ export async function treatExperts(
   out: string,
   { family: { base, experts }, plain, canonical }: OpenedModels,
   { treat, trim, dareP, seed, shardSize }: MergeOptions,
-  { progress }: Pick<MergeHooks, "progress">,
+  { progress, stopping }: Pick<MergeHooks, "progress" | "stopping">,
 ): Promise<Member[]> {
+  const values = resolveValues(
+    treatedMethod,
+    { by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, scale: scales[treat] ?? 1, seed },
+    experts.length,
+  );
+  const folders = experts.map(({ label }) => join(out, fileNames.treated, label));
+  const merge = { method: treatedMethod, values, base, inputs: experts, dtype: "F32", shardSize } as const;
   const opened: Member[] = [];
   try {
-    for (const [which, { label, checkpoint }] of experts.entries()) {
-      const folder = join(out, "treated", label);
-      const values = resolveValues(
-        treatedMethod,
-        {
-          which,
-          by: treat,
-          density: trim,
-          dareP: treat === "dare" ? dareP : 0,
-          scale: scales[treat] ?? 1,
-          seed,
-        },
-        experts.length,
-      );
-      await writeMerge(
-        folder,
-        {
-          method: treatedMethod,
-          values,
-          base,
-          inputs: experts,
-          dtype: "F32",
-          shardSize,
-          reads: plain.parameters,
-        },
-        { progress, note: () => {}, stopping: () => false },
-      );
+    await writeEach(folders, { ...merge, reads: plain.parameters }, { progress, stopping, note: () => {} });
+    for (const [i, { label, checkpoint }] of experts.entries()) {
+      const folder = at(folders, i);
       await writeText(join(folder, "config.json"), checkpoint.config);
       opened.push(await openMember(label, folder, canonical));
     }
     return opened;
   } catch (error) {
     for (const { checkpoint } of opened) await checkpoint.close();
+    await rm(join(out, fileNames.treated), { recursive: true, force: true });
     throw error;
   }
 }

@@ -1,10 +1,11 @@
 /** Methods that merge the singular vectors of task vectors. */
-import { at, f64 } from "../at.js";
+import { at, f32, f64 } from "../at.js";
 import { leading, nearestOrthonormal, product, scaledRows, singular, type Singular } from "../tensor/svd.js";
 import { weightedSum } from "./arrays.js";
 import { lambdaParameter } from "./consensus.js";
-import { isLayer, mergeLayers, sumOf } from "./layers.js";
-import { method, parameter, type MergePart, type TensorReader } from "./types.js";
+import { isLayer, mergeLayers, sumOf, wholeInputs } from "./layers.js";
+import { equalShares } from "./linear.js";
+import { method, parameter, type EachPart, type TensorReader } from "./types.js";
 
 type Size = Pick<TensorReader, "rows" | "width">;
 
@@ -73,21 +74,26 @@ const taskSingularVectors = (deltas: readonly Float64Array[], size: Size): Float
   restored(madeOrthogonal(sideBySide(shareOfEach(deltas, size), size), size), size);
 
 /**
- * What one task has in {@link tsvMMethod}: its own singular vectors after they were made orthogonal to the others'; of
- * what is no layer's matrix, its share of the mean. All tasks' parts add up to that method's task vector.
+ * What each task has in {@link tsvMMethod}: its own singular vectors after they were made orthogonal to the others'; of
+ * what is no layer's matrix, its share of the mean. Together they are that method's task vector.
  */
-export function mergeTaskPart(tensor: TensorReader, which: number, scale: number): MergePart {
-  const { labels } = tensor;
+export function eachTasksPart(tensor: TensorReader, scale: number): EachPart {
+  const shares = equalShares(tensor.labels).map((share) => scale * share);
   if (!isLayer(tensor))
-    return ({ base, inputs }, out) => weightedSum([at(inputs, which)], [scale / labels.length], out, base);
-  return mergeLayers(tensor, { lambda: scale }, (deltas) => {
-    const each = shareOfEach(deltas, tensor);
-    const all = madeOrthogonal(sideBySide(each, tensor), tensor);
-    const counts = each.map(({ values }) => values.length);
-    const from = counts.slice(0, which).reduce((sum, count) => sum + count, 0);
-    const isOwn = (i: number) => i >= from && i < from + at(counts, which);
-    return restored({ ...all, values: all.values.map((value, i) => (isOwn(i) ? value : 0)) }, tensor);
+    return ({ base, inputs }, outs) => {
+      for (const [i, out] of outs.entries()) weightedSum([at(inputs, i)], [at(shares, i)], out, base);
+    };
+  const kept = shareOfEach(wholeInputs(tensor), tensor);
+  const all = madeOrthogonal(sideBySide(kept, tensor), tensor);
+  let from = 0;
+  const parts = kept.map(({ values: { length } }) => {
+    const [first, end] = [from, (from += length)];
+    return restored({ ...all, values: all.values.map((x, i) => (i >= first && i < end ? x : 0)) }, tensor);
   });
+  return ({ start, base }, outs) => {
+    for (const [i, out] of outs.entries())
+      for (let e = 0; e < out.length; e++) out[e] = f32(base, e) + scale * f64(at(parts, i), start + e);
+  };
 }
 
 export const tsvMMethod = method({

@@ -134,6 +134,9 @@ export interface Treatment<V = ParameterValues, Found = unknown> {
 /** Merges a part: all entries of `out` are written. */
 export type MergePart = (part: Part, out: Float32Array) => void;
 
+/** Makes a result for each input, of a part: all entries of all of them are written. */
+export type EachPart = (part: Part, outs: readonly Float32Array[]) => void;
+
 export interface Method {
   readonly name: string;
   /** One line for the help, with where it comes from. */
@@ -165,11 +168,13 @@ export interface Method {
   readonly survey?: Survey<ParameterValues, unknown> | undefined;
   /** Looks at a tensor and says how a part of it is merged. */
   merge(tensor: TensorReader, values: ParameterValues, found: unknown): MergePart;
+  /** The same where each input has a result of its own: all of them at once. */
+  mergeEach?(tensor: TensorReader, values: ParameterValues, found: unknown): EachPart;
 }
 
 type Defined<P extends Parameters, Found> = Omit<
   Method,
-  "parameters" | "survey" | "merge" | "treatments" | "unread" | "changesEqual"
+  "parameters" | "survey" | "merge" | "mergeEach" | "treatments" | "unread" | "changesEqual"
 > & {
   readonly parameters: P;
   unread?(values: ParameterValues<P>): readonly string[];
@@ -177,6 +182,7 @@ type Defined<P extends Parameters, Found> = Omit<
   treatments?(values: ParameterValues<P>): readonly Treatment<ParameterValues<P>>[];
   readonly survey?: Survey<ParameterValues<P>, Found>;
   merge(tensor: TensorReader, values: ParameterValues<P>, found: Found): MergePart;
+  mergeEach?(tensor: TensorReader, values: ParameterValues<P>, found: Found): EachPart;
 };
 
 /**

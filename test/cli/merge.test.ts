@@ -262,7 +262,16 @@ describe("merge", () => {
   });
 
   test("methods are listed, with their parameters", async () => {
-    expect((await cli("methods")).stdout).toMatch(/ties +trim, elect signs/);
+    const { stdout } = await cli("methods");
+    expect(stdout).toMatch(/ties +none +trim, elect signs/);
+    expect(stdout).toMatch(/regmean +inputs /);
+    expect(stdout).toMatch(/adamerging@test +test inputs /);
+    expect(stdout).toMatch(/supermerge +labels /);
+    const trained = await cli("methods", "supermerge-tsv-m");
+    expect(trained.stdout).toMatch(/--treat tsv-m/);
+    expect((await cli("methods", "supermerg")).stderr).toMatch(/supermerge/);
+    const listed = JSON.parse((await cli("methods", "--json")).stdout) as { name: string; data: string }[];
+    expect(listed.find(({ name }) => name === "supermerge-entropy")!.data).toBe("inputs");
     expect((await cli("methods", "ties")).stdout).toMatch(
       /--density +0.2 +part of each task vector that is kept/,
     );
@@ -311,7 +320,7 @@ describe("compare", () => {
     const again = await cli(...args);
     expect((JSON.parse(again.stdout) as { times: unknown }).times).toEqual(times);
     expect(await readFile(join(folder, "compared", "table.md"), "utf8")).toMatch(
-      /\| method \| average \| rank \| cb \| copa \| merge, s \|/,
+      /\| method \| average \| rank \| cb \| copa \| data seen \| merge, s \|/,
     );
     expect(
       await cli(
