@@ -157,6 +157,16 @@ export const settings = {
     schema: atLeast(0).default(0),
     help: "how strongly coefficients are pulled to where they start (half the squared distance, times that)",
   },
+  shrink: {
+    argument: "<x>",
+    schema: atLeast(0).default(0),
+    help: "how strongly coefficients are pulled to 0 (the sum of their sizes, times that)",
+  },
+  average: {
+    argument: "<x>",
+    schema: between(0, 0.9999).default(0),
+    help: "keeps a running mean of the tables, of which each step keeps this part: what is scored and written",
+  },
   seed: {
     argument: "<n>",
     schema: wholeNumber(0).default(0),

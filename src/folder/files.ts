@@ -135,6 +135,7 @@ export const stateFile = jsonFile(
     /** What the state was made with: settings, the inputs' hashes. */
     identity: z.record(z.string(), z.unknown()),
     raw: tableSchema,
+    mean: tableSchema.optional(),
     moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
     best: z.object({ step: z.number(), loss: z.number(), raw: tableSchema }).optional(),
   }),

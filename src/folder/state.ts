@@ -28,12 +28,14 @@ export async function saveState(
 ): Promise<void> {
   const {
     raw,
+    mean,
     moments: { first, second, step },
     best,
   } = state;
   await stateFile.write(out, {
     identity,
     raw: plainTable(raw),
+    ...(mean && { mean: plainTable(mean) }),
     moments: { first: Array.from(first), second: Array.from(second), step },
     ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
   });
@@ -46,13 +48,15 @@ export async function placedIn(out: string): Promise<z.infer<typeof placementIde
 }
 
 /** @throws UserError where a state's lists are not of its table's size: it was changed or cut */
-function checkSizes({ raw, moments, best }: SavedState, path: string): void {
+function checkSizes({ raw, mean, moments, best }: SavedState, path: string): void {
   const size = raw.rows * raw.columns;
-  const lists = [raw.values, moments.first, moments.second, best?.raw.values ?? raw.values];
+  const tables = [raw, mean ?? raw, best?.raw ?? raw];
+  const lists = [...tables.map(({ values }) => values), moments.first, moments.second];
   const isWhole = (step: number): boolean => Number.isInteger(step) && step >= 0;
   const isSound =
     lists.every(({ length }) => length === size) && isWhole(moments.step) && isWhole(best?.step ?? 0);
-  if (!isSound || moments.second.some((x) => x < 0) || best?.raw.rows !== (best && raw.rows))
+  const areAlike = tables.every(({ rows }) => rows === raw.rows);
+  if (!isSound || !areAlike || moments.second.some((x) => x < 0))
     throw new UserError(`${path}: it is damaged: its lists do not fit its table; start without --resume`);
 }
 
@@ -71,6 +75,7 @@ export async function loadState(
     throw new UserError(`--resume: ${out} holds no ${stateFile.name}; start the run without --resume`);
   const {
     raw,
+    mean,
     moments: { first, second, step },
     best,
     identity: saved,
@@ -85,6 +90,7 @@ export async function loadState(
   checkSizes(found, path);
   return {
     raw: toTable(raw),
+    ...(mean && { mean: toTable(mean) }),
     moments: { first: Float64Array.from(first), second: Float64Array.from(second), step },
     ...(best && { best: { ...best, raw: toTable(best.raw) } }),
   };

@@ -23,6 +23,10 @@ export interface TrainOptions extends Schedule {
   readonly loss: LossName;
   /** How strongly coefficients are pulled to `init`: that times half the squared distance is added to the loss. */
   readonly pull?: number | undefined;
+  /** How strongly coefficients are pulled to 0: that times the sum of their sizes is added to the loss. */
+  readonly shrink?: number | undefined;
+  /** How much of the running mean of the tables each step keeps; 0 (the default) keeps the tables themselves. */
+  readonly average?: number | undefined;
   /** One a task, or all 1. */
   readonly taskWeights?: readonly number[] | undefined;
   readonly evalEvery: number;
@@ -41,6 +45,8 @@ export interface TrainOptions extends Schedule {
 /** Everything a run needs to go on from where it stood. Batches follow from the step number (tasks/batches.ts). */
 export interface TrainState {
   readonly raw: Table;
+  /** The running mean of the raw tables from the start on, where it is asked for: what is scored and kept. */
+  readonly mean?: Table | undefined;
   readonly moments: Moments;
   /** The coefficients with the lowest validation loss so far. */
   readonly best?: { readonly step: number; readonly loss: number; readonly raw: Table };
@@ -117,7 +123,8 @@ async function scoreTable(
   { place, tasks, options }: Training<TaskInTraining>,
   state: TrainState,
 ): Promise<{ state: TrainState; shown: Pick<TrainRecord, "validation" | "coefficients"> }> {
-  const table = applyGate(state.raw, options.gate);
+  const raw = keptRaw(state);
+  const table = applyGate(raw, options.gate);
   const coefficients = Array.from(table.values, (value) => Math.round(value * 1e4) / 1e4);
   // Without answers there is nothing to score.
   const judged = tasks.map((task) => task.judged);
@@ -131,7 +138,7 @@ async function scoreTable(
   };
   const isBest = !state.best || loss < state.best.loss;
   if (!isBest) return { state, shown };
-  return { state: { ...state, best: { step: state.moments.step, loss, raw: state.raw } }, shown };
+  return { state: { ...state, best: { step: state.moments.step, loss, raw } }, shown };
 }
 
 /** One batch of every task (or several), and one step of AdamW. */
@@ -158,20 +165,32 @@ async function takeStep(
     weightDecay: options.weightDecay,
     lr,
   });
-  return { state: { ...state, ...after }, lr, loss, losses };
+  return { state: withMean({ ...state, ...after }, state, options), lr, loss, losses };
 }
 
-/** Adds what pulls a table of coefficients to the start. */
+/** The state after a step, with its running mean where one is kept. */
+function withMean(after: TrainState, before: TrainState, { average = 0 }: TrainOptions): TrainState {
+  if (average === 0) return after;
+  const { values } = before.mean ?? before.raw;
+  const mean = after.raw.values.map((value, i) => average * f64(values, i) + (1 - average) * value);
+  return { ...after, mean: { ...after.raw, values: mean } };
+}
+
+/** What of a state is scored and kept. */
+const keptRaw = ({ raw, mean }: TrainState): Table => mean ?? raw;
+
+/** Adds what pulls a table of coefficients to the start, and to 0. */
 function pull(
   gradient: Table,
   { values }: Table,
-  { pull: strength = 0, init }: TrainOptions,
+  { pull: strength = 0, shrink = 0, init }: TrainOptions,
 ): { readonly gradient: Table; readonly loss: number } {
-  if (strength === 0) return { gradient, loss: 0 };
-  const away = values.map((value) => value - init);
+  if (strength === 0 && shrink === 0) return { gradient, loss: 0 };
+  const slopes = values.map((value) => strength * (value - init) + shrink * Math.sign(value));
+  const each = values.map((value) => (strength / 2) * (value - init) ** 2 + shrink * Math.abs(value));
   return {
-    gradient: { ...gradient, values: gradient.values.map((g, i) => g + strength * f64(away, i)) },
-    loss: (strength / 2) * away.reduce((sum, one) => sum + one * one, 0),
+    gradient: { ...gradient, values: gradient.values.map((g, i) => g + f64(slopes, i)) },
+    loss: each.reduce((sum, one) => sum + one, 0),
   };
 }
 
@@ -241,5 +260,5 @@ export const chosenStep = ({ best, moments }: TrainState, { loss }: Pick<TrainOp
 /** The raw table a finished run stands for: the best on validation, or the last where labels were not used. */
 export function chosenRaw(state: TrainState, { loss }: Pick<TrainOptions, "loss">): Table {
   if (usesLabels(loss) && state.best) return state.best.raw;
-  return state.raw;
+  return keptRaw(state);
 }

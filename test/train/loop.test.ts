@@ -258,6 +258,44 @@ test("decay pulls at a coefficient that no loss pulls at, and a gate that is clo
   expect(dead.records[0]!.coefficients, "shown as the model has them").toEqual([1, 0.5]);
 });
 
+test("what pulls coefficients: to the start by the distance, to 0 by their signs; both are in the loss", async () => {
+  const tasks = [toyTask("t", { validation: [helped] })];
+  const start = (fresh: TrainState): TrainState => ({
+    ...fresh,
+    raw: { ...fresh.raw, values: Float64Array.of(0.8, -0.2) },
+  });
+  const quiet = { taskWeights: [0], steps: 1, lr: 1e-3 };
+  const shrunk = await run(tasks, { ...quiet, shrink: 0.3 }, { start });
+  // A step of Adam goes by the gradient's sign.
+  expect([...shrunk.state.raw.values]).toEqual([expect.closeTo(0.799, 6), expect.closeTo(-0.199, 6)]);
+  const plain = await run(tasks, quiet, { start });
+  expect([...plain.state.raw.values]).toEqual([0.8, -0.2]);
+  expect(shrunk.records[1]!.loss! - plain.records[1]!.loss!).toBeCloseTo(0.3 * (0.8 + 0.2), 6);
+  const held = await run(tasks, { ...quiet, pull: 0.3 }, { start });
+  expect([...held.state.raw.values]).toEqual([expect.closeTo(0.799, 6), expect.closeTo(-0.199, 6)]);
+  expect(held.records[1]!.loss! - plain.records[1]!.loss!).toBeCloseTo(0.15 * (0.3 ** 2 + 0.7 ** 2), 6);
+});
+
+test("a running mean of the tables is what is scored and kept, and goes on after a stop", async () => {
+  const tasks = [toyTask("t", { validation: [helped] })];
+  const plain = await run(tasks, { steps: 4, saveEvery: 1 });
+  const averaged = await run(tasks, { steps: 4, average: 0.5, saveEvery: 1 });
+  // What is trained is the same.
+  expect(averaged.state.raw).toEqual(plain.state.raw);
+  const means = plain.saved.map(({ raw }) => raw.values[0]!);
+  let mean = 0.5;
+  for (const value of means) mean = 0.5 * mean + 0.5 * value;
+  expect(averaged.state.mean!.values[0]).toBeCloseTo(mean, 12);
+  expect(averaged.records[4]!.coefficients![0]).toBeCloseTo(mean, 4);
+  expect(chosenRaw(averaged.state, options)).toEqual(averaged.state.mean);
+  expect(chosenRaw(averaged.state, { loss: "entropy" })).toEqual(averaged.state.mean);
+  expect(averaged.records[4]!.validation!.loss).toBeGreaterThan(plain.records[4]!.validation!.loss);
+  const half = averaged.saved[1]!;
+  const resumed = await run(tasks, { steps: 4, average: 0.5 }, { start: () => half });
+  expect(resumed.state).toEqual(averaged.state);
+  expect(plain.state.mean).toBeUndefined();
+});
+
 test("a record: the step's rate and losses; scores and coefficients, to four places, where it is scored", async () => {
   const { records } = await run([toyTask("t", { validation: [helped] })], {
     steps: 5,
