@@ -9,7 +9,7 @@ import { tokensAPass } from "../tasks/batches.js";
 import { inputSettings, type Setting } from "./input-settings.js";
 import { writeForms } from "../checkpoint/write-form.js";
 import { trainedMethods, treatments, variants } from "./trained.js";
-import { divergences, lessonTexts, lossNames } from "../train/passes.js";
+import { divergences, lessonTexts, trainLosses } from "../train/passes.js";
 
 const toggle = { argument: "", schema: flag } as const;
 
@@ -125,10 +125,10 @@ export const settings = {
   },
   loss: {
     argument: "<name>",
-    schema: z.enum(lossNames).default("cross-entropy"),
+    schema: z.enum(trainLosses).default("cross-entropy"),
     help:
-      `what is minimised: ${lossNames.join(", ")} (the entropies and distillation, which ` +
-      "learns what each expert says, use no labels)",
+      `what is minimised: ${trainLosses.join(", ")} (all but the first use no labels: the entropies, what each ` +
+      "expert says, and block by block what each expert's own block makes; steps are those of a block then)",
   },
   distilOn: {
     argument: "<texts>",

@@ -27,6 +27,10 @@ export const trainedPresets: Readonly<Record<string, TrainedPreset>> = {
   "supermerge-distillation": preset("supermerge, learned from what each model itself says of its inputs", {
     loss: "distillation",
   }),
+  "supermerge-block-distillation": preset(
+    "supermerge, block by block: each block's output near to each model's own (Xu et al. 2025, ProDistill)",
+    { loss: "block-distillation" },
+  ),
   "supermerge-entropy": preset("supermerge, learned from how sure the merge is", { loss: "entropy" }),
   adamerging: preset("a coefficient a layer and model by entropy, between 0 and 1 (Yang et al. 2023)", {
     method: "adamerging",

@@ -63,7 +63,8 @@ async function measureCosts(inputs: Inputs, options: MergeOptions): Promise<Cost
     weight: 1,
     batch: trainingBatches(id, validation, options.batchSize, options.seed)(0),
   }));
-  const loss = options.loss === "distillation" ? "entropy" : options.loss;
+  const isDistilled = options.loss === "distillation" || options.loss === "block-distillation";
+  const loss = isDistilled ? "entropy" : options.loss;
   const fitting = jobs.filter(({ batch }) => loss === "cross-entropy" || batch.kind !== "regress");
   const step = () => coefficientGradient({ ...place, table, microBatch: options.microBatch }, fitting, loss);
   const token = (await secondsOf(evaluate)) / tokensOf(some, "validation");

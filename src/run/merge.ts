@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { withTeacher } from "../evaluate/teacher.js";
-import { bestPoint, searchLambda, type SearchPoint } from "../evaluate/baselines.js";
+import { bestPoint, searchLambda, type MergeContext, type SearchPoint } from "../evaluate/baselines.js";
 import { traffic } from "../checkpoint/safetensors.js";
 import { applyGate } from "../merge/table.js";
 import { lookUp } from "../at.js";
@@ -9,6 +9,7 @@ import { lackAnswers } from "../tasks/decisions.js";
 import { isSpoken, type LessonOptions } from "../evaluate/lessons.js";
 import { withLessons } from "./lessons.js";
 import { version } from "../package.js";
+import { stepsOfBlocks, trainByBlocks } from "../train/blocks.js";
 import { usesLabels } from "../train/passes.js";
 import {
   chosenRaw,
@@ -16,6 +17,7 @@ import {
   chosenText,
   initialState,
   train,
+  type TrainHooks,
   type TrainOptions,
   type TrainState,
 } from "../train/loop.js";
@@ -106,8 +108,7 @@ export async function trainRun(
   const log = await openLog(out, start.moments.step);
   if (!resume) await beginRun(out, () => saveState(out, identity, start));
   const place = mergeContextOf(inputs);
-  const tasks = options.loss === "distillation" ? await taughtTasks(inputs, options, hooks) : inputs.tasks;
-  const result = await train({ place, tasks, options }, start, {
+  const trainHooks: TrainHooks = {
     record(record) {
       log.add(record);
       hooks.step(
@@ -121,9 +122,30 @@ export async function trainRun(
       await saveState(out, identity, current);
     },
     stopping: hooks.stopping,
-  });
+  };
+  const result = await trainWith(inputs, start, { place, options }, { hooks, trainHooks });
   await log.save();
   return result;
+}
+
+/** Steps that a training takes: of each block, where it goes block by block. */
+export const stepsInAll = (inputs: Inputs, options: Pick<MergeOptions, "loss" | "steps">): number =>
+  options.loss === "block-distillation" ? stepsOfBlocks(mergeContextOf(inputs), options) : options.steps;
+
+/** The training that a loss asks for: of the whole model, or block by block. */
+async function trainWith(
+  inputs: Inputs,
+  start: TrainState,
+  { place, options }: { readonly place: MergeContext; readonly options: RunOptions },
+  { hooks, trainHooks }: { readonly hooks: MergeHooks; readonly trainHooks: TrainHooks },
+): Promise<{ state: TrainState; finished: boolean }> {
+  const { loss } = options;
+  if (loss === "block-distillation")
+    return withExperts(inputs, (teacher) =>
+      trainByBlocks({ place, teacher, tasks: inputs.tasks, options }, start, trainHooks),
+    );
+  const tasks = loss === "distillation" ? await taughtTasks(inputs, options, hooks) : inputs.tasks;
+  return train({ place, tasks, options: { ...options, loss } }, start, trainHooks);
 }
 
 export interface Trained {
@@ -167,7 +189,8 @@ export async function searchAndTrain(
   const { tasks } = run.inputs;
   const token = search.length > 0 ? searchedSeconds(tasks, (performance.now() - began) / 1000) : undefined;
   if (token !== undefined) hooks.expected?.(measuringSeconds(tasks, options, token));
-  const trainOptions: RunOptions = { ...options, init: startFrom(options, lambda), saveEvery };
+  const steps = stepsInAll(run.inputs, options);
+  const trainOptions: RunOptions = { ...options, steps, init: startFrom(options, lambda), saveEvery };
   hooks.note(`coefficients start at ${trainOptions.init}`);
   const [start, readBefore] = [performance.now(), traffic.read];
   const begin = initialState(vectors.layers.length, vectors.experts.length, trainOptions);
@@ -211,6 +234,8 @@ export async function trainMerge(
     throw new UserError(
       "test inputs may only be trained on without their labels; choose --loss entropy or distillation",
     );
+  if (asked.loss === "block-distillation" && asked.minutes !== undefined)
+    throw new UserError("--minutes: with --loss block-distillation give --steps, those of a block");
   const found = given ?? (await recipeOf(asked));
   const out = asked.out ?? join("merged", found.name);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.

@@ -5,7 +5,7 @@ import { gates, applyGate, makeTable, throughGate, type GateName, type Table } f
 import { lackAnswers } from "../tasks/decisions.js";
 import { trainingBatches, type Batch, type EncodedExample } from "../tasks/batches.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments, type Schedule } from "./adamw.js";
-import { usesLabels, type LossName } from "./passes.js";
+import { usesLabels, type LossName, type TrainLoss } from "./passes.js";
 import { coefficientGradient } from "./step.js";
 
 /**
@@ -20,7 +20,7 @@ export interface TrainOptions extends Schedule {
   readonly init: number;
   /** Part of each task's validation examples that is not trained on but chooses the best step; 0 chooses on all. */
   readonly holdout: number;
-  readonly loss: LossName;
+  readonly loss: TrainLoss;
   /** How strongly coefficients are pulled to `init`: that times half the squared distance is added to the loss. */
   readonly pull?: number | undefined;
   /** How strongly coefficients are pulled to 0: that times the sum of their sizes is added to the loss. */
@@ -87,11 +87,14 @@ interface TaskInTraining {
 }
 
 /** What is trained, on what and how. */
-export interface Training<Task = PreparedTask> {
+export interface Training<Task = PreparedTask, Options extends TrainOptions = TrainOptions> {
   readonly place: MergeContext;
   readonly tasks: readonly Task[];
-  readonly options: TrainOptions;
+  readonly options: Options;
 }
+
+/** Of a training whose loss is of what the whole model says. */
+export type ModelOptions = TrainOptions & { readonly loss: LossName };
 
 /**
  * Cuts a task's examples into those trained on and those the best step is chosen on (all, where none
@@ -143,7 +146,7 @@ async function scoreTable(
 
 /** One batch of every task (or several), and one step of AdamW. */
 async function takeStep(
-  { place, tasks, options }: Training<TaskInTraining>,
+  { place, tasks, options }: Training<TaskInTraining, ModelOptions>,
   state: TrainState,
 ): Promise<{ state: TrainState; lr: number; loss: number; losses: number[] }> {
   const { step } = state.moments;
@@ -204,12 +207,12 @@ const lossSum = (values: readonly number[]): number => values.reduce((sum, value
  * @returns the final state, and whether all steps were taken
  */
 export async function train(
-  { place, tasks, options }: Training,
+  { place, tasks, options }: Training<PreparedTask, ModelOptions>,
   start: TrainState,
   hooks: TrainHooks,
 ): Promise<{ state: TrainState; finished: boolean }> {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  const training: Training<TaskInTraining> = {
+  const training: Training<TaskInTraining, ModelOptions> = {
     place,
     options,
     tasks: tasks.map((task, i) => taskInTraining(task, at(weights, i), options)),

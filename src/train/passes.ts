@@ -11,6 +11,10 @@ import { lossWeight } from "../tasks/decisions.js";
 export const lossNames = ["cross-entropy", "entropy", "entropy-fusion_bench", "distillation"] as const;
 export type LossName = (typeof lossNames)[number];
 
+/** And the one that looks at one block of the model at a time: see blocks.ts. */
+export const trainLosses = [...lossNames, "block-distillation"] as const;
+export type TrainLoss = (typeof trainLosses)[number];
+
 /** How distillation of a language model compares: see models/lesson.ts. */
 export const divergences = ["forward", "reverse"] as const satisfies readonly Divergence[];
 
@@ -18,7 +22,7 @@ export const divergences = ["forward", "reverse"] as const satisfies readonly Di
 export const lessonTexts = ["own", "given"] as const satisfies readonly LessonOptions["distilOn"][];
 
 /** Whether a loss looks at labels: only then may the best step be chosen by them. */
-export const usesLabels = (loss: LossName): boolean => loss === "cross-entropy";
+export const usesLabels = (loss: TrainLoss): boolean => loss === "cross-entropy";
 
 /** A task's part in one step. */
 export interface StepJob {

@@ -200,7 +200,7 @@ async function stageBackward(
 }
 
 /** The numbers of vectors, one after the other, in one transfer from the device; disposes them. */
-async function packedData(vectors: readonly Tensor[]): Promise<Float32Array> {
+export async function packedData(vectors: readonly Tensor[]): Promise<Float32Array> {
   if (vectors.length === 0) return new Float32Array(0);
   const packed = tidy(() => concat([...vectors]));
   const numbers = await packed.data<"float32">();

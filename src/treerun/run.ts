@@ -10,7 +10,7 @@ import { isLinear } from "./methods.js";
 import { mergeContextOf, openInputs, type Inputs } from "../inputs/open.js";
 import { gates, reachable, applyGate, makeTable, type Table } from "../merge/table.js";
 import { finishMerge, searchProgress, type Finished, type MergeRun } from "../run/finish.js";
-import { identityOf, trainRun, type RunOptions } from "../run/merge.js";
+import { identityOf, stepsInAll, trainRun, type RunOptions } from "../run/merge.js";
 import { zeroMoments } from "../train/adamw.js";
 import { chosenRaw } from "../train/loop.js";
 import { coefficientsIn, type FlatMerge } from "../tree/flatten.js";
@@ -112,7 +112,8 @@ async function polish(
     );
   const raw = { ...start, values: near.map(inverse) };
   // There is no one place that it starts from.
-  const trainOptions: RunOptions = { ...options, steps, init: 0, pull: 0, saveEvery: 10 };
+  const inAll = stepsInAll(inputs, { ...options, steps });
+  const trainOptions: RunOptions = { ...options, steps: inAll, init: 0, pull: 0, saveEvery: 10 };
   const identity = { ...identityOf(options, inputs), root, polish: steps };
   const resume = await hasState(out, identity);
   const begin = { raw, moments: zeroMoments(raw.values.length) };

@@ -8,7 +8,7 @@ import {
   chosenText,
   initialState,
   train,
-  type TrainOptions,
+  type ModelOptions,
   type TrainRecord,
   type TrainState,
 } from "../../src/train/loop.js";
@@ -18,7 +18,7 @@ import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights } f
 beforeAll(startToy);
 
 const experts: Readonly<Record<string, ToyWeights>> = { a: { u: [1, 0] }, b: { u: [0, 1] } };
-const options: TrainOptions = {
+const options: ModelOptions = {
   steps: 3,
   lr: 0.1,
   warmup: 0,
@@ -50,7 +50,7 @@ interface Run {
 /** Trains, and writes down what was recorded and saved, and the rows that were seen between two records. */
 async function run(
   tasks: readonly PreparedTask[],
-  changed: Partial<TrainOptions> = {},
+  changed: Partial<ModelOptions> = {},
   { start = (fresh) => fresh, stopping = () => false, place }: Run = {},
 ) {
   const all = { ...options, ...changed };
@@ -183,7 +183,7 @@ test("what was never scored has no best step: the last table is the result", () 
 test("it trains on test inputs only where it was told to", async () => {
   const examples = numbered(4);
   const tasks = [toyTask("t", { validation: examples.slice(0, 2), test: examples.slice(2) })];
-  const trainedOn = async (adaptOn: TrainOptions["adaptOn"]) => {
+  const trainedOn = async (adaptOn: ModelOptions["adaptOn"]) => {
     const { seen } = await run(tasks, { loss: "entropy", evalEvery: 100, adaptOn });
     return numbersOf(seen.slice(1, 3).flat());
   };
