@@ -35,6 +35,8 @@ export const fileNames = {
   /** What a run works with and removes: treated experts, products of adapters. */
   treated: "treated",
   products: "products",
+  /** Stands in those from the start: what a kill left of them is known by it. */
+  scratchMark: ".train-merge-scratch",
   /** Merges that a mergekit file of several documents makes on its way. */
   parts: "parts",
   /** Of a comparison: a file for each method, and its model. */

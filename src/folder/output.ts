@@ -71,6 +71,20 @@ export const finishedBefore = (out: string): UserError =>
 /** What a write that was cut off by a kill may have left. */
 const leftover = /\.[0-9a-f]{8}\.tmp$/;
 
+/** Folders that a run works with and removes. */
+const scratchFolders = [fileNames.treated, fileNames.products] as const;
+
+/** Makes a folder in `out` to work with: a later run removes what a kill leaves of it. */
+export async function openScratch(out: string, name: (typeof scratchFolders)[number]): Promise<string> {
+  const folder = join(out, name);
+  await mkdir(folder, { recursive: true });
+  await writeText(join(folder, fileNames.scratchMark), "");
+  return folder;
+}
+
+const isScratch = (out: string, name: string): boolean =>
+  scratchFolders.some((one) => one === name) && existsSync(join(out, name, fileNames.scratchMark));
+
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
  * @param inputs folders that are read and must not be written to
@@ -86,15 +100,15 @@ export async function openOutput(out: string, inputs: readonly string[], overwri
   }
   await claimFolder(real);
   const files = await readdir(out);
-  if (files.some((file) => !leftover.test(file)) && !(await isOurs(out))) {
+  const others = files.filter((file) => !leftover.test(file) && !isScratch(out, file));
+  if (others.length > 0 && !(await isOurs(out))) {
     throw new UserError(
       `--out ${out}: the folder is not empty and was not written by train-merge; choose another`,
     );
   }
   if (!overwrite && (await isFinished(out))) throw finishedBefore(out);
   // The folder is ours, and so are these: what a run that was cut off worked with.
-  for (const own of [fileNames.treated, fileNames.products])
-    await rm(join(out, own), { recursive: true, force: true });
+  for (const own of scratchFolders) await rm(join(out, own), { recursive: true, force: true });
   await removeLeftovers(out);
 }
 

@@ -5,6 +5,7 @@ import { openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { treatedMethod } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
+import { openScratch } from "../folder/output.js";
 import { writeEach } from "../folder/merge.js";
 import { fileNames } from "../folder/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
@@ -31,7 +32,8 @@ export async function treatExperts(
     { by: treat, density: trim, dareP: treat === "dare" ? dareP : 0, scale: scales[treat] ?? 1, seed },
     experts.length,
   );
-  const folders = experts.map(({ label }) => join(out, fileNames.treated, label));
+  const scratch = await openScratch(out, fileNames.treated);
+  const folders = experts.map(({ label }) => join(scratch, label));
   const merge = { method: treatedMethod, values, base, inputs: experts, dtype: "F32", shardSize } as const;
   const opened: Member[] = [];
   try {
@@ -44,7 +46,7 @@ export async function treatExperts(
     return opened;
   } catch (error) {
     for (const { checkpoint } of opened) await checkpoint.close();
-    await rm(join(out, fileNames.treated), { recursive: true, force: true });
+    await rm(scratch, { recursive: true, force: true });
     throw error;
   }
 }

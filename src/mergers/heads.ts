@@ -11,6 +11,7 @@ import type { TensorSource } from "../checkpoint/write.js";
 import { compileMerge } from "../disk/compile.js";
 import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import { fileNames } from "../folder/files.js";
+import { openScratch } from "../folder/output.js";
 import { fromFloat32, toFloat32, type FloatDType } from "../tensor/dtype.js";
 import type { MethodUse } from "./lora.js";
 
@@ -53,7 +54,7 @@ export async function mergeHeads(
     { base: undefined, inputs: models },
     { method: method.name, values, dtype: "F32" },
   );
-  const folder = join(out, fileNames.products);
+  const folder = await openScratch(out, fileNames.products);
   try {
     await mergeOnDisk(plan, folder, { ...disk, shardBytes: Infinity });
     const file = await openSafetensors(join(folder, "model.safetensors"));

@@ -13,6 +13,7 @@ import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import type { PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import { fileNames } from "../folder/files.js";
+import { openScratch } from "../folder/output.js";
 import type { DiskMerge } from "../folder/merge.js";
 import { toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
@@ -118,7 +119,7 @@ export async function mergeProducts(
   const { method, values, base, inputs, dtype, adapters } = merge;
   const { plan } = compileMerge({ base, inputs }, { method: method.name, values, dtype: "F32" });
   const changed = plan.tensors.filter(({ copy }) => !copy);
-  const folder = join(out, fileNames.products);
+  const folder = await openScratch(out, fileNames.products);
   try {
     await mergeOnDisk({ ...plan, tensors: changed }, folder, { ...disk, shardBytes: Infinity });
     const { modules, cost } = await takeAllApart(folder, changed, merge, hooks.progress);

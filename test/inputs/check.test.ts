@@ -1,9 +1,9 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { labelOrder } from "../../src/inputs/prepare.js";
 import { locate } from "../../src/inputs/locate.js";
-import { beginRun, openOutput } from "../../src/folder/output.js";
+import { beginRun, openOutput, openScratch } from "../../src/folder/output.js";
 import { rte, temporaryFolder } from "../helpers.js";
 
 const folder = await temporaryFolder();
@@ -40,6 +40,19 @@ test("experts: one folder for all, or task=FOLDER; an equals sign in a path is n
   await expect(of([`rte=${join(folder, "base")}`])).rejects.toThrow(/is the base itself/);
 });
 
+test("a run's working folders that a kill left are cleared away by the next; others of that name are not", async () => {
+  const killed = join(folder, "killed");
+  const scratch = await openScratch(killed, "treated");
+  await mkdir(join(scratch, "rte"));
+  await openOutput(killed, []);
+  expect(await readdir(killed)).toEqual([]);
+  const named = join(folder, "named");
+  await mkdir(join(named, "treated"), { recursive: true });
+  await writeFile(join(named, "treated", "notes.txt"), "mine");
+  await expect(openOutput(named, [])).rejects.toThrow(/was not written by train-merge/);
+  expect(await readdir(join(named, "treated"))).toEqual(["notes.txt"]);
+});
+
 test("only a folder of ours, and no input, is written over", async () => {
   const theirs = join(folder, "theirs");
   await mkdir(theirs);
@@ -54,7 +67,6 @@ test("only a folder of ours, and no input, is written over", async () => {
   await expect(openOutput(ours, [])).rejects.toThrow(/it holds a finished result; --overwrite replaces it/);
   await openOutput(ours, [], true);
   await beginRun(ours, () => writeFile(join(ours, "state.json"), '{"identity":{},"raw":{},"moments":{}}'));
-  const { readdir } = await import("node:fs/promises");
   expect(await readdir(ours)).toEqual(["state.json"]);
   await openOutput(ours, []);
 });
