@@ -7,8 +7,10 @@ import { gates, type GateName } from "../merge/table.js";
 import type { InputHash } from "../report/card.js";
 import { escapeHtml, toHtml, resultTable } from "../report/table.js";
 import { tableCaption } from "../report/caption.js";
-import { heatmapSpec } from "../report/heatmap.js";
-import { mean } from "../report/rows.js";
+import { coefficientMapHtml, mapData, mapScript } from "../report/coefficient-map.js";
+import { methodsSpec } from "../report/methods-chart.js";
+import { columnStory, headline } from "../report/story.js";
+import type { ResultRow } from "../report/rows.js";
 import { linesSpec } from "../report/lines.js";
 import { duration, size } from "../report/memory.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
@@ -29,33 +31,45 @@ function thinned<T>(items: readonly T[], most: number): T[] {
   return items.filter((_, i) => i === items.length - 1 || i % stride === 0);
 }
 
+/** A running mean of losses, which jump from batch to batch: over some twentieth of them. */
+function smoothed(points: readonly { x: number; y: number }[]): { x: number; y: number }[] {
+  const kept = Math.min(0.9, 1 - 1 / Math.max(1, points.length / 20));
+  let mean = points[0]?.y ?? 0;
+  return points.map(({ x, y }) => ({ x, y: (mean = kept * mean + (1 - kept) * y) }));
+}
+
 /** Loss and accuracy over the steps; none where the log holds neither. */
-function curves(log: readonly LogLine[], tasks: readonly string[]): Section[] {
-  const losses = log.flatMap(({ step, loss }) =>
-    loss === undefined ? [] : [{ x: step, y: loss, series: "training, all tasks" }],
-  );
+function curves(log: readonly LogLine[], tasks: readonly string[], chosen: number | undefined): Section[] {
+  const losses = log.flatMap(({ step, loss }) => (loss === undefined ? [] : [{ x: step, y: loss }]));
   const scored = log.flatMap(({ step, validation }) => (validation ? [{ step, ...validation }] : []));
-  const held = scored.map(({ step, loss }) => ({ x: step, y: loss, series: "held out, all tasks" }));
+  const held = scored.map(({ step, loss }) => ({ x: step, y: loss, series: "held out" }));
   if (losses.length + held.length === 0) return [];
+  const each = "training, batch by batch";
+  const marked = chosen === undefined ? undefined : { x: chosen, text: `step ${chosen} is kept` };
+  const common = { title: "", x: "step", spacing: "linear", wide: true, marked } as const;
   return [
     {
       title: "Loss along the training",
+      note: "Summed over the tasks.",
+      half: true,
       figure: linesSpec({
-        title: "",
-        x: "step",
-        y: "loss, summed over tasks",
-        spacing: "linear",
-        points: [...thinned(losses, 400), ...held],
+        ...common,
+        y: "loss",
+        behind: [each],
+        points: [
+          ...thinned(losses, 400).map((point) => ({ ...point, series: each })),
+          ...thinned(smoothed(losses), 400).map((point) => ({ ...point, series: "training, smoothed" })),
+          ...held,
+        ],
       }),
     },
     {
       title: "Accuracy along the training",
-      note: "On the validation examples that the best step is chosen by.",
+      note: "On the validation examples that the step is chosen by.",
+      half: true,
       figure: linesSpec({
-        title: "",
-        x: "step",
+        ...common,
         y: "accuracy, %",
-        spacing: "linear",
         zero: false,
         points: tasks.flatMap((series, i) =>
           scored.map(({ step, accuracy }) => ({ x: step, y: 100 * (accuracy[i] ?? NaN), series })),
@@ -65,45 +79,32 @@ function curves(log: readonly LogLine[], tasks: readonly string[]): Section[] {
   ];
 }
 
-/** How many of some raw coefficients the gate hardly moves any more; a tree's are of no gate. */
-function saturated(raw: readonly number[], gate: GateName | undefined): string {
-  if (gate === undefined) return "–";
+/** How many of some raw coefficients the gate hardly moves any more: less than a twentieth of its slope is left. */
+function saturated(raw: readonly number[], gate: GateName): number {
   const { slope, inverse } = gates[gate];
-  return String(raw.filter((one) => slope(one) < 0.05 * slope(inverse(0.5))).length);
+  return raw.filter((one) => slope(one) < 0.05 * slope(inverse(0.5))).length;
 }
 
-/** How many coefficients an expert has, how many of them do nothing, and how many the gate holds. */
-function health({ tasks, entries }: Coefficients, gate: GateName | undefined): Section {
-  const body = tasks.map((task) => {
+/** What each expert counts for, in words. @param gate undefined where the table is of no gate: a tree's */
+const storyHtml = ({ tasks, entries }: Coefficients, gate: GateName | undefined): string => {
+  const lines = tasks.map((task) => {
     const own = entries.filter((entry) => entry.task === task);
-    const values = own.map(({ coefficient }) => coefficient);
-    return [
-      task,
-      String(own.length),
-      mean(values).toFixed(3),
-      Math.min(...values).toFixed(3),
-      Math.max(...values).toFixed(3),
-      String(values.filter((value) => Math.abs(value) < 0.01).length),
-      saturated(
-        own.map(({ raw }) => raw),
-        gate,
-      ),
-    ];
+    const raw = own.map((entry) => entry.raw);
+    return columnStory({ task, entries: own, saturated: gate && saturated(raw, gate) });
   });
-  return {
-    title: "Dead and saturated coefficients",
-    note:
-      `Dead: within 0.01 of nothing. Saturated: where the gate${gate === undefined ? "" : ` (${gate})`} has ` +
-      "less than a twentieth of its slope, so that training no longer moves it.",
-    html: toHtml({ head: ["expert", "coefficients", "mean", "least", "most", "dead", "saturated"], body }),
-  };
-}
+  return `<ul>${lines.map((line) => `<li>${escapeHtml(line)}</li>`).join("")}</ul>`;
+};
 
 /** Numbers past which a page's heat-map shows fewer steps. */
 const mostCells = 150_000;
 
-/** The heat-map of the coefficients, with a slider over the training where the log has them. */
-function heatmap({ tasks, layers, entries }: Coefficients, log: readonly LogLine[]): Section {
+/** The map of the coefficients, with a slider over the training where the log has them. */
+function coefficientSection(
+  table: Coefficients,
+  log: readonly LogLine[],
+  gate: GateName | undefined,
+): Section {
+  const { tasks, layers, entries } = table;
   const [k, ids] = [tasks.length, layers.map(({ id }) => id)];
   const byCell = new Map(entries.map(({ layer, task, coefficient }) => [`${layer}\n${task}`, coefficient]));
   const values = ids.map((layer) => tasks.map((task) => byCell.get(`${layer}\n${task}`) ?? NaN));
@@ -116,14 +117,49 @@ function heatmap({ tasks, layers, entries }: Coefficients, log: readonly LogLine
       values: ids.map((_, row) => coefficients.slice(row * k, (row + 1) * k)),
     }),
   );
-  const slider = history.length ? ", the slider the training; on its right is what was written" : "";
+  const map = { tasks, layers: ids, shots: [...history, { step: "as written", values }] };
   return {
     title: "Coefficients",
     note:
-      `What each expert has of each layer: ${ids.length} layers × ${k} experts. The pointer ` +
-      `shows a coefficient${slider}.`,
-    figure: heatmapSpec({ title: "", tasks, layers: ids, values, history }),
+      `What each expert has of each layer: ${ids.length} layers × ${k} experts. ` +
+      "A row is a block, a column a kind of weight.",
+    html: storyHtml(table, gate) + coefficientMapHtml(map),
+    script: `const mapData = ${mapData(map)};${mapScript}`,
   };
+}
+
+/** How often the merge is wrong, and where its expert is right. */
+function wrongAnswers(rows: readonly ResultRow[], tasks: readonly string[]): Section[] {
+  const last = rows.at(-1)?.method;
+  const of = (method: string | undefined, task: string) =>
+    rows.find((row) => row.method === method && row.task === task && row.split === "test");
+  const body = tasks.flatMap((task) => {
+    const [merge, expert] = [of(last, task), of("individual", task)];
+    if (!merge || merge.metric !== "accuracy") return [];
+    const [own, theirs] = [merge.right ?? "", expert?.right ?? ""];
+    const count = (test: (mine: string, its: string) => boolean) =>
+      own !== "" && own.length === theirs.length && !own.includes("|")
+        ? String(own.split("").filter((mine, i) => test(mine, theirs[i] ?? "")).length)
+        : "–";
+    return [
+      [
+        task,
+        String(Math.round((1 - merge.value) * merge.n)),
+        String(merge.n),
+        count((mine, its) => mine === "0" && its === "1"),
+        count((mine, its) => mine === "1" && its === "0"),
+      ],
+    ];
+  });
+  if (body.length === 0) return [];
+  return [
+    {
+      title: `Wrong answers of ${last}`,
+      note: "Lost: the task's expert is right there. Gained: right where the expert is wrong.",
+      half: true,
+      html: toHtml({ head: ["task", "wrong", "of", "lost", "gained"], body }),
+    },
+  ];
 }
 
 /** Pictures of a tree of merges, where the folder has them. */
@@ -150,6 +186,7 @@ function measured(bytes: number | undefined): string {
 function memoryAndTime(run: NonNullable<Awaited<ReturnType<typeof runFile.read>>>): Section {
   return {
     title: "Memory and time",
+    folded: true,
     html: pairsHtml([
       ["engine", `${run.engine}, ${run.platform}`],
       ["device memory, planned", measured(run.planned?.device)],
@@ -184,17 +221,28 @@ async function reportHtml(folder: string): Promise<string> {
   const log = tree && !tree.polish ? [] : await readLog(folder);
   const sections: Section[] = [
     {
+      title: "Methods side by side",
+      note:
+        "A dot is a task; a diamond is the mean over the tasks, with what the number of test examples (with several " +
+        "seeds, the seeds) leaves open, at 95 %.",
+      half: true,
+      figure: methodsSpec(rows, tasks),
+    },
+    {
       title: "Results",
+      half: true,
       note: tableCaption(rows, synthetic, valPerTask),
       html: toHtml(resultTable(rows)),
     },
-    ...curves(log, tasks),
+    ...curves(log, tasks, tree ? undefined : settings.chosenStep),
   ];
-  if (table) sections.push(heatmap(table, log), health(table, tree ? undefined : gate));
+  if (table) sections.push(coefficientSection(table, log, tree ? undefined : gate));
+  sections.push(...wrongAnswers(rows, tasks));
   sections.push(...(await pictures(folder)));
   if (run) sections.push(memoryAndTime(run));
   sections.push(
     {
+      folded: true,
       title: "Settings",
       html: pairsHtml(
         Object.entries(settings)
@@ -203,12 +251,15 @@ async function reportHtml(folder: string): Promise<string> {
       ),
     },
     {
+      folded: true,
       title: "Inputs",
       note: "SHA-256 of every file that the numbers depend on.",
       html: `<table class="plain"><tbody>${inputs.map(inputRow).join("\n")}</tbody></table>`,
     },
   );
-  return pageHtml(basename(resolve(folder)), `Made by train-merge ${run?.version ?? ""}.`, sections);
+  const made = `Made by train-merge ${run?.version ?? ""}.`;
+  const lead = headline(rows, tasks);
+  return pageHtml(basename(resolve(folder)), lead ? `${lead} ${made}` : made, sections);
 }
 
 /** Writes {@link reportHtml} into the folder, as report.html. */

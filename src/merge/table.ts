@@ -1,5 +1,6 @@
 /** The table of coefficients: its layers, the gates that bound its numbers, the numbers. */
 import { f64 } from "../at.js";
+import { blockOf } from "../block-names.js";
 
 /** One row of the coefficient matrix and the tensors that share it. */
 export interface Layer {
@@ -9,13 +10,6 @@ export interface Layer {
 
 export const granularities = ["tensor", "module", "block", "model"] as const;
 export type Granularity = (typeof granularities)[number];
-
-/** "encoder.layer.3.attention.self.query.weight" → "encoder.layer.3"; outside numbered blocks, the first part. */
-export function blockOf(name: string): string {
-  const parts = name.split(".");
-  const numbered = parts.findIndex((part) => /^\d+$/.test(part));
-  return parts.slice(0, Math.max(0, numbered) + 1).join(".");
-}
 
 /** What shares a row with a tensor: itself, its module (weight and bias), its block, or everything. */
 function layerId(name: string, granularity: Granularity): string {

@@ -1,5 +1,5 @@
 import { at, lookUp } from "../at.js";
-import { blockOf } from "../merge/table.js";
+import { blockOf } from "../block-names.js";
 import { weightedSum } from "./arrays.js";
 import { addSquares } from "./geometry.js";
 import { byName, zip } from "./inputs.js";

@@ -1,4 +1,4 @@
-import { blockOf } from "../merge/table.js";
+import { blockOf } from "../block-names.js";
 import { elements } from "../tensor/dtype.js";
 
 /** What a plan needs to know of a family: shapes alone, from headers and a config. */

@@ -34,6 +34,8 @@ const figureDefaults: Config = {
   axis: { labelFont: "DejaVu Sans", titleFont: "DejaVu Sans", titleFontWeight: "normal", gridOpacity: 0.5 },
   legend: { labelFont: "DejaVu Sans", titleFont: "DejaVu Sans", titleFontWeight: "normal" },
   text: { font: "DejaVu Sans" },
+  // What is drawn in the colour of text; pages have their own.
+  signals: [{ name: "ink", value: "#1c1c1c" }],
 };
 
 /** Draws a figure as SVG. */

@@ -1,4 +1,4 @@
-import type { Mark, NumericValueRef, Scale, Spec } from "vega";
+import type { Mark, NumericValueRef, Scale, Signal, Spec } from "vega";
 import { palette } from "./figure.js";
 
 /** Curves over a common axis. */
@@ -14,6 +14,12 @@ export interface LineChart {
   readonly spacing?: "even" | "linear";
   /** Whether y begins at 0 (default: it does). */
   readonly zero?: boolean;
+  /** Series that stand behind the others: thin and pale, without points. */
+  readonly behind?: readonly string[];
+  /** A place on x that is pointed out. */
+  readonly marked?: { readonly x: number; readonly text: string } | undefined;
+  /** As wide as the page leaves room (default: 420 pixels). */
+  readonly wide?: boolean;
 }
 
 interface ChartPoint {
@@ -25,10 +31,30 @@ interface ChartPoint {
   readonly high?: number;
 }
 
+/** A figure's width: that of what it stands in, where there is a page. */
+export const containerWidth = (otherwise: number): Signal => {
+  const width = `containerSize()[0] > 0 ? containerSize()[0] : ${otherwise}`;
+  return {
+    name: "width",
+    init: width,
+    on: [{ events: { source: "window", type: "resize" }, update: width }],
+  };
+};
+
+/** As many marks on an axis as there is room for. */
+export const ticksFor = { signal: "max(3, floor(width / 55))" };
+
 const hasInterval = ({ low, high }: ChartPoint): boolean => low !== high;
 
-/** The points with all that their marks need. @param aside pixels between the intervals of two series */
-function drawnPoints(points: readonly ChartPoint[], series: readonly string[], aside: number) {
+interface Drawing {
+  readonly series: readonly string[];
+  readonly behind: readonly string[];
+  /** Pixels between the intervals of two series. */
+  readonly aside: number;
+}
+
+/** The points with all that their marks need. */
+function drawnPoints(points: readonly ChartPoint[], { series, behind, aside }: Drawing) {
   return points.map(({ low, high, ...point }) => {
     const place = series.indexOf(point.series);
     return {
@@ -36,7 +62,8 @@ function drawnPoints(points: readonly ChartPoint[], series: readonly string[], a
       low: low ?? point.y,
       high: high ?? point.y,
       // Curves that lie on one another stay visible: the earlier is the wider.
-      wide: Math.min(4, 1.5 + 0.4 * (series.length - place)),
+      wide: behind.includes(point.series) ? 1 : Math.min(4, 1.5 + 0.4 * (series.length - place)),
+      opacity: behind.includes(point.series) ? 0.35 : 1,
       aside: aside * (place - (series.length - 1) / 2),
     };
   });
@@ -88,6 +115,7 @@ const curve: Mark = {
       y: { scale: "y", field: "y" },
       stroke: { scale: "colour", field: "series" },
       strokeWidth: { field: "wide" },
+      strokeOpacity: { field: "opacity" },
     },
   },
 };
@@ -101,13 +129,51 @@ const dots: Mark = {
       y: { scale: "y", field: "y" },
       fill: { scale: "colour", field: "series" },
       size: { signal: "16 * datum.wide" },
+      opacity: { signal: "datum.opacity < 1 ? 0 : 1" },
       tooltip: { signal: "datum.series + ', ' + datum.x + ': ' + format(datum.y, '.4~g')" },
     },
   },
 };
 
+/** A line across the chart at a place on x, with its text. */
+const pointedOut = ({ x, text }: NonNullable<LineChart["marked"]>): Mark[] => [
+  {
+    type: "rule",
+    encode: {
+      update: {
+        x: { scale: "x", value: x },
+        y: { value: 0 },
+        y2: { signal: "height" },
+        stroke: { value: "#888888" },
+        strokeDash: { value: [4, 3] },
+      },
+    },
+  },
+  {
+    type: "text",
+    encode: {
+      update: {
+        x: { scale: "x", value: x, offset: { signal: `scale('x', ${x}) > width / 2 ? -6 : 6` } },
+        y: { value: 10 },
+        align: { signal: `scale('x', ${x}) > width / 2 ? 'right' : 'left'` },
+        text: { value: text },
+      },
+    },
+  },
+];
+
 /** Curves with their points, and their intervals where they have some. */
-export function linesSpec({ title, x, y, points, spacing = "even", zero = true }: LineChart): Spec {
+export function linesSpec({
+  title,
+  x,
+  y,
+  points,
+  spacing = "even",
+  zero = true,
+  behind = [],
+  marked,
+  wide = false,
+}: LineChart): Spec {
   const series = [...new Set(points.map((point) => point.series))];
   const spread = points.some(hasInterval);
   // Beyond so many, points hide the curve.
@@ -115,17 +181,19 @@ export function linesSpec({ title, x, y, points, spacing = "even", zero = true }
   // Intervals stand side by side.
   const aside = spread && spacing === "even" ? 5 : 0;
   return {
-    width: 420,
+    ...(wide
+      ? { signals: [containerWidth(420)], autosize: { type: "fit-x", contains: "padding" } }
+      : { width: 420 }),
     height: 260,
     title: { text: title },
-    data: [{ name: "points", values: drawnPoints(points, series, aside) }],
+    data: [{ name: "points", values: drawnPoints(points, { series, behind, aside }) }],
     scales: [
       xScale(spacing),
       yScale(zero),
       { name: "colour", type: "ordinal", domain: series, range: palette },
     ],
     axes: [
-      { orient: "bottom", scale: "x", title: x },
+      { orient: "bottom", scale: "x", title: x, ...(wide && { tickCount: ticksFor }) },
       { orient: "left", scale: "y", title: y, grid: true },
     ],
     marks: [
@@ -134,7 +202,16 @@ export function linesSpec({ title, x, y, points, spacing = "even", zero = true }
         from: { facet: { name: "one", data: "points", groupby: "series" } },
         marks: [...(spread ? [intervals] : []), curve, ...(dotted ? [dots] : [])],
       },
+      ...(marked ? pointedOut(marked) : []),
     ],
-    legends: [{ stroke: "colour", symbolType: "stroke", symbolStrokeWidth: 3, labelLimit: 260 }],
+    legends: [
+      {
+        stroke: "colour",
+        symbolType: "stroke",
+        symbolStrokeWidth: 3,
+        labelLimit: 260,
+        ...(wide && { orient: "top", columns: { signal: "max(1, floor(width / 150))" } }),
+      },
+    ],
   };
 }

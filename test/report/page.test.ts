@@ -4,6 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
+import { coefficientMapHtml, mapData, mapScript } from "../../src/report/coefficient-map.js";
 import { heatmapSpec } from "../../src/report/heatmap.js";
 import { linesSpec } from "../../src/report/lines.js";
 import { pageHtml } from "../../src/report/page.js";
@@ -55,31 +56,29 @@ test("a page is one file that asks nobody for anything, and what it shows cannot
 });
 
 describe.skipIf(!browser)("in a browser", () => {
-  test("figures are drawn, with a slider, without an error", async () => {
+  /** The page as a browser has it when its scripts and `then` have run; an error is in it as FAILED. */
+  async function opened(html: string, then = ""): Promise<string> {
     const path = join(folder, "page.html");
+    const told = "addEventListener('error', (e) => document.body.append('FAI' + 'LED ' + e.message));";
     await writeFile(
       path,
-      page.replace(
-        "<body>",
-        "<body><script>addEventListener('error', (e) => document.body.append('FAI' + 'LED ' + e.message));</script>",
-      ),
+      html
+        .replace("<body>", `<body><script>${told}</script>`)
+        .replace("</body>", `<script>${then}</script></body>`),
     );
-    const { stdout } = await promisify(execFile)(
-      browser!,
-      [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        `--user-data-dir=${join(folder, "profile")}`,
-        "--virtual-time-budget=5000",
-        "--dump-dom",
-        `file://${path}`,
-      ],
-      { maxBuffer: 1e8, timeout: 120_000 },
-    );
+    const profile = `--user-data-dir=${join(folder, "profile")}`;
+    const plain = ["--headless", "--no-sandbox", "--disable-gpu", profile, "--virtual-time-budget=5000"];
+    const { stdout } = await promisify(execFile)(browser!, [...plain, "--dump-dom", `file://${path}`], {
+      maxBuffer: 1e8,
+      timeout: 120_000,
+    });
     // Half a megabyte: what is found in it is compared, not all of it.
     expect(/FAILED .*/.exec(stdout)?.[0]).toBeUndefined();
-    const drawn = stdout.replaceAll(/<script>.*?<\/script>/gs, "");
+    return stdout.replaceAll(/<script>.*?<\/script>/gs, "");
+  }
+
+  test("figures are drawn, with a slider, without an error", async () => {
+    const drawn = await opened(page);
     expect(drawn.match(/<svg/g)).toHaveLength(2);
     expect(/<input type="range"[^>]*max="2"/.test(drawn)).toBe(true);
     expect(drawn.includes(">as written<")).toBe(true);
@@ -88,5 +87,61 @@ describe.skipIf(!browser)("in a browser", () => {
       drawn.match(/<path aria-label="[ab], l[123]: /g)?.length ??
         drawn.match(/<g class="mark-rect.*?<\/g>/s)?.[0].match(/<path/g)?.length,
     ).toBe(6);
+  });
+
+  test("the map of coefficients answers to the pointer, to keys and to the slider", async () => {
+    const map = {
+      tasks: ["rte", "cb"],
+      layers: ["layers.0.q", "layers.0.k", "layers.1.q", "layers.1.k", "head"],
+      shots: [
+        {
+          step: 0,
+          values: [
+            [0.1, 0.2],
+            [0.3, 0.4],
+            [0.5, 0.6],
+            [0.7, -0.8],
+            [0.9, 1],
+          ],
+        },
+        {
+          step: "as written",
+          values: [
+            [0.5, 0.2],
+            [-0.25, 0.4],
+            [0.5, 0.6],
+            [0.7, 0.8],
+            [0.9, 1],
+          ],
+        },
+      ],
+    };
+    const html = await pageHtml("map", "", [
+      {
+        title: "Coefficients",
+        html: coefficientMapHtml(map),
+        script: `const mapData = ${mapData(map)};${mapScript}`,
+      },
+    ]);
+    const then = `
+      const told = () => document.querySelector(".told").textContent;
+      const said = [];
+      const cell = (c) => document.querySelector('td[data-c="' + c + '"]');
+      const key = (name) => document.activeElement.dispatchEvent(
+        new KeyboardEvent("keydown", { key: name, bubbles: true, cancelable: true }));
+      cell(0).dispatchEvent(new PointerEvent("pointerover", { bubbles: true })); said.push(told());
+      cell(0).focus(); key("ArrowRight"); said.push(told());
+      key("ArrowDown"); said.push(told());
+      key("ArrowDown"); said.push(told());
+      said.push(cell(2).className + " " + cell(2).style.getPropertyValue("--v"));
+      const slider = document.querySelector(".maps input");
+      slider.value = 0; slider.dispatchEvent(new Event("input")); said.push(told());
+      said.push(document.querySelector(".maps output").textContent + " " + cell(2).className + "|" + cell(7).className);
+      document.body.append("SAID " + said.join("; ") + " END");`;
+    const drawn = await opened(html, then);
+    expect(/SAID (.*) END/.exec(drawn)?.[1]).toBe(
+      "rte, layers.0.q: 0.500; rte, layers.0.k: -0.250; rte, layers.1.k: 0.700; rte, layers.1.k: 0.700; minus 25%; " +
+        "rte, layers.1.k: 0.700; step 0 |minus",
+    );
   });
 });
