@@ -11,6 +11,7 @@ import { toText } from "../report/table.js";
 import { tableCaption } from "../report/caption.js";
 import { startCommand } from "./running.js";
 import { addSettings, checkedOption, givenSettings, printJson, whereabouts, type Given } from "./options.js";
+import { watchHelp, watchOption, watchWhere } from "./watch.js";
 
 const compareHelp = `
 Examples:
@@ -25,11 +26,12 @@ interface CompareFlags extends Given {
   search: boolean;
   keep?: boolean;
   threads?: number;
+  watch?: boolean;
   json?: boolean;
 }
 
 async function runCompare(options: CompareFlags): Promise<void> {
-  const { search, keep = false, threads, json } = options;
+  const { search, keep = false, threads, json, watch } = options;
   const { config } = options;
   const chosen = await loadSettings(options, config);
   const inFile = config === undefined ? {} : await readSettingsFile(config);
@@ -45,7 +47,7 @@ async function runCompare(options: CompareFlags): Promise<void> {
       threads,
       given: givenSettings(chosen, (key) => options[key] !== undefined || key in inFile, whereabouts),
     },
-    job,
+    { ...job, begun: watchWhere(watch, job.note) },
   );
   job.end();
   if (!made.finished) {
@@ -79,6 +81,7 @@ export function addCompare(program: Command): void {
     .addOption(
       checkedOption("--threads <n>", "threads that merge (default: the machine's cores)", wholeNumber(0)),
     )
+    .option(watchOption, watchHelp)
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", compareHelp)
     .action(runCompare);

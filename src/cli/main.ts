@@ -28,6 +28,7 @@ const commands = new Map<string, () => Promise<(program: Command) => void>>([
   ["evaluate", async () => (await import("./evaluate.js")).addEvaluate],
   ["export", async () => (await import("./export.js")).addExport],
   ["push", async () => (await import("./push.js")).addPush],
+  ["watch", async () => (await import("./watch.js")).addWatch],
   ["report", async () => (await import("./report.js")).addReport],
   ["verify", async () => (await import("./verify.js")).addVerify],
   ["reproduce", async () => (await import("./reproduce.js")).addReproduce],

@@ -15,6 +15,7 @@ import type { Nested } from "../tree/plan.js";
 import type { TreeOptions } from "../treerun/plan.js";
 import { startCommand, printOutcome } from "./running.js";
 import { addSettings, checkedOption, type Given } from "./options.js";
+import { watchHelp, watchOption, watchWhere } from "./watch.js";
 
 const treeHelp = `
 Examples:
@@ -35,6 +36,7 @@ interface TreeFlags extends Given {
   executor: "local" | "slurm";
   slurmOption?: string[];
   config?: string;
+  watch?: boolean;
   json?: boolean;
 }
 
@@ -75,11 +77,13 @@ async function runTree(options: TreeFlags): Promise<void> {
   const job = startCommand();
   const { mergeTree } = await import("../treerun/run.js");
   const { hub: _, ...fetched } = await fetchNamed(chosen, job);
+  const watched = watchWhere(options.watch, job.note);
   const result = await mergeTree(fetched, tree, {
     ...job,
     planned({ nodes, out }) {
       job.note(`${toText(planRows(nodes))}\nsaved in ${out}/tree.json and plan.json`);
       job.training(true);
+      void watched(out);
     },
     nodesDone: () => job.training(false),
   });
@@ -141,6 +145,7 @@ export function addTree(program: Command): void {
     )
     .option("--slurm-option <option...>", "handed to sbatch, such as --slurm-option=--partition=gpu")
     .option("--config <file>", "a YAML file of the settings of `train-merge train`; options win over it")
+    .option(watchOption, watchHelp)
     .option("--json", "print the results as JSON on stdout")
     .addHelpText("after", treeHelp)
     .action(runTree);

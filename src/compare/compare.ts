@@ -200,6 +200,7 @@ export async function runComparison(options: CompareOptions, hooks: MergeHooks):
   const chosen = chosenCandidates(asked, options.tasks.length, hooks.note);
   const recipe = await recipeOf(options);
   const out = options.out ?? join("merged", `compare-${recipe.name}`);
+  await hooks.begun?.(out);
   await openComparison(out, recipe, chosen, options.overwrite);
   const inputs = await openInputs({ ...options, overwrite: true }, recipe, out, hooks);
   const found = new Map<string, MethodResult>();

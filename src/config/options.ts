@@ -22,6 +22,8 @@ export interface MergeHooks {
   progress(phase: string, done: number, of: number): void;
   step(record: TrainRecord, tasks: readonly string[], steps: number): void;
   stopping(): boolean;
+  /** Where the run writes, before it does. Of runs within runs the outer one's is told first. */
+  begun?(out: string): void | Promise<void>;
   /** How long measuring the result is expected to take once all steps are taken, in seconds. */
   expected?(seconds: number): void;
 }

@@ -140,6 +140,8 @@ export const stateFile = jsonFile(
     mean: tableSchema.optional(),
     moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
     best: z.object({ step: z.number(), loss: z.number(), raw: tableSchema }).optional(),
+    /** What the table's rows and columns are, for who looks at it. */
+    labels: z.object({ layers: z.array(z.string()), experts: z.array(z.string()) }).optional(),
   }),
   { marks: ["identity", "raw", "moments"], compact: true },
 );

@@ -20,11 +20,18 @@ const toTable = (plain: ReturnType<typeof plainTable>): Table => ({
 
 type SavedState = z.infer<typeof stateFile.schema>;
 
+/** What a table's rows and columns are called. */
+export interface TableLabels {
+  readonly layers: readonly string[];
+  readonly experts: readonly string[];
+}
+
 /** JSON keeps every digit of a double, so a state that is read is the state that was written. */
 export async function saveState(
   out: string,
   identity: Readonly<Record<string, unknown>>,
   state: TrainState,
+  labels?: TableLabels,
 ): Promise<void> {
   const {
     raw,
@@ -38,6 +45,7 @@ export async function saveState(
     ...(mean && { mean: plainTable(mean) }),
     moments: { first: Array.from(first), second: Array.from(second), step },
     ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
+    ...(labels && { labels: { layers: [...labels.layers], experts: [...labels.experts] } }),
   });
 }
 

@@ -106,7 +106,9 @@ export async function trainRun(
     hooks.note(`resumed at step ${start.moments.step} of ${options.steps}`);
   }
   const log = await openLog(out, start.moments.step);
-  if (!resume) await beginRun(out, () => saveState(out, identity, start));
+  const { layers, experts } = inputs.vectors;
+  const labels = { layers: layers.map(({ id }) => id), experts };
+  if (!resume) await beginRun(out, () => saveState(out, identity, start, labels));
   const place = mergeContextOf(inputs);
   const trainHooks: TrainHooks = {
     record(record) {
@@ -119,7 +121,7 @@ export async function trainRun(
     },
     async save(current) {
       await log.save();
-      await saveState(out, identity, current);
+      await saveState(out, identity, current, labels);
     },
     stopping: hooks.stopping,
   };
@@ -238,6 +240,7 @@ export async function trainMerge(
     throw new UserError("--minutes: with --loss block-distillation give --steps, those of a block");
   const found = given ?? (await recipeOf(asked));
   const out = asked.out ?? join("merged", found.name);
+  await hooks.begun?.(out);
   // What auto finds depends on the memory that happens to be free: a run goes on where it was.
   const resume = (asked.resume ?? false) && stateFile.exists(out);
   const begun = resume ? await fittedBefore(out, asked) : asked;

@@ -108,7 +108,9 @@ describe("the main job", () => {
 
   test("the same command gives the same bytes", async () => {
     const again = join(folder, "again");
-    await cli(...quick, "--out", again);
+    // Who watches changes nothing, and the page ends with its run.
+    const { stderr } = await cli(...quick, "--out", again, "--watch");
+    expect(stderr).toMatch(/watch it at http:\/\/127\.0\.0\.1:\d+\//);
     expect(await contents(again)).toEqual(await contents(whole));
   });
 
