@@ -54,7 +54,7 @@ export const linesMethod = method({
   about: "task arithmetic that changes later blocks more (Wang et al. 2025)",
   works: "deltas",
   scaled: true,
-  grid: { lambda: sumGrid, lines: [1.5, 2, 3, 4, 6] },
+  grid: { lambda: sumGrid, lines: [1, 1.5, 2, 3, 4, 6] },
   parameters: { ...sumParameters(false, 0.3), lines: parameter.number(3, about, 0) },
   merge: (_, values) => addUp(values),
 });

@@ -189,7 +189,7 @@ export const cartMethod = method({
   name: "cart",
   about: "the models' mean, and what each differs from it by at a low rank (Choi et al. 2024)",
   works: "deltas",
-  grid: { lambda: [0.5, 1, 1.5, 2, 2.5, 3] },
+  grid: { lambda: [0.5, 1, 2, 3, 4, 5] },
   parameters: {
     lambda: parameter.number(1, "what the differences from the mean are multiplied by"),
     rankRatio: parameter.number(0.16, "part of a layer's dimensions that a difference keeps", 0, 1),
