@@ -122,7 +122,7 @@ function rowSections(rows: readonly ResultRow[]): Section[] {
       half: true,
       figure: methodsSpec(rows, tasks),
     },
-    { title: "Results so far", half: true, html: toHtml(resultTable(rows)) },
+    { title: "Results so far", html: toHtml(resultTable(rows)) },
   ];
 }
 

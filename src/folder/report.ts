@@ -114,16 +114,15 @@ export async function reportHtml(folder: string): Promise<string> {
       half: true,
       figure: methodsSpec(rows, tasks),
     },
+    ...wrongAnswers(rows, tasks),
     {
       title: "Results",
-      half: true,
       note: tableCaption(rows, synthetic, valPerTask),
       html: toHtml(resultTable(rows)),
     },
     ...curves(log, tasks, tree ? undefined : settings.chosenStep),
   ];
   if (table) sections.push(coefficientSection(table, log, tree ? undefined : gate));
-  sections.push(...wrongAnswers(rows, tasks));
   sections.push(...(await pictures(folder)));
   if (run) sections.push(memoryAndTime(run));
   sections.push(
