@@ -57,7 +57,9 @@ async function runCompare(options: CompareFlags): Promise<void> {
   else {
     const caption = tableCaption(made.rows, made.synthetic, chosen.valPerTask);
     const table = toText(comparisonTable(made.rows, made.times));
-    process.stdout.write(`\n${caption}\n${table}\n\nwritten to ${made.out} (table.md, results.json)\n`);
+    process.stdout.write(
+      `\n${caption}\n${table}\n\nwritten to ${made.out} (report.html, table.md, results.json)\n`,
+    );
   }
 }
 

@@ -9,6 +9,7 @@ import { Stopped, UserError } from "../errors.js";
 import { evaluateReferences } from "../evaluate/baselines.js";
 import { compareFile, methodFile, fileNames, resultsFile, type MethodResult } from "../folder/files.js";
 import { openOutput } from "../folder/output.js";
+import { writeReport } from "../folder/report.js";
 import { foldersOf, recipeOf, type Recipe } from "../inputs/locate.js";
 import { mergeContextOf, openInputs } from "../inputs/open.js";
 import { version } from "../package.js";
@@ -190,6 +191,18 @@ async function openComparison(
   await compareFile.write(out, { version, methods: chosen.map(({ name }) => name) });
 }
 
+/** What a finished comparison leaves beside its methods' own results: the table, the page, and results.json. */
+async function writeComparison(
+  { out, rows, times, synthetic }: Compared,
+  found: ReadonlyMap<string, MethodResult>,
+  made: { readonly settings: Readonly<Record<string, unknown>>; readonly inputs: readonly InputHash[] },
+): Promise<void> {
+  await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(rows, times))}\n`);
+  const searched = [...found].flatMap(([name, one]) => (one.search ? [[name, one.search] as const] : []));
+  await resultsFile.write(out, { synthetic, rows, search: Object.fromEntries(searched), times, ...made });
+  await writeReport(out);
+}
+
 /**
  * Merges the same experts with one method after the other, each with its grid searched on the
  * validation examples, and measures what each wrote on the test examples. A stopped comparison goes on
@@ -237,15 +250,7 @@ export async function runComparison(options: CompareOptions, hooks: MergeHooks):
       hooks.note(doneText(result, candidate.name, taken, steps));
     }
     const done = compared(true);
-    await writeText(join(out, fileNames.table), `${toMarkdown(comparisonTable(done.rows, done.times))}\n`);
-    const searched = [...found].flatMap(([name, one]) => (one.search ? [[name, one.search] as const] : []));
-    await resultsFile.write(out, {
-      rows: done.rows,
-      search: Object.fromEntries(searched),
-      times: done.times,
-      settings: { ...shared, ...given },
-      inputs: hashes,
-    });
+    await writeComparison(done, found, { settings: { ...shared, ...given }, inputs: hashes });
     return done;
   } catch (error) {
     if (error instanceof Stopped) return compared(false);

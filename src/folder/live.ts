@@ -22,11 +22,10 @@ import { reportHtml } from "./report.js";
 import { coefficientSection, curves, type ShownTable } from "./sections.js";
 import { nodeResultFile, treeFile } from "./tree-files.js";
 
-/** What a page says, and whether there is more to come. */
+/** What a page says, and shows. */
 interface Live {
   readonly lead: string;
   readonly sections: readonly Section[];
-  readonly finished: boolean;
 }
 
 /** Where a training stood at a moment, for the time that is left. */
@@ -108,7 +107,7 @@ async function liveTraining(folder: string, seen: readonly Seen[]): Promise<Live
     folded: true,
     html: pairsHtml(settings.map(([name, value]) => [name, JSON.stringify(value)])),
   });
-  return { lead: trainingLead(log, numberIn(identity, "steps"), seen), sections, finished: false };
+  return { lead: trainingLead(log, numberIn(identity, "steps"), seen), sections };
 }
 
 /** Rows side by side, as far as they are there. */
@@ -130,7 +129,6 @@ function rowSections(rows: readonly ResultRow[]): Section[] {
 async function liveComparison(folder: string, seen: readonly Seen[]): Promise<Live | undefined> {
   const asked = await compareFile.readIfSound(folder);
   if (!asked) return undefined;
-  const done = await resultsFile.readIfSound(folder);
   const rows: ResultRow[] = [];
   let count = 0;
   for (const name of asked.methods) {
@@ -138,14 +136,12 @@ async function liveComparison(folder: string, seen: readonly Seen[]): Promise<Li
     if (made) count++;
     rows.push(...(made?.rows ?? []));
   }
-  const shown = done?.rows ?? rows;
-  const tasks = distinct(shown.map(({ task }) => task));
-  const [best] = methodScores(shown, tasks)
+  const tasks = distinct(rows.map(({ task }) => task));
+  const [best] = methodScores(rows, tasks)
     .filter(({ method }) => method !== "individual")
     .toSorted((a, b) => b.mean - a.mean);
   const soFar = best ? ` The best is ${best.method} with ${best.mean.toFixed(1)} % on average.` : "";
   const lead = `${count} of ${asked.methods.length} methods are done.${soFar}`;
-  if (done) return { lead, sections: rowSections(shown), finished: true };
   const models = await foldersWith(join(folder, fileNames.models), stateFile.name);
   const inHand = await newest(
     models.filter((model) => !resultsFile.exists(model)),
@@ -155,8 +151,7 @@ async function liveComparison(folder: string, seen: readonly Seen[]): Promise<Li
   const more = training && inHand !== undefined ? ` Now: ${basename(inHand)}. ${training.lead}` : "";
   return {
     lead: lead + more,
-    sections: [...rowSections(shown), ...(training?.sections ?? [])],
-    finished: false,
+    sections: [...rowSections(rows), ...(training?.sections ?? [])],
   };
 }
 
@@ -182,7 +177,6 @@ async function liveTree(folder: string, seen: readonly Seen[]): Promise<Live | u
   return {
     lead: training && inHand !== undefined ? `${lead} Now: ${basename(inHand)}. ${training.lead}` : lead,
     sections: [{ title: "Nodes", html: toHtml({ head: ["node", ""], body }) }, ...(training?.sections ?? [])],
-    finished: false,
   };
 }
 
@@ -236,15 +230,15 @@ setInterval(async () => {
 export async function livePage(folder: string, seen: readonly Seen[]): Promise<string> {
   const version = await versionOf(folder);
   const script = refreshing(version);
-  const live =
+  const goesOn = async () =>
     (await liveComparison(folder, seen)) ??
-    (resultsFile.exists(folder)
-      ? undefined
-      : ((await liveTree(folder, seen)) ?? (await liveTraining(folder, seen))));
+    (await liveTree(folder, seen)) ??
+    (await liveTraining(folder, seen));
+  const live = resultsFile.exists(folder) ? undefined : await goesOn();
   const title = basename(resolve(folder));
   if (live) {
-    const state = live.finished ? "" : " This page follows the run.";
-    return withScript(await pageHtml(title, live.lead + state, live.sections), script);
+    const lead = `${live.lead} This page follows the run.`;
+    return withScript(await pageHtml(title, lead, live.sections), script);
   }
   if (resultsFile.exists(folder)) return withScript(await reportHtml(folder), script);
   return withScript(

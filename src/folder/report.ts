@@ -3,16 +3,15 @@ import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { writeText } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
-import type { InputHash } from "../report/card.js";
-import { escapeHtml, toHtml, resultTable } from "../report/table.js";
+import { toHtml, resultTable } from "../report/table.js";
 import { tableCaption } from "../report/caption.js";
-import { methodsSpec } from "../report/methods-chart.js";
 import { headline } from "../report/story.js";
 import type { ResultRow } from "../report/rows.js";
 import { duration, size } from "../report/memory.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
-import { coefficientsFile, fileNames, readLog, resultsFile, runFile } from "./files.js";
-import { coefficientSection, curves } from "./sections.js";
+import { comparisonPage } from "./comparison-page.js";
+import { coefficientsFile, compareFile, fileNames, readLog, resultsFile, runFile } from "./files.js";
+import { coefficientSection, curves, madeWith, sideBySide } from "./sections.js";
 
 /** How often the merge is wrong, and where its expert is right. */
 function wrongAnswers(rows: readonly ResultRow[], tasks: readonly string[]): Section[] {
@@ -83,10 +82,6 @@ function memoryAndTime(run: NonNullable<Awaited<ReturnType<typeof runFile.read>>
   };
 }
 
-function inputRow({ role, file, sha256 }: InputHash): string {
-  return `<tr><td>${escapeHtml(role)}</td><td>${escapeHtml(file)}</td><td><code>${escapeHtml(sha256)}</code></td></tr>`;
-}
-
 /**
  * The report of a finished merge as one HTML page, made from its folder alone: results, curves, the
  * heat-map with a slider over the training, dead and saturated coefficients, the tree, memory and
@@ -99,6 +94,11 @@ export async function reportHtml(folder: string): Promise<string> {
     throw new UserError(
       `${folder}: there is no ${resultsFile.name} in it; a report is made of a finished run`,
     );
+  const title = basename(resolve(folder));
+  if (compareFile.exists(folder)) {
+    const { lead, sections } = comparisonPage(found);
+    return pageHtml(title, lead, sections);
+  }
   const { rows, synthetic, settings, inputs } = found;
   const { tree, tasks = [], valPerTask = 0, gate = "identity" } = settings;
   const run = await runFile.read(folder);
@@ -106,14 +106,7 @@ export async function reportHtml(folder: string): Promise<string> {
   // A tree's root has a log only where it was polished.
   const log = tree && !tree.polish ? [] : await readLog(folder);
   const sections: Section[] = [
-    {
-      title: "Methods side by side",
-      note:
-        "A dot is a task; a diamond is the mean over the tasks, with what the number of test examples (with several " +
-        "seeds, the seeds) leaves open, at 95 %.",
-      half: true,
-      figure: methodsSpec(rows, tasks),
-    },
+    sideBySide(rows, tasks),
     ...wrongAnswers(rows, tasks),
     {
       title: "Results",
@@ -125,26 +118,10 @@ export async function reportHtml(folder: string): Promise<string> {
   if (table) sections.push(coefficientSection(table, log, tree ? undefined : gate));
   sections.push(...(await pictures(folder)));
   if (run) sections.push(memoryAndTime(run));
-  sections.push(
-    {
-      folded: true,
-      title: "Settings",
-      html: pairsHtml(
-        Object.entries(settings)
-          .filter(([, value]) => value !== undefined)
-          .map(([name, value]) => [name, JSON.stringify(value)]),
-      ),
-    },
-    {
-      folded: true,
-      title: "Inputs",
-      note: "SHA-256 of every file that the numbers depend on.",
-      html: `<table class="plain"><tbody>${inputs.map(inputRow).join("\n")}</tbody></table>`,
-    },
-  );
+  sections.push(...madeWith(settings, inputs));
   const made = `Made by train-merge ${run?.version ?? ""}.`;
   const lead = headline(rows, tasks);
-  return pageHtml(basename(resolve(folder)), lead ? `${lead} ${made}` : made, sections);
+  return pageHtml(title, lead ? `${lead} ${made}` : made, sections);
 }
 
 /** Writes {@link reportHtml} into the folder, as report.html. */

@@ -3,7 +3,10 @@ import { escapeHtml } from "../report/table.js";
 import { gates, type GateName } from "../merge/table.js";
 import { coefficientMapHtml, mapData, mapScript } from "../report/coefficient-map.js";
 import { linesSpec } from "../report/lines.js";
-import type { Section } from "../report/page.js";
+import type { InputHash } from "../report/card.js";
+import { methodsSpec } from "../report/methods-chart.js";
+import { pairsHtml, type Section } from "../report/page.js";
+import type { ResultRow } from "../report/rows.js";
 import { columnStory } from "../report/story.js";
 import type { LogLine } from "./files.js";
 
@@ -127,4 +130,39 @@ export function coefficientSection(
     html: storyHtml(table, gate) + coefficientMapHtml(map),
     script: `const mapData = ${mapData(map)};${mapScript}`,
   };
+}
+
+/** Methods side by side. */
+export const sideBySide = (rows: readonly ResultRow[], tasks: readonly string[]): Section => ({
+  title: "Methods side by side",
+  note:
+    "A dot is a task; a diamond is the mean over the tasks, with what the number of test examples (with several " +
+    "seeds, the seeds) leaves open, at 95 %.",
+  half: true,
+  figure: methodsSpec(rows, tasks),
+});
+
+function inputRow({ role, file, sha256 }: InputHash): string {
+  return `<tr><td>${escapeHtml(role)}</td><td>${escapeHtml(file)}</td><td><code>${escapeHtml(sha256)}</code></td></tr>`;
+}
+
+/** What a run was made with, folded away. */
+export function madeWith(
+  settings: Readonly<Record<string, unknown>>,
+  inputs: readonly InputHash[],
+): Section[] {
+  const told = Object.entries(settings).filter(([, value]) => value !== undefined);
+  return [
+    {
+      folded: true,
+      title: "Settings",
+      html: pairsHtml(told.map(([name, value]) => [name, JSON.stringify(value)])),
+    },
+    {
+      folded: true,
+      title: "Inputs",
+      note: "SHA-256 of every file that the numbers depend on.",
+      html: `<table class="plain"><tbody>${inputs.map(inputRow).join("\n")}</tbody></table>`,
+    },
+  ];
 }

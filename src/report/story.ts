@@ -5,14 +5,14 @@ import { methodScores, type MethodScore } from "./methods-chart.js";
 import { distinct, mean, type ResultRow } from "./rows.js";
 
 /** Rows that are no merge: what the experts and the base do. */
-const references = new Set(["individual", "pretrained"]);
+export const references: ReadonlySet<string> = new Set(["individual", "pretrained"]);
 
 const percent = (value: number): string => value.toFixed(1);
 const listed = (items: readonly string[]): string =>
   items.length < 2 ? items.join("") : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
 
 /** How one method's mean stands to another's; a difference is called one only where the intervals lie apart. */
-function beside(merge: MethodScore, other: MethodScore): string {
+export function beside(merge: MethodScore, other: MethodScore): string {
   const points = merge.mean - other.mean;
   const side = points >= 0 ? "above" : "below";
   const size = `${percent(Math.abs(points))} points ${side} ${other.method} (${percent(other.mean)})`;

@@ -169,6 +169,7 @@ test("files: what is compared, each result, a table, and last everything with it
     rows: rows.slice(-2),
   });
   expect(await json(out, "results.json")).toEqual({
+    synthetic: true,
     rows,
     times,
     search: { ties: [{ values: { lambda: 0.3 }, accuracy: 1, loss: 0 }] },

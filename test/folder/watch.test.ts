@@ -2,6 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { comparisonPage } from "../../src/folder/comparison-page.js";
 import { livePage, versionOf } from "../../src/folder/live.js";
 import { saveState } from "../../src/folder/state.js";
 import { watchFolder } from "../../src/folder/watch.js";
@@ -89,6 +90,51 @@ test("a comparison: the methods that are done, the best of them, and the trainin
     "2 of 3 methods are done. The best is ties with 80.0 % on average. Now: supermerge. Step 20 of 100 of the " +
       "training, loss 0.1000. This page follows the run.",
   );
+});
+
+test("the page of a finished comparison: the best and the next, searches over one number, what each saw", () => {
+  const rows = (method: string, value: number) =>
+    ["rte", "cb"].map((task) => ({
+      method,
+      task,
+      split: "test" as const,
+      metric: "accuracy",
+      value,
+      n: 400,
+      seed: 0,
+    }));
+  const search = {
+    ties: [
+      { values: { lambda: 0.5 }, accuracy: 0.7, loss: 1 },
+      { values: { lambda: 1 }, accuracy: 0.8, loss: 1 },
+    ],
+    lines: [{ values: { lambda: 1, lines: 2 }, accuracy: 0.9, loss: 1 }],
+  };
+  const times = [{ method: "ties", seen: "labels, to search", merge: 1, total: 20 }];
+  const { lead, sections } = comparisonPage({
+    rows: [...rows("individual", 0.95), ...rows("average", 0.5), ...rows("ties", 0.8)],
+    synthetic: true,
+    settings: { tasks: ["rte", "cb"], valPerTask: 8 },
+    inputs: [],
+    outputs: [],
+    search,
+    times,
+  });
+  expect(lead).toBe(
+    "ties is the best of 2 methods with 80.0 % on average; 30.0 points above average (50.0).",
+  );
+  expect(sections.map(({ title }) => title)).toEqual([
+    "Methods side by side",
+    "The searches",
+    "Results",
+    "Settings",
+    "Inputs",
+  ]);
+  const points = JSON.stringify(sections[1]);
+  expect(points).toContain('"series":"ties","x":1,"y":80');
+  // A search over two numbers has no place on one axis.
+  expect(points).not.toContain("lines");
+  expect(JSON.stringify(sections[2])).toContain("labels, to search");
 });
 
 /** Asks a server as a browser would, under a name of one's choice. */
