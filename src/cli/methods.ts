@@ -88,7 +88,8 @@ export function addMethods(program: Command): void {
     .description("list the methods, or one with its parameters")
     .option("--json", "print them as JSON")
     .action((name: string | undefined, { json }: { json?: boolean }) => {
-      const preset = name === undefined ? undefined : trainedPresets[name];
+      const isPreset = name !== undefined && Object.hasOwn(trainedPresets, name);
+      const preset = isPreset ? trainedPresets[name] : undefined;
       if (name === undefined) {
         const all = [
           ...methods.map(methodJson),

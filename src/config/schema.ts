@@ -26,6 +26,12 @@ export const settingsSchema = z
       );
     if (value.patience !== undefined && !usesLabels(value.loss))
       problem("patience", `the held-out loss is of labels, and --loss ${value.loss} may not look at them`);
+    if (value.loss === "block-distillation") {
+      for (const key of ["average", "shrink", "pull"] as const)
+        if (value[key] !== 0) problem(key, "--loss block-distillation does not look at it");
+      if (value.batchesPerStep !== 1)
+        problem("batchesPerStep", "--loss block-distillation takes one batch of each task a step");
+    }
     if (value.variant !== "original" && value.method === "supermerge")
       problem("variant", "only adamerging has variants");
     if (value.taskWeights && value.taskWeights.length !== value.tasks.length)

@@ -3,8 +3,7 @@ import { at } from "../at.js";
 import { firstNotFinite, refuseWorthless } from "../checkpoint/numbers.js";
 import type { Slot } from "../checkpoint/write.js";
 import { findMethod } from "../methods/index.js";
-import type { EachPart, MergePart } from "../methods/types.js";
-import { surveyPasses, readerFor, treatmentsOf } from "../methods/pipeline.js";
+import { mergeFor, surveyPasses, readerFor } from "../methods/pipeline.js";
 import { encodeHalves } from "../halves.js";
 import { rowShape, dtypeBytes, elements, type FloatDType } from "../tensor/dtype.js";
 import type { Ref } from "../checkpoint/safetensors.js";
@@ -131,9 +130,7 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
   }
   const method = findMethod(job.method);
   const reader = readerFor(method, values, plannedReader(tensor, job.labels, files), { found: job.found });
-  const own = job.found[treatmentsOf(method, values).length];
-  const each = writes.length > 1 ? method.mergeEach?.(reader, values, own) : undefined;
-  const merge = each ?? onlyOne(method.merge(reader, values, own));
+  const merge = mergeFor(method, values, reader, { found: job.found, results: writes.length });
   const encoders = writes.map((write) => writeEntries(files, tensor, write));
   for (const part of reader.parts()) {
     const outs = writes.map((_, i) => files.floats(`out ${i}`, part.base.length));
@@ -142,12 +139,6 @@ function makeTensor(job: DiskJob, tensor: PlannedTensor, files: FileReader, writ
       encode({ values: at(outs, i), from: part.start, infinite: part.infinite });
   }
 }
-
-/** A merge of all inputs, whose results are one. */
-const onlyOne =
-  (merge: MergePart): EachPart =>
-  (part, outs) =>
-    merge(part, at(outs, 0));
 
 /** What is done with each tensor, and what it adds up to. */
 interface Work {

@@ -140,8 +140,10 @@ export const stateFile = jsonFile(
     mean: tableSchema.optional(),
     moments: z.object({ first: z.array(z.number()), second: z.array(z.number()), step: z.number() }),
     best: z.object({ step: z.number(), loss: z.number(), raw: tableSchema }).optional(),
-    /** What the table's rows and columns are, for who looks at it. */
-    labels: z.object({ layers: z.array(z.string()), experts: z.array(z.string()) }).optional(),
+    /** What the table's rows and columns are, and how many steps there will be, for who looks at it. */
+    labels: z
+      .object({ layers: z.array(z.string()), experts: z.array(z.string()), steps: z.number().optional() })
+      .optional(),
   }),
   { marks: ["identity", "raw", "moments"], compact: true },
 );

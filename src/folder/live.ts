@@ -107,7 +107,7 @@ async function liveTraining(folder: string, seen: readonly Seen[]): Promise<Live
     folded: true,
     html: pairsHtml(settings.map(([name, value]) => [name, JSON.stringify(value)])),
   });
-  return { lead: trainingLead(log, numberIn(identity, "steps"), seen), sections };
+  return { lead: trainingLead(log, state.labels?.steps ?? numberIn(identity, "steps"), seen), sections };
 }
 
 /** Rows side by side, as far as they are there. */
@@ -162,8 +162,9 @@ async function liveTree(folder: string, seen: readonly Seen[]): Promise<Live | u
   const all = await readdir(nodes).catch(() => []);
   const done = (await foldersWith(nodes, nodeResultFile.name)).map((path) => basename(path));
   const begun = await foldersWith(nodes, stateFile.name);
+  // A tree that is polished has a training of its own.
   const inHand = await newest(
-    begun.filter((path) => !done.includes(basename(path))),
+    [...begun.filter((path) => !done.includes(basename(path))), folder],
     stateFile.name,
   );
   const training = inHand === undefined ? undefined : await liveTraining(inHand, seen);
@@ -238,14 +239,8 @@ export async function livePage(folder: string, seen: readonly Seen[]): Promise<s
   const title = basename(resolve(folder));
   if (live) {
     const lead = `${live.lead} This page follows the run.`;
-    return withScript(await pageHtml(title, lead, live.sections), script);
+    return pageHtml(title, lead, live.sections, script);
   }
-  if (resultsFile.exists(folder)) return withScript(await reportHtml(folder), script);
-  return withScript(
-    await pageHtml(title, "Nothing was written here yet. This page follows the run.", []),
-    script,
-  );
+  if (resultsFile.exists(folder)) return reportHtml(folder, script);
+  return pageHtml(title, "Nothing was written here yet. This page follows the run.", [], script);
 }
-
-const withScript = (html: string, script: string): string =>
-  html.replace("</body>", `<script>${script}</script>\n</body>`);

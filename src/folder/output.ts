@@ -82,8 +82,21 @@ export async function openScratch(out: string, name: (typeof scratchFolders)[num
   return folder;
 }
 
-const isScratch = (out: string, name: string): boolean =>
-  scratchFolders.some((one) => one === name) && existsSync(join(out, name, fileNames.scratchMark));
+/** Whether it is one, or what a kill left of making or removing one. */
+async function isScratch(out: string, name: string): Promise<boolean> {
+  if (!scratchFolders.some((one) => one === name)) return false;
+  const inside = await readdir(join(out, name)).catch(() => undefined);
+  return (
+    inside?.every((file) => leftover.test(file)) === true || inside?.includes(fileNames.scratchMark) === true
+  );
+}
+
+/** Removes one, its mark last: what a kill leaves of that is still known. */
+export async function removeScratch(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => []))
+    if (name !== fileNames.scratchMark) await rm(join(folder, name), { recursive: true, force: true });
+  await rm(folder, { recursive: true, force: true });
+}
 
 /**
  * Makes the output folder, or tidies up the one that an earlier run left.
@@ -100,7 +113,8 @@ export async function openOutput(out: string, inputs: readonly string[], overwri
   }
   await claimFolder(real);
   const files = await readdir(out);
-  const others = files.filter((file) => !leftover.test(file) && !isScratch(out, file));
+  const others: string[] = [];
+  for (const file of files) if (!leftover.test(file) && !(await isScratch(out, file))) others.push(file);
   if (others.length > 0 && !(await isOurs(out))) {
     throw new UserError(
       `--out ${out}: the folder is not empty and was not written by train-merge; choose another`,
@@ -108,7 +122,7 @@ export async function openOutput(out: string, inputs: readonly string[], overwri
   }
   if (!overwrite && (await isFinished(out))) throw finishedBefore(out);
   // The folder is ours, and so are these: what a run that was cut off worked with.
-  for (const own of scratchFolders) await rm(join(out, own), { recursive: true, force: true });
+  for (const own of scratchFolders) await removeScratch(join(out, own));
   await removeLeftovers(out);
 }
 

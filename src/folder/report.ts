@@ -88,7 +88,7 @@ function memoryAndTime(run: NonNullable<Awaited<ReturnType<typeof runFile.read>>
  * times, settings, inputs with their hashes.
  * @throws UserError where the folder holds no finished merge
  */
-export async function reportHtml(folder: string): Promise<string> {
+export async function reportHtml(folder: string, script?: string): Promise<string> {
   const found = await resultsFile.read(folder);
   if (!found)
     throw new UserError(
@@ -97,7 +97,7 @@ export async function reportHtml(folder: string): Promise<string> {
   const title = basename(resolve(folder));
   if (compareFile.exists(folder)) {
     const { lead, sections } = comparisonPage(found);
-    return pageHtml(title, lead, sections);
+    return pageHtml(title, lead, sections, script);
   }
   const { rows, synthetic, settings, inputs } = found;
   const { tree, tasks = [], valPerTask = 0, gate = "identity" } = settings;
@@ -121,7 +121,7 @@ export async function reportHtml(folder: string): Promise<string> {
   sections.push(...madeWith(settings, inputs));
   const made = `Made by train-merge ${run?.version ?? ""}.`;
   const lead = headline(rows, tasks);
-  return pageHtml(title, lead ? `${lead} ${made}` : made, sections);
+  return pageHtml(title, lead ? `${lead} ${made}` : made, sections, script);
 }
 
 /** Writes {@link reportHtml} into the folder, as report.html. */

@@ -24,6 +24,8 @@ type SavedState = z.infer<typeof stateFile.schema>;
 export interface TableLabels {
   readonly layers: readonly string[];
   readonly experts: readonly string[];
+  /** Of the whole training. */
+  readonly steps?: number | undefined;
 }
 
 /** JSON keeps every digit of a double, so a state that is read is the state that was written. */
@@ -45,7 +47,7 @@ export async function saveState(
     ...(mean && { mean: plainTable(mean) }),
     moments: { first: Array.from(first), second: Array.from(second), step },
     ...(best && { best: { ...best, raw: plainTable(best.raw) } }),
-    ...(labels && { labels: { layers: [...labels.layers], experts: [...labels.experts] } }),
+    ...(labels && { labels: { ...labels, layers: [...labels.layers], experts: [...labels.experts] } }),
   });
 }
 

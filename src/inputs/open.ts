@@ -3,7 +3,6 @@
  * vectors are treated where that is asked for, placed where they fit (placement.ts) and loaded there. A job that needs
  * less takes the steps that it needs.
  */
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { watchMemory, type EngineName } from "../backend/index.js";
 import type { Member } from "../checkpoint/family.js";
@@ -22,7 +21,7 @@ import type { PlacementRequest } from "../plan/memory.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
-import { openOutput } from "../folder/output.js";
+import { openOutput, removeScratch } from "../folder/output.js";
 import { dataOf, foldersOf, type Locations, type Recipe } from "./locate.js";
 import { encoderFor } from "./encoder.js";
 import { startFor } from "./prepare.js";
@@ -56,7 +55,7 @@ export async function makeColumns(
   const treated = await treatExperts(out, opened, options, hooks);
   resources.add(async () => {
     for (const { checkpoint } of treated) await checkpoint.close();
-    await rm(join(out, fileNames.treated), { recursive: true, force: true });
+    await removeScratch(join(out, fileNames.treated));
   });
   const columns = make(treated);
   return { columns, seen: { base, columns }, treated: true };

@@ -1,11 +1,10 @@
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { at } from "../at.js";
 import { openMember, type Member } from "../checkpoint/family.js";
 import { writeText } from "../checkpoint/files.js";
 import { treatedMethod } from "../methods/treated.js";
 import { resolveValues } from "../methods/values.js";
-import { openScratch } from "../folder/output.js";
+import { openScratch, removeScratch } from "../folder/output.js";
 import { writeEach } from "../folder/merge.js";
 import { fileNames } from "../folder/files.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
@@ -46,7 +45,7 @@ export async function treatExperts(
     return opened;
   } catch (error) {
     for (const { checkpoint } of opened) await checkpoint.close();
-    await rm(scratch, { recursive: true, force: true });
+    await removeScratch(scratch);
     throw error;
   }
 }

@@ -1,5 +1,4 @@
 /** Heads that adapters hold and their base has not, merged beside their products: PEFT asks for them. */
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { at } from "../at.js";
 import type { AdaptedCheckpoint } from "../checkpoint/adapted.js";
@@ -11,7 +10,7 @@ import type { TensorSource } from "../checkpoint/write.js";
 import { compileMerge } from "../disk/compile.js";
 import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import { fileNames } from "../folder/files.js";
-import { openScratch } from "../folder/output.js";
+import { openScratch, removeScratch } from "../folder/output.js";
 import { fromFloat32, toFloat32, type FloatDType } from "../tensor/dtype.js";
 import type { MethodUse } from "./lora.js";
 
@@ -74,6 +73,6 @@ export async function mergeHeads(
       await file.close();
     }
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    await removeScratch(folder);
   }
 }

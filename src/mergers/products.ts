@@ -1,5 +1,4 @@
 /** LoRA adapters merged as what they are to a model: their products, taken apart again to a product of low rank. */
-import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import seedrandom from "seedrandom";
 import { at, f32 } from "../at.js";
@@ -13,7 +12,7 @@ import { mergeOnDisk, type DiskOptions } from "../disk/merge.js";
 import type { PlannedTensor } from "../disk/plan.js";
 import { UserError } from "../errors.js";
 import { fileNames } from "../folder/files.js";
-import { openScratch } from "../folder/output.js";
+import { openScratch, removeScratch } from "../folder/output.js";
 import type { DiskMerge } from "../folder/merge.js";
 import { toFloat32, type FloatDType, type HostTensor } from "../tensor/dtype.js";
 import { factorise } from "../tensor/factorise.js";
@@ -132,6 +131,6 @@ export async function mergeProducts(
     );
     return share;
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    await removeScratch(folder);
   }
 }

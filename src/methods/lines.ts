@@ -1,8 +1,11 @@
-import { scaleBy } from "./arrays.js";
 import { addUp, sumGrid, sumParameters } from "./consensus.js";
-import { method, parameter, type SurveyPass, type Treatment } from "./types.js";
+import { f32 } from "../at.js";
+import { method, parameter, type EachPart, type SurveyPass, type Treatment } from "./types.js";
 
-/** LiNeS (Wang et al. 2025): task vectors of later blocks count for more, in equal steps from the first to the last. */
+/**
+ * LiNeS (Wang et al. 2025): what a merge changes counts for more in later blocks, in equal steps from the first to the
+ * last. It is done to the result, whatever made it.
+ */
 
 /** The stack of blocks that a tensor is in, and its block's number; undefined outside of them. */
 function placeOf(name: string): { readonly stack: string; readonly block: number } | undefined {
@@ -27,26 +30,33 @@ const depths: SurveyPass<unknown, Map<string, number>, Depths> = {
   },
 };
 
-/** What a tensor's task vectors are multiplied by: 1 in the first block and outside of blocks, `lines` in the last. */
+/** What a tensor's change is multiplied by: 1 in the first block and outside of blocks, `lines` in the last. */
 function depthFactor(name: string, lines: number, found: Depths): number {
   const place = placeOf(name);
   const last = place && found.get(place.stack);
   return last ? 1 + ((lines - 1) * place.block) / last : 1;
 }
 
-export const linesTreatment = (lines: number): Treatment<unknown, Depths> => ({
+/** Treats nothing: it is here for its pass, which finds how deep the stacks are. */
+export const linesTreatment: Treatment<unknown, Depths> = {
   survey: [depths],
-  treat({ name }, _, found) {
-    const factor = depthFactor(name, lines, found);
-    return () =>
-      ({ inputs }) => {
-        for (const x of inputs) scaleBy(x, factor);
-      };
-  },
-});
+  treat: () => () => () => {},
+};
+
+/** A merge, and what it changes multiplied by the factor of the tensor's block. @param found what the pass came to */
+export function behindMerge(merge: EachPart, name: string, lines: number, found: unknown): EachPart {
+  const factor = found instanceof Map ? depthFactor(name, lines, found as Depths) : 1;
+  if (factor === 1) return merge;
+  return (part, outs) => {
+    merge(part, outs);
+    for (const out of outs)
+      for (let i = 0; i < out.length; i++)
+        out[i] = f32(part.base, i) + factor * (f32(out, i) - f32(part.base, i));
+  };
+}
 
 const about =
-  "LiNeS: what the last block's task vectors are multiplied by; the first's by 1, between in equal steps";
+  "LiNeS: what the merge changes in the last block is multiplied by; in the first by 1, between in equal steps";
 export const linesParameters = { lines: parameter.number(1, about, 0) };
 
 export const linesMethod = method({

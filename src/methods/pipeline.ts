@@ -1,8 +1,11 @@
 import { addScaled } from "./arrays.js";
-import { linesParameters, linesTreatment } from "./lines.js";
+import { behindMerge, linesParameters, linesTreatment } from "./lines.js";
 import { dareParameters } from "./pruning.js";
 import { dareTreatment, rescales } from "./sparsify.js";
+import { at } from "../at.js";
 import type {
+  EachPart,
+  MergePart,
   Method,
   Parameters,
   ParameterValues,
@@ -27,18 +30,15 @@ function dareOf({ dareP, rescale, seed }: ParameterValues): Treatment[] {
   return [dareTreatment({ dareP, rescale: how, seed })];
 }
 
-/** LiNeS, where values ask for it. */
-const linesOf = ({ lines }: ParameterValues): Treatment[] =>
-  typeof lines === "number" && lines !== 1 ? [linesTreatment(lines)] : [];
+/** How much more the last block counts, where values ask for it (LiNeS). */
+const linesIn = ({ lines }: ParameterValues): number => (typeof lines === "number" ? lines : 1);
+const linesOf = (values: ParameterValues): Treatment[] => (linesIn(values) === 1 ? [] : [linesTreatment]);
 
 /** Whether task vectors are changed, whatever the method is. */
 export const isTreated = (values: ParameterValues): boolean =>
   dareOf(values).length + linesOf(values).length > 0;
 
-/**
- * What happens to the task vectors, in order, before the method sees them. LiNeS is last: a factor a tensor there is a
- * factor of what is merged, and moves no threshold.
- */
+/** What happens to the task vectors, in order, before the method sees them; and LiNeS's pass, which changes nothing. */
 export const treatmentsOf = (method: Method, values: ParameterValues): readonly Treatment[] => [
   ...dareOf(values),
   ...(method.treatments?.(values) ?? []),
@@ -104,3 +104,27 @@ export function readerFor(
   if (last && asValues) return mapParts(treated, () => addBase(1));
   return treated;
 }
+
+/**
+ * How parts of a tensor are merged: by the method, and LiNeS behind it.
+ * @param tensor as the method sees it ({@link readerFor})
+ * @param results how many: one, or one for each input where the method makes them so
+ */
+export function mergeFor(
+  method: Method,
+  values: ParameterValues,
+  tensor: TensorReader,
+  { found, results = 1 }: Pick<Surveyed, "found"> & { readonly results?: number },
+): EachPart {
+  const treatments = treatmentsOf(method, values).length;
+  const own = found[treatments];
+  const each = results > 1 ? method.mergeEach?.(tensor, values, own) : undefined;
+  const merge = each ?? onlyOne(method.merge(tensor, values, own));
+  return behindMerge(merge, tensor.name, linesIn(values), found[treatments - 1]);
+}
+
+/** A merge of all inputs, whose results are one. */
+const onlyOne =
+  (merge: MergePart): EachPart =>
+  (part, outs) =>
+    merge(part, at(outs, 0));

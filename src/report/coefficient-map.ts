@@ -5,7 +5,7 @@
 import { blockOf } from "../block-names.js";
 import { shortLayer } from "./figure.js";
 import { distinct } from "./rows.js";
-import { escapeHtml } from "./table.js";
+import { escapeHtml, inertJson } from "./table.js";
 
 /** Coefficients of a merge at one moment: layers × tasks. */
 export interface MapShot {
@@ -80,7 +80,7 @@ export function coefficientMapHtml(map: CoefficientMap): string {
 
 /** Numbers as the script reads them: four digits tell all that can be seen. */
 export const mapData = ({ shots }: CoefficientMap): string =>
-  JSON.stringify({
+  inertJson({
     steps: shots.map(({ step }) => step),
     values: shots.map(({ values }) => values.flat().map((value) => Number(value.toPrecision(4)))),
   });
@@ -93,7 +93,9 @@ export const mapScript = `
   const cells = [...place.querySelectorAll("td[data-c]")];
   const told = place.querySelector(".told");
   const slider = place.querySelector("input");
-  const bound = Math.max(0.1, ...values.flat().filter(Number.isFinite).map(Math.abs));
+  let bound = 0.1;
+  for (const shot of values)
+    for (const value of shot) if (Number.isFinite(value)) bound = Math.max(bound, Math.abs(value));
   place.querySelector(".low").textContent = (-bound).toFixed(2);
   place.querySelector(".high").textContent = bound.toFixed(2);
   let shot = values.length - 1;

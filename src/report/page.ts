@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Spec } from "vega";
-import { escapeHtml } from "./table.js";
+import { escapeHtml, inertJson } from "./table.js";
 
 /** A part of a page: HTML of ours, or a figure that answers to the pointer. */
 export type Section = {
@@ -119,7 +119,7 @@ async function figureScripts(figures: readonly Spec[]): Promise<string> {
   const library = await readFile(libraryFile(), "utf8");
   return `<script>${inScript(library)}</script>
 <script>
-const figures = ${inScript(JSON.stringify(figures))};${drawing}</script>`;
+const figures = ${inertJson(figures)};${drawing}</script>`;
 }
 
 /** A section's heading and note around what it shows. */
@@ -140,14 +140,16 @@ const figurePlace = (place: number, { title, note }: Section): string =>
 /**
  * One HTML file that needs no other and no network: the figures' library (Vega) is in it. It follows
  * the reader's dark mode; figures have a description for who cannot see them.
+ * @param last a script of ours that runs with those of the sections
  */
 export async function pageHtml(
   title: string,
   introduction: string,
   sections: readonly Section[],
+  last?: string,
 ): Promise<string> {
   const figures: Spec[] = [];
-  const scripts: string[] = [];
+  const scripts: string[] = last === undefined ? [] : [last];
   const body = sections.map((section) => {
     if ("html" in section) {
       if (section.script !== undefined) scripts.push(section.script);

@@ -191,6 +191,9 @@ export function toLatex({ head, body }: TextTable): string {
   ].join("\n");
 }
 
+/** JSON that stands in a script and has no character in it that HTML looks at. */
+export const inertJson = (value: unknown): string => JSON.stringify(value).replaceAll("<", "\\u003c");
+
 export const escapeHtml = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 

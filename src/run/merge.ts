@@ -107,7 +107,7 @@ export async function trainRun(
   }
   const log = await openLog(out, start.moments.step);
   const { layers, experts } = inputs.vectors;
-  const labels = { layers: layers.map(({ id }) => id), experts };
+  const labels = { layers: layers.map(({ id }) => id), experts, steps: options.steps };
   if (!resume) await beginRun(out, () => saveState(out, identity, start, labels));
   const place = mergeContextOf(inputs);
   const trainHooks: TrainHooks = {

@@ -11,6 +11,7 @@ import type { Block, Model, TokenRow } from "../models/types.js";
 import { openStage, stageForward, stagesOf, type Boundary, type Stage } from "../stages/stages.js";
 import { bucketed, groupUpTo, rowTokens } from "../tasks/batches.js";
 import { lackAnswers } from "../tasks/decisions.js";
+import { shuffled } from "../tasks/split.js";
 import { adamDefaults, adamW, learningRate, zeroMoments, type Moments } from "./adamw.js";
 import { blockGradient, type BlockPass } from "./block-gradient.js";
 import type { Training, TrainHooks, TrainOptions, TrainRecord, TrainState } from "./loop.js";
@@ -158,16 +159,19 @@ async function shownOf(
   return { coefficients, validation: { loss, accuracy: scores.map(({ accuracy }) => accuracy) } };
 }
 
-/** A task's examples laid out, each batch of `batchSize` of like length. */
-function layOut({ place: { model }, options, tasks }: BlockTraining): TaskPasses[] {
+/** A task's examples laid out, each batch of like length: as many batches, in a drawn order, as a block has steps. */
+function layOut({ place: { model }, options, tasks }: BlockTraining, steps: number): TaskPasses[] {
   const weights = options.taskWeights ?? tasks.map(() => 1);
-  return tasks.map((task, i) => ({
-    task,
-    weight: at(weights, i),
-    batches: bucketed(options.adaptOn === "test" ? task.test : task.validation, options.batchSize).map(
-      (batch) => passesOf(model, batch.rows, options.microBatch),
-    ),
-  }));
+  return tasks.map((task, i) => {
+    const examples = options.adaptOn === "test" ? task.test : task.validation;
+    const all = bucketed(examples, options.batchSize);
+    const drawn = shuffled(all, `${options.seed}/blocks/${task.id}`).slice(0, Math.max(1, steps));
+    return {
+      task,
+      weight: at(weights, i),
+      batches: drawn.map(({ rows }) => passesOf(model, rows, options.microBatch)),
+    };
+  });
 }
 
 /**
@@ -185,7 +189,7 @@ export async function trainByBlocks(
   const blocks = trainedBlocks(place);
   const trained = blocks.filter(({ rows }) => rows.size > 0);
   const steps = options.steps / Math.max(1, trained.length);
-  const each = layOut(training);
+  const each = layOut(training, steps);
   let state = start;
   if (state.moments.step === 0) await hooks.record({ step: 0, ...(await shownOf(training, state.raw)) });
   // Behind the last that is trained nothing is asked of any block.

@@ -269,6 +269,7 @@ describe("merge", () => {
     expect(stdout).toMatch(/supermerge +labels /);
     const trained = await cli("methods", "supermerge-tsv-m");
     expect(trained.stdout).toMatch(/--treat tsv-m/);
+    expect((await cli("methods", "constructor")).stderr).toMatch(/there is no such method/);
     expect((await cli("methods", "supermerg")).stderr).toMatch(/supermerge/);
     const listed = JSON.parse((await cli("methods", "--json")).stdout) as { name: string; data: string }[];
     expect(listed.find(({ name }) => name === "supermerge-entropy")!.data).toBe("inputs");

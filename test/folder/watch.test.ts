@@ -50,6 +50,32 @@ test("a training that goes on: where it stands, its curves, its coefficients and
   expect(leadOf(await livePage(out, []))).not.toContain("left");
 });
 
+test("a name cannot end the page's scripts, nor begin one", async () => {
+  const out = join(folder, "hostile");
+  await mkdir(out);
+  const bad = "</body></script><img src=x onerror=alert(1)>";
+  const raw = makeTable(1, 1, () => 0.5);
+  const identity = { tasks: [bad], steps: 100, gate: "tanh", note: bad };
+  await saveState(out, identity, { raw, moments: zeroMoments(1) }, { layers: [bad], experts: [bad] });
+  const line = { step: 0, loss: 1, validation: { loss: 1, accuracy: [1] }, coefficients: [0.5] };
+  await writeFile(join(out, "training.jsonl"), `${JSON.stringify(line)}\n`);
+  const html = await livePage(out, []);
+  expect(html).not.toContain("<img src=x");
+  expect(html.match(/<\/body>/g)).toHaveLength(1);
+  // Vega, the figures, the map's, and what follows the run.
+  expect(html.match(/<script>/g)).toHaveLength(4);
+  expect(html.match(/<\/script>/g)).toHaveLength(4);
+});
+
+test("the steps of a training that goes block by block are those of all blocks", async () => {
+  const out = join(folder, "blocks");
+  await training(out, 10);
+  const raw = makeTable(1, 1, () => 0.5);
+  const labels = { layers: ["a"], experts: ["b"], steps: 300 };
+  await saveState(out, { tasks: ["b"], steps: 50 }, { raw, moments: zeroMoments(1) }, labels);
+  expect(leadOf(await livePage(out, []))).toMatch(/^Step 10 of 300 of the training/);
+});
+
 test("what was written since is another version; a folder of nothing says so", async () => {
   const out = join(folder, "version");
   await mkdir(out);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { labelOrder } from "../../src/inputs/prepare.js";
 import { locate } from "../../src/inputs/locate.js";
-import { beginRun, openOutput, openScratch } from "../../src/folder/output.js";
+import { beginRun, openOutput, openScratch, removeScratch } from "../../src/folder/output.js";
 import { rte, temporaryFolder } from "../helpers.js";
 
 const folder = await temporaryFolder();
@@ -44,6 +44,14 @@ test("a run's working folders that a kill left are cleared away by the next; oth
   const killed = join(folder, "killed");
   const scratch = await openScratch(killed, "treated");
   await mkdir(join(scratch, "rte"));
+  await openOutput(killed, []);
+  expect(await readdir(killed)).toEqual([]);
+  // What is left where the clearing away was killed itself: the mark goes last, and then there is nothing.
+  const again = await openScratch(killed, "products");
+  await mkdir(join(again, "half"));
+  await removeScratch(again);
+  expect(await readdir(killed)).toEqual([]);
+  await mkdir(join(killed, "treated"));
   await openOutput(killed, []);
   expect(await readdir(killed)).toEqual([]);
   const named = join(folder, "named");

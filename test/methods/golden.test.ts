@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { everyMethod } from "../../src/methods/index.js";
-import { surveyPasses, readerFor, treatmentsOf } from "../../src/methods/pipeline.js";
+import { mergeFor, surveyPasses, readerFor } from "../../src/methods/pipeline.js";
 import type { Method, Part, TensorReader, ParameterValues } from "../../src/methods/types.js";
 import { resolveValues } from "../../src/methods/values.js";
 import { elements } from "../../src/tensor/dtype.js";
@@ -77,9 +77,10 @@ function run(
   return new Map(
     readers.map((original) => {
       const reader = readerFor(method, values, original, { found });
-      const merge = method.merge(reader, values, found[treatmentsOf(method, values).length]);
+      const merge = mergeFor(method, values, reader, { found });
       const out = new Float32Array(original.rows * original.width);
-      for (const part of reader.parts()) merge(part, out.subarray(part.start, part.start + part.base.length));
+      for (const part of reader.parts())
+        merge(part, [out.subarray(part.start, part.start + part.base.length)]);
       return [original.name, out];
     }),
   );
@@ -228,6 +229,24 @@ describe("the frontier's methods", () => {
     out.forEach((x, i) => expect(x).toBeCloseTo(solved.get("encoder.layer.0.dense.weight")![i]!, 4));
   });
 
+  test.each([
+    ["knots", {}],
+    ["rankmean", { module: "block" }],
+    ["wudi", { by: "descent", steps: 30, rate: 1e-3 }],
+    ["ties", { density: 0.3 }],
+  ])("%s with --lines is what it changes without, times the block's factor", (name, given) => {
+    const plain = run(found(name), resolveValues(found(name), given, 3), [0, 1, 2], 100);
+    const values = resolveValues(found(name), { ...given, lines: 3 }, 3);
+    const deeper = run(found(name), values, [0, 1, 2], 100);
+    for (const [tensor, without] of plain) {
+      const factor = 1 + Number(/layer\.(\d)/.exec(tensor)?.[1] ?? 0);
+      const { base } = g.tensors[tensor]!;
+      deeper.get(tensor)!.forEach((x, i) => {
+        expect(x).toBeCloseTo(base[i]! + factor * (without[i]! - base[i]!), 5);
+      });
+    }
+  });
+
   test("the parts that tasks have in tsv-m add up to it", () => {
     const whole = run(found("tsv-m"), resolveValues(found("tsv-m"), {}, 3), [0, 1, 2], 3);
     const parts = [0, 1, 2].map((which) => {
@@ -295,9 +314,9 @@ describe("the frontier's methods", () => {
     const depths = pass.join(states, values, undefined);
     const factors = readers.map((reader) => {
       const treated = readerFor(found("task-arithmetic"), values, reader, { found: [depths] });
+      const merge = mergeFor(found("task-arithmetic"), values, treated, { found: [depths] });
       const out = new Float32Array(1);
-      for (const part of treated.parts())
-        found("task-arithmetic").merge(treated, values, undefined)(part, out);
+      for (const part of treated.parts()) merge(part, [out]);
       return out[0]! - 1;
     });
     expect(factors).toEqual([1, 1, 1.5, 3, 1, 3, 1]);

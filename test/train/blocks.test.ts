@@ -1,5 +1,6 @@
 import { memory } from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
+import { settingsSchema } from "../../src/config/schema.js";
 import type { PreparedTask } from "../../src/evaluate/evaluate.js";
 import { stepsOfBlocks, trainByBlocks, trainedBlocks } from "../../src/train/blocks.js";
 import { initialState, type TrainOptions, type TrainRecord, type TrainState } from "../../src/train/loop.js";
@@ -149,6 +150,32 @@ test("what nobody changed is not trained, nor an output layer alone", async () =
   dispose();
 });
 
+test("a block's batches are drawn: as many as it has steps, others by another seed", async () => {
+  const laidOut = async (seed: number, steps: number) => {
+    const seen: number[] = [];
+    const plain = toyModel();
+    const model = toyModel({
+      prepare(some) {
+        seen.push(...some.map(({ ids: [first = 0] }) => first));
+        return plain.prepare(some);
+      },
+    });
+    const { dispose, ...place } = await toyFamily({ a: { u: [1, 0] } }, { model });
+    const examples = Array.from({ length: 12 }, (_, i) => toyExample([i, 1], 0));
+    const all = { ...options, steps, seed, batchSize: 1 };
+    const hooks = { record() {}, save: () => Promise.resolve(), stopping: () => true };
+    const tasks = [toyTask("a", { validation: examples })];
+    await trainByBlocks({ place, teacher: place, tasks, options: all }, initialState(1, 1, all), hooks);
+    dispose();
+    return seen.slice(0, steps);
+  };
+  const first = await laidOut(0, 5);
+  expect(new Set(first).size).toBe(5);
+  expect(first).not.toEqual([0, 1, 2, 3, 4]);
+  expect(await laidOut(0, 5)).toEqual(first);
+  expect(await laidOut(1, 5)).not.toEqual(first);
+});
+
 test("rows of one length share a pass; those of another have their own", async () => {
   const seen: number[][] = [];
   const plain = toyModel();
@@ -170,8 +197,22 @@ test("rows of one length share a pass; those of another have their own", async (
   const all = { ...options, steps: 2 };
   const hooks = { record() {}, save: () => Promise.resolve(), stopping: () => false };
   await trainByBlocks({ ...training, options: all }, initialState(2, 1, all), hooks);
-  const passes = seen.filter((lengths) => lengths.length > 0).slice(-2);
-  expect(seen.some((lengths) => new Set(lengths).size > 1 && lengths.length < examples.length)).toBe(false);
-  expect(passes.length).toBe(2);
+  // What is laid out first is what is trained on.
+  expect(seen.slice(0, 2)).toEqual([
+    [2, 2, 2],
+    [3, 3],
+  ]);
   dispose();
+});
+
+test.each([
+  ["average", 0.9],
+  ["shrink", 0.1],
+  ["pull", 0.1],
+  ["batchesPerStep", 2],
+])("%s is refused: it would do nothing", (key, value) => {
+  const given = { tasks: ["rte", "cb"], loss: "block-distillation", [key]: value };
+  const { error } = settingsSchema.safeParse(given);
+  expect(error!.issues.map(({ path }) => path.join("."))).toEqual([key]);
+  expect(settingsSchema.safeParse({ ...given, loss: "distillation" }).success).toBe(true);
 });
