@@ -27,6 +27,13 @@ export const trainedPresets: Readonly<Record<string, TrainedPreset>> = {
   "supermerge-distillation": preset("supermerge, learned from what each model itself says of its inputs", {
     loss: "distillation",
   }),
+  "supermerge-distillation-tsv-m": preset(
+    "supermerge-distillation on task vectors that tsv-m made orthogonal",
+    {
+      loss: "distillation",
+      treat: "tsv-m",
+    },
+  ),
   "supermerge-block-distillation": preset(
     "supermerge, block by block: each block's output near to each model's own (Xu et al. 2025, ProDistill)",
     { loss: "block-distillation" },
