@@ -1,5 +1,9 @@
-import { kebab } from "../errors.js";
-import type { Command } from "commander";
+import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { Option, type Command } from "commander";
+import { kebab, UsageError } from "../errors.js";
+import { knownData, type KnownData } from "../mergers/choose.js";
 import { presetOf } from "../config/load.js";
 import { trainedPresets, type TrainedPreset } from "../config/trained.js";
 import { methods } from "../methods/index.js";
@@ -82,12 +86,72 @@ const presetJson = (name: string, preset: TrainedPreset) => ({
   settings: preset.settings,
 });
 
+interface MethodsFlags {
+  json?: boolean;
+  choose?: boolean;
+  base?: string;
+  experts?: string[];
+  data: KnownData;
+}
+
+/** `task=FOLDER` as the folder alone, and a folder that holds one for each task as those. */
+async function expertFolders(given: readonly string[]): Promise<string[]> {
+  const folders = given.map((one) => one.replace(/^\w[\w.-]*=/, ""));
+  const [only, ...more] = folders;
+  if (only === undefined || more.length > 0 || existsSync(join(only, "config.json"))) return folders;
+  const inside = await readdir(only, { withFileTypes: true });
+  const found = inside.filter((entry) => entry.isDirectory()).map(({ name }) => join(only, name));
+  return found.length > 0 ? found : folders;
+}
+
+/** Three methods to try on some experts, and why. */
+async function runChoose({ base, experts, data, json }: MethodsFlags): Promise<void> {
+  if (base === undefined || experts === undefined)
+    throw new UsageError("--choose looks at models: name them with --base FOLDER and --experts FOLDER …");
+  const { chooseMethods } = await import("../mergers/choose.js");
+  const chosen = await chooseMethods(base, await expertFolders(experts), data);
+  if (json) {
+    printJson(chosen);
+    return;
+  }
+  const { cosine, width, choices, adapters } = chosen;
+  const what = adapters ? `${chosen.experts} experts, adapters among them` : `${chosen.experts} experts`;
+  const apart = cosine
+    ? `; their task vectors' cosines are ${cosine.least.toFixed(2)} to ${cosine.most.toFixed(2)} (a sample)`
+    : "";
+  const body = choices.map(({ method, why }) => [method, why]);
+  const table = toText({ head: ["method", "why"], body }, ["left", "left"]);
+  process.stdout.write(
+    `${what}, layers of up to ${width} dimensions${apart}. To learn from: ${data}.\n\n${table}\n\n` +
+      `train-merge compare --methods ${choices.map(({ method }) => method).join(",")} … puts them in one table.\n`,
+  );
+}
+
+const chooseHelp = `
+Examples:
+  $ train-merge methods wudi
+  $ train-merge methods --choose --base BASE --experts A B C --data inputs`;
+
 export function addMethods(program: Command): void {
   program
     .command("methods [name]")
-    .description("list the methods, or one with its parameters")
-    .option("--json", "print them as JSON")
-    .action((name: string | undefined, { json }: { json?: boolean }) => {
+    .description("list the methods, or one with its parameters; or choose three to try on your models")
+    .option(
+      "--choose",
+      "look at models, headers and a sample of their weights, and name three methods to try",
+    )
+    .option("--base <folder>", "for --choose: the base model's folder")
+    .option("--experts <folders...>", "for --choose: the experts' folders, or one that holds them")
+    .addOption(
+      new Option("--data <what>", "for --choose: what there is to learn from")
+        .choices(knownData)
+        .default("none"),
+    )
+    .option("--json", "print it as JSON")
+    .addHelpText("after", chooseHelp)
+    .action(async (name: string | undefined, flags: MethodsFlags) => {
+      const { json } = flags;
+      if (flags.choose) return runChoose(flags);
       const isPreset = name !== undefined && Object.hasOwn(trainedPresets, name);
       const preset = isPreset ? trainedPresets[name] : undefined;
       if (name === undefined) {
@@ -105,5 +169,6 @@ export function addMethods(program: Command): void {
         if (json) printJson([methodJson(method)]);
         else process.stdout.write(methodText(method));
       }
+      return undefined;
     });
 }

@@ -269,6 +269,14 @@ describe("merge", () => {
     expect(stdout).toMatch(/supermerge +labels /);
     const trained = await cli("methods", "supermerge-tsv-m");
     expect(trained.stdout).toMatch(/--treat tsv-m/);
+    const family = join(packageFolder, "checkpoints", "mini");
+    const models = ["--base", join(family, "base"), "--experts", join(family, "experts")];
+    const chosen = await cli("methods", "--choose", ...models, "--data", "labels");
+    expect(chosen.stdout).toMatch(
+      /^5 experts, layers of up to 96 dimensions; their task vectors' cosines are /,
+    );
+    expect(chosen.stdout).toContain("compare --methods supermerge-tsv-m,supermerge-distillation-tsv-m,tsv-m");
+    expect(await cli("methods", "--choose")).toMatchObject({ code: 2 });
     expect((await cli("methods", "constructor")).stderr).toMatch(/there is no such method/);
     expect((await cli("methods", "supermerg")).stderr).toMatch(/supermerge/);
     const listed = JSON.parse((await cli("methods", "--json")).stdout) as { name: string; data: string }[];
