@@ -17,7 +17,7 @@ import { openHeads, openModels, type OpenedModels, checkVocabulary } from "./mod
 import type { RunOpening } from "./opening.js";
 import { planMemory, shapeOf, stepShape, type MemoryPlan } from "./placement.js";
 import type { BasePacking } from "../merge/packing.js";
-import type { PlacementRequest } from "../plan/memory.js";
+import { blockRequest, type PlacementRequest } from "../plan/memory.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import type { MergeContext } from "../evaluate/baselines.js";
 import type { InputHash } from "../report/card.js";
@@ -84,7 +84,10 @@ export function placeVectors(
     packing: options.pack,
     basePacking: options.packBase,
     density: options.density,
-    request: baseRequest(options.packBase, recipe.request ?? options),
+    request: baseRequest(
+      options.packBase,
+      blockRequest(options.loss === "block-distillation", recipe.request ?? options),
+    ),
     memoryBudget: options.memoryBudget,
   });
 }

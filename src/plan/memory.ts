@@ -273,6 +273,10 @@ export const allowed = (
  */
 export const equation6 = (n: number, k: number, trained: number): number => 4 * n + 12 * trained + 4 * k * n;
 
+/** What a loss that looks at one block at a time asks for, unless the user does: the model by blocks. */
+export const blockRequest = (isByBlocks: boolean, request: PlacementRequest): PlacementRequest =>
+  isByBlocks && request.blocks === "auto" ? { residency: request.residency, blocks: "on" } : request;
+
 /** A placement as a request that names it. */
 export function requestFor({ residency, blockwise }: Placement): PlacementRequest {
   return { residency, blocks: blockwise ? "on" : "off" };

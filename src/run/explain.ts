@@ -7,6 +7,7 @@ import { startEngine } from "../backend/index.js";
 import { openMember } from "../checkpoint/family.js";
 import { readJson } from "../checkpoint/files.js";
 import { UserError } from "../errors.js";
+import { blockRequest } from "../plan/memory.js";
 import { shapeOfHeader, type FamilyShape } from "../plan/shape.js";
 import { dtypeBytes, isDType, type DType } from "../tensor/dtype.js";
 import { checkpointTypeOf, familyOf } from "../models/index.js";
@@ -24,6 +25,7 @@ export interface ExplainOptions extends Pick<
   | "backend"
   | "residency"
   | "blocks"
+  | "loss"
   | "pack"
   | "density"
   | "packBase"
@@ -125,7 +127,7 @@ export async function explainMemory(options: ExplainOptions): Promise<MemoryPlan
     packing: options.pack,
     basePacking: options.packBase,
     density: options.density,
-    request: options,
+    request: blockRequest(options.loss === "block-distillation", options),
     memoryBudget: options.memoryBudget,
   });
   return { ...plan, what };

@@ -6,6 +6,7 @@ import {
   fitsBudget,
   placements,
   predict,
+  blockRequest,
   requestFor,
   withTables,
   type Placement,
@@ -261,6 +262,13 @@ test("a placement as a request is granted as itself alone", () => {
   const all = placements.map((placement) => ({ ...prediction(1, 1), ...placement }));
   for (const one of all) expect(allowed(all, requestFor(one))).toEqual([one]);
   expect(requestFor({ residency: "host", blockwise: false })).toEqual({ residency: "host", blocks: "off" });
+  // A loss that looks at one block at a time has the model by blocks, unless the user says otherwise.
+  expect(blockRequest(true, { residency: "auto", blocks: "auto" })).toEqual({
+    residency: "auto",
+    blocks: "on",
+  });
+  expect(blockRequest(true, { residency: "auto", blocks: "off" }).blocks).toBe("off");
+  expect(blockRequest(false, { residency: "auto", blocks: "auto" }).blocks).toBe("auto");
 });
 
 test("tables live on a card that has the room, and nowhere else", () => {
