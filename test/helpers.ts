@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect } from "vitest";
 import { packageFolder } from "../src/package.js";
+import type { ResultRow } from "../src/report/rows.js";
 import type { Task } from "../src/tasks/registry.js";
 
 export const golden = <T>(name: string): T =>
@@ -50,3 +51,20 @@ export const rte: Task = {
   synthetic: false,
   what: "",
 };
+
+/** A test score of a method on a task. */
+export const testRow = (
+  method: string,
+  task: string,
+  value: number,
+  more: Partial<ResultRow> = {},
+): ResultRow => ({
+  method,
+  task,
+  split: "test",
+  metric: "accuracy",
+  value,
+  n: 100,
+  seed: 0,
+  ...more,
+});

@@ -10,6 +10,7 @@ import { scaled } from "../src/models/ops.js";
 import type { Block, Model, TokenBatch, TokenRow } from "../src/models/types.js";
 import type { EncodedExample } from "../src/tasks/batches.js";
 import type { Answering } from "../src/tasks/encoders.js";
+import type { ModelOptions } from "../src/train/loop.js";
 
 /**
  * The smallest family that can be trained and measured: two blocks of one vector of two numbers each. A row with ids
@@ -134,3 +135,23 @@ export const toyTask = (
   ...examples,
   ...answering,
 });
+
+/** A training that is as plain as can be. */
+export const toyTraining: ModelOptions = {
+  steps: 3,
+  lr: 0.1,
+  warmup: 0,
+  decay: "none",
+  weightDecay: 0,
+  batchSize: 1,
+  gate: "identity",
+  init: 0.5,
+  holdout: 0,
+  loss: "cross-entropy",
+  evalEvery: 1,
+  saveEvery: 100,
+  seed: 0,
+  batchesPerStep: 1,
+  adaptOn: "validation",
+  microBatch: 2048,
+};

@@ -4,7 +4,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { digest } from "../checkpoint/files.js";
 import { applyGate, gateNames } from "../merge/table.js";
-import { methodScores, methodsSpec } from "../report/methods-chart.js";
+import { methodScores } from "../report/methods-chart.js";
 import { pageHtml, pairsHtml, type Section } from "../report/page.js";
 import { distinct, type ResultRow } from "../report/rows.js";
 import { resultTable, toHtml } from "../report/table.js";
@@ -19,7 +19,7 @@ import {
   type LogLine,
 } from "./files.js";
 import { reportHtml } from "./report.js";
-import { coefficientSection, curves, type ShownTable } from "./sections.js";
+import { coefficientSection, curves, sideBySide, type ShownTable } from "./sections.js";
 import { nodeResultFile, treeFile } from "./tree-files.js";
 
 /** What a page says, and shows. */
@@ -114,15 +114,7 @@ async function liveTraining(folder: string, seen: readonly Seen[]): Promise<Live
 function rowSections(rows: readonly ResultRow[]): Section[] {
   if (rows.length === 0) return [];
   const tasks = distinct(rows.map(({ task }) => task));
-  return [
-    {
-      title: "Methods side by side",
-      note: "A dot is a task; a diamond is the mean over the tasks, with its interval at 95 %.",
-      half: true,
-      figure: methodsSpec(rows, tasks),
-    },
-    { title: "Results so far", html: toHtml(resultTable(rows)) },
-  ];
+  return [sideBySide(rows, tasks), { title: "Results so far", html: toHtml(resultTable(rows)) }];
 }
 
 /** A comparison: what is done, and the training in hand. */

@@ -59,7 +59,8 @@ export function electAndAdd({ weight, lambda, normalize }: Consensus): MergePart
   };
 }
 
-const density = (value: number) => parameter.numbers(value, "part of each task vector that is kept", 0, 1);
+export const density = (value: number) =>
+  parameter.numbers(value, "part of each task vector that is kept", 0, 1);
 export const lambdaParameter = (value: number) =>
   parameter.number(value, "what the merged task vector is multiplied by");
 const rescaled = (value: boolean) => parameter.flag(value, "rescale what is left to the same L1 norm");

@@ -1,9 +1,9 @@
 import { flipped, leading, product } from "../tensor/svd.js";
-import { lambdaParameter, meanGrid } from "./consensus.js";
+import { density, lambdaParameter, meanGrid } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
 import { isLayer, mergeLayers, wholeInputs } from "./layers.js";
 import { addDisjointMean, electSigns, majority, thresholdRank, trimModel } from "./ties.js";
-import { method, parameter, type Part, type SurveyPass, type TensorReader } from "./types.js";
+import { method, type Part, type SurveyPass, type TensorReader } from "./types.js";
 
 /**
  * KnOTS (Stoica et al. 2025): a layer's task vectors side by side are U [X_1 … X_k]; TIES merges the X_i, which have
@@ -95,7 +95,7 @@ export const knotsMethod = method({
   grid: { lambda: meanGrid },
   parameters: {
     lambda: lambdaParameter(1),
-    density: parameter.numbers(0.2, "part of each task vector that is kept", 0, 1),
+    density: density(0.2),
   },
   survey: [...thresholds, signs],
   merge: (tensor, values, found: Found) =>

@@ -1,5 +1,6 @@
 import { addUp, sumGrid, sumParameters } from "./consensus.js";
 import { f32 } from "../at.js";
+import { blockOf } from "../block-names.js";
 import { method, parameter, type EachPart, type SurveyPass, type Treatment } from "./types.js";
 
 /**
@@ -9,7 +10,7 @@ import { method, parameter, type EachPart, type SurveyPass, type Treatment } fro
 
 /** The stack of blocks that a tensor is in, and its block's number; undefined outside of them. */
 function placeOf(name: string): { readonly stack: string; readonly block: number } | undefined {
-  const [, stack, block] = /^(.*?)\.(\d+)\./.exec(name) ?? [];
+  const [, stack, block] = /^(.*)\.(\d+)$/.exec(blockOf(name)) ?? [];
   return stack === undefined ? undefined : { stack, block: Number(block) };
 }
 

@@ -1,6 +1,6 @@
 import { f32 } from "../at.js";
 import { addScaled, scratchFloats } from "./arrays.js";
-import { electAndAdd, lambdaParameter, meanGrid, type Consensus } from "./consensus.js";
+import { density, electAndAdd, lambdaParameter, meanGrid, type Consensus } from "./consensus.js";
 import { thresholdPasses, type Thresholds } from "./global.js";
 import { zip } from "./inputs.js";
 import { trimTensor } from "./sparsify.js";
@@ -115,7 +115,7 @@ export const tiesMethod = method({
   grid: { lambda: meanGrid },
   parameters: {
     lambda: lambdaParameter(1),
-    density: parameter.numbers(0.2, "part of each task vector that is kept", 0, 1),
+    density: density(0.2),
     variant: parameter.choice(
       "original",
       ["original", "mergekit"],

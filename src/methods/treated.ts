@@ -1,5 +1,6 @@
 import { at } from "../at.js";
 import { weightedSum } from "./arrays.js";
+import { density } from "./consensus.js";
 import { eachTasksPart } from "./singular.js";
 import { electSigns, trimModel } from "./ties.js";
 import { method, parameter, type EachPart } from "./types.js";
@@ -23,7 +24,7 @@ export const treatedMethod = method({
   parameters: {
     which: parameter.number(0, "which of the models, where one result is asked for", 0),
     by: parameter.choice("ties", ["ties", "dare", "tsv-m"], "what was done to the task vectors"),
-    density: parameter.numbers(0.2, "part of each task vector that is kept", 0, 1),
+    density: density(0.2),
     scale: parameter.number(1, "what the treated task vector is multiplied by"),
   },
   treatments: ({ by }) => ({ ties: [trimModel, electSigns], dare: [], "tsv-m": [] })[by],

@@ -10,9 +10,8 @@ import {
   type Tensor,
   type Tensor2D,
 } from "@tensorflow/tfjs-core";
-import { at, f32, f64, lookUp } from "../at.js";
+import { at, f32 } from "../at.js";
 import type { MergeContext } from "../evaluate/baselines.js";
-import { innerProducts } from "../merge/merged.js";
 import { makeTable, type Table } from "../merge/table.js";
 import { squaredError } from "../models/losses.js";
 import type { Model } from "../models/types.js";
@@ -24,7 +23,7 @@ import {
   type Stage,
   type StageWeights,
 } from "../stages/stages.js";
-import { addGradients, packedData } from "./step.js";
+import { addGradients, addToTable, readGradients } from "./step.js";
 
 /** Rows of one length that go through the model together: none is padded, so that every activation counts. */
 export interface BlockPass {
@@ -65,7 +64,7 @@ function passGradient(
           const made = madeBy(model, stage, runStage(model, stage, weights, { batch: pass.batch, carried }));
           const apart = made.map((t, i) => mul(squaredError(flat(t), flat(at(target, i))), share * t.size));
           const loss = apart.reduce((a, b) => add(a, b));
-          losses.push(keep(loss));
+          losses.push(keep(reshape(loss, [1])));
           return loss;
         },
         changed.map(({ tensor }) => tensor),
@@ -101,31 +100,10 @@ export async function blockGradient(
   } finally {
     opened.dispose();
   }
-  const reached = opened.changed.flatMap(({ request }, i) => {
-    const gradient = total[i];
-    return gradient ? [{ request, gradient }] : [];
-  });
-  const gradients = reached.map(({ gradient }) => gradient);
-  const products = await innerProducts(
-    vectors,
-    reached.map(({ request }) => request),
-    gradients,
-  );
-  dispose(gradients);
-  const sizes = products.map(({ size }) => size);
-  const numbers = await packedData([...losses.map((loss) => reshape(loss, [1])), ...products]);
-  dispose(losses);
+  const { products, passLosses } = await readGradients(vectors, opened.changed, total, losses);
   const gradient = makeTable(table.rows, table.columns, () => 0);
-  let from = passes.length;
-  for (const [i, { request }] of reached.entries()) {
-    const { row, experts } = lookUp(vectors.tensors, request.name);
-    for (const [e, column] of experts.entries()) {
-      const entry = row * table.columns + column;
-      gradient.values[entry] = f64(gradient.values, entry) + f32(numbers, from + e);
-    }
-    from += at(sizes, i);
-  }
+  addToTable(gradient, products, vectors);
   let pass = 0;
-  const sums = jobs.map(({ passes: own }) => own.reduce((all) => all + f32(numbers, pass++), 0));
+  const sums = jobs.map(({ passes: own }) => own.reduce((all) => all + f32(passLosses, pass++), 0));
   return { gradient, losses: sums };
 }

@@ -94,13 +94,7 @@ export async function coefficientGradient(
     const { products, passLosses } = output
       ? await streamedBackward({ model, vectors, table }, output, passes, { loss, s })
       : await stageBackward({ model, vectors, loss, s, stage, opened: await open(stage) }, passes);
-    for (const { name, numbers } of products) {
-      const { row, experts } = lookUp(vectors.tensors, name);
-      for (const [i, column] of experts.entries()) {
-        const entry = row * table.columns + column;
-        values[entry] = f64(values, entry) + f32(numbers, i);
-      }
-    }
+    addToTable({ ...table, values }, products, vectors);
     // A job may have been cut into several: each carries its place.
     const parts = passes.flatMap((pass) => pass.jobs);
     for (const [i, part] of passLosses.entries()) {
@@ -140,7 +134,7 @@ interface StageRun {
 }
 
 /** Inner products of a tensor's gradient with the task vectors of those that changed it, in their order. */
-interface TensorProducts {
+export interface TensorProducts {
   readonly name: string;
   readonly numbers: Float32Array;
 }
@@ -176,8 +170,21 @@ async function stageBackward(
   }
   // The merged weights are done with; the task vectors are read once more.
   opened.dispose();
+  return readGradients(vectors, opened.changed, total, losses);
+}
+
+/**
+ * ⟨∂L/∂θ, τ_i⟩ of every tensor that a gradient reached, and the losses, in one transfer; disposes gradients and losses.
+ * @param total ∂L/∂ of the changed tensors, in their order
+ */
+export async function readGradients(
+  vectors: TaskVectors,
+  changed: StageWeights["changed"],
+  total: readonly (Tensor | undefined)[],
+  losses: readonly Tensor[],
+): Promise<{ products: TensorProducts[]; passLosses: Float32Array }> {
   const reached: { request: Request; gradient: Tensor }[] = [];
-  for (const [i, { request }] of opened.changed.entries()) {
+  for (const [i, { request }] of changed.entries()) {
     const gradient = total[i];
     if (gradient) reached.push({ request, gradient });
   }
@@ -199,8 +206,23 @@ async function stageBackward(
   };
 }
 
+/** Adds inner products to the entries of a table that they are the gradient of. */
+export function addToTable(
+  { columns, values }: Table,
+  products: readonly TensorProducts[],
+  { tensors }: TaskVectors,
+): void {
+  for (const { name, numbers } of products) {
+    const { row, experts } = lookUp(tensors, name);
+    for (const [i, column] of experts.entries()) {
+      const entry = row * columns + column;
+      values[entry] = f64(values, entry) + f32(numbers, i);
+    }
+  }
+}
+
 /** The numbers of vectors, one after the other, in one transfer from the device; disposes them. */
-export async function packedData(vectors: readonly Tensor[]): Promise<Float32Array> {
+async function packedData(vectors: readonly Tensor[]): Promise<Float32Array> {
   if (vectors.length === 0) return new Float32Array(0);
   const packed = tidy(() => concat([...vectors]));
   const numbers = await packed.data<"float32">();

@@ -8,7 +8,7 @@ import { saveState } from "../../src/folder/state.js";
 import { watchFolder } from "../../src/folder/watch.js";
 import { makeTable } from "../../src/merge/table.js";
 import { zeroMoments } from "../../src/train/adamw.js";
-import { temporaryFolder } from "../helpers.js";
+import { temporaryFolder, testRow } from "../helpers.js";
 
 const folder = await temporaryFolder();
 
@@ -29,6 +29,9 @@ async function training(out: string, step: number): Promise<void> {
   }));
   await writeFile(join(out, "training.jsonl"), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
 }
+/** A method's scores on two tasks, alike. */
+const rows = (method: string, value: number, n = 100) =>
+  ["rte", "cb"].map((task) => testRow(method, task, value, { n }));
 const leadOf = (html: string): string => /<p class="lead">([^<]*)/.exec(html)?.[1] ?? "";
 
 test("a training that goes on: where it stands, its curves, its coefficients and the time that is left", async () => {
@@ -93,16 +96,6 @@ test("a comparison: the methods that are done, the best of them, and the trainin
     join(out, "compare.json"),
     JSON.stringify({ version: "1", methods: ["ties", "average", "supermerge"] }),
   );
-  const rows = (method: string, value: number) =>
-    ["rte", "cb"].map((task) => ({
-      method,
-      task,
-      split: "test",
-      metric: "accuracy",
-      value,
-      n: 100,
-      seed: 0,
-    }));
   for (const [name, value] of [
     ["ties", 0.8],
     ["average", 0.6],
@@ -119,16 +112,6 @@ test("a comparison: the methods that are done, the best of them, and the trainin
 });
 
 test("the page of a finished comparison: the best and the next, searches over one number, what each saw", () => {
-  const rows = (method: string, value: number) =>
-    ["rte", "cb"].map((task) => ({
-      method,
-      task,
-      split: "test" as const,
-      metric: "accuracy",
-      value,
-      n: 400,
-      seed: 0,
-    }));
   const search = {
     ties: [
       { values: { lambda: 0.5 }, accuracy: 0.7, loss: 1 },
@@ -138,7 +121,7 @@ test("the page of a finished comparison: the best and the next, searches over on
   };
   const times = [{ method: "ties", seen: "labels, to search", merge: 1, total: 20 }];
   const { lead, sections } = comparisonPage({
-    rows: [...rows("individual", 0.95), ...rows("average", 0.5), ...rows("ties", 0.8)],
+    rows: [...rows("individual", 0.95, 400), ...rows("average", 0.5, 400), ...rows("ties", 0.8, 400)],
     synthetic: true,
     settings: { tasks: ["rte", "cb"], valPerTask: 8 },
     inputs: [],

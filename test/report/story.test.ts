@@ -3,17 +3,10 @@ import { coefficientMapHtml, mapData, placeOf } from "../../src/report/coefficie
 import { methodScores } from "../../src/report/methods-chart.js";
 import type { ResultRow } from "../../src/report/rows.js";
 import { columnStory, headline } from "../../src/report/story.js";
+import { testRow } from "../helpers.js";
 
-const row = (method: string, task: string, value: number, more: Partial<ResultRow> = {}): ResultRow => ({
-  method,
-  task,
-  split: "test",
-  metric: "accuracy",
-  value,
-  n: 400,
-  seed: 0,
-  ...more,
-});
+const row = (method: string, task: string, value: number, more: Partial<ResultRow> = {}): ResultRow =>
+  testRow(method, task, value, { n: 400, ...more });
 const rows = [
   row("individual", "a", 1),
   row("individual", "b", 0.9),

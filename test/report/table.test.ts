@@ -11,16 +11,10 @@ import {
 } from "../../src/report/table.js";
 import { tableCaption } from "../../src/report/caption.js";
 import { interval, differenceOf, type ResultRow } from "../../src/report/rows.js";
+import { testRow } from "../helpers.js";
 
-const row = (method: string, task: string, seed: number, value: number): ResultRow => ({
-  method,
-  task,
-  split: "test",
-  metric: "accuracy",
-  value,
-  n: 100,
-  seed,
-});
+const row = (method: string, task: string, seed: number, value: number): ResultRow =>
+  testRow(method, task, value, { seed });
 const rows = [0, 1, 2].flatMap((seed) => [
   row("individual", "a", seed, 0.9),
   row("individual", "b_1", seed, 0.8),

@@ -4,6 +4,7 @@ import type { ResultRow } from "../../src/report/rows.js";
 import { missedOf } from "../../src/reproduce/run.js";
 import { averageAccuracy, bestOf, claim, numberNamed } from "../../src/reproduce/claims.js";
 import type { Lab, Produced } from "../../src/reproduce/types.js";
+import { testRow } from "../helpers.js";
 
 // What runs an experiment, and writes of it, is no part of this.
 vi.mock("../../src/reproduce/lab.js", () => ({ openLabs: vi.fn() }));
@@ -12,15 +13,8 @@ vi.mock("../../src/inputs/locate.js", () => ({ locate: vi.fn(), foldersOf: vi.fn
 vi.mock("../../src/folder/output.js", () => ({ openOutput: vi.fn() }));
 
 /** What claims are judged by: averages, who is best, and what is outside an expected range. */
-const row = (method: string, task: string, value: number, seed = 0): ResultRow => ({
-  method,
-  task,
-  split: "test",
-  metric: "accuracy",
-  value,
-  n: 100,
-  seed,
-});
+const row = (method: string, task: string, value: number, seed = 0): ResultRow =>
+  testRow(method, task, value, { seed });
 const rows = [
   row("mine", "a", 0.8),
   row("mine", "b", 0.6),

@@ -4,28 +4,18 @@ import { settingsSchema } from "../../src/config/schema.js";
 import type { PreparedTask } from "../../src/evaluate/evaluate.js";
 import { stepsOfBlocks, trainByBlocks, trainedBlocks } from "../../src/train/blocks.js";
 import { initialState, type TrainOptions, type TrainRecord, type TrainState } from "../../src/train/loop.js";
-import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights } from "../toy.js";
+import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights, toyTraining } from "../toy.js";
 
 /** Block by block, on a model of two blocks that multiply a row of two numbers: first by u, then by v. */
 beforeAll(startToy);
 
 const options: TrainOptions = {
+  ...toyTraining,
   steps: 4,
-  lr: 0.1,
-  warmup: 0,
-  decay: "none",
-  weightDecay: 0,
   batchSize: 8,
-  gate: "identity",
   init: 0.3,
   holdout: 0.5,
   loss: "block-distillation",
-  evalEvery: 1,
-  saveEvery: 100,
-  seed: 0,
-  batchesPerStep: 1,
-  adaptOn: "validation",
-  microBatch: 2048,
 };
 const experts: Readonly<Record<string, ToyWeights>> = {
   a: { u: [1, 0.5], v: [0.5, -1] },

@@ -12,30 +12,13 @@ import {
   type TrainRecord,
   type TrainState,
 } from "../../src/train/loop.js";
-import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights } from "../toy.js";
+import { startToy, toyExample, toyFamily, toyModel, toyTask, type ToyWeights, toyTraining } from "../toy.js";
 
 /** What training decides, on a model of two coefficients: `a` raises the first logit, `b` the second. */
 beforeAll(startToy);
 
 const experts: Readonly<Record<string, ToyWeights>> = { a: { u: [1, 0] }, b: { u: [0, 1] } };
-const options: ModelOptions = {
-  steps: 3,
-  lr: 0.1,
-  warmup: 0,
-  decay: "none",
-  weightDecay: 0,
-  batchSize: 1,
-  gate: "identity",
-  init: 0.5,
-  holdout: 0,
-  loss: "cross-entropy",
-  evalEvery: 1,
-  saveEvery: 100,
-  seed: 0,
-  batchesPerStep: 1,
-  adaptOn: "validation",
-  microBatch: 2048,
-};
+const options: ModelOptions = toyTraining;
 /** A higher coefficient of `a` makes this one's loss lower: its class is the first. */
 const helped = toyExample([1, 0], 0);
 /** …and this one's higher. */
