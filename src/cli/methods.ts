@@ -5,6 +5,8 @@ import { Option, type Command } from "commander";
 import { kebab, UsageError } from "../errors.js";
 import { knownData, type KnownData } from "../mergers/choose.js";
 import { presetOf } from "../config/load.js";
+import { settingsSchema } from "../config/schema.js";
+import { dataSeen } from "../train/passes.js";
 import { trainedPresets, type TrainedPreset } from "../config/trained.js";
 import { methods } from "../methods/index.js";
 import { acceptedParameters } from "../methods/pipeline.js";
@@ -23,9 +25,9 @@ const flagsOf = ({ settings }: TrainedPreset): string =>
     .join(" ");
 
 function presetNeeds({ settings }: TrainedPreset): string {
-  const chosen = { ...presetOf(settings["method"], settings["variant"]), ...settings };
-  if (settings["adaptOn"] === "test") return "test inputs";
-  return "loss" in chosen ? "inputs" : "labels";
+  const preset = presetOf(settings["method"], settings["variant"]);
+  const { loss, adaptOn } = settingsSchema.parse({ tasks: ["a", "b"], ...preset, ...settings });
+  return dataSeen(loss, adaptOn);
 }
 
 function methodList(): string {

@@ -23,7 +23,7 @@ import { trainMerge } from "../run/merge.js";
 import type { MergeHooks, MergeOptions } from "../config/options.js";
 import { bestPoint } from "../evaluate/baselines.js";
 import type { Seen } from "../report/comparison.js";
-import { usesLabels } from "../train/passes.js";
+import { dataSeen } from "../train/passes.js";
 import { searchGrid, type GridPoint } from "./search.js";
 import { statisticsFor } from "../mergers/statistics.js";
 import { plainTree, type TreeOptions } from "../treerun/plan.js";
@@ -132,8 +132,7 @@ export function seenBy(
     return candidate.method.needs ? "inputs" : "nothing";
   }
   const { loss, adaptOn } = { ...context.options, ...settingsOf(candidate, context) };
-  if (usesLabels(loss)) return "labels";
-  return adaptOn === "test" ? "test inputs" : "inputs";
+  return dataSeen(loss, adaptOn);
 }
 
 /** Where a candidate's model is written. */

@@ -24,6 +24,15 @@ export const lessonTexts = ["own", "given"] as const satisfies readonly LessonOp
 /** Whether a loss looks at labels: only then may the best step be chosen by them. */
 export const usesLabels = (loss: TrainLoss): boolean => loss === "cross-entropy";
 
+/** What of the data a training sees. */
+export function dataSeen(
+  loss: TrainLoss,
+  adaptOn: "validation" | "test",
+): "labels" | "inputs" | "test inputs" {
+  if (usesLabels(loss)) return "labels";
+  return adaptOn === "test" ? "test inputs" : "inputs";
+}
+
 /** A task's part in one step. */
 export interface StepJob {
   /** None where the model scores its rows itself. */
